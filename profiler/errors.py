@@ -1,0 +1,33 @@
+"""Errors of the profiler, all of them sentences for the user; see device_agents.errors."""
+
+from __future__ import annotations
+
+from device_agents.errors import ToolError
+
+
+class ModelError(ToolError):
+    """A model file cannot be read, or uses something that cannot be measured."""
+
+
+class LayerError(ToolError, ValueError):
+    """A layer whose shapes or parameters contradict each other."""
+
+
+class PlanError(ToolError):
+    """A plan file is damaged, or asks for layers that cannot exist."""
+
+
+class TableError(ToolError):
+    """A table is missing, damaged, of another format version, or does not fit what it is used for."""
+
+
+class LayerNotMeasured(TableError):
+    """The table has neither this layer nor neighbours to interpolate it from."""
+
+
+class JournalError(ToolError):
+    """A journal is damaged, or was recorded under other conditions than the ones asked for."""
+
+
+class RunnerError(ToolError):
+    """The runner on the device could not start, or says things that make no sense."""

@@ -1,0 +1,61 @@
+"""Model files on disk: each runtime's format, and how graphs get into and out of it. A new format is one line in FORMATS."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiler.errors import ModelError
+from profiler.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A model file format. Reader and writer are named, not imported: their packages are large and slow to load."""
+
+    name: str
+    reader: str
+    """module:function from a path to a Graph."""
+    writer: str
+    """module:function from a Graph and a seed to the bytes of a file."""
+
+    def read(self, path: Path) -> Graph:
+        graph: Graph = _load(self.reader)(path)
+        return graph
+
+    def write(self, graph: Graph, seed: int = 0) -> bytes:
+        """Random weights from the seed; a lone cut-out comes back as it was cut. `ModelError` if the format has no such layer."""
+        if len(graph.nodes) == 1 and graph.nodes[0].layer.cutout is not None:
+            return graph.cutouts[graph.nodes[0].layer.cutout.digest]
+        data: bytes = _load(self.writer)(graph, seed)
+        return data
+
+
+FORMATS = {
+    "onnx": Format("onnx", "profiler.onnx_reader:read_onnx", "profiler.onnx_writer:write_onnx"),
+    "tflite": Format("tflite", "profiler.tflite_reader:read_tflite", "profiler.tflite_writer:write_tflite"),
+}
+RUNTIME_FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "tflite-runtime": "tflite"}
+
+
+def _load(name: str) -> Callable[..., object]:
+    module, function = name.split(":")
+    loaded: Callable[..., object] = getattr(importlib.import_module(module), function)
+    return loaded
+
+
+def format_of(path: Path) -> Format:
+    """By the file's ending. `ModelError` if there is no such file or no such format."""
+    if not path.exists():
+        raise ModelError(f"there is no file {path}")
+    file_format = FORMATS.get(path.suffix.lstrip(".").lower())
+    if file_format is None or not path.is_file():
+        raise ModelError(f"{path} is not a model file; .{' and .'.join(FORMATS)} files can be read")
+    return file_format
+
+
+def read_model(path: Path) -> Graph:
+    """The fused groups of any model file we know, as its runtime executes them."""
+    return format_of(path).read(path)
