@@ -104,6 +104,17 @@ class Graph:
             nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
         return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.cutouts)
 
+    def prefix(self, count: int) -> Graph:
+        """The network's first `count` nodes; what they do not use themselves becomes its outputs."""
+        nodes = self.nodes[:count]
+        used = {name for node in nodes for name in node.inputs}
+        outputs = tuple(node.name for node in nodes if node.name not in used)
+        return Graph(f"{self.name}[:{count}]", tuple(item for item in self.inputs if item[0] in used), nodes, outputs, self.cutouts)
+
+    def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
+        """One node's layer in the network at these widths."""
+        return next(node.layer for node in self.at_widths(widths).nodes if node.name == name)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {

@@ -294,12 +294,11 @@ def conv2d(
     activation: str = "none",
     bias: bool = True,
 ) -> LayerSpec:
-    """A square convolution of an (n, h, w, c) input; padding None keeps the size at stride 1. Depthwise when groups equal the channels."""
-    op = "depthwise_conv2d" if groups == input[-1] and groups > 1 else "conv2d"
+    """A square convolution of an (n, h, w, c) input; padding None keeps the size at stride 1."""
     pad = dilation * (kernel - 1) // 2 if padding is None else padding
     sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size in input[1:3]]
     return LayerSpec(
-        op, (input,), (input[0], *sizes, out_channels), kernel=(kernel, kernel), stride=(stride, stride),
+        "conv2d", (input,), (input[0], *sizes, out_channels), kernel=(kernel, kernel), stride=(stride, stride),
         dilation=(dilation, dilation), padding=(pad,) * 4, groups=groups, activation=activation, bias=bias,
     )  # fmt: skip
 

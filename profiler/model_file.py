@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from profiler.errors import ModelError
 from profiler.graph import Graph
@@ -40,9 +41,9 @@ FORMATS = {
 RUNTIME_FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "tflite-runtime": "tflite"}
 
 
-def _load(name: str) -> Callable[..., object]:
+def _load(name: str) -> Callable[..., Any]:
     module, function = name.split(":")
-    loaded: Callable[..., object] = getattr(importlib.import_module(module), function)
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return loaded
 
 

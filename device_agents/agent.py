@@ -1,0 +1,73 @@
+"""What a device must be able to do for us: run a command, stream one, and take files. It knows nothing of layers.
+
+A new kind of device is one file with a class like LocalAgent and one line in device_agents/__init__.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from device_agents.errors import CommandFailed
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """How a command ended. Failing is a result until someone checks it."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    """Negative: the number of the signal that killed it."""
+    stdout: str
+    stderr: str
+
+    def check(self) -> Self:
+        """`CommandFailed`, with the last line it wrote to standard error, unless it ended with 0."""
+        if self.returncode != 0:
+            said = self.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            raise CommandFailed(f"`{' '.join(self.argv[:3])}` ended with code {self.returncode}: {said[0]}")
+        return self
+
+
+class Stream(Protocol):
+    """A running command, read line by line; `returncode` and `stderr` are known once the lines have ended."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    @property
+    def stderr(self) -> str: ...
+
+
+class Agent(Protocol):
+    """A device within reach. Used as a context manager; leaving it removes what was put there."""
+
+    address: str
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        """Run to the end. `CommandTimedOut` after `timeout_s`, the process and its children killed."""
+        ...
+
+    def stream(self, argv: Sequence[str], *, silence_s: float) -> AbstractContextManager[Stream]:
+        """Start and read lines as they come. `CommandTimedOut` after `silence_s` without one; leaving kills it and its children."""
+        ...
+
+    def store(self, files: Mapping[str, bytes]) -> str:
+        """Put files into this session's folder on the device, skipping those already there; the folder's path there.
+
+        The name must say the content (a hash), for equal names are taken for equal files.
+        """
+        ...
+
+    def interpreter(self) -> str:
+        """The Python to run the runner with, where nobody named one."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...

@@ -1,0 +1,138 @@
+"""This machine as a device: the runner is a child process here too, with its own interpreter, as it is everywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from device_agents.agent import CommandResult
+from device_agents.errors import CommandTimedOut, DeviceError
+
+
+class LocalAgent:
+    """Runs commands as children in a process group of their own, so that a kill reaches their children too."""
+
+    def __init__(self, address: str = "local") -> None:
+        self.address = address
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def interpreter(self) -> str:
+        return sys.executable
+
+    def store(self, files: Mapping[str, bytes]) -> str:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="netadapt-profiler-"))
+        for name, data in files.items():
+            path = self._folder / name
+            if not path.exists():
+                path.write_bytes(data)
+        return str(self._folder)
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        process = _start(argv)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as exc:
+            raise CommandTimedOut(
+                f"`{' '.join(argv[:3])}` did not end within {timeout_s:g} s on {self.address}; it was killed"
+            ) from exc
+        finally:
+            _kill(process)
+        return CommandResult(tuple(argv), process.returncode, stdout, stderr)
+
+    @contextmanager
+    def stream(self, argv: Sequence[str], *, silence_s: float) -> Iterator[LocalStream]:
+        process = _start(argv)
+        try:
+            yield LocalStream(process, silence_s)
+        finally:
+            _kill(process)
+
+
+class LocalStream:
+    """The lines of a running child; threads drain both pipes, so that neither fills up and blocks it."""
+
+    def __init__(self, process: subprocess.Popen[str], silence_s: float) -> None:
+        self._process, self._silence_s = process, silence_s
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._errors: list[str] = []
+        self._drains = [threading.Thread(target=drain, daemon=True) for drain in (self._drain_lines, self._drain_errors)]
+        for thread in self._drains:
+            thread.start()
+
+    def _drain_lines(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _drain_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._errors = [*self._errors[-50:], line]
+
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            try:
+                line = self._lines.get(timeout=self._silence_s)
+            except queue.Empty:
+                raise CommandTimedOut(f"the runner said nothing for {self._silence_s:g} s; it was killed") from None
+            if line is None:
+                self._process.wait()
+                self._drains[1].join(timeout=1)
+                return
+            yield line
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    @property
+    def stderr(self) -> str:
+        return "".join(self._errors)
+
+
+def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError as exc:
+        raise DeviceError(f"there is no program {argv[0]!r} on this machine; give another with --python") from exc
+    except PermissionError as exc:
+        raise DeviceError(f"{argv[0]!r} may not be run; give another program with --python") from exc
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End the child and everything it started, and collect it."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

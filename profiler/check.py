@@ -1,0 +1,68 @@
+"""What to distrust in a table, and what to do about each: findings are data first, sentences second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from profiler.closure import LIMIT_PERCENT
+from profiler.table import LatencyTable
+
+WIDE_PERCENT = 5.0
+OLD_DAYS = 30.0
+DRIFT_PERCENT = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason for doubt."""
+
+    severity: str
+    """problem: do not rely on it; warning: know it; note: good to know."""
+    what: str
+    next_step: str
+
+
+def check_table(table: LatencyTable) -> list[Finding]:
+    """All findings, worst first; an empty list means nothing to distrust was found."""
+    order = {"problem": 0, "warning": 1, "note": 2}
+    return sorted(_findings(table), key=lambda finding: order[finding.severity])
+
+
+def _findings(table: LatencyTable) -> Iterator[Finding]:
+    info = table.info
+    if info.closure.networks == 0:
+        yield Finding(
+            "problem", "no whole network was measured to check the sum of layers", "build it from a plan or from a whole model"
+        )
+    elif not info.closure.verified:
+        yield Finding(
+            "problem",
+            f"it misses whole networks by {info.closure.mean_error_percent:.1f} % on average, the limit is {LIMIT_PERCENT:g} %",
+            "build it again on a quieter machine, or from a plan with more widths",
+        )
+    if info.closure.coverage_percent is not None and info.closure.networks >= 5 and info.closure.coverage_percent < 80:
+        yield Finding(
+            "warning",
+            f"only {info.closure.coverage_percent:.0f} % of held-out networks fall into their stated 95 % interval",
+            "take its intervals as too narrow",
+        )
+    for key, reason in info.failed.items():
+        yield Finding("warning", f"{key} could not be measured: {reason}", "networks with this layer cannot be predicted")
+    wide = [layer for layer, value in table.rows.items() if value.half_width_ms > max(0.001, WIDE_PERCENT / 100 * value.latency_ms)]
+    if wide:
+        yield Finding(
+            "warning",
+            f"{len(wide)} of {len(table.rows)} layers are uncertain by more than {WIDE_PERCENT:g} % (first: {wide[0].key})",
+            "stop what else runs on the device and build again",
+        )
+    if info.reference_drift_percent is not None and info.reference_drift_percent > DRIFT_PERCENT:
+        yield Finding(
+            "note",
+            f"the device changed its speed by up to {info.reference_drift_percent:.0f} % during the build",
+            "rounds that were slow are not used, but a quiet device measures faster and better",
+        )
+    if info.device.get("device", {}).get("governor") == "not readable":
+        yield Finding("note", "the clock governor could not be read", "fix the clock on the device if you can")
+    if info.age_days > OLD_DAYS:
+        yield Finding("warning", f"it is {info.age_days:.0f} days old", "build it again")

@@ -1,0 +1,58 @@
+"""What both commands share: errors as one sentence, tables on a terminal, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from device_agents.errors import ToolError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+INTERRUPTED = 130
+"""The exit code of a program ended by Ctrl-C, as shells know it."""
+
+
+@contextmanager
+def plain_errors(after_interrupt: str = "") -> Iterator[None]:
+    """Print one of our errors as a sentence and exit with 1; after Ctrl-C say what is kept and exit with 130."""
+    try:
+        yield
+    except ToolError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        raise typer.Exit(1) from exc
+    except KeyboardInterrupt as exc:
+        print(f"\ninterrupted; {after_interrupt or 'nothing was written'}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from exc
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """A table as wide as the terminal; columns named in `right` hold numbers. None shows as a dash."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("–" if cell is None else str(cell) for cell in row))
+    # a pipe has no width of its own: give it enough that nothing is folded
+    Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False).print(table)
+
+
+def count(number: int | None) -> str | None:
+    """1234567 as 1.235 M; None stays None."""
+    if number is None:
+        return None
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.4g} {unit}"
+    return str(number)

@@ -1,0 +1,101 @@
+"""The journal of a build: append-only JSON lines, one for each thing that happened. The table is derived from it alone.
+
+Lines, by `event`:
+  journal   the first line: format, target (device, runtime, threads) and timing settings
+  hello     the device and runtime as the runner described them; again after every restart
+  layer     key and spec of a layer about to be measured, network: key and graph of a whole network, model: one measured as a file
+  visit     raw samples of one visit: key, round, loops, samples_ns, switches, started_ns
+  failed    a model the runtime refuses (reason), or one that took the runner down (crash)
+A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from profiler.errors import JournalError
+
+FORMAT = 1
+
+
+class Journal:
+    """An open journal; every line is handed to the operating system before `append` returns, and to the disk on `sync`."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any], *, resume: bool) -> None:
+        """Start a journal, or go on with one recorded under the same header. `JournalError` otherwise."""
+        self.path = path
+        exists = path.exists()
+        if exists and not resume:
+            raise JournalError(f"{path} is left from a build that did not end; add --resume to go on with it, or remove it")
+        self.lines: list[dict[str, Any]] = list(read_journal(path)) if exists else []
+        if exists and self.lines:
+            check_header(path, self.lines[0], header)
+            _drop_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
+        if not self.lines:
+            self.append({"event": "journal", "format": FORMAT, **header})
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._file.flush()
+        self.lines.append(dict(line))
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.sync()
+        self._file.close()
+
+
+def journal_path(table: Path) -> Path:
+    """Beside the table: TABLE.parquet has TABLE.journal.jsonl."""
+    return table.with_name(table.stem + ".journal.jsonl")
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole line; a torn last one is left out. `JournalError` for damage elsewhere or another format."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="strict")
+    except OSError as exc:
+        raise JournalError(f"{path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise JournalError(f"{path} is damaged: it is not text") from exc
+    whole, _, _torn = text.rpartition("\n")
+    for number, raw in enumerate(whole.splitlines(), 1):
+        try:
+            line = json.loads(raw)
+        except json.JSONDecodeError as exc:
+            raise JournalError(f"{path}, line {number} is damaged: {exc.msg}") from exc
+        if not isinstance(line, dict) or "event" not in line:
+            raise JournalError(f"{path}, line {number} is not a journal line")
+        if number == 1 and (line["event"] != "journal" or line.get("format") != FORMAT):
+            raise JournalError(f"{path} is not a journal of format {FORMAT}; it was written by another version")
+        yield line
+
+
+def check_header(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """`JournalError` naming the first thing that differs: samples taken under other conditions must not be mixed."""
+    for group, values in wanted.items():
+        for name, value in values.items():
+            if found.get(group, {}).get(name) != value:
+                before = found.get(group, {}).get(name)
+                raise JournalError(
+                    f"{path} was recorded with {name} {before!r}, not {value!r}; use another --out or the same {name}"
+                )
+
+
+def _drop_torn_line(path: Path) -> None:
+    data = path.read_bytes()
+    if not data.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(data.rfind(b"\n") + 1)

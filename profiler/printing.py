@@ -1,0 +1,254 @@
+"""What the `profile` command prints: each result once as plain data (for --json) and once as text made of that data."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from profiler.compare import Comparison
+from profiler.console import count, print_table
+from profiler.estimate import Estimate
+from profiler.graph import Graph, unique_layers
+from profiler.layers import LayerSpec
+from profiler.measure import Measured
+from profiler.settings import Target
+from profiler.table import LatencyTable, Prediction
+
+Plain = dict[str, Any]
+
+
+def sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def interval(latency_ms: float, low_ms: float, high_ms: float) -> str:
+    return f"{latency_ms:.3f} ms [{low_ms:.3f} … {high_ms:.3f}]"
+
+
+def device_data(address: str, probe: Mapping[str, Any]) -> Plain:
+    return {"address": address} | {name: value for name, value in probe.items() if name not in ("event", "protocol")}
+
+
+def print_device(plain: Plain) -> None:
+    facts = plain["device"]
+    memory = "memory not readable" if facts["memory_bytes"] is None else f"{facts['memory_bytes'] / 2**30:.1f} GiB"
+    print(f"{plain['address']}: {facts['cpu']}, {facts['cores']} cores, {memory}, {facts['machine']}")
+    print(f"  {facts['system']} {facts['kernel']}, Python {facts['python']}")
+    print(f"  governor {facts['governor']}, load {plain['load_1min']:.2f}" if plain["load_1min"] is not None else "")
+    for name, state in plain["runtimes"].items():
+        print(f"  {name}: {state.get('version') or state.get('broken') or 'not installed'}")
+
+
+def layer_data(layer: LayerSpec) -> Plain:
+    return {
+        "op": layer.op,
+        "inputs": [list(shape) for shape in layer.inputs],
+        "output": list(layer.output),
+        "kernel": list(layer.kernel),
+        "stride": list(layer.stride),
+        "dilation": list(layer.dilation),
+        "padding": list(layer.padding),
+        "groups": layer.groups,
+        "activation": layer.activation,
+        "precision": layer.dtype,
+        "macs": layer.macs,
+        "weight_bytes": layer.weight_bytes,
+        "activation_bytes": layer.activation_bytes,
+        "measured_as": "cut out of the file" if layer.cutout else "made from its shapes",
+        "key": layer.key,
+    }
+
+
+def graph_data(graph: Graph) -> Plain:
+    found = unique_layers(graph.layers)
+    rows = [layer_data(layer) | {"occurs": times} for layer, times in found.items()]
+    return {"groups": len(graph.nodes), "distinct": len(found), "macs": graph.macs, "layers": rows}
+
+
+def print_graph(plain: Plain) -> None:
+    columns = (
+        "layer",
+        "input",
+        "output",
+        "kernel",
+        "stride",
+        "groups",
+        "activation",
+        "MACs",
+        "weights B",
+        "activations B",
+        "times",
+    )
+    cells = [
+        (
+            row["op"] + ("" if row["precision"] == "float32" else f" {row['precision']}"),
+            " + ".join(map(sizes, row["inputs"])),
+            sizes(row["output"]),
+            sizes(row["kernel"]),
+            sizes(row["stride"]),
+            row["groups"],
+            row["activation"],
+            count(row["macs"]),
+            count(row["weight_bytes"]),
+            count(row["activation_bytes"]),
+            row["occurs"],
+        )
+        for row in plain["layers"]
+    ]
+    print_table(columns, cells, right=("groups", "MACs", "weights B", "activations B", "times"))
+    print(f"{plain['groups']} groups, {plain['distinct']} distinct, {count(plain['macs'])} MACs")
+
+
+def measured_data(measured: Measured, target: Target) -> Plain:
+    about = {"model": str(measured.path), "device": target.device, "runtime": target.runtime, "threads": target.threads}
+    fingerprint = {name: value for name, value in measured.device.items() if name not in ("event", "protocol", "pid")}
+    return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": list(measured.conditions)}
+
+
+def print_measured(plain: Plain) -> None:
+    print(f"{plain['model']}: {interval(plain['latency_ms'], plain['latency_ms_low'], plain['latency_ms_high'])}")
+    print(f"  {plain['runtime']} {plain['fingerprint'].get('version')} on {plain['device']}, threads {plain['threads']}")
+    print(f"  {plain['samples']} samples in {plain['rounds']} rounds: the fast side of them, in brackets its 95 % interval")
+
+
+def table_data(table: LatencyTable) -> Plain:
+    info = table.info
+    return {
+        "layers_measured": len(table.rows),
+        "device": info.target.device,
+        "runtime": info.target.runtime,
+        "threads": info.target.threads,
+        "fingerprint": dict(info.device),
+        "created_utc": info.created_utc,
+        "age_days": info.age_days,
+        "networks": list(info.networks),
+        "calibration": info.calibration.to_dict(),
+        "closure": info.closure.to_dict(),
+        "verified": info.closure.verified,
+        "failed": dict(info.failed),
+        "measuring_s": info.measuring_s,
+        "wall_s": info.wall_s,
+    }
+
+
+def print_table_data(name: str, plain: Plain, closure: str) -> None:
+    version, facts = plain["fingerprint"].get("version"), plain["fingerprint"].get("device", {})
+    print(f"{name}: {plain['layers_measured']} layers, {plain['runtime']} {version}, threads {plain['threads']}")
+    print(f"  {plain['device']}: {facts.get('cpu')}; measured {plain['created_utc']}, {plain['age_days']:.1f} days ago")
+    print(f"  closure: {closure}")
+
+
+def row_data(layer: LayerSpec, estimate: Estimate) -> Plain:
+    flat = layer_data(layer) | {"inputs": "+".join(map(sizes, layer.inputs)), "output": sizes(layer.output)}
+    wanted = ("op", "inputs", "output", "precision", "macs", "weight_bytes", "activation_bytes")
+    return {name: flat[name] for name in wanted} | asdict(estimate) | {"key": layer.key}
+
+
+def rows_csv(rows: Sequence[Plain]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def rows_markdown(rows: Sequence[Plain]) -> str:
+    columns = list(rows[0]) if rows else []
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join('' if value is None else str(value) for value in row.values())} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def print_rows(rows: Sequence[Plain]) -> None:
+    cells = [
+        (
+            row["op"],
+            row["inputs"],
+            row["output"],
+            count(row["macs"]),
+            *(f"{row[name]:.4f}" for name in ("latency_ms", "latency_ms_low", "latency_ms_high")),
+            row["rounds"],
+        )
+        for row in rows
+    ]
+    columns = ("layer", "input", "output", "MACs", "ms", "low", "high", "rounds")
+    print_table(columns, cells, right=("MACs", "ms", "low", "high", "rounds"))
+
+
+def prediction_data(said: Prediction, table: LatencyTable) -> Plain:
+    names = ("latency_ms", "latency_ms_low", "latency_ms_high", "naive_ms")
+    parts = [
+        {"node": part.node, "op": part.layer.op, "output": list(part.layer.output), "latency_ms": part.latency_ms}
+        | {
+            "latency_ms_low": part.latency_ms_low,
+            "latency_ms_high": part.latency_ms_high,
+            "source": part.source,
+            "key": part.layer.key,
+        }
+        for part in said.parts
+    ]
+    return {name: None if said.missing else getattr(said, name) for name in names} | {
+        "missing": [part.layer.key for part in said.missing],
+        "verified": table.info.closure.verified,
+        "closure": table.info.closure.to_dict(),
+        "layers": parts,
+    }
+
+
+def print_prediction(plain: Plain, model: str, add: str) -> None:
+    cells = [
+        (
+            part["node"],
+            part["op"],
+            sizes(part["output"]),
+            None if part["latency_ms"] is None else f"{part['latency_ms']:.4f}",
+            part["source"],
+        )
+        for part in plain["layers"]
+    ]
+    print_table(("layer", "kind", "output", "ms", "source"), cells, right=("ms",))
+    if plain["missing"]:
+        print(f"{len(plain['missing'])} of {len(plain['layers'])} layers are missing; `{add}` adds them")
+    else:
+        said = interval(plain["latency_ms"], plain["latency_ms_low"], plain["latency_ms_high"])
+        print(f"{model}: {said}, plain sum of layers {plain['naive_ms']:.3f} ms")
+
+
+def comparison_data(result: Comparison) -> Plain:
+    changes = [
+        {
+            "key": change.layer.key,
+            "before_ms": change.before.latency_ms,
+            "after_ms": change.after.latency_ms,
+            "percent": change.percent,
+            "beyond_intervals": change.beyond_intervals,
+        }
+        for change in result.changes
+    ]
+    return {
+        "shared": len(changes),
+        "median_percent": result.median_percent,
+        "beyond_intervals": sum(change.beyond_intervals for change in result.changes),
+        "only_before": [layer.key for layer in result.only_before],
+        "only_after": [layer.key for layer in result.only_after],
+        "differing_conditions": list(result.differing_conditions),
+        "changes": changes,
+    }
+
+
+def print_comparison(plain: Plain) -> None:
+    for line in plain["differing_conditions"]:
+        print(f"measured differently: {line}")
+    cells = [
+        (change["key"], f"{change['before_ms']:.4f}", f"{change['after_ms']:.4f}", f"{change['percent']:+.1f} %")
+        for change in plain["changes"]
+        if change["beyond_intervals"]
+    ]
+    if cells:
+        print_table(("layer", "before ms", "after ms", "change"), cells, right=("before ms", "after ms", "change"))
+    said = "no layer in common" if plain["median_percent"] is None else f"median difference {plain['median_percent']:.1f} %"
+    print(f"{plain['shared']} shared layers, {said}, {plain['beyond_intervals']} beyond their intervals")
+    print(f"{len(plain['only_before'])} only in the first table, {len(plain['only_after'])} only in the second")

@@ -1,0 +1,61 @@
+"""Progress of long work, on standard error, so that standard output stays clean for results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Work(Protocol):
+    """Something that knows how much there is to do and is told as it gets done."""
+
+    def begin(self, what: str, total: int) -> None:
+        """A new piece of work replaces the one before."""
+        ...
+
+    def advance(self, note: str = "") -> None: ...
+
+
+class Silent:
+    """No progress: for tests and for callers that show their own."""
+
+    def begin(self, what: str, total: int) -> None:
+        pass
+
+    def advance(self, note: str = "") -> None:
+        pass
+
+
+class _Bar:
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def begin(self, what: str, total: int) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, visible=False)
+        self._task = self._bar.add_task(what, total=total, note="")
+
+    def advance(self, note: str = "") -> None:
+        if self._task is not None:
+            self._bar.update(self._task, advance=1, note=note)
+
+
+@contextmanager
+def bar() -> Iterator[Work]:
+    """A bar with counts, time gone and time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress)

@@ -1,0 +1,104 @@
+"""What a journal's lines add up to: visits by model, and the table made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from profiler.calibration import fit
+from profiler.closure import Checked, close
+from profiler.errors import JournalError
+from profiler.estimate import Estimate, Visit, estimate
+from profiler.graph import Graph
+from profiler.layers import LayerSpec
+from profiler.settings import Target, TimingSettings
+from profiler.table import LatencyTable, TableInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything measured so far."""
+
+    layers: Mapping[str, LayerSpec]
+    networks: Mapping[str, tuple[str, Graph]]
+    """Role (fit or check) and graph, by key."""
+    visits: Mapping[str, tuple[Visit, ...]]
+    failed: Mapping[str, str]
+
+    @classmethod
+    def of(cls, lines: Iterable[Mapping[str, Any]]) -> Results:
+        """`JournalError` for a line that makes no sense."""
+        layers: dict[str, LayerSpec] = {}
+        networks: dict[str, tuple[str, Graph]] = {}
+        visits: dict[str, list[Visit]] = {}
+        failed: dict[str, str] = {}
+        try:
+            for line in lines:
+                match line["event"]:
+                    case "layer":
+                        layers[line["key"]] = LayerSpec.from_dict(line["layer"])
+                    case "network":
+                        networks[line["key"]] = (line["role"], Graph.from_dict(line["graph"]))
+                    case "visit":
+                        visit = Visit(line["round"], line["loops"], tuple(line["samples_ns"]), line["switches"])
+                        visits.setdefault(line["key"], []).append(visit)
+                    case "failed":
+                        failed[line["key"]] = line["reason"]
+        except (KeyError, TypeError, ValueError) as exc:
+            raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
+        return cls(layers, networks, {key: tuple(items) for key, items in visits.items()}, failed)
+
+    def estimates(self, keys: Iterable[str]) -> dict[str, Estimate]:
+        return {key: estimate(self.visits[key]) for key in keys if key in self.visits and key not in self.failed}
+
+
+def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
+    """Estimate every layer, fit the calibration on one part of the networks and state the closure on the other."""
+    results = Results.of(lines)
+    hello = next((line for line in lines if line["event"] == "hello"), None)
+    if hello is None:
+        raise JournalError("the journal holds no measurement yet")
+    rows = {results.layers[key]: value for key, value in results.estimates(results.layers).items()}
+    naive = LatencyTable(rows, _info(lines, hello, results))
+    measured = results.estimates(results.networks)
+    networks = [(*results.networks[key], value) for key, value in measured.items()]
+    usable = [(role, graph, value) for role, graph, value in networks if not naive.explain(graph).missing]
+    calibrated = naive.with_calibration(
+        fit([(naive.sums(graph), value.latency_ms) for role, graph, value in usable if role == "fit"])
+    )
+    checked = [_checked(calibrated, graph, value) for role, graph, value in usable if role == "check"]
+    return calibrated.with_closure(close(checked))
+
+
+def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
+    said = table.predict(graph)
+    return Checked(graph.name, said.latency_ms, said.latency_ms_low, said.latency_ms_high, measured.latency_ms, said.naive_ms)
+
+
+def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results: Results) -> TableInfo:
+    header = lines[0]
+    device = {name: hello.get(name) for name in ("device", "version", "library_sha256", "runner_sha256", "affinity")}
+    return TableInfo(
+        target=Target(**header["target"]),
+        device=device,
+        settings=TimingSettings.from_dict(header["settings"]),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        failed=dict(results.failed),
+        networks=tuple(graph.name for role, graph in results.networks.values() if role == "check"),
+        reference_drift_percent=_drift_percent(results),
+        measuring_s=sum(sum(visit.samples_ns) for visits in results.visits.values() for visit in visits) / 1e9,
+        wall_s=sum(line["wall_s"] for line in lines if line["event"] == "spent"),
+    )
+
+
+def _drift_percent(results: Results) -> float | None:
+    """How far the most visited model's latency wandered: its visits' 95th percentile over their 5th."""
+    most = max(results.visits.values(), key=len, default=())
+    if len(most) < 10:
+        return None
+    low, high = np.percentile([visit.quiet_ms for visit in most], [5, 95])
+    return float(high / low - 1) * 100

@@ -1,0 +1,269 @@
+"""The latency table: what each layer costs on one device with one runtime, and how far the sum can be trusted.
+
+One Parquet file: a row for each layer (its spec as columns, its estimate as columns), and in the file's metadata, under one key,
+everything else as JSON: format version, device and runtime fingerprint, timing settings, calibration and closure. The raw
+samples are in the journal beside it, from which the table can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from profiler.calibration import Calibration, Sums
+from profiler.closure import Closure, close
+from profiler.errors import LayerError, LayerNotMeasured, TableError
+from profiler.estimate import Estimate
+from profiler.graph import Graph
+from profiler.interpolation import Grid
+from profiler.layers import LayerSpec
+from profiler.settings import Target, TimingSettings
+
+FORMAT = 1
+METADATA_KEY = b"latency_table"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One layer of a prediction."""
+
+    node: str
+    layer: LayerSpec
+    latency_ms: float | None
+    """Its calibrated share of the network; None if missing."""
+    latency_ms_low: float | None
+    latency_ms_high: float | None
+    source: str
+    """measured, interpolated or missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A network's latency by the table. Where layers are missing, the latency is that of the others."""
+
+    latency_ms: float
+    latency_ms_low: float
+    latency_ms_high: float
+    naive_ms: float
+    parts: tuple[Part, ...]
+
+    @property
+    def missing(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.source == "missing")
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """All that a table says beside its rows."""
+
+    target: Target
+    device: Mapping[str, Any]
+    """The fingerprint: device facts, runtime version and hash, runner hash, as the runner told them."""
+    settings: TimingSettings
+    created_utc: str
+    calibration: Calibration = field(default_factory=Calibration)
+    closure: Closure = field(default_factory=lambda: close(()))
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Layers that could not be measured, by key, and why."""
+    networks: tuple[str, ...] = ()
+    """What it was built for."""
+    reference_drift_percent: float | None = None
+    """How far the reference layer's visits spread during the build: 95th against 5th percentile."""
+    measuring_s: float = 0.0
+    """Time spent in samples, of ..."""
+    wall_s: float = 0.0
+    """... the time the build took on the device and the host."""
+
+    @property
+    def age_days(self) -> float:
+        return (datetime.now(UTC) - datetime.fromisoformat(self.created_utc)).total_seconds() / 86400
+
+
+class LatencyTable:
+    """Rows by layer; layers of other widths are interpolated where their neighbours were measured."""
+
+    def __init__(self, rows: Mapping[LayerSpec, Estimate], info: TableInfo) -> None:
+        self.rows = dict(rows)
+        self.info = info
+        self._grid = Grid(self.rows)
+        self._lookups: dict[LayerSpec, tuple[Estimate, str] | None] = {}
+
+    def lookup(self, layer: LayerSpec) -> tuple[Estimate, str] | None:
+        """The layer's estimate and its source, measured or interpolated; None if the table cannot tell."""
+        if layer not in self._lookups:
+            row = self.rows.get(layer)
+            between = None if row else self._grid.interpolate(layer)
+            self._lookups[layer] = (row, "measured") if row else (between, "interpolated") if between else None
+        return self._lookups[layer]
+
+    def predict(self, graph: Graph) -> Prediction:
+        """The network's calibrated latency. `LayerNotMeasured` if the table cannot tell for one of its layers."""
+        prediction = self.explain(graph)
+        if prediction.missing:
+            first, count = prediction.missing[0], len(prediction.missing)
+            raise LayerNotMeasured(
+                f"{first.layer.key} ({first.node} of {graph.name}) is not in the {self.info.target.runtime} table"
+                f"{f', nor are {count - 1} more' if count > 1 else ''}; add the network to it with `profile build`"
+            )
+        return prediction
+
+    def explain(self, graph: Graph) -> Prediction:
+        """Like `predict`, but tells what is missing instead of raising."""
+        calibration = self.info.calibration
+        found = [self.lookup(node.layer) for node in graph.nodes]
+        parts = []
+        sums = Sums(0.0, 0, 0)
+        uncertain_ms = 0.0
+        for node, hit in zip(graph.nodes, found, strict=True):
+            if hit is None:
+                parts.append(Part(node.name, node.layer, None, None, None, "missing"))
+                continue
+            estimate, source = hit
+            own = Sums(estimate.latency_ms, node.layer.activation_bytes, node.layer.weight_bytes)
+            share, spread = calibration.latency_ms(own), abs(calibration.scale) * estimate.half_width_ms
+            parts.append(Part(node.name, node.layer, share, share - spread, share + spread, source))
+            sums = Sums(
+                sums.latency_ms + own.latency_ms, sums.activation_bytes + own.activation_bytes, sums.weight_bytes + own.weight_bytes
+            )
+            uncertain_ms += spread**2
+        latency_ms = calibration.latency_ms(sums)
+        # layers err independently; what the calibration leaves unexplained on whole networks comes on top (two standard deviations)
+        half_ms = (uncertain_ms + (2 * calibration.residual_percent / 100 * latency_ms) ** 2) ** 0.5
+        return Prediction(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, sums.latency_ms, tuple(parts))
+
+    def sums(self, graph: Graph) -> Sums:
+        """What the calibration is fitted on."""
+        found = [hit[0].latency_ms for hit in map(self.lookup, graph.layers) if hit is not None]
+        return Sums(
+            sum(found), sum(layer.activation_bytes for layer in graph.layers), sum(layer.weight_bytes for layer in graph.layers)
+        )
+
+    def with_calibration(self, calibration: Calibration) -> LatencyTable:
+        return LatencyTable(self.rows, replace(self.info, calibration=calibration))
+
+    def with_closure(self, closure: Closure) -> LatencyTable:
+        return LatencyTable(self.rows, replace(self.info, closure=closure))
+
+    def save(self, path: Path) -> None:
+        """Atomically: a reader sees the old table or the new one."""
+        columns = {name: [_columns(layer, estimate)[name] for layer, estimate in self.rows.items()] for name in SCHEMA.names}
+        table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(_info_to_dict(self.info)).encode()}))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            pq.write_table(table, temporary)
+            temporary.replace(path)
+        except OSError as exc:
+            raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("op", pa.string()),
+        ("input", pa.string()),
+        ("output", pa.string()),
+        ("precision", pa.string()),
+        ("macs", pa.int64()),
+        ("weight_bytes", pa.int64()),
+        ("activation_bytes", pa.int64()),
+        ("latency_ms", pa.float64()),
+        ("latency_ms_low", pa.float64()),
+        ("latency_ms_high", pa.float64()),
+        ("rounds", pa.int32()),
+        ("samples", pa.int32()),
+        ("layer", pa.string()),
+    ]
+)
+"""Every column of a table, in order; `layer` is the whole spec as JSON, the others before it are for reading."""
+
+
+def _columns(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
+    return {
+        "key": layer.key,
+        "op": layer.op,
+        "input": " + ".join("x".join(map(str, shape)) for shape in layer.inputs),
+        "output": "x".join(map(str, layer.output)),
+        "precision": layer.dtype,
+        "macs": layer.macs,
+        "weight_bytes": layer.weight_bytes,
+        "activation_bytes": layer.activation_bytes,
+        "latency_ms": estimate.latency_ms,
+        "latency_ms_low": estimate.latency_ms_low,
+        "latency_ms_high": estimate.latency_ms_high,
+        "rounds": estimate.rounds,
+        "samples": estimate.samples,
+        "layer": json.dumps(layer.to_dict()),
+    }
+
+
+def load_table(path: Path) -> LatencyTable:
+    """`TableError`, in one sentence, for anything that is not a whole table of this format version."""
+    if not path.is_file():
+        raise TableError(f"there is no table {path}; `profile build` makes one")
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowException, OSError) as exc:
+        raise TableError(f"{path} is not a latency table or is damaged: {str(exc).splitlines()[0]}") from exc
+    raw = (arrow.schema.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        raise TableError(f"{path} is a Parquet file, but not a latency table")
+    try:
+        plain = json.loads(raw)
+        if plain["format"] != FORMAT:
+            raise TableError(
+                f"{path} has table format {plain['format']}, this version reads {FORMAT}; build it again from its journal"
+            )
+        return LatencyTable(dict(_rows(arrow.to_pylist())), _info_from_dict(plain))
+    except (KeyError, TypeError, ValueError, LayerError) as exc:
+        raise TableError(f"{path} is damaged: {exc}") from exc
+
+
+def _rows(plain: Iterable[Mapping[str, Any]]) -> Iterable[tuple[LayerSpec, Estimate]]:
+    for row in plain:
+        yield (
+            LayerSpec.from_dict(json.loads(row["layer"])),
+            Estimate(row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"], row["rounds"], row["samples"]),
+        )
+
+
+def _info_to_dict(info: TableInfo) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "target": {"device": info.target.device, "runtime": info.target.runtime, "threads": info.target.threads},
+        "device": dict(info.device),
+        "settings": info.settings.to_dict(),
+        "created_utc": info.created_utc,
+        "calibration": info.calibration.to_dict(),
+        "closure": info.closure.to_dict(),
+        "failed": dict(info.failed),
+        "networks": list(info.networks),
+        "reference_drift_percent": info.reference_drift_percent,
+        "measuring_s": info.measuring_s,
+        "wall_s": info.wall_s,
+    }
+
+
+def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
+    return TableInfo(
+        target=Target(**plain["target"]),
+        device=plain["device"],
+        settings=TimingSettings.from_dict(plain["settings"]),
+        created_utc=plain["created_utc"],
+        calibration=Calibration.from_dict(plain["calibration"]),
+        closure=Closure.from_dict(plain["closure"]),
+        failed=plain["failed"],
+        networks=tuple(plain["networks"]),
+        reference_drift_percent=plain["reference_drift_percent"],
+        measuring_s=plain["measuring_s"],
+        wall_s=plain["wall_s"],
+    )
