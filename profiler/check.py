@@ -47,6 +47,13 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
             f"only {info.closure.coverage_percent:.0f} % of held-out networks fall into their stated 95 % interval",
             "take its intervals as too narrow",
         )
+    unpredicted = len(info.networks) - info.closure.networks
+    if unpredicted > 0:
+        yield Finding(
+            "warning",
+            f"{unpredicted} of {len(info.networks)} held-out networks have layers that are not in the table, or could not be run",
+            "plan more widths, or see which layers failed",
+        )
     for key, reason in info.failed.items():
         yield Finding("warning", f"{key} could not be measured: {reason}", "networks with this layer cannot be predicted")
     wide = [layer for layer, value in table.rows.items() if value.half_width_ms > max(0.001, WIDE_PERCENT / 100 * value.latency_ms)]

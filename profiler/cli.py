@@ -127,9 +127,8 @@ def build(
             print_json(plain)
             return
         printing.print_table_data(str(out), plain, table.info.closure.sentence())
-        print(
-            f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples; `profile check {out}` says what to distrust"
-        )
+        print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
+        print(f"  `profile check {out}` says what to distrust")
 
 
 @app.command()

@@ -35,35 +35,26 @@ class Family:
 
     def interpolate(self, widths: Widths, without: Widths | None = None) -> Estimate | None:
         """Between the smallest box of measured widths around `widths`; None if there is none."""
-        box = self._box(tuple(_round_up(width) for width in widths), without)
+        known = [point for point in self.points if point != without]
+        axes = [sorted({point[axis] for point in known}) for axis in range(len(widths))]
+        # a width that was measured is what it is; any other costs as much as its tile filled up
+        at = tuple(width if width in axis else _round_up(width) for width, axis in zip(widths, axes, strict=True))
+        box = next(
+            (box for box in _boxes(axes, at) if all(corner in self.points and corner != without for corner in product(*box))), None
+        )
         if box is None:
             return None
-        low, high = box
-        at = tuple(_round_up(width) for width in widths)
         latency_ms = half_ms = 0.0
-        rounds, samples = [], 0
-        for corner in product((False, True), repeat=len(at)):
+        corners = []
+        for corner in product(*(sorted({lo, hi}) for lo, hi in box)):
             weight = 1.0
-            for upper, value, lo, hi in zip(corner, at, low, high, strict=True):
-                share = (value - lo) / (hi - lo) if hi > lo else 0.0
-                weight *= share if upper else 1.0 - share
-            if weight:
-                point = self.points[tuple(hi if upper else lo for upper, lo, hi in zip(corner, low, high, strict=True))]
-                latency_ms += weight * point.latency_ms
-                half_ms += weight * point.half_width_ms
-                rounds.append(point.rounds)
-                samples += point.samples
-        return Estimate(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, min(rounds), samples)
-
-    def _box(self, at: Widths, without: Widths | None) -> tuple[Widths, Widths] | None:
-        """The tightest corners around `at` that were all measured."""
-        known = [point for point in self.points if point != without]
-        axes = [sorted({point[axis] for point in known}) for axis in range(len(at))]
-        for box in _boxes(axes, at):
-            corners = product(*[{lo, hi} for lo, hi in box])
-            if all(corner in self.points and corner != without for corner in corners):
-                return tuple(lo for lo, _ in box), tuple(hi for _, hi in box)
-        return None
+            for width, value, (lo, hi) in zip(corner, at, box, strict=True):
+                weight *= 1.0 if lo == hi else (value - lo) / (hi - lo) if width == hi else (hi - value) / (hi - lo)
+            latency_ms += weight * self.points[corner].latency_ms
+            half_ms += weight * self.points[corner].half_width_ms
+            corners.append(self.points[corner])
+        rounds, samples = min(point.rounds for point in corners), sum(point.samples for point in corners)
+        return Estimate(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, rounds, samples)
 
     def leave_one_out_percent(self) -> list[float]:
         """Errors of predicting each inner point from the others, on a grid coarser than the one in use."""

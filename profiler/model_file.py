@@ -37,8 +37,11 @@ class Format:
 FORMATS = {
     "onnx": Format("onnx", "profiler.onnx_reader:read_onnx", "profiler.onnx_writer:write_onnx"),
     "tflite": Format("tflite", "profiler.tflite_reader:read_tflite", "profiler.tflite_writer:write_tflite"),
+    "json": Format("json", "profiler.fake_model:read_fake", "profiler.fake_model:write_fake"),
 }
-RUNTIME_FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "tflite-runtime": "tflite"}
+RUNTIME_FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "tflite-runtime": "tflite", "fake": "json"}
+MODEL_SUFFIXES = (".onnx", ".tflite")
+"""What a user's model file may end in; the fake runtime's scripts are not among them."""
 
 
 def _load(name: str) -> Callable[..., Any]:
@@ -51,10 +54,9 @@ def format_of(path: Path) -> Format:
     """By the file's ending. `ModelError` if there is no such file or no such format."""
     if not path.exists():
         raise ModelError(f"there is no file {path}")
-    file_format = FORMATS.get(path.suffix.lstrip(".").lower())
-    if file_format is None or not path.is_file():
-        raise ModelError(f"{path} is not a model file; .{' and .'.join(FORMATS)} files can be read")
-    return file_format
+    if path.suffix.lower() not in MODEL_SUFFIXES or not path.is_file():
+        raise ModelError(f"{path} is not a model file; {' and '.join(MODEL_SUFFIXES)} files can be read")
+    return FORMATS[path.suffix.lstrip(".").lower()]
 
 
 def read_model(path: Path) -> Graph:

@@ -89,8 +89,9 @@ def make_plan(graph: Graph, *, step: int = 8, fractions: Sequence[float] = FRACT
     """A sparse plan: a few widths for each block, multiples of `step` down to `step` itself, and networks of random widths."""
     widths = {block: _grid(full, step, fractions) for block, full in graph.widths.items()}
     draws = random.Random(seed)
-    networks = [_random_widths(graph, step, draws) for _ in range(FIT_NETWORKS + CHECK_NETWORKS)]
-    return Plan(graph, widths, tuple(networks[:FIT_NETWORKS]), tuple(networks[FIT_NETWORKS:]))
+    networks = _random_networks(graph, step, draws, FIT_NETWORKS + CHECK_NETWORKS)
+    fit = len(networks) * FIT_NETWORKS // (FIT_NETWORKS + CHECK_NETWORKS)
+    return Plan(graph, widths, tuple(networks[:fit]), tuple(networks[fit:]))
 
 
 def _grid(full: int, step: int, fractions: Sequence[float]) -> tuple[int, ...]:
@@ -98,12 +99,22 @@ def _grid(full: int, step: int, fractions: Sequence[float]) -> tuple[int, ...]:
     return tuple(sorted(width for width in inner if width <= full)) if full > step else (full,)
 
 
-def _random_widths(graph: Graph, step: int, draws: random.Random) -> dict[str, int]:
-    """Each block between a quarter and all of its width, as NetAdapt may ask for it."""
-    return {
-        block: full if full <= step else draws.randrange(max(step, full // 4 // step * step), full + 1, step)
-        for block, full in graph.widths.items()
-    }
+def _random_networks(graph: Graph, step: int, draws: random.Random, count: int) -> list[dict[str, int]]:
+    """Distinct ones, none of them the network itself; fewer than `count` where the network has hardly any widths to choose.
+
+    Each block gets between a quarter and all of its width, as NetAdapt may ask for it.
+    """
+    found: list[dict[str, int]] = []
+    for _ in range(100 * count):
+        widths = {
+            block: full if full <= step else draws.randrange(max(step, full // 4 // step * step), full + 1, step)
+            for block, full in graph.widths.items()
+        }
+        if widths not in found and widths != graph.widths:
+            found.append(widths)
+        if len(found) == count:
+            break
+    return found
 
 
 def write_plan(plan: Plan, path: Path) -> None:

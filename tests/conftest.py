@@ -1,0 +1,15 @@
+"""Shared by all tests: no test may depend on the user's own environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from profiler.settings import TimingSettings
+
+
+@pytest.fixture
+def quick() -> TimingSettings:
+    """Timing settings that take milliseconds: for tests of what happens, not of how long it takes."""
+    return TimingSettings(
+        rounds=3, max_rounds=3, visit_ms=2.0, warmup_ms=0.0, sample_ms=0.5, min_samples=2, min_round_s=0.0, silence_s=30.0
+    )

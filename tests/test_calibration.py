@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from profiler.calibration import Calibration, Sums, fit
+from profiler.closure import Checked, Closure, close
+
+
+def networks(count: int, scale: float, per_activation: float, per_weight: float) -> list[tuple[Sums, float]]:
+    draws = random.Random(5)
+    drawn = [Sums(draws.uniform(1, 9), draws.randrange(10**5, 10**7), draws.randrange(10**4, 10**7)) for _ in range(count)]
+    return [
+        (sums, scale * sums.latency_ms + per_activation * sums.activation_bytes + per_weight * sums.weight_bytes) for sums in drawn
+    ]
+
+
+def test_a_correction_that_is_really_there_is_found() -> None:
+    found = fit(networks(8, 0.8, 2e-8, 5e-8))
+    assert found.scale == pytest.approx(0.8)
+    assert found.ms_per_activation_byte == pytest.approx(2e-8)
+    assert found.ms_per_weight_byte == pytest.approx(5e-8)
+    assert found.residual_percent == pytest.approx(0, abs=1e-6)
+
+
+def test_without_networks_the_calibration_is_the_plain_sum() -> None:
+    assert fit([]).latency_ms(Sums(3.0, 10**6, 10**6)) == 3.0
+
+
+def test_one_network_is_not_enough_to_fit_anything() -> None:
+    assert fit(networks(1, 0.5, 0, 0)).scale == 1.0
+
+
+def test_few_networks_carry_few_terms() -> None:
+    found = fit(networks(3, 0.8, 1e-8, 1e-8))
+    assert found.scale != 1.0
+    assert found.ms_per_activation_byte == found.ms_per_weight_byte == 0.0
+
+
+def test_equal_networks_do_not_break_the_fit() -> None:
+    found = fit(networks(1, 0.7, 0, 0) * 8)
+    sums, latency_ms = networks(1, 0.7, 0, 0)[0]
+    assert found.latency_ms(sums) == pytest.approx(latency_ms)
+
+
+def checked(predicted: float, measured: float, naive: float, half: float = 0.1) -> Checked:
+    return Checked("n", predicted, predicted - half, predicted + half, measured, naive)
+
+
+def test_the_closure_states_mean_worst_bias_and_coverage() -> None:
+    found = close([checked(1.02, 1.0, 1.2), checked(1.96, 2.0, 2.5), checked(3.3, 3.0, 3.9)])
+    assert found.mean_error_percent == pytest.approx((2 + 2 + 10) / 3)
+    assert found.worst_error_percent == pytest.approx(10)
+    assert found.bias_percent == pytest.approx((2 - 2 + 10) / 3)
+    assert found.spearman == pytest.approx(1.0)
+    assert found.coverage_percent == pytest.approx(200 / 3)
+    assert found.naive_mean_error_percent == pytest.approx((20 + 25 + 30) / 3)
+
+
+def test_a_table_without_held_out_networks_is_unverified() -> None:
+    assert not close([]).verified
+    assert close([]).sentence().startswith("unverified")
+
+
+def test_a_table_that_misses_by_more_than_the_limit_is_unverified() -> None:
+    assert not close([checked(1.2, 1.0, 1.2)]).verified
+    assert close([checked(1.04, 1.0, 1.2)]).verified
+
+
+def test_a_closure_survives_json() -> None:
+    found = close([checked(1.02, 1.0, 1.2)])
+    assert Closure.from_dict(found.to_dict()) == found
+
+
+def test_a_calibration_survives_json() -> None:
+    found = fit(networks(8, 0.8, 2e-8, 5e-8))
+    assert Calibration.from_dict(found.to_dict()) == found

@@ -1,0 +1,59 @@
+"""The shape of the house: imports run one way, and torch stays in netadapt."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = ("device_agents", "profiler", "netadapt")
+MODULES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    own = ORDER.index(path.relative_to(ROOT).parts[0])
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & set(ORDER[own + 1 :])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if "netadapt" not in path.relative_to(ROOT).parts], ids=lambda path: path.name
+)
+def test_torch_is_used_in_netadapt_only(path: Path) -> None:
+    assert "torch" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_imports_a_command_or_what_runs_on_the_device(path: Path) -> None:
+    names = set(imports(path))
+    assert not {name for name in names if name.endswith(".cli") or "on_device" in name}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_hides_one_of_the_standard_library(path: Path) -> None:
+    top_level = path.parent.parent == ROOT
+    assert not (top_level and path.stem in sys.stdlib_module_names)
+
+
+def test_no_python_lies_under_tables() -> None:
+    assert not list((ROOT / "tables").rglob("*.py"))
+
+
+def test_the_runner_needs_nothing_but_the_standard_library_and_a_runtime() -> None:
+    runner = ROOT / "device_agents" / "on_device" / "measure.py"
+    allowed = {"numpy", "onnxruntime"}
+    assert {name.split(".")[0] for name in imports(runner)} <= set(sys.stdlib_module_names) | allowed

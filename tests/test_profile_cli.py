@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import mobilenet_v1
+from test_table import table
+from typer.testing import CliRunner, Result
+
+from profiler.cli import app
+from profiler.model_file import FORMATS
+from profiler.plan import make_plan, write_plan
+
+NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments: object) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "network.tflite"
+    path.write_bytes(FORMATS["tflite"].write(NETWORK))
+    return path
+
+
+@pytest.fixture
+def table_file(tmp_path: Path) -> Path:
+    table(NETWORK).save(tmp_path / "t.parquet")
+    return tmp_path / "t.parquet"
+
+
+@pytest.mark.parametrize(
+    "command", [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+)
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_devices_lists_this_machine_and_its_runtimes() -> None:
+    found = run_json("devices")
+    assert found[0]["address"] == "local"
+    assert found[0]["runtimes"]["litert"]["version"]
+
+
+def test_layers_lists_the_groups_of_a_model(model: Path) -> None:
+    found = run_json("layers", model)
+    assert found["macs"] == NETWORK.macs
+    assert sum(layer["occurs"] for layer in found["layers"]) == len(NETWORK.nodes)
+    assert "depthwise_conv2d" in run("layers", model).output
+
+
+def test_model_gives_a_latency_with_its_interval(model: Path) -> None:
+    found = run_json("model", model)
+    assert 0 < found["latency_ms_low"] <= found["latency_ms"] <= found["latency_ms_high"]
+    assert found["runtime"] == "litert"
+    assert found["conditions"]
+
+
+def test_build_show_predict_check_and_compare_work_in_a_row(tmp_path: Path, model: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "t.parquet"
+    write_plan(make_plan(NETWORK), plan)
+    built = run_json("build", plan, "--runtime", "litert", "--out", out, "--rounds", 3)
+    assert built["closure"]["networks"] >= 1
+    said = run_json("predict", out, model)
+    assert said["missing"] == []
+    assert said["latency_ms_low"] < said["latency_ms"] < said["latency_ms_high"]
+    assert {layer["source"] for layer in said["layers"]} == {"measured"}
+    assert run_json("show", out)["layers_measured"] == built["layers_measured"]
+    assert "findings" in run_json("check", out)
+    assert run_json("compare", out, out)["median_percent"] == 0
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "json"])
+def test_show_prints_every_layer_in_every_format(table_file: Path, form: str) -> None:
+    result = run("show", table_file, "--format", form)
+    assert result.exit_code == 0
+    assert result.output.count("depthwise_conv2d") >= 2
+
+
+def test_predict_says_which_layers_are_missing(tmp_path: Path, table_file: Path) -> None:
+    other = tmp_path / "other.tflite"
+    other.write_bytes(FORMATS["tflite"].write(mobilenet_v1(0.25, 48, classes=10, pairs=2)))
+    found = run_json("predict", table_file, other)
+    assert found["latency_ms"] is None
+    assert found["missing"]
+    assert "profile build" in run("predict", table_file, other).output
+
+
+ERRORS = {
+    "a missing model": (["layers", "nowhere.onnx"], "no file"),
+    "a file of another kind": (["layers", "notes.txt"], "not a model file"),
+    "a truncated model": (["layers", "short.tflite"], "short.tflite"),
+    "a garbled onnx model": (["layers", "garbled.onnx"], "garbled.onnx"),
+    "a missing table": (["show", "nowhere.parquet"], "profile build"),
+    "a damaged table": (["check", "garbled.parquet"], "damaged"),
+    "a table for another runtime": (["predict", "t.parquet", "garbled.onnx"], "runtime"),
+    "a model for another runtime": (["model", "network.tflite", "--runtime", "onnxruntime"], "onnxruntime"),
+    "no threads": (["model", "network.tflite", "--threads", "0"], "--threads"),
+    "an unknown device": (["model", "network.tflite", "--device", "phone"], "phone"),
+    "a python that does not exist": (["model", "network.tflite", "--python", "no-such-python"], "no-such-python"),
+    "a plan that is none": (["build", "garbled.json", "--runtime", "litert", "--out", "new.parquet"], "not a plan"),
+    "a table that cannot be one": (["build", "network.tflite", "--runtime", "litert", "--out", "new.txt"], ".parquet"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), ERRORS.values(), ids=ERRORS)
+def test_bad_input_gets_one_sentence_and_exit_code_1(
+    tmp_path: Path, model: Path, table_file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    for name, data in {"notes.txt": b"x", "short.tflite": model.read_bytes()[:300], "garbled.onnx": b"\x08\xff" * 50}.items():
+        (tmp_path / name).write_bytes(data)
+    for name in ("garbled.parquet", "garbled.json"):
+        (tmp_path / name).write_bytes(b"garbage")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
