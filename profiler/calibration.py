@@ -1,11 +1,11 @@
 """From the sum of lone layers to the network: a small correction, fitted on whole networks and tested on others.
 
 A lone layer pays what a network pays once, or not at all: the call itself, the copy of its input into the runtime's blocked layout
-and back out; and its weights stay in the cache, which a network's do not. The calibrated latency is
+and back out. And its weights stay in the cache, which a network's do not. So a network takes
 
-    overhead + sum over layers of  scale * latency + activation * activation bytes + weight * weight bytes
+    sum over its layers of  scale * latency + ms_per_activation_byte * bytes + ms_per_layer + ms_per_weight_byte * bytes
 
-with no more terms than the networks at hand can carry.
+where each term has to earn its place: it is used only if networks left out of the fit are predicted better with it than without.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from numpy.typing import NDArray
 
 from profiler.errors import TableError
 
-# the fewest networks for each number of terms: two for every coefficient, so that one odd network cannot bend the fit
-TERMS = ("scale", "ms_per_activation_byte", "ms_per_weight_byte")
+TERMS = ("scale", "ms_per_activation_byte", "ms_per_layer", "ms_per_weight_byte")
+"""In the order in which they are tried: the layout copies, the call, the cold weights."""
 NETWORKS_PER_TERM = 2
+EARNS_ITS_PLACE = 0.9
+"""A further term must bring the leave-one-out error down to this part of what it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """A network as the calibration sees it: sums over its layers."""
+    """A network as the calibration sees it: sums over its layers. A lone layer is a network of one."""
 
     latency_ms: float
     activation_bytes: int
+    layers: int
     weight_bytes: int
 
     def terms(self) -> NDArray[np.float64]:
-        return np.array([self.latency_ms, self.activation_bytes, self.weight_bytes], dtype=np.float64)
+        return np.array([self.latency_ms, self.activation_bytes, self.layers, self.weight_bytes], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +46,22 @@ class Calibration:
 
     scale: float = 1.0
     ms_per_activation_byte: float = 0.0
+    ms_per_layer: float = 0.0
     ms_per_weight_byte: float = 0.0
     networks: int = 0
     """How many networks it was fitted on."""
     residual_percent: float = 0.0
-    """Root mean square of what the fit leaves on those networks, corrected for the number of terms."""
+    """Root mean square error on those networks, each predicted from the others."""
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (self.scale, self.ms_per_activation_byte, self.ms_per_weight_byte)):
+        if not all(math.isfinite(value) for value in (*self._coefficients(), self.residual_percent)):
             raise TableError("the table's calibration is not finite; build it again")
 
+    def _coefficients(self) -> tuple[float, ...]:
+        return (self.scale, self.ms_per_activation_byte, self.ms_per_layer, self.ms_per_weight_byte)
+
     def latency_ms(self, sums: Sums) -> float:
-        return float(sums.terms() @ np.array([self.scale, self.ms_per_activation_byte, self.ms_per_weight_byte]))
+        return float(sums.terms() @ np.array(self._coefficients()))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,21 +72,35 @@ class Calibration:
 
 
 def fit(networks: Sequence[tuple[Sums, float]]) -> Calibration:
-    """Least squares of the relative error over (sums, measured ms), with as many terms as there are pairs of networks.
+    """Least squares of the relative error over (sums, measured ms).
 
     Fewer than two networks give the naive sum: one network's ratio would say nothing about another's.
     """
-    terms = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
-    if terms == 0:
+    most = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
+    if most == 0:
         return Calibration(networks=len(networks))
     measured = np.array([latency for _, latency in networks])
-    design = np.stack([sums.terms()[:terms] for sums, _ in networks]) / measured[:, None]
-    # columns differ by nine orders of magnitude: bring them to one size before solving
+    design = np.stack([sums.terms() for sums, _ in networks]) / measured[:, None]
+    chosen = [0]
+    error = _leave_one_out(design[:, chosen])
+    for term in range(1, len(TERMS)):
+        wider = _leave_one_out(design[:, [*chosen, term]]) if len(chosen) < most else math.inf
+        if wider < EARNS_ITS_PLACE * error:
+            chosen, error = [*chosen, term], wider
+    coefficients = dict(zip((TERMS[term] for term in chosen), map(float, _solve(design[:, chosen])), strict=True))
+    return Calibration(**({"scale": 1.0} | coefficients), networks=len(networks), residual_percent=100 * error)
+
+
+def _solve(design: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients that bring every row's sum nearest to one; columns of nine orders of magnitude are first brought to one size."""
     size = np.abs(design).max(axis=0) + 1e-300
-    solution, *_ = np.linalg.lstsq(design / size, np.ones(len(networks)), rcond=1e-6)
-    coefficients = dict(zip(TERMS, solution / size, strict=False))
-    left = design @ np.array([coefficients[name] for name in TERMS[:terms]]) - 1
-    residual = math.sqrt(float(left @ left) / max(1, len(networks) - terms)) * 100
-    return Calibration(
-        **{name: float(value) for name, value in coefficients.items()}, networks=len(networks), residual_percent=residual
-    )
+    solution, *_ = np.linalg.lstsq(design / size, np.ones(len(design)), rcond=1e-9)
+    scaled: NDArray[np.float64] = solution / size
+    return scaled
+
+
+def _leave_one_out(design: NDArray[np.float64]) -> float:
+    """Root mean square relative error of each network predicted from all others."""
+    rows = np.arange(len(design))
+    errors = [float(design[row] @ _solve(design[rows != row])) - 1 for row in rows]
+    return math.sqrt(sum(error**2 for error in errors) / len(errors))

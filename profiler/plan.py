@@ -23,7 +23,7 @@ FORMAT = 1
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 """Widths measured for each block, as parts of its full width; latency is piecewise linear between whole tiles."""
 CHECK_NETWORKS = 10
-FIT_NETWORKS = 8
+FIT_NETWORKS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +95,20 @@ def make_plan(graph: Graph, *, step: int = 8, fractions: Sequence[float] = FRACT
 
 
 def _grid(full: int, step: int, fractions: Sequence[float]) -> tuple[int, ...]:
-    inner = {max(step, round(full * fraction / step) * step) for fraction in fractions} | {step, full}
-    return tuple(sorted(width for width in inner if width <= full)) if full > step else (full,)
+    return tuple(sorted({_at_level(full, fraction, step) for fraction in (*fractions, 0.0, 1.0)} | {full}))
 
 
 def _random_networks(graph: Graph, step: int, draws: random.Random, count: int) -> list[dict[str, int]]:
     """Distinct ones, none of them the network itself; fewer than `count` where the network has hardly any widths to choose.
 
-    Each block gets between a quarter and all of its width, as NetAdapt may ask for it.
+    Each has a level between a quarter and all of the full widths, and its blocks lie around that level: so that they spread over
+    all latencies as NetAdapt goes through them, which blocks drawn one by one would not.
     """
     found: list[dict[str, int]] = []
     for _ in range(100 * count):
+        level = draws.uniform(0.25, 1.0)
         widths = {
-            block: full if full <= step else draws.randrange(max(step, full // 4 // step * step), full + 1, step)
+            block: _at_level(full, min(1.0, max(0.25, level + draws.uniform(-0.25, 0.25))), step)
             for block, full in graph.widths.items()
         }
         if widths not in found and widths != graph.widths:
@@ -115,6 +116,11 @@ def _random_networks(graph: Graph, step: int, draws: random.Random, count: int) 
         if len(found) == count:
             break
     return found
+
+
+def _at_level(full: int, level: float, step: int) -> int:
+    """A part of the full width, as a multiple of `step`; a width below one step stays as it is."""
+    return full if full <= step else min(full, max(step, round(full * level / step) * step))
 
 
 def write_plan(plan: Plan, path: Path) -> None:

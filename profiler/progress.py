@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -45,9 +46,27 @@ class _Bar:
             self._bar.update(self._task, advance=1, note=note)
 
 
+class _Lines:
+    """Where nobody watches a bar move, in a log: a line at every tenth of the work."""
+
+    def begin(self, what: str, total: int) -> None:
+        self._what, self._total, self._done, self._said = what, total, 0, 0
+
+    def advance(self, note: str = "") -> None:
+        self._done += 1
+        tenth = self._done * 10 // max(1, self._total)
+        if tenth > self._said:
+            self._said = tenth
+            print(f"{self._what}: {tenth * 10} %", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def bar() -> Iterator[Work]:
-    """A bar with counts, time gone and time left."""
+    """A bar with counts, time gone and time left; lines where standard error is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -57,5 +76,5 @@ def bar() -> Iterator[Work]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress)

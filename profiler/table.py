@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,31 +120,24 @@ class LatencyTable:
         calibration = self.info.calibration
         found = [self.lookup(node.layer) for node in graph.nodes]
         parts = []
-        sums = Sums(0.0, 0, 0)
         uncertain_ms = 0.0
         for node, hit in zip(graph.nodes, found, strict=True):
             if hit is None:
                 parts.append(Part(node.name, node.layer, None, None, None, "missing"))
                 continue
             estimate, source = hit
-            own = Sums(estimate.latency_ms, node.layer.activation_bytes, node.layer.weight_bytes)
-            share, spread = calibration.latency_ms(own), abs(calibration.scale) * estimate.half_width_ms
+            share, spread = calibration.latency_ms(_sums([(node.layer, estimate)])), abs(calibration.scale) * estimate.half_width_ms
             parts.append(Part(node.name, node.layer, share, share - spread, share + spread, source))
-            sums = Sums(
-                sums.latency_ms + own.latency_ms, sums.activation_bytes + own.activation_bytes, sums.weight_bytes + own.weight_bytes
-            )
             uncertain_ms += spread**2
+        sums = self.sums(graph)
         latency_ms = calibration.latency_ms(sums)
         # layers err independently; what the calibration leaves unexplained on whole networks comes on top (two standard deviations)
         half_ms = (uncertain_ms + (2 * calibration.residual_percent / 100 * latency_ms) ** 2) ** 0.5
         return Prediction(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, sums.latency_ms, tuple(parts))
 
     def sums(self, graph: Graph) -> Sums:
-        """What the calibration is fitted on."""
-        found = [hit[0].latency_ms for hit in map(self.lookup, graph.layers) if hit is not None]
-        return Sums(
-            sum(found), sum(layer.activation_bytes for layer in graph.layers), sum(layer.weight_bytes for layer in graph.layers)
-        )
+        """What the calibration works on: sums over the layers the table knows."""
+        return _sums([(layer, hit[0]) for layer in graph.layers if (hit := self.lookup(layer)) is not None])
 
     def with_calibration(self, calibration: Calibration) -> LatencyTable:
         return LatencyTable(self.rows, replace(self.info, calibration=calibration))
@@ -164,6 +157,15 @@ class LatencyTable:
             raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _sums(layers: Sequence[tuple[LayerSpec, Estimate]]) -> Sums:
+    return Sums(
+        sum(estimate.latency_ms for _, estimate in layers),
+        sum(layer.activation_bytes for layer, _ in layers),
+        len(layers),
+        sum(layer.weight_bytes for layer, _ in layers),
+    )
 
 
 SCHEMA = pa.schema(

@@ -6,6 +6,9 @@ An operator is a group, with these exceptions, each of which the writer turns ba
 - a PAD (minus infinity for a max pool) in front of a VALID pool alone belongs to the pool, which cannot pad in that way itself;
 - ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid.
 
+A ReLU that is an operator of its own stays a group, although XNNPACK folds it into a convolution before it: converters leave
+none behind.
+
 Half-precision weights count as the float32 ones XNNPACK makes of them at load time. What LayerSpec does not describe exactly
 (quantised operators, those with unusual options, those we have no word for) is cut out with its weights. Nothing is run here.
 """
@@ -107,7 +110,7 @@ class _Network:
         """What a PAD with this value padded, how, and the PAD's number; the tensor itself if there is none that can be absorbed."""
         pad = self.lone_maker(tensor, "PAD" if filler == 0 else "PADV2")
         if pad is not None and len(pad.inputs) == (2 if filler == 0 else 3) and self.is_plain(pad, 1):
-            amounts = self.contents.values(pad.inputs[1])
+            amounts = self.contents.integers(pad.inputs[1])
             fits = len(self.contents.shape(pad.inputs[0])) == 4 and (filler == 0 or self.is_scalar(pad.inputs[2], filler))
             if fits and amounts is not None and amounts.shape == (4, 2) and not amounts[[0, 3]].any() and amounts.min() >= 0:
                 (top, bottom), (left, right) = amounts[1:3].tolist()
@@ -168,13 +171,20 @@ def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tupl
     output = contents.shape(operator.outputs[0])
     shapes = group.shapes or tuple(map(contents.shape, group.inputs))
     if group.exact:
-        return LayerSpec(group.op, shapes, output, **group.fields), group.inputs, b""
+        layer = LayerSpec(group.op, shapes, output, **group.fields)
+        _check_weights(contents, operator, layer)
+        return layer, group.inputs, b""
     # a cut-out may read more than its description says: weights that are computed, for one
     others = tuple(tensor for tensor in computed if tensor not in group.inputs)
     inputs, shapes = group.inputs + others, shapes + tuple(map(contents.shape, others))
     cutout, data = cut_out(contents, operator)
     dtype = contents.dtype((*inputs, *operator.outputs)[0])
     return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, cutout=cutout), inputs, data
+
+
+def _check_weights(contents: Contents, operator: Operator, layer: LayerSpec) -> None:
+    if layer.weight_shape and math.prod(layer.weight_shape) != math.prod(contents.shape(operator.inputs[1])):
+        raise LayerError(f"{layer.op}: {layer.inputs[0]} to {layer.output} needs {layer.weight_shape} weights, not what is there")
 
 
 def _group(network: _Network, operator: Operator) -> _Group | None:
@@ -268,7 +278,7 @@ def _pool(op: str, filler: float) -> _Read:
 def _reduction(op: str) -> _Read:
     def read(network: _Network, operator: Operator) -> _Group | None:
         contents = network.contents
-        axes = contents.values(operator.inputs[1])
+        axes = contents.integers(operator.inputs[1])
         rank = len(contents.shape(operator.inputs[0]))
         if rank != 4 or axes is None or {int(axis) % 4 for axis in axes.reshape(-1)} != {1, 2}:
             return None

@@ -118,6 +118,11 @@ class Contents:
             return None
         return data.view(np.dtype(dtype)).reshape(self.shape(tensor))
 
+    def integers(self, tensor: int) -> NDArray[Any] | None:
+        """Of a constant of whole numbers: axes, paddings."""
+        values = self.values(tensor)
+        return values if values is not None and values.dtype.kind == "i" else None
+
 
 def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Padding:
     """What SAME means for a picture of this height and width: an odd pixel goes to the bottom and right."""
@@ -130,8 +135,9 @@ def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1
     return totals[0] // 2, totals[1] // 2, totals[0] - totals[0] // 2, totals[1] - totals[1] // 2
 
 
-def text(value: bytes | str | None) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+def text(value: bytes | None) -> str:
+    """A name from the file, fit to be printed."""
+    return "".join(sign if sign.isprintable() else "?" for sign in (value or b"").decode("utf-8", "replace"))
 
 
 def operator_code(number: int, version: int = 1, custom: str | None = None) -> Any:
@@ -247,6 +253,7 @@ def _constants(
         (source,), (target,) = numbers(table.inputs), numbers(table.outputs)
         if source in constants and TYPE_NAMES[tensors[source].type] == "float16" and tensors[target].type == FLOAT32:
             constants[target] = constants[source].view(np.float16).astype(np.float32).view(np.uint8)
+            _check_constant(label, tensors[target], constants[target])
             folded.add(number)
     return constants, folded
 

@@ -8,40 +8,48 @@ from profiler.calibration import Calibration, Sums, fit
 from profiler.closure import Checked, Closure, close
 
 
-def networks(count: int, scale: float, per_activation: float, per_weight: float) -> list[tuple[Sums, float]]:
+def networks(count: int, truth: Calibration, noise: float = 0.0) -> list[tuple[Sums, float]]:
     draws = random.Random(5)
-    drawn = [Sums(draws.uniform(1, 9), draws.randrange(10**5, 10**7), draws.randrange(10**4, 10**7)) for _ in range(count)]
-    return [
-        (sums, scale * sums.latency_ms + per_activation * sums.activation_bytes + per_weight * sums.weight_bytes) for sums in drawn
-    ]
+
+    def network() -> Sums:
+        return Sums(draws.uniform(1, 9), draws.randrange(10**5, 10**7), draws.randrange(5, 60), draws.randrange(10**4, 10**7))
+
+    return [(sums, truth.latency_ms(sums) * (1 + draws.gauss(0, noise))) for sums in (network() for _ in range(count))]
 
 
 def test_a_correction_that_is_really_there_is_found() -> None:
-    found = fit(networks(8, 0.8, 2e-8, 5e-8))
-    assert found.scale == pytest.approx(0.8)
-    assert found.ms_per_activation_byte == pytest.approx(2e-8)
-    assert found.ms_per_weight_byte == pytest.approx(5e-8)
+    truth = Calibration(0.8, 2e-8, -3e-3, 5e-8)
+    found = fit(networks(12, truth))
+    assert found.scale == pytest.approx(truth.scale)
+    assert found.ms_per_activation_byte == pytest.approx(truth.ms_per_activation_byte)
+    assert found.ms_per_layer == pytest.approx(truth.ms_per_layer)
+    assert found.ms_per_weight_byte == pytest.approx(truth.ms_per_weight_byte)
     assert found.residual_percent == pytest.approx(0, abs=1e-6)
 
 
+def test_terms_that_explain_nothing_are_left_out() -> None:
+    found = fit(networks(12, Calibration(1.1), noise=0.01))
+    assert found.scale == pytest.approx(1.1, rel=0.02)
+    assert (found.ms_per_activation_byte, found.ms_per_weight_byte) == (0.0, 0.0)
+
+
 def test_without_networks_the_calibration_is_the_plain_sum() -> None:
-    assert fit([]).latency_ms(Sums(3.0, 10**6, 10**6)) == 3.0
+    assert fit([]).latency_ms(Sums(3.0, 10**6, 28, 10**6)) == 3.0
 
 
 def test_one_network_is_not_enough_to_fit_anything() -> None:
-    assert fit(networks(1, 0.5, 0, 0)).scale == 1.0
+    assert fit(networks(1, Calibration(0.5))).scale == 1.0
 
 
 def test_few_networks_carry_few_terms() -> None:
-    found = fit(networks(3, 0.8, 1e-8, 1e-8))
+    found = fit(networks(3, Calibration(0.8, 1e-8, -1e-3, 1e-8)))
     assert found.scale != 1.0
-    assert found.ms_per_activation_byte == found.ms_per_weight_byte == 0.0
+    assert found.ms_per_activation_byte == found.ms_per_layer == found.ms_per_weight_byte == 0.0
 
 
 def test_equal_networks_do_not_break_the_fit() -> None:
-    found = fit(networks(1, 0.7, 0, 0) * 8)
-    sums, latency_ms = networks(1, 0.7, 0, 0)[0]
-    assert found.latency_ms(sums) == pytest.approx(latency_ms)
+    ((sums, latency_ms),) = networks(1, Calibration(0.7))
+    assert fit([(sums, latency_ms)] * 8).latency_ms(sums) == pytest.approx(latency_ms)
 
 
 def checked(predicted: float, measured: float, naive: float, half: float = 0.1) -> Checked:
@@ -74,5 +82,5 @@ def test_a_closure_survives_json() -> None:
 
 
 def test_a_calibration_survives_json() -> None:
-    found = fit(networks(8, 0.8, 2e-8, 5e-8))
+    found = fit(networks(8, Calibration(0.8, 2e-8, -3e-3, 5e-8)))
     assert Calibration.from_dict(found.to_dict()) == found

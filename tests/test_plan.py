@@ -39,7 +39,7 @@ def test_a_plan_for_mobilenet_is_sparse() -> None:
 def test_networks_for_fitting_and_checking_differ() -> None:
     plan = make_plan(NETWORK)
     drawn = [tuple(widths.values()) for widths in (*plan.fit, *plan.check)]
-    assert len(drawn) == len(set(drawn)) == 18
+    assert len(drawn) == len(set(drawn)) == 22
 
 
 def test_a_network_with_few_widths_to_choose_gives_few_networks() -> None:

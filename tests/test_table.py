@@ -47,7 +47,7 @@ def test_the_calibration_bends_the_sum() -> None:
 
 
 def test_the_shares_of_the_layers_add_up_to_the_network() -> None:
-    said = table().with_calibration(Calibration(0.8, 1e-8, 2e-8)).predict(NETWORK)
+    said = table().with_calibration(Calibration(0.8, 1e-8, -1e-3, 2e-8)).predict(NETWORK)
     assert sum(part.latency_ms or 0 for part in said.parts) == pytest.approx(said.latency_ms)
 
 
