@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from profiler.errors import TableError
 
 TERMS = ("scale", "ms_per_activation_byte", "ms_per_layer", "ms_per_weight_byte")
-"""In the order in which they are tried: the layout copies, the call, the cold weights."""
+"""The lone layer's latency, the layout copies, the call, the cold weights."""
 NETWORKS_PER_TERM = 2
 EARNS_ITS_PLACE = 0.9
-"""A further term must bring the leave-one-out error down to this part of what it was."""
+"""Each further term must bring the leave-one-out error down to this part of what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,11 @@ def fit(networks: Sequence[tuple[Sums, float]]) -> Calibration:
         return Calibration(networks=len(networks))
     measured = np.array([latency for _, latency in networks])
     design = np.stack([sums.terms() for sums, _ in networks]) / measured[:, None]
-    chosen = [0]
-    error = _leave_one_out(design[:, chosen])
-    for term in range(1, len(TERMS)):
-        wider = _leave_one_out(design[:, [*chosen, term]]) if len(chosen) < most else math.inf
-        if wider < EARNS_ITS_PLACE * error:
-            chosen, error = [*chosen, term], wider
+    sets = [(0, *others) for size in range(most) for others in combinations(range(1, len(TERMS)), size)]
+    errors = {chosen: _leave_one_out(design[:, chosen]) for chosen in sets}
+    chosen = min(sets, key=lambda terms: errors[terms] / EARNS_ITS_PLACE ** len(terms))
     coefficients = dict(zip((TERMS[term] for term in chosen), map(float, _solve(design[:, chosen])), strict=True))
-    return Calibration(**({"scale": 1.0} | coefficients), networks=len(networks), residual_percent=100 * error)
+    return Calibration(**({"scale": 1.0} | coefficients), networks=len(networks), residual_percent=100 * errors[chosen])
 
 
 def _solve(design: NDArray[np.float64]) -> NDArray[np.float64]:
