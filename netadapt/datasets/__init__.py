@@ -130,7 +130,7 @@ def check_size(count: int, channels: int, resolution: int) -> None:
     needed = count * channels * resolution**2
     if needed > _MAX_BYTES:
         raise DataError(
-            f"{count} pictures of {resolution} pixels need {needed / 2**30:.1f} GiB of memory, more than the {_MAX_BYTES >> 30} allowed;"
+            f"{count} pictures of {resolution} pixels need {needed / 2**30:.1f} GiB of memory, above {_MAX_BYTES >> 30} GiB;"
             " choose a lower resolution or fewer pictures"
         )
 
@@ -170,7 +170,7 @@ def _mean_and_std(images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], t
     means, stds = [], []
     for channel in range(images.shape[1]):
         counts = torch.zeros(256, dtype=torch.float64)
-        for chunk in indices.split(_CHUNK):
+        for chunk in torch.split(indices, _CHUNK):
             counts += torch.bincount(images[chunk, channel].flatten().int(), minlength=256)
         share = counts / counts.sum()
         mean = float((share * values).sum())

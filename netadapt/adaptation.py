@@ -1,0 +1,90 @@
+"""A NetAdapt run from start to end: network, data, table and budget in, a folder with the family of networks out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from netadapt.datasets import Dataset, open_dataset
+from netadapt.engine import InProcess
+from netadapt.errors import RunError
+from netadapt.family import Family, NetworkOptions
+from netadapt.loop import AdaptSettings, Step, adapt, check_budget
+from netadapt.networks import network_graph
+from netadapt.records import RunInfo, TableFacts
+from netadapt.resources import open_resource, parse_budget
+from netadapt.run_folder import RunFolder
+from netadapt.training import FROM_SCRATCH, SHORT_TERM, TrainSettings
+from profiler.progress import Work
+from profiler.table import load_table
+
+PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """All that is asked for; what of it shapes the result is stored with the run."""
+
+    options: NetworkOptions
+    data: str
+    budget: str
+    out: Path
+    table: Path | None = None
+    adapting: AdaptSettings = field(default_factory=AdaptSettings)
+    original: TrainSettings = FROM_SCRATCH
+    short_term: TrainSettings = SHORT_TERM
+    holdout_fraction: float = 0.15
+    seed: int = 1
+    weights: Path | None = None
+    """Trained weights of the original network; trained from scratch without."""
+
+    def info(self, classes: int) -> RunInfo:
+        settings = {
+            "data": str(Path(self.data).resolve()) if Path(self.data).exists() else self.data,
+            **{name: value for name, value in asdict(self.options).items() if name != "name"},
+            "classes": classes,
+            "seed": self.seed,
+            "holdout_fraction": self.holdout_fraction,
+            **asdict(self.adapting),
+            "original": f"weights {self.weights.name}" if self.weights else _training_text(self.original),
+            "short_term": _training_text(self.short_term),
+        }
+        facts = TableFacts.of(self.table, load_table(self.table)) if self.table else None
+        versions = {name: version(name) for name in PACKAGES}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return RunInfo(self.options.name, self.budget, now, settings, versions, facts)
+
+
+def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[[Step], None]) -> None:
+    """Adapt until the budget is met; each step is recorded, then told. All that can be wrong is found before training starts."""
+    table = load_table(request.table) if request.table else None
+    budget = parse_budget(request.budget)
+    resource = open_resource(budget.resource, table)
+    if request.weights is not None and not request.weights.is_file():
+        raise RunError(f"there are no weights {request.weights}")
+    dataset = _dataset(request)
+    options = replace(request.options, classes=len(dataset.classes))
+    graph = network_graph(options.name, **options.keywords)
+    check_budget(graph, resource, budget, request.adapting)
+    with RunFolder.create(request.out, request.info(options.classes), graph, resume=resume) as folder:
+        family = Family(folder, dataset)
+        engine = InProcess(family, request.original, request.short_term, request.seed, progress, request.weights)
+        history, known = folder.steps, folder.unfinished
+        for step in adapt(graph, resource, budget, folder.recorded(engine), request.adapting, history, known):
+            folder.add_step(step)
+            on_step(step)
+
+
+def _dataset(request: RunRequest) -> Dataset:
+    return open_dataset(
+        request.data, resolution=request.options.resolution, seed=request.seed, holdout_fraction=request.holdout_fraction
+    )
+
+
+def _training_text(settings: TrainSettings) -> str:
+    """What differs from run to run, for people and for telling two runs apart."""
+    length = f"{settings.steps} steps" if settings.steps is not None else f"{settings.epochs:g} epochs"
+    return f"{length} of {settings.batch_size}, {settings.schedule}, learning rate {settings.learning_rate:g}"

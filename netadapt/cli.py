@@ -1,0 +1,357 @@
+"""The `netadapt` command: fit a network into a latency budget on a device.
+
+Torch takes seconds to load, so commands import what needs it when they run: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from netadapt.errors import RunError
+from netadapt.loop import AdaptSettings, Step
+from netadapt.networks import NETWORKS, describe, network_graph
+from netadapt.registry import require_torch
+from netadapt.report import write_report
+from netadapt.resources import RESOURCES, amount_text, parse_budget
+from netadapt.run_folder import RunFolder
+from profiler.console import Json, count, plain_errors, print_json, print_table
+from profiler.plan import make_plan, write_plan
+from profiler.progress import bar
+from profiler.settings import Target
+from profiler.table import LatencyTable, load_table
+
+app = typer.Typer(
+    help="Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class Format(StrEnum):
+    onnx = "onnx"
+    tflite = "tflite"
+
+
+Network = Annotated[str, typer.Argument(help="A network by name; `netadapt networks` lists them.")]
+Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
+Multiplier = Annotated[float, typer.Option(help="Width multiplier of the original network.")]
+Resolution = Annotated[int, typer.Option(help="Side of the input picture, in pixels.")]
+Classes = Annotated[int, typer.Option(help="Outputs of the classifier.")]
+SmallInput = Annotated[bool, typer.Option("--small-input", help="Keep more of small pictures: the stem does not halve them.")]
+Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+DEFAULTS = AdaptSettings()
+
+
+@contextmanager
+def _commands(after_interrupt: str = "") -> Iterator[None]:
+    with plain_errors(after_interrupt):
+        require_torch()
+        yield
+
+
+@app.command()
+def networks(
+    width_multiplier: Multiplier = 1.0, resolution: Resolution = 224, classes: Classes = 1000, as_json: Json = False
+) -> None:
+    """List the networks that can be adapted by name."""
+    with _commands():
+        options = {"width_multiplier": width_multiplier, "resolution": resolution, "classes": classes}
+        found = [describe(name, **options) for name in NETWORKS]
+        if as_json:
+            print_json([asdict(item) for item in found])
+            return
+        rows = [
+            (item.name, count(item.parameters), count(item.macs), "x".join(map(str, item.input)), len(item.blocks))
+            for item in found
+        ]
+        print_table(("network", "parameters", "MACs", "input", "blocks"), rows, right=("parameters", "MACs", "blocks"))
+
+
+@app.command()
+def plan(
+    network: Network,
+    out: Annotated[Path, typer.Option(help="The plan to write, a .json file for `profile build`.")],
+    width_multiplier: Multiplier = 1.0,
+    resolution: Resolution = 224,
+    classes: Classes = 1000,
+    small_input: SmallInput = False,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Plan which layers to measure so that a table can price every narrower version of a network."""
+    with _commands():
+        from netadapt.family import NetworkOptions
+
+        if out.suffix != ".json" or not out.parent.is_dir():
+            raise RunError(f"{out} cannot become a plan: give a name ending in .json in a folder that exists")
+        options = NetworkOptions(network, width_multiplier, resolution, classes, small_input)
+        made = make_plan(network_graph(network, **options.keywords), seed=seed)
+        write_plan(made, out)
+        about = {
+            "plan": str(out),
+            "layers": len(made.layers),
+            "blocks": len(made.widths),
+            "fit": len(made.fit),
+            "check": len(made.check),
+        }
+        if as_json:
+            print_json(about)
+        else:
+            print(f"{out}: {len(made.layers)} layers of {len(made.widths)} blocks")
+            print(f"  and {len(made.fit)} networks of random widths to fit on, {len(made.check)} to check on")
+
+
+@app.command()
+def run(
+    network: Network,
+    budget: Annotated[str, typer.Option(help=f"What the network may spend, such as latency=60%; of {', '.join(RESOURCES)}.")],
+    data: Annotated[str, typer.Option(help="digits, cifar10:PATH, folder:PATH or a path.")],
+    out: Annotated[Path, typer.Option(help="The folder to keep the run in.")],
+    table: Annotated[Path | None, typer.Option(help="A latency table of the device, made by `profile build`.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    width_multiplier: Multiplier = 1.0,
+    resolution: Resolution = 224,
+    small_input: SmallInput = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights of the original (a state_dict); else it is trained first.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="Epochs to train the original network, without --weights.")] = 30,
+    short_term_steps: Annotated[int, typer.Option(help="Batches to fine-tune each candidate.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 64,
+    step: Annotated[float, typer.Option(help="What the first iteration takes away, as a fraction of the price.")] = DEFAULTS.step,
+    decay: Annotated[float, typer.Option(help="By what that shrinks from iteration to iteration.")] = DEFAULTS.decay,
+    max_iterations: Annotated[int, typer.Option(help="Iterations at most.")] = DEFAULTS.max_iterations,
+    width_step: Annotated[int, typer.Option(help="Widths stay multiples of this.")] = DEFAULTS.width_step,
+    min_width: Annotated[int, typer.Option(help="No block becomes narrower than this.")] = DEFAULTS.min_width,
+    holdout: Annotated[float, typer.Option(help="Part of the training pictures that picks the winners.")] = 0.15,
+    seed: Seed = 1,
+) -> None:
+    """Adapt a network to a budget: narrow it step by step, fine-tuning every candidate, and keep the whole family."""
+    with _commands(f"every finished candidate is kept in {out}; go on with --resume"):
+        from netadapt.adaptation import RunRequest
+        from netadapt.adaptation import run as adapt_network
+        from netadapt.family import NetworkOptions
+        from netadapt.training import FROM_SCRATCH, SHORT_TERM
+
+        adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width)
+        request = RunRequest(
+            options=NetworkOptions(network, width_multiplier, resolution, small_input=small_input),
+            data=data,
+            budget=budget,
+            out=out,
+            table=table,
+            adapting=adapting,
+            original=replace(FROM_SCRATCH, epochs=epochs, batch_size=batch_size),
+            short_term=replace(SHORT_TERM, steps=short_term_steps, batch_size=batch_size),
+            holdout_fraction=holdout,
+            seed=seed,
+            weights=weights,
+        )
+        unit = RESOURCES[parse_budget(budget).resource].unit
+        if table is not None and not (closure := load_table(table).info.closure).verified:
+            typer.echo(f"warning: the table is {closure.sentence()}", err=True)
+        with bar() as progress:
+            adapt_network(request, resume=resume, progress=progress, on_step=lambda done: print(step_text(done, unit)))
+        print(f"the budget is met; `netadapt finish {out}` trains the last step to convergence,")
+        print(f"`netadapt verify {out}` measures every step on the device")
+
+
+@app.command()
+def history(run: Run, as_json: Json = False) -> None:
+    """Show the family of networks: every step with its latency and accuracy."""
+    with plain_errors():
+        with RunFolder.open(run) as folder:
+            unit = RESOURCES[parse_budget(folder.info.budget).resource].unit
+            rows = list(_history(folder, unit))
+        if as_json:
+            print_json(rows)
+            return
+        cells = [
+            (
+                row["step"],
+                row["block"] or "original",
+                amount_text(row["price"], unit),
+                None if row["measured_ms"] is None else f"{row['measured_ms']:.3f}",
+                f"{100 * row['holdout_accuracy']:.1f} %",
+                None if row["test_accuracy"] is None else f"{100 * row['test_accuracy']:.1f} %",
+                count(row["macs"]),
+                count(row["parameters"]),
+            )
+            for row in rows
+        ]
+        columns = ("step", "narrowed", "predicted", "measured ms", "holdout", "test", "MACs", "parameters")
+        print_table(columns, cells, right=tuple(name for name in columns if name != "narrowed"))
+
+
+def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
+    finished, verified = folder.finished, folder.verified
+    for step in folder.steps:
+        graph, done, checked = folder.graph.at_widths(step.widths), finished.get(step.iteration), verified.get(step.iteration)
+        yield {
+            "step": step.iteration,
+            "block": step.block,
+            "price": step.price,
+            "unit": unit,
+            "measured_ms": checked.measured_ms if checked else None,
+            "holdout_accuracy": step.accuracy,
+            "test_accuracy": done.test_accuracy if done else None,
+            "macs": graph.macs,
+            "parameters": graph.parameters,
+            "widths": dict(step.widths),
+        }
+
+
+@app.command()
+def finish(
+    run: Run,
+    step: Annotated[list[int] | None, typer.Option(help="Steps to fine-tune; by default the original and the last.")] = None,
+    epochs: Annotated[float, typer.Option(help="Epochs of the long-term fine-tune.")] = 15,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Long-term fine-tune: train steps to convergence and look at the test pictures."""
+    with _commands("the steps finished so far are kept"):
+        from netadapt.family import Family
+        from netadapt.finish import finish as finish_steps
+        from netadapt.training import LONG_TERM
+
+        with RunFolder.open(run, write=True) as folder, bar() as progress:
+            settings = replace(LONG_TERM, epochs=epochs)
+            done = finish_steps(Family(folder), step or [0, None], settings, seed=seed, progress=progress)
+            write_report(folder)
+        if as_json:
+            print_json([asdict(item) for item in done])
+        else:
+            for item in done:
+                print(f"step {item.step}: {100 * item.test_accuracy:.1f} % on the test pictures")
+
+
+@app.command()
+def verify(
+    run: Run,
+    device: Annotated[str, typer.Option(help="Where to measure.")] = "local",
+    step: Annotated[list[int] | None, typer.Option(help="Steps to measure; by default every one kept.")] = None,
+    python: Annotated[str | None, typer.Option(help="The Python on the device that has the runtime; by default this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the run's networks whole on the device and compare with what the table predicted."""
+    with _commands("nothing was recorded of this measurement"):
+        from netadapt.family import Family
+        from netadapt.verify import verify as verify_steps
+
+        with RunFolder.open(run, write=True) as folder, bar() as progress:
+            table = _table_of(folder)
+            target = (
+                Target(device, table.info.target.runtime, table.info.target.threads, python)
+                if table
+                else Target(device, python=python)
+            )
+            found = verify_steps(Family(folder), step, target, table, progress)
+            write_report(folder)
+        if as_json:
+            print_json([asdict(item) | {"error_percent": item.error_percent} for item in found])
+            return
+        cells = [
+            (
+                item.step,
+                None if item.predicted_ms is None else f"{item.predicted_ms:.3f}",
+                f"{item.measured_ms:.3f}",
+                f"{item.measured_ms_low:.3f} … {item.measured_ms_high:.3f}",
+                None if item.error_percent is None else f"{item.error_percent:+.1f} %",
+            )
+            for item in found
+        ]
+        print_table(
+            ("step", "predicted ms", "measured ms", "95 % interval", "error"),
+            cells,
+            right=("step", "predicted ms", "measured ms", "error"),
+        )
+
+
+@app.command()
+def baselines(
+    run: Run,
+    step: Annotated[int | None, typer.Option(help="The step to match; by default the last.")] = None,
+    epochs: Annotated[float, typer.Option(help="Epochs to train the thinner network, as many as the adapted one had.")] = 45,
+    device: Annotated[str, typer.Option(help="Where to measure.")] = "local",
+    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 64,
+    seed: Seed = 1,
+) -> None:
+    """Train a thinner network of the same measured latency: what the adapted one has to beat."""
+    with _commands("the baseline was not recorded"):
+        from netadapt.baselines import thinner
+        from netadapt.family import Family
+        from netadapt.training import FROM_SCRATCH
+
+        with RunFolder.open(run, write=True) as folder, bar() as progress:
+            table = _table_of(folder)
+            if table is None:
+                raise RunError(f"{run} was not guided by a latency table, so no network of equal latency can be looked for")
+            family = Family(folder)
+            target = Target(device, table.info.target.runtime, table.info.target.threads)
+            settings = replace(FROM_SCRATCH, epochs=epochs, batch_size=batch_size)
+            found = thinner(family, family.step(step), target, table, settings, seed=seed, progress=progress)
+            write_report(folder)
+        print(f"{found.name}: {100 * found.test_accuracy:.1f} % on the test pictures")
+        print(f"`netadapt verify {run}` measures it beside the steps")
+
+
+@app.command()
+def export(
+    run: Run,
+    file_format: Annotated[Format, typer.Option("--format", help="What kind of file.")],
+    step: Annotated[int | None, typer.Option(help="The step to export; by default the last.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default in the run's folder of exports.")] = None,
+) -> None:
+    """Write a step's network as a model file, checked number by number against PyTorch."""
+    with _commands():
+        from netadapt.family import Family
+        from netadapt.verify import export as export_model
+
+        with RunFolder.open(run) as folder:
+            family = Family(folder)
+            chosen = family.step(step)
+            path = out or folder.exports / f"step{chosen.iteration:03d}.{file_format.value}"
+            if path.suffix != f".{file_format.value}" or not path.parent.is_dir():
+                raise RunError(f"{path} cannot be written: give a name ending in .{file_format.value} in a folder that exists")
+            difference = export_model(family.model(chosen), family, file_format.value, path)
+        print(f"{path}: step {chosen.iteration}, {path.stat().st_size} bytes, outputs within {difference:.1e} of PyTorch's")
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the run's report: one HTML page that opens offline."""
+    with plain_errors(), RunFolder.open(run) as folder:
+        print(write_report(folder))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for everything the demo makes.")] = Path("runs/demo"),
+    runtime: Annotated[str, typer.Option(help="onnxruntime or litert.")] = "litert",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
+) -> None:
+    """The whole line on this machine: measure it, build a table, adapt MobileNetV1 to 60 % of its latency, compare."""
+    with _commands(f"what is done is kept in {out}; go on with --resume"):
+        from netadapt.demo import demo as run_demo
+
+        run_demo(out, runtime, resume=resume)
+
+
+def step_text(step: Step, unit: str) -> str:
+    """One line about a step as it is recorded."""
+    what = "original" if step.block is None else f"{step.block} → {step.widths[step.block]}"
+    return f"step {step.iteration:2d}: {what}, {amount_text(step.price, unit)}, {100 * step.accuracy:.1f} % on the holdout"
+
+
+def _table_of(folder: RunFolder) -> LatencyTable | None:
+    """The table the run was guided by, if there was one."""
+    return load_table(Path(folder.info.table.path)) if folder.info.table else None

@@ -1,0 +1,91 @@
+"""CIFAR-10 (Krizhevsky, 2009): 60,000 photographs of 32 by 32 pixels in ten classes, 10,000 of them for the test.
+
+Two layouts: the folder of the official "binary version", and an .npz file of lossless WebP strips of 100 pictures each
+(`webp` the bytes of all strips, `offset` where each begins, `label`, `is_test` and `classes`).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from netadapt.datasets import DataError, Pictures, resized
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_SIDE = 32
+_RECORD_BYTES = 1 + 3 * _SIDE * _SIDE  # a label, then the red, the green and the blue plane
+_ARRAYS = ("webp", "offset", "label", "is_test", "classes")
+
+Array = npt.NDArray[Any]
+
+
+def load_cifar10(path: str, resolution: int) -> Pictures:
+    """`DataError` if it is neither of the two layouts, or damaged."""
+    where = Path(path)
+    if not path or not where.exists():
+        raise DataError(f"there is no CIFAR-10 at {path!r}; give cifar10:PATH, a folder of data_batch_*.bin or the .npz file")
+    images, labels, is_test, classes = _from_folder(where) if where.is_dir() else _from_npz(where)
+    return Pictures(
+        "cifar10", classes, resized(torch.from_numpy(images), resolution), torch.from_numpy(labels.astype(np.int64)),
+        torch.from_numpy(is_test.astype(np.bool_)),
+    )  # fmt: skip
+
+
+def _from_folder(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
+    training = sorted(folder.glob("data_batch_*.bin"))
+    test = folder / "test_batch.bin"
+    if not training or not test.is_file():
+        raise DataError(f"{folder} is not the binary version of CIFAR-10: data_batch_1.bin to 5 and test_batch.bin must be in it")
+    records = [_records(file) for file in (*training, test)]
+    is_test = np.repeat([file == test for file in (*training, test)], [len(part) for part in records])
+    together = np.concatenate(records)
+    return together[:, 1:].reshape(-1, 3, _SIDE, _SIDE), together[:, 0], is_test, CLASSES
+
+
+def _records(file: Path) -> Array:
+    data = np.fromfile(file, dtype=np.uint8)
+    if not data.size or data.size % _RECORD_BYTES:
+        raise DataError(f"{file} is damaged: {data.size} bytes are no whole number of records of {_RECORD_BYTES}")
+    records = data.reshape(-1, _RECORD_BYTES)
+    if records[:, 0].max() >= len(CLASSES):
+        raise DataError(f"{file} is damaged: a label is {records[:, 0].max()}, above 9")
+    return records
+
+
+def _from_npz(file: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
+    arrays = _arrays(file)
+    strips = list(_strips(file, arrays["webp"], arrays["offset"]))
+    images = np.concatenate(strips).transpose(0, 3, 1, 2)  # (n, c, h, w)
+    labels, is_test = arrays["label"], arrays["is_test"]
+    classes = tuple(str(name) for name in arrays["classes"])
+    if not len(images) == len(labels) == len(is_test) or labels.max() >= len(classes):
+        raise DataError(f"{file} is damaged: its labels do not fit its {len(images)} pictures and {len(classes)} classes")
+    return np.ascontiguousarray(images), labels, is_test, classes
+
+
+def _arrays(file: Path) -> dict[str, Array]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in _ARRAYS}
+    except KeyError as exc:
+        raise DataError(f"{file} is not CIFAR-10 as we know it: it must hold {', '.join(_ARRAYS)}") from exc
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as exc:
+        raise DataError(f"{file} is not an .npz file, or damaged: {exc}") from exc
+
+
+def _strips(file: Path, webp: Array, offset: Array) -> Iterator[Array]:
+    for number, (start, end) in enumerate(pairwise(offset.tolist())):
+        try:
+            with Image.open(io.BytesIO(webp[start:end].tobytes())) as strip:
+                yield np.asarray(strip.convert("RGB")).reshape(-1, _SIDE, _SIDE, 3)
+        except (UnidentifiedImageError, OSError, ValueError) as exc:
+            raise DataError(f"{file} is damaged: strip {number} is no picture of {_SIDE} pixels' width") from exc

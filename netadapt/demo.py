@@ -1,0 +1,108 @@
+"""The main job on this machine, from nothing to a report, by the same functions that the commands call.
+
+MobileNetV1 at half width learns scikit-learn's handwritten digits, scaled up to 64 pixels. The table, the adaptation, the
+fine-tunes and the comparison with a thinner network of equal measured latency are all real, only small enough for a coffee break.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from netadapt.adaptation import RunRequest, run
+from netadapt.baselines import thinner
+from netadapt.errors import RunError
+from netadapt.family import Family, NetworkOptions
+from netadapt.finish import finish
+from netadapt.loop import AdaptSettings
+from netadapt.networks import network_graph
+from netadapt.records import Baseline, Finished, Verified
+from netadapt.report import write_report
+from netadapt.run_folder import RunFolder
+from netadapt.training import FROM_SCRATCH, LONG_TERM, SHORT_TERM
+from netadapt.verify import exported, verify
+from profiler.build import build
+from profiler.console import print_table
+from profiler.plan import make_plan, write_plan
+from profiler.progress import Work, bar
+from profiler.settings import Target, TimingSettings
+from profiler.table import load_table
+
+NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
+BUDGET = "latency=60%"
+SEED = 1
+ORIGINAL = replace(FROM_SCRATCH, epochs=12)
+SHORT = replace(SHORT_TERM, steps=12)
+LONG = replace(LONG_TERM, epochs=8)
+THINNER = replace(FROM_SCRATCH, epochs=20)
+"""As many epochs as the adapted network has had: those of the original and of the long-term fine-tune."""
+
+
+def demo(out: Path, runtime: str, *, resume: bool) -> None:
+    """Everything ends up in `out`: the plan, the table and its journal, the run with model files and report."""
+    target = Target(runtime=runtime)
+    table_path, run_path = out / "table.parquet", out / "run"
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise RunError(f"{out} is not empty; go on with it with --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with bar() as progress:
+        print("1/5 measuring the layers of MobileNetV1 on this machine")
+        plan = make_plan(network_graph(NETWORK.name, **NETWORK.keywords), seed=SEED)
+        write_plan(plan, out / "plan.json")
+        if not table_path.exists():
+            build([plan], target, table_path, settings=TimingSettings(seed=SEED), resume=resume, progress=progress)
+        print(f"    {load_table(table_path).info.closure.sentence()}")
+        print(f"2/5 adapting it to {BUDGET} of what it takes now")
+        request = RunRequest(NETWORK, "digits", BUDGET, run_path, table_path, AdaptSettings(), ORIGINAL, SHORT, seed=SEED)
+        run(
+            request,
+            resume=resume,
+            progress=progress,
+            on_step=lambda step: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}"),
+        )
+        with RunFolder.open(run_path, write=True) as folder:
+            _finish_and_compare(folder, target, table_path, progress)
+            page = write_report(folder)
+            _print_summary(folder)
+    print(f"report: {page}")
+
+
+def _finish_and_compare(folder: RunFolder, target: Target, table_path: Path, progress: Work) -> None:
+    family, table = Family(folder), load_table(table_path)
+    last = family.step(None)
+    print("3/5 long-term fine-tune of the original and the adapted network")
+    finish(family, [number for number in (0, last.iteration) if number not in folder.finished], LONG, seed=SEED, progress=progress)
+    print("4/5 training a thinner MobileNetV1 of the same measured latency")
+    if not folder.baselines:
+        thinner(family, last, target, table, THINNER, seed=SEED, progress=progress)
+    print("5/5 exporting, and measuring all networks whole")
+    verify(family, None, target, table, progress)
+    for file_format in ("onnx", "tflite"):
+        print(f"    {exported(family, last, file_format)}")
+
+
+def _step_line(number: int, price: float, accuracy: float) -> str:
+    return f"step {number:2d}: {price:.3f} ms predicted, {100 * accuracy:.1f} % on the holdout"
+
+
+def _print_summary(folder: RunFolder) -> None:
+    """The three networks side by side."""
+    verified, finished = folder.verified, folder.finished
+    last = max(verified)
+    rows = [_row("original", verified[0], finished[0]), _row("adapted", verified[last], finished[last])]
+    rows += [_row(item.name, item, item) for item in folder.baselines]
+    print_table(
+        ("network", "predicted ms", "measured ms", "95 % interval", "test accuracy"),
+        rows,
+        right=("predicted ms", "measured ms", "test accuracy"),
+    )
+    before, after = verified[0].measured_ms, verified[last].measured_ms
+    print(f"{before / after:.2f} times as fast as the original, measured; it takes {after / before:.0%}, the budget was {BUDGET}")
+
+
+def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str, ...]:
+    def text(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    interval = f"{text(latency.measured_ms_low)} … {text(latency.measured_ms_high)}"
+    return (name, text(latency.predicted_ms), text(latency.measured_ms), interval, f"{100 * quality.test_accuracy:.1f} %")

@@ -1,0 +1,98 @@
+"""A run's networks: the original and every step, rebuilt from the run folder as torch models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from netadapt.checkpoint import load_weights
+from netadapt.coupling import InputShape
+from netadapt.datasets import Dataset, open_dataset
+from netadapt.errors import RunError
+from netadapt.loop import Step
+from netadapt.narrow import reshape_like
+from netadapt.networks import build_network
+from netadapt.run_folder import RunFolder
+from profiler.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """What a network is built with; stored with a run, so that it can be built again."""
+
+    name: str
+    width_multiplier: float = 1.0
+    resolution: int = 224
+    classes: int = 1000
+    small_input: bool = False
+
+    @property
+    def input_shape(self) -> InputShape:
+        return (1, 3, self.resolution, self.resolution)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """For `build_network`."""
+        common = {"width_multiplier": self.width_multiplier, "resolution": self.resolution, "classes": self.classes}
+        return common | ({"small_input": True} if self.small_input else {})
+
+    def build(self) -> nn.Module:
+        return build_network(self.name, **self.keywords)
+
+    @classmethod
+    def of(cls, network: str, settings: Mapping[str, Any]) -> NetworkOptions:
+        names = ("width_multiplier", "resolution", "classes", "small_input")
+        return cls(network, **{name: settings[name] for name in names if name in settings})
+
+
+class Family:
+    """The models behind the steps of a run."""
+
+    def __init__(self, run: RunFolder, dataset: Dataset | None = None) -> None:
+        """`dataset` saves loading it again where it is loaded already."""
+        self.run = run
+        self._dataset = dataset
+        self.options = NetworkOptions.of(run.info.network, run.info.settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(run.info.settings["seed"])
+            self._original = self.options.build()
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data the run was started with, split as it was then."""
+        if self._dataset is None:
+            settings = self.run.info.settings
+            self._dataset = open_dataset(
+                settings["data"],
+                resolution=self.options.resolution,
+                seed=settings["seed"],
+                holdout_fraction=settings["holdout_fraction"],
+            )
+        return self._dataset
+
+    def step(self, number: int | None) -> Step:
+        """A step by number, the last for None. `RunError` naming those there are."""
+        steps = self.run.steps
+        if not steps:
+            raise RunError(f"{self.run.path} has no step yet; go on with `netadapt run --resume`")
+        if number is not None and not 0 <= number < len(steps):
+            raise RunError(f"{self.run.path} has no step {number}; it has 0 to {len(steps) - 1}")
+        return steps[-1 if number is None else number]
+
+    def graph(self, widths: Mapping[str, int]) -> Graph:
+        return self.run.graph.at_widths(widths)
+
+    def shaped(self, widths: Mapping[str, int]) -> nn.Module:
+        """A model of these widths; its weights mean nothing yet."""
+        return reshape_like(self._original, self.run.graph, widths)
+
+    def model(self, step: Step, *, finished: bool = True) -> nn.Module:
+        """A step's model: after its long-term fine-tune where there was one, unless `finished` is false."""
+        record = self.run.finished.get(step.iteration) if finished else None
+        model = self.shaped(step.widths)
+        load_weights(model, self.run.weights_path(record.weights if record else step.weights))
+        return model.eval()

@@ -1,0 +1,43 @@
+"""The long-term fine-tune: a step's network is trained to convergence on all training pictures, the holdout among them.
+
+The choice among candidates is made by then, so the holdout has done its work (Yang et al., 2018, section 3). The test pictures are
+looked at here for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from netadapt.checkpoint import save_weights
+from netadapt.datasets import Dataset, Part
+from netadapt.family import Family
+from netadapt.records import Finished
+from netadapt.run_folder import weights_name
+from netadapt.training import TrainSettings, accuracy, train
+from profiler.progress import Work
+
+
+def finish(family: Family, numbers: Sequence[int | None], settings: TrainSettings, *, seed: int, progress: Work) -> list[Finished]:
+    """Fine-tune these steps (None: the last) and record what they reach on the test pictures."""
+    done = []
+    part = whole_training_part(family.dataset)
+    for number in numbers:
+        step = family.step(number)
+        model = family.model(step, finished=False)
+        progress.begin(f"long-term fine-tune of step {step.iteration}", settings.steps_for(len(part)))
+        train(model, part, settings, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"))
+        name = weights_name(step.iteration, step.block, "finished")
+        save_weights(model, family.run.weights_path(name))
+        record = Finished(step.iteration, name, accuracy(model, family.dataset.test), settings.epochs or 0.0)
+        family.run.add_finished(record)
+        done.append(record)
+    return done
+
+
+def whole_training_part(dataset: Dataset) -> Part:
+    """Training and holdout pictures together."""
+    train_part, holdout = dataset.train, dataset.holdout
+    images, labels = torch.cat([train_part.images, holdout.images]), torch.cat([train_part.labels, holdout.labels])
+    return Part(images, labels, train_part.mean, train_part.std, train_part.mirrored)

@@ -1,0 +1,159 @@
+"""What a run folder remembers beside the steps themselves, and how records of any kind come back out of JSON.
+
+Records are frozen dataclasses; their JSON is `dataclasses.asdict`, and `read_as` is its inverse, for files that may be damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from profiler.table import LatencyTable
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """The latency table a run was guided by: where it came from and how far it can be trusted."""
+
+    path: str
+    sha256: str
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    cpu: str
+    created_utc: str
+    verified: bool
+    closure: str
+    """The table's own sentence about its error on whole networks."""
+    mean_error_percent: float | None = None
+    worst_error_percent: float | None = None
+
+    @classmethod
+    def of(cls, path: Path, table: LatencyTable) -> TableFacts:
+        info, facts = table.info, table.info.device.get("device") or {}
+        return cls(
+            path=str(path),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            device=info.target.device,
+            runtime=info.target.runtime,
+            runtime_version=str(info.device.get("version", "unknown")),
+            threads=info.target.threads,
+            cpu=str(facts.get("cpu", "unknown")),
+            created_utc=info.created_utc,
+            verified=info.closure.verified,
+            closure=info.closure.sentence(),
+            mean_error_percent=info.closure.mean_error_percent,
+            worst_error_percent=info.closure.worst_error_percent,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run was started with."""
+
+    network: str
+    budget: str
+    """As it was asked for: latency=60%."""
+    created_utc: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Every other option that shapes the result, by its name; a run is only gone on with under the same."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of this project and of what it computes with."""
+    table: TableFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A step after its long-term fine-tune, which the holdout pictures take part in: only the test set is left to judge it."""
+
+    step: int
+    weights: str
+    test_accuracy: float
+    epochs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A step's latency as the table predicts it, if there is a table, and as it was measured whole, with 95 % intervals."""
+
+    step: int
+    measured_ms: float
+    measured_ms_low: float
+    measured_ms_high: float
+    runtime: str
+    device: str
+    predicted_ms: float | None = None
+    predicted_ms_low: float | None = None
+    predicted_ms_high: float | None = None
+
+    @property
+    def error_percent(self) -> float | None:
+        return None if self.predicted_ms is None else (self.predicted_ms / self.measured_ms - 1) * 100
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Another network to compare with, made thinner without NetAdapt and trained as long."""
+
+    name: str
+    widths: Mapping[str, int]
+    test_accuracy: float
+    macs: int
+    parameters: int
+    measured_ms: float | None = None
+    measured_ms_low: float | None = None
+    measured_ms_high: float | None = None
+    predicted_ms: float | None = None
+    predicted_ms_low: float | None = None
+    predicted_ms_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLatency:
+    """One layer of the original and of the last step's network, by the table."""
+
+    name: str
+    ms_before: float
+    ms_after: float
+
+
+def read_as(kind: type[Record], plain: Any) -> Record:
+    """The record that was written as this JSON. `ValueError` says what does not fit; unknown fields are left out."""
+    value: Record = _read(kind, plain)
+    return value
+
+
+def _read(kind: Any, plain: Any) -> Any:
+    if kind is Any:
+        return plain
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _read_fields(kind, plain)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if plain is None else _read(next(arg for arg in args if arg is not type(None)), plain)
+    if origin is tuple and isinstance(plain, list):
+        return tuple(_read(args[0], item) for item in plain)
+    if origin is Mapping and isinstance(plain, dict):
+        return {name: _read(args[1], value) for name, value in plain.items()}
+    if kind is float and isinstance(plain, int | float) and not isinstance(plain, bool):
+        return float(plain)
+    if isinstance(kind, type) and type(plain) is kind:
+        return plain
+    raise ValueError(f"{str(plain)[:60]!r} is not what belongs here")
+
+
+def _read_fields(kind: type[Any], plain: Any) -> Any:
+    if not isinstance(plain, dict):
+        raise ValueError(f"{str(plain)[:60]!r} is not a {kind.__name__}")
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
+    try:
+        return kind(**{name: _read(hint, plain[name]) for name, hint in hints.items() if name in plain})
+    except TypeError as exc:
+        raise ValueError(f"a {kind.__name__} lacks fields: {exc}") from exc

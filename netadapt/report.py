@@ -1,0 +1,339 @@
+"""RUN/report.html: what an adaptation brought, on one page that opens anywhere, its pictures inside it.
+
+Only what is in the run folder is said; what has not been measured yet is named, with the command that measures it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from netadapt.charts import Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.errors import RunError
+from netadapt.loop import Step
+from netadapt.records import Baseline, LayerLatency, RunInfo, Verified
+from netadapt.resources import RESOURCES, amount_text, parse_budget
+from netadapt.run_folder import RunFolder, write_whole
+from profiler.graph import Graph
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds, with the 95 % interval where one is known."""
+
+    ms: float
+    low_ms: float | None = None
+    high_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A network in the table on top of the page."""
+
+    name: str
+    note: str
+    predicted: Latency | None
+    measured: Latency | None
+    accuracy: float
+    accuracy_on: str
+    """test or holdout."""
+    macs: int
+    parameters: int
+
+    def speedup_over(self, original: Row) -> float | None:
+        """By measured latencies if both are, else by predicted ones; None if there are neither."""
+        for mine, other in ((self.measured, original.measured), (self.predicted, original.predicted)):
+            if mine is not None and other is not None:
+                return other.ms / mine.ms
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A chart of the page, or the sentence that stands in its place."""
+
+    title: str
+    file: str
+    caption: str
+    picture: bytes | None
+    missing: str
+
+    @property
+    def width_px(self) -> int:
+        """Half of the picture's own, which is made for screens of two pixels where one was; from the PNG's header."""
+        return int.from_bytes((self.picture or bytes(20))[16:20], "big") // 2
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.picture or b"").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a run folder holds, read once."""
+
+    path: Path
+    info: RunInfo
+    graph: Graph
+    steps: tuple[Step, ...]
+    chosen: Step
+    accuracy: Mapping[int, float]
+    """On the test set, of the steps that were fine-tuned to the end."""
+    verified: Mapping[int, Verified]
+    baselines: tuple[Baseline, ...]
+    layers: tuple[LayerLatency, ...]
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Contents:
+        steps, finished = run.steps, run.finished
+        if not steps:
+            raise RunError(f"{run.path} has no step to report yet; go on with `netadapt run --resume`")
+        chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
+        accuracy = {number: item.test_accuracy for number, item in finished.items()}
+        return cls(
+            run.path, run.info, run.graph, steps, steps[chosen], accuracy, run.verified, run.baselines, run.layers
+        )  # fmt: skip
+
+    @property
+    def unit(self) -> str:
+        return RESOURCES[parse_budget(self.info.budget).resource].unit
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write the page and its pictures into the run's folder; returns the page's path. `RunError` if there is no step yet."""
+    contents = Contents.of(run)
+    sections = all_sections(contents)
+    page = render(contents, sections)
+    for section in sections:
+        if section.picture is not None:
+            write_whole(run.path / section.file, section.picture)
+        else:
+            (run.path / section.file).unlink(missing_ok=True)  # a picture of an earlier state would contradict the page
+    write_whole(run.path / REPORT, page.encode())
+    return run.path / REPORT
+
+
+def render(contents: Contents, sections: Sequence[Section]) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        "count": count_text,
+        "percent": lambda fraction: f"{100 * fraction:.1f} %",
+        "ms": ms_text,
+        "amount": lambda price: ms_text(price, 4) if contents.unit == "ms" else amount_text(price, contents.unit),
+    }
+    rows = summary(contents)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        run=contents,
+        title=title(contents),
+        rows=rows,
+        sections=sections,
+        headline=headline(rows),
+        conditions=conditions(contents),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def summary(contents: Contents) -> list[Row]:
+    """The original, the chosen step and the baseline nearest to it in latency."""
+    rows = [_step_row(contents, contents.steps[0], "original")]
+    if contents.chosen.iteration > 0:
+        rows.append(_step_row(contents, contents.chosen, "adapted"))
+    nearest = _nearest_baseline(contents.baselines, rows[-1])
+    return rows if nearest is None else [*rows, nearest]
+
+
+def _step_row(contents: Contents, step: Step, name: str) -> Row:
+    graph, number = contents.graph.at_widths(step.widths), step.iteration
+    checked, tested = contents.verified.get(number), contents.accuracy.get(number)
+    predicted = Latency(step.price) if contents.unit == "ms" else None
+    measured = None
+    if checked is not None:
+        measured = Latency(checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high)
+        if checked.predicted_ms is not None:
+            predicted = Latency(checked.predicted_ms, checked.predicted_ms_low, checked.predicted_ms_high)
+    note = contents.info.network if number == 0 else f"step {number} of {len(contents.steps) - 1}"
+    accuracy, accuracy_on = (step.accuracy, "holdout") if tested is None else (tested, "test")
+    return Row(name, note, predicted, measured, accuracy, accuracy_on, graph.macs, graph.parameters)
+
+
+def _baseline_row(item: Baseline) -> Row:
+    predicted = None if item.predicted_ms is None else Latency(item.predicted_ms, item.predicted_ms_low, item.predicted_ms_high)
+    measured = None if item.measured_ms is None else Latency(item.measured_ms, item.measured_ms_low, item.measured_ms_high)
+    return Row("thinner", item.name, predicted, measured, item.test_accuracy, "test", item.macs, item.parameters)
+
+
+def _nearest_baseline(baselines: Sequence[Baseline], adapted: Row) -> Row | None:
+    """By measured latency; by predicted where that is missing."""
+
+    def distance(row: Row) -> float:
+        for mine, other in ((row.measured, adapted.measured), (row.predicted, adapted.predicted)):
+            if mine is not None and other is not None:
+                return abs(mine.ms - other.ms)
+        return float("inf")
+
+    return min(map(_baseline_row, baselines), key=distance, default=None)
+
+
+def title(contents: Contents) -> str:
+    budget = parse_budget(contents.info.budget)
+    if budget.fraction is not None:
+        return f"{contents.info.network} within {100 * budget.fraction:g} % of its {budget.resource}"
+    return f"{contents.info.network} within {amount_text(budget.amount(0), contents.unit)}"
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The result in one sentence, with no more certainty than it has."""
+    if len(rows) < 2 or rows[1].name != "adapted":
+        return "Only the original network so far."
+    original, adapted = rows[0], rows[1]
+    faster = adapted.speedup_over(original)
+    how = "measured" if original.measured and adapted.measured else "predicted, not measured yet"
+    speed = "" if faster is None else f"{faster:.2f}× as fast ({how}), "
+    same = "" if original.accuracy_on == adapted.accuracy_on else ", which is not the same set"
+    return (
+        f"{speed}accuracy {100 * original.accuracy:.1f} % → {100 * adapted.accuracy:.1f} % ({adapted.accuracy_on} set{same}), "
+        f"{100 * adapted.macs / original.macs:.0f} % of the multiply-accumulates."
+    )
+
+
+def all_sections(contents: Contents) -> list[Section]:
+    return [_accuracy_section(contents), _prediction_section(contents), _widths_section(contents), _layers_section(contents)]
+
+
+def _accuracy_section(contents: Contents) -> Section:
+    steps = [_point(contents.verified[s.iteration], s.accuracy) for s in contents.steps if s.iteration in contents.verified]
+    finished = [
+        _point(contents.verified[number], accuracy, _step_name(contents, number))
+        for number, accuracy in contents.accuracy.items()
+        if number in contents.verified
+    ]
+    baselines = [
+        Point(b.measured_ms, b.measured_ms_low or b.measured_ms, b.measured_ms_high or b.measured_ms, b.test_accuracy, b.name)
+        for b in contents.baselines
+        if b.measured_ms is not None
+    ]
+    return Section(
+        "Accuracy against latency",
+        "accuracy.png",
+        "Rings: every step measured, after its short-term fine-tune, on the holdout set. Filled: after the long-term fine-tune, "
+        "on the test set. Squares: networks thinned evenly instead, on the test set. Bars: 95 % intervals.",
+        accuracy_chart(steps, finished, baselines) if steps else None,
+        f"No step has been measured on the device yet: `netadapt verify {contents.path}` does it.",
+    )
+
+
+def _point(checked: Verified, accuracy: float, label: str = "") -> Point:
+    return Point(checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high, accuracy, label)
+
+
+def _step_name(contents: Contents, number: int) -> str:
+    if number == 0:
+        return "original"
+    return f"adapted, step {number}" if number == contents.chosen.iteration else f"step {number}"
+
+
+def _prediction_section(contents: Contents) -> Section:
+    items = [item for _, item in sorted(contents.verified.items()) if item.error_percent is not None]
+    errors = [abs(item.error_percent or 0.0) for item in items]
+    said = f"mean error {sum(errors) / len(errors):.1f} %, worst {max(errors):.1f} %" if items else ""
+    return Section(
+        "Predicted against measured",
+        "prediction.png",
+        f"Each step's whole-network latency as predicted by the table and as measured, on the line where both agree: {said}.",
+        prediction_chart(items) if items else None,
+        f"No prediction has been checked on the device yet: `netadapt verify {contents.path}` does it.",
+    )
+
+
+def _widths_section(contents: Contents) -> Section:
+    before, after = contents.steps[0].widths, contents.chosen.widths
+    rows = [(block, float(width), float(after[block])) for block, width in before.items()]
+    texts = [change_text(str(width), str(after[block])) for block, width in before.items()]
+    return Section(
+        "Widths before and after",
+        "widths.png",
+        f"Channels of every block: pale, the original; blue, step {contents.chosen.iteration}.",
+        bars_chart(rows, "channels", texts) if rows and contents.chosen.iteration > 0 else None,
+        f"Nothing has been narrowed yet: `netadapt run --resume` goes on with {contents.path}.",
+    )
+
+
+def _layers_section(contents: Contents) -> Section:
+    rows = [(item.name, item.ms_before, item.ms_after) for item in contents.layers]
+    texts = [change_text(ms_text(before), ms_text(after)) for _, before, after in rows]
+    return Section(
+        "Latency layer by layer",
+        "layers.png",
+        "By the table: pale, the original; blue, the last step.",
+        bars_chart(rows, "latency (ms)", texts) if rows else None,
+        f"The layers' latencies are not in this run yet: `netadapt verify {contents.path}` adds them.",
+    )
+
+
+def conditions(contents: Contents) -> list[tuple[str, str]]:
+    """Under what all this holds, as pairs of a name and what it was."""
+    info, table = contents.info, contents.info.table
+    pairs = [("network", info.network), ("budget", info.budget), ("begun", _date(info.created_utc))]
+    if table is None:
+        pairs.append(("table", "none: the budget is counted on the network alone"))
+    else:
+        pairs += [
+            ("device", f"{table.device}: {table.cpu}"),
+            ("runtime", f"{table.runtime} {table.runtime_version}, threads {table.threads}"),
+            ("table", f"{table.path}, built {_date(table.created_utc)}{_age(table.created_utc, info.created_utc)}"),
+            (
+                "error of the table",
+                table.closure if table.verified or "unverified" in table.closure else f"unverified: {table.closure}",
+            ),
+        ]
+    measured = sorted({f"{item.device}, {item.runtime}" for item in contents.verified.values()})
+    pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
+    return pairs + [(name.replace("_", " "), _text(value)) for name, value in {**info.settings, **info.versions}.items()]
+
+
+def _date(moment: str) -> str:
+    """A date as it is recorded, made readable; as it stands if it cannot be read."""
+    try:
+        return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return moment
+
+
+def _age(built: str, begun: str) -> str:
+    """How old the table was when the run began; left out if a date cannot be read."""
+    try:
+        days = (datetime.fromisoformat(begun) - datetime.fromisoformat(built)).total_seconds() / 86400
+    except (TypeError, ValueError):
+        return ""
+    return f", {days:.1f} days before this run" if days >= 0.1 else ", just before this run"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def ms_text(latency_ms: float, digits: int = 3) -> str:
+    """To so many significant digits, trailing zeros kept so that columns line up; all digits before the point."""
+    whole = math.floor(math.log10(latency_ms)) + 1 if latency_ms > 0 else 1
+    return f"{latency_ms:.{max(0, digits - whole)}f}"
+
+
+def change_text(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def count_text(number: int) -> str:
+    """41.2 M, 824 k."""
+    return amount_text(float(number), "").strip()

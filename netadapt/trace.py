@@ -1,0 +1,72 @@
+"""A torch model as a graph of fused groups, as its runtime will execute it, with the blocks that NetAdapt may narrow.
+
+The layers come from the exported ONNX file, the blocks from Torch-Pruning; they meet in the names of the modules.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from netadapt.coupling import Couplings, InputShape
+from netadapt.export import write_onnx
+from profiler.errors import LayerError, PlanError
+from profiler.graph import Graph
+from profiler.onnx_reader import read_onnx
+
+
+def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
+    """Node names are the paths of the modules; a block is named after its first layer. The model is left as it is."""
+    stand_in = _trained_stand_in(model)
+    with tempfile.TemporaryDirectory(prefix="trace_") as folder:
+        path = Path(folder) / "traced.onnx"
+        write_onnx(stand_in, input_shape, path)
+        graph = replace(read_onnx(path), name=name)
+    couplings = Couplings(stand_in, input_shape)
+    modules = {module_name for module_name, _ in stand_in.named_modules()}
+    coupled = {node.name: couplings.members(node.name) for node in graph.nodes if node.name in modules}
+    return _with_blocks(graph, coupled)
+
+
+def _trained_stand_in(model: nn.Module) -> nn.Module:
+    """A copy whose batch normalisation has moved from its first values, which would be folded into no bias at all."""
+    copy = deepcopy(model).float().cpu().eval()
+    with torch.no_grad():
+        for module in copy.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                module.running_mean.fill_(0.5)
+    return copy
+
+
+def _with_blocks(graph: Graph, coupled: Mapping[str, tuple[str, ...]]) -> Graph:
+    names = {node.name for node in graph.nodes}
+    block_of: dict[str, str] = {}
+    for node in graph.nodes:  # in the order of the network: the first member gives the block its name
+        members = coupled.get(node.name, ())
+        if node.name not in block_of and names.issuperset(members):
+            block_of |= dict.fromkeys(members, node.name)
+    everything = _named(graph, block_of)
+    kept = {block for block, width in everything.widths.items() if _can_shrink(everything, block, width)}
+    return _named(graph, {name: block for name, block in block_of.items() if block in kept})
+
+
+def _named(graph: Graph, block_of: Mapping[str, str]) -> Graph:
+    return replace(graph, nodes=tuple(replace(node, block=block_of.get(node.name)) for node in graph.nodes))
+
+
+def _can_shrink(graph: Graph, block: str, width: int) -> bool:
+    """Not if the network's own outputs would, nor if it feeds a cut-out, whose weights fix its shapes."""
+    if width == 1:
+        return False
+    try:
+        smaller = graph.at_widths({block: width - 1})
+    except (LayerError, PlanError):
+        return False
+    outputs = [node.layer.output for node in graph.nodes if node.name in graph.outputs]
+    return outputs == [node.layer.output for node in smaller.nodes if node.name in graph.outputs]

@@ -1,0 +1,111 @@
+"""A run made up from end to end through the public interface, for tests and for looking at the report. No number in it is real."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphs import mobilenet_v1
+
+from netadapt.candidates import Candidate
+from netadapt.loop import AdaptSettings, Evaluate, Result, Step, adapt
+from netadapt.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Verified
+from netadapt.resources import Latency, parse_budget
+from netadapt.run_folder import RunFolder, weights_name
+from profiler.graph import Graph
+from profiler.layers import LayerSpec
+
+GRAPH = mobilenet_v1(0.5, 128, classes=10)
+BUDGET = "latency=60%"
+SETTINGS = AdaptSettings()
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    latency_ms: float
+
+
+class MadeUpTable:
+    """Charges for multiply-accumulates and bytes what no device does, in steps of 16 channels."""
+
+    def layer_ms(self, layer: LayerSpec) -> float:
+        tiles = -(-layer.out_channels // 16) * 16 / layer.out_channels
+        return (layer.macs or 0) * tiles * 1e-7 + layer.activation_bytes * 2e-8 + 0.01
+
+    def predict(self, graph: Graph) -> Milliseconds:
+        return Milliseconds(sum(self.layer_ms(layer) for layer in graph.layers))
+
+
+TABLE = MadeUpTable()
+FACTS = TableFacts(
+    path="tables/made-up.parquet", sha256="0" * 64, device="local", runtime="onnxruntime", runtime_version="1.31.0", threads=1,
+    cpu="Made-up CPU at 1 GHz", created_utc="2025-01-01T09:00:00+00:00", verified=True,
+    closure="10 held-out networks: mean error 0.9 %, worst 2.3 % (plain sum of layers: mean 26.0 %)",
+    mean_error_percent=0.9, worst_error_percent=2.3,
+)  # fmt: skip
+INFO = RunInfo(
+    network="mobilenet_v1", budget=BUDGET, created_utc="2025-01-03T10:00:00+00:00", table=FACTS,
+    settings={"data": "digits", "seed": 1, "step": 0.04, "decay": 0.96, "max_iterations": 30},
+    versions={"netadapt-profiler": "0.1.0"},
+)  # fmt: skip
+
+
+def made_up_training(run: RunFolder, seed: int = 1) -> Evaluate:
+    """Stands for training: a file of weights for each candidate and an accuracy that falls with its price."""
+    rng = random.Random(seed)
+    initial = TABLE.predict(GRAPH).latency_ms
+
+    def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
+        for candidate in candidates:
+            name = weights_name(candidate.iteration, candidate.block)
+            run.weights_path(name).write_bytes(b"weights")
+            lost = 0.06 * (1 - candidate.price / initial) ** 1.5 + (rng.random() * 0.004 if candidate.block else 0)
+            yield Result(candidate, 0.965 - lost, name)
+
+    return evaluate
+
+
+def adapted_run(path: Path) -> RunFolder:
+    """A run that reached its budget, with nothing finished or measured."""
+    run = RunFolder.create(path, INFO, GRAPH)
+    resource = Latency(TABLE)
+    for step in adapt(GRAPH, resource, parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS):
+        run.add_step(step)
+    return run
+
+
+def complete_run(path: Path) -> RunFolder:
+    """The same with its long-term fine-tunes, measurements and baselines."""
+    run = adapted_run(path)
+    rng = random.Random(2)
+    steps, last = run.steps, run.steps[-1]
+    for step, accuracy in ((steps[0], 0.971), (last, 0.9635)):
+        run.add_finished(Finished(step.iteration, f"{step.iteration:03d}-finished.pt", accuracy, 10))
+    run.write_verified(_verified(step, rng) for step in steps)
+    run.write_baselines(_baseline(multiplier, accuracy) for multiplier, accuracy in ((0.25, 0.942), (0.375, 0.9545), (0.45, 0.963)))
+    before, after = GRAPH, GRAPH.at_widths(last.widths)
+    layers = (
+        (node.name, TABLE.layer_ms(node.layer), TABLE.layer_ms(new.layer))
+        for node, new in zip(before.nodes, after.nodes, strict=True)
+    )
+    run.write_layers(LayerLatency(*layer) for layer in layers)
+    return run
+
+
+def _verified(step: Step, rng: random.Random) -> Verified:
+    measured = step.price * rng.uniform(0.975, 1.02)
+    return Verified(
+        step.iteration, measured, measured * 0.992, measured * 1.011, "onnxruntime 1.31.0", "local",
+        step.price, step.price * 0.98, step.price * 1.02,
+    )  # fmt: skip
+
+
+def _baseline(multiplier: float, accuracy: float) -> Baseline:
+    graph = mobilenet_v1(multiplier, 128, classes=10)
+    ms = TABLE.predict(graph).latency_ms
+    return Baseline(
+        f"MobileNetV1 {multiplier:g}", graph.widths, accuracy, graph.macs, graph.parameters,
+        ms * 1.01, ms, ms * 1.02, ms, ms * 0.98, ms * 1.02,
+    )  # fmt: skip

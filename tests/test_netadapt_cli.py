@@ -1,0 +1,205 @@
+"""A whole, tiny run through the commands: a real network, real digits, and a table of a made-up device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from netadapt.cli import app
+from netadapt.run_folder import RunFolder
+from profiler.estimate import Estimate
+from profiler.fake_model import layer_ns
+from profiler.plan import read_plan
+from profiler.settings import Target, TimingSettings
+from profiler.table import LatencyTable, TableInfo
+
+NETWORK = ["mobilenet_v1", "--width-multiplier", "0.25", "--resolution", "32"]
+QUICK = ["--data", "digits", "--epochs", "1", "--short-term-steps", "1", "--step", "0.12"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    succeed("plan", *NETWORK, "--classes", 10, "--out", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(plan: Path) -> Path:
+    """Of a device that takes as long as the fake runtime would."""
+    rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in read_plan(plan).layers}
+    info = TableInfo(Target(runtime="onnxruntime"), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00")
+    path = plan.with_name("table.parquet")
+    LatencyTable(rows, info).save(path)
+    return path
+
+
+def _exact(latency_ms: float) -> Estimate:
+    return Estimate(latency_ms, latency_ms, latency_ms, 6, 100)
+
+
+@pytest.fixture(scope="module")
+def finished_run(table: Path) -> Path:
+    path = table.with_name("run")
+    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=75%", "--out", path)
+    return path
+
+
+def test_networks_are_listed_with_what_they_cost() -> None:
+    found = json.loads(succeed("networks", "--width-multiplier", 0.25, "--resolution", 64, "--json"))
+    assert found[0]["name"] == "mobilenet_v1"
+    assert len(found[0]["blocks"]) == 14
+    assert found[0]["input"] == [1, 3, 64, 64]
+
+
+def test_a_run_ends_within_the_budget_and_keeps_the_family(finished_run: Path) -> None:
+    family = json.loads(succeed("history", finished_run, "--json"))
+    prices = [step["price"] for step in family]
+    assert prices == sorted(prices, reverse=True)
+    assert prices[-1] <= 0.75 * prices[0]
+    assert all(step["widths"] != before["widths"] for before, step in zip(family, family[1:], strict=False))
+
+
+def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: Path, table: Path, tmp_path: Path) -> None:
+    """What a killed run leaves: the first steps, and some candidates of the next."""
+    lines = (finished_run / "candidates.jsonl").read_text().splitlines(keepends=True)
+    path = tmp_path / "run"
+    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=85%", "--out", path)
+    before = (path / "candidates.jsonl").read_text()
+    assert before.splitlines()[0] == lines[0].strip()  # the same seed gives the same original
+    steps = (path / "steps.jsonl").read_text().splitlines(keepends=True)
+    (path / "steps.jsonl").write_text("".join(steps[:-1]))
+    lost = json.loads(steps[-1])
+    for result in lost["results"][2:]:
+        (path / "weights" / result["weights"]).unlink(missing_ok=True)
+    kept = [result for result in lost["results"] if (path / "weights" / result["weights"]).exists()]
+    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=85%", "--out", path, "--resume")
+    after = (path / "candidates.jsonl").read_text()
+    assert after.startswith(before)
+    again = [json.loads(line)["candidate"]["block"] for line in after[len(before) :].splitlines()]
+    assert not {result["candidate"]["block"] for result in kept} & set(again)
+    assert json.loads((path / "steps.jsonl").read_text().splitlines()[-1])["widths"] == lost["widths"]
+
+
+def test_finishing_tells_the_accuracy_on_the_test_pictures(finished_run: Path) -> None:
+    found = json.loads(succeed("finish", finished_run, "--step", 0, "--epochs", 1, "--json"))
+    assert 0 < found[0]["test_accuracy"] <= 1
+    with RunFolder.open(finished_run) as folder:
+        assert folder.finished[0].test_accuracy == found[0]["test_accuracy"]
+
+
+@pytest.mark.parametrize("form", ["onnx", "tflite"])
+def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"network.{form}"
+    said = succeed("export", finished_run, "--format", form, "--out", path)
+    assert path.exists()
+    assert "PyTorch" in said
+
+
+def test_verify_and_baselines_put_measured_latencies_beside_the_predicted_ones(finished_run: Path) -> None:
+    succeed("baselines", finished_run, "--epochs", 1)
+    found = json.loads(succeed("verify", finished_run, "--step", 0, "--json"))
+    assert found[0]["measured_ms"] > 0
+    assert found[0]["predicted_ms"] > 0
+    with RunFolder.open(finished_run) as folder:
+        (baseline,) = folder.baselines
+        assert baseline.measured_ms is not None
+    page = (finished_run / "report.html").read_text()
+    assert baseline.name in page
+    assert page == page.replace("http://", "").replace('src="https', "")  # it opens offline
+
+
+ERRORS = {
+    "an unknown network": (["plan", "mobilenet_v9", "--out", "p.json"], "did you mean"),
+    "a plan that cannot be written": (["plan", "mobilenet_v1", "--out", "nowhere/p.json"], ".json"),
+    "no such table": (
+        ["run", *NETWORK, *QUICK, "--table", "t.parquet", "--budget", "latency=75%", "--out", "new"],
+        "profile build",
+    ),
+    "a latency budget without a table": (["run", *NETWORK, *QUICK, "--budget", "latency=75%", "--out", "new"], "--table"),
+    "a budget that is none": (["run", *NETWORK, *QUICK, "--budget", "fast", "--out", "new"], "latency=60%"),
+    "a budget above the present price": (["run", *NETWORK, *QUICK, "--budget", "macs=100G", "--out", "new"], "already within"),
+    "a budget below what can be reached": (["run", *NETWORK, *QUICK, "--budget", "macs=1", "--out", "new"], "cannot be reached"),
+    "a schedule that ends too early": (
+        ["run", *NETWORK, *QUICK, "--budget", "macs=50%", "--max-iterations", "2", "--out", "new"],
+        "raise --step",
+    ),
+    "no such data": (["run", *NETWORK, "--data", "nowhere/", "--budget", "macs=75%", "--out", "new"], "nowhere"),
+    "a folder without pictures": (["run", *NETWORK, "--data", "empty", "--budget", "macs=75%", "--out", "new"], "empty"),
+    "no such weights": (["run", *NETWORK, *QUICK, "--weights", "w.pt", "--budget", "macs=75%", "--out", "new"], "w.pt"),
+    "a table for another network": (
+        ["run", "mobilenet_v1", "--width-multiplier", "0.5", *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--out", "new"],
+        "not in the",
+    ),
+    "not a run": (["history", "empty"], "not a run"),
+    "a step that does not exist": (["export", "RUN", "--step", "99", "--format", "onnx", "--out", "x.onnx"], "no step 99"),
+    "a run that is there already": (["run", *NETWORK, *QUICK, "--budget", "macs=75%", "--out", "RUN"], "--resume"),
+    "a resume with another seed": (
+        ["run", *NETWORK, *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--seed", "9", "--out", "RUN", "--resume"],
+        "seed",
+    ),
+    "weights of another network": (
+        ["run", *NETWORK, *QUICK, "--weights", "garbled.pt", "--budget", "macs=75%", "--out", "weights_run"],
+        "garbled.pt",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), ERRORS.values(), ids=ERRORS)
+def test_bad_input_gets_one_sentence_and_exit_code_1(
+    finished_run: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "garbled.pt").write_bytes(b"garbage")
+    monkeypatch.chdir(tmp_path)
+    before = _files(finished_run)
+    result = run(*({"RUN": finished_run, "TABLE": table}.get(argument, argument) for argument in arguments))
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+    assert _files(finished_run) == before
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "command", [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+)
+def test_every_command_explains_itself(command: str) -> None:
+    assert "Usage" in succeed(command, "--help")
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, netadapt.cli; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_torch_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    result: Any = run("networks")
+    assert result.exit_code == 1
+    assert "pip install" in result.stderr

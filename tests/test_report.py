@@ -1,0 +1,236 @@
+"""The report: one page that needs nothing else, says what is in the run and what is not, and never a number that is not there."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from runs import FACTS, GRAPH, INFO, adapted_run, complete_run
+
+from netadapt.charts import DPI, Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.errors import RunError
+from netadapt.records import Baseline, Verified
+from netadapt.report import Contents, Row, all_sections, headline, ms_text, render, summary, write_report
+from netadapt.report import Latency as Shown
+from netadapt.run_folder import RunFolder
+
+CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = complete_run(tmp_path_factory.mktemp("report") / "run")
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = adapted_run(tmp_path_factory.mktemp("report") / "run")
+    write_report(run)
+    return run
+
+
+def page(run: RunFolder) -> str:
+    return (run.path / "report.html").read_text()
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+
+
+def test_the_page_needs_no_other_file_and_no_script(complete: RunFolder) -> None:
+    links = Links()
+    links.feed(page(complete))
+    assert links.found and all(link.startswith("data:image/png;base64,") for link in links.found)
+    assert not {"script", "link", "iframe"} & set(links.tags)
+    assert "url(" not in page(complete) and "@import" not in page(complete)
+
+
+def test_the_pictures_stand_beside_the_page_too(complete: RunFolder) -> None:
+    assert sorted(path.name for path in complete.path.glob("*.png")) == CHARTS
+
+
+def test_the_summary_compares_original_adapted_and_thinner(complete: RunFolder) -> None:
+    rows = summary(Contents.of(complete))
+    assert [row.name for row in rows] == ["original", "adapted", "thinner"]
+    assert rows[1].measured is not None and rows[1].measured.ms == complete.verified[len(complete.steps) - 1].measured_ms
+
+
+def test_the_thinner_network_is_the_one_nearest_in_measured_latency(complete: RunFolder) -> None:
+    rows = summary(Contents.of(complete))
+    adapted = complete.verified[len(complete.steps) - 1].measured_ms
+    nearest = min(complete.baselines, key=lambda item: abs((item.measured_ms or 0) - adapted))
+    assert rows[2].note == nearest.name
+
+
+def test_counts_in_the_summary_are_those_of_the_narrowed_graph(complete: RunFolder) -> None:
+    narrowed = GRAPH.at_widths(complete.steps[-1].widths)
+    adapted = summary(Contents.of(complete))[1]
+    assert (adapted.macs, adapted.parameters) == (narrowed.macs, narrowed.parameters)
+
+
+def test_test_accuracy_takes_the_place_of_holdout_accuracy_once_it_is_known(complete: RunFolder, bare: RunFolder) -> None:
+    assert [row.accuracy_on for row in summary(Contents.of(complete))] == ["test", "test", "test"]
+    assert [row.accuracy_on for row in summary(Contents.of(bare))] == ["holdout", "holdout"]
+
+
+def test_conditions_name_device_runtime_threads_table_age_and_closure(complete: RunFolder) -> None:
+    for said in ("Made-up CPU at 1 GHz", "onnxruntime 1.31.0, threads 1", "2.0 days before this run", FACTS.closure, "0.96"):
+        assert said in page(complete)
+
+
+def test_a_run_says_which_commands_bring_what_is_missing(bare: RunFolder) -> None:
+    for command in ("verify", "finish", "baselines"):
+        assert f"<code>netadapt {command} {bare.path}</code>" in page(bare)
+
+
+def test_a_run_not_measured_yet_claims_no_measured_speed(bare: RunFolder) -> None:
+    assert "predicted, not measured yet" in page(bare)
+    assert "(measured)" not in page(bare)
+
+
+def test_only_the_charts_there_is_data_for_are_drawn(bare: RunFolder) -> None:
+    assert [path.name for path in bare.path.glob("*.png")] == ["widths.png"]
+
+
+def test_a_picture_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
+    run = complete_run(tmp_path / "run")
+    write_report(run)
+    run.write_verified([])
+    write_report(run)
+    assert not (run.path / "prediction.png").exists()
+
+
+def test_an_unverified_table_is_warned_about(bare: RunFolder) -> None:
+    table = replace(FACTS, verified=False, closure="unverified: no whole network was measured")
+    text = render(replace(Contents.of(bare), info=replace(INFO, table=table)), [])
+    assert "The latency table is unverified" in text
+
+
+def test_a_verified_table_is_not_warned_about(complete: RunFolder) -> None:
+    assert "The latency table is unverified" not in page(complete)
+
+
+@pytest.mark.parametrize("field", ["network", "setting", "baseline"])
+def test_markup_in_names_is_shown_and_not_run(complete: RunFolder, field: str) -> None:
+    evil = "<script>alert(1)</script>"
+    contents = Contents.of(complete)
+    match field:
+        case "network":
+            contents = replace(contents, info=replace(INFO, network=evil))
+        case "setting":
+            contents = replace(contents, info=replace(INFO, settings={evil: evil}))
+        case "baseline":
+            contents = replace(contents, baselines=(replace(contents.baselines[0], name=evil),))
+    text = render(contents, [])
+    assert evil not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_path_with_markup_is_shown_and_not_run(bare: RunFolder) -> None:
+    contents = replace(Contents.of(bare), path=Path("/a/<img src=x>"))
+    assert "<img src=x>" not in render(contents, all_sections(contents))
+
+
+def test_a_run_guided_by_macs_shows_macs_and_needs_no_table(bare: RunFolder) -> None:
+    text = render(replace(Contents.of(bare), info=replace(INFO, budget="macs=60%", table=None)), [])
+    assert "within 60 % of its macs" in text
+    assert "none: the budget is counted on the network alone" in text
+
+
+def test_a_run_measured_without_a_table_has_no_prediction_chart(tmp_path: Path) -> None:
+    run = adapted_run(tmp_path / "run")
+    run.write_verified([Verified(0, 5.0, 4.9, 5.1, "litert", "local")])
+    write_report(run)
+    assert (run.path / "accuracy.png").exists() and not (run.path / "prediction.png").exists()
+
+
+def test_a_run_with_the_original_only_says_so(tmp_path: Path) -> None:
+    run = adapted_run(tmp_path / "run")
+    first = (run.path / "steps.jsonl").read_text().partition("\n")[0]
+    (run.path / "steps.jsonl").write_text(first + "\n")
+    assert "Only the original network so far." in write_report(run).read_text()
+
+
+def test_a_run_without_a_step_has_no_report(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", INFO, GRAPH)
+    with pytest.raises(RunError, match="no step to report yet"):
+        write_report(run)
+    assert not (run.path / "report.html").exists()
+
+
+def test_a_finished_step_is_the_one_reported(tmp_path: Path) -> None:
+    run = adapted_run(tmp_path / "run")
+    (run.path / "finished.jsonl").write_text('{"step":3,"weights":"a.pt","test_accuracy":0.5,"epochs":1}\n')
+    assert Contents.of(run).chosen.iteration == 3
+
+
+def row(name: str, ms: float | None, accuracy_on: str = "test") -> Row:
+    return Row(name, "", Shown(10.0), None if ms is None else Shown(ms), 0.9, accuracy_on, 100, 10)
+
+
+def test_a_speed_up_is_measured_only_if_both_latencies_are() -> None:
+    assert row("adapted", 2.0).speedup_over(row("original", 5.0)) == 2.5
+    assert row("adapted", 2.0).speedup_over(row("original", None)) == 1.0  # both are predicted at 10 ms
+
+
+def test_accuracies_on_different_sets_are_not_passed_off_as_comparable() -> None:
+    assert "not the same set" in headline([row("original", 5.0), row("adapted", 2.0, "holdout")])
+
+
+@pytest.mark.parametrize(("ms", "text"), [(5.0, "5.00"), (0.01234, "0.0123"), (31.249, "31.2"), (1234.5, "1234"), (0.0, "0.00")])
+def test_milliseconds_keep_three_significant_digits(ms: float, text: str) -> None:
+    assert ms_text(ms) == text
+
+
+POINT = Point(5.0, 4.9, 5.1, 0.9, "one")
+LONE = Verified(0, 5.0, 4.9, 5.1, "litert", "local", 5.0, 4.9, 5.1)
+
+
+def charts() -> Iterator[tuple[str, bytes]]:
+    yield "one point", accuracy_chart([POINT], [], [])
+    yield "everything at one spot", accuracy_chart([POINT] * 3, [POINT], [POINT] * 5)
+    yield "one prediction", prediction_chart([LONE])
+    yield "one bar", bars_chart([("a", 1.0, 1.0)], "channels", ["1"])
+    yield "many bars", bars_chart([(f"layer {n}", 1.0, 2.0) for n in range(80)], "ms", ["1"] * 80)
+
+
+@pytest.mark.parametrize(("name", "data"), list(charts()), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_chart_of_very_little_or_very_much_is_a_picture(name: str, data: bytes) -> None:
+    picture = Image.open(io.BytesIO(data))
+    assert picture.format == "PNG"
+    assert picture.width in (6 * DPI, 8 * DPI)
+
+
+def test_the_same_data_gives_the_same_picture() -> None:
+    assert prediction_chart([LONE]) == prediction_chart([LONE])
+
+
+def test_a_dollar_sign_in_a_name_is_a_dollar_sign() -> None:
+    assert accuracy_chart([replace(POINT, label=r"$\no such formula$")], [], [])
+
+
+def test_pictures_are_shown_at_half_their_size(complete: RunFolder) -> None:
+    widths = {int(width) for width in re.findall(r'<img width="(\d+)"', page(complete))}
+    assert widths == {600, 800}
+
+
+def test_a_baseline_without_a_measurement_is_compared_by_its_prediction(tmp_path: Path) -> None:
+    run = complete_run(tmp_path / "run")
+    run.write_baselines([Baseline("unmeasured", GRAPH.widths, 0.9, 1, 1, predicted_ms=2.0)])
+    thinner = summary(Contents.of(run))[2]
+    assert thinner.measured is None and thinner.predicted == Shown(2.0, None, None)

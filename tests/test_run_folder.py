@@ -1,0 +1,321 @@
+"""Run folders: what is recorded survives a kill, and nothing of another run gets into it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from graphs import mobilenet_v1
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import BUDGET, FACTS, GRAPH, INFO, SETTINGS, TABLE, adapted_run, complete_run, made_up_training
+
+from netadapt.errors import RunError
+from netadapt.loop import Step, adapt
+from netadapt.records import Finished, RunInfo, TableFacts, Verified, read_as
+from netadapt.resources import Latency, parse_budget
+from netadapt.run_folder import RunFolder, weights_name
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", INFO, GRAPH)
+
+
+def one_step(run: RunFolder) -> Step:
+    """The original, recorded."""
+    step = next(adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS))
+    run.add_step(step)
+    return step
+
+
+def two_steps(run: RunFolder) -> Step:
+    """The original and one winner, both recorded."""
+    for step in adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS):
+        run.add_step(step)
+        if step.iteration == 1:
+            return step
+    raise AssertionError
+
+
+def test_a_run_is_read_back_as_it_was_started(run: RunFolder) -> None:
+    again = RunFolder.open(run.path)
+    assert (again.info, again.graph) == (INFO, GRAPH)
+
+
+def test_steps_are_read_back_equal(run: RunFolder) -> None:
+    steps = (one_step(run),)
+    assert RunFolder.open(run.path).steps == steps
+
+
+def test_everything_else_is_read_back_equal(tmp_path: Path) -> None:
+    run = complete_run(tmp_path / "run")
+    again = RunFolder.open(run.path)
+    assert (again.finished, again.verified, again.baselines, again.layers) == (
+        run.finished, run.verified, run.baselines, run.layers,
+    )  # fmt: skip
+    assert list(again.finished) == [0, len(run.steps) - 1]
+    assert len(again.verified) == len(run.steps)
+
+
+def test_each_result_is_on_the_disk_before_the_next_candidate_is_trained(run: RunFolder) -> None:
+    two_steps(run)
+    candidates = [result.candidate for result in run.steps[1].results]
+    seen: list[int] = []
+    evaluation = run.recorded(made_up_training(run))(run.steps[0], [replace(item, iteration=2) for item in candidates])
+    for _ in evaluation:
+        seen.append(len(RunFolder.open(run.path).unfinished))
+    assert seen == list(range(1, len(candidates) + 1))
+
+
+def test_losing_weights_go_once_the_step_is_recorded(run: RunFolder) -> None:
+    step = two_steps(run)
+    assert sorted(path.name for path in (run.path / "weights").iterdir()) == sorted(["000-original.pt", step.weights])
+
+
+def test_losing_weights_left_by_a_kill_go_on_resuming(run: RunFolder) -> None:
+    step = two_steps(run)
+    loser = next(result.weights for result in step.results if result.weights != step.weights)
+    run.weights_path(loser).write_bytes(b"weights")
+    run.close()
+    again = RunFolder.create(run.path, INFO, GRAPH, resume=True)
+    assert not again.weights_path(loser).exists()
+
+
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    whole = adapted_run(tmp_path / "whole")
+    steps = (whole.path / "steps.jsonl").read_bytes().splitlines(keepends=True)
+    killed = RunFolder.create(tmp_path / "killed", INFO, GRAPH)
+    (killed.path / "steps.jsonl").write_bytes(b"".join(steps[:3]) + steps[3][:100])
+    (killed.path / "candidates.jsonl").write_bytes((whole.path / "candidates.jsonl").read_bytes())
+    killed.close()
+    again = RunFolder.create(killed.path, INFO, GRAPH, resume=True)
+    for result in whole.steps[3].results:
+        again.weights_path(result.weights).write_bytes(b"weights")  # trained before the kill
+    known = [result for result in again.unfinished if result.candidate.iteration == 3]
+    for step in adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), lambda _parent, _some: (), SETTINGS, again.steps, known):
+        again.add_step(step)
+        break
+    assert again.steps == whole.steps[:4]
+
+
+def test_a_torn_last_line_is_dropped(run: RunFolder) -> None:
+    one_step(run)
+    with (run.path / "steps.jsonl").open("a") as file:
+        file.write('{"iteration":1,"blo')
+    assert [step.iteration for step in RunFolder.open(run.path).steps] == [0]
+
+
+def test_a_line_appended_after_a_torn_one_is_whole(run: RunFolder) -> None:
+    run.add_finished(Finished(0, "a.pt", 0.9, 1))
+    with (run.path / "finished.jsonl").open("a") as file:
+        file.write('{"step":1,"wei')
+    run.close()
+    with RunFolder.open(run.path, write=True) as again:
+        again.add_finished(Finished(2, "b.pt", 0.8, 1))
+        assert list(again.finished) == [0, 2]
+
+
+@given(st.integers(0, 400))
+def test_a_file_of_lines_cut_anywhere_loses_its_last_line_only(cut: int) -> None:
+    lines = [json.dumps({"step": number, "weights": "a.pt", "test_accuracy": 0.5, "epochs": 1}) + "\n" for number in range(5)]
+    kept = "".join(lines)[:cut]
+    whole = kept.count("\n")
+
+    with tempfile.TemporaryDirectory() as folder, RunFolder.create(Path(folder) / "run", INFO, GRAPH) as run:
+        (run.path / "finished.jsonl").write_text(kept)
+        assert list(run.finished) == list(range(whole))
+
+
+def test_results_whose_weights_are_gone_are_evaluated_again(run: RunFolder) -> None:
+    two_steps(run)
+    (result,) = made_up_training(run)(run.steps[1], [replace(run.steps[1].results[0].candidate, iteration=2)])
+    run.add_result(result)
+    assert len(run.unfinished) == 1
+    run.weights_path(result.weights).unlink()
+    assert not run.unfinished
+
+
+def test_of_a_step_finished_twice_the_last_counts(run: RunFolder) -> None:
+    run.add_finished(Finished(1, "a.pt", 0.8, 1))
+    run.add_finished(Finished(1, "b.pt", 0.9, 2))
+    assert run.finished == {1: Finished(1, "b.pt", 0.9, 2)}
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(run: RunFolder) -> None:
+    with pytest.raises(RunError, match="holds a run already; go on with it with --resume"):
+        RunFolder.create(run.path, INFO, GRAPH)
+
+
+def test_a_folder_with_other_things_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for resume in (False, True):
+        with pytest.raises(RunError, match="is not empty and not a run"):
+            RunFolder.create(tmp_path, INFO, GRAPH, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_no_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="is a file"):
+        RunFolder.create(tmp_path / "file", INFO, GRAPH)
+    with pytest.raises(RunError, match="cannot be written"):
+        RunFolder.create(tmp_path / "file" / "run", INFO, GRAPH)
+
+
+def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", INFO, GRAPH, resume=True) as run:
+        assert run.steps == ()
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (replace(INFO, budget="latency=50%"), "was begun with budget latency=60%, not latency=50%"),
+        (replace(INFO, network="fastdepth"), "was begun with network mobilenet_v1, not fastdepth"),
+        (replace(INFO, settings={**INFO.settings, "seed": 2}), "was begun with seed 1, not 2"),
+        (replace(INFO, settings={**INFO.settings, "batch": 8}), "was begun with batch left out, not 8"),
+        (replace(INFO, table=replace(FACTS, sha256="f" * 64)), "was begun with table table 000000000000, not table ffffffffffff"),
+        (replace(INFO, table=None), "not none"),
+    ],
+)
+def test_resuming_with_another_setting_names_it(run: RunFolder, info: RunInfo, said: str) -> None:
+    run.close()
+    with pytest.raises(RunError) as error:
+        RunFolder.create(run.path, info, GRAPH, resume=True)
+    assert said in str(error.value)
+    RunFolder.create(run.path, INFO, GRAPH, resume=True).close()  # the refusal has let go of the folder
+
+
+def test_resuming_with_another_network_is_refused(run: RunFolder) -> None:
+    run.close()
+    with pytest.raises(RunError, match="was begun with another"):
+        RunFolder.create(run.path, INFO, mobilenet_v1(0.25, 128, classes=10), resume=True)
+
+
+def test_more_iterations_may_be_asked_for_and_are_recorded(run: RunFolder) -> None:
+    run.close()
+    more = replace(INFO, settings={**INFO.settings, "max_iterations": 40})
+    RunFolder.create(run.path, more, GRAPH, resume=True).close()
+    assert RunFolder.open(run.path).info.settings["max_iterations"] == 40
+
+
+def test_a_tuple_among_the_settings_is_the_list_it_becomes(tmp_path: Path) -> None:
+    info = replace(INFO, settings={"crop": (1, 2)})
+    RunFolder.create(tmp_path / "run", info, GRAPH).close()
+    RunFolder.create(tmp_path / "run", info, GRAPH, resume=True).close()
+
+
+def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is not a run: it has no run.json"):
+        RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("run.json", "{", "is damaged"),
+        ("run.json", "[]", "is damaged"),
+        ("run.json", '{"format": 99}', "has run format 99, this version reads 1"),
+        ("run.json", '{"format": 1, "network": "x"}', "lacks fields"),
+        ("graph.json", '{"name": "x"}', "is damaged"),
+        ("graph.json", "\udcff", "cannot be read"),
+    ],
+)
+def test_a_damaged_run_is_told_in_one_sentence(run: RunFolder, name: str, text: str, said: str) -> None:
+    run.close()
+    (run.path / name).write_text(text, errors="surrogateescape")
+    with pytest.raises(RunError) as error:
+        RunFolder.open(run.path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_line_is_told_by_its_number(run: RunFolder) -> None:
+    run.add_finished(Finished(0, "a.pt", 0.9, 1))
+    with (run.path / "finished.jsonl").open("a") as file:
+        file.write('{"step":"one","weights":"a.pt","test_accuracy":0.5,"epochs":1}\n')
+    with pytest.raises(RunError, match=r"finished.jsonl, line 2 is damaged: 'one' is not what belongs here"):
+        assert run.finished
+
+
+def test_steps_out_of_order_are_told(run: RunFolder) -> None:
+    one_step(run)
+    line = (run.path / "steps.jsonl").read_text()
+    (run.path / "steps.jsonl").write_text(line + line)
+    with pytest.raises(RunError, match="not numbered 0, 1, 2"):
+        assert run.steps
+
+
+@pytest.mark.parametrize("name", ["../run.json", "/etc/passwd", "a/b.pt", "", "..", "."])
+def test_a_name_of_weights_never_leads_out_of_its_folder(run: RunFolder, name: str) -> None:
+    with pytest.raises(RunError, match="is not the name of a file of weights"):
+        run.weights_path(name)
+
+
+@given(st.integers(0, 999), st.text(min_size=1), st.text(min_size=1))
+def test_every_block_has_a_file_name_of_its_own(iteration: int, one: str, other: str) -> None:
+    names = [weights_name(iteration, block) for block in (one, other)]
+    assert all("/" not in name and name not in (".", "..") for name in names)
+    assert (names[0] == names[1]) == (one == other)
+
+
+OTHER_PROCESS = """
+import os, sys
+from pathlib import Path
+from netadapt.errors import RunError
+from netadapt.run_folder import RunFolder
+try:
+    run = RunFolder.open(Path(sys.argv[1]), write=True)
+except RunError as error:
+    sys.exit(str(error))
+os.kill(os.getpid(), 9)
+"""
+
+
+def in_another_process(path: Path) -> subprocess.CompletedProcess[str]:
+    """Opens the run to write and is killed with it open."""
+    return subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(path)], capture_output=True, text=True, check=False)
+
+
+def test_a_second_process_is_kept_out_of_a_run_in_use(run: RunFolder) -> None:
+    assert "another process is at work in" in in_another_process(run.path).stderr
+
+
+def test_a_process_that_is_killed_leaves_no_lock_behind(run: RunFolder) -> None:
+    run.close()
+    assert in_another_process(run.path).returncode == -9
+    RunFolder.open(run.path, write=True).close()
+
+
+def test_reading_needs_no_lock(run: RunFolder) -> None:
+    one_step(run)
+    assert len(RunFolder.open(run.path).steps) == 1
+
+
+def test_a_run_opened_for_reading_cannot_be_written(run: RunFolder) -> None:
+    with pytest.raises(RuntimeError, match="reading only"):
+        RunFolder.open(run.path).add_finished(Finished(0, "a.pt", 0.9, 1))
+
+
+def test_unknown_fields_of_a_newer_version_are_left_out() -> None:
+    assert read_as(Finished, {"step": 1, "weights": "a.pt", "test_accuracy": 0.5, "epochs": 3, "mood": "good"}) == Finished(
+        1, "a.pt", 0.5, 3
+    )
+
+
+@pytest.mark.parametrize("plain", [{"step": True}, {"step": 1.5}, {"weights": None}, {"test_accuracy": "high"}, 3, None, []])
+def test_a_value_of_another_kind_is_refused(plain: object) -> None:
+    good = {"step": 1, "weights": "a.pt", "test_accuracy": 0.5, "epochs": 3}
+    with pytest.raises(ValueError, match="is not"):
+        read_as(Finished, {**good, **plain} if isinstance(plain, dict) else plain)
+
+
+@pytest.mark.parametrize("record", [INFO, FACTS, Verified(1, 2.0, 1.9, 2.1, "litert", "local")])
+def test_records_survive_json(record: RunInfo | TableFacts | Verified) -> None:
+    assert read_as(type(record), json.loads(json.dumps(asdict(record)))) == record

@@ -1,0 +1,159 @@
+"""Tracing: layers from the exported file, blocks from the couplings, and both in agreement with the network itself."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from device_agents.errors import ToolError
+from netadapt.narrow import narrow
+from netadapt.networks import build_network
+from netadapt.trace import trace
+from profiler.graph import Graph
+
+SHAPE = (1, 3, 16, 16)
+
+
+class Residual(nn.Module):
+    """A stem, a residual pair, a depthwise layer, a flattened classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.inner = nn.Conv2d(16, 24, 1)
+        self.outer = nn.Conv2d(24, 16, 1)
+        self.depthwise = nn.Conv2d(16, 16, 3, stride=2, padding=1, groups=16)
+        self.classifier = nn.Linear(16 * 8 * 8, 5)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features = functional.relu(self.stem(pictures))
+        features = features + self.outer(functional.relu(self.inner(features)))
+        logits: Tensor = self.classifier(self.depthwise(features).flatten(1))
+        return logits
+
+
+class Depth(nn.Module):
+    """As networks for depth: two branches put together, a transposed convolution, a head of one channel, upsampled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.right = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(24, 16, 2, stride=2)
+        self.narrow = nn.Conv2d(16, 1, 1)
+        self.wide = nn.Conv2d(1, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 1, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features = torch.cat([functional.relu(self.left(pictures)), functional.relu(self.right(pictures))], dim=1)
+        features = functional.relu(self.narrow(functional.relu(self.up(features))))
+        return functional.interpolate(self.head(functional.relu(self.wide(features))), scale_factor=2)
+
+
+class Unnarrowable(nn.Module):
+    """A grouped convolution, one used twice, and a concatenation that is added to another layer's output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 1)
+        self.grouped = nn.Conv2d(16, 16, 1, groups=4)
+        self.twice = nn.Conv2d(16, 16, 1)
+        self.left = nn.Conv2d(16, 8, 1)
+        self.right = nn.Conv2d(16, 8, 1)
+        self.free = nn.Conv2d(16, 12, 1)
+        self.classifier = nn.Conv2d(12, 4, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features = functional.relu(self.grouped(functional.relu(self.first(pictures))))
+        features = self.twice(functional.relu(self.twice(features)))
+        features = features + torch.cat([self.left(features), self.right(features)], dim=1)
+        scores: Tensor = self.classifier(functional.relu(self.free(features)))
+        return scores
+
+
+class Branching(nn.Module):
+    """Goes one way or another depending on its pixels, which no graph can say."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures + 1 if pictures.sum() > 0 else pictures
+
+
+def _random_widths(graph: Graph, seed: int) -> dict[str, int]:
+    chance = random.Random(seed)
+    return {block: chance.randint(1, width) for block, width in graph.widths.items()}
+
+
+def test_nodes_are_named_after_their_modules() -> None:
+    graph = trace(Residual(), SHAPE, "residual")
+    assert {"stem", "inner", "outer", "depthwise", "classifier"} <= {node.name for node in graph.nodes}
+    assert graph.name == "residual"
+
+
+def test_partners_of_a_residual_addition_share_one_block() -> None:
+    graph = trace(Residual(), SHAPE, "residual")
+    blocks = {node.name: node.block for node in graph.nodes if node.block}
+    assert blocks == {"stem": "stem", "inner": "inner", "outer": "stem"}
+
+
+def test_a_head_of_one_channel_is_a_convolution_and_what_makes_the_output_has_no_block() -> None:
+    graph = trace(Depth(), SHAPE, "depth")
+    nodes = {node.name: node for node in graph.nodes}
+    assert (nodes["head"].layer.op, nodes["wide"].layer.op) == ("conv2d", "conv2d")
+    assert list(graph.widths) == ["left", "right", "up", "wide"]
+
+
+def test_layers_whose_width_cannot_be_chosen_alone_have_no_block() -> None:
+    assert trace(Unnarrowable(), SHAPE, "unnarrowable").widths == {"free": 12}
+
+
+@pytest.mark.parametrize(("kind", "seed"), [(Residual, 0), (Depth, 1)])
+def test_the_graph_at_other_widths_is_the_graph_of_the_narrowed_network(kind: type[nn.Module], seed: int) -> None:
+    torch.manual_seed(seed)
+    model = kind()
+    graph = trace(model, SHAPE, "network")
+    widths = {block: max(2, width) for block, width in _random_widths(graph, seed).items()}
+    assert trace(narrow(model, graph, widths), SHAPE, "network").layers == graph.at_widths(widths).layers
+
+
+def test_mobilenet_v1_at_other_widths_is_the_graph_of_the_narrowed_network() -> None:
+    model = build_network("mobilenet_v1", width_multiplier=0.25, classes=10)
+    graph = trace(model, (1, 3, 32, 32), "mobilenet_v1")
+    widths = {block: max(2, width) for block, width in _random_widths(graph, 5).items()}
+    assert trace(narrow(model, graph, widths), (1, 3, 32, 32), "mobilenet_v1") == graph.at_widths(widths)
+
+
+def _with_batch_norm() -> nn.Sequential:
+    parts = OrderedDict(conv=nn.Conv2d(3, 8, 3, bias=False), norm=nn.BatchNorm2d(8), activation=nn.ReLU6(), head=nn.Conv2d(8, 2, 1))
+    return nn.Sequential(parts)
+
+
+def test_a_network_before_training_has_the_layers_that_it_has_after() -> None:
+    fresh, trained = _with_batch_norm(), _with_batch_norm()
+    trained(torch.randn(4, 3, 16, 16))  # moves the running statistics
+    graph = trace(fresh, SHAPE, "network")
+    assert graph == trace(trained, SHAPE, "network")
+    assert graph.nodes[0].layer.bias
+
+
+def test_tracing_leaves_the_model_as_it_is() -> None:
+    model = _with_batch_norm().train()
+    model.get_submodule("norm").eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trace(model, SHAPE, "network")
+    assert model.training and not model.get_submodule("norm").training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_network_that_cannot_be_traced_is_told_in_one_sentence() -> None:
+    with pytest.raises(ToolError, match=r"^the model cannot be written as onnx: [^\n]+$"):
+        trace(Branching(), SHAPE, "branching")
+
+
+def test_tracing_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    trace(Residual(), SHAPE, "residual")
+    assert capfd.readouterr() == ("", "")
