@@ -156,10 +156,14 @@ def run(
             weights=weights,
         )
         unit = RESOURCES[parse_budget(budget).resource].unit
-        if table is not None and not (closure := load_table(table).info.closure).verified:
-            typer.echo(f"warning: the table is {closure.sentence()}", err=True)
+
+        def tell(done: Step) -> None:
+            if done.iteration == 0 and table is not None and not (closure := load_table(table).info.closure).verified:
+                typer.echo(f"warning: the table is {closure.sentence()}", err=True)
+            print(step_text(done, unit), flush=True)
+
         with bar() as progress:
-            adapt_network(request, resume=resume, progress=progress, on_step=lambda done: print(step_text(done, unit)))
+            adapt_network(request, resume=resume, progress=progress, on_step=tell)
         print(f"the budget is met; `netadapt finish {out}` trains the last step to convergence,")
         print(f"`netadapt verify {out}` measures every step on the device")
 
@@ -336,7 +340,7 @@ def report(run: Run) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for everything the demo makes.")] = Path("runs/demo"),
-    runtime: Annotated[str, typer.Option(help="onnxruntime or litert.")] = "litert",
+    runtime: Annotated[str, typer.Option(help="onnxruntime or litert.")] = "onnxruntime",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
 ) -> None:
     """The whole line on this machine: measure it, build a table, adapt MobileNetV1 to 60 % of its latency, compare."""

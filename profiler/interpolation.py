@@ -105,7 +105,7 @@ def _widths(layer: LayerSpec) -> Widths:
 
 def _family(layer: LayerSpec) -> LayerSpec | None:
     """The layer with its channels taken out: equal for layers of one family. None where channels cannot vary freely."""
-    if layer.cutout is not None or layer.op in ("concat", "flatten") or (layer.groups > 1 and layer.op != "depthwise_conv2d"):
+    if layer.cutout is not None or layer.op == "concat" or (layer.groups > 1 and layer.op != "depthwise_conv2d"):
         return None
     if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs):
         return None

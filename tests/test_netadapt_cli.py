@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_run_ends_within_the_budget_and_keeps_the_family(finished_run: Path) -
     prices = [step["price"] for step in family]
     assert prices == sorted(prices, reverse=True)
     assert prices[-1] <= 0.75 * prices[0]
-    assert all(step["widths"] != before["widths"] for before, step in zip(family, family[1:], strict=False))
+    assert all(step["widths"] != before["widths"] for before, step in pairwise(family))
 
 
 def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: Path, table: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def _arrays(file: Path) -> dict[str, Array]:
     except KeyError as exc:
         raise DataError(f"{file} is not CIFAR-10 as we know it: it must hold {', '.join(_ARRAYS)}") from exc
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as exc:
-        raise DataError(f"{file} is not an .npz file, or damaged: {exc}") from exc
+        raise DataError(f"{file} is not an .npz file of plain arrays, or damaged") from exc  # numpy would advise to unpickle it
 
 
 def _strips(file: Path, webp: Array, offset: Array) -> Iterator[Array]:

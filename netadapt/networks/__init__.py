@@ -63,7 +63,7 @@ def build_network(
 
 def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Graph:
     """The network's layers and blocks, as `build_network` with the same options would build it."""
-    from netadapt.trace import trace
+    from netadapt.tracing import trace
 
     model = build_network(name, resolution=resolution, in_channels=in_channels, **options)
     return trace(model, (1, in_channels, resolution, resolution), name)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from device_agents.errors import ToolError
 from netadapt.narrow import narrow
 from netadapt.networks import build_network
-from netadapt.trace import trace
+from netadapt.tracing import trace
 from profiler.graph import Graph
 
 SHAPE = (1, 3, 16, 16)
