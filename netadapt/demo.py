@@ -31,12 +31,12 @@ from profiler.table import load_table
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
 BUDGET = "latency=60%"
 SEED = 1
-ORIGINAL = replace(FROM_SCRATCH, epochs=12)
+ORIGINAL = replace(FROM_SCRATCH, epochs=20)
 SHORT = replace(SHORT_TERM, steps=10)
 ADAPTING = AdaptSettings(step=0.06)
 """Larger steps than the default: eight iterations instead of twelve."""
-LONG = replace(LONG_TERM, epochs=8)
-THINNER = replace(FROM_SCRATCH, epochs=20)
+LONG = replace(LONG_TERM, epochs=10)
+THINNER = replace(FROM_SCRATCH, epochs=30)
 """As many epochs as the adapted network has had: those of the original and of the long-term fine-tune."""
 
 
