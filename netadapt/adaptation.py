@@ -49,8 +49,10 @@ class RunRequest:
             "seed": self.seed,
             "holdout_fraction": self.holdout_fraction,
             **asdict(self.adapting),
-            "original": f"weights {self.weights.name}" if self.weights else _training_text(self.original),
-            "short_term": _training_text(self.short_term),
+            "weights": self.weights.name if self.weights else None,
+            "epochs": self.original.epochs,
+            "short_term_steps": self.short_term.steps,
+            "batch_size": self.original.batch_size,
         }
         facts = TableFacts.of(self.table, load_table(self.table)) if self.table else None
         versions = {name: version(name) for name in PACKAGES}
@@ -82,9 +84,3 @@ def _dataset(request: RunRequest) -> Dataset:
     return open_dataset(
         request.data, resolution=request.options.resolution, seed=request.seed, holdout_fraction=request.holdout_fraction
     )
-
-
-def _training_text(settings: TrainSettings) -> str:
-    """What differs from run to run, for people and for telling two runs apart."""
-    length = f"{settings.steps} steps" if settings.steps is not None else f"{settings.epochs:g} epochs"
-    return f"{length} of {settings.batch_size}, {settings.schedule}, learning rate {settings.learning_rate:g}"

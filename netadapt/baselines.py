@@ -1,17 +1,20 @@
-"""Is the adapted network better than simply a thinner one? A width multiplier of the same measured latency, trained as long."""
+"""Is the adapted network better than simply a thinner one? A width multiplier of equal measured latency, trained the same way."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+from torch import nn
 
 from netadapt.errors import NetAdaptError
 from netadapt.family import Family
 from netadapt.finish import whole_training_part
 from netadapt.loop import Step
 from netadapt.records import Baseline
-from netadapt.training import TrainSettings, accuracy, train
+from netadapt.training import FROM_SCRATCH, LONG_TERM, accuracy, train
 from netadapt.verify import export
 from profiler.graph import Graph
 from profiler.measure import measure_files
@@ -27,19 +30,16 @@ MEASURED = 8
 """How many thinner networks around the predicted latency are measured to find the one that is really as fast."""
 
 
-def thinner(
-    family: Family, step: Step, target: Target, table: LatencyTable, settings: TrainSettings, *, seed: int, progress: Work
-) -> Baseline:
+def thinner(family: Family, step: Step, target: Target, table: LatencyTable, *, seed: int, progress: Work) -> Baseline:
     """Find the multiplier whose network is measured as fast as the step's, train that network from scratch and record it.
 
-    It gets as many epochs, on the same pictures, as the adapted network has had in all.
+    It is trained as the original was, and then as the step was in its long-term fine-tune if it had one: same pictures, same
+    epochs, same learning rates.
     """
     multiplier, widths = as_fast_as(family, step, target, table, progress)
     graph = family.graph(widths)
-    part = whole_training_part(family.dataset)
     model = family.shaped(widths)  # random weights: the family's original was never trained
-    progress.begin(f"training the thinner network, ×{multiplier:.3g}", settings.steps_for(len(part)))
-    train(model, part, settings, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"))
+    _train_like(model, family, step, seed, progress)
     name = f"width-multiplier-{multiplier:.3g}"
     export(model, family, target.model_format, family.run.exports / f"{name}.{target.model_format}")
     said = table.predict(graph)
@@ -56,6 +56,19 @@ def thinner(
     others = [item for item in family.run.baselines if item.name != name]
     family.run.write_baselines([*others, baseline])
     return baseline
+
+
+def _train_like(model: nn.Module, family: Family, step: Step, seed: int, progress: Work) -> None:
+    """From scratch as the original, then as the step's long-term fine-tune."""
+    settings, finished = family.run.info.settings, family.run.finished.get(step.iteration)
+    stages = [
+        ("training", family.dataset.train, replace(FROM_SCRATCH, epochs=settings["epochs"], batch_size=settings["batch_size"]))
+    ]
+    if finished is not None:
+        stages.append(("long-term fine-tune of", whole_training_part(family.dataset), replace(LONG_TERM, epochs=finished.epochs)))
+    for what, part, how in stages:
+        progress.begin(f"{what} the thinner network", how.steps_for(len(part)))
+        train(model, part, how, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"))
 
 
 def as_fast_as(family: Family, step: Step, target: Target, table: LatencyTable, progress: Work) -> tuple[float, Widths]:

@@ -5,6 +5,7 @@ Torch takes seconds to load, so commands import what needs it when they run: `--
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -133,6 +134,7 @@ def run(
     min_width: Annotated[int, typer.Option(help="No block becomes narrower than this.")] = DEFAULTS.min_width,
     holdout: Annotated[float, typer.Option(help="Part of the training pictures that picks the winners.")] = 0.15,
     seed: Seed = 1,
+    as_json: Json = False,
 ) -> None:
     """Adapt a network to a budget: narrow it step by step, fine-tuning every candidate, and keep the whole family."""
     with _commands(f"every finished candidate is kept in {out}; go on with --resume"):
@@ -160,10 +162,14 @@ def run(
         def tell(done: Step) -> None:
             if done.iteration == 0 and table is not None and not (closure := load_table(table).info.closure).verified:
                 typer.echo(f"warning: the table is {closure.sentence()}", err=True)
-            print(step_text(done, unit), flush=True)
+            print(step_text(done, unit), file=sys.stderr if as_json else sys.stdout, flush=True)
 
         with bar() as progress:
             adapt_network(request, resume=resume, progress=progress, on_step=tell)
+        if as_json:
+            with RunFolder.open(out) as folder:
+                print_json({"run": str(out), "steps": list(_history(folder, unit))})
+            return
         print(f"the budget is met; `netadapt finish {out}` trains the last step to convergence,")
         print(f"`netadapt verify {out}` measures every step on the device")
 
@@ -284,16 +290,14 @@ def verify(
 def baselines(
     run: Run,
     step: Annotated[int | None, typer.Option(help="The step to match; by default the last.")] = None,
-    epochs: Annotated[float, typer.Option(help="Epochs to train the thinner network, as many as the adapted one had.")] = 45,
     device: Annotated[str, typer.Option(help="Where to measure.")] = "local",
-    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 64,
     seed: Seed = 1,
+    as_json: Json = False,
 ) -> None:
-    """Train a thinner network of the same measured latency: what the adapted one has to beat."""
+    """Train a thinner network of the same measured latency, the same way: what the adapted one has to beat."""
     with _commands("the baseline was not recorded"):
         from netadapt.baselines import thinner
         from netadapt.family import Family
-        from netadapt.training import FROM_SCRATCH
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
             table = _table_of(folder)
@@ -301,9 +305,11 @@ def baselines(
                 raise RunError(f"{run} was not guided by a latency table, so no network of equal latency can be looked for")
             family = Family(folder)
             target = Target(device, table.info.target.runtime, table.info.target.threads)
-            settings = replace(FROM_SCRATCH, epochs=epochs, batch_size=batch_size)
-            found = thinner(family, family.step(step), target, table, settings, seed=seed, progress=progress)
+            found = thinner(family, family.step(step), target, table, seed=seed, progress=progress)
             write_report(folder)
+        if as_json:
+            print_json(asdict(found))
+            return
         print(f"{found.name}: {100 * found.test_accuracy:.1f} % on the test pictures")
         print(f"`netadapt verify {run}` measures it beside the steps")
 
@@ -314,6 +320,7 @@ def export(
     file_format: Annotated[Format, typer.Option("--format", help="What kind of file.")],
     step: Annotated[int | None, typer.Option(help="The step to export; by default the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in the run's folder of exports.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a step's network as a model file, checked number by number against PyTorch."""
     with _commands():
@@ -327,6 +334,11 @@ def export(
             if path.suffix != f".{file_format.value}" or not path.parent.is_dir():
                 raise RunError(f"{path} cannot be written: give a name ending in .{file_format.value} in a folder that exists")
             difference = export_model(family.model(chosen), family, file_format.value, path)
+        if as_json:
+            print_json(
+                {"path": str(path), "step": chosen.iteration, "size_bytes": path.stat().st_size, "max_abs_difference": difference}
+            )
+            return
         print(f"{path}: step {chosen.iteration}, {path.stat().st_size} bytes, outputs within {difference:.1e} of PyTorch's")
 
 

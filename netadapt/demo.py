@@ -36,8 +36,6 @@ SHORT = replace(SHORT_TERM, steps=10)
 ADAPTING = AdaptSettings(step=0.06)
 """Larger steps than the default: eight iterations instead of twelve."""
 LONG = replace(LONG_TERM, epochs=10)
-THINNER = replace(FROM_SCRATCH, epochs=30)
-"""As many epochs as the adapted network has had: those of the original and of the long-term fine-tune."""
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:
@@ -76,7 +74,7 @@ def _finish_and_compare(folder: RunFolder, target: Target, table_path: Path, pro
     finish(family, [number for number in (0, last.iteration) if number not in folder.finished], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
     if not folder.baselines:
-        thinner(family, last, target, table, THINNER, seed=SEED, progress=progress)
+        thinner(family, last, target, table, seed=SEED, progress=progress)
     print("5/5 exporting, and measuring all networks whole")
     verify(family, None, target, table, progress)
     for file_format in ("onnx", "tflite"):

@@ -71,6 +71,8 @@ def build(
             measure(jobs, Session(agent, target, settings), journal, progress)
         finally:
             journal.append({"event": "spent", "wall_s": round(time.monotonic() - started, 3)})
+            if not any(line["event"] == "hello" for line in journal.lines):
+                journal_path(out).unlink()  # the runner never started: there is nothing to go on with
         table = table_from_journal(journal.lines)
     table.save(out)
     return table
@@ -163,7 +165,7 @@ def _reference(jobs: Mapping[str, Job]) -> str | None:
 def _check_same_device(journal: Journal, hello: Mapping[str, Any]) -> None:
     """Samples of two devices, or of one before and after an update, must not end up in one table."""
     before = next((line for line in journal.lines if line["event"] == "hello"), None)
-    for name in ("device", "version", "library_sha256"):
+    for name in ("device", "version", "library_sha256", "flags"):
         if before is not None and before.get(name) != hello.get(name):
             raise JournalError(
                 f"the device or its runtime has changed since {journal.path} was begun ({name}: {before.get(name)!r}, "

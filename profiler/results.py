@@ -81,7 +81,7 @@ def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
 
 def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results: Results) -> TableInfo:
     header = lines[0]
-    device = {name: hello.get(name) for name in ("device", "version", "library_sha256", "runner_sha256", "affinity")}
+    device = {name: hello.get(name) for name in ("device", "version", "library_sha256", "flags", "runner_sha256", "affinity")}
     return TableInfo(
         target=Target(**header["target"]),
         device=device,

@@ -35,8 +35,9 @@ class Session:
 
     def probe(self) -> dict[str, Any]:
         """What the device is and which runtimes it has, as its runner tells."""
-        folder = self.agent.store({"measure.py": RUNNER.read_bytes()})
-        result = self.agent.run([self._python, f"{folder}/measure.py", "--probe"], timeout_s=self.settings.silence_s).check()
+        name, runner = _runner()
+        folder = self.agent.store({name: runner})
+        result = self.agent.run([self._python, f"{folder}/{name}", "--probe"], timeout_s=self.settings.silence_s).check()
         for line in result.stdout.splitlines():
             message = _parse(line)
             if message is not None and message["event"] == "probe":
@@ -50,7 +51,7 @@ class Session:
         """
         suffix = self.target.model_format
         files = {name: f"{hashlib.sha256(data).hexdigest()}.{suffix}" for name, data in models.items()}
-        self.agent.store({"measure.py": RUNNER.read_bytes()} | {files[name]: data for name, data in models.items()})
+        self.agent.store({files[name]: data for name, data in models.items()})
         left = [(number, list(names)) for number, names in schedule]
         crashes: dict[str, int] = {}
         while any(names for _, names in left):
@@ -84,8 +85,9 @@ class Session:
         wanted = {name for _, names in left for name in names} | ({reference} if reference else set())
         job = json.dumps(self._job({name: files[name] for name in wanted}, left, reference)).encode()
         name = f"{hashlib.sha256(job).hexdigest()[:16]}.json"
-        folder = self.agent.store({name: job})
-        command = [self._python, f"{folder}/measure.py", f"{folder}/{name}"]
+        program, runner = _runner()
+        folder = self.agent.store({program: runner, name: job})
+        command = [self._python, f"{folder}/{program}", f"{folder}/{name}"]
         with self.agent.stream(command, silence_s=self.settings.silence_s) as stream:
             ended = False
             try:
@@ -117,6 +119,12 @@ class Session:
             "models": [{"id": name, "file": file} for name, file in sorted(files.items())],
             "schedule": [{"round": number, "models": list(names)} for number, names in left if names],
         }
+
+
+def _runner() -> tuple[str, bytes]:
+    """The runner under a name that says its content."""
+    data = RUNNER.read_bytes()
+    return f"measure-{hashlib.sha256(data).hexdigest()[:16]}.py", data
 
 
 def _parse(line: str) -> dict[str, Any] | None:

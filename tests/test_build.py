@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from graphs import mobilenet_v1
 
+from device_agents.errors import DeviceError
 from profiler import build as build_module
 from profiler.build import build
 from profiler.errors import JournalError, TableError
@@ -137,6 +138,12 @@ def test_a_layer_that_crashes_the_runtime_is_noted_and_the_rest_measured(
     table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick)
     assert set(table.rows) == set(PLAN.layers) - {poisoned}
     assert list(table.info.failed) == [poisoned.key]
+
+
+def test_a_build_that_never_started_leaves_nothing_behind(tmp_path: Path, quick: TimingSettings) -> None:
+    with pytest.raises(DeviceError, match="no-such-python"):
+        build([PLAN], Target(runtime="fake", python="no-such-python"), tmp_path / "t.parquet", settings=quick)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["t.txt", "nowhere/t.parquet"])

@@ -8,7 +8,8 @@ with that) and Python 3.8, so that a board's old interpreter will do. It ends wh
 
 Models stay open within a memory bound and are visited in shuffled rounds. A visit warms the model up and then takes samples; a
 sample is as many inferences as last at least `sample_ms`, so that reading the clock costs nothing. A line "begin" goes out before
-each visit: when a model takes the process down, the host knows which. Nothing is averaged here: the host keeps every sample.
+each visit: when a model takes the process down, the host knows which. These lines are the heartbeat too: one from another thread
+would go on while a model hangs. Nothing is averaged here: the host keeps every sample.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class OnnxRuntime:
         self.numpy, self.ort = numpy, onnxruntime
         self.version = onnxruntime.__version__
         self.library = _newest(Path(onnxruntime.__file__).parent / "capi", ("onnxruntime_pybind11_state*", "libonnxruntime.so*"))
+        self.flags = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "inter_op_threads": 1, "io_binding": True}
         self.options = onnxruntime.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.options.inter_op_num_threads = 1
@@ -80,6 +82,7 @@ class LiteRt:
         import numpy
 
         self.numpy, self.threads = numpy, threads
+        self.flags = {"delegate": "XNNPACK, as the runtime applies it by default"}
         self.interpreter = importlib.import_module(self.module).Interpreter
         self.version = _distribution_version(self.package)
         self.library = _newest(Path(str(importlib.import_module(self.package).__file__)).parent, self.libraries)
@@ -108,6 +111,7 @@ class Fake:
 
     def __init__(self, threads: int) -> None:
         self.version, self.library = "0", Path(__file__)
+        self.flags = {"simulated": True}
 
     def open(self, path: Path, rng: random.Random) -> Opened:
         script = json.loads(Path(path).read_text())
@@ -372,6 +376,7 @@ def run_job(path: str) -> None:
         runtime=job["runtime"],
         version=runtime.version,
         library_sha256=sha256(runtime.library) if runtime.library else None,
+        flags=runtime.flags,
         runner_sha256=sha256(__file__),
         affinity=affinity(),
         pid=os.getpid(),
