@@ -47,12 +47,12 @@ def test_every_model_is_visited_once_a_round(agent: LocalAgent, quick: TimingSet
     assert visits(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 
-def test_samples_last_at_least_as_long_as_asked_and_measure_the_model(agent: LocalAgent, quick: TimingSettings) -> None:
-    found = lines(agent, quick, {"a": STEADY})
+def test_a_sample_of_a_short_model_is_many_inferences(agent: LocalAgent, quick: TimingSettings) -> None:
+    found = lines(agent, quick, {"a": json.dumps({"latency_ns": 2000}).encode()})
     for line in found:
         if line["event"] == "visit":
-            assert min(line["samples_ns"]) >= quick.sample_ms * 1e6
-            assert min(line["samples_ns"]) / line["loops"] >= 200_000
+            assert line["loops"] > 1
+            assert min(line["samples_ns"]) >= line["loops"] * 2000  # the fake never takes less than it says
 
 
 def test_the_order_is_shuffled_by_the_stored_seed(agent: LocalAgent, quick: TimingSettings) -> None:

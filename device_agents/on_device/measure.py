@@ -322,9 +322,7 @@ def visit(run: Callable[[], object], job: dict[str, Any]) -> tuple[int, list[int
     while runs < 2 or clock_ns() - start < job["warmup_ms"] * 1e6:
         run()
         runs += 1
-    before = clock_ns()
-    run()
-    once_ns = max(1, clock_ns() - before)
+    once_ns = min(_timed(run) for _ in range(3))  # one run alone may be disturbed, and samples would become too short
     loops = max(1, -int(-job["sample_ms"] * 1e6 // once_ns))
     samples_ns: list[int] = []
     start = clock_ns()
@@ -334,6 +332,12 @@ def visit(run: Callable[[], object], job: dict[str, Any]) -> tuple[int, list[int
             run()
         samples_ns.append(clock_ns() - before)
     return loops, samples_ns
+
+
+def _timed(run: Callable[[], object]) -> int:
+    before = clock_ns()
+    run()
+    return max(1, clock_ns() - before)
 
 
 def measure(model: dict[str, Any], models: OpenModels, round_number: int, job: dict[str, Any]) -> bool:
