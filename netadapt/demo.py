@@ -42,9 +42,12 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
     """Everything ends up in `out`: the plan, the table and its journal, the run with model files and report."""
     target = Target(runtime=runtime)
     table_path, run_path = out / "table.parquet", out / "run"
-    if out.exists() and any(out.iterdir()) and not resume:
+    if out.is_dir() and any(out.iterdir()) and not resume:
         raise RunError(f"{out} is not empty; go on with it with --resume, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise RunError(f"{out} cannot be made: {exc.strerror}") from exc
     with bar() as progress:
         print("1/5 measuring the layers of MobileNetV1 on this machine")
         plan = make_plan(network_graph(NETWORK.name, **NETWORK.keywords), seed=SEED)

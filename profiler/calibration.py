@@ -24,6 +24,8 @@ from profiler.errors import TableError
 TERMS = ("scale", "ms_per_activation_byte", "ms_per_layer", "ms_per_weight_byte")
 """The lone layer's latency, the layout copies, the call, the cold weights."""
 NETWORKS_PER_TERM = 2
+UNFITTED_PERCENT = 10.0
+"""What a plain sum is trusted to; between 3 % (LiteRT) and 50 % (ONNX Runtime, small pictures) off in our own closures."""
 EARNS_ITS_PLACE = 0.9
 """Each further term must bring the leave-one-out error down to this part of what it was."""
 
@@ -57,6 +59,11 @@ class Calibration:
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*self._coefficients(), self.residual_percent)):
             raise TableError("the table's calibration is not finite; build it again")
+
+    @property
+    def uncertainty_percent(self) -> float:
+        """Standard deviation of what the correction leaves unexplained of a network."""
+        return self.residual_percent if self.networks >= NETWORKS_PER_TERM else UNFITTED_PERCENT
 
     def _coefficients(self) -> tuple[float, ...]:
         return (self.scale, self.ms_per_activation_byte, self.ms_per_layer, self.ms_per_weight_byte)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,18 +37,21 @@ class Journal:
         if exists and self.lines:
             check_header(path, self.lines[0], header)
             _drop_torn_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        with _writing(path):
+            self._file = path.open("a", encoding="utf-8")
         if not self.lines:
             self.append({"event": "journal", "format": FORMAT, **header})
 
     def append(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self._file.flush()
+        with _writing(self.path):
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.flush()
         self.lines.append(dict(line))
 
     def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _writing(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +59,14 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.sync()
         self._file.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise JournalError(f"{path} cannot be written: {exc.strerror or exc}; what is in it stays good for --resume") from exc
 
 
 def journal_path(table: Path) -> Path:

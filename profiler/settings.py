@@ -59,6 +59,8 @@ class Target:
     """The interpreter on the device; None for the agent's own choice."""
 
     def __post_init__(self) -> None:
+        if self.runtime not in RUNTIME_FORMATS:
+            raise ToolError(f"there is no runtime {self.runtime!r}; known are {', '.join(RUNTIME_FORMATS)}")
         if self.threads < 1:
             raise ToolError(f"--threads must be at least 1, got {self.threads}")
 

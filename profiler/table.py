@@ -132,7 +132,7 @@ class LatencyTable:
         sums = self.sums(graph)
         latency_ms = calibration.latency_ms(sums)
         # layers err independently; what the calibration leaves unexplained on whole networks comes on top (two standard deviations)
-        half_ms = (uncertain_ms + (2 * calibration.residual_percent / 100 * latency_ms) ** 2) ** 0.5
+        half_ms = (uncertain_ms + (2 * calibration.uncertainty_percent / 100 * latency_ms) ** 2) ** 0.5
         return Prediction(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, sums.latency_ms, tuple(parts))
 
     def sums(self, graph: Graph) -> Sums:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_damage_in_the_middle_is_told_with_its_line(tmp_path: Path) -> None:
         file.write("garbage\n" + '{"event":"visit"}\n')
     with pytest.raises(JournalError, match="line 2"):
         list(read_journal(path))
+
+
+def test_a_disk_that_takes_no_more_is_told_plainly(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path / "j", HEADER, resume=False) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        try:
+            with pytest.raises(JournalError, match="cannot be written"):
+                journal.append({"event": "visit", "samples_ns": [1] * 500})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @given(st.binary(max_size=200))

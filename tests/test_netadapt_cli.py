@@ -146,6 +146,8 @@ ERRORS = {
         ["run", "mobilenet_v1", "--width-multiplier", "0.5", *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--out", "new"],
         "not in the",
     ),
+    "an unknown runtime": (["demo", "--runtime", "tensorrt", "--out", "new"], "onnxruntime"),
+    "a demo on top of other files": (["demo", "--out", "RUN"], "--resume"),
     "not a run": (["history", "empty"], "not a run"),
     "a step that does not exist": (["export", "RUN", "--step", "99", "--format", "onnx", "--out", "x.onnx"], "no step 99"),
     "a run that is there already": (["run", *NETWORK, *QUICK, "--budget", "macs=75%", "--out", "RUN"], "--resume"),

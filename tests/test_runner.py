@@ -81,7 +81,7 @@ def test_a_model_that_takes_the_runner_down_costs_itself_only(agent: LocalAgent,
 
 
 def test_a_model_that_hangs_is_given_up(agent: LocalAgent, quick: TimingSettings) -> None:
-    found = lines(agent, replace(quick, silence_s=1.0), {"a": STEADY, "h": HANGING}, rounds=1)
+    found = lines(agent, replace(quick, silence_s=5.0), {"a": STEADY, "h": HANGING}, rounds=1)
     assert visits(found) == [("a", 0)]
     assert [line["model"] for line in found if line["event"] == "failed"] == ["h"]
 

@@ -52,8 +52,13 @@ def test_the_shares_of_the_layers_add_up_to_the_network() -> None:
 
 
 def test_an_unexplained_residual_widens_the_interval() -> None:
-    calm, rough = table(), table().with_calibration(Calibration(networks=8, residual_percent=3.0))
+    calm, rough = (table().with_calibration(Calibration(networks=8, residual_percent=percent)) for percent in (0.5, 3.0))
     assert rough.predict(NETWORK).latency_ms_high > calm.predict(NETWORK).latency_ms_high
+
+
+def test_a_plain_sum_that_was_fitted_on_nothing_claims_little() -> None:
+    said = table().predict(NETWORK)
+    assert said.latency_ms_high > 1.15 * said.latency_ms
 
 
 def test_a_layer_that_was_not_measured_is_named() -> None:
