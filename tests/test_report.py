@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from runs import FACTS, GRAPH, INFO, adapted_run, complete_run
+from sample_run import FACTS, GRAPH, INFO, adapted_run, complete_run
 
 from netadapt.charts import DPI, Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.errors import RunError

@@ -6,7 +6,7 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import TABLE
+from sample_run import TABLE
 
 from netadapt.errors import BudgetError
 from netadapt.resources import RESOURCES, Budget, amount_text, open_resource, parse_budget

@@ -13,7 +13,7 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import BUDGET, FACTS, GRAPH, INFO, SETTINGS, TABLE, adapted_run, complete_run, made_up_training
+from sample_run import BUDGET, FACTS, GRAPH, INFO, SETTINGS, TABLE, adapted_run, complete_run, made_up_training
 
 from netadapt.errors import RunError
 from netadapt.loop import Step, adapt
