@@ -1,6 +1,7 @@
 """The `netadapt` command: fit a network into a latency budget on a device.
 
-Torch takes seconds to load, so commands import what needs it when they run: `--help` answers at once.
+Torch takes seconds to load, and an install of the profiler alone does without what draws and trains: commands import what they need
+when they run. `--help` answers at once, everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from netadapt.errors import RunError
 from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, network_graph
 from netadapt.registry import require_torch
-from netadapt.report import write_report
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder
 from profiler.console import Json, count, plain_errors, print_json, print_table
@@ -231,6 +231,7 @@ def finish(
     with _commands("the steps finished so far are kept"):
         from netadapt.family import Family
         from netadapt.finish import finish as finish_steps
+        from netadapt.report import write_report
         from netadapt.training import LONG_TERM
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
@@ -255,6 +256,7 @@ def verify(
     """Measure the run's networks whole on the device and compare with what the table predicted."""
     with _commands("nothing was recorded of this measurement"):
         from netadapt.family import Family
+        from netadapt.report import write_report
         from netadapt.verify import verify as verify_steps
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
@@ -298,6 +300,7 @@ def baselines(
     with _commands("the baseline was not recorded"):
         from netadapt.baselines import thinner
         from netadapt.family import Family
+        from netadapt.report import write_report
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
             table = _table_of(folder)
@@ -345,8 +348,11 @@ def export(
 @app.command()
 def report(run: Run) -> None:
     """Write the run's report: one HTML page that opens offline."""
-    with plain_errors(), RunFolder.open(run) as folder:
-        print(write_report(folder))
+    with _commands():
+        from netadapt.report import write_report
+
+        with RunFolder.open(run) as folder:
+            print(write_report(folder))
 
 
 @app.command()
