@@ -49,7 +49,9 @@ class OnnxRuntime:
 
         self.numpy, self.ort = numpy, onnxruntime
         self.version = onnxruntime.__version__
-        self.library = _newest(Path(onnxruntime.__file__).parent / "capi", ("onnxruntime_pybind11_state*", "libonnxruntime.so*"))
+        self.library_path = _newest(
+            Path(onnxruntime.__file__).parent / "capi", ("onnxruntime_pybind11_state*", "libonnxruntime.so*")
+        )
         self.flags = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "inter_op_threads": 1, "io_binding": True}
         self.options = onnxruntime.SessionOptions()
         self.options.intra_op_num_threads = threads
@@ -85,7 +87,7 @@ class LiteRt:
         self.flags = {"delegate": "XNNPACK, as the runtime applies it by default"}
         self.interpreter = importlib.import_module(self.module).Interpreter
         self.version = _distribution_version(self.package)
-        self.library = _newest(Path(str(importlib.import_module(self.package).__file__)).parent, self.libraries)
+        self.library_path = _newest(Path(str(importlib.import_module(self.package).__file__)).parent, self.libraries)
 
     def open(self, path: Path, rng: random.Random) -> Opened:
         interpreter = self.interpreter(model_path=str(path), num_threads=self.threads)
@@ -110,7 +112,7 @@ class Fake:
     module = "json"
 
     def __init__(self, threads: int) -> None:
-        self.version, self.library = "0", Path(__file__)
+        self.version, self.library_path = "0", Path(__file__)
         self.flags = {"simulated": True}
 
     def open(self, path: Path, rng: random.Random) -> Opened:
@@ -379,7 +381,7 @@ def run_job(path: str) -> None:
         device=device_facts(),
         runtime=job["runtime"],
         version=runtime.version,
-        library_sha256=sha256(runtime.library) if runtime.library else None,
+        library_sha256=sha256(runtime.library_path) if runtime.library_path else None,
         flags=runtime.flags,
         runner_sha256=sha256(__file__),
         affinity=affinity(),
