@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from profiler.errors import LayerError, PlanError
@@ -103,6 +103,11 @@ class Graph:
             before[node.name], after[node.name] = node.layer.output, layer.output
             nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
         return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.cutouts)
+
+    def with_precision(self, dtype: str) -> Graph:
+        """The same network with every layer in this data type. `LayerError` if there is no such type, and for a cut-out."""
+        nodes = tuple(replace(node, layer=node.layer.with_dtype(dtype)) for node in self.nodes)
+        return Graph(self.name, self.inputs, nodes, self.outputs, self.cutouts)
 
     def prefix(self, count: int) -> Graph:
         """The network's first `count` nodes; what they do not use themselves becomes its outputs."""

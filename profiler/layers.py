@@ -45,7 +45,7 @@ class LayerSpec:
 
     op: str
     inputs: tuple[Shape, ...]
-    """Activations only, never weights."""
+    """Activations only, never weights. A conv2d with a second one adds it to its sums before its activation: a shortcut."""
     output: Shape
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
@@ -83,6 +83,8 @@ class LayerSpec:
             channels_in % self.groups or channels_out % self.groups
         ):
             raise LayerError(f"{self.op}: {channels_in} to {channels_out} channels cannot be split into {self.groups} groups")
+        if self.adds_shortcut and (len(self.inputs) > 2 or self.inputs[1] != self.output):
+            raise LayerError(f"conv2d: a shortcut of {self.inputs[1]} cannot be added to {self.output}")
         if self.op == "depthwise_conv2d" and self.groups != channels_in:
             raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
 
@@ -141,6 +143,10 @@ class LayerSpec:
         return "_".join(parts)
 
     @property
+    def adds_shortcut(self) -> bool:
+        return self.op == "conv2d" and len(self.inputs) > 1
+
+    @property
     def in_channels(self) -> int:
         return self.inputs[0][-1] if self.inputs and self.inputs[0] else 1
 
@@ -177,12 +183,25 @@ class LayerSpec:
 
     @property
     def weight_bytes(self) -> int:
-        return self.cutout.weight_bytes if self.cutout else self.parameters * ITEM_BYTES[self.dtype]
+        """As stored; the bias of an int8 layer is int32, because it is added to the sum of products."""
+        if self.cutout is not None:
+            return self.cutout.weight_bytes
+        biases = self.out_channels if self.weight_shape and self.bias else 0
+        bias_bytes = 4 if self.dtype == "int8" else ITEM_BYTES[self.dtype]
+        return (self.parameters - biases) * ITEM_BYTES[self.dtype] + biases * bias_bytes
 
     @property
     def activation_bytes(self) -> int:
         """Inputs read and output written, once each."""
         return sum(math.prod(shape) for shape in (*self.inputs, self.output)) * ITEM_BYTES.get(self.dtype, 4)
+
+    def with_dtype(self, dtype: str) -> LayerSpec:
+        """The same layer in another data type. `LayerError` for a cut-out, whose file fixes it."""
+        if dtype == self.dtype:
+            return self
+        if self.cutout is not None:
+            raise LayerError(f"{self.op} is cut out of a file as {self.dtype}: it cannot become {dtype}")
+        return replace(self, dtype=dtype)
 
     def resized(self, inputs: Sequence[Shape], out_channels: int | None = None) -> LayerSpec:
         """The same layer with other channel counts; the picture's size never changes with them.

@@ -7,16 +7,16 @@ is an operator of its own; onnxruntime fuses it into its layer where it can, exa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, helper
 
 from profiler.errors import ModelError
 from profiler.graph import Graph, Node
-from profiler.layers import LayerSpec, Shape
+from profiler.layers import LayerSpec
+from profiler.onnx_emitter import ACTIVATIONS, Emitter, in_file
+from profiler.onnx_int8 import Int8Emitter
 
 # 17 has every operator below (HardSwish came with 14) and is read by all runtimes since 2022; IR 8 is the version it came with.
 OPSET = 17
@@ -24,19 +24,16 @@ IR_VERSION = 8
 PRODUCER = "netadapt-profiler"
 MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf cannot hold 2 GiB; some room for the nodes
 
-Array = npt.NDArray[Any]
+_EMITTERS = {"float32": Emitter, "int8": Int8Emitter}
 
 
 def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     """The network with He-scaled random weights, the same bytes for the same seed. `ModelError` for a layer it cannot hold."""
-    _check(graph)
-    emitter = _Emitter(np.random.default_rng(seed))
+    emitter = _EMITTERS[_precision(graph)](graph, seed)
+    inputs = emitter.inputs()
     for node in graph.nodes:
-        emitter.layer(node)
-    shapes = dict(graph.inputs) | {node.name: node.layer.output for node in graph.nodes}
-    inputs = [_tensor(name, shape) for name, shape in graph.inputs]
-    outputs = [_tensor(name, shapes[name]) for name in graph.outputs]
-    proto = helper.make_graph(emitter.nodes, graph.name or "network", inputs, outputs, emitter.weights)
+        _emit(emitter, node)
+    proto = helper.make_graph(emitter.nodes, graph.name or "network", inputs, emitter.outputs(), emitter.weights)
     model: ModelProto = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name=PRODUCER
     )
@@ -44,84 +41,59 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     return data
 
 
-def in_file(shape: Shape) -> Shape:
-    """A channels-last shape as the file has it: pictures become NCHW, everything else stays."""
-    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
-
-
-def _tensor(name: str, shape: Shape) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, in_file(shape))
-
-
-def _check(graph: Graph) -> None:
+def _precision(graph: Graph) -> str:
+    """The data type that all layers have. `ModelError` for what cannot be written."""
+    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
     for node in graph.nodes:
         if node.layer.cutout is not None:
             raise ModelError(f"{node.name} ({node.layer.op}) is cut out of a file and cannot be written inside another network")
-        if node.layer.dtype != "float32":
-            raise ModelError(f"{node.name} is {node.layer.dtype}, and as ONNX only float32 layers can be written, others not yet")
+        if node.layer.dtype not in _EMITTERS:
+            raise ModelError(f"{node.name} is {node.layer.dtype}, which cannot be written yet; use {' or '.join(_EMITTERS)}")
+        if node.layer.dtype != first:
+            raise ModelError(f"{node.name} is {node.layer.dtype} in a network of {first}; give all layers one data type")
+    if first != "float32" and any(layer.adds_shortcut for layer in graph.layers):
+        raise ModelError(f"{graph.name} has a {first} convolution that adds a shortcut; write an addition after it")
     if sum(layer.weight_bytes for layer in graph.layers) > MAX_WEIGHT_BYTES:
         raise ModelError(f"{graph.name} has over 2 GiB of weights, more than one ONNX file can hold")
+    return first
 
 
-@dataclass(slots=True)
-class _Emitter:
-    """Collects nodes and weights; a layer's tensor is called like the layer."""
-
-    rng: np.random.Generator
-    nodes: list[NodeProto] = field(default_factory=list)
-    weights: list[TensorProto] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-
-    def layer(self, node: Node) -> None:
-        activation = node.layer.activation
-        if activation == "none":
-            _EMIT[node.layer.op](self, node, node.name)
-            return
-        before = f"{node.name}.before_activation"
-        _EMIT[node.layer.op](self, node, before)
-        self.activation(activation, f"{node.name}.activation", before, node.name)
-
-    def activation(self, kind: str, name: str, source: str, output: str) -> None:
-        op_type, attributes, bounds = _ACTIVATIONS[kind]
-        limits = [self.constant(f"{kind}.{index}", np.float32(bound)) for index, bound in enumerate(bounds)]
-        self.node(op_type, [source, *limits], output, name, **attributes)
-
-    def node(self, op_type: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
-
-    def weight(self, node: Node, shape: Shape, fan_in: int) -> str:
-        # scaled as He et al. 2015 do, so that values neither vanish into slow denormals nor overflow in deep networks
-        values = self.rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
-        return self._store(f"{node.name}.weight", values)
-
-    def bias(self, node: Node) -> list[str]:
-        if not node.layer.bias:
-            return []
-        values = self.rng.standard_normal(node.layer.out_channels, dtype=np.float32) * np.float32(0.1)
-        return [self._store(f"{node.name}.bias", values)]
-
-    def constant(self, name: str, value: Array | np.generic) -> str:
-        """Stored once, however often it is asked for."""
-        if name not in self.constants:
-            self.constants[name] = np.asarray(value)
-            self._store(name, self.constants[name])
-        return name
-
-    def _store(self, name: str, values: Array) -> str:
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
+def _emit(emitter: Emitter, node: Node) -> None:
+    if emitter.absorbs_activation(node):
+        _EMIT[node.layer.op](emitter, node, node.name)
+        return
+    before = f"{node.name}.before_activation"
+    _EMIT[node.layer.op](emitter, node, before)
+    emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name)
 
 
-def _conv(emitter: _Emitter, node: Node, output: str) -> None:
+def _conv(emitter: Emitter, node: Node, output: str) -> None:
     shape = node.layer.weight_shape  # (out, in / groups, k, k)
+    source, *shortcut = node.inputs
     weights = [emitter.weight(node, shape, int(np.prod(shape[1:]))), *emitter.bias(node)]
-    emitter.node("Conv", [*node.inputs, *weights], output, node.name, group=node.layer.groups, **_window(node.layer))
+    sums = f"{node.name}.before_shortcut" if shortcut else output
+    emitter.node("Conv", [source, *weights], sums, node.name, group=node.layer.groups, **_window(node.layer))
+    if shortcut:  # onnxruntime takes the addition into the convolution, as profiler.executed says
+        emitter.node("Add", [sums, *_blocked(emitter, node, shortcut)], output, f"{node.name}.shortcut")
 
 
-def _conv_transpose(emitter: _Emitter, node: Node, output: str) -> None:
+def _blocked(emitter: Emitter, node: Node, shortcut: list[str]) -> list[str]:
+    """A shortcut that the caller brings is in the plain layout, which no convolution adds: an identity brings it into the blocked.
+
+    That costs a lone layer one pass over the shortcut more than bringing any other input there does.
+    """
+    if shortcut[0] not in dict(emitter.graph.inputs):
+        return shortcut
+    channels = node.layer.out_channels
+    weight = emitter.constant(f"{node.name}.identity", np.ones((channels, 1, 1, 1), dtype=np.float32))
+    emitter.node("Conv", [*shortcut, weight], f"{node.name}.blocked", f"{node.name}.identity", group=channels, kernel_shape=[1, 1])
+    return [f"{node.name}.blocked"]
+
+
+def _conv_transpose(emitter: Emitter, node: Node, output: str) -> None:
     layer = node.layer
     shape = (layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)  # ONNX keeps these the other way round
-    weights = [emitter.weight(node, shape, int(np.prod(layer.weight_shape[1:]))), *emitter.bias(node)]
+    weights = [emitter.weight(node, shape, int(np.prod(layer.weight_shape[1:])), out_axis=1), *emitter.bias(node)]
     window = _window(layer) | {"output_padding": _output_padding(layer)}
     emitter.node("ConvTranspose", [*node.inputs, *weights], output, node.name, group=layer.groups, **window)
 
@@ -138,7 +110,7 @@ def _output_padding(layer: LayerSpec) -> list[int]:
     return [size - least for size, least in zip(layer.output[1:3], base, strict=True)]
 
 
-def _fully_connected(emitter: _Emitter, node: Node, output: str) -> None:
+def _fully_connected(emitter: Emitter, node: Node, output: str) -> None:
     layer, rank = node.layer, len(node.layer.inputs[0])
     if rank == 4:
         # over the channels of a picture this is a 1x1 convolution, which needs no transpose to channels last and back
@@ -148,7 +120,7 @@ def _fully_connected(emitter: _Emitter, node: Node, output: str) -> None:
         weight = emitter.weight(node, layer.weight_shape, layer.in_channels)
         emitter.node("Gemm", [*node.inputs, weight, *emitter.bias(node)], output, node.name, transB=1)
     else:
-        weight = emitter.weight(node, layer.weight_shape[::-1], layer.in_channels)
+        weight = emitter.weight(node, layer.weight_shape[::-1], layer.in_channels, out_axis=1)
         product = f"{node.name}.product" if layer.bias else output
         emitter.node("MatMul", [*node.inputs, weight], product, node.name)
         if layer.bias:
@@ -156,7 +128,7 @@ def _fully_connected(emitter: _Emitter, node: Node, output: str) -> None:
 
 
 def _pool(op_type: str) -> Emit:
-    def emit(emitter: _Emitter, node: Node, output: str) -> None:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
         attributes = _window(node.layer)
         if op_type == "AveragePool" and attributes.pop("dilations") != [1, 1]:
             raise ModelError(f"{node.name}: ONNX opset {OPSET} has no average pooling with dilation")
@@ -168,17 +140,20 @@ def _pool(op_type: str) -> Emit:
 def _global_pool(op_type: str, reduction: str) -> Emit:
     """To (n, 1, 1, c), or as `mean` over height and width to (n, c)."""
 
-    def emit(emitter: _Emitter, node: Node, output: str) -> None:
-        if len(node.layer.output) == 2:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
+        if len(node.layer.output) == 4:
+            emitter.node(op_type, list(node.inputs), output, node.name)
+        elif reduction in emitter.reductions:
             emitter.node(reduction, list(node.inputs), output, node.name, axes=[2, 3], keepdims=0)
         else:
-            emitter.node(op_type, list(node.inputs), output, node.name)
+            emitter.node(op_type, list(node.inputs), f"{node.name}.picture", node.name)
+            emitter.node("Flatten", [f"{node.name}.picture"], output, f"{node.name}.flatten", axis=1)
 
     return emit
 
 
 def _binary(op_type: str) -> Emit:
-    def emit(emitter: _Emitter, node: Node, output: str) -> None:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
         ranks = {len(shape) for shape in node.layer.inputs}
         if len(node.inputs) != 2 or len(ranks) != 1:
             raise ModelError(f"{node.name}: ONNX's {op_type} takes two inputs, here of the same rank, not {node.layer.inputs}")
@@ -190,7 +165,7 @@ def _binary(op_type: str) -> Emit:
 def _upsample(mode: str, coordinates: str) -> Emit:
     """Resize with the attributes PyTorch exports `interpolate` with (bilinear: align_corners=False)."""
 
-    def emit(emitter: _Emitter, node: Node, output: str) -> None:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
         sizes = emitter.constant(f"{node.name}.sizes", np.array(in_file(node.layer.output), dtype=np.int64))
         attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
         if mode == "nearest":
@@ -201,18 +176,18 @@ def _upsample(mode: str, coordinates: str) -> Emit:
 
 
 def _over_channels(op_type: str) -> Emit:
-    def emit(emitter: _Emitter, node: Node, output: str) -> None:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
         axis = 1 if len(node.layer.output) == 4 else len(node.layer.output) - 1
         emitter.node(op_type, list(node.inputs), output, node.name, axis=axis)
 
     return emit
 
 
-def _flatten(emitter: _Emitter, node: Node, output: str) -> None:
+def _flatten(emitter: Emitter, node: Node, output: str) -> None:
     emitter.node("Flatten", list(node.inputs), output, node.name, axis=1)
 
 
-def _unary(emitter: _Emitter, node: Node, output: str) -> None:
+def _unary(emitter: Emitter, node: Node, output: str) -> None:
     emitter.activation(node.layer.op, node.name, node.inputs[0], output)
 
 
@@ -225,16 +200,8 @@ def _window(layer: LayerSpec) -> dict[str, Any]:
     }
 
 
-Emit = Callable[[_Emitter, Node, str], None]
+Emit = Callable[[Emitter, Node, str], None]
 """Adds a layer, without its activation, that ends in the tensor of the given name."""
-
-_ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
-    "relu": ("Relu", {}, ()),
-    "relu6": ("Clip", {}, (0.0, 6.0)),
-    "hard_swish": ("HardSwish", {}, ()),
-    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, ()),  # PyTorch's slope; ONNX's own default is 0.2
-    "sigmoid": ("Sigmoid", {}, ()),
-}
 
 _EMIT: dict[str, Emit] = {
     "conv2d": _conv,
@@ -252,5 +219,5 @@ _EMIT: dict[str, Emit] = {
     "concat": _over_channels("Concat"),
     "softmax": _over_channels("Softmax"),
     "flatten": _flatten,
-    **dict.fromkeys(_ACTIVATIONS, _unary),
+    **dict.fromkeys(ACTIVATIONS, _unary),
 }

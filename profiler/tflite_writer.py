@@ -13,17 +13,18 @@ Operators are chosen as litert-torch chooses them, so that a lone layer costs wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
 
 from profiler.errors import ModelError
 from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec, Shape
-from profiler.tflite_schema import FLOAT32, OPERATOR_NUMBERS, AlignedBuffer, Padding, operator_code, pack, same_padding
+from profiler.tflite_emitter import Emitter
+from profiler.tflite_int8 import Int8Emitter
+from profiler.tflite_schema import Padding, same_padding
 
 FUSED_ACTIVATIONS: dict[str, int] = {
     "none": schema.ActivationFunctionType.NONE,
@@ -32,15 +33,16 @@ FUSED_ACTIVATIONS: dict[str, int] = {
 }
 _SAME: int = schema.Padding.SAME
 _VALID: int = schema.Padding.VALID
-_INT32: int = schema.TensorType.INT32
+_PRECISIONS = {"float32": Emitter, "int8": Int8Emitter}
 
 
 def write_tflite(graph: Graph, seed: int = 0) -> bytes:
     """The same graph and seed give the same bytes. `ModelError` for layers that a .tflite file cannot hold."""
-    emitter = _Emitter(seed)
+    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
+    emitter = _PRECISIONS.get(first, Emitter)(seed)
     tensors = {name: emitter.activation(name, shape) for name, shape in graph.inputs}
     for node in graph.nodes:
-        _check(graph, node)
+        _check(graph, node, first)
         tensors[node.name] = emitter.activation(node.name, node.layer.output)
         _emit(emitter, node, [tensors[name] for name in node.inputs], tensors[node.name])
     inputs = [tensors[name] for name, _ in graph.inputs]
@@ -52,13 +54,17 @@ def needs_pad(layer: LayerSpec) -> bool:
     return any(layer.padding) and layer.padding != _same(layer)
 
 
-def _check(graph: Graph, node: Node) -> None:
+def _check(graph: Graph, node: Node, first: str) -> None:
     layer = node.layer
     problem = None
     if layer.cutout is not None:
         problem = "is cut out of a file and can only be written alone"
-    elif layer.dtype != "float32":
-        problem = f"has data type {layer.dtype}, which cannot be written yet; use float32"
+    elif layer.dtype not in _PRECISIONS:
+        problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
+    elif layer.dtype != first:
+        problem = f"has data type {layer.dtype} in a network of {first}; give all layers one data type"
+    elif layer.adds_shortcut:
+        problem = "adds a shortcut, which TFLite's convolution does not; write an addition after it"
     elif layer.op == "conv_transpose2d" and (layer.groups != 1 or layer.dilation != (1, 1)):
         problem = "has groups or dilation, which TFLite's transposed convolution does not know"
     elif layer.op in ("avg_pool2d", "max_pool2d") and layer.dilation != (1, 1):
@@ -71,69 +77,7 @@ def _check(graph: Graph, node: Node) -> None:
         raise ModelError(f"{graph.name}: {node.name} ({layer.op}) {problem}")
 
 
-class _Emitter:
-    """Collects the parts of a file."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-        self.tensors: list[Any] = []
-        self.buffers = [AlignedBuffer()]  # number 0 is empty by convention: "not a constant"
-        self.operators: list[Any] = []
-        self.codes: dict[tuple[str, int], int] = {}
-
-    def activation(self, name: str, shape: Shape) -> int:
-        return self._tensor(name, shape, FLOAT32, 0)
-
-    def constant(self, name: str, values: NDArray[Any] | Sequence[int]) -> int:
-        array = np.ascontiguousarray(values, dtype=None if isinstance(values, np.ndarray) else np.int32)
-        self.buffers.append(AlignedBuffer(array.reshape(-1).view(np.uint8)))
-        kind = FLOAT32 if array.dtype == np.float32 else _INT32
-        return self._tensor(name, np.shape(values), kind, len(self.buffers) - 1)
-
-    def _tensor(self, name: str, shape: Shape, kind: int, buffer: int) -> int:
-        self.tensors.append(schema.TensorT(name=name, shape=np.array(shape, np.int32), type=kind, buffer=buffer, hasRank=True))
-        return len(self.tensors) - 1
-
-    def weights(self, node: Node, axes: tuple[int, ...]) -> list[int]:
-        """Weights with these axes of the layer's weight shape, and the bias if there is one.
-
-        He-uniform: values neither vanish nor explode in a deep network, and denormal ones, which are slow, stay away.
-        """
-        shape = node.layer.weight_shape
-        values = self._uniform([shape[axis] for axis in axes], math.sqrt(6 / math.prod(shape[1:])))
-        return [self.constant(f"{node.name}/weights", values), *self._bias(node)]
-
-    def _bias(self, node: Node) -> list[int]:
-        layer = node.layer
-        if not layer.bias and layer.op not in ("conv2d", "depthwise_conv2d"):
-            return []
-        values = self._uniform([layer.out_channels], 0.1 if layer.bias else 0)
-        return [self.constant(f"{node.name}/bias", values)]
-
-    def _uniform(self, shape: Sequence[int], limit: float) -> NDArray[np.float32]:
-        values = self.random.random(shape, dtype=np.float32)
-        values -= np.float32(0.5)
-        values *= np.float32(2 * limit)
-        return values
-
-    def operator(self, name: str, inputs: Sequence[int], output: int, options: Any = None, version: int = 1) -> None:
-        code = self.codes.setdefault((name, version), len(self.codes))
-        table = schema.OperatorT(opcodeIndex=code, inputs=np.array(inputs, np.int32), outputs=np.array([output], np.int32))
-        if options is not None:
-            table.builtinOptions = options
-            table.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-        self.operators.append(table)
-
-    def finish(self, name: str, inputs: list[int], outputs: list[int]) -> bytes:
-        subgraph = schema.SubGraphT(
-            name=name, tensors=self.tensors, inputs=np.array(inputs, np.int32), outputs=np.array(outputs, np.int32),
-            operators=self.operators,
-        )  # fmt: skip
-        codes = [operator_code(OPERATOR_NUMBERS[name], version) for name, version in self.codes]
-        return pack(codes, [subgraph], self.buffers)
-
-
-def _emit(emitter: _Emitter, node: Node, inputs: list[int], output: int) -> None:
+def _emit(emitter: Emitter, node: Node, inputs: list[int], output: int) -> None:
     layer = node.layer
     if layer.op in _FUSING_OPS and layer.activation in FUSED_ACTIVATIONS:
         _EMITTERS[layer.op](emitter, node, inputs, output, FUSED_ACTIVATIONS[layer.activation])
@@ -145,15 +89,15 @@ def _emit(emitter: _Emitter, node: Node, inputs: list[int], output: int) -> None
         _unary(emitter, node.name, layer.activation, before, output, layer.output)
 
 
-def _conv2d(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     layer = node.layer
     padding, source = _padded(emitter, node, inputs[0])
     options = schema.Conv2DOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer), **_dilations(layer))
     version = 6 if layer.groups > 1 else 1
-    emitter.operator("CONV_2D", [source, *emitter.weights(node, (0, 2, 3, 1))], output, options, version)
+    emitter.operator("CONV_2D", [source, *emitter.weights(node, (0, 2, 3, 1), source)], output, options, version)
 
 
-def _depthwise_conv2d(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _depthwise_conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     layer = node.layer
     padding, source = _padded(emitter, node, inputs[0])
     options = schema.DepthwiseConv2DOptionsT(
@@ -162,10 +106,10 @@ def _depthwise_conv2d(emitter: _Emitter, node: Node, inputs: list[int], output: 
     )  # fmt: skip
     version = 2 if layer.dilation != (1, 1) else 1
     # its weights are (1, kh, kw, channels): the axis of length one is "input channels per group"
-    emitter.operator("DEPTHWISE_CONV_2D", [source, *emitter.weights(node, (1, 2, 3, 0))], output, options, version)
+    emitter.operator("DEPTHWISE_CONV_2D", [source, *emitter.weights(node, (1, 2, 3, 0), source)], output, options, version)
 
 
-def _conv_transpose2d(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _conv_transpose2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     layer = node.layer
     top, left = layer.padding[:2]
     out = layer.output
@@ -178,7 +122,7 @@ def _conv_transpose2d(emitter: _Emitter, node: Node, inputs: list[int], output: 
     else:
         padding, made = _VALID, (out[0], *full, out[3])
         target = output if made == out else emitter.activation(f"{node.name}/uncropped", made)
-    weights, *bias = emitter.weights(node, (0, 2, 3, 1))
+    weights, *bias = emitter.weights(node, (0, 2, 3, 1), inputs[0])
     options = schema.TransposeConvOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer))
     size = emitter.constant(f"{node.name}/size", made)
     version = 4 if activation else 3 if bias else 1
@@ -195,17 +139,17 @@ def _is_same_transposed(layer: LayerSpec) -> bool:
     return any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]
 
 
-def _fully_connected(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _fully_connected(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     options = schema.FullyConnectedOptionsT(fusedActivationFunction=activation, keepNumDims=True)
-    emitter.operator("FULLY_CONNECTED", [inputs[0], *emitter.weights(node, (0, 1))], output, options, version=5)
+    emitter.operator("FULLY_CONNECTED", [inputs[0], *emitter.weights(node, (0, 1), inputs[0])], output, options, version=5)
 
 
-def _avg_pool2d(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _avg_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     padding, source = _padded(emitter, node, inputs[0])
     emitter.operator("AVERAGE_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
 
 
-def _max_pool2d(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _max_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     padding, source = _padded(emitter, node, inputs[0], value=-math.inf)
     emitter.operator("MAX_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
 
@@ -218,7 +162,7 @@ def _pool_options(layer: LayerSpec, padding: int, activation: int) -> Any:
 
 
 def _reduce(name: str) -> _Emit:
-    def emit(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
         axes = emitter.constant(f"{node.name}/axes", (1, 2))
         emitter.operator(name, [inputs[0], axes], output, schema.ReducerOptionsT(keepDims=len(node.layer.output) == 4))
 
@@ -226,40 +170,40 @@ def _reduce(name: str) -> _Emit:
 
 
 def _resize(name: str, options: Callable[..., Any]) -> _Emit:
-    def emit(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
         size = emitter.constant(f"{node.name}/size", node.layer.output[1:3])
         emitter.operator(name, [inputs[0], size], output, options(alignCorners=False, halfPixelCenters=True), version=3)
 
     return emit
 
 
-def _add(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _add(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     emitter.operator("ADD", inputs, output, schema.AddOptionsT(fusedActivationFunction=activation))
 
 
-def _mul(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _mul(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     emitter.operator("MUL", inputs, output, schema.MulOptionsT(fusedActivationFunction=activation))
 
 
-def _concat(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _concat(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     emitter.operator("CONCATENATION", inputs, output, schema.ConcatenationOptionsT(axis=len(node.layer.output) - 1))
 
 
-def _flatten(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _flatten(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     shape = emitter.constant(f"{node.name}/shape", node.layer.output)
     options = schema.ReshapeOptionsT(newShape=np.array(node.layer.output, np.int32))
     emitter.operator("RESHAPE", [inputs[0], shape], output, options)
 
 
-def _softmax(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _softmax(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     emitter.operator("SOFTMAX", inputs, output, schema.SoftmaxOptionsT(beta=1.0))
 
 
-def _unary_layer(emitter: _Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+def _unary_layer(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     _unary(emitter, node.name, node.layer.op, inputs[0], output, node.layer.output)
 
 
-def _unary(emitter: _Emitter, name: str, function: str, source: int, output: int, shape: Shape) -> None:
+def _unary(emitter: Emitter, name: str, function: str, source: int, output: int, shape: Shape) -> None:
     if function == "hard_sigmoid":  # relu6(x + 3) / 6: TFLite has no operator for it
         shifted = emitter.activation(f"{name}/shifted", shape)
         relu6 = FUSED_ACTIVATIONS["relu6"]
@@ -271,7 +215,7 @@ def _unary(emitter: _Emitter, name: str, function: str, source: int, output: int
         emitter.operator(name, [source], output, options() if options else None)
 
 
-def _padded(emitter: _Emitter, node: Node, source: int, value: float = 0) -> tuple[int, int]:
+def _padded(emitter: Emitter, node: Node, source: int, value: float = 0) -> tuple[int, int]:
     """The padding field of the operator, and the tensor it reads: the padded one if there has to be a PAD."""
     layer = node.layer
     if not needs_pad(layer):
@@ -299,7 +243,7 @@ def _dilations(layer: LayerSpec) -> dict[str, int]:
     return {"dilationHFactor": layer.dilation[0], "dilationWFactor": layer.dilation[1]}
 
 
-_Emit = Callable[[_Emitter, Node, list[int], int, int], None]
+_Emit = Callable[[Emitter, Node, list[int], int, int], None]
 
 _UNARY_OPERATORS: dict[str, tuple[str, Callable[[], Any] | None]] = {
     "relu": ("RELU", None),
