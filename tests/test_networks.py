@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from netadapt.networks import NETWORKS, NetworkError, build_network, describe, network_graph
-from netadapt.networks.mobilenet_v1 import scaled_channels
+from netadapt.networks import NETWORKS, NetworkError, build_network, describe, has_classifier, network_graph
+from netadapt.networks.units import scaled_channels
 
 
 def _parameters(**options: object) -> int:
@@ -52,8 +52,9 @@ def test_a_small_input_keeps_its_size_until_the_second_pair() -> None:
 
 def test_every_network_runs_at_its_resolution() -> None:
     for name in NETWORKS:
-        model = build_network(name, width_multiplier=0.25, resolution=64, classes=7).eval()
-        assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+        classes = {"classes": 7} if has_classifier(name) else {}
+        model = build_network(name, width_multiplier=0.25, resolution=64, **classes).eval()
+        assert model(torch.zeros(2, 3, 64, 64)).shape == ((2, 7) if classes else (2, 1, 64, 64))
 
 
 def test_the_same_torch_seed_gives_the_same_weights() -> None:
@@ -70,7 +71,7 @@ def _seeded_classifier() -> torch.Tensor:
     ("name", "options", "sentence"),
     [
         ("mobilnet_v1", {}, "did you mean 'mobilenet_v1'"),
-        ("xyz", {}, "known are mobilenet_v1"),
+        ("xyz", {}, "known are fastdepth, mobilenet_v1"),
         ("mobilenet_v1", {"small_inputs": True}, "did you mean 'small_input'"),
         ("mobilenet_v1", {"width_multiplier": 0.0}, "width multiplier must be above 0"),
         ("mobilenet_v1", {"classes": 0}, "number of classes must be at least 1"),

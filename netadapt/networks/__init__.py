@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 NETWORKS: dict[str, str] = {
     "mobilenet_v1": "netadapt.networks.mobilenet_v1:mobilenet_v1",
+    "mobilenet_v2": "netadapt.networks.mobilenet_v2:mobilenet_v2",
+    "resnet18": "netadapt.networks.resnet:resnet18",
+    "resnet50": "netadapt.networks.resnet:resnet50",
+    "fastdepth": "netadapt.networks.fastdepth:fastdepth",
 }
-"""Name to module:function. Named, not imported: torch takes seconds to load."""
+"""Name to module:function. Named, not imported: torch takes seconds to load. One without a classifier takes no `classes`."""
+DEFAULT_CLASSES = 1000
 
 
 class NetworkError(ToolError):
@@ -40,25 +45,43 @@ class Description:
 
 
 def build_network(
-    name: str, *, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3, **options: Any
+    name: str,
+    *,
+    width_multiplier: float = 1.0,
+    resolution: int = 224,
+    classes: int = DEFAULT_CLASSES,
+    in_channels: int = 3,
+    **options: Any,
 ) -> nn.Module:
     """The network with random weights from torch's own generator. `NetworkError` for unknown names, options and sizes.
 
-    `options` are the network's own, such as `small_input` of mobilenet_v1.
+    `options` are the network's own, such as `small_input` of mobilenet_v1. Without a classifier, `classes` must be the default.
     """
     if not 0 < width_multiplier <= 8:
         raise NetworkError(f"a width multiplier must be above 0 and at most 8, got {width_multiplier:g}")
     for what, size in (("resolution", resolution), ("number of classes", classes), ("number of input channels", in_channels)):
         if size < 1:
             raise NetworkError(f"the {what} must be at least 1, got {size}")
+    function = _function(name)
+    _check_options(name, function, options)
+    options |= {"width_multiplier": width_multiplier, "resolution": resolution, "in_channels": in_channels}
+    if has_classifier(name):
+        options["classes"] = classes
+    elif classes != DEFAULT_CLASSES:
+        raise NetworkError(f"{name} has no classifier and cannot have {classes} classes; leave them out, or take another network")
+    model: nn.Module = function(**options)
+    return model
+
+
+def has_classifier(name: str) -> bool:
+    """Whether its outputs are `classes`. `NetworkError` for an unknown name."""
+    return "classes" in inspect.signature(_function(name)).parameters
+
+
+def _function(name: str) -> Callable[..., nn.Module]:
     if name not in NETWORKS:
         raise NetworkError(f"there is no network {name!r}; {did_you_mean(name, NETWORKS)}")
-    function = load(NETWORKS[name])
-    _check_options(name, function, options)
-    model: nn.Module = function(
-        width_multiplier=width_multiplier, resolution=resolution, classes=classes, in_channels=in_channels, **options
-    )
-    return model
+    return load(NETWORKS[name])
 
 
 def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Graph:
