@@ -1,4 +1,4 @@
-"""Building a table: measure every layer of the plans and whole networks beside them, then fit, check and write.
+"""Building a table: measure a few layers of the plans and whole networks beside them, where the table is least sure measure more.
 
 What happens is in the journal before anything else is done with it; the table is made from the journal alone. A build that is
 killed goes on where it stopped, and a table that exists is extended by what is not in it yet.
@@ -6,40 +6,47 @@ killed goes on where it stopped, and a table that exists is extended by what is 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from device_agents import open_agent
-from profiler.errors import JournalError, ModelError, TableError
-from profiler.estimate import estimate
+from profiler.bench import Bench, Job
+from profiler.errors import ModelError, TableError
+from profiler.executed import as_executed
 from profiler.graph import Graph
 from profiler.journal import Journal, journal_path
 from profiler.layers import LayerSpec
 from profiler.model_file import FORMATS
 from profiler.plan import Plan
 from profiler.progress import Silent, Work
-from profiler.results import Results, table_from_journal
+from profiler.results import table_from_journal
+from profiler.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
 from profiler.session import Session
 from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable
+from profiler.staircase import staircases_data
+from profiler.table import LatencyTable, load_table
 
 PREFIXES = 6
 """A user's file has no other widths to fit on: so many beginnings of it are measured instead."""
+SWEEP_ROUNDS = 3
+BATCH = 24
+"""Layers measured between one look at the table's error and the next."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A model to measure and the journal line that says what it is."""
+class Effort:
+    """When a build may stop adding layers."""
 
-    line: Mapping[str, Any]
-    model: bytes
+    until_percent: float = 2.0
+    """The table's own estimate of its error on whole networks is below this, ..."""
+    max_layers: int = 330
+    """... or it has so many layers for each plan."""
 
-    @property
-    def key(self) -> str:
-        return str(self.line["key"])
+    def __post_init__(self) -> None:
+        if self.until_percent <= 0 or self.max_layers < 1:
+            raise TableError(f"a table cannot be built until {self.until_percent:g} % with at most {self.max_layers} layers")
 
 
 def build(
@@ -48,6 +55,7 @@ def build(
     out: Path,
     *,
     settings: TimingSettings | None = None,
+    effort: Effort | None = None,
     resume: bool = False,
     progress: Work | None = None,
 ) -> LatencyTable:
@@ -55,38 +63,127 @@ def build(
 
     `JournalError` if a journal is there and neither a table nor `resume`, or was recorded under other conditions.
     """
-    started = time.monotonic()
-    settings, progress = settings or TimingSettings(), progress or Silent()
+    settings, effort = settings or TimingSettings(), effort or Effort()
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise TableError(f"{out} cannot become a table: give a name ending in .parquet in a folder that exists")
     if out.exists() and not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended; choose another --out or remove it")
-    jobs = [job for plan in plans for job in plan_jobs(plan, target)]
-    header = {
-        "target": {"runtime": target.runtime, "threads": target.threads, "device": target.device},
-        "settings": settings.to_dict(),
-    }
-    with open_agent(target.device) as agent, Journal(journal_path(out), header, resume=resume or out.exists()) as journal:
+    for plan in plans:
+        if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
+            raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
+    plans = [replace(plan, graph=as_executed(plan.graph, target.runtime)) for plan in plans]
+    with _bench(target, out, settings, resume or out.exists(), progress or Silent()) as bench:
+        _sweep(bench, plans)
+        layers = [key for plan in plans for key in _corners(bench, plan)]
+        networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
+        bench.visit(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
+        for plan in plans:
+            layers += _refine(bench, plan, networks, effort)
+        bench.visit(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
+        most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
+        bench.settle(most)
+    return _written(bench, out)
+
+
+def extend(out: Path, layers: Sequence[LayerSpec], *, progress: Work | None = None) -> LatencyTable:
+    """Measure these layers on the table's device as its others were and write it again; layers it has cost nothing.
+
+    `TableError` or `JournalError` if the table's journal is gone or the device has changed.
+    """
+    info = load_table(out).info
+    if not journal_path(out).exists():
+        raise TableError(f"{out} has no journal beside it, so it cannot be extended")
+    with _bench(info.target, out, info.settings, True, progress or Silent()) as bench:
+        keys = bench.want_layers(layers)
+        bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
+        bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
+    return _written(bench, out)
+
+
+@contextmanager
+def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, progress: Work) -> Iterator[Bench]:
+    """An open journal and device; what was spent is noted in the journal, and one in which nothing was measured is removed."""
+    about = {"runtime": target.runtime, "threads": target.threads, "device": target.device}
+    header = {"target": about, "settings": settings.to_dict()}
+    with open_agent(target.device) as agent, Journal(journal_path(out), header, resume=resume) as journal:
+        bench = Bench(Session(agent, target, settings), journal, progress)
         try:
-            measure(jobs, Session(agent, target, settings), journal, progress)
+            yield bench
         finally:
-            journal.append({"event": "spent", "wall_s": round(time.monotonic() - started, 3)})
+            journal.append({"event": "spent", "wall_s": round(bench.wall_s, 3)})
             if not any(line["event"] == "hello" for line in journal.lines):
                 journal_path(out).unlink()  # the runner never started: there is nothing to go on with
-        table = table_from_journal(journal.lines)
+
+
+def _written(bench: Bench, out: Path) -> LatencyTable:
+    table = table_from_journal(bench.journal.lines)
     table.save(out)
     return table
 
 
-def plan_jobs(plan: Plan, target: Target) -> Iterator[Job]:
-    """Every distinct layer of a plan, and its whole networks with the part they play: fit or check."""
+def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
+    """Find the staircases of the kinds of layers that none are known of yet."""
+    known = bench.results.staircases
+    for plan in plans:
+        sweeps = {kind: sweep for kind, sweep in sweeps_of(plan).items() if kind not in known}
+        if not sweeps:
+            continue
+        keys = bench.want_layers([layer for sets in sweeps.values() for layers in sets for layer in layers])
+        bench.visit(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
+        results = bench.results
+        measured = {results.layers[key]: value.latency_ms for key, value in results.estimates(keys).items()}
+        known = {**known, **(found := staircases_from(sweeps, measured, plan.step))}
+        bench.journal.append({"event": "staircases", "rules": staircases_data(found)})
+        steps = ", ".join(f"{kind} {axis} {rule.step}" for (kind, axis), rule in found.items() if rule.step > rule.granularity)
+        bench.progress.say(f"steps in channels: {steps or f'none above {plan.step}'}")
+
+
+def _corners(bench: Bench, plan: Plan) -> list[str]:
+    """The sweeps' layers go on with the others, so that all are measured alike."""
+    layers = [*corners_of(plan, bench.results.staircases)]
+    layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
+    return bench.want_layers(layers, plan.graph.cutouts)
+
+
+def _refine(bench: Bench, plan: Plan, networks: Sequence[str], effort: Effort) -> list[str]:
+    """Batch by batch the layers that tell most, until the table thinks itself good enough; their keys."""
+    added: list[str] = []
+    if not plan.graph.widths:
+        return added
+    settings = bench.session.settings
+    asked = asked_for(plan) + [plan.graph.at_widths(widths) for widths in plan.fit]
+    while True:
+        table = table_from_journal(bench.journal.lines)
+        error, between = table.info.calibration.mean_error_percent, interpolation_percent(table, asked)
+        state = {"wall_s": round(bench.wall_s, 3), "layers": len(table.rows), "error_percent": error, "between_percent": between}
+        bench.journal.append({"event": "error"} | state)
+        said = "not known yet" if error is None else f"{error:.1f} %"
+        bench.progress.say(f"{bench.wall_s:.0f} s, {len(table.rows)} layers: error {said}, {between:.1f} % of it between widths")
+        batch = most_telling(table, asked, min(BATCH, effort.max_layers - len(table.rows)))
+        if not batch or _enough(error, between, effort.until_percent):
+            return added
+        keys = bench.want_layers(batch)
+        added += keys
+        rounds = dict.fromkeys(keys, settings.rounds)
+        visited = bench.results.visits
+        # whole networks go on beside the layers, so that both see the same spells of the machine
+        rounds |= {key: min(settings.network_rounds, len(visited.get(key, ())) + settings.rounds) for key in networks}
+        bench.visit(rounds, "refining with")
+
+
+def _enough(error: float | None, between: float, until: float) -> bool:
+    """The error is low enough with some room, or what lies between widths is too small a part of it for further layers to matter.
+
+    The estimate is a mean over some sixteen networks: a fifth of it is chance.
+    """
+    if error is None or between > until / 2:
+        return False
+    return 1.2 * error <= until or between < error / 4
+
+
+def network_jobs(plan: Plan, target: Target) -> Iterator[Job]:
+    """Whole networks with the part they play: fit or check."""
     writer = FORMATS[target.model_format]
-    if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
-        raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    for layer in plan.layers:
-        yield Job(
-            {"event": "layer", "key": layer.key, "layer": layer.to_dict()}, writer.write(Graph.of_layer(layer, plan.graph.cutouts))
-        )
     for role, graph in _networks(plan):
         whole = plan.model is not None and len(graph.nodes) == len(plan.graph.nodes)
         model = plan.model.read_bytes() if whole and plan.model is not None else writer.write(graph)
@@ -105,69 +202,3 @@ def _networks(plan: Plan) -> Iterator[tuple[str, Graph]]:
     if plan.model is not None and not plan.graph.cutouts:
         lengths = {round(len(plan.graph.nodes) * part / (PREFIXES + 1)) for part in range(1, PREFIXES + 1)}
         yield from (("fit", plan.graph.prefix(length)) for length in sorted(lengths) if length > 0)
-
-
-def measure(jobs: Sequence[Job], session: Session, journal: Journal, progress: Work) -> None:
-    """Visit every job in all rounds, and those whose interval stays wide in more, up to `max_rounds`."""
-    wanted = {job.key: job for job in jobs}
-    known = {line["key"] for line in journal.lines if line["event"] in ("layer", "network")}
-    for key, job in wanted.items():
-        if key not in known:
-            journal.append(job.line)
-    settings = session.settings
-    _visit(wanted, range(settings.rounds), "measuring", session, journal, progress)
-    for first in range(settings.rounds, settings.max_rounds, settings.rounds // 2 or 1):
-        results = Results.of(journal.lines)
-        wide = {key: wanted[key] for key in wanted if key in results.visits and not estimate(results.visits[key]).settled(settings)}
-        if not wide:
-            return
-        _visit(
-            wide,
-            range(first, min(first + (settings.rounds // 2 or 1), settings.max_rounds)),
-            "settling",
-            session,
-            journal,
-            progress,
-        )
-
-
-def _visit(jobs: Mapping[str, Job], rounds: range, what: str, session: Session, journal: Journal, progress: Work) -> None:
-    """Visit jobs in these rounds, but for the visits that are in the journal already."""
-    results = Results.of(journal.lines)
-    done = {key: {visit.round for visit in visits} for key, visits in results.visits.items()}
-    left = [key for key in jobs if key not in results.failed]
-    schedule = [(number, [key for key in left if number not in done.get(key, ())]) for number in rounds]
-    total = sum(len(keys) for _, keys in schedule)
-    if not total:
-        return
-    progress.begin(f"{what} {len(left)} models", total)
-    models = {key: jobs[key].model for key in left}
-    for message in session.measure(models, schedule, reference=_reference(jobs)):
-        match message["event"]:
-            case "hello":
-                _check_same_device(journal, message)
-                journal.append(message)
-            case "visit" | "failed":
-                journal.append({**{name: value for name, value in message.items() if name != "model"}, "key": message["model"]})
-                progress.advance(message["model"][:60])
-            case "round":
-                journal.append(message)
-                journal.sync()
-
-
-def _reference(jobs: Mapping[str, Job]) -> str | None:
-    """The layer looked at again and again to notice drift: the one of middling work."""
-    layers = {key: LayerSpec.from_dict(job.line["layer"]) for key, job in jobs.items() if job.line["event"] == "layer"}
-    ranked = sorted((key for key, layer in layers.items() if layer.macs), key=lambda key: (layers[key].macs or 0, key))
-    return ranked[len(ranked) // 2] if len(ranked) >= 10 else None
-
-
-def _check_same_device(journal: Journal, hello: Mapping[str, Any]) -> None:
-    """Samples of two devices, or of one before and after an update, must not end up in one table."""
-    before = next((line for line in journal.lines if line["event"] == "hello"), None)
-    for name in ("device", "version", "library_sha256", "flags"):
-        if before is not None and before.get(name) != hello.get(name):
-            raise JournalError(
-                f"the device or its runtime has changed since {journal.path} was begun ({name}: {before.get(name)!r}, "
-                f"now {hello.get(name)!r}); build a new table"
-            )

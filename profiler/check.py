@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from profiler.closure import LIMIT_PERCENT
+from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.table import LatencyTable
 
 WIDE_PERCENT = 5.0
@@ -40,6 +41,17 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
             "problem",
             f"it misses whole networks by {info.closure.mean_error_percent:.1f} % on average, the limit is {LIMIT_PERCENT:g} %",
             "build it again on a quieter machine, or from a plan with more widths",
+        )
+    if table.disturbed_percent > 0:
+        seen = ", ".join(
+            f"{name} {100 * count / info.disturbances['visits']:.0f} %"
+            for name, count in info.disturbances.items()
+            if name != "visits"
+        )
+        yield Finding(
+            "problem" if table.disturbed_percent > DISTURBED_PERCENT else "warning",
+            f"{table.disturbed_percent:.0f} % of the layers had hardly an undisturbed round (visits disturbed by: {seen})",
+            f"`profile doctor {info.target.device}` says what disturbs it; then build again",
         )
     if info.closure.coverage_percent is not None and info.closure.networks >= 5 and info.closure.coverage_percent < 80:
         yield Finding(

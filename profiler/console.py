@@ -33,6 +33,17 @@ def plain_errors(after_interrupt: str = "") -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from exc
 
 
+def percent(text: str, option: str) -> float:
+    """'2%' or '2' as 2.0. `ToolError` for anything that is no percentage above 0 and up to 100."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise ToolError(f"{option} takes a percentage such as 2%, not {text!r}")
+    return value
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 

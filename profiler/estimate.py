@@ -1,19 +1,28 @@
-"""From raw samples to a latency: the quiet machine's, with an interval.
+"""From raw samples to a latency: the quiet device's, with an interval.
 
-A shared machine only ever adds time, and does so for seconds on end. So the fast side of the samples tells most: the 5th
-percentile within each visit, the lowest of the visits over all rounds. That minimum is trusted when other rounds confirm it: its
-interval is the exact bootstrap interval of a minimum, which needs several rounds to agree before it is narrow.
+A shared machine only ever adds time, and does so for seconds on end. So a visit's latency is the median of its undisturbed
+samples, and a model's the lower quartile of its visits, which lie in rounds far apart in time: slow spells do not reach it, and it
+is not one lucky visit either, which for models with many rounds would be luckier than for those with few. Visits that something
+is known to have disturbed (profiler.disturbance) are left out where enough others remain.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profiler.settings import TimingSettings
+
+QUARTILE = 0.25
+RESAMPLES = 400
+ENOUGH_ROUNDS = 3
+"""With fewer undisturbed visits the disturbed ones have to do, and the estimate says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +33,38 @@ class Visit:
     loops: int
     """Inferences in each sample."""
     samples_ns: tuple[int, ...]
-    switches: int = 0
-    """How often the kernel took the process off its core meanwhile."""
+    switched: tuple[int, ...] = ()
+    """Places of the samples during which the kernel took the process off its core."""
+    tags: tuple[str, ...] = ()
+    """What disturbed it as a whole."""
 
     def __post_init__(self) -> None:
         if not self.samples_ns or min(self.samples_ns) <= 0 or self.loops < 1:
             raise ValueError(f"a visit needs positive samples, got {self.loops} loops and {self.samples_ns[:3]}")
 
     @property
+    def undisturbed_ns(self) -> tuple[int, ...]:
+        """Samples without a switch; all of them if there are none without."""
+        left_out = set(self.switched)
+        return tuple(value for place, value in enumerate(self.samples_ns) if place not in left_out) or self.samples_ns
+
+    @property
     def quiet_ms(self) -> float:
-        """Milliseconds of one inference at the 5th percentile of the visit."""
-        return float(np.percentile(self.samples_ns, 5)) / self.loops / 1e6
+        """Milliseconds of one inference: the median of the undisturbed samples."""
+        return statistics.median(self.undisturbed_ns) / self.loops / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A latency in milliseconds with its 95 % interval."""
+    """A latency and its 95 % interval."""
 
     latency_ms: float
     latency_ms_low: float
     latency_ms_high: float
     rounds: int
     samples: int
+    quiet_rounds: int
+    """How many of the rounds went undisturbed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.latency_ms_low <= self.latency_ms <= self.latency_ms_high or not math.isfinite(self.latency_ms_high):
@@ -53,27 +72,42 @@ class Estimate:
 
     @property
     def half_width_ms(self) -> float:
-        return self.latency_ms_high - self.latency_ms
+        """Of the interval's wider side."""
+        return max(self.latency_ms_high - self.latency_ms, self.latency_ms - self.latency_ms_low)
+
+    @property
+    def disturbed(self) -> bool:
+        """Too few rounds went undisturbed to say what the quiet device does."""
+        return self.quiet_rounds < ENOUGH_ROUNDS
 
     def settled(self, settings: TimingSettings) -> bool:
-        """Narrow enough to stop measuring."""
-        return self.half_width_ms <= max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms)
+        """Undisturbed and narrow enough to stop measuring."""
+        narrow_ms = max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms)
+        return self.quiet_rounds >= settings.quiet_rounds and self.half_width_ms <= narrow_ms
 
 
 def estimate(visits: Sequence[Visit]) -> Estimate:
-    """The lowest of the visits' quiet latencies and the bootstrap interval of that minimum.
+    """The lower quartile of the visits' quiet latencies and its bootstrap percentile interval over rounds.
 
-    Resampling n rounds with replacement, the minimum exceeds the j-th lowest with probability ((n - j) / n)^n; the interval
-    reaches to the first j for which that falls below 2.5 %, and as far below the minimum as above it. With one or two rounds
-    nothing can be said from their agreement: the interval is then the whole spread of the samples.
+    With one or two rounds nothing can be said from their agreement: the interval is then the whole spread of the samples.
     """
     if not visits:
         raise ValueError("no visits to estimate from")
-    quiet = sorted(visit.quiet_ms for visit in visits)
-    n = len(quiet)
-    samples = sum(len(visit.samples_ns) for visit in visits)
-    if n < 3:
-        high = max(max(visit.samples_ns) / visit.loops / 1e6 for visit in visits)
+    undisturbed = [visit for visit in visits if not visit.tags]
+    used = undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else visits
+    quiet = np.array([visit.quiet_ms for visit in used])
+    latency_ms = float(np.quantile(quiet, QUARTILE))
+    if len(used) < ENOUGH_ROUNDS:
+        samples_ms = [value / visit.loops / 1e6 for visit in used for value in visit.samples_ns]
+        low_ms, high_ms = min(samples_ms), max(samples_ms)
     else:
-        high = next(quiet[j - 1] for j in range(1, n + 1) if ((n - j) / n) ** n <= 0.025)
-    return Estimate(quiet[0], max(0.0, 2 * quiet[0] - high), high, n, samples)
+        resampled = np.quantile(quiet[_draws(len(quiet))], QUARTILE, axis=1)
+        low_ms, high_ms = (float(value) for value in np.quantile(resampled, (0.025, 0.975)))
+    samples = sum(len(visit.samples_ns) for visit in visits)
+    return Estimate(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), len(visits), samples, len(undisturbed))
+
+
+@cache
+def _draws(count: int) -> NDArray[np.int64]:
+    """(resample, visit): the same draws for every model of so many visits, so that a journal always gives the same table."""
+    return np.random.default_rng(count).integers(0, count, (RESAMPLES, count))

@@ -31,7 +31,7 @@ def measure_files(
     paths: Sequence[Path], target: Target, *, settings: TimingSettings | None = None, progress: Work | None = None
 ) -> dict[Path, Measured]:
     """Visit all files in shuffled rounds until each has settled or had its most rounds. `ModelError` if one cannot run."""
-    settings, progress = settings or TimingSettings(visit_ms=100.0), progress or Silent()
+    settings, progress = settings or TimingSettings(visit_ms=100.0, min_round_s=1.0), progress or Silent()
     models = {str(path): _file_for(path, target) for path in paths}
     visits: dict[str, list[Visit]] = {name: [] for name in models}
     hello: dict[str, Any] = {}
@@ -51,8 +51,8 @@ def measure_files(
                     case "failed":
                         raise ModelError(f"{message['model']} cannot be measured on {target.runtime}: {message['reason']}")
                     case "visit":
-                        samples = tuple(message["samples_ns"])
-                        visits[message["model"]].append(Visit(message["round"], message["loops"], samples, message["switches"]))
+                        seen = Visit(message["round"], message["loops"], tuple(message["samples_ns"]), tuple(message["switched"]))
+                        visits[message["model"]].append(seen)
                         progress.advance(Path(message["model"]).name)
             wide = [name for name in wide if not estimate(visits[name]).settled(settings)]
             rounds = range(rounds.stop, min(rounds.stop + settings.rounds // 2, settings.max_rounds))

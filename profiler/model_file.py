@@ -59,6 +59,12 @@ def format_of(path: Path) -> Format:
     return FORMATS[path.suffix.lstrip(".").lower()]
 
 
+def default_runtime(path: Path) -> str:
+    """The runtime that a model file is for, if none is named."""
+    wanted = format_of(path).name
+    return next(runtime for runtime, name in RUNTIME_FORMATS.items() if name == wanted)
+
+
 def read_model(path: Path) -> Graph:
     """The fused groups of any model file we know, as its runtime executes them."""
     return format_of(path).read(path)

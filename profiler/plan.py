@@ -1,4 +1,4 @@
-"""What to measure: a network with widths to choose, the layers it can turn into, and whole networks to check the sum on.
+"""What a table is wanted for: a network with widths to choose, and whole networks to fit and check it on.
 
 A plan is a JSON file. `netadapt plan` writes one for a network it can narrow; a model file given to `profile build` becomes one
 with nothing to choose.
@@ -7,98 +7,80 @@ with nothing to choose.
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from profiler.errors import PlanError
-from profiler.graph import Graph, unique_layers
-from profiler.layers import LayerSpec
+from profiler.graph import Graph
 from profiler.model_file import read_model
+from profiler.widths import followers
 
-FORMAT = 1
-FRACTIONS = (0.25, 0.5, 0.75, 1.0)
-"""Widths measured for each block, as parts of its full width; latency is piecewise linear between whole tiles."""
-CHECK_NETWORKS = 10
-FIT_NETWORKS = 12
+FORMAT = 2
+CHECK_NETWORKS = 12
+FIT_NETWORKS = 16
+WIDTH_STEP = 8
+"""Channels between one width and the next: the networks planned for have widths of multiples of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A network, the widths to measure each block at, and the widths of whole networks for fitting and for checking."""
+    """A network whose widths may be chosen, and the widths of whole networks for fitting and for checking.
+
+    Which of its layers are measured is decided while measuring (profiler.sampling): it depends on the device.
+    """
 
     graph: Graph
-    widths: Mapping[str, tuple[int, ...]]
     fit: tuple[Mapping[str, int], ...] = ()
     check: tuple[Mapping[str, int], ...] = ()
+    step: int = WIDTH_STEP
     model: Path | None = None
     """The user's file this plan was made of; it is measured whole, as it is."""
 
     def __post_init__(self) -> None:
-        for block, widths in self.widths.items():
-            full = self.graph.widths.get(block)
-            if full is None:
-                raise PlanError(f"the plan of {self.graph.name} has widths for a block {block!r} that the network does not have")
-            if not widths or min(widths) < 1 or max(widths) > full:
-                raise PlanError(
-                    f"the plan of {self.graph.name} wants impossible widths {list(widths)} for {block}, which has {full} channels"
-                )
-
-    @property
-    def layers(self) -> tuple[LayerSpec, ...]:
-        """Every distinct layer at every combination of the widths around it, the full network's first."""
-        return tuple(unique_layers(_every_layer(self.graph, self.widths)))
+        if self.step < 1:
+            raise PlanError(f"the plan of {self.graph.name} has a width step of {self.step}; it must be at least 1")
+        for widths in (*self.fit, *self.check):
+            for block, width in widths.items():
+                full = self.graph.widths.get(block)
+                if full is None:
+                    raise PlanError(
+                        f"the plan of {self.graph.name} has a width for a block {block!r} that the network does not have"
+                    )
+                if not 1 <= width <= full:
+                    raise PlanError(f"the plan of {self.graph.name} wants {width} channels for {block}, which has {full}")
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "network": self.graph.to_dict(),
-            "widths": {block: list(widths) for block, widths in self.widths.items()},
+            "step": self.step,
             "fit": [dict(widths) for widths in self.fit],
             "check": [dict(widths) for widths in self.check],
         }
 
 
-def _every_layer(graph: Graph, widths: Mapping[str, Sequence[int]]) -> Iterator[LayerSpec]:
-    """A layer depends on the few blocks that feed it and its own: only those are combined, one layer at a time."""
-    yield from graph.layers
-    feeders = _feeding_blocks(graph)
-    for node in graph.nodes:
-        blocks = sorted(feeders[node.name] & set(widths))
-        for combination in product(*(widths[block] for block in blocks)):
-            yield graph.layer_at(node.name, dict(zip(blocks, combination, strict=True)))
-
-
-def _feeding_blocks(graph: Graph) -> dict[str, set[str]]:
-    """For each node, the blocks its channel counts depend on: its own and those of its inputs' outputs."""
-    outputs: dict[str, set[str]] = {name: set() for name, _ in graph.inputs}
-    feeders: dict[str, set[str]] = {}
-    for node in graph.nodes:
-        incoming = set().union(*(outputs[name] for name in node.inputs)) if node.inputs else set()
-        own = {node.block} if node.block is not None else set()
-        feeders[node.name] = incoming | own
-        fixed = node.layer.op in ("conv2d", "conv_transpose2d", "fully_connected")
-        outputs[node.name] = own if fixed else incoming
-    return feeders
-
-
-def make_plan(graph: Graph, *, step: int = 8, fractions: Sequence[float] = FRACTIONS, seed: int = 1) -> Plan:
-    """A sparse plan: a few widths for each block, multiples of `step` down to `step` itself, and networks of random widths."""
-    widths = {block: _grid(full, step, fractions) for block, full in graph.widths.items()}
-    draws = random.Random(seed)
-    networks = _random_networks(graph, step, draws, FIT_NETWORKS + CHECK_NETWORKS)
+def make_plan(graph: Graph, *, step: int = WIDTH_STEP, seed: int = 1) -> Plan:
+    """A plan with networks of random widths, multiples of `step`, to fit and to check on. `PlanError` without a choice."""
+    networks = random_networks(graph, step, random.Random(seed), FIT_NETWORKS + CHECK_NETWORKS)
     fit = len(networks) * FIT_NETWORKS // (FIT_NETWORKS + CHECK_NETWORKS)
-    return Plan(graph, widths, tuple(networks[:fit]), tuple(networks[fit:]))
+    return Plan(graph, tuple(networks[:fit]), tuple(networks[fit:]), step)
 
 
-def _grid(full: int, step: int, fractions: Sequence[float]) -> tuple[int, ...]:
-    return tuple(sorted({_at_level(full, fraction, step) for fraction in (*fractions, 0.0, 1.0)} | {full}))
+def possible_layers(plan: Plan) -> int:
+    """How many layers a table of every width would hold."""
+    found = {
+        (follower.node.layer, form_choices)
+        for follower in followers(plan.graph)
+        if (form_choices := tuple(form.choices(plan.graph.widths, plan.step) for form in follower.axes))
+    }
+    return sum(math.prod(map(len, choices)) for _, choices in found)
 
 
-def _random_networks(graph: Graph, step: int, draws: random.Random, count: int) -> list[dict[str, int]]:
+def random_networks(graph: Graph, step: int, draws: random.Random, count: int) -> list[dict[str, int]]:
     """Distinct ones, none of them the network itself; fewer than `count` where the network has hardly any widths to choose.
 
     Each has a level between a quarter and all of the full widths, and its blocks lie around that level: so that they spread over
@@ -138,7 +120,7 @@ def read_plan(path: Path) -> Plan:
     """A plan file, or a model file as a plan of its own. `PlanError` or `ModelError` in one sentence if it is neither."""
     if path.suffix.lower() != ".json":
         graph = read_model(path)
-        return Plan(graph, {}, model=path)
+        return Plan(graph, model=path)
     try:
         plain = json.loads(path.read_text())
     except OSError as exc:
@@ -150,9 +132,9 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan(
             Graph.from_dict(plain["network"]),
-            {str(block): tuple(int(width) for width in widths) for block, widths in plain["widths"].items()},
-            tuple(_widths(item) for item in plain.get("fit", ())),
-            tuple(_widths(item) for item in plain.get("check", ())),
+            tuple(_widths(item) for item in plain["fit"]),
+            tuple(_widths(item) for item in plain["check"]),
+            int(plain["step"]),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         if isinstance(exc, PlanError) or "LayerError" in type(exc).__name__:

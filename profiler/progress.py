@@ -21,6 +21,10 @@ class Work(Protocol):
 
     def advance(self, note: str = "") -> None: ...
 
+    def say(self, text: str) -> None:
+        """Something worth keeping in sight while the work goes on."""
+        ...
+
 
 class Silent:
     """No progress: for tests and for callers that show their own."""
@@ -29,6 +33,9 @@ class Silent:
         pass
 
     def advance(self, note: str = "") -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass
 
 
@@ -46,6 +53,9 @@ class _Bar:
         if self._task is not None:
             self._bar.update(self._task, advance=1, note=note)
 
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, highlight=False, markup=False)
+
 
 class _Lines:
     """Where nobody watches a bar move, in a log: a line at every tenth of the work."""
@@ -59,6 +69,9 @@ class _Lines:
         if tenth > self._said:
             self._said = tenth
             print(f"{self._what}: {tenth * 10} %", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -11,11 +11,13 @@ import numpy as np
 
 from profiler.calibration import fit
 from profiler.closure import Checked, close
+from profiler.disturbance import Watch, tag_counts
 from profiler.errors import JournalError
 from profiler.estimate import Estimate, Visit, estimate
 from profiler.graph import Graph
 from profiler.layers import LayerSpec
 from profiler.settings import Target, TimingSettings
+from profiler.staircase import Staircases, read_staircases
 from profiler.table import LatencyTable, TableInfo
 
 
@@ -27,7 +29,11 @@ class Results:
     networks: Mapping[str, tuple[str, Graph]]
     """Role (fit or check) and graph, by key."""
     visits: Mapping[str, tuple[Visit, ...]]
+    """With what disturbed them."""
+    looks_ms: tuple[float, ...]
+    """Latency at each look at the reference layer."""
     failed: Mapping[str, str]
+    staircases: Staircases
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> Results:
@@ -36,21 +42,26 @@ class Results:
         networks: dict[str, tuple[str, Graph]] = {}
         visits: dict[str, list[Visit]] = {}
         failed: dict[str, str] = {}
+        staircases: Staircases = {}
+        watch = Watch()
         try:
             for line in lines:
+                watch.see(line)
                 match line["event"]:
                     case "layer":
                         layers[line["key"]] = LayerSpec.from_dict(line["layer"])
                     case "network":
                         networks[line["key"]] = (line["role"], Graph.from_dict(line["graph"]))
-                    case "visit":
-                        visit = Visit(line["round"], line["loops"], tuple(line["samples_ns"]), line["switches"])
-                        visits.setdefault(line["key"], []).append(visit)
                     case "failed":
                         failed[line["key"]] = line["reason"]
+                    case "staircases":
+                        staircases = {**staircases, **read_staircases(line["rules"])}
+            for key, visit in watch.visits():
+                visits.setdefault(key, []).append(visit)
         except (KeyError, TypeError, ValueError) as exc:
             raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
-        return cls(layers, networks, {key: tuple(items) for key, items in visits.items()}, failed)
+        tagged = {key: tuple(items) for key, items in visits.items()}
+        return cls(layers, networks, tagged, watch.looks_ms, failed, staircases)
 
     def estimates(self, keys: Iterable[str]) -> dict[str, Estimate]:
         return {key: estimate(self.visits[key]) for key in keys if key in self.visits and key not in self.failed}
@@ -68,7 +79,7 @@ def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
     networks = [(*results.networks[key], value) for key, value in measured.items()]
     usable = [(role, graph, value) for role, graph, value in networks if not naive.explain(graph).missing]
     calibrated = naive.with_calibration(
-        fit([(naive.sums(graph), value.latency_ms) for role, graph, value in usable if role == "fit"])
+        fit([(naive.sums(graph), value.latency_ms) for role, graph, value in usable if role == "fit"], naive.tile)
     )
     checked = [_checked(calibrated, graph, value) for role, graph, value in usable if role == "check"]
     return calibrated.with_closure(close(checked))
@@ -87,18 +98,22 @@ def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results:
         device=device,
         settings=TimingSettings.from_dict(header["settings"]),
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        staircases=results.staircases,
         failed=dict(results.failed),
         networks=tuple(graph.name for role, graph in results.networks.values() if role == "check"),
-        reference_drift_percent=_drift_percent(results),
+        disturbances=tag_counts(visit for visits in results.visits.values() for visit in visits),
+        progress=tuple(
+            {name: value for name, value in line.items() if name != "event"} for line in lines if line["event"] == "error"
+        ),
+        reference_drift_percent=_drift_percent(results.looks_ms),
         measuring_s=sum(sum(visit.samples_ns) for visits in results.visits.values() for visit in visits) / 1e9,
         wall_s=sum(line["wall_s"] for line in lines if line["event"] == "spent"),
     )
 
 
-def _drift_percent(results: Results) -> float | None:
-    """How far the most visited model's latency wandered: its visits' 95th percentile over their 5th."""
-    most = max(results.visits.values(), key=len, default=())
-    if len(most) < 10:
+def _drift_percent(looks_ms: Sequence[float]) -> float | None:
+    """How far the reference layer's latency wandered: the 95th percentile of the looks at it over their 5th."""
+    if len(looks_ms) < 10:
         return None
-    low, high = np.percentile([visit.quiet_ms for visit in most], [5, 95])
+    low, high = np.percentile(looks_ms, [5, 95])
     return float(high / low - 1) * 100

@@ -19,7 +19,7 @@ from profiler.errors import RunnerError
 from profiler.settings import Target, TimingSettings
 
 MAX_CRASHES = 2
-PROTOCOL = 1
+PROTOCOL = 2
 
 Schedule = Sequence[tuple[int, Sequence[str]]]
 """Rounds in order: the round's number and the models visited in it."""
@@ -113,7 +113,9 @@ class Session:
             "min_samples": settings.min_samples,
             "min_round_s": settings.min_round_s,
             "memory_bytes": settings.memory_bytes,
-            "max_open": settings.max_open(self.target.threads),
+            "max_open": settings.max_open,
+            "max_open_pools": settings.max_open_pools,
+            "reference_ms": settings.reference_ms,
             "reference": reference,
             "reference_every": settings.reference_every,
             "models": [{"id": name, "file": file} for name, file in sorted(files.items())],
@@ -139,26 +141,31 @@ def _parse(line: str) -> dict[str, Any] | None:
         return None
     if message["event"] == "hello" and message.get("protocol") != PROTOCOL:
         raise RunnerError(f"the runner speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}")
-    if message["event"] in ("begin", "visit", "failed") and not (
+    if message["event"] in ("begin", "visit", "reference", "failed") and not (
         isinstance(message.get("model"), str) and isinstance(message.get("round"), int)
     ):
         raise RunnerError(f"the runner sent a {message['event']!r} line without model and round: {line[:120]!r}")
-    if message["event"] == "visit" and not _plausible(message):
+    if message["event"] in ("visit", "reference") and not _plausible(message):
         raise RunnerError(f"the runner sent samples that cannot be: {line[:120]!r}")
     return message
 
 
 def _plausible(message: Mapping[str, Any]) -> bool:
-    loops, samples = message.get("loops"), message.get("samples_ns")
-    whole = isinstance(samples, list) and samples and all(type(value) is int and 0 < value < 10**13 for value in samples)
-    return bool(whole) and type(loops) is int and loops >= 1
+    loops, samples, switched = message.get("loops"), message.get("samples_ns"), message.get("switched")
+    if not isinstance(samples, list) or not samples or not isinstance(switched, list):
+        return False
+    whole = all(type(value) is int and 0 < value < 10**13 for value in samples)
+    inside = all(type(place) is int and 0 <= place < len(samples) for place in switched)
+    clock = message.get("clock_khz")
+    clocked = clock is None or (isinstance(clock, list) and all(value is None or type(value) is int for value in clock))
+    return whole and inside and clocked and type(loops) is int and loops >= 1 and type(message.get("started_ns")) is int
 
 
 def _current(message: Mapping[str, Any], current: str | None) -> str | None:
     """The model the runner is busy with after this message."""
     if message["event"] == "begin":
         return str(message["model"])
-    return None if message["event"] in ("visit", "failed") else current
+    return None if message["event"] in ("visit", "reference", "failed") else current
 
 
 def _strike(left: list[tuple[int, list[str]]], name: str, number: int | None) -> None:

@@ -20,25 +20,31 @@ class TimingSettings:
     """A model whose interval is still too wide gets more rounds, up to these."""
     settle_percent: float = 2.0
     """A model is settled when its 95 % interval is within this of its latency, ..."""
-    settle_ms: float = 0.0005
-    """... or within this: half a microsecond matters to no network."""
+    settle_ms: float = 0.001
+    """... or within this: a microsecond matters to no network."""
     visit_ms: float = 30.0
-    warmup_ms: float = 5.0
+    warmup_ms: float = 2.0
     sample_ms: float = 1.0
     """A sample repeats the inference until it lasts this long, a thousand times the cost of reading the clock."""
     min_samples: int = 5
-    min_round_s: float = 1.0
+    min_round_s: float = 0.4
     """A round lasts at least this long, so that the rounds of a few models do not all fall into one spell of noise."""
     silence_s: float = 120.0
     """A runner that says nothing for longer is taken for dead."""
-    reference_every: int = 25
-    """Visits between two looks at the reference layer."""
+    reference_every: int = 12
+    """Visits between two looks at the reference layer, ..."""
+    reference_ms: float = 8.0
+    """... which are this short."""
+    quiet_rounds: int = 3
+    """So many rounds must have gone undisturbed; a model gets more, up to `max_rounds`, until they have."""
+    network_rounds: int = 18
+    """Visits to each whole network, which everything is fitted to and checked against: theirs must not be the noise."""
     memory_bytes: int = 4 << 30
+    max_open: int = 1000
+    """Models open at once, ..."""
+    max_open_pools: int = 4
+    """... where every one of them owns a pool of spinning threads: many would fight over the cores."""
     seed: int = 1
-
-    def max_open(self, threads: int) -> int:
-        """Models open at once. With several threads each session owns a spinning pool, and many of them fight over the cores."""
-        return 1000 if threads == 1 else 4
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

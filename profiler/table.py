@@ -18,16 +18,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from profiler.calibration import Calibration, Sums
+from profiler.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.closure import Closure, close
+from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.errors import LayerError, LayerNotMeasured, TableError
 from profiler.estimate import Estimate
+from profiler.executed import as_executed
 from profiler.graph import Graph
 from profiler.interpolation import Grid
 from profiler.layers import LayerSpec
+from profiler.pricing import Pricer
 from profiler.settings import Target, TimingSettings
+from profiler.staircase import Staircases, read_staircases, staircases_data
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = b"latency_table"
 
 
@@ -75,8 +79,14 @@ class TableInfo:
     """Layers that could not be measured, by key, and why."""
     networks: tuple[str, ...] = ()
     """What it was built for."""
+    staircases: Staircases = field(default_factory=dict)
+    """What the sweeps have shown of the device's steps in channels."""
+    disturbances: Mapping[str, int] = field(default_factory=dict)
+    """How many visits there were, and how many of them were disturbed by what."""
+    progress: Sequence[Mapping[str, Any]] = ()
+    """How the table's own estimate of its error fell as layers were added: wall_s, layers, error_percent, between_percent."""
     reference_drift_percent: float | None = None
-    """How far the reference layer's visits spread during the build: 95th against 5th percentile."""
+    """How far the looks at the reference layer spread during the build: 95th against 5th percentile."""
     measuring_s: float = 0.0
     """Time spent in samples, of ..."""
     wall_s: float = 0.0
@@ -93,16 +103,21 @@ class LatencyTable:
     def __init__(self, rows: Mapping[LayerSpec, Estimate], info: TableInfo) -> None:
         self.rows = dict(rows)
         self.info = info
-        self._grid = Grid(self.rows)
+        self.grid = Grid(self.rows, info.staircases)
+        self._pricer: Pricer | None = None
         self._lookups: dict[LayerSpec, tuple[Estimate, str] | None] = {}
 
     def lookup(self, layer: LayerSpec) -> tuple[Estimate, str] | None:
         """The layer's estimate and its source, measured or interpolated; None if the table cannot tell."""
         if layer not in self._lookups:
             row = self.rows.get(layer)
-            between = None if row else self._grid.interpolate(layer)
+            between = None if row else self.grid.interpolate(layer)
             self._lookups[layer] = (row, "measured") if row else (between, "interpolated") if between else None
         return self._lookups[layer]
+
+    def cell(self, layer: LayerSpec) -> object:
+        """What the layer shares with others between the same measured points."""
+        return self.grid.cell(layer)
 
     def predict(self, graph: Graph) -> Prediction:
         """The network's calibrated latency. `LayerNotMeasured` if the table cannot tell for one of its layers."""
@@ -117,27 +132,62 @@ class LatencyTable:
 
     def explain(self, graph: Graph) -> Prediction:
         """Like `predict`, but tells what is missing instead of raising."""
-        calibration = self.info.calibration
-        found = [self.lookup(node.layer) for node in graph.nodes]
+        graph = as_executed(graph, self.info.target.runtime)
+        calibration, found = self.info.calibration, [self.lookup(node.layer) for node in graph.nodes]
+        sums = [
+            sums_of(node.layer, hit[0].latency_ms, self.tile) if hit else NOTHING
+            for node, hit in zip(graph.nodes, found, strict=True)
+        ]
+        total = sum(sums, NOTHING)
         parts = []
         uncertain_ms = 0.0
-        for node, hit in zip(graph.nodes, found, strict=True):
+        for node, hit, part in zip(graph.nodes, found, sums, strict=True):
             if hit is None:
                 parts.append(Part(node.name, node.layer, None, None, None, "missing"))
                 continue
-            estimate, source = hit
-            share, spread = calibration.latency_ms(_sums([(node.layer, estimate)])), abs(calibration.scale) * estimate.half_width_ms
-            parts.append(Part(node.name, node.layer, share, share - spread, share + spread, source))
+            share, spread = calibration.share_ms(part, total), abs(calibration.scale) * hit[0].half_width_ms
+            parts.append(Part(node.name, node.layer, share, share - spread, share + spread, hit[1]))
             uncertain_ms += spread**2
-        sums = self.sums(graph)
-        latency_ms = calibration.latency_ms(sums)
+        latency_ms = calibration.latency_ms(total)
         # layers err independently; what the calibration leaves unexplained on whole networks comes on top (two standard deviations)
         half_ms = (uncertain_ms + (2 * calibration.uncertainty_percent / 100 * latency_ms) ** 2) ** 0.5
-        return Prediction(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, sums.latency_ms, tuple(parts))
+        return Prediction(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, total.latency_ms, tuple(parts))
 
     def sums(self, graph: Graph) -> Sums:
         """What the calibration works on: sums over the layers the table knows."""
-        return _sums([(layer, hit[0]) for layer in graph.layers if (hit := self.lookup(layer)) is not None])
+        executed = as_executed(graph, self.info.target.runtime)
+        known = [(layer, hit[0]) for layer in executed.layers if (hit := self.lookup(layer)) is not None]
+        return sum((sums_of(layer, estimate.latency_ms, self.tile) for layer, estimate in known), NOTHING)
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:
+        """Milliseconds of the network with this block at each of these widths, as `predict` would say; NaN where it cannot."""
+        if self._pricer is None or self._pricer.graph is not graph:
+            self._pricer = Pricer(self, graph)
+        found: list[float] = self._pricer.prices(block, widths).tolist()
+        return found
+
+    @property
+    def tile(self) -> int:
+        """Channels that are laid out together: the widest step of a convolution that costs the same however far it is filled."""
+        steps = [rule.step for (kind, _), rule in self.info.staircases.items() if kind.startswith("conv2d")]
+        return max(steps, default=Calibration().tile)
+
+    @property
+    def disturbed_percent(self) -> float:
+        """Rows that had too few undisturbed rounds."""
+        return 100 * sum(row.disturbed for row in self.rows.values()) / len(self.rows) if self.rows else 0.0
+
+    @property
+    def verified(self) -> bool:
+        """Whether the table may be relied on: it predicts networks it has not seen, and was measured on a quiet device."""
+        return self.info.closure.verified and self.disturbed_percent <= DISTURBED_PERCENT
+
+    def sentence(self) -> str:
+        """How far to trust it, for people."""
+        said = self.info.closure.sentence()
+        if self.disturbed_percent <= DISTURBED_PERCENT:
+            return said
+        return f"unverified: the device was disturbed while {self.disturbed_percent:.0f} % of the layers were measured; {said}"
 
     def with_calibration(self, calibration: Calibration) -> LatencyTable:
         return LatencyTable(self.rows, replace(self.info, calibration=calibration))
@@ -159,15 +209,6 @@ class LatencyTable:
             temporary.unlink(missing_ok=True)
 
 
-def _sums(layers: Sequence[tuple[LayerSpec, Estimate]]) -> Sums:
-    return Sums(
-        sum(estimate.latency_ms for _, estimate in layers),
-        sum(layer.activation_bytes for layer, _ in layers),
-        len(layers),
-        sum(layer.weight_bytes for layer, _ in layers),
-    )
-
-
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -182,6 +223,7 @@ SCHEMA = pa.schema(
         ("latency_ms_low", pa.float64()),
         ("latency_ms_high", pa.float64()),
         ("rounds", pa.int32()),
+        ("quiet_rounds", pa.int32()),
         ("samples", pa.int32()),
         ("layer", pa.string()),
     ]
@@ -203,6 +245,7 @@ def _columns(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
         "latency_ms_low": estimate.latency_ms_low,
         "latency_ms_high": estimate.latency_ms_high,
         "rounds": estimate.rounds,
+        "quiet_rounds": estimate.quiet_rounds,
         "samples": estimate.samples,
         "layer": json.dumps(layer.to_dict()),
     }
@@ -234,7 +277,9 @@ def _rows(plain: Iterable[Mapping[str, Any]]) -> Iterable[tuple[LayerSpec, Estim
     for row in plain:
         yield (
             LayerSpec.from_dict(json.loads(row["layer"])),
-            Estimate(row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"], row["rounds"], row["samples"]),
+            Estimate(
+                *(row[name] for name in ("latency_ms", "latency_ms_low", "latency_ms_high", "rounds", "samples", "quiet_rounds"))
+            ),
         )
 
 
@@ -249,6 +294,9 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
         "closure": info.closure.to_dict(),
         "failed": dict(info.failed),
         "networks": list(info.networks),
+        "staircases": staircases_data(info.staircases),
+        "disturbances": dict(info.disturbances),
+        "progress": [dict(step) for step in info.progress],
         "reference_drift_percent": info.reference_drift_percent,
         "measuring_s": info.measuring_s,
         "wall_s": info.wall_s,
@@ -265,6 +313,9 @@ def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
         closure=Closure.from_dict(plain["closure"]),
         failed=plain["failed"],
         networks=tuple(plain["networks"]),
+        staircases=read_staircases(plain["staircases"]),
+        disturbances=plain["disturbances"],
+        progress=tuple(plain["progress"]),
         reference_drift_percent=plain["reference_drift_percent"],
         measuring_s=plain["measuring_s"],
         wall_s=plain["wall_s"],

@@ -88,9 +88,21 @@ def test_a_model_that_hangs_is_given_up(agent: LocalAgent, quick: TimingSettings
 
 def test_the_reference_is_visited_between_the_others(agent: LocalAgent, quick: TimingSettings) -> None:
     found = lines(agent, replace(quick, reference_every=1), {"a": STEADY, "b": STEADY, "r": STEADY}, rounds=1, reference="r")
-    order = [line["model"] for line in found if line["event"] == "visit"]
-    assert order.count("r") == 4
-    assert order[0] == order[2] == "r"
+    order = [line["event"] for line in found if line["event"] in ("visit", "reference")]
+    assert order == ["reference", "visit"] * 3
+    assert {line["model"] for line in found if line["event"] == "reference"} == {"r"}
+
+
+def test_a_look_at_the_reference_is_shorter_than_a_visit(agent: LocalAgent, quick: TimingSettings) -> None:
+    found = lines(agent, replace(quick, visit_ms=20.0, reference_ms=1.0), {"a": STEADY}, rounds=1, reference="a")
+    samples = {line["event"]: len(line["samples_ns"]) for line in found if "samples_ns" in line}
+    assert samples["reference"] < samples["visit"]
+
+
+def test_samples_that_were_disturbed_are_told(agent: LocalAgent, quick: TimingSettings) -> None:
+    for line in lines(agent, quick, {"a": STEADY}):
+        if line["event"] == "visit":
+            assert all(0 <= place < len(line["samples_ns"]) for place in line["switched"])
 
 
 def test_an_interpreter_without_the_runtime_is_told_with_the_next_step(agent: LocalAgent, quick: TimingSettings) -> None:
@@ -142,11 +154,14 @@ def test_a_probe_names_the_device_and_its_runtimes(agent: LocalAgent, quick: Tim
 @pytest.mark.parametrize(
     "line",
     [
-        '{"event":"visit","model":"a","round":0,"loops":1,"samples_ns":[0]}',
-        '{"event":"visit","model":"a","round":0,"loops":1,"samples_ns":[]}',
-        '{"event":"visit","model":"a","round":0,"loops":0,"samples_ns":[5]}',
-        '{"event":"visit","model":"a","round":0,"loops":1,"samples_ns":[1.5]}',
-        '{"event":"visit","model":7,"round":0,"loops":1,"samples_ns":[5]}',
+        '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[0],"switched":[]}',
+        '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[],"switched":[]}',
+        '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":0,"samples_ns":[5],"switched":[]}',
+        '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[1.5],"switched":[]}',
+        '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[5],"switched":[1]}',
+        '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[5],"switched":[],"clock_khz":["x"]}',
+        '{"event":"reference","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[0],"switched":[]}',
+        '{"event":"visit","model":7,"round":0,"started_ns":1,"loops":1,"samples_ns":[5],"switched":[]}',
         '{"event":"hello","protocol":99}',
     ],
 )

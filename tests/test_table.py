@@ -20,7 +20,7 @@ NETWORK = mobilenet_v1(0.25, 64, classes=10, pairs=3)
 
 
 def table(graph: Graph = NETWORK, latency_ms: float = 0.5) -> LatencyTable:
-    rows = {layer: Estimate(latency_ms, 0.99 * latency_ms, 1.01 * latency_ms, 6, 120) for layer in graph.layers}
+    rows = {layer: Estimate(latency_ms, 0.99 * latency_ms, 1.01 * latency_ms, 6, 120, 6) for layer in graph.layers}
     info = TableInfo(
         Target(runtime="litert"), {"version": "2.3.0", "device": {"cpu": "test"}}, TimingSettings(), "2026-01-01T00:00:00+00:00"
     )
@@ -47,7 +47,7 @@ def test_the_calibration_bends_the_sum() -> None:
 
 
 def test_the_shares_of_the_layers_add_up_to_the_network() -> None:
-    said = table().with_calibration(Calibration(0.8, 1e-8, -1e-3, 2e-8)).predict(NETWORK)
+    said = table().with_calibration(Calibration(0.8, 1e-8, 2e-9, -1e-3, 2e-8)).predict(NETWORK)
     assert sum(part.latency_ms or 0 for part in said.parts) == pytest.approx(said.latency_ms)
 
 
@@ -96,7 +96,7 @@ def test_a_table_of_another_format_version_is_told(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table().save(path)
     arrow = pq.read_table(path)
-    raw = arrow.schema.metadata[METADATA_KEY].replace(b'"format": 1', b'"format": 99')
+    raw = arrow.schema.metadata[METADATA_KEY].replace(b'"format": 2', b'"format": 99')
     pq.write_table(arrow.replace_schema_metadata({METADATA_KEY: raw}), path)
     with pytest.raises(TableError, match="format 99"):
         load_table(path)

@@ -7,9 +7,11 @@ It is pushed to the device and run there, never imported by the host. It needs t
 with that) and Python 3.8, so that a board's old interpreter will do. It ends when its standard input closes: the host is gone.
 
 Models stay open within a memory bound and are visited in shuffled rounds. A visit warms the model up and then takes samples; a
-sample is as many inferences as last at least `sample_ms`, so that reading the clock costs nothing. A line "begin" goes out before
-each visit: when a model takes the process down, the host knows which. These lines are the heartbeat too: one from another thread
-would go on while a model hangs. Nothing is averaged here: the host keeps every sample.
+sample is as many inferences as last at least `sample_ms`, so that reading the clock costs nothing. What disturbed a visit is told
+with it: samples during which the kernel took the process off its core, the clock before and after. Every so often there is a short
+look at one reference model, so that the host can see the device change its speed. A line "begin" goes out before each visit: when a
+model takes the process down, the host knows which. These lines are the heartbeat too: one from another thread would go on while a
+model hangs. Nothing is averaged here: the host keeps every sample.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import os
 import platform
 import random
+import resource
 import select
 import signal
 import sys
@@ -29,7 +32,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, Iterable, Tuple, cast  # noqa: UP035  Python 3.8 has no collections.abc.Callable[...]
 
-PROTOCOL = 1
+PROTOCOL = 2
 UNREADABLE = "not readable"
 Opened = Tuple[Callable[[], object], Callable[[], Any]]  # noqa: UP006
 """What opening a model gives: its run function, and one that fetches the outputs."""
@@ -54,6 +57,13 @@ class OnnxRuntime:
         )
         self.flags = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "inter_op_threads": 1, "io_binding": True}
         self.options = onnxruntime.SessionOptions()
+        # a pool for each open model would leave many of them spinning and fighting over the cores
+        shared = threads > 1 and hasattr(onnxruntime, "set_global_thread_pool_sizes")
+        if shared:
+            onnxruntime.set_global_thread_pool_sizes(threads, 1)
+            self.options.use_per_session_threads = False
+            self.flags["thread_pool"] = "one, shared by all models"
+        self.many_open = shared or threads == 1
         self.options.intra_op_num_threads = threads
         self.options.inter_op_num_threads = 1
         self.options.log_severity_level = 3
@@ -79,6 +89,7 @@ class LiteRt:
     module = "ai_edge_litert.interpreter"
     package = "ai_edge_litert"
     libraries: tuple[str, ...] = ("libpywrap_litert_common.so", "_pywrap*.so")
+    many_open = True  # XNNPACK's workers sleep between runs
 
     def __init__(self, threads: int) -> None:
         import numpy
@@ -110,6 +121,7 @@ class Fake:
     """No runtime at all: a model is a JSON file saying how it behaves. For tests of the host, chosen by name only."""
 
     module = "json"
+    many_open = True
 
     def __init__(self, threads: int) -> None:
         self.version, self.library_path = "0", Path(__file__)
@@ -218,11 +230,6 @@ def governor() -> str:
     return "+".join(found) or UNREADABLE
 
 
-def frequencies_khz() -> list[int] | None:
-    values = [read_text(path) for path in sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
-    return [int(value) for value in values if value and value.isdigit()] or None
-
-
 def temperature_c() -> float | None:
     """Of the hottest zone, or None where none can be read."""
     values = [read_text(path) for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
@@ -254,8 +261,34 @@ def device_facts() -> dict[str, Any]:
     }
 
 
+CLOCK_FILES = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+
+
+def frequencies_khz() -> list[int] | None:
+    values = [read_text(path) for path in CLOCK_FILES]
+    return [int(value) for value in values if value and value.isdigit()] or None
+
+
+def fastest_khz() -> int | None:
+    """The clock of the fastest core, which is the one at work."""
+    found = frequencies_khz()
+    return max(found) if found else None
+
+
+def throttled() -> int | None:
+    """How often cores were slowed down for their heat since the device started; None where it is not told."""
+    values = [read_text(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    numbers = [int(value) for value in values if value and value.isdigit()]
+    return sum(numbers) if numbers else None
+
+
 def conditions() -> dict[str, Any]:
-    return {"load_1min": load_1min(), "frequencies_khz": frequencies_khz(), "temperature_c": temperature_c()}
+    return {
+        "load_1min": load_1min(),
+        "frequencies_khz": frequencies_khz(),
+        "temperature_c": temperature_c(),
+        "throttled": throttled(),
+    }
 
 
 def sha256(path: str | Path) -> str:
@@ -268,8 +301,6 @@ def sha256(path: str | Path) -> str:
 
 def involuntary_switches() -> int:
     """How often the kernel has taken this process off its core."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
@@ -294,7 +325,8 @@ class OpenModels:
 
     def __init__(self, runtime: Any, folder: Path, job: dict[str, Any]) -> None:
         self.runtime, self.folder, self.seed = runtime, folder, job["seed"]
-        self.max_bytes, self.max_open = job["memory_bytes"], job["max_open"]
+        self.max_bytes = job["memory_bytes"]
+        self.max_open = job["max_open"] if runtime.many_open else job["max_open_pools"]
         self.open_models: OrderedDict[str, tuple[Callable[[], object], int]] = OrderedDict()
 
     def get(self, model: dict[str, Any]) -> Callable[[], object]:
@@ -317,23 +349,28 @@ class OpenModels:
         return sum(size for _, size in self.open_models.values())
 
 
-def visit(run: Callable[[], object], job: dict[str, Any]) -> tuple[int, list[int]]:
-    """Warm up, then sample for `visit_ms`: (inferences per sample, nanoseconds of each sample)."""
+def visit(run: Callable[[], object], job: dict[str, Any], visit_ms: float) -> dict[str, Any]:
+    """Warm up, then sample for `visit_ms`: nanoseconds of each sample, inferences per sample, and which samples were disturbed."""
     start = clock_ns()
-    runs = 0
-    while runs < 2 or clock_ns() - start < job["warmup_ms"] * 1e6:
-        run()
-        runs += 1
-    once_ns = min(_timed(run) for _ in range(3))  # one run alone may be disturbed, and samples would become too short
-    loops = max(1, -int(-job["sample_ms"] * 1e6 // once_ns))
+    once_ns = [_timed(run)]
+    while len(once_ns) < 3 or clock_ns() - start < job["warmup_ms"] * 1e6:
+        once_ns.append(_timed(run))
+    # any one run may be disturbed, the first is cold: taken for longer than they are, samples would become too short
+    loops = max(1, -int(-job["sample_ms"] * 1e6 // min(once_ns[1:])))
     samples_ns: list[int] = []
+    switched: list[int] = []
+    khz = fastest_khz()
     start = clock_ns()
-    while len(samples_ns) < job["min_samples"] or clock_ns() - start < job["visit_ms"] * 1e6:
+    while len(samples_ns) < job["min_samples"] or clock_ns() - start < visit_ms * 1e6:
+        switches = involuntary_switches()
         before = clock_ns()
         for _ in range(loops):
             run()
         samples_ns.append(clock_ns() - before)
-    return loops, samples_ns
+        if involuntary_switches() != switches:
+            switched.append(len(samples_ns) - 1)
+    clock_khz = [khz, fastest_khz()] if khz else None
+    return {"started_ns": start, "loops": loops, "samples_ns": samples_ns, "switched": switched, "clock_khz": clock_khz}
 
 
 def _timed(run: Callable[[], object]) -> int:
@@ -342,30 +379,16 @@ def _timed(run: Callable[[], object]) -> int:
     return max(1, clock_ns() - before)
 
 
-def measure(model: dict[str, Any], models: OpenModels, round_number: int, job: dict[str, Any]) -> bool:
-    """One visit, told in a line. False if the model cannot be run at all."""
+def measure(model: dict[str, Any], models: OpenModels, round_number: int, job: dict[str, Any], reference: bool = False) -> bool:
+    """One visit, or one look at the reference, told in a line. False if the model cannot be run at all."""
     say("begin", model=model["id"], round=round_number)
-    gc.collect()
-    gc.disable()
     try:
-        run = models.get(model)
-        switches, started_ns = involuntary_switches(), clock_ns()
-        loops, samples_ns = visit(run, job)
-        say(
-            "visit",
-            model=model["id"],
-            round=round_number,
-            started_ns=started_ns,
-            loops=loops,
-            samples_ns=samples_ns,
-            switches=involuntary_switches() - switches,
-        )
-        return True
+        seen = visit(models.get(model), job, job["reference_ms"] if reference else job["visit_ms"])
     except Exception as exc:  # runtimes' own exceptions share no other base; it is told, not hidden
         say("failed", model=model["id"], round=round_number, reason=f"{type(exc).__name__}: {exc}"[:500])
         return False
-    finally:
-        gc.enable()
+    say("reference" if reference else "visit", model=model["id"], round=round_number, **seen)
+    return True
 
 
 def run_job(path: str) -> None:
@@ -387,6 +410,7 @@ def run_job(path: str) -> None:
         affinity=affinity(),
         pid=os.getpid(),
     )
+    gc.disable()  # it would run in the middle of a sample; there is next to nothing to collect
     open_models = OpenModels(runtime, Path(path).parent, job)
     models = {model["id"]: model for model in job["models"]}
     refused: set[str] = set()
@@ -399,7 +423,7 @@ def run_job(path: str) -> None:
             if host_is_gone():
                 raise SystemExit("the host is gone")
             if job["reference"] is not None and place % job["reference_every"] == 0:
-                measure(models[job["reference"]], open_models, entry["round"], job)
+                measure(models[job["reference"]], open_models, entry["round"], job, reference=True)
             if name not in refused and not measure(models[name], open_models, entry["round"], job):
                 refused.add(name)
         time.sleep(max(0.0, job["min_round_s"] - (clock_ns() - started_ns) / 1e9))

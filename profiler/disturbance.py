@@ -1,0 +1,109 @@
+"""What disturbed a build, read off its journal: which visits are not to be trusted, and how much of the time that was.
+
+A visit is tagged, never deleted:
+  drift      the looks at the reference layer before or after it took longer than on the quiet device
+  switched   the kernel took the process off its core during most of its samples
+  clock      the processor's clock changed during it, or was below its usual one
+  heat       cores were slowed down for their temperature in its round
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from profiler.estimate import Visit
+
+DRIFT_PERCENT = 6.0
+"""The reference layer's own spread on a quiet device is two to three per cent."""
+CLOCK_PERCENT = 3.0
+SWITCHED_PART = 0.5
+LIMIT_PERCENT = 10.0
+"""A table with more than this part of its rows disturbed says that it was."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One line of the journal about a visit, and what surrounded it."""
+
+    line: Mapping[str, Any]
+    look: int
+    """How many looks at the reference came before it, over the whole journal."""
+    life: int
+    """Which start of the runner it belongs to."""
+    hot: bool
+
+
+@dataclass(slots=True)
+class Watch:
+    """Follows a journal line by line and tells afterwards what disturbed each visit."""
+
+    _visits: list[_Seen] = field(default_factory=list)
+    _looks: list[tuple[int, float]] = field(default_factory=list)
+    """(start of the runner, quiet latency) of each look at the reference."""
+    _life: int = 0
+    _throttled: int | None = None
+    _hot: bool = False
+    _reference: str | None = None
+
+    def see(self, line: Mapping[str, Any]) -> None:
+        match line["event"]:
+            case "hello":
+                self._life += 1
+                self._throttled, self._hot = None, False
+            case "round":
+                count = line.get("throttled")
+                self._hot = count is not None and self._throttled is not None and count > self._throttled
+                self._throttled = count
+            case "reference":
+                self._reference = self._reference or line["key"]
+                if line["key"] == self._reference:  # two layers' levels cannot be compared
+                    self._looks.append((self._life, _visit(line, ()).quiet_ms))
+            case "visit":
+                self._visits.append(_Seen(line, len(self._looks), self._life, self._hot))
+
+    @property
+    def looks_ms(self) -> tuple[float, ...]:
+        return tuple(quiet_ms for _, quiet_ms in self._looks)
+
+    def visits(self) -> Iterable[tuple[str, Visit]]:
+        """Each visit's key and the visit with its tags."""
+        best_ms = _low([quiet_ms for _, quiet_ms in self._looks]) if len(self._looks) >= 4 else None
+        clocks = [khz for seen in self._visits for khz in seen.line.get("clock_khz") or () if khz]
+        usual_khz = statistics.median(clocks) if clocks else None
+        for seen in self._visits:
+            yield seen.line["key"], _visit(seen.line, tuple(self._tags(seen, best_ms, usual_khz)))
+
+    def _tags(self, seen: _Seen, best_ms: float | None, usual_khz: float | None) -> Iterable[str]:
+        around = [self._looks[place] for place in (seen.look - 1, seen.look) if 0 <= place < len(self._looks)]
+        here = [quiet_ms for life, quiet_ms in around if life == seen.life]
+        if best_ms is not None and here and max(here) > (1 + DRIFT_PERCENT / 100) * best_ms:
+            yield "drift"
+        if len(seen.line["switched"]) > SWITCHED_PART * len(seen.line["samples_ns"]):
+            yield "switched"
+        clock = [khz for khz in seen.line.get("clock_khz") or () if khz]
+        if usual_khz is not None and clock and min(clock) < (1 - CLOCK_PERCENT / 100) * usual_khz:
+            yield "clock"
+        if seen.hot:
+            yield "heat"
+
+
+def _visit(line: Mapping[str, Any], tags: tuple[str, ...]) -> Visit:
+    return Visit(line["round"], line["loops"], tuple(line["samples_ns"]), tuple(line["switched"]), tags)
+
+
+def _low(levels: Sequence[float]) -> float:
+    """What the quiet device does: the lower tenth, so that one lucky look makes no standard."""
+    return statistics.quantiles(levels, n=10, method="inclusive")[0]
+
+
+def tag_counts(visits: Iterable[Visit]) -> dict[str, int]:
+    """How many visits carry each tag, and `visits` in all."""
+    counts: Counter[str] = Counter()
+    for visit in visits:
+        counts["visits"] += 1
+        counts.update(visit.tags)
+    return dict(counts)

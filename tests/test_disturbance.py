@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Any
+
+from profiler.disturbance import Watch, tag_counts
+from profiler.estimate import Visit
+
+
+def visit(key: str = "a", milliseconds: float = 1.0, **more: Any) -> dict[str, Any]:
+    line = {"event": "visit", "key": key, "round": 0, "loops": 1, "samples_ns": [int(milliseconds * 1e6)] * 4, "switched": []}
+    return line | more
+
+
+def look(milliseconds: float, key: str = "r") -> dict[str, Any]:
+    return visit(key, milliseconds) | {"event": "reference"}
+
+
+def tags(*lines: dict[str, Any]) -> list[tuple[str, ...]]:
+    watch = Watch()
+    for line in ({"event": "hello"}, *lines):
+        watch.see(line)
+    return [seen.tags for _, seen in watch.visits()]
+
+
+def test_a_quiet_build_has_no_tags() -> None:
+    assert tags(look(1.0), visit(), look(1.01), visit(), look(1.02), visit(), look(1.0)) == [(), (), ()]
+
+
+def test_visits_beside_a_slow_look_at_the_reference_are_tagged() -> None:
+    found = tags(look(1.0), visit(), look(1.0), visit(), look(1.3), visit(), look(1.0), visit(), look(1.0))
+    assert found == [(), ("drift",), ("drift",), ()]
+
+
+def test_looks_at_another_layer_say_nothing_about_the_reference() -> None:
+    assert tags(look(1.0), visit(), look(1.0), look(9.0, "s"), visit(), look(1.0), look(1.0)) == [(), ()]
+
+
+def test_a_look_of_an_earlier_runner_says_nothing_about_a_later_visit() -> None:
+    found = tags(look(1.0), look(1.0), look(1.0), look(1.5), {"event": "hello"}, visit(), look(1.0))
+    assert found == [()]
+
+
+def test_a_visit_during_which_the_core_was_mostly_taken_away_is_tagged() -> None:
+    assert tags(visit(switched=[0, 1, 2]), visit(switched=[0])) == [("switched",), ()]
+
+
+def test_a_visit_with_a_lower_clock_is_tagged() -> None:
+    usual = visit(clock_khz=[2_000_000, 2_000_000])
+    assert tags(usual, usual, visit(clock_khz=[2_000_000, 1_500_000]), usual) == [(), (), ("clock",), ()]
+
+
+def test_a_round_in_which_cores_were_throttled_is_tagged() -> None:
+    cool, hot = {"event": "round", "throttled": 7}, {"event": "round", "throttled": 9}
+    assert tags(cool, visit(), hot, visit(), hot, visit()) == [(), ("heat",), ()]
+
+
+def test_what_cannot_be_read_disturbs_nothing() -> None:
+    assert tags({"event": "round", "throttled": None}, visit(clock_khz=None), {"event": "round"}, visit()) == [(), ()]
+
+
+def test_tags_are_counted() -> None:
+    found = tag_counts([Visit(0, 1, (5,)), Visit(1, 1, (5,), tags=("drift", "heat")), Visit(2, 1, (5,), tags=("drift",))])
+    assert found == {"visits": 3, "drift": 2, "heat": 1}

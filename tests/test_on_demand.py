@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from test_build import FAKE, FEW, NETWORK, PLAN
+
+from profiler.build import build
+from profiler.errors import LayerNotMeasured
+from profiler.graph import Graph
+from profiler.journal import journal_path
+from profiler.layers import conv2d
+from profiler.on_demand import OnDemand, copy_table
+from profiler.settings import TimingSettings
+from profiler.table import load_table
+
+UNKNOWN = Graph.of_layer(conv2d((1, 5, 5, 7), 9, 3))
+
+
+@pytest.fixture
+def built(tmp_path: Path, quick: TimingSettings) -> Path:
+    out = tmp_path / "t.parquet"
+    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    return out
+
+
+def test_what_is_missing_is_measured_when_it_is_asked_for(built: Path) -> None:
+    table = OnDemand(built)
+    assert table.predict(UNKNOWN).parts[0].source == "measured"
+    assert UNKNOWN.layers[0] in load_table(built).rows
+
+
+def test_what_the_table_can_tell_is_not_measured(built: Path) -> None:
+    before = journal_path(built).read_bytes()
+    OnDemand(built).predict(NETWORK.at_widths(PLAN.check[0]))
+    assert journal_path(built).read_bytes() == before
+
+
+def test_pricing_many_widths_measures_nothing(built: Path) -> None:
+    prices = OnDemand(built).prices(NETWORK, "pw1", [8, 12, 16])
+    assert [math.isnan(price) for price in prices] == [False, True, False]
+
+
+def test_a_table_without_its_journal_says_what_is_missing(built: Path) -> None:
+    journal_path(built).unlink()
+    with pytest.raises(LayerNotMeasured, match="profile build"):
+        OnDemand(built).predict(UNKNOWN)
+
+
+def test_a_copy_grows_and_the_table_it_came_from_does_not(built: Path, tmp_path: Path) -> None:
+    copy_table(built, tmp_path / "copy.parquet")
+    before = built.read_bytes()
+    OnDemand(tmp_path / "copy.parquet").predict(UNKNOWN)
+    assert built.read_bytes() == before
+    assert UNKNOWN.layers[0] in load_table(tmp_path / "copy.parquet").rows

@@ -1,0 +1,74 @@
+"""Prices of many widths at once against the table's own prediction, one width after the other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from graphs import mobilenet_v1
+from hypothesis import given
+from hypothesis import strategies as st
+from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
+
+from profiler.calibration import Calibration
+from profiler.graph import Graph, Node
+from profiler.layers import LayerSpec, conv2d
+from profiler.sampling import corners_of
+from profiler.table import LatencyTable
+
+CALIBRATED = table_of(corners_of(PLAN, STAIRCASES)).with_calibration(Calibration(1.1, -1e-9, 2e-9, -1e-4, 3e-8, 1 << 17, 32))
+
+
+def one_by_one(table: LatencyTable, graph: Graph, block: str, widths: list[int]) -> list[float]:
+    said = [table.explain(graph.at_widths({block: width})) for width in widths]
+    return [math.nan if one.missing else one.latency_ms for one in said]
+
+
+@pytest.mark.parametrize("block", NETWORK.widths)
+def test_many_widths_cost_what_each_is_predicted_to(block: str) -> None:
+    widths = list(range(8, NETWORK.widths[block] + 1, 8))
+    assert CALIBRATED.prices(NETWORK, block, widths) == pytest.approx(one_by_one(CALIBRATED, NETWORK, block, widths))
+
+
+@given(st.sampled_from(PLAN.check), st.sampled_from(sorted(NETWORK.widths)))
+def test_the_same_holds_for_a_network_that_is_narrower_already(widths: dict[str, int], block: str) -> None:
+    graph = NETWORK.at_widths(widths)
+    asked = list(range(8, graph.widths[block] + 1, 8))
+    assert CALIBRATED.prices(graph, block, asked) == pytest.approx(one_by_one(CALIBRATED, graph, block, asked))
+
+
+def test_a_width_that_the_table_cannot_tell_has_no_price() -> None:
+    wider = NETWORK.at_widths({"pw1": 40})
+    prices = CALIBRATED.prices(wider, "pw1", [32, 36, 40])
+    assert [math.isnan(price) for price in prices] == [False, True, True]
+
+
+def test_a_missing_layer_elsewhere_leaves_no_price_at_all() -> None:
+    other = mobilenet_v1(0.5, 64, classes=11, pairs=6)
+    assert all(map(math.isnan, CALIBRATED.prices(other, "pw1", [8, 16])))
+
+
+def test_int8_weights_are_counted_as_they_are() -> None:
+    graph = NETWORK.with_precision("int8")
+    layers = tuple(layer.with_dtype("int8") for layer in CALIBRATED.rows)
+    table = table_of(layers).with_calibration(CALIBRATED.info.calibration)
+    assert table.prices(graph, "pw3", [32, 64]) == pytest.approx(one_by_one(table, graph, "pw3", [32, 64]))
+
+
+def test_concatenations_and_flattened_pictures_are_followed() -> None:
+    left = conv2d((1, 4, 4, 3), 16, 1)
+    right = conv2d((1, 4, 4, 3), 24, 3)
+    both = LayerSpec("concat", (left.output, right.output), (1, 4, 4, 40))
+    flat = LayerSpec("flatten", (both.output,), (1, 640))
+    nodes = (
+        Node("left", left, ("image",), "left"),
+        Node("right", right, ("image",), "right"),
+        Node("both", both, ("left", "right")),
+        Node("flat", flat, ("both",)),
+    )
+    graph = Graph("two", (("image", (1, 4, 4, 3)),), nodes, ("flat",))
+    everything = {layer for width in (8, 16, 24) for layer in graph.at_widths({"right": width}).layers}
+    table = table_of(tuple(everything)).with_calibration(replace(CALIBRATED.info.calibration, tile=8))
+    widths = [8, 16, 24]
+    assert table.prices(graph, "right", widths) == pytest.approx(one_by_one(table, graph, "right", widths))

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+from graphs import mobilenet_v1
+
+from profiler.estimate import Estimate
+from profiler.graph import Graph
+from profiler.layers import LayerSpec
+from profiler.plan import make_plan
+from profiler.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
+from profiler.settings import Target, TimingSettings
+from profiler.staircase import Staircase, Staircases, widths_of
+from profiler.table import LatencyTable, TableInfo
+
+NETWORK = mobilenet_v1(0.5, 64, classes=10, pairs=6)
+PLAN = make_plan(NETWORK)
+STAIRCASES: Staircases = {("conv2d 1x1", "out"): Staircase(32, False), ("depthwise_conv2d 3x3", "in"): Staircase(16, False)}
+
+
+def device_ms(layer: LayerSpec) -> float:
+    return 0.001 * sum(widths_of(layer))
+
+
+def table_of(layers: tuple[LayerSpec, ...]) -> LatencyTable:
+    rows = {layer: Estimate(device_ms(layer), 0.99 * device_ms(layer), 1.01 * device_ms(layer), 6, 60, 6) for layer in layers}
+    info = TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES)
+    return LatencyTable(rows, info)
+
+
+def test_a_sweep_changes_one_axis_only() -> None:
+    for (_, axis), sweeps in sweeps_of(PLAN).items():
+        place = 0 if axis == "in" else 1
+        for sweep in sweeps:
+            swept = [widths_of(layer)[place] for layer in sweep]
+            assert swept == sorted(set(swept))
+            assert len({widths_of(layer)[1 - place] for layer in sweep if len(widths_of(layer)) > 1}) <= 1
+
+
+def test_every_kind_with_weights_and_widths_to_choose_is_swept() -> None:
+    assert {("conv2d 1x1", "in"), ("conv2d 1x1", "out"), ("depthwise_conv2d 3x3", "in")} <= set(sweeps_of(PLAN))
+
+
+def test_no_kind_is_swept_more_than_three_times() -> None:
+    assert max(map(len, sweeps_of(make_plan(mobilenet_v1())).values())) <= 3
+
+
+def test_a_network_without_choices_needs_no_sweeps() -> None:
+    fixed = Graph(NETWORK.name, NETWORK.inputs, tuple(type(n)(n.name, n.layer, n.inputs) for n in NETWORK.nodes), NETWORK.outputs)
+    assert sweeps_of(make_plan(fixed)) == {}
+    assert set(corners_of(make_plan(fixed), {})) == set(fixed.layers)
+
+
+def test_sweeps_show_the_staircase_of_their_kind() -> None:
+    sweeps = sweeps_of(PLAN)
+    latency_ms = {layer: 1.0 + -(-layer.out_channels // 32) for sets in sweeps.values() for sweep in sets for layer in sweep}
+    assert staircases_from(sweeps, latency_ms, 8)["conv2d 1x1", "out"] == Staircase(32, True)
+
+
+def test_the_corners_hold_the_network_itself() -> None:
+    assert set(NETWORK.layers) <= set(corners_of(PLAN, STAIRCASES))
+
+
+def test_between_its_corners_every_width_can_be_told() -> None:
+    table = table_of(corners_of(PLAN, STAIRCASES))
+    for network in (*asked_for(PLAN), NETWORK.at_widths(dict.fromkeys(NETWORK.widths, 8))):
+        assert not table.explain(network).missing
+
+
+def test_layers_of_every_phase_are_among_the_corners() -> None:
+    size = NETWORK.nodes[-3].layer.output[1]
+    layers = [layer for layer in corners_of(PLAN, STAIRCASES) if layer.op == "conv2d" and layer.output[1] == size]
+    widths = {layer.out_channels for layer in layers}
+    assert {width % 32 for width in widths} == {0, 8, 16, 24}
+
+
+def test_what_nothing_is_known_of_is_asked_for_first() -> None:
+    corners = corners_of(PLAN, STAIRCASES)
+    without = tuple(layer for layer in corners if layer.op != "fully_connected")
+    telling = most_telling(table_of(without), asked_for(PLAN), 1)
+    assert [layer.op for layer in telling] == ["fully_connected"]
+
+
+def test_measuring_what_tells_most_leaves_less_uncertain() -> None:
+    corners, asked = corners_of(PLAN, STAIRCASES), asked_for(PLAN)
+    before = table_of(corners)
+    after = table_of((*corners, *most_telling(before, asked, 30)))
+    assert interpolation_percent(after, asked) < interpolation_percent(before, asked)
+
+
+def test_no_two_layers_of_one_cell_are_asked_for_at_once() -> None:
+    table = table_of(corners_of(PLAN, STAIRCASES))
+    cells = [table.cell(layer) for layer in most_telling(table, asked_for(PLAN), 20)]
+    assert len(cells) == len(set(cells))
+
+
+def test_a_table_that_was_measured_everywhere_asks_for_nothing() -> None:
+    asked = asked_for(PLAN)
+    assert most_telling(table_of(tuple(layer for network in asked for layer in network.layers)), asked, 20) == []
+
+
+@pytest.mark.parametrize("count", [-3, 0, 1, 5])
+def test_no_more_layers_are_asked_for_than_wanted(count: int) -> None:
+    assert len(most_telling(table_of(corners_of(PLAN, STAIRCASES)), asked_for(PLAN), count)) == max(0, count)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from graphs import mobilenet_v1
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler.plan import make_plan
+from profiler.staircase import widths_of
+from profiler.widths import Form, at_channels, followers, multiples
+
+NETWORK = mobilenet_v1(0.5, 32, classes=10, pairs=4)
+PLAN = make_plan(NETWORK)
+
+
+@given(st.sampled_from((*PLAN.fit, *PLAN.check)))
+def test_the_forms_say_what_narrowing_makes_of_every_layer(widths: dict[str, int]) -> None:
+    narrow = NETWORK.at_widths(widths)
+    for follower, node in zip(followers(NETWORK), narrow.nodes, strict=True):
+        channels = [form.at(narrow.widths) for form in follower.axes]
+        assert tuple(channels) == widths_of(node.layer)
+        assert at_channels(follower.node.layer, channels) == node.layer
+        assert follower.output.at(narrow.widths) == node.layer.out_channels
+
+
+def test_a_block_narrower_than_a_step_stays_as_it_is() -> None:
+    assert multiples(5, 8) == (5,)
+    assert multiples(20, 8) == (8, 16, 20)
+
+
+def test_a_form_of_several_blocks_can_take_every_multiple() -> None:
+    form = Form(3, {"a": 1, "b": 1})
+    assert form.choices({"a": 8, "b": 16}, 8) == (11, 19, 27)
