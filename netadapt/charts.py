@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from netadapt.records import Verified
+from profiler.drawing import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE, along, boxes, png, put_label
 
-# Okabe and Ito's palette, made for colour-blind readers
-BLUE, ORANGE, INK, GREY, PALE = "#0072B2", "#D55E00", "#222222", "#767676", "#D9DCDF"
-STYLE: Any = {
-    "font.size": 11,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9A9A9A",
-    "axes.labelcolor": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "text.color": INK,
-    "text.parse_math": False,  # names of layers and networks may hold a dollar sign
-}
-DPI = 200  # 1600 pixels across, so that a picture shown 800 wide is sharp on any screen
 WIDTH_INCHES = 8.0
-# where a label may stand beside its point: offset in points, then alignment; the first free place is taken
-PLACES = (
-    (8, 0, "left", "center"),
-    (-8, 0, "right", "center"),
-    (0, 9, "center", "bottom"),
-    (0, -9, "center", "top"),
-    (7, 8, "left", "bottom"),
-    (-7, 8, "right", "bottom"),
-    (7, -8, "left", "top"),
-    (-7, -8, "right", "top"),
-    (18, -14, "left", "top"),
-    (-18, 14, "right", "bottom"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +38,11 @@ def accuracy_chart(steps: Sequence[Point], finished: Sequence[Point], baselines:
         axes.margins(x=0.1, y=0.14)
         axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
         line = [(p.ms, 100 * p.accuracy) for p in steps]
-        taken = _boxes(figure, axes, [*_along(line), *((p.ms, 100 * p.accuracy) for p in (*finished, *baselines))])
+        taken = boxes(figure, axes, [*along(line), *((p.ms, 100 * p.accuracy) for p in (*finished, *baselines))])
         for points, colour in ((finished, BLUE), (baselines, ORANGE), (steps, GREY)):
             for point in points:
-                _label(axes, (point.ms, 100 * point.accuracy), point.label, colour, taken)
-        return _png(figure)
+                put_label(axes, (point.ms, 100 * point.accuracy), point.label, colour, taken)
+        return png(figure)
 
 
 def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> bytes:
@@ -93,12 +62,12 @@ def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> by
             up = (predicted if item.predicted_ms_high is None else item.predicted_ms_high) - predicted
             axes.errorbar(measured, predicted, [[down], [up]], [[left], [right]], "o", color=BLUE, ms=5.5, elinewidth=1, zorder=3)
         axes.set(xlim=ends, ylim=ends, xlabel="measured latency (ms)", ylabel="predicted latency (ms)", aspect="equal")
-        taken = _boxes(figure, axes, [*_along([(ends[0], ends[0]), (ends[1], ends[1])]), *((x, y) for x, y, _ in points)])
+        taken = boxes(figure, axes, [*along([(ends[0], ends[0]), (ends[1], ends[1])]), *((x, y) for x, y, _ in points)])
         for measured, predicted, item in (points[0], *points[-1:]) if len(points) > 1 else points:
-            _label(axes, (measured, predicted), "original" if item.step == 0 else f"step {item.step}", BLUE, taken)
+            put_label(axes, (measured, predicted), "original" if item.step == 0 else f"step {item.step}", BLUE, taken)
         where = ends[0] + 0.04 * (ends[1] - ends[0])
         axes.annotate(f"shaded: ±{band_percent:g} %", (where, ends[1]), (0, -4), textcoords="offset points", va="top", color=GREY)
-        return _png(figure)
+        return png(figure)
 
 
 def bars_chart(rows: Sequence[tuple[str, float, float]], label: str, texts: Sequence[str]) -> bytes:
@@ -118,7 +87,7 @@ def bars_chart(rows: Sequence[tuple[str, float, float]], label: str, texts: Sequ
         axes.set_xlabel(label)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _png(figure)
+        return png(figure)
 
 
 def _figure(height: float, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]:
@@ -133,39 +102,3 @@ def _points(axes: Axes, points: Sequence[Point], colour: str, marker: str, size:
         axes.errorbar(
             point.ms, 100 * point.accuracy, xerr=spread, fmt=marker, color=colour, mfc=face, ms=size, elinewidth=1, zorder=3
         )
-
-
-def _along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """A line as so many points that no label fits between two of them."""
-    for (x0, y0), (x1, y1) in itertools.pairwise(line):
-        yield from ((x0 + (x1 - x0) * k / 60, y0 + (y1 - y0) * k / 60) for k in range(60))
-    yield from line[-1:]
-
-
-def _boxes(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]]) -> list[Bbox]:
-    """The pixels that these points cover, once the layout stands: labels keep off them."""
-    figure.draw_without_rendering()
-    reach = 4 * DPI / 72
-    centres = [axes.transData.transform(point) for point in points]
-    return [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in centres]
-
-
-def _label(axes: Axes, at: tuple[float, float], text: str, colour: str, taken: list[Bbox]) -> None:
-    """A label in the first free place beside its point; where there is none it is left out rather than made unreadable."""
-    room = axes.get_window_extent()
-    for x, y, horizontal, vertical in PLACES if text else ():
-        note = axes.annotate(
-            text, at, (x, y), textcoords="offset points", ha=horizontal, va=vertical, color=colour, fontsize=10.5, zorder=4
-        )
-        box = note.get_window_extent()
-        inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
-        if inside and not any(box.overlaps(other) for other in taken):
-            taken.append(box)
-            return
-        note.remove()
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
-    return data.getvalue()

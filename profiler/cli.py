@@ -10,15 +10,19 @@ from typing import Annotated
 import typer
 
 from device_agents import AGENTS, open_agent
+from device_agents.errors import ToolError
 from profiler import printing
+from profiler.build import Effort
 from profiler.build import build as build_table
 from profiler.check import check_table
 from profiler.compare import compare as compare_tables
-from profiler.console import Json, plain_errors, print_json
+from profiler.console import Json, percent, plain_errors, print_json
+from profiler.doctor import examine, judge
 from profiler.errors import TableError
+from profiler.executed import as_executed
 from profiler.journal import journal_path
 from profiler.measure import measure_files
-from profiler.model_file import format_of, read_model
+from profiler.model_file import default_runtime, format_of, read_model
 from profiler.plan import read_plan
 from profiler.progress import bar
 from profiler.session import Session
@@ -73,7 +77,8 @@ def devices(python: Python = None, as_json: Json = False) -> None:
 def layers(model: ModelFile, as_json: Json = False) -> None:
     """List the fused groups of a model as its runtime executes them, and how often each occurs."""
     with plain_errors():
-        plain = {"model": str(model)} | printing.graph_data(read_model(model))
+        executed = as_executed(read_model(model), default_runtime(model))
+        plain = {"model": str(model)} | printing.graph_data(executed)
         if as_json:
             print_json(plain)
         else:
@@ -91,8 +96,7 @@ def model(
 ) -> None:
     """Measure a whole model's latency on a device."""
     with plain_errors():
-        default = "onnxruntime" if format_of(model).name == "onnx" else "litert"
-        target = Target(device, runtime.value if runtime else default, threads, python)
+        target = Target(device, runtime.value if runtime else default_runtime(model), threads, python)
         with bar() as progress:
             measured = measure_files([model], target, progress=progress)[model]
         plain = printing.measured_data(measured, target)
@@ -110,23 +114,26 @@ def build(
     device: Device = "local",
     threads: Threads = 1,
     python: Python = None,
+    until: Annotated[str, typer.Option(help="Stop adding layers when the table's own estimate of its error is below this.")] = "2%",
+    max_layers: Annotated[int, typer.Option(min=1, help="Layers at most, whatever the error.")] = Effort().max_layers,
     rounds: Annotated[int, typer.Option(min=3, help="Visits to every layer before extra ones.")] = TimingSettings().rounds,
     seed: Annotated[int, typer.Option(help="Order of visits and values of weights.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure every layer of plans or models, and whole networks beside them, into a latency table."""
+    """Measure layers of plans or models, as few as will do, and whole networks beside them, into a latency table."""
     with plain_errors(f"everything measured is kept in {journal_path(out)}; go on with --resume"):
         target = Target(device, runtime.value, threads, python)
-        settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, seed=seed)
+        settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
+        effort = Effort(percent(until, "--until"), max_layers)
         read = [read_plan(path) for path in plans]
         with bar() as progress:
-            table = build_table(read, target, out, settings=settings, resume=resume, progress=progress)
+            table = build_table(read, target, out, settings=settings, effort=effort, resume=resume, progress=progress)
         plain = {"table": str(out)} | printing.table_data(table)
         if as_json:
             print_json(plain)
             return
-        printing.print_table_data(str(out), plain, table.info.closure.sentence())
+        printing.print_table_data(str(out), plain, table.sentence())
         print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
         print(f"  `profile check {out}` says what to distrust")
 
@@ -149,7 +156,7 @@ def show(
         elif table_format is TableFormat.markdown:
             print(printing.rows_markdown(rows), end="")
         else:
-            printing.print_table_data(str(table), plain, loaded.info.closure.sentence())
+            printing.print_table_data(str(table), plain, loaded.sentence())
             printing.print_rows(rows)
 
 
@@ -166,7 +173,7 @@ def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
             print_json(plain)
             return
         printing.print_prediction(plain, model.name, add=f"profile build {model} --runtime {runtime} --out {table}")
-        print(f"closure of this table: {loaded.info.closure.sentence()}")
+        print(f"closure of this table: {loaded.sentence()}")
 
 
 @app.command()
@@ -179,7 +186,7 @@ def check(table: TableFile, as_json: Json = False) -> None:
         if as_json:
             print_json(plain | {"findings": [asdict(finding) for finding in findings]})
             return
-        printing.print_table_data(str(table), plain, loaded.info.closure.sentence())
+        printing.print_table_data(str(table), plain, loaded.sentence())
         for finding in findings:
             print(f"{finding.severity}: {finding.what}\n  {finding.next_step}")
         if not findings:
@@ -195,3 +202,38 @@ def compare(before: TableFile, after: TableFile, as_json: Json = False) -> None:
             print_json(plain)
         else:
             printing.print_comparison(plain)
+
+
+@app.command()
+def plot(table: TableFile, out: Annotated[Path, typer.Option(help="The picture (.png) or the page (.html) to write.")]) -> None:
+    """Draw a table: predicted against measured networks, and latency against channels."""
+    with plain_errors():
+        from profiler.plot import write_plot  # matplotlib takes a second to start, which other commands need not wait for
+
+        loaded = load_table(table)
+        write_plot(loaded, out)
+        print(f"{out}: {len(loaded.rows)} layers; {loaded.sentence()}")
+
+
+@app.command()
+def doctor(
+    device: Annotated[str, typer.Argument(help="The device to look at, for example local.")] = "local",
+    threads: Threads = 1,
+    python: Python = None,
+    as_json: Json = False,
+) -> None:
+    """Say what would disturb measurements on a device and how to mend it; takes some four seconds."""
+    with plain_errors():
+        if threads < 1:
+            raise ToolError(f"--threads must be at least 1, got {threads}")
+        with open_agent(device) as agent:
+            facts = examine(agent, python)
+        findings = judge(facts, threads)
+        if as_json:
+            print_json({"device": device, "facts": facts.to_dict(), "findings": [asdict(finding) for finding in findings]})
+            return
+        print(f"{device}: {facts.sentence()}")
+        for finding in findings:
+            print(f"{finding.severity}: {finding.what}\n  {finding.next_step}")
+        if not findings:
+            print("nothing that would disturb a measurement was found")

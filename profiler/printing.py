@@ -15,6 +15,7 @@ from profiler.graph import Graph, unique_layers
 from profiler.layers import LayerSpec
 from profiler.measure import Measured
 from profiler.settings import Target
+from profiler.staircase import staircases_data
 from profiler.table import LatencyTable, Prediction
 
 Plain = dict[str, Any]
@@ -127,7 +128,11 @@ def table_data(table: LatencyTable) -> Plain:
         "networks": list(info.networks),
         "calibration": info.calibration.to_dict(),
         "closure": info.closure.to_dict(),
-        "verified": info.closure.verified,
+        "verified": table.verified,
+        "staircases": staircases_data(info.staircases),
+        "disturbed_percent": table.disturbed_percent,
+        "disturbances": dict(info.disturbances),
+        "progress": [dict(step) for step in info.progress],
         "failed": dict(info.failed),
         "measuring_s": info.measuring_s,
         "wall_s": info.wall_s,
@@ -192,7 +197,7 @@ def prediction_data(said: Prediction, table: LatencyTable) -> Plain:
     ]
     return {name: None if said.missing else getattr(said, name) for name in names} | {
         "missing": [part.layer.key for part in said.missing],
-        "verified": table.info.closure.verified,
+        "verified": table.verified,
         "closure": table.info.closure.to_dict(),
         "layers": parts,
     }

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from profiler.cli import app
+from profiler.closure import Checked, Closure, close
+from profiler.errors import TableError
+from profiler.estimate import Estimate
+from profiler.families import panels, undrawn
+from profiler.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.plot import page, write_plot
+from profiler.settings import Target, TimingSettings
+from profiler.table import LatencyTable, TableInfo
+
+WIDTHS = (8, 16, 32)
+CLOSURE = close([Checked(f"network {n}", n * 1.01, n * 0.97, n * 1.05, float(n), n * 1.2) for n in (1, 2, 3, 4)])
+
+
+def estimate(latency_ms: float) -> Estimate:
+    return Estimate(latency_ms, 0.98 * latency_ms, 1.02 * latency_ms, 6, 100, 6)
+
+
+def pointwise(channels_in: int, channels_out: int) -> LayerSpec:
+    return conv2d((1, 14, 14, channels_in), channels_out, 1)
+
+
+ROWS = (
+    {pointwise(i, o): estimate(0.001 * i * o) for i, o in product(WIDTHS, WIDTHS)}
+    | {depthwise_conv2d((1, 14, 14, width), 3): estimate(0.01 * width) for width in WIDTHS}
+    | {fully_connected((1, width), 10): estimate(0.001 * width) for width in WIDTHS}
+)
+ALONE = conv2d((1, 28, 28, 3), 8, 3, stride=2)
+
+
+def table(rows: dict[LayerSpec, Estimate] | None = None, closure: Closure = CLOSURE, cpu: str = "a processor") -> LatencyTable:
+    device = {"version": "2.3.0", "device": {"cpu": cpu}}
+    info = TableInfo(Target(runtime="litert"), device, TimingSettings(), "2026-01-01T00:00:00+00:00", closure=closure)
+    return LatencyTable(ROWS if rows is None else rows, info)
+
+
+def test_the_dearest_family_comes_first() -> None:
+    assert [panel.title for panel in panels(table())] == ["conv2d 1×1", "depthwise_conv2d 3×3", "fully_connected"]
+
+
+def test_a_curve_is_what_the_table_answers_at_every_multiple_of_eight() -> None:
+    made = table()
+    curve = next(curve for curve in panels(made)[0].curves if curve.label == "16 in")
+    assert [width for width, _ in curve.answers] == [8, 16, 24, 32]
+    for width, answer in curve.answers:
+        hit = made.lookup(pointwise(16, width))
+        assert hit is not None
+        assert answer == hit[0]
+
+
+def test_of_the_inputs_measured_most_often_three_are_held_fixed() -> None:
+    rows = {pointwise(i, o): estimate(0.001 * i * o) for i, o in product((8, 16, 24, 32, 40), WIDTHS)}
+    only_once = {pointwise(48, 8): estimate(0.4)}
+    assert [curve.label for curve in panels(table(rows | only_once))[0].curves] == ["8 in", "24 in", "40 in"]
+
+
+def test_inputs_are_swept_where_outputs_never_change() -> None:
+    panel = panels(table())[-1]
+    assert (panel.axis, [curve.label for curve in panel.curves]) == ("input channels", ["10 out"])
+
+
+def test_a_layer_measured_at_one_width_is_named_instead_of_drawn() -> None:
+    made = table(ROWS | {ALONE: estimate(1.0)})
+    assert undrawn(made) == [ALONE]
+    assert len(panels(made)) == 3
+    assert "conv2d 1x28x28x3 → 1x14x14x8" in page(made, panels(made))
+
+
+def test_widths_the_table_cannot_tell_are_left_out() -> None:
+    curve = panels(table())[0].curves[0]
+    assert all(answer is not None for _, answer in curve.answers)
+    assert [width for width, _ in curve.measured] == list(WIDTHS)
+
+
+def test_a_png_is_written(tmp_path: Path) -> None:
+    write_plot(table(), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_a_page_stands_alone(tmp_path: Path) -> None:
+    write_plot(table(), tmp_path / "x.html")
+    text = (tmp_path / "x.html").read_text()
+    assert text.count("data:image/svg+xml;base64,") == 4  # the closure and three families
+    assert "http" not in text
+    assert "network 3" in text
+    assert "4 held-out networks" in text
+
+
+def test_a_table_without_closure_says_so_and_has_its_staircases(tmp_path: Path) -> None:
+    bare = table(closure=close([]))
+    write_plot(bare, tmp_path / "x.png")
+    text = page(bare, panels(bare))
+    assert "Unverified: no whole network" in text
+    assert text.count("<img") == 3
+
+
+def test_what_a_table_says_is_no_markup() -> None:
+    made = table(closure=close([Checked("<script>", 1.0, 0.9, 1.1, 1.0, 1.0)]), cpu="<b>&")
+    text = page(made, panels(made))
+    assert "<script>" not in text
+    assert "<b>&" not in text
+
+
+def test_one_network_or_very_different_ones_can_be_drawn(tmp_path: Path) -> None:
+    for latencies in ((1.0,), (0.01, 1.0, 100.0)):
+        closure = close([Checked(str(ms), ms, 0.9 * ms, 1.1 * ms, 1.02 * ms, 0.7 * ms) for ms in latencies])
+        write_plot(table(closure=closure), tmp_path / "x.png")
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"\.png or \.html"):
+        write_plot(table(), tmp_path / "x.pdf")
+
+
+def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="folder that exists"):
+        write_plot(table(), tmp_path / "nowhere" / "x.png")
+
+
+def test_an_empty_table_is_told() -> None:
+    with pytest.raises(TableError, match="no layers"):
+        write_plot(table({}), Path("x.png"))
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "x.html"
+    target.mkdir()
+    with pytest.raises(TableError, match="cannot be written"):
+        write_plot(table(), target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_command_says_what_it_drew(tmp_path: Path) -> None:
+    made = table()
+    LatencyTable(made.rows, replace(made.info, networks=("n",))).save(tmp_path / "t.parquet")
+    result = CliRunner().invoke(app, ["plot", str(tmp_path / "t.parquet"), "--out", str(tmp_path / "x.png")])
+    assert result.exit_code == 0, result.output
+    assert "15 layers" in result.stdout
