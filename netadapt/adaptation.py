@@ -18,8 +18,11 @@ from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_resource, parse_budget
 from netadapt.run_folder import RunFolder
 from netadapt.training import FROM_SCRATCH, SHORT_TERM, TrainSettings
+from profiler.errors import LayerNotMeasured
+from profiler.journal import journal_path
+from profiler.on_demand import OnDemand, copy_table
 from profiler.progress import Work
-from profiler.table import load_table
+from profiler.table import LatencyTable, load_table
 
 PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
 
@@ -40,6 +43,8 @@ class RunRequest:
     seed: int = 1
     weights: Path | None = None
     """Trained weights of the original network; trained from scratch without."""
+    allow_unverified: bool = False
+    """Rely on a table that is not known to predict networks."""
 
     def info(self, classes: int) -> RunInfo:
         settings = {
@@ -61,8 +66,11 @@ class RunRequest:
 
 
 def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[[Step], None]) -> None:
-    """Adapt until the budget is met; each step is recorded, then told. All that can be wrong is found before training starts."""
-    table = load_table(request.table) if request.table else None
+    """Adapt until the budget is met; each step is recorded, then told. All that can be wrong is found before training starts.
+
+    The run has its own copy of the table, which grows by the layers that are asked for and missing.
+    """
+    table = _trusted(request) if request.table else None
     budget = parse_budget(request.budget)
     resource = open_resource(budget.resource, table)
     if request.weights is not None and not request.weights.is_file():
@@ -70,14 +78,33 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
     dataset = _dataset(request)
     options = replace(request.options, classes=len(dataset.classes))
     graph = network_graph(options.name, **options.keywords)
-    check_budget(graph, resource, budget, request.adapting)
+    try:
+        check_budget(graph, resource, budget, request.adapting)
+    except LayerNotMeasured:
+        if request.table is None or not journal_path(request.table).exists():
+            raise  # a table without its journal cannot measure what it lacks
     with RunFolder.create(request.out, request.info(options.classes), graph, resume=resume) as folder:
+        if request.table is not None:
+            if not folder.table_path.exists():
+                copy_table(request.table, folder.table_path)
+            resource = open_resource(budget.resource, OnDemand(folder.table_path, progress))
         family = Family(folder, dataset)
         engine = InProcess(family, request.original, request.short_term, request.seed, progress, request.weights)
         history, known = folder.steps, folder.unfinished
         for step in adapt(graph, resource, budget, folder.recorded(engine), request.adapting, history, known):
             folder.add_step(step)
             on_step(step)
+
+
+def _trusted(request: RunRequest) -> LatencyTable:
+    assert request.table is not None
+    table = load_table(request.table)
+    if not table.verified and not request.allow_unverified:
+        raise RunError(
+            f"{request.table} is {table.sentence()}; `profile check {request.table}` says what to do about it, "
+            "--allow-unverified relies on it all the same"
+        )
+    return table
 
 
 def _dataset(request: RunRequest) -> Dataset:

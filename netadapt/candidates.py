@@ -6,10 +6,11 @@ the whole network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from netadapt.resources import Resource
+from netadapt.resources import PricesMany, Resource
 from profiler.errors import LayerError
 from profiler.graph import Graph
 
@@ -35,7 +36,12 @@ def prices(
     graph: Graph, block: str, resource: Resource, width_step: int = 8, min_width: int = 8
 ) -> Iterator[tuple[Mapping[str, int], float]]:
     """Widths and price of the network with this block ever narrower, one after the other, priced when asked for."""
-    for width in narrower(graph.widths[block], width_step, min_width):
+    choices = narrower(graph.widths[block], width_step, min_width)
+    known = resource.prices(graph, block, choices) if isinstance(resource, PricesMany) and choices else [math.nan] * len(choices)
+    for width, price in zip(choices, known, strict=True):
+        if not math.isnan(price):
+            yield {**graph.widths, block: width}, float(price)
+            continue
         try:
             narrow = graph.at_widths({block: width})
         except LayerError:

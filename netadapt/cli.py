@@ -18,12 +18,12 @@ import typer
 
 from netadapt.errors import RunError
 from netadapt.loop import AdaptSettings, Step
-from netadapt.networks import NETWORKS, describe, network_graph
+from netadapt.networks import NETWORKS, describe, has_classifier, network_graph
 from netadapt.registry import require_torch
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder
 from profiler.console import Json, count, plain_errors, print_json, print_table
-from profiler.plan import make_plan, write_plan
+from profiler.plan import make_plan, possible_layers, write_plan
 from profiler.progress import bar
 from profiler.settings import Target
 from profiler.table import LatencyTable, load_table
@@ -64,8 +64,8 @@ def networks(
 ) -> None:
     """List the networks that can be adapted by name."""
     with _commands():
-        options = {"width_multiplier": width_multiplier, "resolution": resolution, "classes": classes}
-        found = [describe(name, **options) for name in NETWORKS]
+        options = {"width_multiplier": width_multiplier, "resolution": resolution}
+        found = [describe(name, **options, **({"classes": classes} if has_classifier(name) else {})) for name in NETWORKS]
         if as_json:
             print_json([asdict(item) for item in found])
             return
@@ -84,29 +84,33 @@ def plan(
     resolution: Resolution = 224,
     classes: Classes = 1000,
     small_input: SmallInput = False,
+    precision: Annotated[str, typer.Option(help="float32 or int8: what the layers compute in.")] = "float32",
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Plan which layers to measure so that a table can price every narrower version of a network."""
+    """Plan a table that can price every narrower version of a network; what it measures is decided on the device."""
     with _commands():
         from netadapt.family import NetworkOptions
 
         if out.suffix != ".json" or not out.parent.is_dir():
             raise RunError(f"{out} cannot become a plan: give a name ending in .json in a folder that exists")
         options = NetworkOptions(network, width_multiplier, resolution, classes, small_input)
-        made = make_plan(network_graph(network, **options.keywords), seed=seed)
+        if precision not in ("float32", "int8"):
+            raise RunError(f"layers can be measured in float32 and int8, not in {precision!r}")
+        made = make_plan(network_graph(network, **options.keywords).with_precision(precision), seed=seed)
         write_plan(made, out)
         about = {
             "plan": str(out),
-            "layers": len(made.layers),
-            "blocks": len(made.widths),
+            "blocks": len(made.graph.widths),
+            "possible_layers": possible_layers(made),
             "fit": len(made.fit),
             "check": len(made.check),
         }
         if as_json:
             print_json(about)
         else:
-            print(f"{out}: {len(made.layers)} layers of {len(made.widths)} blocks")
+            print(f"{out}: {len(made.graph.widths)} blocks, {about['possible_layers']} layers that they can make")
+            print("  `profile build` measures a few hundred of these, where they tell most on the device")
             print(f"  and {len(made.fit)} networks of random widths to fit on, {len(made.check)} to check on")
 
 
@@ -133,6 +137,9 @@ def run(
     width_step: Annotated[int, typer.Option(help="Widths stay multiples of this.")] = DEFAULTS.width_step,
     min_width: Annotated[int, typer.Option(help="No block becomes narrower than this.")] = DEFAULTS.min_width,
     holdout: Annotated[float, typer.Option(help="Part of the training pictures that picks the winners.")] = 0.15,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Rely on a table that is not known to predict networks.")
+    ] = False,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
@@ -156,12 +163,13 @@ def run(
             holdout_fraction=holdout,
             seed=seed,
             weights=weights,
+            allow_unverified=allow_unverified,
         )
         unit = RESOURCES[parse_budget(budget).resource].unit
 
         def tell(done: Step) -> None:
-            if done.iteration == 0 and table is not None and not (closure := load_table(table).info.closure).verified:
-                typer.echo(f"warning: the table is {closure.sentence()}", err=True)
+            if done.iteration == 0 and table is not None and not (loaded := load_table(table)).verified:
+                typer.echo(f"warning: the table is {loaded.sentence()}", err=True)
             print(step_text(done, unit), file=sys.stderr if as_json else sys.stdout, flush=True)
 
         with bar() as progress:
@@ -375,5 +383,5 @@ def step_text(step: Step, unit: str) -> str:
 
 
 def _table_of(folder: RunFolder) -> LatencyTable | None:
-    """The table the run was guided by, if there was one."""
-    return load_table(Path(folder.info.table.path)) if folder.info.table else None
+    """The table the run was guided by, if there was one, with what was measured for it on demand."""
+    return load_table(folder.table_path) if folder.info.table else None

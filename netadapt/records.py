@@ -47,8 +47,8 @@ class TableFacts:
             threads=info.target.threads,
             cpu=str(facts.get("cpu", "unknown")),
             created_utc=info.created_utc,
-            verified=info.closure.verified,
-            closure=info.closure.sentence(),
+            verified=table.verified,
+            closure=table.sentence(),
             mean_error_percent=info.closure.mean_error_percent,
             worst_error_percent=info.closure.worst_error_percent,
         )

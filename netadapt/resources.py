@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from netadapt.errors import BudgetError
 from profiler.graph import Graph
@@ -27,15 +27,26 @@ class Resource(Protocol):
     def price(self, graph: Graph) -> float: ...
 
 
+@runtime_checkable
+class PricesMany(Protocol):
+    """A resource that prices every width of a block at once."""
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
+        """One for each width; NaN where only `price` can tell."""
+        ...
+
+
 class Predicted(Protocol):
     @property
     def latency_ms(self) -> float: ...
 
 
 class Predictor(Protocol):
-    """What a latency table can do."""
+    """What a latency table can do, whether it measures what it lacks or not."""
 
     def predict(self, graph: Graph) -> Predicted: ...
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]: ...
 
 
 class Latency:
@@ -56,6 +67,9 @@ class Latency:
 
     def price(self, graph: Graph) -> float:
         return self.table.predict(graph).latency_ms
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
+        return self.table.prices(graph, block, widths)
 
 
 class _Count:

@@ -148,6 +148,11 @@ class RunFolder:
     def exports(self) -> Path:
         return self.path / "exports"
 
+    @property
+    def table_path(self) -> Path:
+        """The run's own copy of the table it is guided by; it is there if the run has one."""
+        return self.path / "table.parquet"
+
     def weights_path(self, name: str) -> Path:
         """Where the weights of this name are, whether they exist yet or not. `RunError` if the name would lead elsewhere."""
         if name in ("", "..") or Path(name).name != name:

@@ -37,6 +37,9 @@ class MadeUpTable:
     def predict(self, graph: Graph) -> Milliseconds:
         return Milliseconds(sum(self.layer_ms(layer) for layer in graph.layers))
 
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:
+        return [self.predict(graph.at_widths({block: width})).latency_ms for width in widths]
+
 
 TABLE = MadeUpTable()
 FACTS = TableFacts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from netadapt.cli import app
+from netadapt.networks import NETWORKS
 from netadapt.run_folder import RunFolder
+from profiler.closure import Checked, close
 from profiler.estimate import Estimate
 from profiler.fake_model import layer_ns
 from profiler.plan import read_plan
+from profiler.sampling import corners_of
 from profiler.settings import Target, TimingSettings
 from profiler.table import LatencyTable, TableInfo
 
@@ -44,15 +48,17 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(plan: Path) -> Path:
     """Of a device that takes as long as the fake runtime would."""
-    rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in read_plan(plan).layers}
-    info = TableInfo(Target(runtime="onnxruntime"), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00")
+    rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in corners_of(read_plan(plan), {})}
+    closure = close([Checked("held out", 1.0, 0.9, 1.1, 1.0, 1.0)])
+    info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", closure=closure)
     path = plan.with_name("table.parquet")
     LatencyTable(rows, info).save(path)
+    LatencyTable(rows, replace(info, closure=close([]))).save(plan.with_name("unverified.parquet"))
     return path
 
 
 def _exact(latency_ms: float) -> Estimate:
-    return Estimate(latency_ms, latency_ms, latency_ms, 6, 100)
+    return Estimate(latency_ms, latency_ms, latency_ms, 6, 100, 6)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +69,29 @@ def finished_run(table: Path) -> Path:
 
 
 def test_networks_are_listed_with_what_they_cost() -> None:
-    found = json.loads(succeed("networks", "--width-multiplier", 0.25, "--resolution", 64, "--json"))
-    assert found[0]["name"] == "mobilenet_v1"
+    found = json.loads(succeed("networks", "--width-multiplier", 0.25, "--resolution", 64, "--classes", 10, "--json"))
+    assert [network["name"] for network in found] == list(NETWORKS)
     assert len(found[0]["blocks"]) == 14
     assert found[0]["input"] == [1, 3, 64, 64]
+
+
+def test_a_plan_of_integers_has_layers_of_integers(tmp_path: Path) -> None:
+    succeed("plan", *NETWORK, "--precision", "int8", "--out", tmp_path / "plan.json")
+    assert {layer.dtype for layer in read_plan(tmp_path / "plan.json").graph.layers} == {"int8"}
+
+
+def test_a_run_has_its_own_copy_of_the_table(finished_run: Path, table: Path) -> None:
+    with RunFolder.open(finished_run) as folder:
+        assert folder.table_path.read_bytes() == table.read_bytes()
+
+
+def test_an_unverified_table_is_relied_on_when_asked_to(table: Path, tmp_path: Path) -> None:
+    unverified = table.with_name("unverified.parquet")
+    told = run(
+        "run", *NETWORK, *QUICK, "--table", unverified, "--budget", "latency=95%", "--out", tmp_path / "run", "--allow-unverified"
+    )
+    assert told.exit_code == 0, told.output
+    assert "warning: the table is unverified" in told.output
 
 
 def test_a_run_ends_within_the_budget_and_keeps_the_family(finished_run: Path) -> None:
@@ -144,6 +169,11 @@ ERRORS = {
     "no such data": (["run", *NETWORK, "--data", "nowhere/", "--budget", "macs=75%", "--out", "new"], "nowhere"),
     "a folder without pictures": (["run", *NETWORK, "--data", "empty", "--budget", "macs=75%", "--out", "new"], "empty"),
     "no such weights": (["run", *NETWORK, *QUICK, "--weights", "w.pt", "--budget", "macs=75%", "--out", "new"], "w.pt"),
+    "a table that does not predict": (
+        ["run", *NETWORK, *QUICK, "--table", "UNVERIFIED", "--budget", "latency=75%", "--out", "new"],
+        "--allow-unverified",
+    ),
+    "a precision nobody has": (["plan", *NETWORK, "--precision", "int3", "--out", "p.json"], "int8"),
     "a table for another network": (
         ["run", "mobilenet_v1", "--width-multiplier", "0.5", *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--out", "new"],
         "not in the",
@@ -172,7 +202,10 @@ def test_bad_input_gets_one_sentence_and_exit_code_1(
     (tmp_path / "garbled.pt").write_bytes(b"garbage")
     monkeypatch.chdir(tmp_path)
     before = _files(finished_run)
-    result = run(*({"RUN": finished_run, "TABLE": table}.get(argument, argument) for argument in arguments))
+    unverified = table.with_name("unverified.parquet")
+    result = run(
+        *({"RUN": finished_run, "TABLE": table, "UNVERIFIED": unverified}.get(argument, argument) for argument in arguments)
+    )
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("error: ")
     assert said in result.stderr
