@@ -3,8 +3,8 @@
     python benchmarks/agreement.py FOLDER_OR_FILES... --passes 4 --seconds 1
 
 Every pass visits every file with every tool in shuffled order, each visit in a process of its own, with the same warm-up and for
-about the same time, so that a shared machine's changes of speed hit all alike. The same number is taken from all: the 5th
-percentile of the times of single inferences, and of that the lowest of the passes. The inputs are random numbers for all, though
+about the same time, so that a shared machine's changes of speed hit all alike. The same number is taken from all: the median
+of the times of single inferences, and of that the lower quartile of the passes. The inputs are random numbers for all, though
 not the same ones. Beside it stands what one call with `profile model`'s own defaults says of the same files (six to eighteen
 visits of 0.1 s, samples of at least 1 ms, one process for all files of a runtime), made between the passes.
 
@@ -36,9 +36,10 @@ from typing import Annotated
 import numpy as np
 import onnx
 import typer
-from litert_tool import litert_benchmark_p5_ms
+from litert_tool import litert_benchmark_median_ms
 
 from netadapt.networks import network_graph
+from profiler.estimate import QUARTILE
 from profiler.graph import Graph
 from profiler.layers import LayerSpec
 from profiler.measure import measure_files
@@ -80,11 +81,11 @@ class Candidate:
 
     def theirs_ms(self) -> float:
         if self.target.runtime == "litert":
-            return litert_benchmark_p5_ms(self.path, runs=self.runs, warmup_runs=self.warmup_runs, threads=self.target.threads)
+            return litert_benchmark_median_ms(self.path, runs=self.runs, warmup_runs=self.warmup_runs, threads=self.target.threads)
         numbers = (self.warmup_runs, self.runs, self.target.threads)
         command = [sys.executable, str(Path(__file__).with_name("onnx_loop.py")), str(self.path), *map(str, numbers)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return float(np.percentile(json.loads(done.stdout), 5)) / 1e6
+        return statistics.median(json.loads(done.stdout)) / 1e6
 
 
 def main(
@@ -101,12 +102,12 @@ def main(
             for item in _candidates(models, Target(runtime=runtime, threads=threads), Path(folder), seconds)
         ]
         ours, theirs, defaults = _measure(candidates, passes, seconds, random.Random(seed), progress)
-    print(f"{passes} passes of {seconds:g} s, {threads} thread(s); ms of one inference, 5th percentile, lowest of the passes")
+    print(f"{passes} passes of {seconds:g} s, {threads} thread(s); ms of one inference: median, lower quartile of the passes")
     for runtime, tool in TOOLS.items():
         print(f"\n{runtime:56}     ours   theirs  ratio  spread of passes, %  defaults  ratio")
         differences: list[tuple[float, float]] = []
         for item in (item for item in candidates if item.target.runtime == runtime):
-            mine, other, default = min(ours[item.path]), min(theirs[item.path]), defaults[item.path]
+            mine, other, default = _quiet_ms(ours[item.path]), _quiet_ms(theirs[item.path]), defaults[item.path]
             spreads = f"{_spread_percent(ours[item.path]):9.1f} {_spread_percent(theirs[item.path]):9.1f}"
             same_statistic = f"{mine:8.4f} {other:8.4f} {mine / other:6.3f}"
             print(f"{item.path.name:56} {same_statistic}  {spreads}  {default:8.4f} {default / other:6.3f}")
@@ -193,6 +194,10 @@ def _write(graph: Graph, name: str, folder: Path) -> Path:
     path = folder / name
     path.write_bytes(FORMATS[path.suffix.lstrip(".")].write(graph))
     return path
+
+
+def _quiet_ms(values: Sequence[float]) -> float:
+    return float(np.quantile(values, QUARTILE))
 
 
 def _spread_percent(values: Sequence[float]) -> float:

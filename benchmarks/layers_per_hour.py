@@ -2,12 +2,12 @@
 
     python benchmarks/layers_per_hour.py --layers 30
 
-Random layers of a MobileNetV1 plan, on LiteRT, one thread. Both sides write each layer's file, and both are done with a layer when
-the same rule calls it settled: `estimate`'s 95 % interval within `TimingSettings.settle_percent`, or half a microsecond.
+Random layers of MobileNetV1 at random widths, on LiteRT, one thread. Both sides write each layer's file, and both are done with a
+layer when the same rule calls it settled: `estimate`'s 95 % interval within `TimingSettings.settle_percent`, or a microsecond.
 
-  ours      `profiler.build.measure` with the default settings: one process visits all layers in shuffled rounds, six to eighteen of
-            them; a build of few layers waits, so that a round lasts a second
-  harness   `litert-benchmark` on one layer after the other: a process counts as a round, its 5th percentile as the quiet latency of
+  ours      as `profile build` does with its default settings: one process visits all layers in shuffled rounds, six to eighteen of
+            them; a build of few layers waits, so that a round lasts 0.4 s
+  harness   `litert-benchmark` on one layer after the other: a process counts as a round, its median as the quiet latency of
             that round; it stops at three processes if they agree, and gives up after eighteen
 
 The layers are taken in chunks and the order of the two alternates from chunk to chunk, so that both see the machine at all times.
@@ -27,19 +27,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from litert_tool import litert_benchmark_p5_ms
+from litert_tool import litert_benchmark_median_ms
 
 from device_agents import open_agent
 from netadapt.networks import network_graph
-from profiler.build import Job, measure
+from profiler.bench import Bench
 from profiler.estimate import Estimate, Visit, estimate
-from profiler.graph import Graph
+from profiler.graph import Graph, unique_layers
 from profiler.journal import Journal
 from profiler.layers import LayerSpec
 from profiler.model_file import FORMATS
 from profiler.plan import make_plan
 from profiler.progress import Silent, bar
-from profiler.results import Results
 from profiler.session import Session
 from profiler.settings import Target, TimingSettings
 
@@ -58,7 +57,8 @@ def main(
 ) -> None:
     settings = TimingSettings()
     plan = make_plan(network_graph("mobilenet_v1", width_multiplier=width_multiplier, resolution=resolution))
-    drawn = random.Random(seed).sample(plan.layers, layers)
+    possible = list(unique_layers(layer for widths in plan.fit for layer in plan.graph.at_widths(widths).layers))
+    drawn = random.Random(seed).sample(possible, layers)
     sides = {
         "ours": lambda part: measured_by_build(part, settings),
         "harness": lambda part: measured_one_by_one(part, settings, runs, warmup_runs),
@@ -74,7 +74,7 @@ def main(
                 spent_s[name] += time.monotonic() - started
                 progress.advance(name)
     print(
-        f"{layers} of {len(plan.layers)} layers of MobileNetV1 {width_multiplier:g}/{resolution} on LiteRT; "
+        f"{layers} layers of MobileNetV1 {width_multiplier:g}/{resolution} at random widths; "
         f"settled is a 95 % interval within {settings.settle_percent:g} % or {1000 * settings.settle_ms:g} µs"
     )
     per_hour = {name: 3600 * len(found[name]) / spent_s[name] for name in sides}
@@ -98,14 +98,16 @@ def main(
 
 def measured_by_build(layers: Sequence[LayerSpec], settings: TimingSettings) -> Mapping[str, Estimate]:
     """As `profile build` measures layers, without whole networks; by key."""
-    jobs = [Job({"event": "layer", "key": layer.key, "layer": layer.to_dict()}, _file(layer)) for layer in layers]
     with (
         tempfile.TemporaryDirectory() as folder,
         open_agent(TARGET.device) as agent,
         Journal(Path(folder, "journal.jsonl"), {}, resume=False) as journal,
     ):
-        measure(jobs, Session(agent, TARGET, settings), journal, Silent())
-        return Results.of(journal.lines).estimates(layer.key for layer in layers)
+        bench = Bench(Session(agent, TARGET, settings), journal, Silent())
+        keys = bench.want_layers(layers)
+        bench.visit(dict.fromkeys(keys, settings.rounds), "measuring")
+        bench.settle(dict.fromkeys(keys, settings.max_rounds))
+        return bench.results.estimates(keys)
 
 
 def measured_one_by_one(
@@ -119,8 +121,8 @@ def measured_one_by_one(
             path.write_bytes(_file(layer))
             visits: list[Visit] = []
             while len(visits) < FEWEST_PROCESSES or (len(visits) < settings.max_rounds and not estimate(visits).settled(settings)):
-                p5_ms = litert_benchmark_p5_ms(path, runs=runs, warmup_runs=warmup_runs, threads=TARGET.threads)
-                visits.append(Visit(len(visits), 1, (round(p5_ms * 1e6),)))
+                median_ms = litert_benchmark_median_ms(path, runs=runs, warmup_runs=warmup_runs, threads=TARGET.threads)
+                visits.append(Visit(len(visits), 1, (round(median_ms * 1e6),)))
             found[layer.key] = estimate(visits)
     return found
 

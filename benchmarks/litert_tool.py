@@ -20,8 +20,8 @@ from pathlib import Path
 UNROUNDED = "import ai_edge_litert.tools.benchmark_litert_model as tool; tool.round = lambda value, digits: value; tool.main()"
 
 
-def litert_benchmark_p5_ms(model: Path, *, runs: int, warmup_runs: int, threads: int) -> float:
-    """The 5th percentile of the tool's `runs` inferences, in milliseconds."""
+def litert_benchmark_median_ms(model: Path, *, runs: int, warmup_runs: int, threads: int) -> float:
+    """The median of the tool's `runs` inferences, in milliseconds."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         options = {
@@ -33,4 +33,4 @@ def litert_benchmark_p5_ms(model: Path, *, runs: int, warmup_runs: int, threads:
         }
         command = [sys.executable, "-c", UNROUNDED, *(f"--{name}={value}" for name, value in options.items())]
         subprocess.run(command, check=True, capture_output=True)
-        return float(json.loads(result.read_text())["latency"]["p5_ms"])
+        return float(json.loads(result.read_text())["latency"]["median_ms"])

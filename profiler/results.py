@@ -106,7 +106,7 @@ def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results:
             {name: value for name, value in line.items() if name != "event"} for line in lines if line["event"] == "error"
         ),
         reference_drift_percent=_drift_percent(results.looks_ms),
-        measuring_s=sum(sum(visit.samples_ns) for visits in results.visits.values() for visit in visits) / 1e9,
+        measuring_s=sum(sum(line["samples_ns"]) for line in lines if line["event"] in ("visit", "reference")) / 1e9,
         wall_s=sum(line["wall_s"] for line in lines if line["event"] == "spent"),
     )
 
