@@ -66,14 +66,14 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
             on_step=lambda step: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}", flush=True),
         )
         with RunFolder.open(run_path, write=True) as folder:
-            _finish_and_compare(folder, target, table_path, progress)
+            _finish_and_compare(folder, target, progress)
             page = write_report(folder)
             _print_summary(folder)
     print(f"report: {page}")
 
 
-def _finish_and_compare(folder: RunFolder, target: Target, table_path: Path, progress: Work) -> None:
-    family, table = Family(folder), load_table(table_path)
+def _finish_and_compare(folder: RunFolder, target: Target, progress: Work) -> None:
+    family, table = Family(folder), load_table(folder.table_path)
     last = family.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
     finish(family, [number for number in (0, last.iteration) if number not in folder.finished], LONG, seed=SEED, progress=progress)

@@ -3,9 +3,12 @@
 Lines, by `event`:
   journal   the first line: format, target (device, runtime, threads) and timing settings
   hello     the device and runtime as the runner described them; again after every restart
-  layer     key and spec of a layer about to be measured, network: key and graph of a whole network, model: one measured as a file
-  visit     raw samples of one visit: key, round, loops, samples_ns, switches, started_ns
+  layer     key and spec of a layer about to be measured; network: key, role (fit or check) and graph of a whole network
+  round     a round begins: load, clocks, temperature and how often cores were throttled so far
+  visit     raw samples of one visit: key, round, loops, samples_ns, which of them were disturbed (switched), clock_khz, started_ns
+  reference the same of a short look at the reference layer
   failed    a model the runtime refuses (reason), or one that took the runner down (crash)
+  staircases  what sweeps have shown; error: the table's own estimate of its error so far; spent: how long a run of the build took
 A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again.
 """
 
@@ -21,7 +24,7 @@ from typing import Any, Self
 
 from profiler.errors import JournalError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Journal:

@@ -169,6 +169,13 @@ def _about(table: LatencyTable) -> Iterator[str]:
         ("layers", f"{len(table.rows)} measured" + (f", {len(info.failed)} could not be" if info.failed else "")),
         ("calibrated on", f"{info.calibration.networks} networks of random widths"),
     ]
+    if info.progress:
+        steps = (
+            f"{step['wall_s']:.0f} s, {step['layers']} layers: "
+            + ("not known yet" if step["error_percent"] is None else f"{step['error_percent']:.1f} %")
+            for step in info.progress
+        )
+        pairs.append(("its own estimate of its error", "; ".join(steps)))
     yield "<h2>What this table is</h2>\n<dl>"
     yield from (f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
     yield "</dl>"

@@ -144,6 +144,14 @@ def print_table_data(name: str, plain: Plain, closure: str) -> None:
     print(f"{name}: {plain['layers_measured']} layers, {plain['runtime']} {version}, threads {plain['threads']}")
     print(f"  {plain['device']}: {facts.get('cpu')}; measured {plain['created_utc']}, {plain['age_days']:.1f} days ago")
     print(f"  closure: {closure}")
+    figures = plain["closure"]
+    if figures["bias_percent"] is not None:
+        rank = "no rank correlation" if figures["spearman"] is None else f"Spearman {figures['spearman']:.3f}"
+        inside = f"{figures['coverage_percent']:.0f} % inside their 95 % intervals"
+        print(f"  bias {figures['bias_percent']:+.1f} %, {rank}, {inside}")
+    steps = [f"{rule['kind']} {rule['axis']} {rule['step']}" for rule in plain["staircases"] if rule["step"] > rule["granularity"]]
+    if steps:
+        print(f"  steps in channels: {', '.join(steps)}")
 
 
 def row_data(layer: LayerSpec, estimate: Estimate) -> Plain:

@@ -20,8 +20,10 @@ from profiler.layers import LayerSpec
 GRANULARITY = 8
 """Widths are told apart at multiples of this many channels; anything between them is never interpolated."""
 STEPS = (8, 16, 32, 64)
-EARNS_ITS_PLACE = 0.75
-"""A rule with more parameters must bring the error down to this part of what it was."""
+EARNS_ITS_PLACE = 0.6
+"""A rule with more parameters must bring the error down to this part of what it was: sweeps are short, and may be noisy."""
+GOOD_ENOUGH = 0.015
+"""A rule that explains its sweeps this well is not replaced by one with more parameters."""
 FREE_OUTPUT = ("conv2d", "conv_transpose2d", "fully_connected")
 """Layers whose output channels are not those of their input."""
 
@@ -124,8 +126,8 @@ def detect(sweeps: Iterable[Sweep], granularity: int = GRANULARITY) -> Staircase
         if not errors or any(error is None for error in errors):
             continue
         error = math.sqrt(sum(value**2 for value in errors if value is not None) / len(errors))
-        demanded = EARNS_ITS_PLACE if parameters > best_parameters and best_parameters else 1.0
-        if error < demanded * best_error:
+        more = best_parameters and parameters > best_parameters
+        if error < (EARNS_ITS_PLACE if more else 1.0) * best_error and not (more and best_error < GOOD_ENOUGH):
             best, best_error, best_parameters = rule, error, parameters
     return best
 
