@@ -99,6 +99,8 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
 def _trusted(request: RunRequest) -> LatencyTable:
     assert request.table is not None
     table = load_table(request.table)
+    if "float32" not in {layer.dtype for layer in table.rows}:
+        raise RunError(f"{request.table} has no float32 layers, in which networks are adapted; build one from a float32 plan")
     if not table.verified and not request.allow_unverified:
         raise RunError(
             f"{request.table} is {table.sentence()}; `profile check {request.table}` says what to do about it, "

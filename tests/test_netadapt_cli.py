@@ -54,6 +54,7 @@ def table(plan: Path) -> Path:
     path = plan.with_name("table.parquet")
     LatencyTable(rows, info).save(path)
     LatencyTable(rows, replace(info, closure=close([]))).save(plan.with_name("unverified.parquet"))
+    LatencyTable({layer.with_dtype("int8"): row for layer, row in rows.items()}, info).save(plan.with_name("int8.parquet"))
     return path
 
 
@@ -173,6 +174,10 @@ ERRORS = {
         ["run", *NETWORK, *QUICK, "--table", "UNVERIFIED", "--budget", "latency=75%", "--out", "new"],
         "--allow-unverified",
     ),
+    "a table of integers": (
+        ["run", *NETWORK, *QUICK, "--table", "INT8", "--budget", "latency=75%", "--out", "new"],
+        "no float32 layers",
+    ),
     "a precision nobody has": (["plan", *NETWORK, "--precision", "int3", "--out", "p.json"], "int8"),
     "a table for another network": (
         ["run", "mobilenet_v1", "--width-multiplier", "0.5", *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--out", "new"],
@@ -202,10 +207,9 @@ def test_bad_input_gets_one_sentence_and_exit_code_1(
     (tmp_path / "garbled.pt").write_bytes(b"garbage")
     monkeypatch.chdir(tmp_path)
     before = _files(finished_run)
-    unverified = table.with_name("unverified.parquet")
-    result = run(
-        *({"RUN": finished_run, "TABLE": table, "UNVERIFIED": unverified}.get(argument, argument) for argument in arguments)
-    )
+    others = {name.upper(): table.with_name(f"{name}.parquet") for name in ("unverified", "int8")}
+    paths = {"RUN": finished_run, "TABLE": table, **others}
+    result = run(*(paths.get(argument, argument) for argument in arguments))
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("error: ")
     assert said in result.stderr
