@@ -6,7 +6,7 @@ killed goes on where it stopped, and a table that exists is extended by what is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +42,7 @@ class Effort:
     until_percent: float = 2.0
     """The table's own estimate of its error on whole networks is below this, ..."""
     max_layers: int = 330
-    """... or it has so many layers for each plan."""
+    """... or it has so many layers, or the corners of its plans alone are more."""
 
     def __post_init__(self) -> None:
         if self.until_percent <= 0 or self.max_layers < 1:
@@ -85,8 +85,12 @@ def build(
     return _written(bench, out)
 
 
-def extend(out: Path, layers: Sequence[LayerSpec], *, progress: Work | None = None) -> LatencyTable:
+def extend(
+    out: Path, layers: Sequence[LayerSpec], cutouts: Mapping[str, bytes] | None = None, *, progress: Work | None = None
+) -> LatencyTable:
     """Measure these layers on the table's device as its others were and write it again; layers it has cost nothing.
+
+    `cutouts` are the files of layers that were cut out of a model, by digest.
 
     `TableError` or `JournalError` if the table's journal is gone or the device has changed.
     """
@@ -94,7 +98,7 @@ def extend(out: Path, layers: Sequence[LayerSpec], *, progress: Work | None = No
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
     with _bench(info.target, out, info.settings, True, progress or Silent()) as bench:
-        keys = bench.want_layers(layers)
+        keys = bench.want_layers(layers, cutouts)
         bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return _written(bench, out)

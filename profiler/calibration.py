@@ -51,9 +51,6 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
-    def __sub__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
-
     def terms(self) -> Array:
         """(term,) or (term, network), with all weights as if they were cold."""
         return np.stack([np.asarray(getattr(self, field.name), dtype=np.float64) for field in fields(self)])

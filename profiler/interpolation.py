@@ -179,7 +179,6 @@ class Grid:
     """All measured layers, by family."""
 
     def __init__(self, rows: Mapping[LayerSpec, Estimate], staircases: Staircases) -> None:
-        self._staircases = staircases
         self._families: dict[LayerSpec, Family] = {}
         for layer, estimate in sorted(rows.items(), key=lambda row: widths_of(row[0])):
             key = family_of(layer)

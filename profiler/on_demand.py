@@ -42,7 +42,7 @@ class OnDemand:
         """`LayerNotMeasured` if a layer is missing and cannot be measured; an error of the device's if it cannot be reached."""
         missing = list(dict.fromkeys(part.layer for part in self.table.explain(graph).missing))
         if missing and journal_path(self.path).exists():
-            self.table = extend(self.path, missing, progress=self._progress)
+            self.table = extend(self.path, missing, graph.cutouts, progress=self._progress)
         return self.table.predict(graph)
 
     def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:

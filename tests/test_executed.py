@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from profiler.calibration import Calibration
 from profiler.errors import LayerError, ModelError
 from profiler.executed import as_executed
 from profiler.graph import Graph, Node
@@ -112,7 +113,7 @@ def test_prices_of_many_widths_count_the_shortcut() -> None:
     graph = residual()
     plan = make_plan(as_executed(graph, "onnxruntime"))
     layers = {layer for widths in (*plan.fit, *plan.check, {}) for layer in plan.graph.at_widths(widths).layers}
-    table = table_of(tuple(layers))
+    table = table_of(tuple(layers)).with_calibration(Calibration(1.1, 1e-6, 2e-6, -1e-4, 3e-8))
     widths = [8, 16]
     expected = [table.explain(graph.at_widths({"stem": width})).latency_ms for width in widths]
     assert Pricer(table, graph).prices("stem", widths) == pytest.approx(expected)

@@ -10,7 +10,7 @@ from profiler.build import build
 from profiler.errors import LayerNotMeasured
 from profiler.graph import Graph
 from profiler.journal import journal_path
-from profiler.layers import conv2d
+from profiler.layers import Cutout, LayerSpec, conv2d
 from profiler.on_demand import OnDemand, copy_table
 from profiler.settings import TimingSettings
 from profiler.table import load_table
@@ -29,6 +29,12 @@ def test_what_is_missing_is_measured_when_it_is_asked_for(built: Path) -> None:
     table = OnDemand(built)
     assert table.predict(UNKNOWN).parts[0].source == "measured"
     assert UNKNOWN.layers[0] in load_table(built).rows
+
+
+def test_a_layer_cut_out_of_a_file_is_measured_as_it_was_cut(built: Path) -> None:
+    layer = LayerSpec("custom", ((1, 4),), (1, 4), cutout=Cutout("a" * 64, 0, "json"))
+    graph = Graph.of_layer(layer, {"a" * 64: b'{"latency_ns": 30000}'})
+    assert OnDemand(built).predict(graph).parts[0].source == "measured"
 
 
 def test_what_the_table_can_tell_is_not_measured(built: Path) -> None:
