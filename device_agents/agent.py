@@ -1,6 +1,7 @@
 """What a device must be able to do for us: run a command, stream one, and take files. It knows nothing of layers.
 
-A new kind of device is one file with a class like LocalAgent and one line in device_agents/__init__.py.
+A new kind of device is one file with a class like LocalAgent and one line in device_agents/__init__.py; one with a POSIX shell at
+its other end extends RemoteAgent (device_agents/remote.py).
 """
 
 from __future__ import annotations
@@ -44,28 +45,71 @@ class Stream(Protocol):
     def stderr(self) -> str: ...
 
 
-class Agent(Protocol):
-    """A device within reach. Used as a context manager; leaving it removes what was put there."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may say about a device beside its address."""
+
+    folder: str | None = None
+    """Where on the device files go; None for the agent's own choice."""
+    ssh_config: str | None = None
+    """A file for `ssh -F`; None for the user's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A device that an agent can see without being told of it."""
 
     address: str
+    description: str
+    obstacle: str | None = None
+    """What stands in the way of using it, and what to do; None if nothing does."""
+
+
+class Agent(Protocol):
+    """A device within reach. Used as a context manager: entering it connects.
+
+    `DeviceUnreachable` or `DeviceUnauthorised` on entering; `LinkLost` from any method once the connection has broken off, after
+    which `reconnect` may help.
+    """
+
+    address: str
+
+    def __init__(self, address: str, options: Options) -> None: ...
+
+    @classmethod
+    def attached(cls) -> Sequence[Attached]:
+        """Devices of this kind that can be seen without being named, such as phones on a cable."""
+        ...
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
         """Run to the end. `CommandTimedOut` after `timeout_s`, the process and its children killed."""
         ...
 
     def stream(self, argv: Sequence[str], *, silence_s: float) -> AbstractContextManager[Stream]:
-        """Start and read lines as they come. `CommandTimedOut` after `silence_s` without one; leaving kills it and its children."""
+        """Start and read lines as they come, standard input held open meanwhile.
+
+        `CommandTimedOut` after `silence_s` without one; leaving kills it and its children.
+        """
         ...
 
     def store(self, files: Mapping[str, bytes]) -> str:
-        """Put files into this session's folder on the device, skipping those already there; the folder's path there.
+        """Put files, executable, into our folder on the device, skipping those already there; the folder's path there.
 
-        The name must say the content (a hash), for equal names are taken for equal files.
+        The name must say the content (a hash), for equal names are taken for equal files. What is sent is verified there by sha256
+        and sent again where it arrived damaged. `StoreFailed` if that does not help.
         """
         ...
 
     def interpreter(self) -> str:
-        """The Python to run the runner with, where nobody named one."""
+        """The Python to run the runner with, where nobody named one. `DeviceError` if there is none."""
+        ...
+
+    def reconnect(self) -> None:
+        """Drop what is left of the connection and make it anew. `DeviceUnreachable` if that does not work now."""
+        ...
+
+    def clean(self) -> int:
+        """Remove everything that was ever stored on the device; how many bytes that was."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -17,35 +17,55 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device_agents.agent import CommandResult
-from device_agents.errors import CommandTimedOut, DeviceError
+from device_agents.agent import Attached, CommandResult, Options
+from device_agents.errors import CommandTimedOut, DeviceError, StoreFailed
 
 
 class LocalAgent:
     """Runs commands as children in a process group of their own, so that a kill reaches their children too."""
 
-    def __init__(self, address: str = "local") -> None:
-        self.address = address
+    def __init__(self, address: str = "local", options: Options | None = None) -> None:
+        self.address, self._options = address, options or Options()
         self._folder: Path | None = None
+
+    @classmethod
+    def attached(cls) -> Sequence[Attached]:
+        return [Attached("local", "this machine")]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self.clean()
+
+    def reconnect(self) -> None:
+        """This machine is always within reach."""
+
+    def clean(self) -> int:
+        """Nothing outlives a session here."""
+        if self._folder is None:
+            return 0
+        size = sum(path.stat().st_size for path in self._folder.iterdir())
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
+        return size
 
     def interpreter(self) -> str:
         return sys.executable
 
     def store(self, files: Mapping[str, bytes]) -> str:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="netadapt-profiler-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="netadapt-profiler-", dir=self._options.folder))
         for name, data in files.items():
             path = self._folder / name
             if not path.exists():
-                path.write_bytes(data)
+                try:
+                    path.write_bytes(data)
+                    path.chmod(0o755)
+                except OSError as exc:
+                    raise StoreFailed(
+                        f"{path} cannot be written: {exc.strerror or exc}; make room, or name another folder"
+                    ) from exc
         return str(self._folder)
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:

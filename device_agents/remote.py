@@ -1,0 +1,309 @@
+"""What ssh and adb have in common: a POSIX shell at the other end, which runs commands, keeps our files and can kill.
+
+Every command is wrapped so that its first line is its process id and its last its exit code: the one lets us kill it and what it
+started, the other tells an ended command from a broken link, which neither ssh (255 for both) nor an adb shell does reliably.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import secrets
+import shlex
+import signal
+import tarfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from types import TracebackType
+from typing import Protocol, Self
+
+from device_agents.agent import CommandResult, Options
+from device_agents.errors import CommandTimedOut, DeviceError, LinkLost, StoreFailed
+
+OUR_FOLDER = "netadapt-profiler"
+KEEP_DAYS = 7
+"""What nobody has asked for again within a week is removed from the device."""
+PUSHES = 3
+BUNDLE_BYTES = 64 << 20
+SLOWEST_BYTES_PER_S = 500_000
+"""A push slower than this is taken for dead."""
+COMMAND_S = 30.0
+
+
+class Source(Enum):
+    """Where bytes of a command come from."""
+
+    OUT = 1
+    ERR = 2
+    END = 0
+
+
+class Channel(Protocol):
+    """One shell command running at the other end."""
+
+    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
+        """What comes next, (END, b"") at the end, however it ended. `TimeoutError` if nothing comes in time."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; its standard input is closed by that. What it runs need not end."""
+        ...
+
+
+class RemoteAgent(ABC):
+    """An agent but for how commands and bytes travel: a kind of device says that in four methods and its default folder."""
+
+    default_folder: str
+    """Shell text, so that it may name $HOME; our own folder goes into it."""
+
+    def __init__(self, address: str, options: Options | None = None) -> None:
+        self.address, self.options = address, options or Options()
+        self._folder = ""
+        self._python: str | None = None
+        self._present: set[str] = set()
+
+    @abstractmethod
+    def _connect(self) -> None:
+        """`DeviceUnreachable` or `DeviceUnauthorised` if that cannot be done now."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Never fails; may be called twice."""
+
+    @abstractmethod
+    def _open(self, line: str) -> Channel:
+        """Let the device's shell run a line, standard input held open. `LinkLost` if the connection has broken off."""
+
+    @abstractmethod
+    def _upload(self, data: bytes, path: str, timeout_s: float) -> None:
+        """Write a file. `LinkLost` if the connection breaks off, `StoreFailed` if the device refuses it."""
+
+    # ------------------------------------------------------------------------------------------------------------ connecting
+
+    def __enter__(self) -> Self:
+        self._connect()
+        try:
+            self._prepare()
+        except BaseException:
+            self._disconnect()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._disconnect()
+
+    def reconnect(self) -> None:
+        self._disconnect()
+        self._connect()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make our folder, drop what is old in it, see what is left and which Python there is: one round trip."""
+        parent = shlex.quote(self.options.folder) if self.options.folder else self.default_folder
+        script = f"""
+            folder={parent}/{OUR_FOLDER}
+            mkdir -p "$folder" && cd "$folder" && pwd || exit 1
+            find . -type f -mtime +{KEEP_DAYS} -exec rm -f {{}} + 2>/dev/null
+            find . -name 'incoming-*' -mmin +60 -exec rm -rf {{}} + 2>/dev/null
+            command -v python3 || command -v python || echo
+            ls
+        """
+        result = self.run(["sh", "-c", script], timeout_s=COMMAND_S)
+        if result.returncode != 0:
+            said = result.stderr.strip() or "it said nothing"
+            raise StoreFailed(f"no folder for our files can be made on {self.address}: {said}; name another for it")
+        self._folder, python, *names = [*result.stdout.splitlines(), ""]
+        self._python, self._present = python or None, {name for name in names if name}
+
+    def interpreter(self) -> str:
+        if self._python is None:
+            raise DeviceError(f"there is no Python on {self.address}; use the native runner, or name an interpreter")
+        return self._python
+
+    # --------------------------------------------------------------------------------------------------------------- running
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        command = f"{shlex.join(argv)} </dev/null"
+        with self._running(command, argv) as running:
+            stdout = running.rest(time.monotonic() + timeout_s, timeout_s)
+            return CommandResult(tuple(argv), running.ended(), stdout, running.stderr)
+
+    @contextmanager
+    def stream(self, argv: Sequence[str], *, silence_s: float) -> Iterator[RemoteStream]:
+        with self._running(shlex.join(argv), argv) as running:
+            running.silence_s = silence_s
+            yield running
+
+    @contextmanager
+    def _running(self, command: str, argv: Sequence[str]) -> Iterator[RemoteStream]:
+        nonce = secrets.token_hex(8)
+        inner = f"echo {nonce} $$; {command}; printf '\\n%s %d\\n' {nonce} $?"
+        channel = self._open(f"exec sh -c {shlex.quote(inner)}")
+        running = RemoteStream(channel, nonce, self.address, " ".join(argv[:3]))
+        try:
+            yield running
+        finally:
+            channel.close()
+            if running.returncode is None and running.pid is not None:
+                self._kill(running.pid)
+
+    def _kill(self, pid: int) -> None:
+        """The command and what it started. A device out of reach cannot be helped: its runner ends with its standard input."""
+        with contextlib.suppress(DeviceError, TimeoutError):
+            channel = self._open(f"kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null; echo")
+            try:
+                while channel.receive(COMMAND_S)[0] is not Source.END:
+                    pass
+            finally:
+                channel.close()
+
+    # --------------------------------------------------------------------------------------------------------------- storing
+
+    def store(self, files: Mapping[str, bytes]) -> str:
+        missing = {name: data for name, data in files.items() if name not in self._present}
+        damaged = ""
+        for _ in range(PUSHES):
+            for bundle in _bundles(missing):
+                arrived, said = self._send(bundle)
+                self._present |= arrived
+                damaged = said or damaged
+            missing = {name: data for name, data in missing.items() if name not in self._present}
+            if not missing:
+                return self._folder
+        why = f"the device said: {damaged}" if damaged else "they arrived damaged"
+        size_mb = sum(map(len, missing.values())) / 1e6
+        raise StoreFailed(
+            f"{len(missing)} files ({size_mb:.1f} MB) could not be put on {self.address} in {PUSHES} attempts, {why}; "
+            f"`profile clean {self.address}` makes room"
+        )
+
+    def _send(self, files: Mapping[str, bytes]) -> tuple[set[str], str]:
+        """One stream for all; the names of those that arrived whole, and what the device complained of."""
+        incoming = f"{self._folder}/incoming-{secrets.token_hex(8)}"
+        data = _tar(files)
+        self._upload(data, f"{incoming}.tar", COMMAND_S + len(data) / SLOWEST_BYTES_PER_S)
+        unpack = f"mkdir {incoming} && tar -xf {incoming}.tar -C {incoming}; rm -f {incoming}.tar; cd {incoming} && sha256sum *"
+        result = self.run(["sh", "-c", unpack], timeout_s=COMMAND_S + len(data) / SLOWEST_BYTES_PER_S)
+        arrived = {name for name, digest in _digests(result.stdout) if digest == _sha256(files.get(name, b""))} & files.keys()
+        keep = f"mv -f {shlex.join(sorted(arrived))} .. && " if arrived else ""
+        self.run(["sh", "-c", f"cd {incoming} && {keep}cd .. && rm -rf {incoming}"], timeout_s=COMMAND_S).check()
+        said = result.stderr.strip().splitlines() if len(arrived) < len(files) else []
+        return arrived, said[0] if said else ""
+
+    def clean(self) -> int:
+        result = self.run(["sh", "-c", f"du -sk {shlex.quote(self._folder)}; rm -rf {shlex.quote(self._folder)}"], timeout_s=120)
+        self._prepare()
+        kilobytes = result.check().stdout.split()[0]
+        return int(kilobytes) * 1024 if kilobytes.isdigit() else 0
+
+
+class RemoteStream:
+    """The lines of a command on a device, between the line with its process id and the one with its exit code."""
+
+    def __init__(self, channel: Channel, nonce: str, address: str, what: str) -> None:
+        self._channel, self._nonce, self._address, self._what = channel, nonce.encode(), address, what
+        self._pending = b""
+        self._errors = b""
+        self.silence_s = COMMAND_S
+        self.pid: int | None = None
+        self.returncode: int | None = None
+
+    @property
+    def stderr(self) -> str:
+        return self._errors.decode(errors="replace")
+
+    def __iter__(self) -> Iterator[str]:
+        """`CommandTimedOut` after `silence_s` without a line; `LinkLost` if the lines end before the command has."""
+        while (line := self._line(time.monotonic() + self.silence_s)) is not None:
+            yield line.decode(errors="replace")
+
+    def rest(self, deadline: float, timeout_s: float) -> str:
+        """Everything until the command ends. `CommandTimedOut` at the deadline."""
+        lines: list[bytes] = []
+        try:
+            while (line := self._line(deadline)) is not None:
+                lines.append(line)
+        except CommandTimedOut:
+            raise CommandTimedOut(f"`{self._what}` did not end within {timeout_s:g} s on {self._address}; it was killed") from None
+        return b"".join(lines).removesuffix(b"\n").decode(errors="replace")
+
+    def ended(self) -> int:
+        assert self.returncode is not None  # the lines have ended, and not by an error
+        return self.returncode
+
+    def _line(self, deadline: float) -> bytes | None:
+        """The next line of the command's own; None once it has ended.
+
+        A newline is written before the exit code, for the output may not end with one: the last line is then one too long.
+        """
+        if self.returncode is not None:
+            return None
+        while True:
+            line, newline, rest = self._pending.partition(b"\n")
+            if not newline:
+                self._receive(deadline)
+                continue
+            self._pending = rest
+            if line.startswith(self._nonce):
+                number = int(line.split()[1])
+                if self.pid is not None:
+                    self.returncode = 128 - number if 128 < number <= 128 + max(signal.valid_signals()) else number
+                    return None
+                self.pid = number
+            elif self.pid is not None:
+                return line + b"\n"
+
+    def _receive(self, deadline: float) -> None:
+        try:
+            source, data = self._channel.receive(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise CommandTimedOut(
+                f"`{self._what}` said nothing for {self.silence_s:g} s on {self._address}; it was killed"
+            ) from None
+        match source:
+            case Source.OUT:
+                self._pending += data
+            case Source.ERR:
+                self._errors = (self._errors + data)[-65536:]
+            case Source.END:
+                said = self.stderr.strip().splitlines()[-1:]
+                raise LinkLost(f"the connection to {self._address} broke off{': ' + said[0] if said else ''}")
+
+
+def _bundles(files: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    """Parts that fit into memory, and into a timeout."""
+    bundle: dict[str, bytes] = {}
+    size = 0
+    for name, data in files.items():
+        if bundle and size + len(data) > BUNDLE_BYTES:
+            yield bundle
+            bundle, size = {}, 0
+        bundle[name] = data
+        size += len(data)
+    if bundle:
+        yield bundle
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.mtime = len(data), 0o755, int(time.time())
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _digests(text: str) -> Iterator[tuple[str, str]]:
+    """(name, digest) of each line of sha256sum."""
+    for line in text.splitlines():
+        digest, _, name = line.partition(" ")
+        yield name.lstrip(" *"), digest
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
