@@ -29,7 +29,6 @@ from typing import Annotated
 import typer
 from litert_tool import litert_benchmark_median_ms
 
-from device_agents import open_agent
 from netadapt.networks import network_graph
 from profiler.bench import Bench
 from profiler.estimate import Estimate, Visit, estimate
@@ -37,9 +36,9 @@ from profiler.graph import Graph, unique_layers
 from profiler.journal import Journal
 from profiler.layers import LayerSpec
 from profiler.model_file import FORMATS
+from profiler.opening import open_session
 from profiler.plan import make_plan
 from profiler.progress import Silent, bar
-from profiler.session import Session
 from profiler.settings import Target, TimingSettings
 
 TARGET = Target(runtime="litert")
@@ -100,10 +99,10 @@ def measured_by_build(layers: Sequence[LayerSpec], settings: TimingSettings) -> 
     """As `profile build` measures layers, without whole networks; by key."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_agent(TARGET.device) as agent,
+        open_session(TARGET, settings) as session,
         Journal(Path(folder, "journal.jsonl"), {}, resume=False) as journal,
     ):
-        bench = Bench(Session(agent, TARGET, settings), journal, Silent())
+        bench = Bench(session, journal, Silent())
         keys = bench.want_layers(layers)
         bench.visit(dict.fromkeys(keys, settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, settings.max_rounds))

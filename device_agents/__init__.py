@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from device_agents.adb_address import attached_by_adb, open_adb
 from device_agents.agent import Agent, Attached, CommandResult, Options, Stream
 from device_agents.errors import UnknownDevice
+from device_agents.fake import FakeAgent
 from device_agents.local import LocalAgent
+from device_agents.replay import ReplayAgent
+from device_agents.ssh import SshAgent
 
-__all__ = ["AGENTS", "RUNNER", "Agent", "Attached", "CommandResult", "Options", "Stream", "open_agent"]
+__all__ = ["AGENTS", "RUNNER", "Agent", "Attached", "CommandResult", "Options", "Stream", "attached", "open_agent"]
 
-AGENTS: dict[str, type[Agent]] = {"local": LocalAgent}
+AGENTS: dict[str, Callable[[str, Options], Agent]] = {
+    "local": LocalAgent, "ssh": SshAgent, "adb": open_adb, "replay": ReplayAgent, "fake": FakeAgent,
+}  # fmt: skip
 RUNNER = Path(__file__).parent / "on_device" / "measure.py"
 
 
@@ -23,3 +30,8 @@ def open_agent(address: str, options: Options | None = None) -> Agent:
     near = difflib.get_close_matches(kind, AGENTS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(AGENTS)}"
     raise UnknownDevice(f"there is no kind of device called {kind!r}; {hint}")
+
+
+def attached() -> Sequence[Attached]:
+    """Devices that can be seen without being named."""
+    return [*LocalAgent.attached(), *attached_by_adb()]

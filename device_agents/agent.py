@@ -74,13 +74,6 @@ class Agent(Protocol):
 
     address: str
 
-    def __init__(self, address: str, options: Options) -> None: ...
-
-    @classmethod
-    def attached(cls) -> Sequence[Attached]:
-        """Devices of this kind that can be seen without being named, such as phones on a cable."""
-        ...
-
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
         """Run to the end. `CommandTimedOut` after `timeout_s`, the process and its children killed."""
         ...

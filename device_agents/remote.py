@@ -29,9 +29,13 @@ KEEP_DAYS = 7
 """What nobody has asked for again within a week is removed from the device."""
 PUSHES = 3
 BUNDLE_BYTES = 64 << 20
+BUNDLE_FILES = 250
+"""Their names go into one shell line: adb's server takes 64 KiB of it, Linux 128."""
 SLOWEST_BYTES_PER_S = 500_000
 """A push slower than this is taken for dead."""
 COMMAND_S = 30.0
+LINGER_S = 1.0
+"""How long an ended command may keep its standard error open: a child that it left behind does for ever."""
 
 
 class Source(Enum):
@@ -217,9 +221,17 @@ class RemoteStream:
         return self._errors.decode(errors="replace")
 
     def __iter__(self) -> Iterator[str]:
-        """`CommandTimedOut` after `silence_s` without a line; `LinkLost` if the lines end before the command has."""
+        """`CommandTimedOut` after `silence_s` without a line; `LinkLost` if the lines end before the command has.
+
+        An empty line waits for the next one, for the last may be ours.
+        """
+        waiting = ""
         while (line := self._line(time.monotonic() + self.silence_s)) is not None:
-            yield line.decode(errors="replace")
+            if waiting:
+                yield waiting
+            waiting = "\n" if line == b"\n" else ""
+            if not waiting:
+                yield line.decode(errors="replace")
 
     def rest(self, deadline: float, timeout_s: float) -> str:
         """Everything until the command ends. `CommandTimedOut` at the deadline."""
@@ -252,10 +264,18 @@ class RemoteStream:
                 number = int(line.split()[1])
                 if self.pid is not None:
                     self.returncode = 128 - number if 128 < number <= 128 + max(signal.valid_signals()) else number
+                    self._linger()
                     return None
                 self.pid = number
             elif self.pid is not None:
                 return line + b"\n"
+
+    def _linger(self) -> None:
+        """Take in what comes on standard error behind the exit code, for that comes on another way."""
+        deadline = time.monotonic() + LINGER_S
+        with contextlib.suppress(TimeoutError):
+            while (received := self._channel.receive(max(0.0, deadline - time.monotonic())))[0] is not Source.END:
+                self._errors = (self._errors + (received[1] if received[0] is Source.ERR else b""))[-65536:]
 
     def _receive(self, deadline: float) -> None:
         try:
@@ -279,7 +299,7 @@ def _bundles(files: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
     bundle: dict[str, bytes] = {}
     size = 0
     for name, data in files.items():
-        if bundle and size + len(data) > BUNDLE_BYTES:
+        if bundle and (size + len(data) > BUNDLE_BYTES or len(bundle) == BUNDLE_FILES):
             yield bundle
             bundle, size = {}, 0
         bundle[name] = data

@@ -253,12 +253,21 @@ def finish(
                 print(f"step {item.step}: {100 * item.test_accuracy:.1f} % on the test pictures")
 
 
+def _on(made_on: Target, device: str | None, python: str | None = None) -> Target:
+    """Where a table was made, or the same runtime on another device, of which the table knows no interpreter."""
+    if device is None or device == made_on.device:
+        return replace(made_on, python=python or made_on.python)
+    return Target(device, made_on.runtime, made_on.threads, python)
+
+
 @app.command()
 def verify(
     run: Run,
-    device: Annotated[str, typer.Option(help="Where to measure.")] = "local",
+    device: Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")] = None,
     step: Annotated[list[int] | None, typer.Option(help="Steps to measure; by default every one kept.")] = None,
-    python: Annotated[str | None, typer.Option(help="The Python on the device that has the runtime; by default this one.")] = None,
+    python: Annotated[
+        str | None, typer.Option(help="The Python on the device that has the runtime; by default the table's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the run's networks whole on the device and compare with what the table predicted."""
@@ -269,11 +278,7 @@ def verify(
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
             table = _table_of(folder)
-            target = (
-                Target(device, table.info.target.runtime, table.info.target.threads, python)
-                if table
-                else Target(device, python=python)
-            )
+            target = _on(table.info.target if table else Target(), device, python)
             found = verify_steps(Family(folder), step, target, table, progress)
             write_report(folder)
         if as_json:
@@ -300,7 +305,7 @@ def verify(
 def baselines(
     run: Run,
     step: Annotated[int | None, typer.Option(help="The step to match; by default the last.")] = None,
-    device: Annotated[str, typer.Option(help="Where to measure.")] = "local",
+    device: Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")] = None,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
@@ -315,7 +320,7 @@ def baselines(
             if table is None:
                 raise RunError(f"{run} was not guided by a latency table, so no network of equal latency can be looked for")
             family = Family(folder)
-            target = Target(device, table.info.target.runtime, table.info.target.threads)
+            target = _on(table.info.target, device)
             found = thinner(family, family.step(step), target, table, seed=seed, progress=progress)
             write_report(folder)
         if as_json:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from profiler.energy import ROUNDS as ENERGY_ROUNDS
+from profiler.energy import VISIT_MS as ENERGY_VISIT_MS
 from profiler.errors import JournalError
 from profiler.estimate import estimate
 from profiler.graph import Graph
@@ -95,6 +97,21 @@ class Bench:
         for message in self.session.measure(models, schedule, reference=reference.key if reference else None):
             self._note(message)
 
+    def energy(self, keys: Iterable[str]) -> None:
+        """Visit these models for their energy; nothing is measured again that has been."""
+        hello: Mapping[str, Any] = next((line for line in self.journal.lines if line["event"] == "hello"), {})
+        if not hello.get("energy_source"):
+            self.progress.say("no energy: the device has no counter for it, or does not let us read it")
+            return
+        seen = {line["key"] for line in self.journal.lines if line["event"] == "energy"} | self.results.failed.keys()
+        wanted = [key for key in dict.fromkeys(keys) if key not in seen]
+        if wanted:
+            self.progress.begin(f"energy of {len(wanted)} models", ENERGY_ROUNDS * len(wanted))
+            models = {key: self.jobs[key].model for key in wanted}
+            schedule = [(number, wanted) for number in range(ENERGY_ROUNDS)]
+            for message in self.session.energy(models, schedule, ENERGY_VISIT_MS):
+                self._note(message)
+
     def settle(self, most: Mapping[str, int]) -> None:
         """More rounds for those whose interval is still wide or whose rounds were disturbed, each up to its own number."""
         settings = self.session.settings
@@ -116,12 +133,17 @@ class Bench:
             case "hello":
                 _check_same_device(self.journal, message)
                 self.journal.append(message)
-            case "visit" | "reference" | "failed":
+                if self.session.steady is not None:
+                    self.journal.append({"event": "steady", "state": dict(self.session.steady.state)})
+            case "paused":
+                self.journal.append(message)
+                self.progress.say(f"{message['reason']}; going on as soon as it is possible")
+            case "visit" | "reference" | "failed" | "energy":
                 line = {name: value for name, value in message.items() if name != "model"}
                 self.journal.append(line | {"key": message["model"]})
                 if message["event"] != "reference":
                     self.progress.advance(message["model"][:60])
-            case "round":
+            case "round" | "idle":
                 self.journal.append(message)
                 self.journal.sync()
 
@@ -143,8 +165,8 @@ def _work(layer: LayerSpec) -> tuple[int, str]:
 def _check_same_device(journal: Journal, hello: Mapping[str, Any]) -> None:
     """Samples of two devices, or of one before and after an update, must not end up in one table."""
     before = next((line for line in journal.lines if line["event"] == "hello"), None)
-    for name in ("device", "version", "library_sha256", "flags"):
-        if before is not None and before.get(name) != hello.get(name):
+    for name in ("device", "version", "library_sha256", "flags", "runner", "affinity"):
+        if before is not None and before.get(name, hello.get(name)) != hello.get(name):
             raise JournalError(
                 f"the device or its runtime has changed since {journal.path} was begun ({name}: {before.get(name)!r}, "
                 f"now {hello.get(name)!r}); build a new table"

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_agents import open_agent
 from profiler.bench import Bench, Job
 from profiler.errors import ModelError, TableError
 from profiler.executed import as_executed
@@ -19,11 +18,11 @@ from profiler.graph import Graph
 from profiler.journal import Journal, journal_path
 from profiler.layers import LayerSpec
 from profiler.model_file import FORMATS
+from profiler.opening import open_session
 from profiler.plan import Plan
 from profiler.progress import Silent, Work
 from profiler.results import table_from_journal
 from profiler.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
-from profiler.session import Session
 from profiler.settings import Target, TimingSettings
 from profiler.staircase import staircases_data
 from profiler.table import LatencyTable, load_table
@@ -31,6 +30,8 @@ from profiler.table import LatencyTable, load_table
 PREFIXES = 6
 """A user's file has no other widths to fit on: so many beginnings of it are measured instead."""
 SWEEP_ROUNDS = 3
+ON_DEMAND_WAIT_S = 3600.0
+"""A run that needs a layer waits so long for a device that somebody else is measuring."""
 BATCH = 24
 """Layers measured between one look at the table's error and the next."""
 
@@ -57,7 +58,9 @@ def build(
     settings: TimingSettings | None = None,
     effort: Effort | None = None,
     resume: bool = False,
+    energy: bool = False,
     progress: Work | None = None,
+    wait_s: float = 0.0,
 ) -> LatencyTable:
     """Measure what is not in the table yet and write it, whole, to `out`.
 
@@ -72,7 +75,7 @@ def build(
         if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
             raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
     plans = [replace(plan, graph=as_executed(plan.graph, target.runtime)) for plan in plans]
-    with _bench(target, out, settings, resume or out.exists(), progress or Silent()) as bench:
+    with _bench(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as bench:
         _sweep(bench, plans)
         layers = [key for plan in plans for key in _corners(bench, plan)]
         networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
@@ -82,6 +85,8 @@ def build(
         bench.visit(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
         most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
         bench.settle(most)
+        if energy:
+            bench.energy([*layers, *networks])
     return _written(bench, out)
 
 
@@ -97,7 +102,7 @@ def extend(
     info = load_table(out).info
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
-    with _bench(info.target, out, info.settings, True, progress or Silent()) as bench:
+    with _bench(info.target, out, info.settings, True, progress or Silent(), ON_DEMAND_WAIT_S) as bench:
         keys = bench.want_layers(layers, cutouts)
         bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
@@ -105,12 +110,15 @@ def extend(
 
 
 @contextmanager
-def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, progress: Work) -> Iterator[Bench]:
+def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, progress: Work, wait_s: float) -> Iterator[Bench]:
     """An open journal and device; what was spent is noted in the journal, and one in which nothing was measured is removed."""
     about = {"runtime": target.runtime, "threads": target.threads, "device": target.device}
     header = {"target": about, "settings": settings.to_dict()}
-    with open_agent(target.device) as agent, Journal(journal_path(out), header, resume=resume) as journal:
-        bench = Bench(Session(agent, target, settings), journal, progress)
+    with (
+        open_session(target, settings, progress=progress, wait_s=wait_s) as session,
+        Journal(journal_path(out), header, resume=resume) as journal,
+    ):
+        bench = Bench(session, journal, progress)
         try:
             yield bench
         finally:

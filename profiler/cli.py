@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -9,25 +11,28 @@ from typing import Annotated
 
 import typer
 
-from device_agents import AGENTS, open_agent
+from device_agents import native, open_agent
 from device_agents.errors import ToolError
+from device_agents.lease import lease
 from profiler import printing
 from profiler.build import Effort
 from profiler.build import build as build_table
 from profiler.check import check_table
 from profiler.compare import compare as compare_tables
 from profiler.console import Json, percent, plain_errors, print_json
+from profiler.devices import CONFIG_VARIABLE, find_device
 from profiler.doctor import examine, judge
 from profiler.errors import TableError
 from profiler.executed import as_executed
+from profiler.fleet import on_each
 from profiler.journal import journal_path
 from profiler.measure import measure_files
 from profiler.model_file import default_runtime, format_of, read_model
 from profiler.plan import read_plan
-from profiler.progress import bar
-from profiler.session import Session
+from profiler.progress import Work, bar, bars
+from profiler.roster import roster
 from profiler.settings import Target, TimingSettings
-from profiler.table import load_table
+from profiler.table import LatencyTable, load_table
 
 app = typer.Typer(
     help="Measure layers and networks on real devices and build latency tables from them.",
@@ -39,8 +44,23 @@ app = typer.Typer(
 
 class Runtime(StrEnum):
     onnxruntime = "onnxruntime"
+    onnxruntime_cuda = "onnxruntime-cuda"
+    onnxruntime_tensorrt = "onnxruntime-tensorrt"
     litert = "litert"
     tflite_runtime = "tflite-runtime"
+
+
+class RunnerName(StrEnum):
+    python = "python"
+    native = "native"
+    benchmark_model = "benchmark_model"
+    onnxruntime_perf_test = "onnxruntime_perf_test"
+
+
+class BuildTarget(StrEnum):
+    host = "host"
+    aarch64_linux = "aarch64-linux"
+    android_arm64 = "android-arm64"
 
 
 class TableFormat(StrEnum):
@@ -50,27 +70,43 @@ class TableFormat(StrEnum):
     json = "json"
 
 
-Device = Annotated[str, typer.Option(help="Where to measure, for example local.")]
+Device = Annotated[
+    str, typer.Option(help="Where to measure: a name from profile.toml, or local, ssh:HOST, adb:SERIAL, adb:HOST:PORT.")
+]
 Threads = Annotated[int, typer.Option(help="Threads the runtime may use.")]
-Python = Annotated[str | None, typer.Option(help="The Python on the device that has the runtime; by default this one.")]
+Python = Annotated[str | None, typer.Option(help="The Python on the device that has the runtime; by default what is found there.")]
+Runner = Annotated[RunnerName | None, typer.Option(help="What measures there; by default ours, in Python or else native.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for a device that another run is measuring.")]
+FOREVER_S = 1e9
 TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
 ModelFile = Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")]
 
 
+def slug(device: str) -> str:
+    """A device's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", device)
+
+
+@app.callback()
+def main(
+    config: Annotated[
+        Path | None, typer.Option(help="A file that names devices, instead of ./profile.toml or the user's own.")
+    ] = None,
+) -> None:
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+
+
 @app.command()
 def devices(python: Python = None, as_json: Json = False) -> None:
-    """List the devices that can be reached, their state, and the runtimes on each."""
+    """List the devices that are named or attached, what stands in the way of each, and the runtimes that work there."""
     with plain_errors():
-        found = []
-        for address in AGENTS:
-            with open_agent(address) as agent:
-                session = Session(agent, Target(address, python=python), TimingSettings())
-                found.append(printing.device_data(address, session.probe()))
+        found = [printing.found_data(item) for item in roster(python)]
         if as_json:
             print_json(found)
         else:
             for item in found:
-                printing.print_device(item)
+                printing.print_found(item)
 
 
 @app.command()
@@ -92,13 +128,15 @@ def model(
     device: Device = "local",
     threads: Threads = 1,
     python: Python = None,
+    runner: Runner = None,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Measure a whole model's latency on a device."""
     with plain_errors():
-        target = Target(device, runtime.value if runtime else default_runtime(model), threads, python)
+        target = Target(device, runtime.value if runtime else default_runtime(model), threads, python, runner and runner.value)
         with bar() as progress:
-            measured = measure_files([model], target, progress=progress)[model]
+            measured = measure_files([model], target, progress=progress, wait_s=FOREVER_S if wait else 0)[model]
         plain = printing.measured_data(measured, target)
         if as_json:
             print_json(plain)
@@ -110,32 +148,63 @@ def model(
 def build(
     plans: Annotated[list[Path], typer.Argument(help="Plans made by `netadapt plan`, or model files.")],
     runtime: Annotated[Runtime, typer.Option(help="What runs the models on the device.")],
-    out: Annotated[Path, typer.Option(help="The table to write; what it holds already is not measured again.")],
-    device: Device = "local",
+    out: Annotated[
+        Path,
+        typer.Option(help="The table to write; what it holds already is not measured again. With several devices: {device} in it."),
+    ],
+    device: Annotated[list[str], typer.Option(help="Where to measure; several may be given and are measured side by side.")] = [  # noqa: B006
+        "local"
+    ],
     threads: Threads = 1,
     python: Python = None,
+    runner: Runner = None,
     until: Annotated[str, typer.Option(help="Stop adding layers when the table's own estimate of its error is below this.")] = "2%",
     max_layers: Annotated[int, typer.Option(min=1, help="Layers at most, whatever the error.")] = Effort().max_layers,
     rounds: Annotated[int, typer.Option(min=3, help="Visits to every layer before extra ones.")] = TimingSettings().rounds,
     seed: Annotated[int, typer.Option(help="Order of visits and values of weights.")] = 1,
+    energy: Annotated[bool, typer.Option("--energy", help="Measure energy too, where the device's hardware tells it.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was interrupted.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Measure layers of plans or models, as few as will do, and whole networks beside them, into a latency table."""
-    with plain_errors(f"everything measured is kept in {journal_path(out)}; go on with --resume"):
-        target = Target(device, runtime.value, threads, python)
+    outs = {name: Path(str(out).replace("{device}", slug(name))) for name in device}
+    kept = ", ".join(str(journal_path(path)) for path in outs.values())
+    with plain_errors(f"everything measured is kept in {kept}; go on with --resume"):
+        if len(set(outs.values())) < len(device):
+            raise ToolError(
+                f"{len(device)} devices cannot share one table; write {{device}} into --out, as in tables/{{device}}.parquet"
+            )
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
         effort = Effort(percent(until, "--until"), max_layers)
         read = [read_plan(path) for path in plans]
-        with bar() as progress:
-            table = build_table(read, target, out, settings=settings, effort=effort, resume=resume, progress=progress)
-        plain = {"table": str(out)} | printing.table_data(table)
+
+        def build_on(name: str, progress: Work) -> LatencyTable:
+            target = Target(name, runtime.value, threads, python, runner and runner.value)
+            return build_table(
+                read, target, outs[name], settings=settings, effort=effort, resume=resume, energy=energy, progress=progress,
+                wait_s=FOREVER_S if wait else 0,
+            )  # fmt: skip
+
+        found: dict[str, LatencyTable | ToolError] = {}
+        if len(device) == 1:
+            with bar() as progress:
+                found[device[0]] = build_on(device[0], progress)
+        else:
+            with bars(device) as several:
+                found = on_each(device, build_on, several, last=["local"])
+        built = {name: table for name, table in found.items() if isinstance(table, LatencyTable)}
+        plain = [{"table": str(outs[name])} | printing.table_data(table) for name, table in built.items()]
         if as_json:
-            print_json(plain)
-            return
-        printing.print_table_data(str(out), plain, table.sentence())
-        print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
-        print(f"  `profile check {out}` says what to distrust")
+            print_json(plain[0] if len(device) == 1 and plain else plain)
+        else:
+            for (name, table), data in zip(built.items(), plain, strict=True):
+                printing.print_table_data(str(outs[name]), data, table.sentence())
+                print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
+                print(f"  `profile check {outs[name]}` says what to distrust")
+        lost = [error for error in found.values() if isinstance(error, ToolError)]
+        if lost:
+            raise ToolError(f"{len(lost)} of {len(device)} devices were given up: {'; '.join(map(str, lost))}")
 
 
 @app.command()
@@ -217,7 +286,7 @@ def plot(table: TableFile, out: Annotated[Path, typer.Option(help="The picture (
 
 @app.command()
 def doctor(
-    device: Annotated[str, typer.Argument(help="The device to look at, for example local.")] = "local",
+    device: Annotated[str, typer.Argument(help="The device to look at: a name from profile.toml, or an address.")] = "local",
     threads: Threads = 1,
     python: Python = None,
     as_json: Json = False,
@@ -226,8 +295,9 @@ def doctor(
     with plain_errors():
         if threads < 1:
             raise ToolError(f"--threads must be at least 1, got {threads}")
-        with open_agent(device) as agent:
-            facts = examine(agent, python)
+        known = find_device(device)
+        with open_agent(known.address, known.options) as agent:
+            facts = examine(agent, python or known.python)
         findings = judge(facts, threads)
         if as_json:
             print_json({"device": device, "facts": facts.to_dict(), "findings": [asdict(finding) for finding in findings]})
@@ -237,3 +307,37 @@ def doctor(
             print(f"{finding.severity}: {finding.what}\n  {finding.next_step}")
         if not findings:
             print("nothing that would disturb a measurement was found")
+
+
+@app.command()
+def clean(device: Annotated[str, typer.Argument(help="The device to tidy up.")], as_json: Json = False) -> None:
+    """Remove everything that was ever sent to a device: models, runners and libraries."""
+    with plain_errors("some of it may be left"):
+        known = find_device(device)
+        with lease(known.address), open_agent(known.address, known.options) as agent:
+            freed_bytes = agent.clean()
+        if as_json:
+            print_json({"device": device, "freed_bytes": freed_bytes})
+        else:
+            print(f"{device}: {freed_bytes / 1e6:.1f} MB removed")
+
+
+runner_app = typer.Typer(help="The native runner, for devices without Python.", no_args_is_help=True)
+app.add_typer(runner_app, name="runner")
+
+
+@runner_app.command("build")
+def runner_build(
+    target: Annotated[BuildTarget, typer.Option(help="What it is to run on.")] = BuildTarget.host,
+    ndk: Annotated[Path | None, typer.Option(help="The Android NDK; by default ANDROID_NDK_HOME.")] = None,
+    out: Annotated[Path, typer.Option(help="The program to write.")] = Path("measure"),
+    as_json: Json = False,
+) -> None:
+    """Compile the native runner; `native = PATH` in profile.toml sends it to a device. Known targets are built when needed."""
+    with plain_errors():
+        built = native.build(target.value, out, ndk=ndk)
+        size_bytes = out.stat().st_size
+        if as_json:
+            print_json({"program": str(out), "target": target.value, "size_bytes": size_bytes, "build": built.description})
+        else:
+            print(f"{out}: {size_bytes / 1e3:.0f} kB, {built.description}")

@@ -4,7 +4,7 @@ A visit is tagged, never deleted:
   drift      the looks at the reference layer before or after it took longer than on the quiet device
   switched   the kernel took the process off its core during most of its samples
   clock      the processor's clock changed during it, or was below its usual one
-  heat       cores were slowed down for their temperature in its round
+  heat       cores were slowed down for their temperature in its round, or the device said by its end that it was too warm
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Watch:
     _life: int = 0
     _throttled: int | None = None
     _hot: bool = False
+    _round: int | None = None
     _reference: str | None = None
 
     def see(self, line: Mapping[str, Any]) -> None:
@@ -55,9 +56,13 @@ class Watch:
                 self._life += 1
                 self._throttled, self._hot = None, False
             case "round":
-                count = line.get("throttled")
-                self._hot = count is not None and self._throttled is not None and count > self._throttled
+                count, warm = line.get("throttled"), bool(line.get("thermal_status"))
+                self._hot = warm or (count is not None and self._throttled is not None and count > self._throttled)
                 self._throttled = count
+                if warm:  # it became so during the round before
+                    for seen in self._visits:
+                        seen.hot = seen.hot or seen.line["round"] == self._round
+                self._round = line.get("round")
             case "reference":
                 self._reference = self._reference or line["key"]
                 if line["key"] == self._reference:  # two layers' levels cannot be compared

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from device_agents import RUNNER, Agent
+from device_agents.errors import DeviceError, LinkLost
+from profiler.boards import FIXED_PERFORMANCE_SDK
 from profiler.check import Finding
 from profiler.errors import RunnerError
+from profiler.facts import Facts, facts
+from profiler.snapshot import WORK, take
 
 PROGRAM = RUNNER.with_name("conditions.py")
-PROTOCOL = 1
+PROTOCOL = 2
 TIMEOUT_S = 60.0
 BUSY_PERCENT, VERY_BUSY_PERCENT = 10.0, 50.0
 """Of one core, taken by others."""
@@ -24,154 +26,58 @@ UNSTEADY_PERCENT, VERY_UNSTEADY_PERCENT = 5.0, 15.0
 """Within the first, tables close; beyond the second, `profile check` remarks on it."""
 HOT_C, NEAR_LIMIT_C = 80.0, 10.0
 """Hot where a zone names no limit of its own, and how near to its limit is hot where it does."""
-SPELLS = 25
-T = TypeVar("T")
+LOW_BATTERY_PERCENT = 30.0
+THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
 MORE_ROUNDS = "build with more rounds, so that some fall into quiet spells: `profile build ... --rounds 12`"
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    pid: int
-    name: str
-    percent: float
-    """Of one core."""
-
-
-@dataclass(frozen=True, slots=True)
-class Zone:
-    """A place in the device whose temperature is measured."""
-
-    name: str
-    temperature_c: float
-    limit_c: float | None
-    """At which the device does something about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Battery:
-    name: str
-    status: str | None
-    charge_percent: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a device told about itself. None is not readable, everywhere but in `quota_cores` and `container`."""
-
-    cores: int
-    affinity: tuple[int, ...] | None
-    siblings: tuple[tuple[int, ...], ...] | None
-    """Groups of logical processors that share a core."""
-    governors: tuple[str, ...] | None
-    turbo: bool | None
-    turbo_file: str
-    load_1min: float | None
-    busy_percent: float | None
-    """Of one core, by all processes while the device was only watched."""
-    processes: tuple[Process, ...] | None
-    """The busiest of the others, busiest first."""
-    steal_percent: float | None
-    """Of one core, taken by the host of a virtual machine while it worked."""
-    hypervisor: bool | None
-    container: str | None
-    """Its kind; None where nothing shows that it is one."""
-    quota_known: bool
-    quota_cores: float | None
-    """How many cores' worth of time the control group grants; None for no limit."""
-    zones: tuple[Zone, ...] | None
-    throttles: int | None
-    """How often the processors slowed down for heat while they worked for two seconds."""
-    batteries: tuple[Battery, ...] | None
-    speed_ns: tuple[int, ...]
-    """Times of the same piece of work, one after the other."""
-
-    @property
-    def speed_change_percent(self) -> float:
-        """How much longer the work takes in slow spells than in fast ones: their medians' 95th against 5th percentile."""
-        size = max(1, len(self.speed_ns) // SPELLS)
-        spells = sorted(median(self.speed_ns[start : start + size]) for start in range(0, len(self.speed_ns) - size + 1, size))
-        trim = len(spells) // 20
-        return (spells[-1 - trim] / spells[trim] - 1) * 100
-
-    @property
-    def allowed_cores(self) -> int:
-        return self.cores if self.affinity is None else len(self.affinity)
-
-    @property
-    def unreadable(self) -> list[str]:
-        named = {
-            "clock governor": self.governors,
-            "turbo": self.turbo,
-            "temperature": self.zones,
-            "battery": self.batteries,
-            "load": self.load_1min,
-            "other processes": self.processes,
-            "steal time": self.steal_percent,
-            "whether it is a virtual machine": self.hypervisor,
-            "limit of processor time": self.quota_known or None,
-            "shared cores": self.siblings,
-            "affinity": self.affinity,
-        }
-        return [name for name, value in named.items() if value is None]
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Facts:
-        """Of what a device sent, which may be anything: `RunnerError` says what cannot be."""
-        try:
-            turbo, quota = plain["turbo"], plain["quota"]
-            return cls(
-                cores=_whole(plain["cores"], 1),
-                affinity=_maybe(plain["affinity"], _cpus),
-                siblings=_maybe(plain["siblings"], lambda groups: tuple(map(_cpus, _list(groups)))),
-                governors=_maybe(plain["governors"], lambda names: tuple(map(_text, _list(names)))),
-                turbo=None if turbo is None else _flag(turbo["enabled"]),
-                turbo_file="" if turbo is None else _text(turbo["file"]),
-                load_1min=_maybe(plain["load_1min"], _number),
-                busy_percent=_maybe(plain["busy_percent"], _number),
-                processes=_maybe(plain["processes"], lambda items: tuple(map(_process, _list(items)))),
-                steal_percent=_maybe(plain["steal_percent"], _number),
-                hypervisor=_maybe(plain["hypervisor"], _flag),
-                container=_maybe(plain["container"], _text),
-                quota_known=quota is not None,
-                quota_cores=None if quota is None else _maybe(quota["cores"], _number),
-                zones=_maybe(plain["zones"], lambda items: tuple(map(_zone, _list(items)))),
-                throttles=_maybe(plain["throttles"], _whole),
-                batteries=_maybe(plain["batteries"], lambda items: tuple(map(_battery, _list(items)))),
-                speed_ns=_times(plain["speed_ns"]),
-            )
-        except KeyError as exc:
-            raise RunnerError(f"the device did not tell its {exc.args[0]}; is {PROGRAM.name} the one of this version?") from exc
-        except (TypeError, ValueError) as exc:
-            raise RunnerError(f"the device told what cannot be: {exc}; is {PROGRAM.name} the one of this version?") from exc
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: all but the raw times, which are summed up."""
-        plain = asdict(self) | {"speed_change_percent": self.speed_change_percent, "not_readable": self.unreadable}
-        return {name: value for name, value in plain.items() if name != "speed_ns"}
-
-    def sentence(self) -> str:
-        governor = "not readable" if self.governors is None else "+".join(self.governors)
-        load = "not readable" if self.load_1min is None else f"{self.load_1min:.2f}"
-        return f"{self.cores} cores, governor {governor}, load {load}, speed changes by {self.speed_change_percent:.1f} %"
-
-
 def examine(agent: Agent, python: str | None = None) -> Facts:
-    """Read the facts on the device, which takes some four seconds. `RunnerError` if it does not tell them."""
+    """Read the facts on the device, which takes some four seconds. `RunnerError` if it does not tell them.
+
+    How steady its speed is stays unknown where there is no Python and none was named.
+    """
+    quiet = take(agent)
+    interpreter = python or _interpreter(agent)
+    if interpreter is None:
+        return facts(quiet)
+    speed_ns = _speed_ns(agent, interpreter)
+    return facts(quiet, take(agent, WORK), speed_ns)
+
+
+def _interpreter(agent: Agent) -> str | None:
+    try:
+        return agent.interpreter()
+    except LinkLost:
+        raise
+    except DeviceError:  # there is none
+        return None
+
+
+def _speed_ns(agent: Agent, interpreter: str) -> tuple[int, ...]:
+    """Times of the same work, from the program that does it there."""
     data = PROGRAM.read_bytes()
     name = f"{PROGRAM.stem}-{hashlib.sha256(data).hexdigest()[:16]}.py"
-    folder, interpreter = agent.store({name: data}), python or agent.interpreter()
+    folder = agent.store({name: data})
     result = agent.run([interpreter, f"{folder}/{name}"], timeout_s=TIMEOUT_S).check()
     for line in result.stdout.splitlines():
         try:
             message = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # what another program of the device wrote
             continue
-        if isinstance(message, dict) and message.get("event") == "doctor":
+        if isinstance(message, dict) and message.get("event") == "speed":
             if message.get("protocol") != PROTOCOL:
                 raise RunnerError(f"the device speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}")
-            return Facts.from_dict(message)
-    raise RunnerError(f"{agent.address} told nothing about itself; is {interpreter} a Python interpreter?")
+            return _times(message.get("speed_ns"))
+    raise RunnerError(f"{agent.address} did not time any work; is {interpreter} a Python interpreter?")
+
+
+def _times(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(time_ns) is int and 0 < time_ns < 10**13 for time_ns in value):
+        raise RunnerError(
+            f"the device told what cannot be: {str(value)[:40]!r} for times of work; is {PROGRAM.name} this version's?"
+        )
+    return tuple(value)
 
 
 # --------------------------------------------------------------------------------------------------------------- judging
@@ -185,12 +91,14 @@ def judge(facts: Facts, threads: int = 1) -> list[Finding]:
 
 
 def _cores(facts: Facts, threads: int) -> Iterator[Finding]:
-    if threads > facts.allowed_cores:
+    if facts.allowed_cores is not None and threads > facts.allowed_cores:
         yield Finding(
             "problem",
             f"{threads} threads would share {facts.allowed_cores} core{'s' if facts.allowed_cores != 1 else ''}",
             f"measure with `--threads {max(1, facts.allowed_cores)}`",
         )
+    if facts.cores is None:
+        return
     if facts.quota_cores is not None and facts.quota_cores < facts.cores:
         yield Finding(
             "problem" if facts.quota_cores < threads else "warning",
@@ -219,11 +127,13 @@ def _shared_cores(facts: Facts, threads: int) -> Iterator[Finding]:
 
 
 def _clocks(facts: Facts, threads: int) -> Iterator[Finding]:
-    if facts.governors is not None and facts.governors != ("performance",):
+    pinned = facts.board is not None and facts.board.clocks_pinned is not None  # judged by that instead
+    if facts.governors is not None and facts.governors != ("performance",) and not pinned:
         yield Finding(
             "warning",
             f"the clock governor is {'+'.join(facts.governors)}: the clock follows the load",
-            "`sudo cpupower frequency-set -g performance`, or "
+            _steady_phone(facts)
+            or "`sudo cpupower frequency-set -g performance`, or "
             "`echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor`",
         )
     if facts.turbo:
@@ -232,6 +142,60 @@ def _clocks(facts: Facts, threads: int) -> Iterator[Finding]:
             "warning",
             "turbo is on: the clock depends on how warm it is and on how many cores are busy",
             f"`echo {value} | sudo tee {facts.turbo_file}`",
+        )
+
+
+def _steady_phone(facts: Facts) -> str | None:
+    """What holds a phone's clock without root; None for what is no phone."""
+    if facts.phone is None:
+        return None
+    if facts.phone.fixed_performance and (facts.phone.sdk or 0) >= FIXED_PERFORMANCE_SDK:
+        return "measure in the mode of fixed performance: `adb shell cmd power set-fixed-performance-mode-enabled true`"
+    return f"nothing without root before Android 11; {MORE_ROUNDS}"
+
+
+def _phone(facts: Facts, threads: int) -> Iterator[Finding]:
+    if facts.thermal_status:
+        yield Finding(
+            "warning" if facts.thermal_status == 1 else "problem",
+            f"its thermal status is {facts.thermal_status} ({THERMAL_STATUS[facts.thermal_status]}): it slows down for heat",
+            "let it cool: out of its case, off the charger, away from the sun; then look again",
+        )
+    if facts.phone is None:
+        return
+    if facts.phone.low_power:
+        yield Finding("problem", "the battery saver is on and holds the clocks down", "`adb shell settings put global low_power 0`")
+    if facts.phone.screen_on is False:
+        yield Finding(
+            "warning",
+            "its screen is off: behind a dark screen phones keep processes on slow cores and doze",
+            "`adb shell input keyevent 224; adb shell svc power stayon usb`, and turn the brightness down, for a screen warms it",
+        )
+
+
+def _board(facts: Facts, threads: int) -> Iterator[Finding]:
+    if facts.board is None:
+        return
+    mode, top = facts.board.power_mode, facts.board.top_mode
+    if mode is not None and top is not None and mode != top:
+        yield Finding(
+            "warning",
+            f"its power mode is {mode}, not {top}: cores and clocks are held down",
+            f"`sudo nvpmodel -m {facts.board.top_mode_id}`, unless you mean to measure in this mode",
+        )
+    if facts.board.clocks_pinned is False:
+        yield Finding("warning", "its clocks are not pinned: they follow the load", "`sudo jetson_clocks`")
+
+
+def _energy(facts: Facts, threads: int) -> Iterator[Finding]:
+    if facts.energy is not None and not facts.energy.readable:
+        files = "/sys/class/powercap/intel-rapl:*/energy_uj"
+        yield Finding(
+            "note",
+            f"its energy is counted ({facts.energy.source}), but only root may read it",
+            f"for tables of energy: `sudo chmod a+r {files}`"
+            if facts.energy.source == "rapl"
+            else "for tables of energy: log in as root",
         )
 
 
@@ -295,11 +259,17 @@ def _heat(facts: Facts, threads: int) -> Iterator[Finding]:
         if battery.status == "Discharging":
             charge = "charge not readable" if battery.charge_percent is None else f"{battery.charge_percent:.0f} %"
             yield Finding("warning", f"it runs on its battery {battery.name} ({charge})", "plug it in")
+        if battery.charge_percent is not None and battery.charge_percent < LOW_BATTERY_PERCENT:
+            yield Finding(
+                "warning",
+                f"its battery {battery.name} is down to {battery.charge_percent:.0f} %: many devices slow down then",
+                f"charge it to {LOW_BATTERY_PERCENT:.0f} % or more first, for charging warms it",
+            )
 
 
 def _speed(facts: Facts, threads: int) -> Iterator[Finding]:
     change = facts.speed_change_percent
-    if change >= UNSTEADY_PERCENT:
+    if change is not None and change >= UNSTEADY_PERCENT:
         yield Finding(
             "warning" if change >= VERY_UNSTEADY_PERCENT else "note",
             f"its speed changes by {change:.0f} % from one moment to the next",
@@ -315,71 +285,10 @@ def _unreadable(facts: Facts, threads: int) -> Iterator[Finding]:
 
 
 LOOKS: Sequence[Callable[[Facts, int], Iterator[Finding]]] = (
-    _cores, _others, _host, _heat, _clocks, _speed, _shared_cores, _unreadable,
+    _cores, _others, _host, _phone, _heat, _board, _clocks, _speed, _shared_cores, _energy, _unreadable,
 )  # fmt: skip
 """Every look at the facts, in the order of the findings."""
 
 
 def _numbers(cpus: Sequence[int]) -> str:
     return ", ".join(map(str, cpus[:8])) + (" ..." if len(cpus) > 8 else "")
-
-
-# ------------------------------------------------------------------------------------------------- what came back, checked
-
-
-def _maybe(value: Any, check: Callable[[Any], T]) -> T | None:
-    return None if value is None else check(value)
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list was expected, got {str(value)[:40]!r}")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"yes or no was expected, got {str(value)[:40]!r}")
-    return value
-
-
-def _whole(value: Any, least: int = 0) -> int:
-    if type(value) is not int or not least <= value < 10**13:
-        raise ValueError(f"a whole number from {least} was expected, got {str(value)[:40]!r}")
-    return value
-
-
-def _number(value: Any, least: float = 0.0) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e13:
-        raise ValueError(f"a number from {least:g} was expected, got {str(value)[:40]!r}")
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    """Processes name themselves: what would confuse a terminal is replaced."""
-    if not isinstance(value, str):
-        raise TypeError(f"a text was expected, got {str(value)[:40]!r}")
-    return "".join(letter if letter.isprintable() else "?" for letter in value[:80])
-
-
-def _cpus(value: Any) -> tuple[int, ...]:
-    return tuple(_whole(cpu) for cpu in _list(value))
-
-
-def _process(plain: Any) -> Process:
-    return Process(_whole(plain["pid"]), _text(plain["name"]), _number(plain["percent"]))
-
-
-def _zone(plain: Any) -> Zone:
-    return Zone(_text(plain["name"]), _number(plain["temperature_c"], -300.0), _maybe(plain["limit_c"], _number))
-
-
-def _battery(plain: Any) -> Battery:
-    return Battery(_text(plain["name"]), _maybe(plain["status"], _text), _maybe(plain["charge_percent"], _number))
-
-
-def _times(value: Any) -> tuple[int, ...]:
-    times = tuple(_whole(time_ns, 1) for time_ns in _list(value))
-    if not times:
-        raise ValueError("no time of the work was told")
-    return times

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agents.errors import ToolError
+from device_agents.errors import DeviceError, ToolError
 
 
 class ModelError(ToolError):
@@ -31,3 +31,11 @@ class JournalError(ToolError):
 
 class RunnerError(ToolError):
     """The runner on the device could not start, or says things that make no sense."""
+
+
+class ConfigError(ToolError):
+    """profile.toml says something that cannot be."""
+
+
+class TooHot(DeviceError):
+    """The device did not cool down in the time allowed for it."""

@@ -7,6 +7,9 @@ Lines, by `event`:
   round     a round begins: load, clocks, temperature and how often cores were throttled so far
   visit     raw samples of one visit: key, round, loops, samples_ns, which of them were disturbed (switched), clock_khz, started_ns
   reference the same of a short look at the reference layer
+  idle, energy  what a watch of the idle device and a long visit took: round, duration_ns, energy_uj; key and inferences
+  steady    what the device was set to for measuring, and how it was found
+  paused    the link broke off, or the device was left to cool: reason
   failed    a model the runtime refuses (reason), or one that took the runner down (crash)
   staircases  what sweeps have shown; error: the table's own estimate of its error so far; spent: how long a run of the build took
 A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again.

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_agents import open_agent
 from profiler.errors import ModelError
 from profiler.estimate import Estimate, Visit, estimate
 from profiler.model_file import format_of
+from profiler.opening import open_session
 from profiler.progress import Silent, Work
-from profiler.session import Session
 from profiler.settings import Target, TimingSettings
 
 
@@ -28,7 +27,12 @@ class Measured:
 
 
 def measure_files(
-    paths: Sequence[Path], target: Target, *, settings: TimingSettings | None = None, progress: Work | None = None
+    paths: Sequence[Path],
+    target: Target,
+    *,
+    settings: TimingSettings | None = None,
+    progress: Work | None = None,
+    wait_s: float = 0.0,
 ) -> dict[Path, Measured]:
     """Visit all files in shuffled rounds until each has settled or had its most rounds. `ModelError` if one cannot run."""
     settings, progress = settings or TimingSettings(visit_ms=100.0, min_round_s=1.0), progress or Silent()
@@ -36,8 +40,7 @@ def measure_files(
     visits: dict[str, list[Visit]] = {name: [] for name in models}
     hello: dict[str, Any] = {}
     conditions: list[dict[str, Any]] = []
-    with open_agent(target.device) as agent:
-        session = Session(agent, target, settings)
+    with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
         rounds = range(settings.rounds)
         wide = sorted(models)
         while wide and rounds:
@@ -48,6 +51,8 @@ def measure_files(
                         hello = message
                     case "round":
                         conditions.append({name: value for name, value in message.items() if name not in ("event", "clock_ns")})
+                    case "paused":
+                        progress.say(f"{message['reason']}; going on as soon as it is possible")
                     case "failed":
                         raise ModelError(f"{message['model']} cannot be measured on {target.runtime}: {message['reason']}")
                     case "visit":

@@ -39,7 +39,10 @@ FORMATS = {
     "tflite": Format("tflite", "profiler.tflite_reader:read_tflite", "profiler.tflite_writer:write_tflite"),
     "json": Format("json", "profiler.fake_model:read_fake", "profiler.fake_model:write_fake"),
 }
-RUNTIME_FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "tflite-runtime": "tflite", "fake": "json"}
+RUNTIME_FORMATS = {
+    "onnxruntime": "onnx", "onnxruntime-cuda": "onnx", "onnxruntime-tensorrt": "onnx",
+    "litert": "tflite", "tflite-runtime": "tflite", "fake": "json",
+}  # fmt: skip
 MODEL_SUFFIXES = (".onnx", ".tflite")
 """What a user's model file may end in; the fake runtime's scripts are not among them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,9 +14,10 @@ from profiler.estimate import Estimate
 from profiler.graph import Graph, unique_layers
 from profiler.layers import LayerSpec
 from profiler.measure import Measured
+from profiler.roster import Found
 from profiler.settings import Target
 from profiler.staircase import staircases_data
-from profiler.table import LatencyTable, Prediction
+from profiler.table import LatencyTable, Prediction, origin_of
 
 Plain = dict[str, Any]
 
@@ -29,18 +30,33 @@ def interval(latency_ms: float, low_ms: float, high_ms: float) -> str:
     return f"{latency_ms:.3f} ms [{low_ms:.3f} … {high_ms:.3f}]"
 
 
-def device_data(address: str, probe: Mapping[str, Any]) -> Plain:
-    return {"address": address} | {name: value for name, value in probe.items() if name not in ("event", "protocol")}
+def found_data(found: Found) -> Plain:
+    """A device of the roster."""
+    probe = {name: value for name, value in (found.probe or {}).items() if name not in ("event", "protocol")}
+    about = {"name": found.device.name, "address": found.device.address, "description": found.description}
+    return about | {"usable": found.probe is not None, "obstacle": found.obstacle} | probe
 
 
-def print_device(plain: Plain) -> None:
+def print_found(plain: Plain) -> None:
+    named = "" if plain["name"] == plain["address"] else f" ({plain['address']})"
+    if not plain["usable"]:
+        described = f" {plain['description']}:" if plain["description"] else ""
+        print(f"{plain['name']}{named}:{described} {plain['obstacle']}")
+        return
     facts = plain["device"]
-    memory = "memory not readable" if facts["memory_bytes"] is None else f"{facts['memory_bytes'] / 2**30:.1f} GiB"
-    print(f"{plain['address']}: {facts['cpu']}, {facts['cores']} cores, {memory}, {facts['machine']}")
-    print(f"  {facts['system']} {facts['kernel']}, Python {facts['python']}")
-    print(f"  governor {facts['governor']}, load {plain['load_1min']:.2f}" if plain["load_1min"] is not None else "")
+    size = facts.get("memory_bytes")
+    memory = "memory not readable" if size is None else f"{size / 2**30:.1f} GiB"
+    cpu, cores = facts.get("cpu") or "processor not told", facts.get("cores") or "?"
+    print(f"{plain['name']}{named}: {cpu}, {cores} cores, {memory}, {facts.get('machine')}")
+    program = f"Python {facts['python']}" if facts.get("python") else f"{plain.get('runner')} runner"
+    print(f"  {facts.get('system')} {facts.get('kernel')}, {program}")
+    if plain.get("load_1min") is not None:
+        print(f"  governor {facts.get('governor')}, load {plain['load_1min']:.2f}")
     for name, state in plain["runtimes"].items():
         print(f"  {name}: {state.get('version') or state.get('broken') or 'not installed'}")
+    if not any(state.get("version") for state in plain["runtimes"].values()):
+        print("  no runtime works there: install onnxruntime or ai-edge-litert in its Python and name that with --python, or name")
+        print(f"  a runtime's library for the native runner in profile.toml, as libraries.litert of [devices.{plain['name']}]")
 
 
 def layer_data(layer: LayerSpec) -> Plain:
@@ -106,11 +122,12 @@ def print_graph(plain: Plain) -> None:
 def measured_data(measured: Measured, target: Target) -> Plain:
     about = {"model": str(measured.path), "device": target.device, "runtime": target.runtime, "threads": target.threads}
     fingerprint = {name: value for name, value in measured.device.items() if name not in ("event", "protocol", "pid")}
+    about |= {"origin": origin_of(measured.device)}
     return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": list(measured.conditions)}
 
 
 def print_measured(plain: Plain) -> None:
-    print(f"{plain['model']}: {interval(plain['latency_ms'], plain['latency_ms_low'], plain['latency_ms_high'])}")
+    print(f"{plain['origin']}{plain['model']}: {interval(plain['latency_ms'], plain['latency_ms_low'], plain['latency_ms_high'])}")
     print(f"  {plain['runtime']} {plain['fingerprint'].get('version')} on {plain['device']}, threads {plain['threads']}")
     print(f"  {plain['samples']} samples in {plain['rounds']} rounds: the fast side of them, in brackets its 95 % interval")
 

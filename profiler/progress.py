@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
 
@@ -40,25 +40,33 @@ class Silent:
 
 
 class _Bar:
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task: TaskID | None = None
+    """A line of a rich display: the only one, or that of the device named."""
+
+    def __init__(self, display: Progress, name: str = "") -> None:
+        self._display, self._prefix = display, f"{name}: " if name else ""
+        # the lines of several devices are there from the start, in their order
+        self._task = display.add_task(f"{name}: waiting", start=False, total=None, note="") if name else None
 
     def begin(self, what: str, total: int) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, visible=False)
-        self._task = self._bar.add_task(what, total=total, note="")
+        if self._task is None:
+            self._task = self._display.add_task(what, total=total, note="")
+        else:
+            self._display.reset(self._task, total=total, description=self._prefix + what, note="")
 
     def advance(self, note: str = "") -> None:
         if self._task is not None:
-            self._bar.update(self._task, advance=1, note=note)
+            self._display.update(self._task, advance=1, note=note)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._display.console.print(self._prefix + text, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Lines:
     """Where nobody watches a bar move, in a log: a line at every tenth of the work."""
+
+    def __init__(self, name: str = "") -> None:
+        self._prefix = f"{name}: " if name else ""
+        self._what, self._total, self._done, self._said = "", 0, 0, 0
 
     def begin(self, what: str, total: int) -> None:
         self._what, self._total, self._done, self._said = what, total, 0, 0
@@ -68,28 +76,45 @@ class _Lines:
         tenth = self._done * 10 // max(1, self._total)
         if tenth > self._said:
             self._said = tenth
-            print(f"{self._what}: {tenth * 10} %", file=sys.stderr, flush=True)
+            self.say(f"{self._what}: {tenth * 10} %")
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{self._prefix}{text}\n")  # in one piece, for another device may write at the same time
+        sys.stderr.flush()
 
 
 @contextmanager
-def bar() -> Iterator[Work]:
+def bar(console: Console | None = None) -> Iterator[Work]:
     """A bar with counts, time gone and time left; lines where standard error is no terminal."""
-    console = Console(stderr=True)
+    with _display(console) as display:
+        yield _Lines() if display is None else _Bar(display)
+
+
+@contextmanager
+def bars(names: Iterable[str], console: Console | None = None) -> Iterator[Mapping[str, Work]]:
+    """The same for several devices at once, by name; each may be used from a thread of its own."""
+    with _display(console) as display:
+        yield {name: _Lines(name) if display is None else _Bar(display, name) for name in names}
+
+
+@contextmanager
+def _display(console: Console | None) -> Iterator[Progress | None]:
+    """None where standard error is no terminal."""
+    console = console or Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        yield None
         return
     columns = (
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         # the note gets what room is left, so that a narrow terminal loses the note and not the numbers
-        TextColumn("[dim]{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        TextColumn(
+            "{task.fields[note]}", style="dim", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
     )
-    with Progress(*columns, console=console, transient=True, expand=True) as progress:
-        yield _Bar(progress)
+    with Progress(*columns, console=console, transient=True, expand=True) as display:
+        yield display

@@ -12,6 +12,7 @@ import numpy as np
 from profiler.calibration import fit
 from profiler.closure import Checked, close
 from profiler.disturbance import Watch, tag_counts
+from profiler.energy import energies_mj
 from profiler.errors import JournalError
 from profiler.estimate import Estimate, Visit, estimate
 from profiler.graph import Graph
@@ -74,7 +75,8 @@ def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
     if hello is None:
         raise JournalError("the journal holds no measurement yet")
     rows = {results.layers[key]: value for key, value in results.estimates(results.layers).items()}
-    naive = LatencyTable(rows, _info(lines, hello, results))
+    energy_mj = {results.layers[key]: value for key, value in energies_mj(lines).items() if key in results.layers}
+    naive = LatencyTable(rows, _info(lines, hello, results), energy_mj)
     measured = results.estimates(results.networks)
     networks = [(*results.networks[key], value) for key, value in measured.items()]
     usable = [(role, graph, value) for role, graph, value in networks if not naive.explain(graph).missing]
@@ -92,7 +94,9 @@ def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
 
 def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results: Results) -> TableInfo:
     header = lines[0]
-    device = {name: hello.get(name) for name in ("device", "version", "library_sha256", "flags", "runner_sha256", "affinity")}
+    told = ("device", "version", "library_sha256", "flags", "runner", "build", "runner_sha256", "affinity", "energy_source")
+    device = {name: hello.get(name) for name in told}
+    device["steady"] = next((line["state"] for line in reversed(lines) if line["event"] == "steady"), {})
     return TableInfo(
         target=Target(**header["target"]),
         device=device,

@@ -1,25 +1,34 @@
-"""Drives the runner on a device: pushes models, starts it, reads its lines, starts it again after a crash.
+"""Drives a runner on a device: starts it, reads its lines, starts it again after a crash, a broken link, or heat.
 
 A model that takes the runner down costs itself only: the runner is restarted without what it has already measured, and after the
-second crash without the culprit.
+second crash without the culprit. When the link breaks off it is made anew and the rest is measured; a device that becomes hot is
+left to cool.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from device_agents import RUNNER, Agent
-from device_agents.errors import CommandTimedOut
+from device_agents import Agent
+from device_agents.errors import DeviceUnreachable, LinkLost
 from profiler.errors import RunnerError
+from profiler.messages import PROTOCOL, Message
+from profiler.runners import Runner
 from profiler.settings import Target, TimingSettings
+from profiler.steady import Cooling, Steadied
 
 MAX_CRASHES = 2
-PROTOCOL = 2
+MAX_LOST = 3
+"""So often may the link break off while one model runs before the model is taken for the reason."""
+RECONNECT_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+WARMER_C = 5.0
+"""A device may become so much warmer than it has to be at the start before it is left to cool."""
 
 Schedule = Sequence[tuple[int, Sequence[str]]]
 """Rounds in order: the round's number and the models visited in it."""
@@ -30,156 +39,183 @@ class Session:
     """One device, one runtime, one set of timing settings."""
 
     agent: Agent
+    runner: Runner
     target: Target
     settings: TimingSettings
+    cpus: tuple[int, ...] | None = None
+    steady: Steadied | None = None
+    """What the device was set to for measuring, and how it was found."""
+    cooling: Cooling = field(default_factory=Cooling)
+    cool: Callable[[], object] = lambda: None
+    """Waits until the device is cool enough."""
+    sleep: Callable[[float], object] = time.sleep
 
-    def probe(self) -> dict[str, Any]:
-        """What the device is and which runtimes it has, as its runner tells."""
-        name, runner = _runner()
-        folder = self.agent.store({name: runner})
-        result = self.agent.run([self._python, f"{folder}/{name}", "--probe"], timeout_s=self.settings.silence_s).check()
-        for line in result.stdout.splitlines():
-            message = _parse(line)
-            if message is not None and message["event"] == "probe":
-                return message
-        raise RunnerError(f"the runner on {self.agent.address} did not answer; is {self._python} a Python interpreter?")
+    def probe(self) -> Message:
+        """What the device is and which runtimes work there, as its runner tells."""
+        return self.runner.probe()
 
-    def measure(self, models: Mapping[str, bytes], schedule: Schedule, reference: str | None = None) -> Iterator[dict[str, Any]]:
-        """Visit `models` (file contents by id) as scheduled; the runner's lines as they come.
+    def measure(self, models: Mapping[str, bytes], schedule: Schedule, reference: str | None = None) -> Iterator[Message]:
+        """Visit `models` (file contents by id) as scheduled, each round in an order of its own; the lines as they come.
 
-        A crash comes as a `failed` line with `crash` true. `RunnerError` if the runner cannot start at all.
+        A crash comes as a `failed` line with `crash` true, a broken link or heat as a `paused` line with its reason.
+        `RunnerError` if the runner cannot start at all, `LinkLost` if the device does not come back.
         """
+        return self._measure(models, schedule, reference, {}, ("visit", "failed"))
+
+    def energy(self, models: Mapping[str, bytes], schedule: Schedule, energy_ms: float) -> Iterator[Message]:
+        """The same for energy instead of latency: lines `idle` and `energy`."""
+        return self._measure(models, schedule, None, {"energy_ms": energy_ms}, ("energy", "failed"))
+
+    def outputs(self, models: Mapping[str, bytes], count: int) -> Iterator[Message]:
+        """The first `count` values of each output of each model, for inputs that are the same everywhere: lines `outputs`."""
+        return self._measure(models, [(0, list(models))], None, {"outputs": count}, ("outputs", "failed"))
+
+    def _measure(
+        self,
+        models: Mapping[str, bytes],
+        schedule: Schedule,
+        reference: str | None,
+        special: Mapping[str, Any],
+        ends: tuple[str, ...],
+    ) -> Iterator[Message]:
+        """`ends` are the events that tick a model off; `special` is what differs in the job."""
         suffix = self.target.model_format
         files = {name: f"{hashlib.sha256(data).hexdigest()}.{suffix}" for name, data in models.items()}
-        self.agent.store({files[name]: data for name, data in models.items()})
-        left = [(number, list(names)) for number, names in schedule]
-        crashes: dict[str, int] = {}
-        while any(names for _, names in left):
-            ended = False
-            current: str | None = None
-            for message in self._run(files, left, reference):
-                current = _current(message, current)
-                if message["event"] in ("visit", "failed"):
-                    _strike(left, message["model"], message["round"] if message["event"] == "visit" else None)
-                ended = message["event"] == "done"
-                if message["event"] != "crashed":
-                    yield message
-                elif current is None:
-                    raise RunnerError(message["reason"])
-            if ended:
-                return
-            assert current is not None
-            crashes[current] = crashes.get(current, 0) + 1
-            if current == reference:
-                reference = None
-            if crashes[current] >= MAX_CRASHES:
-                _strike(left, current, None)
-                yield {"event": "failed", "model": current, "round": 0, "reason": "it takes the runner down", "crash": True}
-
-    @property
-    def _python(self) -> str:
-        return self.target.python or self.agent.interpreter()
-
-    def _run(self, files: Mapping[str, str], left: Schedule, reference: str | None) -> Iterator[dict[str, Any]]:
-        """One life of the runner: its lines, and a last one of ours, `crashed`, if it did not end well."""
-        wanted = {name for _, names in left for name in names} | ({reference} if reference else set())
-        job = json.dumps(self._job({name: files[name] for name in wanted}, left, reference)).encode()
-        name = f"{hashlib.sha256(job).hexdigest()[:16]}.json"
-        program, runner = _runner()
-        folder = self.agent.store({program: runner, name: job})
-        command = [self._python, f"{folder}/{program}", f"{folder}/{name}"]
-        with self.agent.stream(command, silence_s=self.settings.silence_s) as stream:
-            ended = False
+        contents = {files[name]: data for name, data in models.items()}
+        course = _Course(
+            [(number, _shuffled(names, f"{self.settings.seed}-{number}")) for number, names in schedule], reference, ends
+        )
+        while course.goes_on:
             try:
-                for message in filter(None, map(_parse, stream)):
-                    ended = message["event"] == "done"
-                    yield message
-            except CommandTimedOut as exc:
-                yield {"event": "crashed", "reason": str(exc)}
-                return
-            if not ended:
-                yield {"event": "crashed", "reason": _how_it_ended(self._python, stream.returncode, stream.stderr)}
+                self.cool()
+                self.agent.store(contents)
+                for message in self.runner.life({**self._job(files, course), **special}):
+                    yield from course.see(message)
+                    if message["event"] == "round":
+                        self._renew()
+                        if self._hot(message):
+                            yield {"event": "paused", "reason": "the device became hot"}
+                            break
+            except LinkLost as exc:
+                yield {"event": "paused", "reason": str(exc)}
+                self._reconnect(exc)
+                yield from course.link_lost()
 
-    def _job(self, files: Mapping[str, str], left: Schedule, reference: str | None) -> dict[str, Any]:
-        settings = self.settings
+    def _reconnect(self, lost: LinkLost) -> None:
+        """`LinkLost` if that does not help within half a minute."""
+        for delay_s in RECONNECT_S:
+            self.sleep(delay_s)
+            try:
+                self.agent.reconnect()
+            except (DeviceUnreachable, LinkLost):
+                continue
+            return
+        raise LinkLost(f"{lost}, and {self.agent.address} did not come back within {sum(RECONNECT_S):.0f} s") from lost
+
+    def _renew(self) -> None:
+        """Without this the device would give up its steady state, for its host may have died."""
+        if self.steady is not None:
+            self.steady.renew()
+
+    def _hot(self, conditions: Message) -> bool:
+        status, temperature_c, rules = conditions.get("thermal_status"), conditions.get("temperature_c"), self.cooling
+        if status is not None and status > rules.status:
+            return True
+        return temperature_c is not None and rules.below_c is not None and temperature_c > rules.below_c + WARMER_C
+
+    def _job(self, files: Mapping[str, str], course: _Course) -> dict[str, Any]:
+        settings, reference = self.settings, course.reference
+        wanted = {name for _, names in course.left for name in names} | ({reference} if reference else set())
         return {
             "format": PROTOCOL,
             "runtime": self.target.runtime,
             "threads": self.target.threads,
+            "cpus": list(self.cpus) if self.cpus else None,
+            "root": "/",
             "seed": settings.seed,
             "visit_ms": settings.visit_ms,
             "warmup_ms": settings.warmup_ms,
             "sample_ms": settings.sample_ms,
             "min_samples": settings.min_samples,
             "min_round_s": settings.min_round_s,
+            "silence_s": settings.silence_s,
             "memory_bytes": settings.memory_bytes,
             "max_open": settings.max_open,
             "max_open_pools": settings.max_open_pools,
             "reference_ms": settings.reference_ms,
             "reference": reference,
             "reference_every": settings.reference_every,
-            "models": [{"id": name, "file": file} for name, file in sorted(files.items())],
-            "schedule": [{"round": number, "models": list(names)} for number, names in left if names],
+            "outputs": 0,
+            "energy_ms": 0,
+            "models": [{"id": name, "file": files[name]} for name in sorted(wanted)],
+            "schedule": [{"round": number, "models": list(names)} for number, names in course.left if names],
         }
 
 
-def _runner() -> tuple[str, bytes]:
-    """The runner under a name that says its content."""
-    data = RUNNER.read_bytes()
-    return f"measure-{hashlib.sha256(data).hexdigest()[:16]}.py", data
+@dataclass(slots=True)
+class _Course:
+    """How far a schedule has got, and what stood in its way."""
+
+    left: list[tuple[int, list[str]]]
+    reference: str | None
+    ends: tuple[str, ...]
+    """Events that tick a model off."""
+    current: str | None = None
+    """The model the runner is busy with."""
+    done: bool = False
+    crashes: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.done and any(names for _, names in self.left)
+
+    def see(self, message: Message) -> Iterator[Message]:
+        """Take note of a line of the runner; the lines to pass on."""
+        match message["event"]:
+            case "crashed":
+                yield from self._crash(message["reason"])
+                return
+            case "begin":
+                self.current = message["model"]
+            case event:
+                self.current = None
+                self.done = event == "done"
+                if event in self.ends:
+                    self._strike(message["model"], None if event == "failed" else message["round"])
+        yield message
+
+    def _crash(self, reason: str) -> Iterator[Message]:
+        """`RunnerError` if it was none of the models."""
+        culprit, self.current = self.current, None
+        if culprit is None:
+            raise RunnerError(reason)
+        if culprit == self.reference:
+            self.reference = None
+        self.crashes[culprit] += 1
+        if self.crashes[culprit] >= MAX_CRASHES:
+            yield self._given_up(culprit, f"it takes the runner down: {reason}")
+
+    def link_lost(self) -> Iterator[Message]:
+        suspect, self.current = self.current, None
+        if suspect is not None:
+            self.lost[suspect] += 1
+            if self.lost[suspect] >= MAX_LOST:
+                yield self._given_up(suspect, "the link breaks off whenever it runs")
+
+    def _given_up(self, name: str, reason: str) -> Message:
+        self._strike(name, None)
+        return {"event": "failed", "model": name, "round": 0, "reason": reason, "crash": True}
+
+    def _strike(self, name: str, number: int | None) -> None:
+        """Take a model off the schedule: of one round, or of all."""
+        for scheduled, names in self.left:
+            if name in names and number in (None, scheduled):
+                names.remove(name)
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """A line of the protocol, checked; None for a runtime's chatter. `RunnerError` for a line of ours that makes no sense."""
-    if not line.startswith("{"):
-        return None
-    try:
-        message = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(message, dict) or not isinstance(message.get("event"), str):
-        return None
-    if message["event"] == "hello" and message.get("protocol") != PROTOCOL:
-        raise RunnerError(f"the runner speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}")
-    if message["event"] in ("begin", "visit", "reference", "failed") and not (
-        isinstance(message.get("model"), str) and isinstance(message.get("round"), int)
-    ):
-        raise RunnerError(f"the runner sent a {message['event']!r} line without model and round: {line[:120]!r}")
-    if message["event"] in ("visit", "reference") and not _plausible(message):
-        raise RunnerError(f"the runner sent samples that cannot be: {line[:120]!r}")
-    return message
-
-
-def _plausible(message: Mapping[str, Any]) -> bool:
-    loops, samples, switched = message.get("loops"), message.get("samples_ns"), message.get("switched")
-    if not isinstance(samples, list) or not samples or not isinstance(switched, list):
-        return False
-    whole = all(type(value) is int and 0 < value < 10**13 for value in samples)
-    inside = all(type(place) is int and 0 <= place < len(samples) for place in switched)
-    clock = message.get("clock_khz")
-    clocked = clock is None or (isinstance(clock, list) and all(value is None or type(value) is int for value in clock))
-    return whole and inside and clocked and type(loops) is int and loops >= 1 and type(message.get("started_ns")) is int
-
-
-def _current(message: Mapping[str, Any], current: str | None) -> str | None:
-    """The model the runner is busy with after this message."""
-    if message["event"] == "begin":
-        return str(message["model"])
-    return None if message["event"] in ("visit", "reference", "failed") else current
-
-
-def _strike(left: list[tuple[int, list[str]]], name: str, number: int | None) -> None:
-    """Take a model off the schedule: of one round, or of all."""
-    for scheduled, names in left:
-        if name in names and number in (None, scheduled):
-            names.remove(name)
-
-
-def _how_it_ended(python: str, returncode: int | None, stderr: str) -> str:
-    if returncode is not None and returncode < 0:
-        return f"the runner was killed by {signal.Signals(-returncode).name}"
-    said = [line for line in stderr.strip().splitlines() if line.strip()]
-    if said and said[-1].startswith("ModuleNotFoundError"):
-        missing = said[-1].partition(": ")[2]
-        return f"{python} has no such runtime ({missing}); install it there, or name another interpreter with --python"
-    return f"the runner ended with code {returncode}: {said[-1] if said else 'it said nothing'}"
+def _shuffled(names: Sequence[str], seed: str) -> list[str]:
+    """The same order for the same seed, whatever runs the models."""
+    order = list(names)
+    random.Random(seed).shuffle(order)
+    return order

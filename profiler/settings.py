@@ -63,6 +63,8 @@ class Target:
     threads: int = 1
     python: str | None = None
     """The interpreter on the device; None for the agent's own choice."""
+    runner: str | None = None
+    """What measures there; None for what profile.toml says, or ours in Python."""
 
     def __post_init__(self) -> None:
         if self.runtime not in RUNTIME_FORMATS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,12 @@ class TableInfo:
 class LatencyTable:
     """Rows by layer; layers of other widths are interpolated where their neighbours were measured."""
 
-    def __init__(self, rows: Mapping[LayerSpec, Estimate], info: TableInfo) -> None:
+    def __init__(
+        self, rows: Mapping[LayerSpec, Estimate], info: TableInfo, energy_mj: Mapping[LayerSpec, float] | None = None
+    ) -> None:
         self.rows = dict(rows)
+        self.energy_mj = dict(energy_mj or {})
+        """Millijoules of one inference of those layers whose energy the device could tell."""
         self.info = info
         self.grid = Grid(self.rows, info.staircases)
         self._pricer: Pricer | None = None
@@ -184,20 +188,21 @@ class LatencyTable:
 
     def sentence(self) -> str:
         """How far to trust it, for people."""
-        said = self.info.closure.sentence()
+        said = origin_of(self.info.device) + self.info.closure.sentence()
         if self.disturbed_percent <= DISTURBED_PERCENT:
             return said
         return f"unverified: the device was disturbed while {self.disturbed_percent:.0f} % of the layers were measured; {said}"
 
     def with_calibration(self, calibration: Calibration) -> LatencyTable:
-        return LatencyTable(self.rows, replace(self.info, calibration=calibration))
+        return LatencyTable(self.rows, replace(self.info, calibration=calibration), self.energy_mj)
 
     def with_closure(self, closure: Closure) -> LatencyTable:
-        return LatencyTable(self.rows, replace(self.info, closure=closure))
+        return LatencyTable(self.rows, replace(self.info, closure=closure), self.energy_mj)
 
     def save(self, path: Path) -> None:
         """Atomically: a reader sees the old table or the new one."""
-        columns = {name: [_columns(layer, estimate)[name] for layer, estimate in self.rows.items()] for name in SCHEMA.names}
+        rows = [_columns(layer, estimate, self.energy_mj.get(layer)) for layer, estimate in self.rows.items()]
+        columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
         table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(_info_to_dict(self.info)).encode()}))
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -207,6 +212,14 @@ class LatencyTable:
             raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def origin_of(device: Mapping[str, Any]) -> str:
+    """Of a fingerprint whose measurements are none: a warning to put before everything said of them. Else empty."""
+    flags = device.get("flags") or {}
+    if flags.get("simulated"):
+        return "simulated, not measured: "
+    return f"played back from {flags['replayed']}: " if flags.get("replayed") else ""
 
 
 SCHEMA = pa.schema(
@@ -225,13 +238,14 @@ SCHEMA = pa.schema(
         ("rounds", pa.int32()),
         ("quiet_rounds", pa.int32()),
         ("samples", pa.int32()),
+        ("energy_mj", pa.float64()),
         ("layer", pa.string()),
     ]
 )
 """Every column of a table, in order; `layer` is the whole spec as JSON, the others before it are for reading."""
 
 
-def _columns(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
+def _columns(layer: LayerSpec, estimate: Estimate, energy_mj: float | None) -> dict[str, Any]:
     return {
         "key": layer.key,
         "op": layer.op,
@@ -247,6 +261,7 @@ def _columns(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
         "rounds": estimate.rounds,
         "quiet_rounds": estimate.quiet_rounds,
         "samples": estimate.samples,
+        "energy_mj": energy_mj,
         "layer": json.dumps(layer.to_dict()),
     }
 
@@ -268,7 +283,9 @@ def load_table(path: Path) -> LatencyTable:
             raise TableError(
                 f"{path} has table format {plain['format']}, this version reads {FORMAT}; build it again from its journal"
             )
-        return LatencyTable(dict(_rows(arrow.to_pylist())), _info_from_dict(plain))
+        rows = arrow.to_pylist()
+        energy_mj = {LayerSpec.from_dict(json.loads(row["layer"])): row["energy_mj"] for row in rows if row.get("energy_mj")}
+        return LatencyTable(dict(_rows(rows)), _info_from_dict(plain), energy_mj)
     except (KeyError, TypeError, ValueError, LayerError) as exc:
         raise TableError(f"{path} is damaged: {exc}") from exc
 
@@ -286,7 +303,7 @@ def _rows(plain: Iterable[Mapping[str, Any]]) -> Iterable[tuple[LayerSpec, Estim
 def _info_to_dict(info: TableInfo) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "target": {"device": info.target.device, "runtime": info.target.runtime, "threads": info.target.threads},
+        "target": asdict(info.target),
         "device": dict(info.device),
         "settings": info.settings.to_dict(),
         "created_utc": info.created_utc,

@@ -1,60 +1,48 @@
-"""The facts are read by the program that runs on the device, below a folder that stands for its root; the judging is pure."""
+"""The judging is pure; what it judges is read through an agent, on devices without Python too."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from devices import Device, program, recorded
 from typer.testing import CliRunner
 
-from device_agents.local import LocalAgent
+from device_agents.agent import CommandResult
+from device_agents.errors import DeviceError, LinkLost
+from profiler.boards import Board, Energy, Phone
 from profiler.cli import app
-from profiler.doctor import PROGRAM, Battery, Facts, Process, Zone, examine, judge
+from profiler.doctor import PROGRAM, examine, judge
 from profiler.errors import RunnerError
+from profiler.facts import Facts, Process, facts
+from profiler.heat import Battery, Zone
+from profiler.snapshot import Snapshot
 
-PLAIN: dict[str, Any] = {
-    "cores": 4, "affinity": [0, 1, 2, 3], "siblings": [[0], [1], [2], [3]], "governors": ["performance"],
-    "turbo": {"enabled": False, "file": "/sys/devices/system/cpu/cpufreq/boost"}, "load_1min": 0.1, "busy_percent": 0.5,
-    "processes": [], "steal_percent": 0.0, "hypervisor": False, "container": None, "quota": {"cores": None},
-    "zones": [{"name": "x86_pkg_temp", "temperature_c": 45.0, "limit_c": 100.0}], "throttles": 0, "batteries": [],
-    "speed_ns": [2_000_000] * 500,
-}  # fmt: skip
-QUIET = Facts.from_dict(PLAIN)
-
-
-def conditions() -> Any:
-    """The program, as a module of its own."""
-    spec = importlib.util.spec_from_file_location("conditions_on_device", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-DEVICE = conditions()
-
-
-def root(folder: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
+QUIET = Facts(
+    cores=4, affinity=(0, 1, 2, 3), siblings=((0,), (1,), (2,), (3,)), big_cores=None, governors=("performance",),
+    turbo=False, turbo_file="/sys/devices/system/cpu/cpufreq/boost", load_1min=0.1, busy_percent=0.5, processes=(),
+    steal_percent=0.0, hypervisor=False, container=None, quota_known=True, quota_cores=None,
+    zones=(Zone("x86_pkg_temp", 45.0, 100.0),), throttles=0, batteries=(), thermal_status=None, phone=None, board=None,
+    energy=None, build=None, speed_ns=(2_000_000,) * 500,
+)  # fmt: skip
+PHONE = Phone("Google Pixel 6 Pro", "Tensor", "13", 33, screen_on=True, low_power=False, fixed_performance=True)
+QUIET_PHONE = replace(QUIET, phone=PHONE, thermal_status=0, batteries=(Battery("battery", "Full", 100.0, 27.0),))
+BOARD = Board("L4T R36.4.3", "MAXN", "MAXN", 0, clocks_pinned=True)
+QUIET_BOARD = replace(QUIET, board=BOARD, governors=("schedutil",))
 
 
 # --------------------------------------------------------------------------------------------------------------- judging
 
 
-def test_nothing_is_found_on_a_quiet_machine() -> None:
-    assert judge(QUIET) == []
+@pytest.mark.parametrize("quiet", [QUIET, QUIET_PHONE, QUIET_BOARD], ids=["desktop", "phone", "board"])
+def test_nothing_is_found_on_a_quiet_machine(quiet: Facts) -> None:
+    assert judge(quiet) == []
 
 
 @pytest.mark.parametrize(
@@ -87,11 +75,49 @@ def test_nothing_is_found_on_a_quiet_machine() -> None:
         ({"batteries": (Battery("BAT0", "Discharging", 54.0),)}, "warning", "54 %", "plug"),
         ({"speed_ns": (2_000_000,) * 250 + (2_560_000,) * 250}, "warning", "changes by 28 %", "--rounds"),
         ({"speed_ns": (2_000_000,) * 250 + (2_160_000,) * 250}, "note", "changes by 8 %", "--rounds"),
+        ({"batteries": (Battery("BAT0", "Charging", 29.0),)}, "warning", "29 %", "charge it to 30 %"),
+        ({"energy": Energy("rapl", False)}, "note", "only root may read", "chmod a+r /sys/class/powercap"),
+        ({"energy": Energy("ina3221", False)}, "note", "only root may read", "root"),
+        ({"speed_ns": None}, "note", "not readable: steadiness of its speed", "nothing is assumed"),
         ({"zones": None}, "note", "not readable: temperature", "nothing is assumed"),
     ],
 )
 def test_what_would_disturb_is_named_with_the_next_step(facts: dict[str, Any], severity: str, what: str, next_step: str) -> None:
     (finding,) = judge(replace(QUIET, **facts))
+    assert finding.severity == severity
+    assert what in finding.what
+    assert next_step in finding.next_step
+
+
+@pytest.mark.parametrize(
+    ("changed", "severity", "what", "next_step"),
+    [
+        ({"thermal_status": 1}, "warning", "thermal status is 1 (light)", "let it cool"),
+        ({"thermal_status": 3}, "problem", "thermal status is 3 (severe)", "let it cool"),
+        ({"thermal_status": None}, "note", "not readable: thermal status", "nothing is assumed"),
+        ({"phone": replace(PHONE, low_power=True)}, "problem", "battery saver is on", "low_power 0"),
+        ({"phone": replace(PHONE, screen_on=False)}, "warning", "screen is off", "keyevent 224"),
+        ({"governors": ("schedutil",)}, "warning", "schedutil", "set-fixed-performance-mode-enabled true"),
+        ({"governors": ("schedutil",), "phone": replace(PHONE, sdk=29)}, "warning", "schedutil", "--rounds"),
+    ],
+)
+def test_what_would_disturb_a_phone_is_named(changed: dict[str, Any], severity: str, what: str, next_step: str) -> None:
+    (finding,) = judge(replace(QUIET_PHONE, **changed))
+    assert finding.severity == severity
+    assert what in finding.what
+    assert next_step in finding.next_step
+
+
+@pytest.mark.parametrize(
+    ("changed", "severity", "what", "next_step"),
+    [
+        ({"power_mode": "15W"}, "warning", "15W, not MAXN", "sudo nvpmodel -m 0"),
+        ({"clocks_pinned": False}, "warning", "not pinned", "sudo jetson_clocks"),
+        ({"power_mode": None}, "note", "not readable: power mode", "nothing is assumed"),
+    ],
+)
+def test_what_would_disturb_a_jetson_is_named(changed: dict[str, Any], severity: str, what: str, next_step: str) -> None:
+    (finding,) = judge(replace(QUIET_BOARD, board=replace(BOARD, **changed)))
     assert finding.severity == severity
     assert what in finding.what
     assert next_step in finding.next_step
@@ -122,167 +148,69 @@ def test_one_long_interruption_is_no_change_of_speed() -> None:
 
 
 def test_nothing_unreadable_is_guessed() -> None:
-    nothing = Facts.from_dict(dict.fromkeys(PLAIN) | {"cores": 2, "speed_ns": [1, 1]})
-    (finding,) = judge(nothing)
-    assert finding.what.startswith("not readable: clock governor, turbo, temperature")
-
-
-# ------------------------------------------------------------------------------------------------- what a device may send
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {"cores": 0},
-        {"cores": True},
-        {"load_1min": float("nan")},
-        {"steal_percent": -1},
-        {"governors": "performance"},
-        {"turbo": {"enabled": 1, "file": ""}},
-        {"turbo": []},
-        {"affinity": ["0"]},
-        {"quota": {}},
-        {"processes": [{"pid": 1, "name": 5, "percent": 1.0}]},
-        {"zones": [7]},
-        {"speed_ns": []},
-        {"speed_ns": [0]},
-        {"batteries": [{"name": "B"}]},
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_refused_in_one_sentence(lie: dict[str, Any]) -> None:
-    with pytest.raises(RunnerError) as caught:
-        Facts.from_dict(PLAIN | lie)
-    assert "\n" not in str(caught.value)
+    (finding,) = judge(facts(Snapshot()), threads=64)
+    assert finding.what.startswith("not readable: number of cores, clock governor, turbo, temperature")
 
 
 def test_a_process_cannot_write_to_the_terminal_by_its_name() -> None:
-    told = PLAIN | {"processes": [{"pid": 3, "name": "\x1b[2Jevil", "percent": 60.0}]}
-    assert "\x1b" not in judge(Facts.from_dict(told))[0].what
+    stat = "3 (\x1b[2Jevil) R" + " 0" * 10 + " {} 0 0 0 20"
+    files = {"processes": stat.format(0), "/proc/uptime": "1.00 1"}
+    seen = facts(Snapshot(files, {"processes": stat.format(80), "/proc/uptime": "2.00 1"}))
+    assert "evil (pid 3) 80 %" in judge(seen)[0].what
+    assert "\x1b" not in judge(seen)[0].what
 
 
-@pytest.mark.parametrize("said", ["", "chatter", "[]", '{"event":"doctor","protocol":99}', '{"event":"doctor","protocol":1}'])
-def test_a_device_that_tells_nothing_is_an_error(said: str) -> None:
-    with _Saying(said) as agent, pytest.raises(RunnerError):
-        examine(agent)
+# ---------------------------------------------------------------------------------------------------------------- reading
 
 
-class _Saying(LocalAgent):
-    """A device that answers every command alike."""
+class Saying(Device):
+    """A device on which every program but the shell says the same."""
 
     def __init__(self, said: str) -> None:
         super().__init__()
         self._said = said
 
-    def run(self, argv: Any, *, timeout_s: float) -> Any:
-        return super().run([argv[0], "-c", f"print({self._said!r})"], timeout_s=timeout_s)
-
-
-# --------------------------------------------------------------------------------------------------- reading on the device
-
-
-def test_an_empty_root_makes_nothing_up(tmp_path: Path) -> None:
-    for look in ("governors", "turbo", "siblings", "zones", "throttles", "batteries", "quota", "hypervisor", "load_1min", "ticks"):
-        assert getattr(DEVICE, look)(tmp_path) is None, look
-
-
-def test_governors_are_read_of_every_core(tmp_path: Path) -> None:
-    cpus = {
-        f"sys/devices/system/cpu/cpu{n}/cpufreq/scaling_governor": f"{name}\n"
-        for n, name in enumerate(("schedutil", "performance"))
-    }
-    assert DEVICE.governors(root(tmp_path, cpus)) == ["performance", "schedutil"]
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        return super().run(argv if argv[0] == "sh" else ["echo", self._said], timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "enabled"),
-    [("intel_pstate/no_turbo", "0", True), ("intel_pstate/no_turbo", "1", False), ("cpufreq/boost", "1", True)],
+    "said",
+    ["", "chatter", "[]", '{"event":"speed","protocol":99}', '{"event":"speed","protocol":2}', "[" * 100_000]
+    + [f'{{"event":"speed","protocol":2,"speed_ns":{times}}}' for times in ("[]", "[0]", "[1.5]", "[true]", "7")],
+    ids=lambda said: said[-20:],
 )
-def test_turbo_is_read_with_the_file_that_says_so(tmp_path: Path, name: str, text: str, enabled: bool) -> None:
-    found = DEVICE.turbo(root(tmp_path, {f"sys/devices/system/cpu/{name}": text}))
-    assert found == {"enabled": enabled, "file": f"/sys/devices/system/cpu/{name}"}
+def test_a_device_that_times_nothing_is_an_error_in_one_sentence(said: str) -> None:
+    with Saying(said) as agent, pytest.raises(RunnerError) as caught:
+        examine(agent)
+    assert "\n" not in str(caught.value)
 
 
-def test_siblings_are_read_once_each(tmp_path: Path) -> None:
-    lists = {
-        f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": text for n, text in enumerate(("0-1", "0-1", "2,3", "2,3"))
-    }
-    assert DEVICE.siblings(root(tmp_path, lists)) == [[0, 1], [2, 3]]
+class WithoutPython(Device):
+    def interpreter(self) -> str:
+        raise DeviceError("there is no Python on it")
 
 
-def test_a_zone_has_the_lowest_limit_that_does_something(tmp_path: Path) -> None:
-    zone = "sys/class/thermal/thermal_zone0"
-    points = {"0": ("critical", "105000"), "1": ("passive", "95000"), "2": ("active", "40000")}
-    files = {f"{zone}/type": "cpu", f"{zone}/temp": "51500"}
-    for number, (kind, limit) in points.items():
-        files |= {f"{zone}/trip_point_{number}_type": kind, f"{zone}/trip_point_{number}_temp": limit}
-    assert DEVICE.zones(root(tmp_path, files)) == [{"name": "cpu", "temperature_c": 51.5, "limit_c": 95.0}]
+def test_a_phone_is_examined_without_python(tmp_path: Path) -> None:
+    program(tmp_path, "getprop", f"cat <<EOF\n{recorded('getprop_pixel_6_pro.txt')}EOF")
+    program(tmp_path, "dumpsys", f"[ $1 = battery ] && cat <<EOF\n{recorded('battery_pixel_c.txt')}EOF")
+    seen = examine(WithoutPython(tmp_path))
+    assert seen.phone is not None
+    assert (seen.phone.model, seen.speed_change_percent, seen.speed_ns) == ("Google Pixel 6 Pro", None, None)
+    assert "steadiness of its speed" in seen.unreadable
+    assert "whether its speed changes is not readable" in seen.sentence()
+    assert "19 %" in "".join(finding.what for finding in judge(seen))
+    assert json.loads(json.dumps(seen.to_dict()))["phone"]["sdk"] == 33
 
 
-def test_the_battery_of_a_mouse_is_not_the_devices_own(tmp_path: Path) -> None:
-    supply = "sys/class/power_supply"
-    own = {f"{supply}/BAT0/type": "Battery", f"{supply}/BAT0/status": "Discharging", f"{supply}/BAT0/capacity": "54"}
-    others = {f"{supply}/mouse/type": "Battery", f"{supply}/mouse/scope": "Device", f"{supply}/AC/type": "Mains"}
-    found = DEVICE.batteries(root(tmp_path, own | others))
-    assert found == [{"name": "BAT0", "status": "Discharging", "charge_percent": 54}]
+class Gone(Device):
+    def interpreter(self) -> str:
+        raise LinkLost("the connection broke off")
 
 
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        (
-            {"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "50000 100000", "sys/fs/cgroup/a/b/cpu.max": "max 100000"},
-            0.5,
-        ),
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "200000 100000"}, 2.0),
-        ({"proc/self/cgroup": "0::/"}, None),
-        (
-            {
-                "proc/self/cgroup": "4:cpu,cpuacct:/x\n0::/",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "150000",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
-            },
-            1.5,
-        ),
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, None),
-    ],
-)
-def test_the_strictest_limit_of_processor_time_counts(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
-    marked = files | {"sys/fs/cgroup/cgroup.controllers": "cpu"}
-    assert DEVICE.quota(root(tmp_path, marked)) == {"cores": cores}
-
-
-def test_a_virtual_machine_is_known_by_its_processor(tmp_path: Path) -> None:
-    assert DEVICE.hypervisor(root(tmp_path / "a", {"proc/cpuinfo": "flags\t\t: fpu hypervisor sse2\n"})) is True
-    assert DEVICE.hypervisor(root(tmp_path / "b", {"proc/cpuinfo": "flags\t\t: fpu sse2\n"})) is False
-
-
-def test_a_container_is_known_by_its_marks(tmp_path: Path) -> None:
-    assert DEVICE.container(root(tmp_path / "a", {"run/.containerenv": ""})) == "podman"
-    assert DEVICE.container(root(tmp_path / "b", {"proc/1/cgroup": "0::/lxc/web"})) == "lxc"
-    assert DEVICE.container(root(tmp_path / "c", {"proc/1/cgroup": "0::/init.scope"})) is None
-
-
-def test_the_busiest_processes_are_named_whatever_they_call_themselves(tmp_path: Path) -> None:
-    def stat(pid: int, name: str, ticks: int) -> dict[str, str]:
-        return {f"proc/{pid}/stat": f"{pid} ({name}) R {' '.join('0' * 10)} {ticks} 5 0 0 20\n"}
-
-    before = DEVICE.processes(root(tmp_path, stat(10, "make", 100) | stat(11, ") R 0 ((", 7) | stat(12, "me", 0)))
-    after = DEVICE.processes(root(tmp_path, stat(10, "make", 125) | stat(11, ") R 0 ((", 97) | stat(12, "me", 50)))
-    found = DEVICE.busiest(before, after, 100.0, 12)
-    assert [(item["pid"], item["name"], item["percent"]) for item in found] == [(11, ") R 0 ((", 90.0), (10, "make", 25.0)]
-
-
-def test_steal_time_is_read_beside_the_busy_time(tmp_path: Path) -> None:
-    assert DEVICE.ticks(root(tmp_path, {"proc/stat": "cpu  100 10 20 1000 5 1 2 33 0 0\ncpu0 1 1 1\n"})) == {
-        "busy": 133,
-        "steal": 33,
-    }
-
-
-def test_everything_a_device_reads_is_accepted_by_the_host(tmp_path: Path) -> None:
-    told = DEVICE.conditions(root(tmp_path, {"proc/loadavg": "0.42 0.1 0.1 1/100 5"}), 0.01, 0.02)
-    assert Facts.from_dict(json.loads(json.dumps(told))).load_1min == 0.42
+def test_a_lost_link_is_not_taken_for_a_lack_of_python() -> None:
+    with pytest.raises(LinkLost):
+        examine(Gone())
 
 
 def test_the_program_is_python_3_8_and_needs_the_standard_library_only() -> None:

@@ -1,66 +1,153 @@
 """The runner: measures many models in one process on the device and tells what it saw in JSON lines.
 
-    python measure.py job.json      run a job; one JSON object a line on standard output, each flushed
-    python measure.py --probe       say what this device is and which runtimes it has
+    python measure.py job.json            run a job; one JSON object a line on standard output, each flushed
+    python measure.py --probe FOLDER      say what this device is and which runtimes run FOLDER/probe.onnx or FOLDER/probe.tflite
 
-It is pushed to the device and run there, never imported by the host. It needs the standard library and one runtime (numpy comes
-with that) and Python 3.8, so that a board's old interpreter will do. It ends when its standard input closes: the host is gone.
+PROTOCOL.md beside it is the contract. It is pushed to the device and run there, never imported by the host. It needs the standard
+library and one runtime (numpy comes with that) and Python 3.8, so that a board's old interpreter will do.
 
-Models stay open within a memory bound and are visited in shuffled rounds. A visit warms the model up and then takes samples; a
-sample is as many inferences as last at least `sample_ms`, so that reading the clock costs nothing. What disturbed a visit is told
-with it: samples during which the kernel took the process off its core, the clock before and after. Every so often there is a short
-look at one reference model, so that the host can see the device change its speed. A line "begin" goes out before each visit: when a
-model takes the process down, the host knows which. These lines are the heartbeat too: one from another thread would go on while a
-model hangs. Nothing is averaged here: the host keeps every sample.
+Models stay open within a memory bound and are visited in rounds, in the order the host has shuffled them into. A visit warms the
+model up and then takes samples; a sample is as many inferences as last at least `sample_ms`, so that reading the clock costs
+nothing. What disturbed a visit is told with it. Nothing is averaged here: the host keeps every sample.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import gc
 import hashlib
 import importlib
 import json
+import math
 import os
 import platform
-import random
+import re
 import resource
 import select
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Callable, Iterable, Tuple, cast  # noqa: UP035  Python 3.8 has no collections.abc.Callable[...]
+from typing import Any, Callable, Iterable, List, NamedTuple, Sequence  # noqa: UP035  Python 3.8
 
-PROTOCOL = 2
+PROTOCOL = 3
 UNREADABLE = "not readable"
-Opened = Tuple[Callable[[], object], Callable[[], Any]]  # noqa: UP006
-"""What opening a model gives: its run function, and one that fetches the outputs."""
+PROBE_S = 60
+"""A runtime that has not run the probe's model by then is broken."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- runtimes
+# ------------------------------------------------------------------------------------------------------------------- inputs
+
+MASK = 2**64 - 1
+
+
+def random_bits(seed: int, place: int, ordinal: Any) -> Any:
+    """64 bits for the `ordinal`-th element (from 1) of the `place`-th input (from 0): a whole number, or a uint64 array of them."""
+    step = 0xD1342543DE82EF95
+    start = (seed * 0x9E3779B97F4A7C15 + (place << 40) * step) & MASK
+    z = (ordinal * step + start) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def value_of(bits: Any, kind: str) -> Any:
+    """An element by its numpy kind: in [-1, 1) for floats, 0 or 1 for booleans, 0 to 7 for whole numbers: indices stay in range."""
+    if kind == "f":
+        return (bits >> 40) / 2**23 - 1
+    return bits >> (63 if kind == "b" else 61)
+
+
+def input_array(numpy: Any, seed: int, place: int, shape: Any, dtype: Any) -> Any:
+    """The `place`-th input of a model. ValueError for a shape or a type that nothing can be made up for."""
+    if not all(hasattr(length, "__index__") and length >= 0 for length in shape):
+        raise ValueError(f"input of dynamic shape {list(shape)}")
+    dtype = numpy.dtype(dtype)
+    if dtype.kind not in "fbiu":
+        raise ValueError(f"input of type {dtype}")
+    size = math.prod(int(length) for length in shape)
+    bits = random_bits(seed, place, numpy.arange(1, size + 1, dtype=numpy.uint64))
+    return value_of(bits, dtype.kind).astype(dtype).reshape([int(length) for length in shape])
+
+
+# ----------------------------------------------------------------------------------------------------------------- runtimes
+
+
+class Output(NamedTuple):
+    """What a model gave: its values flat, as a list or an array."""
+
+    shape: List[int]  # noqa: UP006
+    type: str
+    values: Any
+
+    @classmethod
+    def of_array(cls, array: Any) -> Output:
+        flat = array.reshape(-1)
+        return cls(list(array.shape), str(array.dtype), flat.view("uint8") if array.dtype.kind == "b" else flat)
+
+    def is_finite(self) -> bool:
+        if isinstance(self.values, list):
+            return all(math.isfinite(value) for value in self.values)
+        if self.values.dtype.kind in "iu" or not len(self.values):
+            return True
+        return bool(abs(self.values.astype("float64")).max() < math.inf)  # a NaN compares false
+
+    def told(self, most: int) -> dict[str, Any]:
+        values = self.values[:most]
+        if not isinstance(values, list):
+            values = (values if values.dtype.kind in "iu" else values.astype("float64")).tolist()
+        return {"shape": self.shape, "type": self.type, "values": values}
+
+
+class Opened(NamedTuple):
+    """A model ready to run."""
+
+    run: Callable[[], object]
+    outputs: Callable[[], Sequence[Output]]
+
+
+class NotInThisBuild(Exception):
+    """The runtime is there, but was built without what was asked for."""
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU, inputs and outputs bound beforehand so that a run copies and allocates nothing."""
+    """ONNX Runtime, inputs and outputs bound beforehand so that a run copies and allocates nothing."""
 
-    module = "onnxruntime"
+    package = "onnxruntime"
+    model = "probe.onnx"
+    provider = "CPUExecutionProvider"
+    memory = "cpu"
+    """Where inputs and outputs lie, as ONNX Runtime calls it."""
 
-    def __init__(self, threads: int) -> None:
-        import numpy
+    def __init__(self, threads: int, folder: Path) -> None:
         import onnxruntime
 
-        self.numpy, self.ort = numpy, onnxruntime
+        self.numpy, self.ort = importlib.import_module("numpy"), onnxruntime
+        if self.provider not in onnxruntime.get_available_providers():
+            has = ", ".join(onnxruntime.get_available_providers())
+            raise NotInThisBuild(f"onnxruntime {onnxruntime.__version__} has no {self.provider}, only {has}; install one that has")
         self.version = onnxruntime.__version__
         self.library_path = _newest(
             Path(onnxruntime.__file__).parent / "capi", ("onnxruntime_pybind11_state*", "libonnxruntime.so*")
         )
-        self.flags = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "inter_op_threads": 1, "io_binding": True}
-        self.options = onnxruntime.SessionOptions()
+        self.flags: dict[str, Any] = {"graph_optimization": "all", "inter_op_threads": 1, "io_binding": True}
+        self.providers = self._providers(folder)
+        self._set_options(threads)
+
+    def _providers(self, folder: Path) -> list[Any]:
+        self.flags["providers"] = [self.provider]
+        return [self.provider]
+
+    def _set_options(self, threads: int) -> None:
+        self.options = self.ort.SessionOptions()
         # a pool for each open model would leave many of them spinning and fighting over the cores
-        shared = threads > 1 and hasattr(onnxruntime, "set_global_thread_pool_sizes")
+        shared = threads > 1 and hasattr(self.ort, "set_global_thread_pool_sizes")
         if shared:
-            onnxruntime.set_global_thread_pool_sizes(threads, 1)
+            self.ort.set_global_thread_pool_sizes(threads, 1)
             self.options.use_per_session_threads = False
             self.flags["thread_pool"] = "one, shared by all models"
         self.many_open = shared or threads == 1
@@ -68,19 +155,65 @@ class OnnxRuntime:
         self.options.inter_op_num_threads = 1
         self.options.log_severity_level = 3
 
-    def open(self, path: Path, rng: random.Random) -> Opened:
-        session = self.ort.InferenceSession(str(path), self.options, providers=["CPUExecutionProvider"])
+    def open(self, path: Path, seed: int) -> Opened:
+        session = self.ort.InferenceSession(str(path), self.options, providers=self.providers)
+        if session.get_providers()[0] != self.provider:
+            given = session.get_providers()[0]
+            raise RuntimeError(
+                f"it would run on {given}: {self.provider} does not load, its libraries are missing or of other versions"
+            )
         binding = session.io_binding()
-        for value in session.get_inputs():
-            array = _inputs(self.numpy, rng, value.shape, _numpy_type(value.type))
-            binding.bind_ortvalue_input(value.name, self.ort.OrtValue.ortvalue_from_numpy(array))
+        for place, value in enumerate(session.get_inputs()):
+            array = input_array(self.numpy, seed, place, value.shape, _numpy_type(value.type))
+            binding.bind_ortvalue_input(value.name, self.ort.OrtValue.ortvalue_from_numpy(array, self.memory, 0))
         for value in session.get_outputs():
-            binding.bind_output(value.name)
+            binding.bind_output(value.name, self.memory)
         session.run_with_iobinding(binding)
         outputs = binding.get_outputs()
         for value, output in zip(session.get_outputs(), outputs):
             binding.bind_ortvalue_output(value.name, output)
-        return lambda: session.run_with_iobinding(binding), lambda: [output.numpy() for output in outputs]
+        return Opened(self._run(session, binding), lambda: [Output.of_array(output.numpy()) for output in outputs])
+
+    def _run(self, session: Any, binding: Any) -> Callable[[], object]:
+        return lambda: session.run_with_iobinding(binding)
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """On an NVIDIA GPU by cuDNN and cuBLAS. What the CUDA provider has no kernel for runs on the CPU."""
+
+    provider = "CUDAExecutionProvider"
+    memory = "cuda"
+
+    def _providers(self, folder: Path) -> list[Any]:
+        options = self._provider_options(folder)
+        # the folder is named after the job and would make equal settings look different
+        told = {name: value for name, value in options.items() if value != str(folder)}
+        self.flags.update(
+            providers=[self.provider, "CPUExecutionProvider"], provider_options=told, timed="until the outputs are there"
+        )
+        return [(self.provider, options), "CPUExecutionProvider"]
+
+    def _provider_options(self, folder: Path) -> dict[str, Any]:
+        return {"cudnn_conv_algo_search": "EXHAUSTIVE"}
+
+    def _run(self, session: Any, binding: Any) -> Callable[[], object]:
+        def run() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()  # the run itself only puts the work into the GPU's queue
+
+        return run
+
+
+class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
+    """On an NVIDIA GPU by engines that TensorRT builds: seconds for each model, hence the cache beside the job."""
+
+    provider = "TensorrtExecutionProvider"
+
+    def _provider_options(self, folder: Path) -> dict[str, Any]:
+        self.flags["warning"] = (
+            "TensorRT fuses across layers: of all runtimes, sums of single layers say least about a network here"
+        )
+        return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
 
 
 class LiteRt:
@@ -88,25 +221,24 @@ class LiteRt:
 
     module = "ai_edge_litert.interpreter"
     package = "ai_edge_litert"
+    model = "probe.tflite"
     libraries: tuple[str, ...] = ("libpywrap_litert_common.so", "_pywrap*.so")
     many_open = True  # XNNPACK's workers sleep between runs
 
-    def __init__(self, threads: int) -> None:
-        import numpy
-
-        self.numpy, self.threads = numpy, threads
-        self.flags = {"delegate": "XNNPACK, as the runtime applies it by default"}
+    def __init__(self, threads: int, folder: Path) -> None:
         self.interpreter = importlib.import_module(self.module).Interpreter
+        self.numpy, self.threads = importlib.import_module("numpy"), threads
+        self.flags = {"delegate": "XNNPACK, as the runtime applies it by default"}
         self.version = _distribution_version(self.package)
         self.library_path = _newest(Path(str(importlib.import_module(self.package).__file__)).parent, self.libraries)
 
-    def open(self, path: Path, rng: random.Random) -> Opened:
+    def open(self, path: Path, seed: int) -> Opened:
         interpreter = self.interpreter(model_path=str(path), num_threads=self.threads)
         interpreter.allocate_tensors()
-        for detail in interpreter.get_input_details():
-            interpreter.set_tensor(detail["index"], _inputs(self.numpy, rng, detail["shape"], detail["dtype"]))
+        for place, detail in enumerate(interpreter.get_input_details()):
+            interpreter.set_tensor(detail["index"], input_array(self.numpy, seed, place, detail["shape"], detail["dtype"]))
         details = interpreter.get_output_details()
-        return interpreter.invoke, lambda: [interpreter.get_tensor(detail["index"]) for detail in details]
+        return Opened(interpreter.invoke, lambda: [Output.of_array(interpreter.get_tensor(detail["index"])) for detail in details])
 
 
 class TfliteRuntime(LiteRt):
@@ -120,31 +252,59 @@ class TfliteRuntime(LiteRt):
 class Fake:
     """No runtime at all: a model is a JSON file saying how it behaves. For tests of the host, chosen by name only."""
 
-    module = "json"
+    package = "json"
     many_open = True
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, folder: Path) -> None:
         self.version, self.library_path = "0", Path(__file__)
         self.flags = {"simulated": True}
 
-    def open(self, path: Path, rng: random.Random) -> Opened:
+    def open(self, path: Path, seed: int) -> Opened:
         script = json.loads(Path(path).read_text())
         if "error" in script:
             raise RuntimeError(script["error"])
+        latency_ns = script["latency_ns"]
+        if type(latency_ns) is not int:
+            raise ValueError("latency_ns is not a whole number")
+        outputs = [self._output(seed, place, given) for place, given in enumerate(script.get("inputs", []))]
+        if script.get("nan"):
+            outputs.append(Output([1], "float32", [math.nan]))
 
         def run() -> None:
             if script.get("crash"):
                 os.kill(os.getpid(), signal.SIGSEGV)
             if script.get("hang"):
-                time.sleep(3600)
-            until = clock_ns() + script["latency_ns"]
+                time.sleep(1e6)
+            until = clock_ns() + latency_ns
             while clock_ns() < until:
                 pass
 
-        return run, list
+        return Opened(run, lambda: outputs)
+
+    def _output(self, seed: int, place: int, given: dict[str, Any]) -> Output:
+        kind = {"float32": "f", "float64": "f", "bool": "b"}.get(given["type"], "i")
+        size = math.prod(given["shape"])
+        values = [value_of(random_bits(seed, place, element), kind) for element in range(1, size + 1)]
+        return Output(given["shape"], given["type"], values)
 
 
-RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntime, "litert": LiteRt, "tflite-runtime": TfliteRuntime, "fake": Fake}
+RUNTIMES: dict[str, Any] = {
+    "onnxruntime": OnnxRuntime,
+    "onnxruntime-cuda": OnnxRuntimeCuda,
+    "onnxruntime-tensorrt": OnnxRuntimeTensorRt,
+    "litert": LiteRt,
+    "tflite-runtime": TfliteRuntime,
+    "fake": Fake,
+}
+
+
+def load_runtime(name: str, threads: int, folder: Path) -> Any:
+    try:
+        return RUNTIMES[name](threads, folder)
+    except ModuleNotFoundError as exc:
+        raise SystemExit(f"ModuleNotFoundError: {exc}") from exc  # the host knows it by its name
+    except Exception as exc:  # a package that is broken may raise anything; it is told, not hidden
+        raise SystemExit(f"{name} cannot be used: {told(exc)}") from exc
 
 
 def _numpy_type(name: str) -> str:
@@ -153,33 +313,13 @@ def _numpy_type(name: str) -> str:
     return {"float": "float32", "double": "float64"}.get(inner, inner)
 
 
-def _inputs(numpy: Any, rng: random.Random, shape: Any, dtype: Any) -> Any:
-    """Seeded values: uniform in [-1, 1) for floats, small whole numbers else, so that indices stay in range."""
-    size = 1
-    for length in shape:
-        if not isinstance(length, int) and not hasattr(length, "__index__"):
-            raise ValueError(f"input of dynamic shape {list(shape)}")
-        size *= int(length)
-    dtype = numpy.dtype(dtype)
-    generator = numpy.random.RandomState(rng.randrange(2**31))
-    if dtype.kind == "f":
-        values = generator.uniform(-1.0, 1.0, size)
-    else:
-        values = generator.randint(0, 2 if dtype.kind == "b" else 8, size)
-    return values.astype(dtype).reshape([int(length) for length in shape])
-
-
-def _all_finite(outputs: Any) -> bool:
-    for output in outputs:
-        if output.dtype.kind == "f" and not abs(output).max(initial=0) < float("inf"):  # a NaN compares false
-            return False
-    return True
-
-
 def _distribution_version(package: str) -> str:
     from importlib import metadata
 
-    return metadata.version({"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}.get(package, package))
+    try:
+        return metadata.version(package.replace("_", "-"))
+    except metadata.PackageNotFoundError:  # not installed by pip
+        return str(getattr(importlib.import_module(package), "__version__", "not known"))
 
 
 def _newest(folder: Path, patterns: Iterable[str]) -> Path | None:
@@ -201,102 +341,103 @@ def clock_ns() -> int:
 CLOCK = getattr(time, "CLOCK_MONOTONIC_RAW", getattr(time, "CLOCK_MONOTONIC", 1))
 
 
-def read_text(path: str | Path) -> str | None:
+def read_text(path: Path) -> str | None:
     try:
-        return Path(path).read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return None
 
 
-def cpu_model() -> str:
-    for line in (read_text("/proc/cpuinfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("model name", "Hardware", "Processor"):
-            return value.strip()
-    return platform.processor() or platform.machine()
+def read_number(path: Path) -> int | None:
+    text = read_text(path)
+    return int(text) if text and re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
 
-def memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
+def numbers(paths: Iterable[Path]) -> list[int] | None:
+    """Those that can be read; None if there is none."""
+    return [value for value in map(read_number, paths) if value is not None] or None
 
 
-def governor() -> str:
-    found = sorted(
-        {read_text(path) or UNREADABLE for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")}
-    )
-    return "+".join(found) or UNREADABLE
+class Device:
+    """What can be read of the device below `root`, which is / but in tests."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        cpus = [path for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*") if path.name[3:].isdigit()]
+        self.cpus = sorted(cpus, key=lambda path: int(path.name[3:]))
+        self.clock_files = [cpu / "cpufreq/scaling_cur_freq" for cpu in self.cpus]
+        self.dumpsys = root / "system/bin/dumpsys"
+        self.energy: Rapl | Ina3221 | None = next((source for source in (Rapl(root), Ina3221(root)) if source.usable()), None)
 
-def temperature_c() -> float | None:
-    """Of the hottest zone, or None where none can be read."""
-    values = [read_text(path) for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
-    numbers = [int(value) / 1000 for value in values if value and value.lstrip("-").isdigit()]
-    return max(numbers) if numbers else None
+    def facts(self) -> dict[str, Any]:
+        return {
+            "system": platform.system(),
+            "kernel": platform.release(),
+            "machine": platform.machine(),
+            "cpu": self.cpu_model(),
+            "cores": os.cpu_count(),
+            "memory_bytes": self.memory_bytes(),
+            "governor": self.governor(),
+            "python": platform.python_version(),
+        }
 
+    def conditions(self) -> dict[str, Any]:
+        heat = numbers((self.root / "sys/class/thermal").glob("thermal_zone*/temp"))
+        counts = numbers(cpu / "thermal_throttle/core_throttle_count" for cpu in self.cpus)
+        return {
+            "load_1min": self.load_1min(),
+            "frequencies_khz": numbers(self.clock_files),
+            "temperature_c": max(heat) / 1000 if heat else None,
+            "throttled": sum(counts) if counts else None,
+            "thermal_status": self.thermal_status(),
+        }
 
-def load_1min() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except OSError:
-        return None
+    def cpu_model(self) -> str:
+        lines = [line.partition(":") for line in (read_text(self.root / "proc/cpuinfo") or "").splitlines()]
+        named = {name.strip(): value.strip() for name, _, value in reversed(lines) if value.strip()}
+        found = [named[name] for name in ("model name", "Hardware", "Processor") if name in named]
+        return found[0] if found else platform.machine()
+
+    def memory_bytes(self) -> int | None:
+        found = re.search(r"^MemTotal:\s*([0-9]+) kB", read_text(self.root / "proc/meminfo") or "", re.MULTILINE)
+        return int(found.group(1)) * 1024 if found else None
+
+    def governor(self) -> str:
+        found = {read_text(cpu / "cpufreq/scaling_governor") for cpu in self.cpus}
+        return "+".join(sorted(name for name in found if name)) or UNREADABLE
+
+    def load_1min(self) -> float | None:
+        found = re.match(r"[0-9]+\.[0-9]+(?= )", read_text(self.root / "proc/loadavg") or "")
+        return float(found.group()) if found else None
+
+    def fastest_khz(self) -> int | None:
+        """The clock of the fastest core, which is the one at work."""
+        found = numbers(self.clock_files)
+        return max(found) if found else None
+
+    def thermal_status(self) -> int | None:
+        """Android's, from 0 (none) to 6 (shutdown)."""
+        if not self.dumpsys.exists():
+            return None
+        command = [str(self.dumpsys), "thermalservice"]
+        try:
+            said = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        found = re.search(rb"^[ \t]*Thermal Status:[ \t]*([0-6])[ \t]*$", said.stdout, re.MULTILINE)
+        return int(found.group(1)) if found else None
 
 
 def affinity() -> list[int] | None:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def device_facts() -> dict[str, Any]:
-    return {
-        "system": platform.system(),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_bytes": memory_bytes(),
-        "governor": governor(),
-        "python": platform.python_version(),
-    }
+def current_core() -> int | None:
+    core = SCHED_GETCPU() if SCHED_GETCPU else -1
+    return core if core >= 0 else None
 
 
-CLOCK_FILES = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-
-
-def frequencies_khz() -> list[int] | None:
-    values = [read_text(path) for path in CLOCK_FILES]
-    return [int(value) for value in values if value and value.isdigit()] or None
-
-
-def fastest_khz() -> int | None:
-    """The clock of the fastest core, which is the one at work."""
-    found = frequencies_khz()
-    return max(found) if found else None
-
-
-def throttled() -> int | None:
-    """How often cores were slowed down for their heat since the device started; None where it is not told."""
-    values = [read_text(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
-    numbers = [int(value) for value in values if value and value.isdigit()]
-    return sum(numbers) if numbers else None
-
-
-def conditions() -> dict[str, Any]:
-    return {
-        "load_1min": load_1min(),
-        "frequencies_khz": frequencies_khz(),
-        "temperature_c": temperature_c(),
-        "throttled": throttled(),
-    }
-
-
-def sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+SCHED_GETCPU = getattr(ctypes.CDLL(None), "sched_getcpu", None)
 
 
 def involuntary_switches() -> int:
@@ -304,8 +445,225 @@ def involuntary_switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------------- energy
+
+
+class Rapl:
+    """The processor's own counters of microjoules, one for each package."""
+
+    name = "rapl"
+
+    def __init__(self, root: Path) -> None:
+        folders = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*"))
+        own = [folder for folder in folders if folder.name.count(":") == 1]  # intel-rapl:0:0 is a part of intel-rapl:0
+        self.packages = [folder for folder in own if (read_text(folder / "name") or "").startswith("package")]
+
+    def usable(self) -> bool:
+        files = [folder / name for folder in self.packages for name in ("energy_uj", "max_energy_range_uj")]
+        return bool(files) and all(read_number(path) is not None for path in files)
+
+    def begin(self) -> None:
+        self.before, self.started_ns = self._read(), clock_ns()
+
+    def end(self) -> tuple[int, int]:
+        """Nanoseconds and microjoules since the beginning."""
+        after, duration_ns = self._read(), clock_ns() - self.started_ns
+        ranges = [_must(folder / "max_energy_range_uj") for folder in self.packages]
+        spent = [new - old + (most if new < old else 0) for old, new, most in zip(self.before, after, ranges)]
+        return duration_ns, sum(spent)
+
+    def _read(self) -> list[int]:
+        return [_must(folder / "energy_uj") for folder in self.packages]
+
+
+class Ina3221:
+    """A board's own power meters, as on Jetsons; sampled by a second thread."""
+
+    EVERY_S = 0.01
+    WHOLE_BOARD = ("VDD_IN", "POM_5V_IN")
+
+    def __init__(self, root: Path) -> None:
+        chips = root / "sys/bus/i2c/drivers"
+        rails: list[tuple[str, list[Path]]] = []
+        for label in sorted(chips.glob("ina3221*/*/hwmon/hwmon*/in[0-9]_label")):
+            number = label.name[2]
+            if number != "7":  # the sum of the others' shunts
+                rails.append((read_text(label) or "NC", [label.with_name(f"{kind}{number}_input") for kind in ("in", "curr")]))
+        for label in sorted(chips.glob("ina3221*/*/iio:device*/rail_name_[0-9]")):
+            rails.append((read_text(label) or "NC", [label.with_name(f"in_power{label.name[-1]}_input")]))
+        whole = [rail for rail in rails if rail[0] in self.WHOLE_BOARD]
+        self.rails = whole or [rail for rail in rails if rail[0] != "NC"]
+        self.name = "ina3221: " + ", ".join(name for name, _ in self.rails)
+
+    def usable(self) -> bool:
+        return bool(self.rails) and all(read_number(path) is not None for _, paths in self.rails for path in paths)
+
+    def begin(self) -> None:
+        self.samples = [self._sample()]
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def end(self) -> tuple[int, int]:
+        """Nanoseconds and microjoules since the beginning."""
+        self.over.set()
+        self.thread.join()
+        self.samples.append(self._sample())
+        areas = [(t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in zip(self.samples, self.samples[1:])]
+        return self.samples[-1][0] - self.samples[0][0], max(0, round(sum(areas) / 1e9))
+
+    def _watch(self) -> None:
+        while not self.over.wait(self.EVERY_S):
+            try:
+                self.samples.append(self._sample())
+            except OSError:  # one lost sample is bridged by its neighbours; the first and the last may not be lost
+                continue
+
+    def _sample(self) -> tuple[int, int]:
+        """Now, and the power in microwatts: millivolts times milliamperes, or milliwatts on older boards."""
+        return clock_ns(), sum(math.prod(map(_must, paths)) * (1 if len(paths) == 2 else 1000) for _, paths in self.rails)
+
+
+def _must(path: Path) -> int:
+    value = read_number(path)
+    if value is None:
+        raise OSError(f"{path} cannot be read any more")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------------------ the job
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e9
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _cores(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and bool(value) and all(type(core) is int and 0 <= core < 8192 for core in value)
+    )
+
+
+def _models(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and _text(each.get("id")) and _text(each.get("file")) for each in value
+    )
+
+
+def _schedule(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and _whole(0)(each.get("round"))
+        and isinstance(each.get("models"), list)
+        and all(map(_text, each["models"]))
+        for each in value
+    )
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: type(value) is int and value == PROTOCOL,
+    "runtime": lambda value: isinstance(value, str) and value in RUNTIMES,
+    "threads": _whole(1),
+    "seed": _whole(0),
+    "cpus": _cores,
+    "root": _text,
+    "lease": lambda value: value is None or _text(value),
+    "visit_ms": _number,
+    "warmup_ms": _number,
+    "sample_ms": _number,
+    "min_samples": _whole(1),
+    "min_round_s": _number,
+    "silence_s": lambda value: _number(value) and value > 0,
+    "memory_bytes": _whole(0),
+    "max_open": _whole(1),
+    "max_open_pools": _whole(1),
+    "reference": lambda value: value is None or _text(value),
+    "reference_every": _whole(1),
+    "reference_ms": _number,
+    "outputs": _whole(0),
+    "energy_ms": _number,
+    "models": _models,
+    "schedule": _schedule,
+}
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    try:
+        job = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as exc:
+        raise SystemExit(f"the job {path} cannot be read: {told(exc)}") from exc
+    if not isinstance(job, dict):
+        raise SystemExit(f"{path} is not a job")
+    for name, makes_sense in FIELDS.items():
+        if not makes_sense(job.get(name, ...)):  # not None: null is an answer, being missing is not
+            raise SystemExit(f"{name} of the job is missing or makes no sense to protocol {PROTOCOL}: {str(job.get(name))[:80]!r}")
+    if job["outputs"] and job["energy_ms"]:
+        raise SystemExit("a job is for outputs or for energy, not for both")
+    known = {model["id"] for model in job["models"]}
+    unknown = {name for entry in job["schedule"] for name in entry["models"]} | {job["reference"] or ""} - {""}
+    if unknown - known:
+        raise SystemExit(f"the job's schedule or reference names {min(unknown - known)!r}, which is none of its models")
+    return job
+
+
+def take_lease(path: str) -> int:
+    """The lease's file descriptor; while it is open no other runner gets it."""
+    writable = True
+    try:
+        try:
+            lease = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:  # another user made it; it can be locked all the same
+            lease, writable = os.open(path, os.O_RDONLY), False
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        holder = os.read(lease, 500).decode(errors="replace").strip()
+        say("busy", holder=holder)
+        raise SystemExit(f"another runner holds the lease {path}: {holder!r}") from exc
+    except OSError as exc:
+        raise SystemExit(f"the lease cannot be had: {told(exc)}") from exc
+    if writable:
+        os.ftruncate(lease, 0)
+        os.write(lease, f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}\n".encode())
+    return lease
+
+
+def pin(cpus: list[int]) -> None:
+    """Onto these cores and no others, now and for all threads to come."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("this system cannot keep a process on cores")
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as exc:
+        raise SystemExit(f"the system does not let this process run on cores {cpus}: {exc.strerror}") from exc
+    refused = sorted(set(cpus) - os.sched_getaffinity(0))
+    if refused:
+        raise SystemExit(f"the system does not let this process run on cores {refused}")
+
+
+def told(exc: BaseException) -> str:
+    """An exception in a line, with its cause where it has one."""
+    cause = f" ({type(exc.__cause__).__name__}: {exc.__cause__})" if exc.__cause__ else ""
+    return " ".join(f"{type(exc).__name__}: {exc}{cause}".split())[:500]
+
+
 def say(event: str, **values: Any) -> None:
-    sys.stdout.write(json.dumps(dict(values, event=event), separators=(",", ":")) + "\n")
+    sys.stdout.write(json.dumps(dict(values, event=event), separators=(",", ":"), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -314,7 +672,7 @@ def host_is_gone() -> bool:
     return bool(readable) and os.read(sys.stdin.fileno(), 4096) == b""
 
 
-# -------------------------------------------------------------------------------------------------------------- measuring
+# ---------------------------------------------------------------------------------------------------------------- measuring
 
 
 class OpenModels:
@@ -327,10 +685,10 @@ class OpenModels:
         self.runtime, self.folder, self.seed = runtime, folder, job["seed"]
         self.max_bytes = job["memory_bytes"]
         self.max_open = job["max_open"] if runtime.many_open else job["max_open_pools"]
-        self.open_models: OrderedDict[str, tuple[Callable[[], object], int]] = OrderedDict()
+        self.open_models: OrderedDict[str, tuple[Opened, int]] = OrderedDict()
 
-    def get(self, model: dict[str, Any]) -> Callable[[], object]:
-        """Its run function; opened, run once and its outputs checked if it is not open yet."""
+    def get(self, model: dict[str, Any]) -> Opened:
+        """Opened, run once and its outputs checked if it is not open yet."""
         if model["id"] in self.open_models:
             self.open_models.move_to_end(model["id"])
             return self.open_models[model["id"]][0]
@@ -338,39 +696,133 @@ class OpenModels:
         size = path.stat().st_size * self.MEMORY_PER_FILE_BYTE
         while self.open_models and (len(self.open_models) >= self.max_open or size + self._bytes() > self.max_bytes):
             self.open_models.popitem(last=False)
-        run, outputs = cast(Opened, self.runtime.open(path, random.Random(self.seed)))
-        run()
-        if not _all_finite(outputs()):
-            raise ValueError("its outputs are not finite")
-        self.open_models[model["id"]] = (run, size)
-        return run
+        opened = run_once(self.runtime, path, self.seed)
+        self.open_models[model["id"]] = (opened, size)
+        return opened
 
     def _bytes(self) -> int:
         return sum(size for _, size in self.open_models.values())
 
 
-def visit(run: Callable[[], object], job: dict[str, Any], visit_ms: float) -> dict[str, Any]:
-    """Warm up, then sample for `visit_ms`: nanoseconds of each sample, inferences per sample, and which samples were disturbed."""
-    start = clock_ns()
-    once_ns = [_timed(run)]
-    while len(once_ns) < 3 or clock_ns() - start < job["warmup_ms"] * 1e6:
-        once_ns.append(_timed(run))
-    # any one run may be disturbed, the first is cold: taken for longer than they are, samples would become too short
-    loops = max(1, -int(-job["sample_ms"] * 1e6 // min(once_ns[1:])))
-    samples_ns: list[int] = []
-    switched: list[int] = []
-    khz = fastest_khz()
-    start = clock_ns()
-    while len(samples_ns) < job["min_samples"] or clock_ns() - start < visit_ms * 1e6:
-        switches = involuntary_switches()
-        before = clock_ns()
-        for _ in range(loops):
-            run()
-        samples_ns.append(clock_ns() - before)
-        if involuntary_switches() != switches:
-            switched.append(len(samples_ns) - 1)
-    clock_khz = [khz, fastest_khz()] if khz else None
-    return {"started_ns": start, "loops": loops, "samples_ns": samples_ns, "switched": switched, "clock_khz": clock_khz}
+def run_once(runtime: Any, path: Path, seed: int) -> Opened:
+    opened: Opened = runtime.open(path, seed)
+    opened.run()
+    if not all(output.is_finite() for output in opened.outputs()):
+        raise ValueError("its outputs are not finite")
+    return opened
+
+
+class Work:
+    """A job under way: visits, or looks at outputs or energy, each told in a line."""
+
+    def __init__(self, job: dict[str, Any], models: OpenModels, device: Device) -> None:
+        self.job, self.open_models, self.device = job, models, device
+        self.models = {model["id"]: model for model in job["models"]}
+        self.refused: set[str] = set()
+        self.event = "outputs" if job["outputs"] else "energy" if job["energy_ms"] else "visit"
+
+    def do(self) -> None:
+        for entry in self.job["schedule"]:
+            started_ns = clock_ns()
+            say("round", round=entry["round"], clock_ns=started_ns, **self.device.conditions())
+            if self.event == "energy":
+                say("idle", round=entry["round"], **self.idle())
+            self.one_round(entry["round"], entry["models"])
+            time.sleep(max(0.0, self.job["min_round_s"] - (clock_ns() - started_ns) / 1e9))
+        say("done", **self.device.conditions())
+
+    def one_round(self, number: int, names: list[str]) -> None:
+        visits = 0
+        for name in names:
+            if name in self.refused:
+                continue
+            if host_is_gone():
+                raise SystemExit("the host is gone")
+            if self.event == "visit" and visits % self.job["reference_every"] == 0:
+                self.look_at_reference(number)
+            if name not in self.refused:  # it may be the reference
+                self.attempt(self.event, name, number)
+                visits += 1
+
+    def look_at_reference(self, number: int) -> None:
+        name = self.job["reference"]
+        if name is not None and name not in self.refused:
+            self.attempt("reference", name, number)
+
+    def attempt(self, event: str, name: str, number: int) -> None:
+        """Told in a line, or as failed. A begin goes out first: when the model takes the process down, the host knows which."""
+        say("begin", model=name, round=number)
+        signal.setitimer(signal.ITIMER_REAL, self.job["silence_s"])
+        try:
+            seen = getattr(self, event)(self.open_models.get(self.models[name]))
+        except Exception as exc:  # runtimes' own exceptions share no other base; it is told, not hidden
+            self.refused.add(name)
+            event, seen = "failed", {"reason": told(exc)}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        say(event, model=name, round=number, **seen)
+
+    def visit(self, opened: Opened) -> dict[str, Any]:
+        return self.sample(opened.run, self.job["visit_ms"])
+
+    def reference(self, opened: Opened) -> dict[str, Any]:
+        return self.sample(opened.run, self.job["reference_ms"])
+
+    def outputs(self, opened: Opened) -> dict[str, Any]:
+        return {"outputs": [output.told(self.job["outputs"]) for output in opened.outputs()]}
+
+    def idle(self) -> dict[str, Any]:
+        return self.watched(lambda: time.sleep(self.job["energy_ms"] / 1e3))[1]
+
+    def energy(self, opened: Opened) -> dict[str, Any]:
+        def run() -> int:
+            until, inferences = clock_ns() + self.job["energy_ms"] * 1e6, 0
+            while clock_ns() < until or not inferences:
+                opened.run()
+                inferences += 1
+            return inferences
+
+        self.warm_up(opened.run)
+        inferences, seen = self.watched(run)
+        return dict(seen, inferences=inferences)
+
+    def watched(self, work: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
+        """What the work gave, and what it cost."""
+        assert self.device.energy is not None
+        self.device.energy.begin()
+        try:
+            result = work()
+        finally:
+            duration_ns, energy_uj = self.device.energy.end()
+        return result, {"duration_ns": duration_ns, "energy_uj": energy_uj}
+
+    def warm_up(self, run: Callable[[], object]) -> list[int]:
+        """How long each run took, in nanoseconds."""
+        start = clock_ns()
+        once_ns = [_timed(run)]
+        while len(once_ns) < 3 or clock_ns() - start < self.job["warmup_ms"] * 1e6:
+            once_ns.append(_timed(run))
+        return once_ns
+
+    def sample(self, run: Callable[[], object], visit_ms: float) -> dict[str, Any]:
+        """Warm up, then sample for `visit_ms`: nanoseconds of each sample, inferences in each, and which were disturbed."""
+        # any one run may be disturbed, the first is cold: taken for longer than they are, samples would become too short
+        loops = max(1, -int(-self.job["sample_ms"] * 1e6 // min(self.warm_up(run)[1:])))
+        samples_ns: list[int] = []
+        switched: list[int] = []
+        khz = self.device.fastest_khz()
+        start = clock_ns()
+        while len(samples_ns) < self.job["min_samples"] or clock_ns() - start < visit_ms * 1e6:
+            switches = involuntary_switches()
+            before = clock_ns()
+            for _ in range(loops):
+                run()
+            samples_ns.append(max(1, clock_ns() - before))
+            if involuntary_switches() != switches:
+                switched.append(len(samples_ns) - 1)
+        core, after_khz = current_core(), self.device.fastest_khz()
+        clock_khz = None if khz is None or after_khz is None else [khz, after_khz]
+        seen = {"started_ns": start, "loops": loops, "samples_ns": samples_ns, "switched": switched}
+        return dict(seen, clock_khz=clock_khz, core=core)
 
 
 def _timed(run: Callable[[], object]) -> int:
@@ -379,76 +831,91 @@ def _timed(run: Callable[[], object]) -> int:
     return max(1, clock_ns() - before)
 
 
-def measure(model: dict[str, Any], models: OpenModels, round_number: int, job: dict[str, Any], reference: bool = False) -> bool:
-    """One visit, or one look at the reference, told in a line. False if the model cannot be run at all."""
-    say("begin", model=model["id"], round=round_number)
-    try:
-        seen = visit(models.get(model), job, job["reference_ms"] if reference else job["visit_ms"])
-    except Exception as exc:  # runtimes' own exceptions share no other base; it is told, not hidden
-        say("failed", model=model["id"], round=round_number, reason=f"{type(exc).__name__}: {exc}"[:500])
-        return False
-    say("reference" if reference else "visit", model=model["id"], round=round_number, **seen)
-    return True
-
-
-def run_job(path: str) -> None:
-    job = json.loads(Path(path).read_text())
-    if job.get("format") != PROTOCOL:
-        raise SystemExit("this runner speaks job format {}, not {}".format(PROTOCOL, job.get("format")))
-    if job.get("cpus") and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job["cpus"])
-    runtime = RUNTIMES[job["runtime"]](job["threads"])
+def run_job(path: Path) -> None:
+    job = read_job(path)
+    lease = None if job["lease"] is None else take_lease(job["lease"])
+    if job["cpus"] is not None:
+        pin(job["cpus"])
+    device = Device(Path(job["root"]))
+    if job["energy_ms"] and device.energy is None:
+        raise SystemExit(
+            "no energy can be read here: neither a processor's counters (often root's alone) nor a board's power meters"
+        )
+    runtime = load_runtime(job["runtime"], job["threads"], path.resolve().parent)
     say(
         "hello",
         protocol=PROTOCOL,
-        device=device_facts(),
+        runner="python",
+        build=None,
         runtime=job["runtime"],
         version=runtime.version,
         library_sha256=sha256(runtime.library_path) if runtime.library_path else None,
         flags=runtime.flags,
-        runner_sha256=sha256(__file__),
+        runner_sha256=sha256(Path(__file__)),
         affinity=affinity(),
         pid=os.getpid(),
+        energy_source=device.energy and device.energy.name,
+        device=device.facts(),
     )
     gc.disable()  # it would run in the middle of a sample; there is next to nothing to collect
-    open_models = OpenModels(runtime, Path(path).parent, job)
-    models = {model["id"]: model for model in job["models"]}
-    refused: set[str] = set()
-    for entry in job["schedule"]:
-        started_ns = clock_ns()
-        say("round", round=entry["round"], clock_ns=started_ns, **conditions())
-        order = list(entry["models"])
-        random.Random("{}-{}".format(job["seed"], entry["round"])).shuffle(order)
-        for place, name in enumerate(order):
-            if host_is_gone():
-                raise SystemExit("the host is gone")
-            if job["reference"] is not None and place % job["reference_every"] == 0:
-                measure(models[job["reference"]], open_models, entry["round"], job, reference=True)
-            if name not in refused and not measure(models[name], open_models, entry["round"], job):
-                refused.add(name)
-        time.sleep(max(0.0, job["min_round_s"] - (clock_ns() - started_ns) / 1e9))
-    say("done", **conditions())
+    Work(job, OpenModels(runtime, path.parent, job), device).do()
+    if lease is not None:
+        os.close(lease)
 
 
-def probe() -> None:
-    """What the device is, and each runtime's version or why it cannot be used."""
-    found = {}
-    for name, runtime in RUNTIMES.items():
-        if runtime is Fake:
-            continue
+# -------------------------------------------------------------------------------------------------------------------- probe
+
+
+def probe(folder: Path) -> None:
+    device = Device(Path("/"))
+    found = {name: try_runtime(name, folder) for name, runtime in RUNTIMES.items() if runtime is not Fake}
+    source = device.energy and device.energy.name
+    conditions = device.conditions()
+    say("probe", protocol=PROTOCOL, runner="python", device=device.facts(), energy_source=source, runtimes=found, **conditions)
+
+
+def try_runtime(name: str, folder: Path) -> dict[str, Any]:
+    """Its version, or why it cannot be used. In a child of its own: what is broken may crash or hang."""
+    answers, answer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(PROBE_S)
         try:
-            found[name] = {"version": runtime(1).version}
-        except ImportError:
-            found[name] = {"missing": True}
-        except (OSError, RuntimeError, AttributeError, SystemError) as exc:
-            found[name] = {"broken": f"{type(exc).__name__}: {exc}"[:300]}
-    say("probe", protocol=PROTOCOL, device=device_facts(), runtimes=found, **conditions())
+            os.write(answer, json.dumps(answer_of(RUNTIMES[name], folder)).encode())
+        finally:
+            os._exit(0)
+    os.close(answer)
+    with os.fdopen(answers, "rb") as file:
+        said = file.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return {"broken": f"it takes the process down by {signal.Signals(os.WTERMSIG(status)).name}"}
+    return dict(json.loads(said)) if said else {"broken": "it ends the process"}
+
+
+def answer_of(kind: Any, folder: Path) -> dict[str, Any]:
+    try:
+        runtime = kind(1, folder)
+        run_once(runtime, folder / kind.model, seed=1)
+    except ModuleNotFoundError as exc:
+        return {"missing": True} if exc.name == kind.package else {"broken": told(exc)}
+    except NotInThisBuild:
+        return {"missing": True}
+    except Exception as exc:  # what is broken may raise anything; it is told, not hidden
+        return {"broken": told(exc)}
+    return {"version": runtime.version}
+
+
+def main(arguments: list[str]) -> None:
+    for number in (signal.SIGALRM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    if len(arguments) == 2 and arguments[0] == "--probe":
+        probe(Path(arguments[1]))
+    elif len(arguments) == 1 and not arguments[0].startswith("--"):
+        run_job(Path(arguments[0]))
+    else:
+        raise SystemExit(__doc__)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--probe"]:
-        probe()
-    elif len(sys.argv) == 2:
-        run_job(sys.argv[1])
-    else:
-        raise SystemExit(__doc__)
+    main(sys.argv[1:])

@@ -1,0 +1,17 @@
+"""temporary"""
+
+from pathlib import Path
+from dataclasses import dataclass
+
+
+@dataclass
+class Built:
+    description: str
+
+
+def build(target: str, out: Path, ndk: Path | None = None) -> Built:
+    raise NotImplementedError
+
+
+def build_cached(target: str) -> Path:
+    raise NotImplementedError

@@ -1,0 +1,121 @@
+"""The pipes of one `ssh` process, read and written without threads, and what it says when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+
+from device_agents.remote import Source
+
+
+class SshChannel:
+    """One `ssh` process and its three pipes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: SshChannel | None) -> None:
+        self._process, self._master = process, master
+        self._selector = selectors.DefaultSelector()
+        for pipe, source in ((process.stderr, Source.ERR), (process.stdout, Source.OUT)):
+            assert pipe is not None
+            self._selector.register(pipe, selectors.EVENT_READ, source)
+
+    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
+        while self._selector.get_map():
+            for key in self._ready(timeout_s):
+                if data := self._read(key):
+                    return key.data, data
+        return (Source.ERR, words) if (words := self._last_words()) else (Source.END, b"")
+
+    def _last_words(self) -> bytes:
+        """Why the master has ended, if it has: that is known to the master alone, and told once."""
+        master, self._master = self._master, None
+        if master is None or self.code() != 255 or master.alive(settle_s=1.0):
+            return b""
+        return master.errors().encode()
+
+    def feed(self, data: bytes, timeout_s: float) -> tuple[int, str]:
+        """Write to its standard input, close that and wait for the end: its exit code, and what was said on standard error."""
+        deadline = time.monotonic() + timeout_s
+        rest, errors = memoryview(data), b""
+        stdin = self._process.stdin
+        assert stdin is not None
+        os.set_blocking(stdin.fileno(), False)
+        self._selector.register(stdin, selectors.EVENT_WRITE)
+        while self._selector.get_map():
+            for key in self._ready(deadline - time.monotonic()):
+                if key.fileobj is stdin:
+                    rest = self._write(key, rest)
+                elif key.data is Source.ERR:
+                    errors += self._read(key)
+                else:
+                    self._read(key)
+        code = self._wait(deadline - time.monotonic())
+        return code, (errors + self._last_words()).decode(errors="replace")
+
+    def alive(self, *, settle_s: float = 0.0) -> bool:
+        """Whether the process runs; one that is about to end is given `settle_s` for it."""
+        try:
+            self._wait(settle_s)
+        except TimeoutError:
+            return True
+        return False
+
+    def code(self) -> int:
+        """Its exit code, once its pipes have ended: 255 for a fault of ssh's own, else that of the command."""
+        return -1 if self.alive(settle_s=1.0) else int(self._process.returncode)
+
+    def errors(self) -> str:
+        """What it has written to standard error since it was last read."""
+        said = b""
+        with contextlib.suppress(TimeoutError):
+            while (received := self.receive(0.0))[0] is not Source.END:
+                said += received[1] if received[0] is Source.ERR else b""
+        return said.decode(errors="replace")
+
+    def close(self) -> None:
+        """End the process, and a jump host's with it; the one at the other end sees its standard input closed."""
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+            if self.alive(settle_s=2.0):
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+        self._selector.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.killpg(self._process.pid, number)
+
+    def _wait(self, timeout_s: float) -> int:
+        try:
+            return self._process.wait(max(0.0, timeout_s))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def _ready(self, timeout_s: float) -> list[selectors.SelectorKey]:
+        if ready := self._selector.select(max(0.0, timeout_s)):
+            return [key for key, _ in ready]
+        raise TimeoutError
+
+    def _read(self, key: selectors.SelectorKey) -> bytes:
+        data = os.read(key.fd, 65536)
+        if not data:
+            self._selector.unregister(key.fileobj)
+        return data
+
+    def _write(self, key: selectors.SelectorKey, rest: memoryview) -> memoryview:
+        """What is still to be written. A reader that is gone will say why by its exit code."""
+        try:
+            rest = rest[os.write(key.fd, rest[:65536]) :]
+        except BrokenPipeError:
+            rest = rest[:0]
+        if not rest:
+            self._selector.unregister(key.fileobj)
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        return rest

@@ -1,0 +1,34 @@
+"""Joules of one inference, where the hardware counts them: what a long visit took, less what the device takes doing nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+VISIT_MS = 1000.0
+"""Counters move in steps of a millisecond and more, so a visit lasts a second."""
+ROUNDS = 3
+
+
+def energies_mj(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Millijoules of an inference, by key, from a journal's lines `idle` and `energy`: the median over rounds.
+
+    A model that takes no more than the idle device, as far as the counter can tell, has no entry: nothing is guessed.
+    """
+    idle_w: list[float] = []
+    visits: list[Mapping[str, Any]] = []
+    for line in lines:
+        if line["event"] == "idle":
+            idle_w.append(line["energy_uj"] / line["duration_ns"] * 1e3)
+        elif line["event"] == "energy":
+            visits.append(line)
+    if not idle_w:
+        return {}
+    floor_w = statistics.median(idle_w)
+    above: dict[str, list[float]] = {}
+    for line in visits:
+        idle_uj = floor_w * line["duration_ns"] / 1e3
+        above.setdefault(line["key"], []).append((line["energy_uj"] - idle_uj) / line["inferences"] / 1e3)
+    medians = {key: statistics.median(values) for key, values in above.items()}
+    return {key: value for key, value in medians.items() if value > 0}

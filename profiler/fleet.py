@@ -1,0 +1,69 @@
+"""Several devices at once: one worker for each, one job at a time on each; one that is lost does not stop the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from device_agents.errors import ToolError
+from profiler.progress import Work
+
+T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """Raised inside a worker after Ctrl-C, where it next reports progress; not an error, so nothing may swallow it."""
+
+
+class _Stoppable:
+    """Passes progress on, until the work is to stop."""
+
+    def __init__(self, work: Work, stop: threading.Event) -> None:
+        self._work, self._stop = work, stop
+
+    def begin(self, what: str, total: int) -> None:
+        self._check()
+        self._work.begin(what, total)
+
+    def advance(self, note: str = "") -> None:
+        self._check()
+        self._work.advance(note)
+
+    def say(self, text: str) -> None:
+        self._check()
+        self._work.say(text)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+
+def on_each(
+    devices: Sequence[str], work: Callable[[str, Work], T], progress: Mapping[str, Work], *, last: Sequence[str] = ()
+) -> dict[str, T | ToolError]:
+    """What `work` made of each device, or the error that stopped it there, in the order of `devices`.
+
+    Those in `last` (this very machine) wait for the others, whose tables would be computed while it is measured.
+    """
+    stop = threading.Event()
+    found: dict[str, T | ToolError] = {}
+
+    def one(device: str) -> None:
+        try:
+            found[device] = work(device, _Stoppable(progress[device], stop))
+        except ToolError as exc:
+            found[device] = exc
+            progress[device].say(f"given up: {exc}")
+
+    groups = ([name for name in devices if name not in last], [name for name in devices if name in last])
+    for group in filter(None, groups):
+        with ThreadPoolExecutor(len(group)) as pool:
+            try:
+                for worker in [pool.submit(one, device) for device in group]:
+                    worker.result()
+            except KeyboardInterrupt:
+                stop.set()  # leaving the pool waits until each worker has put its device in order
+                raise
+    return {device: found[device] for device in devices}

@@ -1,0 +1,26 @@
+"""ONNX Runtime's `onnxruntime_perf_test`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from profiler.runners.vendor import VendorTool
+
+MEDIAN = re.compile(r"^P50 Latency: ([0-9.e+-]+) s\s*$", re.MULTILINE)
+
+
+class PerfTest(VendorTool):
+    name: ClassVar[str] = "onnxruntime_perf_test"
+    runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    lost: ClassVar[str] = "no raw samples, six digits, a process for each visit"
+    RUNS: ClassVar[int] = 50
+    """It counts runs or whole seconds; a second would be too long for a layer."""
+
+    def _arguments(self, model: str, job: Mapping[str, Any]) -> Sequence[str]:
+        return ["-I", "-m", "times", "-r", str(self.RUNS), "-x", str(job["threads"]), "-y", "1", "-o", "99", model]
+
+    def _latency_ns(self, text: str) -> int | None:
+        found = MEDIAN.findall(text)
+        return round(float(found[-1]) * 1e9) if found else None

@@ -1,0 +1,138 @@
+"""A runner that is a program of ours on the device: it is given a job file and answers with lines (on_device/PROTOCOL.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from device_agents import Agent
+from device_agents.errors import CommandTimedOut, DeviceBusy
+from profiler.devices import Device
+from profiler.errors import RunnerError
+from profiler.graph import Graph
+from profiler.layers import conv2d
+from profiler.messages import Message, parse
+from profiler.model_file import FORMATS
+from profiler.settings import Target
+
+PROBE_S = 120.0
+
+
+class Runner(Protocol):
+    """What measures on a device."""
+
+    name: ClassVar[str]
+
+    def __init__(self, agent: Agent, device: Device, target: Target) -> None: ...
+
+    def probe(self) -> Message:
+        """What the device is, and which runtimes work there. `RunnerError` if it cannot say."""
+        ...
+
+    def life(self, job: Mapping[str, Any]) -> Iterator[Message]:
+        """Run a job: lines of the protocol, and a last one of ours, `crashed` with its reason, if it did not end well."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is sent, and how it is started."""
+
+    files: Mapping[str, bytes]
+    argv: Sequence[str]
+    """`{folder}` stands for where the files are on the device."""
+    libraries: Sequence[str] = ()
+    """Names of those of the files that are shared libraries, in the order of opening."""
+
+    def command(self, folder: str, *more: str) -> list[str]:
+        return [part.replace("{folder}", folder) for part in self.argv] + list(more)
+
+
+class ProgramRunner(ABC):
+    """The part that does not depend on the language the program is written in."""
+
+    name: ClassVar[str]
+
+    def __init__(self, agent: Agent, device: Device, target: Target) -> None:
+        self._agent, self._device, self._target = agent, device, target
+        self._made: Program | None = None
+
+    @abstractmethod
+    def _make(self) -> Program:
+        """`RunnerError` or `DeviceError` if it cannot run on this device."""
+
+    @property
+    def _program(self) -> Program:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def _make_probe(self) -> Program:
+        """The same, with all there is to be asked about."""
+        return self._program
+
+    def probe(self) -> Message:
+        program, models = self._make_probe(), probe_models()
+        folder = self._agent.store({**program.files, **models})
+        more = ["--libraries", *(f"{folder}/{name}" for name in program.libraries)] if program.libraries else []
+        result = self._agent.run(program.command(folder, "--probe", folder, *more), timeout_s=PROBE_S)
+        for message in filter(None, map(parse, result.stdout.splitlines())):
+            if message["event"] == "probe":
+                return message
+        raise RunnerError(f"the runner on {self._agent.address} did not answer: {how_it_ended(result.returncode, result.stderr)}")
+
+    def life(self, job: Mapping[str, Any]) -> Iterator[Message]:
+        program = self._program
+        folder = self._agent.store(program.files)
+        placed = {"lease": f"{folder}/lease", "libraries": [f"{folder}/{name}" for name in program.libraries]}
+        text = json.dumps({**job, **placed}).encode()
+        name = f"{hashlib.sha256(text).hexdigest()[:16]}.json"
+        self._agent.store({name: text})
+        # the runner's own alarm comes first: it also works when the host cannot kill
+        with self._agent.stream(program.command(folder, f"{folder}/{name}"), silence_s=1.5 * job["silence_s"] + 5) as stream:
+            ended = False
+            try:
+                for message in filter(None, map(parse, stream)):
+                    if message["event"] == "busy":
+                        raise DeviceBusy(
+                            f"{self._agent.address} is measured by another host ({message.get('holder') or 'unknown'}); wait for it"
+                        )
+                    ended = message["event"] == "done"
+                    yield message
+            except CommandTimedOut as exc:
+                yield {"event": "crashed", "reason": str(exc)}
+                return
+            if not ended:
+                yield {"event": "crashed", "reason": how_it_ended(stream.returncode, stream.stderr)}
+
+
+def probe_models() -> dict[str, bytes]:
+    """A tiny model in each format, for a runtime to show that it runs and not only that it can be loaded."""
+    graph = Graph.of_layer(conv2d((1, 8, 8, 4), 4, 3))
+    return {f"probe.{suffix}": FORMATS[suffix].write(graph) for suffix in ("onnx", "tflite")}
+
+
+def how_it_ended(returncode: int | None, stderr: str) -> str:
+    """In words, of a runner that did not come to its end."""
+    if returncode == -signal.SIGALRM:
+        return "one model kept the runner for too long; it was killed"
+    if returncode == -signal.SIGKILL:
+        return "the runner was killed by SIGKILL, most likely because the device ran out of memory"
+    if returncode is not None and returncode < 0:
+        return f"the runner was killed by {signal.Signals(-returncode).name}"
+    said = [line for line in stderr.strip().splitlines() if line.strip()]
+    if said and said[-1].startswith("ModuleNotFoundError"):
+        missing = said[-1].partition(": ")[2]
+        return f"the Python there has no such runtime ({missing}); install it there, or name another interpreter with --python"
+    return f"the runner ended with code {returncode}: {said[-1] if said else 'it said nothing'}"
+
+
+def named_by_content(path: Path, data: bytes) -> str:
+    """A name in the device's store, which takes equal names for equal files."""
+    return f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}{path.suffix}"

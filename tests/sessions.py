@@ -1,0 +1,17 @@
+"""Sessions for tests, without a file of devices, a lease or a device to steady."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from device_agents import Agent
+from profiler.devices import Device
+from profiler.runners import runner_named
+from profiler.session import Session
+from profiler.settings import Target, TimingSettings
+
+
+def a_session(agent: Agent, runtime: str, settings: TimingSettings, runner: str = "python", **more: Any) -> Session:
+    target = Target(agent.address, runtime)
+    device = Device(agent.address, agent.address)
+    return Session(agent, runner_named(runner)(agent, device, target), target, settings, **more)

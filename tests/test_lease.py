@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from device_agents.errors import DeviceBusy, DeviceError
+from device_agents.lease import Holder, holder, lease, lease_path
+
+ROOT = Path(__file__).parent.parent
+HOLD = """
+import sys
+from device_agents.lease import lease
+with lease(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+print("free", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+@contextmanager
+def held_elsewhere(address: str = "pixel") -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_a_device_that_is_free_can_be_had_again_and_again() -> None:
+    for _ in range(2):
+        with lease("pixel"):
+            pass
+
+
+def test_a_device_held_by_another_process_is_busy() -> None:
+    with held_elsewhere() as process, pytest.raises(DeviceBusy) as caught, lease("pixel"):
+        pass
+    assert f"(pid {process.pid}) since" in str(caught.value)
+    assert "wait for it, or add --wait" in str(caught.value)
+
+
+def test_a_device_is_busy_for_its_own_process_too() -> None:
+    with lease("pixel"), pytest.raises(DeviceBusy, match=f"pid {os.getpid()}"), lease("pixel"):
+        pass
+
+
+def test_other_devices_stay_free() -> None:
+    with held_elsewhere("pixel"), lease("ssh:pixel"):
+        pass
+
+
+def test_a_killed_holder_holds_nothing() -> None:
+    with held_elsewhere() as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert holder("pixel") is None
+        with lease("pixel"):
+            assert holder("pixel") is not None
+
+
+def test_a_holder_that_fails_holds_nothing() -> None:
+    with pytest.raises(RuntimeError), lease("pixel"):
+        raise RuntimeError
+    assert holder("pixel") is None
+    with lease("pixel"):
+        pass
+
+
+def test_a_child_does_not_inherit_the_lease() -> None:
+    with lease("pixel"):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        with lease("pixel"):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_waiting_is_said_once_and_ends_when_the_device_becomes_free() -> None:
+    said: list[str] = []
+    with held_elsewhere() as process:
+
+        def say(text: str) -> None:
+            said.append(text)
+            let_go(process)
+
+        with lease("pixel", wait_s=60, say=say):
+            pass
+    assert len(said) == 1
+    assert "waiting for it" in said[0]
+
+
+def test_one_who_waits_in_vain_is_told_who_has_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    said: list[str] = []
+    waits = lease("pixel", wait_s=5, say=said.append)
+    with held_elsewhere() as process, pytest.raises(DeviceBusy, match=f"pid {process.pid}"), waits:
+        pass
+    assert len(said) == 1
+    assert now == pytest.approx(5)
+
+
+def test_the_holder_can_be_read_while_the_device_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/profile", "build", "secret.json", "--out", "x"])
+    with lease("pixel"):
+        found = holder("pixel")
+        assert found is not None
+        assert (found.pid, found.command) == (os.getpid(), "profile build")
+        assert json.loads(lease_path("pixel").read_text()).keys() == {"pid", "command", "since_s"}
+    assert holder("pixel") is None
+
+
+def test_the_time_is_told_as_the_clock_on_the_wall_shows_it() -> None:
+    now = time.localtime()
+    assert str(Holder(123, "profile build", time.time())).startswith(f"`profile build` (pid 123) since {now.tm_hour:02}:")
+    assert str(Holder(123, "profile build", 86400.0 * 365)).startswith("`profile build` (pid 123) since 197")
+
+
+@pytest.mark.parametrize("damage", ["", "garbage", "[]", '{"pid": "x"}', '{"pid": 1e400, "command": "", "since_s": 0}'])
+def test_a_holder_that_cannot_be_read_is_another_run(damage: str) -> None:
+    with held_elsewhere():
+        lease_path("pixel").write_text(damage)
+        with pytest.raises(DeviceBusy, match="by another run"), lease("pixel"):
+            pass
+
+
+def test_addresses_of_any_kind_have_files_of_their_own(cache: Path) -> None:
+    addresses = ["adb:R58/../x", "adb:R58---x", "ä" * 300, "ssh:me@[::1]:22", ""]
+    paths = {lease_path(address) for address in addresses}
+    assert len(paths) == len(addresses)
+    assert {path.parent for path in paths} == {cache / "netadapt-profiler" / "leases"}
+
+
+def test_a_folder_that_is_none_is_told_plainly(cache: Path) -> None:
+    (cache / "netadapt-profiler").write_text("")
+    with pytest.raises(DeviceError, match="XDG_CACHE_HOME"), lease("pixel"):
+        pass
+
+
+def test_without_a_cache_folder_of_its_own_it_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert lease_path("pixel").parent == tmp_path / ".cache" / "netadapt-profiler" / "leases"
+
+
+@pytest.mark.parametrize("address", ["replay:table.journal.jsonl", "fake:script.toml"])
+def test_recordings_and_simulated_devices_need_no_lease(address: str, cache: Path) -> None:
+    with lease(address), lease(address):
+        assert not list(cache.iterdir())

@@ -1,0 +1,333 @@
+"""The Python runner: what every runner must do, and what only it can."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given
+from hypothesis import strategies as st
+from runner_conformance import Line, RunnerConformance, events, expected_input, run, told, written
+
+from device_agents import RUNNER
+from profiler.graph import Graph
+from profiler.layers import conv2d
+from profiler.model_file import FORMATS
+
+COMMAND = [sys.executable, str(RUNNER)]
+NUMPY_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64", "uint64", "bool")
+
+
+class TestMeasurePy(RunnerConformance):
+    @pytest.fixture
+    def command(self) -> list[str]:
+        return COMMAND
+
+
+# -------------------------------------------------------------------------------------------------------------------- inputs
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    place=st.integers(0, 5),
+    kind=st.sampled_from(NUMPY_TYPES),
+    shape=st.lists(st.integers(0, 7), max_size=4),
+)
+def test_arrays_are_filled_by_the_formula(seed: int, place: int, kind: str, shape: list[int]) -> None:
+    array = runner_module()["input_array"](numpy, seed, place, shape, kind)
+    expected = numpy.array(expected_input(seed, place, kind, array.size), dtype=kind).reshape(shape)
+    assert (array.dtype, array.shape) == (expected.dtype, expected.shape)
+    assert array.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("shape", [[1, "batch"], [None, 3], [-1, 3]])
+def test_there_is_no_input_of_a_dynamic_shape(shape: list[Any]) -> None:
+    with pytest.raises(ValueError, match="dynamic"):
+        runner_module()["input_array"](numpy, 1, 0, shape, "float32")
+
+
+@cache
+def runner_module() -> dict[str, Any]:
+    """Its functions. The host never imports it; a test may look inside."""
+    return runpy.run_path(str(RUNNER))
+
+
+# ------------------------------------------------------------------------------------------------------------- real runtimes
+
+
+def convolution(suffix: str) -> bytes:
+    return FORMATS[suffix].write(Graph.of_layer(conv2d((1, 8, 8, 3), 16, 3, activation="relu6")))
+
+
+def job_for(folder: Path, runtime: str, model: bytes, **more: Any) -> str:
+    suffix = "onnx" if runtime.startswith("onnxruntime") else "tflite"
+    (folder / f"conv.{suffix}").write_bytes(model)
+    return written(folder, {}, ["a"], runtime=runtime, models=[{"id": "a", "file": f"conv.{suffix}"}], **more)
+
+
+def told_outputs(path: str) -> list[dict[str, Any]]:
+    lines, code, stderr = run([*COMMAND, path])
+    assert code == 0, stderr
+    (line,) = events(lines, "outputs")
+    return list(line["outputs"])
+
+
+def array(seed: int, place: int, shape: Sequence[int]) -> numpy.ndarray[Any, Any]:
+    size = int(numpy.prod(shape))
+    return numpy.array(expected_input(seed, place, "float32", size), dtype="float32").reshape(shape)
+
+
+def as_told(outputs: Sequence[numpy.ndarray[Any, Any]]) -> list[dict[str, Any]]:
+    return [{"shape": list(each.shape), "type": str(each.dtype), "values": each.reshape(-1).tolist()} for each in outputs]
+
+
+def test_outputs_are_those_of_onnx_runtime_itself(tmp_path: Path) -> None:
+    model = convolution("onnx")
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    feeds = {value.name: array(7, place, value.shape) for place, value in enumerate(session.get_inputs())}
+    assert told_outputs(job_for(tmp_path, "onnxruntime", model, seed=7, outputs=10**6)) == as_told(session.run(None, feeds))
+
+
+def test_outputs_are_those_of_litert_itself(tmp_path: Path) -> None:
+    model = convolution("tflite")
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    for place, detail in enumerate(interpreter.get_input_details()):
+        interpreter.set_tensor(detail["index"], array(7, place, [int(length) for length in detail["shape"]]))
+    interpreter.invoke()
+    outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+    assert told_outputs(job_for(tmp_path, "litert", model, seed=7, outputs=10**6)) == as_told(outputs)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_real_models_are_visited(tmp_path: Path, runtime: str, threads: int) -> None:
+    model = convolution("onnx" if runtime == "onnxruntime" else "tflite")
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, model, threads=threads)])
+    assert code == 0, stderr
+    assert told(lines) == ["hello", "round 0", "begin a", "visit a", "done"]
+    assert lines[0]["library_sha256"] is not None
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_a_file_that_is_no_model_fails_alone(tmp_path: Path, runtime: str) -> None:
+    lines, code, _ = run([*COMMAND, job_for(tmp_path, runtime, b"garbage")])
+    assert (code, told(events(lines, "failed"))) == (0, ["failed a"])
+
+
+# --------------------------------------------------------------------------------------------------------------------- probe
+
+
+def probed(folder: Path) -> dict[str, Any]:
+    for suffix in ("onnx", "tflite"):
+        (folder / f"probe.{suffix}").write_bytes(convolution(suffix))
+    (line,), code, stderr = run([*COMMAND, "--probe", str(folder)])
+    assert code == 0, stderr
+    return dict(line["runtimes"])
+
+
+def package(folder: Path, name: str, files: Mapping[str, str]) -> Path:
+    """A package of that name, found before the installed one; the folder for PYTHONPATH."""
+    path = folder / "packages" / name
+    path.mkdir(parents=True)
+    for file, text in {"__init__.py": "", **files}.items():
+        (path / file).write_text(text)
+    return path.parent
+
+
+def test_a_probe_runs_a_model_on_each_runtime(tmp_path: Path) -> None:
+    found = probed(tmp_path)
+    assert set(found) == {"onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "litert", "tflite-runtime"}
+    assert found["onnxruntime"] == {"version": onnxruntime.__version__}
+    assert "version" in found["litert"]
+
+
+def test_a_provider_that_is_not_in_the_build_is_missing(tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has the CUDA provider; install onnxruntime instead of onnxruntime-gpu for this test")
+    assert probed(tmp_path)["onnxruntime-cuda"] == {"missing": True}
+
+
+BREAKS_LATER = """
+class Interpreter:
+    def __init__(self, model_path, num_threads):
+        raise SystemError("numpy.core.multiarray\\nfailed to import")
+"""
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "reason"),
+    [
+        (BREAKS_LATER, "SystemError: numpy.core.multiarray failed to import"),
+        ("import no_such_module", "no_such_module"),
+        ("raise ImportError('libthing.so.1: cannot open shared object file')", "libthing"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "SIGILL"),
+        ("import os; os._exit(3)", "ends the process"),
+    ],
+)
+def test_a_runtime_that_is_there_but_does_not_work_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str, reason: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(package(tmp_path, "tflite_runtime", {"interpreter.py": interpreter})))
+    found = probed(tmp_path)
+    assert reason in found["tflite-runtime"]["broken"]
+    assert "version" in found["litert"]
+
+
+without_tflite_runtime = pytest.mark.skipif(
+    importlib.util.find_spec("tflite_runtime") is not None, reason="tflite-runtime is here; uninstall it for this test"
+)
+
+
+@without_tflite_runtime
+def test_a_runtime_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    assert probed(tmp_path)["tflite-runtime"] == {"missing": True}
+
+
+@without_tflite_runtime
+def test_a_job_for_a_runtime_that_is_not_there_says_which_module(tmp_path: Path) -> None:
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, "tflite-runtime", b"")])
+    assert (lines, code > 0) == ([], True)
+    assert stderr == "ModuleNotFoundError: No module named 'tflite_runtime'\n"
+
+
+def test_a_job_for_a_broken_runtime_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(package(tmp_path, "tflite_runtime", {"interpreter.py": "raise OSError('no luck')"})))
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, "tflite-runtime", b"")])
+    assert (lines, code > 0, stderr) == ([], True, "tflite-runtime cannot be used: OSError: no luck\n")
+
+
+# ----------------------------------------------------------------------------------------------------------------------- GPU
+
+PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
+
+SIMULATED_GPU = '''
+"""ONNX Runtime with a GPU, as far as the runner uses it: a run returns at once, the work is done a millisecond later."""
+import json, os, time
+import numpy
+
+__version__ = "9.9"
+GIVEN = json.loads(os.environ["GIVEN"])
+
+def get_available_providers():
+    return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+class SessionOptions:
+    pass
+
+class OrtValue:
+    def __init__(self, array, memory):
+        self.array, self.memory = array, memory
+    def numpy(self):
+        return self.array
+    @staticmethod
+    def ortvalue_from_numpy(array, memory="cpu", device=0):
+        return OrtValue(array, memory)
+
+class Value:
+    def __init__(self, name):
+        self.name, self.shape, self.type = name, [2], "tensor(float)"
+
+class Binding:
+    def __init__(self, log):
+        self.log, self.inputs, self.ready_at = log, {}, None
+    def bind_ortvalue_input(self, name, value):
+        self.inputs[name] = value
+        self.log["inputs"] = value.memory
+    def bind_output(self, name, memory="cpu"):
+        self.log["outputs"] = memory
+    def bind_ortvalue_output(self, name, value):
+        self.log["kept"] = value.memory
+    def get_outputs(self):
+        return [OrtValue(self.inputs["x"].array * 2, self.log["outputs"])]
+    def synchronize_outputs(self):
+        time.sleep(max(0, self.ready_at - time.monotonic()))
+
+class InferenceSession:
+    def __init__(self, path, options, providers):
+        self.log = {"providers": providers}
+        self.path = path
+    def get_providers(self):
+        return GIVEN
+    def get_inputs(self):
+        return [Value("x")]
+    def get_outputs(self):
+        return [Value("y")]
+    def io_binding(self):
+        return Binding(self.log)
+    def run_with_iobinding(self, binding):
+        binding.ready_at = time.monotonic() + 0.001
+        open(os.environ["LOG"], "w").write(json.dumps(self.log))
+'''
+
+
+def on_simulated_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, given: Sequence[str], **more: Any
+) -> tuple[list[Line], dict[str, Any]]:
+    """The runner's lines, and what it asked of ONNX Runtime."""
+    monkeypatch.setenv("PYTHONPATH", str(package(tmp_path, "onnxruntime", {"__init__.py": SIMULATED_GPU})))
+    monkeypatch.setenv("GIVEN", json.dumps(given))
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, b"model", **more)])
+    assert code == 0, stderr
+    return lines, json.loads((tmp_path / "log").read_text()) if (tmp_path / "log").exists() else {}
+
+
+@pytest.mark.parametrize("runtime", PROVIDERS)
+def test_a_gpu_is_waited_for_within_each_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    lines, _ = on_simulated_gpu(tmp_path, monkeypatch, runtime, [PROVIDERS[runtime], "CPUExecutionProvider"])
+    (line,) = events(lines, "visit")
+    assert min(line["samples_ns"]) >= line["loops"] * 1_000_000
+
+
+@pytest.mark.parametrize("runtime", PROVIDERS)
+def test_inputs_and_outputs_lie_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    _, asked = on_simulated_gpu(tmp_path, monkeypatch, runtime, [PROVIDERS[runtime], "CPUExecutionProvider"])
+    assert (asked["inputs"], asked["outputs"], asked["kept"]) == ("cuda", "cuda", "cuda")
+
+
+def test_cuda_tries_every_convolution_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, asked = on_simulated_gpu(tmp_path, monkeypatch, "onnxruntime-cuda", ["CUDAExecutionProvider"])
+    options = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
+    assert asked["providers"] == [["CUDAExecutionProvider", options], "CPUExecutionProvider"]
+    assert lines[0]["flags"]["providers"] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert lines[0]["flags"]["provider_options"] == options
+
+
+def test_tensorrt_keeps_its_engines_beside_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, asked = on_simulated_gpu(tmp_path, monkeypatch, "onnxruntime-tensorrt", ["TensorrtExecutionProvider"])
+    assert asked["providers"][0][1] == {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(tmp_path)}
+    assert lines[0]["flags"]["provider_options"] == {"trt_engine_cache_enable": True}
+    assert "sums" in lines[0]["flags"]["warning"]
+
+
+@pytest.mark.parametrize("runtime", PROVIDERS)
+def test_a_session_that_fell_back_to_the_cpu_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    lines, _ = on_simulated_gpu(tmp_path, monkeypatch, runtime, ["CPUExecutionProvider"])
+    (failed,) = events(lines, "failed")
+    assert "it would run on CPUExecutionProvider" in failed["reason"]
+
+
+def test_outputs_come_back_from_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, _ = on_simulated_gpu(tmp_path, monkeypatch, "onnxruntime-cuda", ["CUDAExecutionProvider"], outputs=2, seed=3)
+    values = [2 * value for value in expected_input(3, 0, "float32", 2)]
+    assert events(lines, "outputs")[0]["outputs"] == [{"shape": [2], "type": "float32", "values": values}]
+
+
+@pytest.mark.parametrize("runtime", PROVIDERS)
+def test_a_job_for_a_provider_that_is_not_in_the_build_is_refused(tmp_path: Path, runtime: str) -> None:
+    if PROVIDERS[runtime] in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has the {PROVIDERS[runtime]}")
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, b"")])
+    assert (lines, code > 0, stderr.count("\n")) == ([], True, 1)
+    assert f"has no {PROVIDERS[runtime]}" in stderr
