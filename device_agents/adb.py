@@ -37,6 +37,12 @@ OBSTACLES = {
 """By the state that the server tells; "no" is the first word of "no permissions"."""
 
 
+def knows(address: str) -> bool:
+    """Whether a server that runs already has a device of this address; none is started to find out."""
+    host, port = _server()
+    return _listens(host, port) and _find(AdbClient(host, port, socket_timeout=ANSWER_S), address.partition(":")[2]) is not None
+
+
 class AdbAgent(RemoteAgent):
     """One connection to the server for each command; the server carries them all over one link."""
 

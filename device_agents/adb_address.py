@@ -1,6 +1,7 @@
 """Which way to an Android device an address means: `adb:SERIAL` is through adb's server, `adb:HOST:PORT` straight to it.
 
-The two ways are imported when they are needed, for their libraries take a while.
+A device that the server is connected to over the network has HOST:PORT for its serial; then it is through the server too, which may
+have paired with it. The two ways are imported when they are needed, for their libraries take a while.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ HOST_AND_PORT = re.compile(r"adb:(?:[^:\s]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 
 def open_adb(address: str, options: Options) -> Agent:
-    if HOST_AND_PORT.fullmatch(address):
+    from device_agents.adb import AdbAgent, knows
+
+    if HOST_AND_PORT.fullmatch(address) and not knows(address):
         from device_agents.adb_direct import AdbDirectAgent
 
         return AdbDirectAgent(address, options)
-    from device_agents.adb import AdbAgent
-
     return AdbAgent(address, options)
 
 

@@ -1,7 +1,7 @@
 """temporary"""
 
-from pathlib import Path
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass

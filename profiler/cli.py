@@ -216,7 +216,7 @@ def show(
     """Print a table: what it is, and a row for each layer."""
     with plain_errors():
         loaded = load_table(table)
-        rows = [printing.row_data(layer, value) for layer, value in loaded.rows.items()]
+        rows = printing.rows_data(loaded)
         plain = {"table": str(table)} | printing.table_data(loaded)
         if as_json or table_format is TableFormat.json:
             print_json(plain | {"layers": rows})

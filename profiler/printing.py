@@ -53,7 +53,10 @@ def print_found(plain: Plain) -> None:
     if plain.get("load_1min") is not None:
         print(f"  governor {facts.get('governor')}, load {plain['load_1min']:.2f}")
     for name, state in plain["runtimes"].items():
-        print(f"  {name}: {state.get('version') or state.get('broken') or 'not installed'}")
+        if not state.get("missing"):
+            print(f"  {name}: {state.get('version') or 'broken, ' + state['broken']}")
+    if missing := [name for name, state in plain["runtimes"].items() if state.get("missing")]:
+        print(f"  not installed: {', '.join(missing)}")
     if not any(state.get("version") for state in plain["runtimes"].values()):
         print("  no runtime works there: install onnxruntime or ai-edge-litert in its Python and name that with --python, or name")
         print(f"  a runtime's library for the native runner in profile.toml, as libraries.litert of [devices.{plain['name']}]")
@@ -177,6 +180,14 @@ def row_data(layer: LayerSpec, estimate: Estimate) -> Plain:
     return {name: flat[name] for name in wanted} | asdict(estimate) | {"key": layer.key}
 
 
+def rows_data(table: LatencyTable) -> list[Plain]:
+    """With energy, where the device could tell any."""
+    rows = [row_data(layer, estimate) for layer, estimate in table.rows.items()]
+    if not table.energy_mj:
+        return rows
+    return [row | {"energy_mj": table.energy_mj.get(layer)} for row, layer in zip(rows, table.rows, strict=True)]
+
+
 def rows_csv(rows: Sequence[Plain]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
@@ -201,11 +212,13 @@ def print_rows(rows: Sequence[Plain]) -> None:
             count(row["macs"]),
             *(f"{row[name]:.4f}" for name in ("latency_ms", "latency_ms_low", "latency_ms_high")),
             row["rounds"],
+            *([None if row["energy_mj"] is None else f"{row['energy_mj']:.3g}"] if "energy_mj" in row else []),
         )
         for row in rows
     ]
-    columns = ("layer", "input", "output", "MACs", "ms", "low", "high", "rounds")
-    print_table(columns, cells, right=("MACs", "ms", "low", "high", "rounds"))
+    energy = ("mJ",) if rows and "energy_mj" in rows[0] else ()
+    columns = ("layer", "input", "output", "MACs", "ms", "low", "high", "rounds", *energy)
+    print_table(columns, cells, right=("MACs", "ms", "low", "high", "rounds", *energy))
 
 
 def prediction_data(said: Prediction, table: LatencyTable) -> Plain:

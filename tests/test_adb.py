@@ -12,6 +12,8 @@ from adbd import Adbd
 
 from device_agents import Agent, Options
 from device_agents.adb import AdbAgent
+from device_agents.adb_address import open_adb
+from device_agents.adb_direct import AdbDirectAgent
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable
 
 pytestmark = needs_adb
@@ -92,3 +94,11 @@ def test_the_server_may_be_named_by_its_socket(connected: Adbd, monkeypatch: pyt
     monkeypatch.delenv("ANDROID_ADB_SERVER_PORT")
     monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:localhost:{variables['ANDROID_ADB_SERVER_PORT']}")
     assert address(connected) in [one.address for one in AdbAgent.attached()]
+
+
+def test_a_phone_the_server_is_connected_to_is_reached_through_it(connected: Adbd) -> None:
+    assert isinstance(open_adb(address(connected), Options()), AdbAgent)
+
+
+def test_a_phone_the_server_does_not_know_is_reached_directly(phone: Adbd) -> None:
+    assert isinstance(open_adb(address(phone), Options()), AdbDirectAgent)

@@ -1,0 +1,90 @@
+"""Whole builds on devices by name: broken links, lost devices, made-up ones, energy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adbd import Adbd
+from graphs import mobilenet_v1
+
+from profiler.build import Effort, build
+from profiler.fleet import on_each
+from profiler.journal import journal_path, read_journal
+from profiler.plan import make_plan
+from profiler.progress import Silent, Work
+from profiler.settings import Target, TimingSettings
+from profiler.table import LatencyTable, load_table
+
+Line = dict[str, Any]
+SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'
+PLAN = make_plan(mobilenet_v1(0.5, 16, classes=10, pairs=3))
+FEW = Effort(max_layers=1)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that names devices, in force."""
+    path = tmp_path / "profile.toml"
+    monkeypatch.setenv("PROFILE_CONFIG", str(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return path
+
+
+def built(folder: Path, names: list[str], quick: TimingSettings) -> dict[str, Any]:
+    def work(name: str, progress: Work) -> LatencyTable:
+        return build([PLAN], Target(name, "fake"), folder / f"{name}.parquet", settings=quick, effort=FEW, progress=progress)
+
+    progress: dict[str, Work] = {name: Silent() for name in names}
+    return on_each(names, work, progress)
+
+
+def journal(folder: Path, name: str) -> list[Line]:
+    return list(read_journal(journal_path(folder / f"{name}.parquet")))
+
+
+def test_a_build_goes_on_after_its_link_was_cut(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
+    with Adbd() as phone:
+        config.write_text(f'[devices.phone]\naddress = "adb:{phone.host}:{phone.port}"\nfolder = "{tmp_path}"\n')
+        phone.faults.cut_after_sent = 60_000  # some way into the visits
+        table = built(tmp_path, ["phone"], quick)["phone"]
+    assert isinstance(table, LatencyTable)
+    events = journal(tmp_path, "phone")
+    seen = [(line["key"], line["round"]) for line in events if line["event"] == "visit"]
+    assert len(seen) == len(set(seen))
+    assert [line["event"] for line in events].count("paused") == 1
+
+
+def test_one_device_that_is_lost_does_not_stop_the_others(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
+    (tmp_path / "script.toml").write_text(SCRIPT)
+    config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n[devices.gone]\naddress = "adb:127.0.0.1:1"\n')
+    found = built(tmp_path, ["gone", "good"], quick)
+    assert isinstance(found["good"], LatencyTable)
+    assert "cannot be reached" in str(found["gone"])
+    assert not (tmp_path / "gone.parquet").exists()
+
+
+def test_a_table_of_a_device_that_does_not_exist_says_so(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
+    (tmp_path / "script.toml").write_text(SCRIPT)
+    config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
+    table = built(tmp_path, ["good"], quick)["good"]
+    assert table.sentence().startswith("simulated, not measured")
+
+
+def test_energy_is_stored_beside_latency_where_the_device_tells_it(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
+    (tmp_path / "script.toml").write_text(SCRIPT + "[energy]\nidle_w = 1.0\nbusy_w = 3.0\n")
+    config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
+    out = tmp_path / "t.parquet"
+    table = build([PLAN], Target("good", "fake"), out, settings=quick, effort=FEW, energy=True)
+    for layer, energy_mj in table.energy_mj.items():
+        assert energy_mj == pytest.approx(2.0 * table.rows[layer].latency_ms, rel=0.05)  # two watts above idle
+    assert len(table.energy_mj) == len(table.rows)
+    assert load_table(out).energy_mj == table.energy_mj
+
+
+def test_a_device_without_a_counter_has_no_energy(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
+    (tmp_path / "script.toml").write_text(SCRIPT)
+    config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
+    table = build([PLAN], Target("good", "fake"), tmp_path / "t.parquet", settings=quick, effort=FEW, energy=True)
+    assert table.energy_mj == {}

@@ -1,0 +1,155 @@
+"""One set of facts for every way of measuring: each agent with each runner, a recording and a scripted device.
+
+The devices at the other end are OpenSSH's server, a simulated phone behind Google's adb server and one reached straight, all on
+this machine; the runners are the real ones with the fake runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adb_program import adb, adb_environment
+from adbd import Adbd
+from runner_conformance import checked
+from sessions import a_session
+from sshd import Sshd
+
+from device_agents import Options, open_agent
+from profiler.bench import Bench, Job
+from profiler.journal import Journal
+from profiler.progress import Silent
+from profiler.session import Session
+from profiler.settings import TimingSettings
+
+Line = dict[str, Any]
+MODELS = {name: json.dumps({"latency_ns": 100_000 + number}).encode() for number, name in enumerate("abcd")}
+CRASHING = json.dumps({"latency_ns": 1, "crash": True}).encode()
+RUNNERS = ("python",)
+PLACES = ("local", "ssh", "adb server", "adb direct")
+SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'
+
+
+def needs(program: str, package: str) -> None:
+    if shutil.which(program) is None and not Path("/usr/sbin", program).exists():
+        pytest.skip(f"needs {program}; on Debian: apt install {package}")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[str, Options]]]:
+    """The address and options of each place; its server is started when it is first asked for."""
+    with ExitStack() as stack:
+        found: dict[str, tuple[str, Options]] = {"local": ("local", Options())}
+
+        def place(name: str) -> tuple[str, Options]:
+            if name not in found:
+                found[name] = _started(name, tmp_path_factory.mktemp("place"), stack)
+            return found[name]
+
+        yield place
+
+
+def _started(name: str, folder: Path, stack: ExitStack) -> tuple[str, Options]:
+    if name == "ssh":
+        needs("sshd", "openssh-server")
+        server = stack.enter_context(Sshd(folder / "sshd"))
+        return "ssh:board", Options(ssh_config=str(server.point_at(server.port)))
+    phone = stack.enter_context(Adbd())
+    if name == "adb server":
+        needs("adb", "adb")
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        variables = stack.enter_context(adb_environment(folder / "home"))
+        for variable, value in variables.items():
+            if variable != "PATH":
+                patch.setenv(variable, value)
+        adb(variables, "start-server")
+        adb(variables, "connect", f"{phone.host}:{phone.port}")
+    return f"adb:{phone.host}:{phone.port}", Options(folder=str(folder))
+
+
+@pytest.fixture(params=[(place, runner) for place in PLACES for runner in RUNNERS], ids=" ".join)
+def session(
+    request: pytest.FixtureRequest, places: Callable[[str], tuple[str, Options]], quick: TimingSettings
+) -> Iterator[Session]:
+    place, runner = request.param
+    with open_agent(*places(place)) as agent:
+        yield a_session(agent, "fake", quick, runner)
+
+
+def lines(session: Session, models: Mapping[str, bytes] = MODELS, rounds: int = 2, **more: Any) -> list[Line]:
+    return list(session.measure(models, [(number, sorted(models)) for number in range(rounds)], **more))
+
+
+def visits(found: list[Line]) -> list[tuple[str, int]]:
+    return sorted((line["model"], line["round"]) for line in found if line["event"] == "visit")
+
+
+def test_every_model_is_visited_once_a_round(session: Session) -> None:
+    assert visits(lines(session)) == [(name, number) for name in "abcd" for number in range(2)]
+
+
+def test_every_line_is_one_of_the_protocol(session: Session) -> None:
+    for line in lines(session, reference="a"):
+        checked(json.dumps(line))
+
+
+def test_models_take_as_long_as_they_say(session: Session) -> None:
+    for line in lines(session):
+        if line["event"] == "visit":
+            assert min(line["samples_ns"]) >= 100_000 * line["loops"]
+
+
+def test_a_model_that_takes_the_runner_down_costs_itself_only(session: Session) -> None:
+    found = lines(session, MODELS | {"x": CRASHING})
+    assert visits(found) == [(name, number) for name in "abcd" for number in range(2)]
+    (failed,) = [line for line in found if line["event"] == "failed"]
+    assert (failed["model"], "SIGSEGV" in failed["reason"]) == ("x", True)
+
+
+def test_a_probe_says_what_the_device_is(session: Session) -> None:
+    checked(json.dumps(session.probe()))
+
+
+def test_outputs_come_from_everywhere(session: Session) -> None:
+    model = json.dumps({"latency_ns": 1, "inputs": [{"shape": [2, 2], "type": "float32"}]}).encode()
+    (found,) = [line for line in session.outputs({"a": model}, 3) if line["event"] == "outputs"]
+    assert len(found["outputs"][0]["values"]) == 3
+
+
+# ---------------------------------------------------------------------------------------------- devices that do not exist
+
+
+@contextmanager
+def recorded(folder: Path, quick: TimingSettings) -> Iterator[Session]:
+    """A session on the recording of a session on this machine."""
+    path = folder / "table.journal.jsonl"
+    header = {"target": {"runtime": "fake", "threads": 1, "device": "local"}, "settings": quick.to_dict()}
+    with open_agent("local") as agent, Journal(path, header, resume=False) as journal:
+        bench = Bench(a_session(agent, "fake", quick), journal, Silent())
+        bench.want(Job({"event": "network", "key": name, "role": "fit"}, model) for name, model in MODELS.items())
+        for message in bench.session.measure(MODELS, [(0, list(MODELS)), (1, list(MODELS))], reference="a"):
+            bench._note(message)
+    with open_agent(f"replay:{path}") as agent:
+        yield a_session(agent, "fake", quick)
+
+
+@contextmanager
+def scripted(folder: Path, quick: TimingSettings) -> Iterator[Session]:
+    (folder / "script.toml").write_text(SCRIPT)
+    with open_agent(f"fake:{folder}/script.toml") as agent:
+        yield a_session(agent, "fake", quick)
+
+
+@pytest.mark.parametrize("kind", [recorded, scripted], ids=["replay", "fake"])
+def test_a_device_that_does_not_exist_speaks_like_one_that_does(kind: Any, tmp_path: Path, quick: TimingSettings) -> None:
+    with kind(tmp_path, quick) as session:
+        found = lines(session, reference="a")
+    for line in found:
+        checked(json.dumps(line))
+    assert visits(found) == [(name, number) for name in "abcd" for number in range(2)]
+    assert {"simulated", "replayed"} & found[0]["flags"].keys()
