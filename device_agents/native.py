@@ -1,17 +1,172 @@
-"""temporary"""
+"""Building the native runner, on_device/measure.c, for this machine or for a device without Python.
 
-from dataclasses import dataclass
+It is built at most once for each compiler and state of the sources and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from device_agents.errors import ToolError
 
-@dataclass
+SOURCES = Path(__file__).parent / "on_device"
+TARGETS = ("host", "aarch64-linux", "android-arm64")
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIE", "-pie", "-s", "-static-libgcc")
+LIBRARIES = ("-pthread", "-ldl", "-lm")
+"""No -lpthread: Android has its threads in libc and no such library."""
+ANDROID_API = 24
+ANDROID_FLAGS = ("-Wl,-z,max-page-size=16384",)
+"""Android 15 has devices whose pages are 16 KiB."""
+BUILD_S = 300.0
+
+
+class UnknownTarget(ToolError):
+    """There is no such target to build the runner for."""
+
+
+class CompilerMissing(ToolError):
+    """No compiler for the target is installed."""
+
+
+class BuildFailed(ToolError):
+    """The compiler did not accept the sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A compiler for one target."""
+
+    argv: tuple[str, ...]
+    """The program and what makes it compile for the target."""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Built:
-    description: str
+    """The runner as a program for one target."""
+
+    target: str
+    path: Path
+    build: str
+    """Which compiler made it for what, as the runner says it itself."""
+    sha256: str
 
 
 def build(target: str, out: Path, ndk: Path | None = None) -> Built:
-    raise NotImplementedError
+    """Put the runner for a target at `out`. `ndk`: the folder of Android's NDK, else the one that ANDROID_NDK_HOME names."""
+    kept = cached(target, ndk)
+    try:
+        _replace(out, kept.path.read_bytes())
+    except OSError as exc:
+        raise BuildFailed(f"{out} cannot be written: {exc.strerror or exc}") from exc
+    return replace(kept, path=out)
 
 
-def build_cached(target: str) -> Path:
-    raise NotImplementedError
+def cached(target: str, ndk: Path | None = None) -> Built:
+    """The same, left where it is kept."""
+    compiler = find_compiler(target, ndk)
+    text = _describe(compiler)
+    kept = cache_folder() / f"measure-{target}-{_key(compiler, text)}"
+    if not kept.exists():
+        _compile(compiler, text, kept)
+    return Built(target, kept, text, hashlib.sha256(kept.read_bytes()).hexdigest())
+
+
+def sources() -> list[Path]:
+    return [SOURCES / "measure.c", *sorted((SOURCES / "native").glob("*.c"))]
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netadapt-profiler" / "native"
+
+
+# -------------------------------------------------------------------------------------------------------------- compilers
+
+
+def find_compiler(target: str, ndk: Path | None = None) -> Compiler:
+    """`CompilerMissing` with what to install; `UnknownTarget`."""
+    match target:
+        case "host":
+            return _installed(("cc",), ("gcc",), ("clang",), install="no C compiler found: apt install gcc, or put cc on PATH")
+        case "aarch64-linux":
+            clang = ("clang", "--target=aarch64-linux-gnu")
+            names = (("aarch64-linux-gnu-gcc",), *([clang] if Path("/usr/aarch64-linux-gnu").exists() else []))
+            return _installed(*names, install="no compiler for aarch64 Linux found: apt install gcc-aarch64-linux-gnu")
+        case "android-arm64":
+            return _android(ndk)
+    raise UnknownTarget(f"the runner cannot be built for {target!r}; known targets are {', '.join(TARGETS)}")
+
+
+def _installed(*candidates: tuple[str, ...], install: str) -> Compiler:
+    for argv in candidates:
+        if shutil.which(argv[0]):
+            return Compiler(argv)
+    raise CompilerMissing(install)
+
+
+def _android(ndk: Path | None) -> Compiler:
+    named = ndk or (Path(os.environ["ANDROID_NDK_HOME"]) if os.environ.get("ANDROID_NDK_HOME") else None)
+    if named is None:
+        raise CompilerMissing(
+            "Android's NDK is not known here: unpack it from https://developer.android.com/ndk/downloads and name its folder "
+            "with --ndk or in ANDROID_NDK_HOME"
+        )
+    found = sorted(named.glob("toolchains/llvm/prebuilt/*/bin/clang"))
+    if not found:
+        raise CompilerMissing(f"there is no toolchains/llvm/prebuilt/*/bin/clang below {named}; is it the folder of Android's NDK?")
+    return Compiler((str(found[-1]), f"--target=aarch64-linux-android{ANDROID_API}"), ANDROID_FLAGS)
+
+
+# --------------------------------------------------------------------------------------------------------------- building
+
+
+def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=BUILD_S, cwd=SOURCES)
+    except OSError as exc:
+        raise CompilerMissing(f"{argv[0]} cannot be run: {exc.strerror or exc}") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise BuildFailed(f"{argv[0]} did not end within {BUILD_S:g} s; build on a less busy machine") from exc
+
+
+def _describe(compiler: Compiler) -> str:
+    """'gcc (Debian 12.2.0) 12.2.0, x86_64-linux-gnu': without what would have to be quoted."""
+    said = [_run([*compiler.argv, what]).stdout.strip().split("\n")[0] for what in ("--version", "-dumpmachine")]
+    return "".join(sign for sign in ", ".join(said) if sign.isprintable() and sign.isascii() and sign not in '"\\')
+
+
+def _key(compiler: Compiler, text: str) -> str:
+    digest = hashlib.sha256(repr((compiler, text, FLAGS, LIBRARIES)).encode())
+    for path in [*sources(), *sorted((SOURCES / "native").glob("*.h"))]:
+        data = path.read_bytes()
+        digest.update(f"{path.name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()[:16]
+
+
+def _compile(compiler: Compiler, text: str, out: Path) -> None:
+    names = [str(path.relative_to(SOURCES)) for path in sources()]
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "measure")
+        defined = f'-DBUILD="{text}"'
+        done = _run([*compiler.argv, *FLAGS, *compiler.flags, defined, "-o", str(program), *names, *LIBRARIES])
+        if done.returncode != 0:
+            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+            raise BuildFailed(f"{compiler.argv[0]} cannot build the runner: {said}; update it, or use another compiler")
+        _replace(out, program.read_bytes())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, and to be run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    Path(name).chmod(0o755)
+    Path(name).replace(path)

@@ -69,6 +69,8 @@ class RemoteAgent(ABC):
         self._folder = ""
         self._python: str | None = None
         self._present: set[str] = set()
+        self._orphans: set[int] = set()
+        """Commands that were running when the link broke off: the device may go on with them for hours."""
 
     @abstractmethod
     def _connect(self) -> None:
@@ -103,6 +105,7 @@ class RemoteAgent(ABC):
     def reconnect(self) -> None:
         self._disconnect()
         self._connect()
+        self._orphans = {pid for pid in self._orphans if not self._kill(pid)}
         self._prepare()
 
     def _prepare(self) -> None:
@@ -152,18 +155,21 @@ class RemoteAgent(ABC):
             yield running
         finally:
             channel.close()
-            if running.returncode is None and running.pid is not None:
-                self._kill(running.pid)
+            if running.returncode is None and running.pid is not None and not self._kill(running.pid):
+                self._orphans.add(running.pid)
 
-    def _kill(self, pid: int) -> None:
-        """The command and what it started. A device out of reach cannot be helped: its runner ends with its standard input."""
+    def _kill(self, pid: int) -> bool:
+        """The command and what it started; whether the device was within reach for that."""
         with contextlib.suppress(DeviceError, TimeoutError):
             channel = self._open(f"kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null; echo")
             try:
-                while channel.receive(COMMAND_S)[0] is not Source.END:
-                    pass
+                said = b""
+                while (received := channel.receive(COMMAND_S))[0] is not Source.END:
+                    said += received[1]
+                return b"\n" in said
             finally:
                 channel.close()
+        return False
 
     # --------------------------------------------------------------------------------------------------------------- storing
 

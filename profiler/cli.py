@@ -338,6 +338,6 @@ def runner_build(
         built = native.build(target.value, out, ndk=ndk)
         size_bytes = out.stat().st_size
         if as_json:
-            print_json({"program": str(out), "target": target.value, "size_bytes": size_bytes, "build": built.description})
+            print_json({"program": str(out), "target": target.value, "size_bytes": size_bytes, "build": built.build})
         else:
-            print(f"{out}: {size_bytes / 1e3:.0f} kB, {built.description}")
+            print(f"{out}: {size_bytes / 1e3:.0f} kB, {built.build}")

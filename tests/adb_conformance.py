@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from adbd import Adbd
-from agent_conformance import AgentConformance, gone, named, python
+from agent_conformance import STUBBORN, AgentConformance, gone, named, python
 
 from device_agents import Agent
 from device_agents.errors import DeviceError, DeviceUnreachable, LinkLost, StoreFailed
@@ -56,6 +56,15 @@ class AdbConformance(AgentConformance):
             pid = int(next(iter(stream)))
             phone.cut()
             list(stream)
+        assert gone(pid)
+
+    def test_what_outlives_a_broken_link_is_ended_when_it_is_mended(self, agent: Agent, phone: Adbd) -> None:
+        with pytest.raises(LinkLost), agent.stream(python(*STUBBORN), silence_s=20) as stream:
+            pid = int(next(iter(stream)))
+            phone.cut()
+            list(stream)
+        assert Path(f"/proc/{pid}").exists()
+        agent.reconnect()
         assert gone(pid)
 
     def test_a_push_that_stopped_short_is_noticed_and_repeated(self, agent: Agent, phone: Adbd) -> None:

@@ -35,6 +35,15 @@ def gone(pid: int) -> bool:
     return False
 
 
+STUBBORN = (
+    "import os, signal, time",
+    "signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+    "print(os.getpid(), flush=True)",
+    "time.sleep(60)",
+)
+"""A program that notices nothing of a broken link."""
+
+
 def named(data: bytes) -> dict[str, bytes]:
     return {f"{hashlib.sha256(data).hexdigest()}.bin": data}
 

@@ -30,7 +30,7 @@ from profiler.settings import TimingSettings
 Line = dict[str, Any]
 MODELS = {name: json.dumps({"latency_ns": 100_000 + number}).encode() for number, name in enumerate("abcd")}
 CRASHING = json.dumps({"latency_ns": 1, "crash": True}).encode()
-RUNNERS = ("python",)
+RUNNERS = ("python", "native")
 PLACES = ("local", "ssh", "adb server", "adb direct")
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agent_conformance import AgentConformance, gone, named, python
+from agent_conformance import STUBBORN, AgentConformance, gone, named, python
 from hypothesis import given
 from hypothesis import strategies as st
 from sshd import Proxy, Sshd, free_port, make_key, needs_sshd
@@ -262,6 +262,18 @@ class TestFaults:
                         fault(sshd)
             agent.reconnect()
             assert agent.run(["echo", "one"], timeout_s=20).stdout == "one\n"
+            sshd.resume()
+
+    @pytest.mark.parametrize("fault", [Sshd.cut, Sshd.hang], ids=["cut", "silent"])
+    def test_what_outlives_a_broken_link_is_ended_when_it_is_mended(self, sshd: Sshd, fault: Callable[[Sshd], None]) -> None:
+        with reach(sshd) as agent:
+            with pytest.raises(LinkLost), agent.stream(python(*STUBBORN), silence_s=60) as stream:
+                pid = int(next(iter(stream)))
+                fault(sshd)
+                list(stream)
+            assert Path(f"/proc/{pid}").exists()
+            agent.reconnect()
+            assert gone(pid)
             sshd.resume()
 
     def test_the_reason_of_a_lost_link_is_told(self, sshd: Sshd) -> None:

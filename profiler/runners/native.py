@@ -29,7 +29,7 @@ class NativeRunner(ProgramRunner):
         return self._with((*named, *here))
 
     def _with(self, libraries: tuple[Path, ...]) -> Program:
-        program = self._device.native or native.build_cached(self._build_target())
+        program = self._device.native or native.cached(self._build_target()).path
         paths = [program, *libraries]
         contents = [_read(path) for path in paths]
         names = [named_by_content(path, data) for path, data in zip(paths, contents, strict=True)]

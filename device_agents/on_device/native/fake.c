@@ -1,0 +1,124 @@
+/* No runtime at all: a model is a JSON file saying how it behaves. For tests of the host, chosen by name only. */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "json.h"
+#include "runtime.h"
+
+typedef struct {
+    Model model;
+    int64_t latency_ns;
+    bool crash, hang;
+    Tensor *tensors;
+} FakeModel;
+
+static bool is_true(const Json *script, const char *name) {
+    const Json *member = json_member(script, name);
+    return member != NULL && member->kind == JSON_BOOL && member->boolean;
+}
+
+static bool fake_run(Model *model, Reason *reason) {
+    const FakeModel *fake = (const FakeModel *)model;
+    (void)reason;
+    if (fake->crash) kill(getpid(), SIGSEGV);
+    while (fake->hang) sleep_ns(1000000000);
+    for (int64_t until = clock_ns() + fake->latency_ns; clock_ns() < until;) {
+    }
+    return true;
+}
+
+static bool fake_output(Model *model, size_t index, Tensor *tensor, Reason *reason) {
+    (void)reason;
+    *tensor = ((FakeModel *)model)->tensors[index];
+    return true;
+}
+
+static void fake_close(Model *model) {
+    FakeModel *fake = (FakeModel *)model;
+    for (size_t i = 0; fake->tensors != NULL && i < model->outputs; i++) free(fake->tensors[i].data);
+    free(fake->tensors);
+    free(fake);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ opening */
+
+static bool make_tensor(Tensor *tensor, const Json *input, uint64_t seed, uint64_t index, Reason *reason) {
+    const Json *shape = json_member(input, "shape"), *type = json_member(input, "type");
+    if (shape == NULL || shape->kind != JSON_LIST || shape->count > MAX_RANK || type == NULL || type->kind != JSON_STRING) {
+        return fail(reason, "an input of the script has no shape and type");
+    }
+    for (const Json *length = shape->first; length != NULL; length = length->next) {
+        bool fine = length->kind == JSON_NUMBER && length->whole && length->integer >= 0;
+        tensor->shape[tensor->rank++] = fine ? length->integer : -1;
+    }
+    for (ElementType known = FLOAT32; known <= BOOLEAN; known++) {
+        if (strcmp(type_name(known), type->string) == 0) tensor->type = known;
+    }
+    if (!tensor_measure(tensor, reason)) return false;
+    tensor->data = allocate(tensor->count, type_bytes(tensor->type));
+    tensor_fill(tensor, seed, index);
+    return true;
+}
+
+static bool make_tensors(FakeModel *fake, const Json *script, uint64_t seed, Reason *reason) {
+    static const Json NONE = {.kind = JSON_LIST};
+    const Json *inputs = json_member(script, "inputs");
+    if (inputs == NULL) inputs = &NONE;
+    if (inputs->kind != JSON_LIST) return fail(reason, "the script's inputs are no list");
+    bool nan = is_true(script, "nan");
+    fake->model.outputs = inputs->count + nan;
+    fake->tensors = allocate(fake->model.outputs, sizeof *fake->tensors);
+    uint64_t index = 0;
+    for (const Json *input = inputs->first; input != NULL; input = input->next, index++) {
+        if (!make_tensor(&fake->tensors[index], input, seed, index, reason)) return false;
+    }
+    if (nan) {
+        float *value = allocate(1, sizeof *value);
+        *value = NAN;
+        fake->tensors[index] = (Tensor){.type = FLOAT32, .count = 1, .data = value};
+    }
+    return true;
+}
+
+static bool read_script(FakeModel *fake, const Json *script, uint64_t seed, Reason *reason) {
+    const Json *error = json_member(script, "error"), *latency = json_member(script, "latency_ns");
+    if (error != NULL) return fail(reason, "%s", error->kind == JSON_STRING ? error->string : "an error");
+    if (latency == NULL || latency->kind != JSON_NUMBER || !latency->whole || latency->integer < 0) {
+        return fail(reason, "the script has no latency_ns that is a whole number");
+    }
+    fake->latency_ns = latency->integer;
+    fake->crash = is_true(script, "crash");
+    fake->hang = is_true(script, "hang");
+    return make_tensors(fake, script, seed, reason);
+}
+
+static Model *fake_open(const Runtime *runtime, const char *path, uint64_t seed, Reason *reason) {
+    size_t length;
+    char *text = read_whole(path, &length, reason);
+    Json *script = text == NULL ? NULL : json_parse(text, length, reason);
+    free(text);
+    if (script == NULL) return NULL;
+    FakeModel *fake = allocate(1, sizeof *fake);
+    fake->model.runtime = runtime;
+    bool fine = read_script(fake, script, seed, reason);
+    json_free(script);
+    if (fine && fake_run(&fake->model, reason)) return &fake->model;
+    fake_close(&fake->model);
+    return NULL;
+}
+
+const Runtime *fake_start(const Libraries *libraries, int threads, Reason *reason) {
+    (void)libraries;
+    (void)threads;
+    (void)reason;
+    Runtime *runtime = allocate(1, sizeof *runtime);
+    *runtime = (Runtime){.name = "fake", .version = copy_text("0"), .library_path = copy_text("/proc/self/exe"),
+                         .flags = "{\"simulated\":true}", .many_open = true,
+                         .open = fake_open, .run = fake_run, .output = fake_output, .close = fake_close};
+    return runtime;
+}

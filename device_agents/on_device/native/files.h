@@ -1,0 +1,29 @@
+/* Small files: whole, or one line of what the kernel tells. */
+#ifndef NATIVE_FILES_H
+#define NATIVE_FILES_H
+
+#include "base.h"
+
+/* The whole file, with a zero byte after it; NULL and the reason if it cannot be read. The caller frees it. */
+char *read_whole(const char *path, size_t *length, Reason *reason);
+/* What a small file says, without the space around it; NULL where it cannot be read. The caller frees it. */
+char *read_line(const char *path);
+/* The same as a whole number; false where it says none. */
+bool read_number_file(const char *path, int64_t *number);
+
+/* Paths that match a pattern of the shell, sorted by the numbers in them. */
+typedef struct {
+    size_t count;
+    char **paths;
+} Paths;
+
+/* Of a path below the root, as `sys/class/thermal/thermal_zone*`. */
+Paths find_paths(const char *root, const char *pattern);
+/* Takes the text over; NULL and empty ones are left out. */
+void paths_add(Paths *paths, char *path);
+void paths_sort(Paths *paths);
+void paths_free(Paths *paths);
+/* The value of a line `name: value` in a file as the kernel writes it; NULL where there is none. The caller frees it. */
+char *find_field(const char *root, const char *file, const char *name);
+
+#endif

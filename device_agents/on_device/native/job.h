@@ -1,0 +1,38 @@
+/* The job: what to measure, how, and in which order. */
+#ifndef NATIVE_JOB_H
+#define NATIVE_JOB_H
+
+#include "base.h"
+
+typedef struct {
+    char *id, *path;
+    bool left_out; /* it failed */
+} JobModel;
+
+typedef struct {
+    int64_t number;
+    size_t count;
+    size_t *visits; /* places in the job's models */
+} JobRound;
+
+typedef struct {
+    char *runtime, *root, *lease; /* lease: NULL for none */
+    int threads;
+    uint64_t seed;
+    int64_t *cpus;
+    size_t cpu_count; /* 0: wherever it was put */
+    char **libraries;
+    size_t library_count;
+    double visit_ms, warmup_ms, sample_ms, min_round_s, silence_s, reference_ms, energy_ms;
+    int64_t min_samples, memory_bytes, max_open, max_open_pools, reference_every, outputs;
+    JobModel *reference; /* NULL for none */
+    JobModel *models;
+    size_t model_count;
+    JobRound *rounds;
+    size_t round_count;
+} Job;
+
+/* Read and check a job file; ends the runner with a message that names the field if it makes no sense. */
+Job *job_read(const char *path);
+
+#endif
