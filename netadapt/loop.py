@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netadapt.candidates import Candidate, lowest_price, propose_all, smallest_price
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
@@ -24,9 +24,11 @@ class Result:
 
     candidate: Candidate
     accuracy: float
-    """On the holdout set, 0 to 1; never on the test set, which must not take part in any choice."""
+    """What picks the winner, on the holdout set, 0 to 1 (top-1, or δ1 for depth); never on the test set, which must not take part."""
     weights: str
     """Where they are kept: a file name in the run's folder of weights."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the task tells of it on the holdout set, by names with units: rmse_m."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.accuracy):

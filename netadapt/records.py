@@ -77,6 +77,8 @@ class Finished:
     weights: str
     test_accuracy: float
     epochs: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the task tells of it on the test set, by names with units: rmse_m."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Baseline:
     predicted_ms: float | None = None
     predicted_ms_low: float | None = None
     predicted_ms_high: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

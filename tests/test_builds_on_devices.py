@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import ai_edge_litert
 import pytest
 from adbd import Adbd
 from graphs import mobilenet_v1
@@ -14,6 +17,7 @@ from profiler.fleet import on_each
 from profiler.journal import journal_path, read_journal
 from profiler.plan import make_plan
 from profiler.progress import Silent, Work
+from profiler.roster import roster
 from profiler.settings import Target, TimingSettings
 from profiler.table import LatencyTable, load_table
 
@@ -88,3 +92,24 @@ def test_a_device_without_a_counter_has_no_energy(config: Path, tmp_path: Path, 
     config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
     table = build([PLAN], Target("good", "fake"), tmp_path / "t.parquet", settings=quick, effort=FEW, energy=True)
     assert table.energy_mj == {}
+
+
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="needs busybox; on Debian: apt install busybox")
+def test_a_phone_without_python_is_measured_by_the_native_runner(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
+    """Its programs are busybox's and nothing else, its real runtime is the one that is installed here."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    subprocess.run(["busybox", "--install", "-s", str(programs)], check=True)
+    (library,) = Path(str(ai_edge_litert.__file__)).parent.glob("libLiteRt.so")
+    with Adbd(environment={"PATH": str(programs)}) as phone:
+        config.write_text(
+            f'[devices.phone]\naddress = "adb:{phone.host}:{phone.port}"\nfolder = "{tmp_path}"\nlibraries.litert = "{library}"\n'
+        )
+        (seen,) = [found for found in roster() if found.device.name == "phone"]
+        out = tmp_path / "t.parquet"
+        table = build([PLAN], Target("phone", "litert"), out, settings=quick, effort=FEW)
+    assert seen.probe is not None
+    assert seen.probe["runner"] == "native"
+    assert "version" in seen.probe["runtimes"]["litert"]
+    assert table.info.device["runner"] == "native"
+    assert set(PLAN.graph.layers) <= set(table.rows)
