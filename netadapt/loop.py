@@ -24,7 +24,7 @@ class Result:
 
     candidate: Candidate
     accuracy: float
-    """What picks the winner, on the holdout set, 0 to 1 (top-1, or δ1 for depth); never on the test set, which must not take part."""
+    """What picks the winner: top-1, or δ1 for depth, 0 to 1, on the holdout set; the test set must not take part in any choice."""
     weights: str
     """Where they are kept: a file name in the run's folder of weights."""
     metrics: Mapping[str, float] = field(default_factory=dict)
