@@ -14,6 +14,14 @@ from typing import Protocol, Self
 
 from device_agents.errors import CommandFailed
 
+LONGEST_NAME = 60
+
+
+def named(argv: Sequence[str]) -> str:
+    """A command's first words, for messages; a script among them is cut short."""
+    words = " ".join(argv[:3]).splitlines() or [""]
+    return words[0] if len(words) == 1 and len(words[0]) <= LONGEST_NAME else f"{words[0][:LONGEST_NAME]}..."
+
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
@@ -29,7 +37,7 @@ class CommandResult:
         """`CommandFailed`, with the last line it wrote to standard error, unless it ended with 0."""
         if self.returncode != 0:
             said = self.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            raise CommandFailed(f"`{' '.join(self.argv[:3])}` ended with code {self.returncode}: {said[0]}")
+            raise CommandFailed(f"`{named(self.argv)}` ended with code {self.returncode}: {said[0]}")
         return self
 
 

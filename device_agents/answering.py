@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from device_agents.agent import Attached, CommandResult, Options
+from device_agents.agent import Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError
 
 PROTOCOL = 3
@@ -200,7 +200,7 @@ class AnsweringAgent(ABC):
         yield AnswerStream(self._answer(name), self.address, silence_s)
 
     def _nothing_runs(self, argv: Sequence[str]) -> DeviceError:
-        return DeviceError(f"{self.address} is {self.what}: `{' '.join(argv[:3])}` cannot be run there, only the runner's jobs")
+        return DeviceError(f"{self.address} is {self.what}: `{named(argv)}` cannot be run there, only the runner's jobs")
 
     def _answer(self, name: str) -> Iterator[str]:
         """Every line of a job; each is made when it is asked for, as if time had gone by."""

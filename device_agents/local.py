@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device_agents.agent import Attached, CommandResult, Options
+from device_agents.agent import Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError, StoreFailed
 
 
@@ -73,9 +73,7 @@ class LocalAgent:
         try:
             stdout, stderr = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as exc:
-            raise CommandTimedOut(
-                f"`{' '.join(argv[:3])}` did not end within {timeout_s:g} s on {self.address}; it was killed"
-            ) from exc
+            raise CommandTimedOut(f"`{named(argv)}` did not end within {timeout_s:g} s on {self.address}; it was killed") from exc
         finally:
             _kill(process)
         return CommandResult(tuple(argv), process.returncode, stdout, stderr)

@@ -21,7 +21,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
-from device_agents.agent import CommandResult, Options
+from device_agents.agent import CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError, LinkLost, StoreFailed
 
 OUR_FOLDER = "netadapt-profiler"
@@ -150,7 +150,7 @@ class RemoteAgent(ABC):
         nonce = secrets.token_hex(8)
         inner = f"echo {nonce} $$; {command}; printf '\\n%s %d\\n' {nonce} $?"
         channel = self._open(f"exec sh -c {shlex.quote(inner)}")
-        running = RemoteStream(channel, nonce, self.address, " ".join(argv[:3]))
+        running = RemoteStream(channel, nonce, self.address, named(argv))
         try:
             yield running
         finally:

@@ -7,7 +7,7 @@ import pytest
 from agent_conformance import AgentConformance, named
 
 from device_agents import Agent, open_agent
-from device_agents.errors import DeviceError, UnknownDevice
+from device_agents.errors import CommandFailed, DeviceError, UnknownDevice
 from device_agents.local import LocalAgent
 
 
@@ -33,3 +33,9 @@ def test_leaving_the_agent_removes_what_was_stored() -> None:
 def test_an_unknown_address_says_what_may_have_been_meant() -> None:
     with pytest.raises(UnknownDevice, match="did you mean 'local'"):
         open_agent("locale")
+
+
+def test_a_long_script_is_cut_short_in_messages() -> None:
+    with pytest.raises(CommandFailed) as told:
+        LocalAgent().run(["sh", "-c", "true\n" * 200 + "exit 3"], timeout_s=20).check()
+    assert str(told.value) == "`sh -c true...` ended with code 3: it said nothing"
