@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## Measure this machine, build a table, adapt MobileNetV1 to it; results in runs/demo.
 	$(BIN)/netadapt demo --out runs/demo
 
-test: $(READY)  ## Every test that needs no phone, GPU or network.
-	$(BIN)/python -m pytest
+test: $(READY)  ## Every test that needs no phone, GPU or network; most of them wait for others, so three files at a time.
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -9,6 +12,19 @@ from profiler.settings import TimingSettings
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+pytest.register_assert_rewrite("agent_conformance", "adb_conformance", "runner_conformance")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leases, built runners and named devices of our own: nobody else's builds are in the way, nor we in theirs."""
+    assert request.config.cache is not None
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(request.config.cache.mkdir(f"xdg-{worker}")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.delenv("PROFILE_CONFIG", raising=False)
+        yield
 
 
 @pytest.fixture
