@@ -49,6 +49,7 @@ def phone(variables: dict[str, str]) -> Iterator[Adbd]:
 def connected(phone: Adbd, variables: dict[str, str]) -> Adbd:
     adb(variables, "start-server")
     adb(variables, "connect", f"{phone.host}:{phone.port}")
+    adb(variables, "-s", f"{phone.host}:{phone.port}", "wait-for-device")  # it is offline at first
     return phone
 
 

@@ -17,6 +17,7 @@ import test_tflite_writer
 from ai_edge_litert.interpreter import Interpreter
 from graphs import mobilenet_v1
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from sessions import a_session
 
 from device_agents.local import LocalAgent
 from profiler.errors import LayerError, ModelError
@@ -26,8 +27,7 @@ from profiler.interpolation import Grid
 from profiler.layers import ACTIVATIONS, KNOWN_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.model_file import FORMATS, RUNTIME_FORMATS
 from profiler.onnx_writer import write_onnx
-from profiler.session import Session
-from profiler.settings import Target, TimingSettings
+from profiler.settings import TimingSettings
 from profiler.tflite_schema import Contents, load
 from profiler.tflite_writer import write_tflite
 
@@ -322,5 +322,5 @@ def test_the_runner_measures_lone_int8_layers(runtime: str, quick: TimingSetting
     layers = {"conv": conv2d(PICTURE, 8, 3, activation="relu6"), "add": LayerSpec("add", (PICTURE, PICTURE), PICTURE)}
     models = {name: FORMATS[RUNTIME_FORMATS[runtime]].write(alone(layer)) for name, layer in layers.items()}
     with LocalAgent() as agent:
-        found = list(Session(agent, Target(runtime=runtime), quick).measure(models, [(0, sorted(models))]))
+        found = list(a_session(agent, runtime, quick).measure(models, [(0, sorted(models))]))
     assert {line["model"] for line in found if line["event"] == "visit"} == {"conv", "add"}
