@@ -17,8 +17,10 @@ from netadapt.networks import network_graph
 from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_resource, parse_budget
 from netadapt.run_folder import RunFolder
+from netadapt.tasks import TaskError
 from netadapt.training import FROM_SCRATCH, SHORT_TERM, TrainSettings
 from profiler.errors import LayerNotMeasured
+from profiler.graph import Graph
 from profiler.journal import journal_path
 from profiler.on_demand import OnDemand, copy_table
 from profiler.progress import Work
@@ -46,11 +48,12 @@ class RunRequest:
     allow_unverified: bool = False
     """Rely on a table that is not known to predict networks."""
 
-    def info(self, classes: int) -> RunInfo:
+    def info(self, dataset: Dataset) -> RunInfo:
         settings = {
             "data": str(Path(self.data).resolve()) if Path(self.data).exists() else self.data,
             **{name: value for name, value in asdict(self.options).items() if name != "name"},
-            "classes": classes,
+            "classes": len(dataset.classes),
+            "task": dataset.task.name,
             "seed": self.seed,
             "holdout_fraction": self.holdout_fraction,
             **asdict(self.adapting),
@@ -78,12 +81,13 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
     dataset = _dataset(request)
     options = replace(request.options, classes=len(dataset.classes))
     graph = network_graph(options.name, **options.keywords)
+    _check_task(graph, options, dataset)
     try:
         check_budget(graph, resource, budget, request.adapting)
     except LayerNotMeasured:
         if request.table is None or not journal_path(request.table).exists():
             raise  # a table without its journal cannot measure what it lacks
-    with RunFolder.create(request.out, request.info(options.classes), graph, resume=resume) as folder:
+    with RunFolder.create(request.out, request.info(dataset), graph, resume=resume) as folder:
         if request.table is not None:
             if not folder.table_path.exists():
                 copy_table(request.table, folder.table_path)
@@ -107,6 +111,18 @@ def _trusted(request: RunRequest) -> LatencyTable:
             "--allow-unverified relies on it all the same"
         )
     return table
+
+
+def _check_task(graph: Graph, options: NetworkOptions, dataset: Dataset) -> None:
+    """`TaskError` if the network's outputs are nothing that the data could teach."""
+    nodes = {node.name: node.layer.output for node in graph.nodes}
+    outputs = [nodes[name] for name in graph.outputs]  # channels last
+    shapes = [(n, *rest[-1:], *rest[:-1]) for n, *rest in outputs]
+    if len(shapes) != 1 or not dataset.task.fits(shapes[0], options.input_shape, options.classes):
+        raise TaskError(
+            f"{options.name} cannot learn {dataset.task.name} from {dataset.name}: its outputs are "
+            f"{' and '.join('x'.join(map(str, shape)) for shape in shapes)}; take another network or other data"
+        )
 
 
 def _dataset(request: RunRequest) -> Dataset:

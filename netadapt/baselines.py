@@ -14,7 +14,7 @@ from netadapt.family import Family
 from netadapt.finish import whole_training_part
 from netadapt.loop import Step
 from netadapt.records import Baseline
-from netadapt.training import FROM_SCRATCH, LONG_TERM, accuracy, train
+from netadapt.training import FROM_SCRATCH, LONG_TERM, score, train
 from netadapt.verify import export
 from profiler.graph import Graph
 from profiler.measure import measure_files
@@ -42,16 +42,17 @@ def thinner(family: Family, step: Step, target: Target, table: LatencyTable, *, 
     _train_like(model, family, step, seed, progress)
     name = f"width-multiplier-{multiplier:.3g}"
     export(model, family, target.model_format, family.run.exports / f"{name}.{target.model_format}")
-    said = table.predict(graph)
+    said, scores = table.predict(graph), score(model, family.dataset.test)
     baseline = Baseline(
         name=name,
         widths=dict(widths),
-        test_accuracy=accuracy(model, family.dataset.test),
+        test_accuracy=scores.accuracy,
         macs=graph.macs,
         parameters=graph.parameters,
         predicted_ms=said.latency_ms,
         predicted_ms_low=said.latency_ms_low,
         predicted_ms_high=said.latency_ms_high,
+        metrics=scores.metrics,
     )
     others = [item for item in family.run.baselines if item.name != name]
     family.run.write_baselines([*others, baseline])

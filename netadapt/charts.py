@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from netadapt.records import Verified
+from netadapt.tasks import Metric
 from profiler.drawing import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE, along, boxes, png, put_label
 
 WIDTH_INCHES = 8.0
+PERCENT = Metric("accuracy", "accuracy", decimals=1, unit="%", scale=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +28,25 @@ class Point:
     label: str = ""
 
 
-def accuracy_chart(steps: Sequence[Point], finished: Sequence[Point], baselines: Sequence[Point]) -> bytes:
-    """Accuracy against measured latency: the family as a line, finished networks and baselines as single points."""
+def accuracy_chart(steps: Sequence[Point], finished: Sequence[Point], baselines: Sequence[Point], told: Metric = PERCENT) -> bytes:
+    """Accuracy, told as this figure, against measured latency: the family as a line, others as single points."""
+    steps, finished, baselines = (
+        [replace(point, accuracy=told.scale * point.accuracy) for point in points] for points in (steps, finished, baselines)
+    )
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.8)
-        axes.plot([p.ms for p in steps], [100 * p.accuracy for p in steps], color=BLUE, lw=1.2, alpha=0.45, zorder=1)
+        axes.plot([p.ms for p in steps], [p.accuracy for p in steps], color=BLUE, lw=1.2, alpha=0.45, zorder=1)
         for points, colour, marker, size in ((steps, BLUE, "o", 4.5), (finished, BLUE, "o", 9), (baselines, ORANGE, "s", 8)):
             _points(axes, points, colour, marker, size, hollow=points is steps)
         axes.set_xlabel("measured latency (ms)")
-        axes.set_ylabel("accuracy (%)")
+        axes.set_ylabel(told.heading)
         axes.margins(x=0.1, y=0.14)
         axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
-        line = [(p.ms, 100 * p.accuracy) for p in steps]
-        taken = boxes(figure, axes, [*along(line), *((p.ms, 100 * p.accuracy) for p in (*finished, *baselines))])
+        line = [(p.ms, p.accuracy) for p in steps]
+        taken = boxes(figure, axes, [*along(line), *((p.ms, p.accuracy) for p in (*finished, *baselines))])
         for points, colour in ((finished, BLUE), (baselines, ORANGE), (steps, GREY)):
             for point in points:
-                put_label(axes, (point.ms, 100 * point.accuracy), point.label, colour, taken)
+                put_label(axes, (point.ms, point.accuracy), point.label, colour, taken)
         return png(figure)
 
 
@@ -99,6 +104,4 @@ def _points(axes: Axes, points: Sequence[Point], colour: str, marker: str, size:
     for point in points:
         spread = [[point.ms - point.ms_low], [point.ms_high - point.ms]]
         face = "white" if hollow else colour
-        axes.errorbar(
-            point.ms, 100 * point.accuracy, xerr=spread, fmt=marker, color=colour, mfc=face, ms=size, elinewidth=1, zorder=3
-        )
+        axes.errorbar(point.ms, point.accuracy, xerr=spread, fmt=marker, color=colour, mfc=face, ms=size, elinewidth=1, zorder=3)

@@ -7,7 +7,7 @@ when they run. `--help` answers at once, everywhere.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -22,6 +22,7 @@ from netadapt.networks import NETWORKS, describe, has_classifier, network_graph
 from netadapt.registry import require_torch
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder
+from netadapt.tasks import Task, scores_text, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.plan import make_plan, possible_layers, write_plan
 from profiler.progress import bar
@@ -118,7 +119,7 @@ def plan(
 def run(
     network: Network,
     budget: Annotated[str, typer.Option(help=f"What the network may spend, such as latency=60%; of {', '.join(RESOURCES)}.")],
-    data: Annotated[str, typer.Option(help="digits, cifar10:PATH, folder:PATH or a path.")],
+    data: Annotated[str, typer.Option(help="digits, cifar10:PATH, folder:PATH, nyu:PATH, scenes or a path.")],
     out: Annotated[Path, typer.Option(help="The folder to keep the run in.")],
     table: Annotated[Path | None, typer.Option(help="A latency table of the device, made by `profile build`.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
@@ -126,7 +127,10 @@ def run(
     resolution: Resolution = 224,
     small_input: SmallInput = False,
     weights: Annotated[
-        Path | None, typer.Option(help="Trained weights of the original (a state_dict); else it is trained first.")
+        Path | None,
+        typer.Option(
+            help="Trained weights of the original (a state_dict), else it is trained first; from an .npz only its encoder starts."
+        ),
     ] = None,
     epochs: Annotated[float, typer.Option(help="Epochs to train the original network, without --weights.")] = 30,
     short_term_steps: Annotated[int, typer.Option(help="Batches to fine-tune each candidate.")] = 20,
@@ -170,7 +174,7 @@ def run(
         def tell(done: Step) -> None:
             if done.iteration == 0 and table is not None and not (loaded := load_table(table)).verified:
                 typer.echo(f"warning: the table is {loaded.sentence()}", err=True)
-            print(step_text(done, unit), file=sys.stderr if as_json else sys.stdout, flush=True)
+            print(step_text(done, unit, _task_of(out)), file=sys.stderr if as_json else sys.stdout, flush=True)
 
         with bar() as progress:
             adapt_network(request, resume=resume, progress=progress, on_step=tell)
@@ -188,7 +192,7 @@ def history(run: Run, as_json: Json = False) -> None:
     with plain_errors():
         with RunFolder.open(run) as folder:
             unit = RESOURCES[parse_budget(folder.info.budget).resource].unit
-            rows = list(_history(folder, unit))
+            rows, task = list(_history(folder, unit)), task_of(folder.info.settings)
         if as_json:
             print_json(rows)
             return
@@ -198,15 +202,24 @@ def history(run: Run, as_json: Json = False) -> None:
                 row["block"] or "original",
                 amount_text(row["price"], unit),
                 None if row["measured_ms"] is None else f"{row['measured_ms']:.3f}",
-                f"{100 * row['holdout_accuracy']:.1f} %",
-                None if row["test_accuracy"] is None else f"{100 * row['test_accuracy']:.1f} %",
+                *_figure_texts(task, row["holdout_accuracy"], row["holdout_metrics"]),
+                *_figure_texts(task, row["test_accuracy"], row["test_metrics"]),
                 count(row["macs"]),
                 count(row["parameters"]),
             )
             for row in rows
         ]
-        columns = ("step", "narrowed", "predicted", "measured ms", "holdout", "test", "MACs", "parameters")
+        figures = [f" {figure.label}" for figure in (task.accuracy, *task.metrics)] if task.metrics else [""]
+        judged = [f"{part}{figure}" for part in ("holdout", "test") for figure in figures]
+        columns = ("step", "narrowed", "predicted", "measured ms", *judged, "MACs", "parameters")
         print_table(columns, cells, right=tuple(name for name in columns if name != "narrowed"))
+
+
+def _figure_texts(task: Task, accuracy: float | None, metrics: Mapping[str, float]) -> Iterator[str | None]:
+    """A cell for each figure of the task."""
+    yield None if accuracy is None else task.accuracy.text(accuracy)
+    for figure in task.metrics:
+        yield figure.text(metrics[figure.name]) if figure.name in metrics else None
 
 
 def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
@@ -220,7 +233,9 @@ def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
             "unit": unit,
             "measured_ms": checked.measured_ms if checked else None,
             "holdout_accuracy": step.accuracy,
+            "holdout_metrics": dict(step.metrics),
             "test_accuracy": done.test_accuracy if done else None,
+            "test_metrics": dict(done.metrics) if done else {},
             "macs": graph.macs,
             "parameters": graph.parameters,
             "widths": dict(step.widths),
@@ -250,7 +265,7 @@ def finish(
             print_json([asdict(item) for item in done])
         else:
             for item in done:
-                print(f"step {item.step}: {100 * item.test_accuracy:.1f} % on the test pictures")
+                print(f"step {item.step}: {scores_text(_task_of(run), item.test_accuracy, item.metrics)} on the test pictures")
 
 
 def _on(made_on: Target, device: str | None, python: str | None = None) -> Target:
@@ -326,7 +341,7 @@ def baselines(
         if as_json:
             print_json(asdict(found))
             return
-        print(f"{found.name}: {100 * found.test_accuracy:.1f} % on the test pictures")
+        print(f"{found.name}: {scores_text(_task_of(run), found.test_accuracy, found.metrics)} on the test pictures")
         print(f"`netadapt verify {run}` measures it beside the steps")
 
 
@@ -381,10 +396,16 @@ def demo(
         run_demo(out, runtime, resume=resume)
 
 
-def step_text(step: Step, unit: str) -> str:
+def step_text(step: Step, unit: str, task: Task) -> str:
     """One line about a step as it is recorded."""
     what = "original" if step.block is None else f"{step.block} → {step.widths[step.block]}"
-    return f"step {step.iteration:2d}: {what}, {amount_text(step.price, unit)}, {100 * step.accuracy:.1f} % on the holdout"
+    scores = scores_text(task, step.accuracy, step.metrics)
+    return f"step {step.iteration:2d}: {what}, {amount_text(step.price, unit)}, {scores} on the holdout"
+
+
+def _task_of(run: Path) -> Task:
+    with RunFolder.open(run) as folder:
+        return task_of(folder.info.settings)
 
 
 def _table_of(folder: RunFolder) -> LatencyTable | None:

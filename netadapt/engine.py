@@ -14,8 +14,10 @@ from netadapt.checkpoint import load_weights, save_weights
 from netadapt.family import Family
 from netadapt.loop import Result, Step
 from netadapt.narrow import narrow
+from netadapt.pretrained import start_encoder
 from netadapt.run_folder import weights_name
-from netadapt.training import TrainSettings, accuracy, train
+from netadapt.tasks import scores_text
+from netadapt.training import TrainSettings, score, train
 from profiler.progress import Work
 
 
@@ -30,7 +32,7 @@ class InProcess:
     seed: int
     progress: Work
     weights: Path | None = None
-    """Trained weights of the original network."""
+    """Trained weights of the original network; an .npz file only starts its encoder."""
 
     def __call__(self, parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         if parent is None:
@@ -44,16 +46,19 @@ class InProcess:
             narrowed = narrow(model, graph, {candidate.block: candidate.widths[candidate.block]})
             train(narrowed, self.family.dataset.train, self.short_term, seed=self.seed)
             result = self._result(candidate, narrowed)
-            self.progress.advance(f"{candidate.block} → {candidate.widths[candidate.block]}: {100 * result.accuracy:.1f} %")
+            said = scores_text(self.family.dataset.task, result.accuracy, result.metrics)
+            self.progress.advance(f"{candidate.block} → {candidate.widths[candidate.block]}: {said}")
             yield result
 
     def _trained_original(self) -> nn.Module:
         torch.manual_seed(self.seed)
         model = self.family.options.build()
-        if self.weights is not None:
+        part = self.family.dataset.train
+        if self.weights is not None and self.weights.suffix == ".npz":
+            start_encoder(model, self.weights, part)
+        elif self.weights is not None:
             load_weights(model, self.weights)
             return model.eval()
-        part = self.family.dataset.train
         self.progress.begin("training the original network", self.original.steps_for(len(part)))
         train(
             model, part, self.original, seed=self.seed, progress=lambda _done, _all, loss: self.progress.advance(f"loss {loss:.3f}")
@@ -63,4 +68,5 @@ class InProcess:
     def _result(self, candidate: Candidate, model: nn.Module) -> Result:
         name = weights_name(candidate.iteration, candidate.block)
         save_weights(model, self.family.run.weights_path(name))
-        return Result(candidate, accuracy(model, self.family.dataset.holdout), name)
+        scores = score(model, self.family.dataset.holdout)
+        return Result(candidate, scores.accuracy, name, scores.metrics)

@@ -24,6 +24,7 @@ from netadapt.datasets import Part
 from netadapt.errors import NetAdaptError
 from netadapt.quiet import quiet
 from netadapt.registry import load
+from netadapt.tasks import Scores, open_task, scores_of
 from profiler.errors import ModelError
 
 Array = npt.NDArray[np.float32]
@@ -97,16 +98,23 @@ def open_network(path: Path) -> tuple[Network, int]:
         raise ModelError(f"{path} cannot be run: {' '.join(str(exc).split())[:300]}") from exc
 
 
-def file_accuracy(path: Path, part: Part) -> float:
-    """The share of pictures that an exported classifier gets right, run by its own runtime."""
+def file_scores(path: Path, part: Part) -> Scores:
+    """How good an exported network is on all pictures of the part, run by its own runtime."""
     network, at_once = open_network(path)
-    correct = 0
-    for indices in torch.split(torch.arange(len(part)), at_once):
-        pictures, labels = part.batch(indices)
-        missing = at_once - len(indices)  # the file takes full batches only
-        scores = network(np.pad(pictures.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
-        correct += int((scores[: len(indices)].argmax(axis=1) == labels.numpy()).sum())
-    return correct / len(part)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.split(torch.arange(len(part)), at_once):
+            pictures, targets = part.batch(indices)
+            missing = at_once - len(indices)  # the file takes full batches only
+            outputs = network(np.pad(pictures.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
+            yield torch.from_numpy(outputs[: len(indices)]), targets
+
+    return scores_of(open_task(part.task), batches())
+
+
+def file_accuracy(path: Path, part: Part) -> float:
+    """That of the scores which picks, from 0 to 1."""
+    return file_scores(path, part).accuracy
 
 
 def _export(

@@ -28,6 +28,7 @@ class NetworkOptions:
     width_multiplier: float = 1.0
     resolution: int = 224
     classes: int = 1000
+    """0 for a network without a classifier."""
     small_input: bool = False
 
     @property
@@ -37,8 +38,8 @@ class NetworkOptions:
     @property
     def keywords(self) -> dict[str, Any]:
         """For `build_network`."""
-        common = {"width_multiplier": self.width_multiplier, "resolution": self.resolution, "classes": self.classes}
-        return common | ({"small_input": True} if self.small_input else {})
+        common = {"width_multiplier": self.width_multiplier, "resolution": self.resolution}
+        return common | ({"classes": self.classes} if self.classes else {}) | ({"small_input": True} if self.small_input else {})
 
     def build(self) -> nn.Module:
         return build_network(self.name, **self.keywords)

@@ -7,6 +7,7 @@ looked at here for the first time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -15,7 +16,7 @@ from netadapt.datasets import Dataset, Part
 from netadapt.family import Family
 from netadapt.records import Finished
 from netadapt.run_folder import weights_name
-from netadapt.training import TrainSettings, accuracy, train
+from netadapt.training import TrainSettings, score, train
 from profiler.progress import Work
 
 
@@ -30,7 +31,8 @@ def finish(family: Family, numbers: Sequence[int | None], settings: TrainSetting
         train(model, part, settings, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"))
         name = weights_name(step.iteration, step.block, "finished")
         save_weights(model, family.run.weights_path(name))
-        record = Finished(step.iteration, name, accuracy(model, family.dataset.test), settings.epochs or 0.0)
+        scores = score(model, family.dataset.test)
+        record = Finished(step.iteration, name, scores.accuracy, settings.epochs or 0.0, scores.metrics)
         family.run.add_finished(record)
         done.append(record)
     return done
@@ -38,6 +40,6 @@ def finish(family: Family, numbers: Sequence[int | None], settings: TrainSetting
 
 def whole_training_part(dataset: Dataset) -> Part:
     """Training and holdout pictures together."""
-    train_part, holdout = dataset.train, dataset.holdout
-    images, labels = torch.cat([train_part.images, holdout.images]), torch.cat([train_part.labels, holdout.labels])
-    return Part(images, labels, train_part.mean, train_part.std, train_part.mirrored)
+    parts = (dataset.train, dataset.holdout)
+    images, targets = torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts])
+    return replace(dataset.train, images=images, targets=targets)

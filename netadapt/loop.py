@@ -53,6 +53,11 @@ class Step:
     halvings: int = 0
     """How often this iteration's reduction was halved because no block alone could bring it."""
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The winner's other figures, on the holdout set."""
+        return next((result.metrics for result in self.results if result.weights == self.weights), {})
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptSettings:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from netadapt.loop import Step
 from netadapt.records import Baseline, LayerLatency, RunInfo, Verified
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder, write_whole
+from netadapt.tasks import Metric, Task, task_of
 from profiler.graph import Graph
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -49,6 +51,8 @@ class Row:
     """test or holdout."""
     macs: int
     parameters: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The task's other figures, on the same pictures."""
 
     def speedup_over(self, original: Row) -> float | None:
         """By measured latencies if both are, else by predicted ones; None if there are neither."""
@@ -89,6 +93,8 @@ class Contents:
     chosen: Step
     accuracy: Mapping[int, float]
     """On the test set, of the steps that were fine-tuned to the end."""
+    metrics: Mapping[int, Mapping[str, float]]
+    """The task's other figures of the same."""
     verified: Mapping[int, Verified]
     baselines: tuple[Baseline, ...]
     layers: tuple[LayerLatency, ...]
@@ -100,13 +106,18 @@ class Contents:
             raise RunError(f"{run.path} has no step to report yet; go on with `netadapt run --resume`")
         chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
         accuracy = {number: item.test_accuracy for number, item in finished.items()}
+        metrics = {number: item.metrics for number, item in finished.items()}
         return cls(
-            run.path, run.info, run.graph, steps, steps[chosen], accuracy, run.verified, run.baselines, run.layers
+            run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, run.baselines, run.layers
         )  # fmt: skip
 
     @property
     def unit(self) -> str:
         return RESOURCES[parse_budget(self.info.budget).resource].unit
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.info.settings)
 
 
 def write_report(run: RunFolder) -> Path:
@@ -129,7 +140,8 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
     )
     environment.filters |= {
         "count": count_text,
-        "percent": lambda fraction: f"{100 * fraction:.1f} %",
+        "score": contents.task.accuracy.text,
+        "others": partial(_others, contents.task),
         "ms": ms_text,
         "amount": lambda price: ms_text(price, 4) if contents.unit == "ms" else amount_text(price, contents.unit),
     }
@@ -139,10 +151,15 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         title=title(contents),
         rows=rows,
         sections=sections,
-        headline=headline(rows),
+        headline=headline(rows, contents.task),
         conditions=conditions(contents),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _others(task: Task, metrics: Mapping[str, float]) -> list[str]:
+    """What stands below the figure that picks."""
+    return [f"{item.label} {item.text(metrics[item.name])}" for item in task.metrics if item.name in metrics]
 
 
 def summary(contents: Contents) -> list[Row]:
@@ -165,13 +182,14 @@ def _step_row(contents: Contents, step: Step, name: str) -> Row:
             predicted = Latency(checked.predicted_ms, checked.predicted_ms_low, checked.predicted_ms_high)
     note = contents.info.network if number == 0 else f"step {number} of {len(contents.steps) - 1}"
     accuracy, accuracy_on = (step.accuracy, "holdout") if tested is None else (tested, "test")
-    return Row(name, note, predicted, measured, accuracy, accuracy_on, graph.macs, graph.parameters)
+    metrics = step.metrics if tested is None else contents.metrics[number]
+    return Row(name, note, predicted, measured, accuracy, accuracy_on, graph.macs, graph.parameters, metrics)
 
 
 def _baseline_row(item: Baseline) -> Row:
     predicted = None if item.predicted_ms is None else Latency(item.predicted_ms, item.predicted_ms_low, item.predicted_ms_high)
     measured = None if item.measured_ms is None else Latency(item.measured_ms, item.measured_ms_low, item.measured_ms_high)
-    return Row("thinner", item.name, predicted, measured, item.test_accuracy, "test", item.macs, item.parameters)
+    return Row("thinner", item.name, predicted, measured, item.test_accuracy, "test", item.macs, item.parameters, item.metrics)
 
 
 def _nearest_baseline(baselines: Sequence[Baseline], adapted: Row) -> Row | None:
@@ -193,7 +211,7 @@ def title(contents: Contents) -> str:
     return f"{contents.info.network} within {amount_text(budget.amount(0), contents.unit)}"
 
 
-def headline(rows: Sequence[Row]) -> str:
+def headline(rows: Sequence[Row], task: Task) -> str:
     """The result in one sentence, with no more certainty than it has."""
     if len(rows) < 2 or rows[1].name != "adapted":
         return "Only the original network so far."
@@ -201,11 +219,23 @@ def headline(rows: Sequence[Row]) -> str:
     faster = adapted.speedup_over(original)
     how = "measured" if original.measured and adapted.measured else "predicted, not measured yet"
     speed = "" if faster is None else f"{faster:.2f}× as fast ({how}), "
+    changes = ", ".join(
+        f"{figure.label} {figure.text(before)} → {figure.text(after)}"
+        for figure, before, after in _changes(task, original, adapted)
+    )
     same = "" if original.accuracy_on == adapted.accuracy_on else ", which is not the same set"
     return (
-        f"{speed}accuracy {100 * original.accuracy:.1f} % → {100 * adapted.accuracy:.1f} % ({adapted.accuracy_on} set{same}), "
+        f"{speed}{changes} ({adapted.accuracy_on} set{same}), "
         f"{100 * adapted.macs / original.macs:.0f} % of the multiply-accumulates."
     )
+
+
+def _changes(task: Task, original: Row, adapted: Row) -> Iterator[tuple[Metric, float, float]]:
+    """Each figure that both have."""
+    yield task.accuracy, original.accuracy, adapted.accuracy
+    for figure in task.metrics:
+        if figure.name in original.metrics and figure.name in adapted.metrics:
+            yield figure, original.metrics[figure.name], adapted.metrics[figure.name]
 
 
 def all_sections(contents: Contents) -> list[Section]:
@@ -225,11 +255,11 @@ def _accuracy_section(contents: Contents) -> Section:
         if b.measured_ms is not None
     ]
     return Section(
-        "Accuracy against latency",
+        f"{contents.task.accuracy.label.capitalize()} against latency",
         "accuracy.png",
         "Rings: every step measured, after its short-term fine-tune, on the holdout set. Filled: after the long-term fine-tune, "
         "on the test set. Squares: networks thinned evenly instead, on the test set. Bars: 95 % intervals.",
-        accuracy_chart(steps, finished, baselines) if steps else None,
+        accuracy_chart(steps, finished, baselines, contents.task.accuracy) if steps else None,
         f"No step has been measured on the device yet: `netadapt verify {contents.path}` does it.",
     )
 

@@ -1,4 +1,4 @@
-"""Training and judging classifiers: stochastic gradient descent with momentum, fast enough for candidates on a processor.
+"""Training and judging networks for any task: stochastic gradient descent with momentum, fast enough for candidates on a processor.
 
 Batches are cut out of tensors in memory; on two cores a worker process per batch would cost more than it saves.
 """
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from netadapt.datasets import Part
 from netadapt.errors import NetAdaptError, SettingsError
+from netadapt.tasks import Scores, open_task, scores_of
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with the steps done, the steps to do and the loss."""
@@ -22,7 +22,8 @@ Progress = Callable[[int, int, float], None]
 SCHEDULES = ("constant", "cosine", "one_cycle")
 _WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 _FIRST_RATE = 1 / 25  # what it starts from, of its highest
-_SHIFT = 1 / 8  # of the side: CIFAR's customary 4 of 32 pixels
+PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_AT_ONCE, _AT_ONCE_PIXELS = 256, 2**20  # pictures judged together: of large ones fewer, as a network keeps many values per pixel
 
 
 class TrainingError(NetAdaptError):
@@ -44,7 +45,9 @@ class TrainSettings:
     weight_decay: float = 4e-5
     """MobileNet's. Of convolutions and linear layers only: a batch normalisation's few numbers need none."""
     augment: bool = True
-    """Shift every picture by up to an eighth of its side, and mirror half of those that may be."""
+    """Change pictures at random, as the task does it."""
+    precision: str = "auto"
+    """What layers compute in where that is safe; weights stay float32. `auto`: 16 bits on a GPU, float32 elsewhere."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -59,11 +62,21 @@ class TrainSettings:
             )
         if self.schedule not in SCHEDULES:
             raise SettingsError(f"unknown schedule {self.schedule!r}; known are {', '.join(SCHEDULES)}")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"unknown precision {self.precision!r}; known are {', '.join(PRECISIONS)}")
 
     def steps_for(self, pictures: int) -> int:
         if self.steps is not None:
             return self.steps
         return max(1, round((self.epochs or 0) * pictures / self.batch_size))
+
+    def precision_on(self, device: torch.device) -> torch.dtype:
+        """What layers compute in there."""
+        if (chosen := PRECISIONS[self.precision]) is not None:
+            return chosen
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
     def rate_at(self, progress: float) -> float:
         """The learning rate when this share of the training is done."""
@@ -95,26 +108,29 @@ def train(
     The same seed gives the same weights on the same machine. `device` is CUDA if there is one, else the processor; the model
     ends on the processor, in evaluation. `TrainingError` as soon as the loss is no number.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    steps = settings.steps_for(len(part))
+    where, task = chosen_device(device), open_task(part.task)
+    steps, precision = settings.steps_for(len(part)), settings.precision_on(where)
     model.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = _optimizer(model, settings)
+    scaler = torch.amp.GradScaler(where.type, enabled=precision is torch.float16)  # whose small gradients would become 0
     losses = []
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)  # for dropout and the like
-        for step, (pictures, labels) in enumerate(_batches(part, settings, steps, seed), start=1):
+        for step, (pictures, targets) in enumerate(_batches(part, settings, steps, seed, where), start=1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
-            scores = model(pictures.to(where, memory_format=torch.channels_last))
-            loss = functional.cross_entropy(scores, labels.to(where))
+            with torch.autocast(where.type, precision, enabled=precision is not torch.float32):
+                outputs = model(pictures.contiguous(memory_format=torch.channels_last))
+            loss = task.loss(outputs.float(), targets)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
                     f"the loss became {losses[-1]} after {step} steps; lower the learning rate, now {settings.learning_rate:g}"
                 )
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
+            torch.autograd.backward(scaler.scale(loss))
+            scaler.step(optimizer)
+            scaler.update()
             if progress is not None:
                 progress(step, steps, losses[-1])
     model.cpu().eval()
@@ -122,20 +138,33 @@ def train(
     return sum(last) / len(last)
 
 
-def accuracy(model: nn.Module, part: Part, *, batch_size: int = 256, device: str | None = None) -> float:
-    """The share of pictures whose highest score is that of their label. The model's mode is left as it is."""
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> Scores:
+    """How good the model is on all pictures of the part, by the part's task. The model's mode is left as it is."""
+    where, task = chosen_device(device), open_task(part.task)
     was_training = model.training
     home = next(model.parameters()).device
     model.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    correct = 0
+    at_once = batch_size or max(1, min(_AT_ONCE, _AT_ONCE_PIXELS // part.images[0, 0].numel()))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.split(torch.arange(len(part)), at_once):
+            pictures, targets = part.batch(indices, where)
+            yield model(pictures.contiguous(memory_format=torch.channels_last)), targets
+
     with torch.inference_mode():
-        for indices in torch.split(torch.arange(len(part)), batch_size):
-            pictures, labels = part.batch(indices)
-            scores = model(pictures.to(where, memory_format=torch.channels_last))
-            correct += int((scores.argmax(dim=1).cpu() == labels).sum())
+        found = scores_of(task, batches())
     model.to(home).train(was_training)
-    return correct / len(part)
+    return found
+
+
+def accuracy(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> float:
+    """That of the scores which picks, from 0 to 1."""
+    return score(model, part, batch_size=batch_size, device=device).accuracy
+
+
+def chosen_device(name: str | None = None) -> torch.device:
+    """Where to compute: CUDA if there is one, else the processor, unless it is named."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
@@ -147,29 +176,17 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
-def _batches(part: Part, settings: TrainSettings, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Always full: what an epoch leaves over begins the next one's first batch."""
-    generator = torch.Generator().manual_seed(seed)
+def _batches(part: Part, settings: TrainSettings, steps: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Always full: what an epoch leaves over begins the next one's first batch. What is random is drawn on the processor, so that
+    every device sees the same pictures."""
+    task, generator = open_task(part.task), torch.Generator().manual_seed(seed)
     waiting = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         while len(waiting) < settings.batch_size:
             waiting = torch.cat([waiting, torch.randperm(len(part), generator=generator)])
-        pictures, labels = part.batch(waiting[: settings.batch_size])
+        pictures, targets = part.batch(waiting[: settings.batch_size], device)
         waiting = waiting[settings.batch_size :]
-        yield (augmented(pictures, generator, mirrored=part.mirrored) if settings.augment else pictures), labels
-
-
-def augmented(pictures: Tensor, generator: torch.Generator, *, mirrored: bool) -> Tensor:
-    """Each picture shifted on its own, what comes in being the mean (0), and each second one mirrored if it may be."""
-    n, _, height, width = pictures.shape
-    most = max(1, round(min(height, width) * _SHIFT))
-    shifts = torch.randint(0, 2 * most + 1, (n, 2), generator=generator)
-    flips = torch.rand(n, generator=generator) < 0.5 if mirrored else torch.zeros(n, dtype=torch.bool)
-    padded = functional.pad(pictures, (most, most, most, most))
-    rows = shifts[:, 0, None] + torch.arange(height)  # (n, h)
-    columns = shifts[:, 1, None] + torch.where(flips[:, None], torch.arange(width - 1, -1, -1), torch.arange(width))  # (n, w)
-    each = torch.arange(n)[:, None, None]
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (n, h, w, c) to (n, c, h, w)
+        yield task.augmented(pictures, targets, part, generator) if settings.augment else (pictures, targets)
 
 
 def _falling(progress: float) -> float:

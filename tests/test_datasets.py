@@ -69,7 +69,7 @@ def test_digits_use_the_whole_range_and_are_never_mirrored(digits: Dataset) -> N
 
 def test_every_part_has_every_class_in_its_share(digits: Dataset) -> None:
     for part, share in ((digits.train, 0.75 * 0.85), (digits.holdout, 0.75 * 0.15), (digits.test, 0.25)):
-        shares = torch.bincount(part.labels, minlength=10) / 1797
+        shares = torch.bincount(part.targets, minlength=10) / 1797
         assert float((shares / share * 10 - 1).abs().max()) < 0.1
 
 
@@ -82,14 +82,14 @@ def test_the_seed_moves_the_holdout_but_never_the_test_part(digits: Dataset) -> 
 def test_the_same_seed_gives_the_same_parts(digits: Dataset) -> None:
     again = open_dataset("digits", resolution=16, seed=0)
     assert torch.equal(again.holdout.images, digits.holdout.images)
-    assert torch.equal(again.train.labels, digits.train.labels)
+    assert torch.equal(again.train.targets, digits.train.targets)
 
 
 def test_a_batch_of_all_training_pictures_is_normalised(digits: Dataset) -> None:
     pictures, labels = digits.train.batch(torch.arange(len(digits.train)))
     assert abs(float(pictures.mean())) < 1e-3
     assert abs(float(pictures.std()) - 1) < 1e-3
-    assert torch.equal(labels, digits.train.labels)
+    assert torch.equal(labels, digits.train.targets)
 
 
 @settings(deadline=None, max_examples=30)
@@ -104,7 +104,7 @@ def test_parts_never_share_a_picture_and_lose_none(
     opened = open_dataset(str(root), resolution=2, seed=seed, holdout_fraction=fraction)
     parts = [{tuple(image[:, 0, 0].tolist()) for image in part.images} for part in (opened.train, opened.holdout, opened.test)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == sum(per_class) + len(per_class)
-    assert all(set(part.labels.tolist()) == set(range(len(per_class))) for part in (opened.train, opened.holdout))
+    assert all(set(part.targets.tolist()) == set(range(len(per_class))) for part in (opened.train, opened.holdout))
 
 
 def test_cifar10_in_webp_strips_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_cifar10_in_webp_strips_is_read_as_it_was_written(tmp_path: Path) -> Non
     opened = open_dataset(str(tmp_path / "cifar.npz"), resolution=32, seed=0)
     assert opened.classes == ("airplane", "bird", "cat", "deer")
     assert opened.test.images[:, 0, 0, 0].tolist() == list(range(30, 40))
-    assert opened.test.labels.tolist() == [number % 4 for number in range(30, 40)]
+    assert opened.test.targets.tolist() == [number % 4 for number in range(30, 40)]
     assert opened.train.mirrored
 
 

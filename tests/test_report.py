@@ -19,6 +19,7 @@ from netadapt.records import Baseline, Verified
 from netadapt.report import Contents, Row, all_sections, headline, ms_text, render, summary, write_report
 from netadapt.report import Latency as Shown
 from netadapt.run_folder import RunFolder
+from netadapt.tasks import open_task
 
 CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
 
@@ -189,7 +190,7 @@ def test_a_speed_up_is_measured_only_if_both_latencies_are() -> None:
 
 
 def test_accuracies_on_different_sets_are_not_passed_off_as_comparable() -> None:
-    assert "not the same set" in headline([row("original", 5.0), row("adapted", 2.0, "holdout")])
+    assert "not the same set" in headline([row("original", 5.0), row("adapted", 2.0, "holdout")], open_task("classification"))
 
 
 @pytest.mark.parametrize(("ms", "text"), [(5.0, "5.00"), (0.01234, "0.0123"), (31.249, "31.2"), (1234.5, "1234"), (0.0, "0.00")])

@@ -10,7 +10,8 @@ from torch import nn
 
 from netadapt.datasets import Part
 from netadapt.errors import SettingsError
-from netadapt.training import LONG_TERM, SHORT_TERM, TrainingError, TrainSettings, accuracy, augmented, train
+from netadapt.tasks.classification import shifted
+from netadapt.training import LONG_TERM, SHORT_TERM, TrainingError, TrainSettings, accuracy, train
 
 SETTINGS = TrainSettings(learning_rate=0.05, steps=30, batch_size=16, augment=False)
 
@@ -115,7 +116,7 @@ def test_learning_rates_follow_their_schedule(schedule: str, expected: list[floa
 
 def test_a_shifted_picture_holds_a_piece_of_the_old_one_and_zeros() -> None:
     pictures = torch.arange(1, 65.0).reshape(1, 1, 8, 8).expand(200, -1, -1, -1)
-    moved = augmented(pictures, torch.Generator().manual_seed(0), mirrored=False)
+    moved = shifted(pictures, torch.Generator().manual_seed(0), mirrored=False)
     corners = {tuple(picture[0, 3, 3:5].tolist()) for picture in moved}
     # an eighth of 8 pixels is 1: the pixel at (3, 3) comes from one of nine, and its right neighbour stays its right neighbour
     assert corners == {(1.0 + 8 * row + column, 2.0 + 8 * row + column) for row in (2, 3, 4) for column in (2, 3, 4)}
@@ -123,7 +124,7 @@ def test_a_shifted_picture_holds_a_piece_of_the_old_one_and_zeros() -> None:
 
 def test_only_pictures_that_may_be_are_mirrored() -> None:
     pictures = torch.arange(1, 65.0).reshape(1, 1, 8, 8).expand(100, -1, -1, -1)
-    moved = augmented(pictures, torch.Generator().manual_seed(0), mirrored=True)
+    moved = shifted(pictures, torch.Generator().manual_seed(0), mirrored=True)
     falling = int((moved[:, 0, 3, 3] > moved[:, 0, 3, 4]).sum())
     assert 25 < falling < 75
 

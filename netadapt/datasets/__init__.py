@@ -16,11 +16,14 @@ from torch.nn import functional
 
 from netadapt.errors import NetAdaptError
 from netadapt.registry import did_you_mean, load
+from netadapt.tasks import DEFAULT_TASK, Task, open_task
 
 DATASETS: dict[str, str] = {
     "digits": "netadapt.datasets.digits:load_digits",
     "cifar10": "netadapt.datasets.cifar10:load_cifar10",
     "folder": "netadapt.datasets.folder:load_folder",
+    "nyu": "netadapt.datasets.nyu:load_nyu",
+    "scenes": "netadapt.datasets.scenes:load_scenes",
 }
 """Name to module:function, from the path after the colon ("" if there is none) and a resolution to `Pictures`."""
 
@@ -36,62 +39,76 @@ class DataError(NetAdaptError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Pictures with their labels, kept as bytes and normalised in batches."""
+    """Pictures with what a network should make of them, kept as bytes and made ready in batches."""
 
     images: Tensor
     """uint8 (n, c, h, w)"""
-    labels: Tensor
-    """int64 (n,)"""
+    targets: Tensor
+    """As the task stores them: labels, int64 (n,); depths, int16 millimetres (n, 1, h, w)."""
     mean: tuple[float, ...]
     """Of every channel over the training pictures, where 0 is black and 1 white."""
     std: tuple[float, ...]
     mirrored: bool
     """A mirrored picture still shows the same; not so for digits."""
+    task: str = DEFAULT_TASK
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"pictures of {self.images.dtype} {tuple(self.images.shape)} with labels {tuple(self.labels.shape)}")
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or not open_task(self.task).holds(self.images, self.targets):
+            raise ValueError(
+                f"pictures of {self.images.dtype} {tuple(self.images.shape)} with targets of {self.targets.dtype} "
+                f"{tuple(self.targets.shape)} for {self.task}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pictures, float32, and their labels."""
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Normalised pictures, float32, and what the task compares outputs with; carried to the device as bytes."""
         scale = [1 / (255 * std) for std in self.std]
         shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        pictures = self.images[indices].float()
+        pictures = self.images[indices].to(device).float()
         per_channel = (1, -1, 1, 1)
-        pictures.mul_(torch.tensor(scale).view(per_channel)).add_(torch.tensor(shift).view(per_channel))
-        return pictures, self.labels[indices]
+        pictures.mul_(torch.tensor(scale, device=device).view(per_channel))
+        pictures.add_(torch.tensor(shift, device=device).view(per_channel))
+        return pictures, open_task(self.task).unpacked(self.targets[indices].to(device))
 
     def subset(self, indices: Tensor) -> Part:
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        return replace(self, images=self.images[indices], targets=self.targets[indices])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     name: str
     classes: tuple[str, ...]
+    """Empty where the task knows none."""
     train: Part
     holdout: Part
     test: Part
 
+    @property
+    def task(self) -> Task:
+        return open_task(self.train.task)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """What a loader gives: bytes (n, c, h, w) of one resolution with labels, split in two already or not."""
+    """What a loader gives: bytes (n, c, h, w) of one resolution, targets as the task stores them, split in two already or not."""
 
     name: str
     classes: tuple[str, ...]
     images: Tensor
-    labels: Tensor
+    targets: Tensor
     is_test: Tensor | None
     """bool (n,); None lets a quarter be cut off."""
     mirrored: bool = True
+    task: str = DEFAULT_TASK
+    scenes: Tensor | None = None
+    """int64 (n,), where there are no classes: pictures of one scene look so much alike that they stay in one part."""
 
 
 def open_dataset(spec: str, *, resolution: int, seed: int, holdout_fraction: float = 0.15) -> Dataset:
-    """`digits`, `cifar10:PATH`, `folder:PATH` or just a path. The seed decides which training pictures are the holdout.
+    """`digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or just a path. The seed decides which training pictures are
+    the holdout.
 
     `DataError` says in one sentence what is wrong with the path, the files or the fraction.
     """
@@ -99,14 +116,13 @@ def open_dataset(spec: str, *, resolution: int, seed: int, holdout_fraction: flo
         raise DataError(f"needs a resolution above 0 and a holdout between 0 and 1, got {resolution} and {holdout_fraction:g}")
     name, path = _name_and_path(spec)
     pictures: Pictures = load(DATASETS[name])(path, resolution)
-    labels = pictures.labels
     if pictures.is_test is None:
-        training, testing = _split(labels, torch.arange(len(labels)), 0.25, TEST_SPLIT_SEED, pictures.classes)
+        training, testing = _split(pictures, torch.arange(len(pictures.images)), 0.25, TEST_SPLIT_SEED)
     else:
         training, testing = (~pictures.is_test).nonzero()[:, 0], pictures.is_test.nonzero()[:, 0]
-    kept, held_out = _split(labels, training, holdout_fraction, seed, pictures.classes)
+    kept, held_out = _split(pictures, training, holdout_fraction, seed)
     mean, std = _mean_and_std(pictures.images, kept)
-    everything = Part(pictures.images, labels, mean, std, pictures.mirrored)
+    everything = Part(pictures.images, pictures.targets, mean, std, pictures.mirrored, pictures.task)
     return Dataset(
         pictures.name, pictures.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing)
     )
@@ -125,9 +141,9 @@ def resized(images: Tensor, resolution: int) -> Tensor:
     return scaled
 
 
-def check_size(count: int, channels: int, resolution: int) -> None:
+def check_size(count: int, bytes_per_pixel: int, resolution: int) -> None:
     """Pictures are kept in memory: say so before it runs out."""
-    needed = count * channels * resolution**2
+    needed = count * bytes_per_pixel * resolution**2
     if needed > _MAX_BYTES:
         raise DataError(
             f"{count} pictures of {resolution} pixels need {needed / 2**30:.1f} GiB of memory, above {_MAX_BYTES >> 30} GiB;"
@@ -141,13 +157,33 @@ def _name_and_path(spec: str) -> tuple[str, str]:
         return name, path
     if not Path(spec).exists():
         if colon or "/" in spec or "." in spec:
-            raise DataError(f"there is no dataset at {spec}; give a path, cifar10:PATH, folder:PATH or digits")
+            raise DataError(f"there is no dataset at {spec}; give a path, cifar10:PATH, folder:PATH, nyu:PATH, digits or scenes")
         raise DataError(f"there is no dataset and no path {spec!r}; {did_you_mean(spec, DATASETS)}")
     is_cifar10 = Path(spec).is_file() or any(Path(spec).glob("data_batch_*.bin"))
     return ("cifar10" if is_cifar10 else "folder"), spec
 
 
-def _split(labels: Tensor, indices: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _split(pictures: Pictures, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """What is kept and what is cut off, both in their old order."""
+    if pictures.classes:
+        return _split_classes(pictures.targets, indices, fraction, seed, pictures.classes)
+    scenes = torch.arange(len(pictures.images)) if pictures.scenes is None else pictures.scenes
+    return _split_scenes(scenes, indices, fraction, seed)
+
+
+def _split_scenes(scenes: Tensor, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Cut whole scenes off, as many as bring the pictures nearest to this fraction, but at least one and never all."""
+    present, sizes = torch.unique(scenes[indices], return_counts=True)
+    if len(present) < 2:
+        raise DataError(f"the training pictures show {len(present)} scenes, too few to set one aside for the holdout or the test")
+    order = torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))
+    reached = sizes[order].cumsum(0)
+    nearest = int((reached - fraction * len(indices)).abs().argmin()) + 1
+    is_cut = torch.isin(scenes[indices], present[order[: min(nearest, len(present) - 1)]])
+    return indices[~is_cut], indices[is_cut]
+
+
+def _split_classes(labels: Tensor, indices: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Cut this fraction off, of every class alike and at least one picture; both parts in their old order."""
     generator = torch.Generator().manual_seed(seed)
     kept, cut = [], []

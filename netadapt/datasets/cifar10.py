@@ -6,26 +6,20 @@ Two layouts: the folder of the official "binary version", and an .npz file of lo
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from netadapt.datasets import DataError, Pictures, resized
+from netadapt.datasets.arrays import Array, read_arrays, read_picture
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SIDE = 32
 _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE  # a label, then the red, the green and the blue plane
 _ARRAYS = ("webp", "offset", "label", "is_test", "classes")
-
-Array = npt.NDArray[Any]
 
 
 def load_cifar10(path: str, resolution: int) -> Pictures:
@@ -62,7 +56,7 @@ def _records(file: Path) -> Array:
 
 
 def _from_npz(file: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
-    arrays = _arrays(file)
+    arrays = read_arrays(file, _ARRAYS, "CIFAR-10")
     strips = list(_strips(file, arrays["webp"], arrays["offset"]))
     images = np.concatenate(strips).transpose(0, 3, 1, 2)  # (n, c, h, w)
     labels, is_test = arrays["label"], arrays["is_test"]
@@ -72,20 +66,9 @@ def _from_npz(file: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
     return np.ascontiguousarray(images), labels, is_test, classes
 
 
-def _arrays(file: Path) -> dict[str, Array]:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in _ARRAYS}
-    except KeyError as exc:
-        raise DataError(f"{file} is not CIFAR-10 as we know it: it must hold {', '.join(_ARRAYS)}") from exc
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as exc:
-        raise DataError(f"{file} is not an .npz file of plain arrays, or damaged") from exc  # numpy would advise to unpickle it
-
-
 def _strips(file: Path, webp: Array, offset: Array) -> Iterator[Array]:
     for number, (start, end) in enumerate(pairwise(offset.tolist())):
         try:
-            with Image.open(io.BytesIO(webp[start:end].tobytes())) as strip:
-                yield np.asarray(strip.convert("RGB")).reshape(-1, _SIDE, _SIDE, 3)
-        except (UnidentifiedImageError, OSError, ValueError) as exc:
+            yield np.asarray(read_picture(webp[start:end]).convert("RGB")).reshape(-1, _SIDE, _SIDE, 3)
+        except ValueError as exc:
             raise DataError(f"{file} is damaged: strip {number} is no picture of {_SIDE} pixels' width") from exc
