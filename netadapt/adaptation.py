@@ -13,7 +13,7 @@ from netadapt.engine import InProcess
 from netadapt.errors import RunError
 from netadapt.family import Family, NetworkOptions
 from netadapt.loop import AdaptSettings, Step, adapt, check_budget
-from netadapt.networks import network_graph
+from netadapt.networks.own import source_facts
 from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_resource, parse_budget
 from netadapt.run_folder import RunFolder
@@ -63,7 +63,7 @@ class RunRequest:
             "batch_size": self.original.batch_size,
         }
         facts = TableFacts.of(self.table, load_table(self.table)) if self.table else None
-        versions = {name: version(name) for name in PACKAGES}
+        versions = {name: version(name) for name in PACKAGES} | source_facts(self.options.name)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return RunInfo(self.options.name, self.budget, now, settings, versions, facts)
 
@@ -80,7 +80,7 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
         raise RunError(f"there are no weights {request.weights}")
     dataset = _dataset(request)
     options = replace(request.options, classes=len(dataset.classes))
-    graph = network_graph(options.name, **options.keywords)
+    graph = options.graph(outputs=(1, options.classes) if options.classes else None)
     _check_task(graph, options, dataset)
     try:
         check_budget(graph, resource, budget, request.adapting)
@@ -126,6 +126,11 @@ def _check_task(graph: Graph, options: NetworkOptions, dataset: Dataset) -> None
 
 
 def _dataset(request: RunRequest) -> Dataset:
+    options = request.options
     return open_dataset(
-        request.data, resolution=request.options.resolution, seed=request.seed, holdout_fraction=request.holdout_fraction
+        request.data,
+        resolution=options.picture_side,
+        channels=options.input_shape[1],
+        seed=request.seed,
+        holdout_fraction=request.holdout_fraction,
     )

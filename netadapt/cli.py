@@ -18,7 +18,8 @@ import typer
 
 from netadapt.errors import RunError
 from netadapt.loop import AdaptSettings, Step
-from netadapt.networks import NETWORKS, describe, has_classifier, network_graph
+from netadapt.networks import NETWORKS, describe, has_classifier
+from netadapt.networks.own import parse_input, settled
 from netadapt.registry import require_torch
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder
@@ -42,7 +43,10 @@ class Format(StrEnum):
     tflite = "tflite"
 
 
-Network = Annotated[str, typer.Argument(help="A network by name; `netadapt networks` lists them.")]
+Network = Annotated[
+    str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
+]
+Input = Annotated[str | None, typer.Option("--input", help="Shape of the input, such as 1x3x224x224, instead of --resolution.")]
 Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
 Multiplier = Annotated[float, typer.Option(help="Width multiplier of the original network.")]
 Resolution = Annotated[int, typer.Option(help="Side of the input picture, in pixels.")]
@@ -65,14 +69,13 @@ def networks(
 ) -> None:
     """List the networks that can be adapted by name."""
     with _commands():
-        options = {"width_multiplier": width_multiplier, "resolution": resolution}
+        options: dict[str, Any] = {"width_multiplier": width_multiplier, "resolution": resolution}
         found = [describe(name, **options, **({"classes": classes} if has_classifier(name) else {})) for name in NETWORKS]
         if as_json:
             print_json([asdict(item) for item in found])
             return
         rows = [
-            (item.name, count(item.parameters), count(item.macs), "x".join(map(str, item.input)), len(item.blocks))
-            for item in found
+            (item.name, count(item.parameters), count(item.macs), "x".join(map(str, item.input)), item.blocks) for item in found
         ]
         print_table(("network", "parameters", "MACs", "input", "blocks"), rows, right=("parameters", "MACs", "blocks"))
 
@@ -83,6 +86,7 @@ def plan(
     out: Annotated[Path, typer.Option(help="The plan to write, a .json file for `profile build`.")],
     width_multiplier: Multiplier = 1.0,
     resolution: Resolution = 224,
+    input_shape: Input = None,
     classes: Classes = 1000,
     small_input: SmallInput = False,
     precision: Annotated[str, typer.Option(help="float32 or int8: what the layers compute in.")] = "float32",
@@ -95,10 +99,12 @@ def plan(
 
         if out.suffix != ".json" or not out.parent.is_dir():
             raise RunError(f"{out} cannot become a plan: give a name ending in .json in a folder that exists")
-        options = NetworkOptions(network, width_multiplier, resolution, classes, small_input)
+        options = NetworkOptions(
+            settled(network), width_multiplier, resolution, classes, small_input, parse_input(input_shape) if input_shape else None
+        )
         if precision not in ("float32", "int8"):
             raise RunError(f"layers can be measured in float32 and int8, not in {precision!r}")
-        made = make_plan(network_graph(network, **options.keywords).with_precision(precision), seed=seed)
+        made = make_plan(options.graph().with_precision(precision), seed=seed)
         write_plan(made, out)
         about = {
             "plan": str(out),
@@ -125,6 +131,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     width_multiplier: Multiplier = 1.0,
     resolution: Resolution = 224,
+    input_shape: Input = None,
     small_input: SmallInput = False,
     weights: Annotated[
         Path | None,
@@ -156,7 +163,13 @@ def run(
 
         adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width)
         request = RunRequest(
-            options=NetworkOptions(network, width_multiplier, resolution, small_input=small_input),
+            options=NetworkOptions(
+                settled(network),
+                width_multiplier,
+                resolution,
+                small_input=small_input,
+                input=parse_input(input_shape) if input_shape else None,
+            ),
             data=data,
             budget=budget,
             out=out,

@@ -1,18 +1,22 @@
 """Which layers' channels hang together, by Torch-Pruning's dependency graph (https://github.com/VainF/Torch-Pruning).
 
 Taking an output channel from a convolution takes it from the batch normalisation and the depthwise convolution after it, from
-the inputs of the next layers and, across a residual addition, from every layer that is added to it.
+the inputs of the next layers and, across a residual addition, from every layer that is added to it. The gate of a squeeze-excite
+block is multiplied as others are added. Sources of a concatenation keep widths of their own.
+
+Left as wide as they are, since one width would not say what becomes of them: grouped convolutions and what feeds them, layers
+that are called twice or share a weight, and what is cut in pieces, shuffled, or added to a concatenation.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch_pruning
-from torch import nn
+from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 InputShape = tuple[int, int, int, int]
@@ -28,13 +32,25 @@ class Couplings:
     def __init__(self, model: nn.Module, input_shape: InputShape) -> None:
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
+        self._shares_a_weight = _modules_that_share_a_weight(model)
         self._calls: Counter[nn.Module] = Counter()
+        self._outputs: list[Any] = []
         model.eval().requires_grad_(True)  # the graph is read out of autograd's
         hooks = [module.register_forward_hook(self._count_call) for module in self._modules.values()]
         with torch.enable_grad():
-            self._graph = torch_pruning.DependencyGraph().build_dependency(model, (torch.zeros(input_shape),), verbose=False)
+            self._graph = torch_pruning.DependencyGraph().build_dependency(
+                model, (torch.zeros(input_shape),), output_transform=self._note_outputs, verbose=False
+            )
         for hook in hooks:
             hook.remove()
+
+    def blocks(self) -> list[tuple[str, ...]]:
+        """The members of every group that can be narrowed, in the order in which the network calls their first."""
+        found: dict[frozenset[str], tuple[str, ...]] = {}
+        for module in self._calls:
+            if members := self.members(self._names[module]):
+                found.setdefault(frozenset(members), members)
+        return list(found.values())
 
     def members(self, name: str) -> tuple[str, ...]:
         """The layers with weights that must have as many outputs as this one, itself included; () if it must keep them all."""
@@ -45,14 +61,18 @@ class Couplings:
         members = []
         for dependency, indices in self._group(layer, list(range(width))):
             module, kind = dependency.target.module, dependency.target.type
+            if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
+                return ()
             if kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
                 if kind not in _FOLLOWERS:
                     return ()
-            elif self._calls[module] != 1 or getattr(module, "groups", 1) != 1:
+            elif getattr(module, "groups", 1) != 1:
                 return ()
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
                 if not len(indices) == self._graph.get_out_channels(module) == width:
                     return ()  # a concatenation makes them part of another's channels: one width cannot speak for both
+                if dependency.target.grad_fn in self._outputs:
+                    return ()  # the network's outputs keep their number
                 members.append(self._names[module])
         return tuple(members)
 
@@ -60,6 +80,15 @@ class Couplings:
         """Take these output channels from the layer and from all that hangs on it."""
         if channels:
             self._group(self._modules[name], channels).prune()
+
+    def silence(self, name: str, channels: list[int]) -> None:
+        """Let nothing read these output channels of the layer: what reads them gets weights of zero for them."""
+        for dependency, indices in self._group(self._modules[name], channels):
+            module, kind = dependency.target.module, dependency.target.type
+            reads = kind in (OPTYPE.CONV, OPTYPE.LINEAR) and self._graph.is_in_channel_pruning_fn(dependency.handler)
+            if reads:
+                weight = module.weight.detach()
+                (weight if isinstance(module, nn.ConvTranspose2d) else weight.transpose(0, 1))[indices] = 0
 
     def _starts_a_group(self, layer: nn.Module) -> bool:
         return (
@@ -72,5 +101,25 @@ class Couplings:
         cut: Callable[..., nn.Module] = self._graph.get_pruner_of_module(layer).prune_out_channels
         return self._graph.get_pruning_group(layer, cut, channels)
 
+    def _note_outputs(self, outputs: Any) -> Any:
+        self._outputs = [output.grad_fn for output in as_list(outputs)]
+        return outputs
+
     def _count_call(self, module: nn.Module, _inputs: Any, _output: Any) -> None:
         self._calls[module] += 1
+
+
+def as_list(outputs: Any) -> list[Tensor]:
+    """The tensors in whatever a model may return: one, several, several by name."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    parts = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
+    return [tensor for part in parts for tensor in as_list(part)]
+
+
+def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:
+    owners: dict[nn.Parameter, set[nn.Module]] = {}
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            owners.setdefault(weight, set()).add(module)
+    return {module for modules in owners.values() if len(modules) > 1 for module in modules}

@@ -17,5 +17,9 @@ class SettingsError(NetAdaptError):
     """A setting of the loop is outside what it can be."""
 
 
+class NetworkError(NetAdaptError):
+    """A network that we do not have, or that cannot be built as asked."""
+
+
 class RunError(NetAdaptError):
     """A run folder is missing, damaged, in use, or was begun with other settings."""

@@ -1,12 +1,13 @@
 """A torch model as a graph of fused groups, as its runtime will execute it, with the blocks that NetAdapt may narrow.
 
-The layers come from the exported ONNX file, the blocks from Torch-Pruning; they meet in the names of the modules.
+The layers come from the exported ONNX file, the blocks from Torch-Pruning; they meet in the names of the modules. Blocks that do
+not stand a trial (netadapt.trial) are none.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 
 from netadapt.coupling import Couplings, InputShape
 from netadapt.export import write_onnx
+from netadapt.trial import sound_blocks
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
 from profiler.onnx_reader import read_onnx
@@ -31,7 +33,8 @@ def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
     couplings = Couplings(stand_in, input_shape)
     modules = {module_name for module_name, _ in stand_in.named_modules()}
     coupled = {node.name: couplings.members(node.name) for node in graph.nodes if node.name in modules}
-    return _with_blocks(graph, coupled)
+    found = _with_blocks(graph, coupled)
+    return _with_only(found, sound_blocks(stand_in, found))
 
 
 def _trained_stand_in(model: nn.Module) -> nn.Module:
@@ -52,11 +55,14 @@ def _with_blocks(graph: Graph, coupled: Mapping[str, tuple[str, ...]]) -> Graph:
         if node.name not in block_of and names.issuperset(members):
             block_of |= dict.fromkeys(members, node.name)
     everything = _named(graph, block_of)
-    kept = {block for block, width in everything.widths.items() if _can_shrink(everything, block, width)}
-    return _named(graph, {name: block for name, block in block_of.items() if block in kept})
+    return _with_only(everything, [block for block, width in everything.widths.items() if _can_shrink(everything, block, width)])
 
 
-def _named(graph: Graph, block_of: Mapping[str, str]) -> Graph:
+def _with_only(graph: Graph, blocks: Collection[str]) -> Graph:
+    return _named(graph, {node.name: node.block for node in graph.nodes if node.block in blocks})
+
+
+def _named(graph: Graph, block_of: Mapping[str, str | None]) -> Graph:
     return replace(graph, nodes=tuple(replace(node, block=block_of.get(node.name)) for node in graph.nodes))
 
 

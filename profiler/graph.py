@@ -99,7 +99,7 @@ class Graph:
                 raise LayerError(f"{self.name}: block {node.block} cannot have {width} channels")
             layer = node.layer
             if width not in (None, layer.out_channels) or any(before[name] != after[name] for name in node.inputs):
-                layer = layer.resized([after[name] for name in node.inputs], width)
+                layer = layer.resized(_resized_inputs(node, before, after), width)
             before[node.name], after[node.name] = node.layer.output, layer.output
             nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
         return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.cutouts)
@@ -149,6 +149,14 @@ class Graph:
             if isinstance(exc, LayerError):
                 raise
             raise PlanError(f"not a network description: {exc!r}") from exc
+
+
+def _resized_inputs(node: Node, before: Mapping[str, Shape], after: Mapping[str, Shape]) -> list[Shape]:
+    """What has not changed the layer knows itself: a cut-out's output may be in another layout than the layer reads it."""
+    if node.layer.cutout is not None:
+        return [after[name] for name in node.inputs]
+    own = zip(node.inputs, node.layer.inputs, strict=True)
+    return [shape if before[name] == after[name] else after[name] for name, shape in own]
 
 
 def unique_layers(layers: Iterable[LayerSpec]) -> dict[LayerSpec, int]:

@@ -114,7 +114,8 @@ class LayerSpec:
             case "concat":
                 return (*first[:-1], sum(shape[-1] for shape in self.inputs))
             case "flatten":
-                return (first[0], math.prod(first[1:]))
+                values = math.prod(first[1:])
+                return (first[0], values) if len(self.output) == 2 else (first[0], 1, 1, values)
             case _:
                 return first
 

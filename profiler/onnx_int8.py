@@ -34,7 +34,7 @@ from profiler.onnx_emitter import Array, Emitter, in_file
 
 _RANGES = {"Relu": POSITIVE, "Clip": POSITIVE, "Sigmoid": UNIT, "HardSigmoid": UNIT, "Softmax": UNIT}
 """Of what these operators make; all others make COMMON."""
-_MOVES = ("MaxPool", "AveragePool", "GlobalMaxPool", "ReduceMax", "Resize", "Flatten")
+_MOVES = ("MaxPool", "AveragePool", "GlobalMaxPool", "ReduceMax", "Resize", "Flatten", "Reshape")
 """Operators whose output is quantised as their input is."""
 _MOVING_OPS = ("max_pool2d", "avg_pool2d", "global_max_pool", "upsample_nearest", "upsample_bilinear", "flatten")
 _CHANNELS_LAST_OPS = ("conv2d", "depthwise_conv2d", "fully_connected")

@@ -202,8 +202,9 @@ def _resize(op: Operation) -> Description | None:
 
 
 def _flatten(op: Operation) -> Description | None:
-    """Also a reshape or squeeze to (n, everything else); one that changes nothing else is no layer."""
-    return Description(LayerSpec("flatten", (op.shape(0),), op.output)) if len(op.raw_shape(0)) > 2 else None
+    """Also a reshape or squeeze to (n, everything else), or to a picture of one pixel; one that changes nothing is no layer."""
+    changes = len(op.raw_shape(0)) > 2 or len(op.output) == 4
+    return Description(LayerSpec("flatten", (op.shape(0),), op.output)) if changes else None
 
 
 def _clip(op: Operation) -> Description | None:
@@ -301,6 +302,7 @@ _READERS: dict[str, Reader] = {
     "Flatten": _flatten,
     "Reshape": _flatten,
     "Squeeze": _flatten,
+    "Unsqueeze": _flatten,
     "Clip": _clip,
     "Relu": partial(_unary, "relu"),
     "HardSwish": partial(_unary, "hard_swish"),

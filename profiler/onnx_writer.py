@@ -184,7 +184,12 @@ def _over_channels(op_type: str) -> Emit:
 
 
 def _flatten(emitter: Emitter, node: Node, output: str) -> None:
-    emitter.node("Flatten", list(node.inputs), output, node.name, axis=1)
+    """To (n, c), or as Reshape to a picture of one pixel."""
+    if len(node.layer.output) == 2:
+        emitter.node("Flatten", list(node.inputs), output, node.name, axis=1)
+    else:
+        shape = emitter.constant(f"{node.name}.shape", np.array(in_file(node.layer.output), dtype=np.int64))
+        emitter.node("Reshape", [*node.inputs, shape], output, node.name)
 
 
 def _unary(emitter: Emitter, node: Node, output: str) -> None:

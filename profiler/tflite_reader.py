@@ -338,7 +338,7 @@ def _concatenation(network: _Network, operator: Operator) -> _Group | None:
 def _reshape(network: _Network, operator: Operator) -> _Group | None:
     contents = network.contents
     before, after = contents.shape(operator.inputs[0]), contents.shape(operator.outputs[0])
-    if len(before) < 2 or after != (before[0], math.prod(before[1:])):
+    if len(before) < 2 or after not in ((before[0], math.prod(before[1:])), (before[0], 1, 1, math.prod(before[1:]))):
         return None
     return _Group("flatten", operator.inputs[:1], exact=network.is_plain(operator, 1))
 

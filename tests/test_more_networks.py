@@ -1,4 +1,4 @@
-"""MobileNetV2, ResNet and FastDepth: published counts, blocks across additions, and graphs that follow every width."""
+"""MobileNetV2 and V3, ResNet and FastDepth: published counts, blocks across additions, and graphs that follow every width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from netadapt.coupling import InputShape
 from netadapt.narrow import narrow
-from netadapt.networks import NetworkError, build_network
+from netadapt.networks import NetworkError, build_network, describe
 from netadapt.networks.resnet import ResNet
 from netadapt.tracing import trace
 from profiler.estimate import Estimate
@@ -27,7 +27,7 @@ from profiler.plan import make_plan
 from profiler.sampling import corners_of
 from profiler.tflite_writer import write_tflite
 
-NAMES = ("mobilenet_v2", "resnet18", "bottleneck", "fastdepth")
+NAMES = ("mobilenet_v2", "mobilenet_v3_small", "resnet18", "bottleneck", "fastdepth")
 CLASSES = 10
 # of the released FastDepth: stem and pairs, then the decoder, whose stages 2 to 4 are tied to the pairs 5, 3 and 1
 PRUNED_ENCODER = (16, 56, 88, 120, 144, 256, 408, 376, 272, 288, 296, 328, 480, 512)
@@ -81,8 +81,9 @@ def _macs(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("name", "parameters", "mega_macs"),
-    [  # torchvision lists 3504872 and 0.30, 11689512 and 1.81, 25557032 and 4.09 for the same layouts
+    [  # torchvision lists 3504872 and 0.30, 2542856 and 0.06, 11689512 and 1.81, 25557032 and 4.09 for the same layouts
         ("mobilenet_v2", 3_504_872, 300.8),
+        ("mobilenet_v3_small", 2_542_856, 56.5),  # 2.5 million and 56 million in the paper
         ("resnet18", 11_689_512, 1814.1),
         ("resnet50", 25_557_032, 4089.2),
     ],
@@ -165,6 +166,19 @@ def test_mobilenet_v2_has_a_block_for_every_expansion_and_one_for_every_width_be
     projections = [len(names) for block, names in members.items() if block.endswith("project.conv")]
     assert projections == [1, 2, 3, 4, 3, 3, 1]
     assert len(members) == 1 + 16 + 7 + 1  # the stem, the expansions, the projections, the last
+
+
+def test_gates_of_mobilenet_v3_share_the_block_of_what_they_gate() -> None:
+    members = _blocks(_graph("mobilenet_v3_small"))
+    gated = [block for block, names in members.items() if any("gate.expand" in name for name in names)]
+    assert len(gated) == 9
+    assert members["blocks.3.layers.expand.conv"] == {"blocks.3.layers.expand.conv", "blocks.3.layers.gate.expand"}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18"])
+def test_a_description_counts_what_a_trace_finds(name: str) -> None:
+    description, graph = describe(name, width_multiplier=0.5, resolution=64, classes=CLASSES), _graph(name)
+    assert (description.macs, description.blocks) == (graph.macs, len(graph.widths))
 
 
 def test_a_thinner_mobilenet_v2_keeps_its_last_features() -> None:

@@ -72,7 +72,7 @@ def finished_run(table: Path) -> Path:
 def test_networks_are_listed_with_what_they_cost() -> None:
     found = json.loads(succeed("networks", "--width-multiplier", 0.25, "--resolution", 64, "--classes", 10, "--json"))
     assert [network["name"] for network in found] == list(NETWORKS)
-    assert len(found[0]["blocks"]) == 14
+    assert found[0]["blocks"] == 14
     assert found[0]["input"] == [1, 3, 64, 64]
 
 

@@ -42,6 +42,7 @@ OTHER_SHAPES = (
     LayerSpec("fully_connected", ((2, 3, 4),), (2, 3, 5), bias=False),
     LayerSpec("fully_connected", (PICTURE,), (1, 8, 6, 5)),
     LayerSpec("concat", ((2, 3), (2, 4), (2, 5)), (2, 12)),
+    LayerSpec("flatten", ((2, 7),), (2, 1, 1, 7)),
     LayerSpec("softmax", ((2, 7),), (2, 7)),
     LayerSpec("softmax", ((2, 3, 7),), (2, 3, 7)),
     LayerSpec("add", ((2, 7), (2, 7)), (2, 7), activation="relu"),

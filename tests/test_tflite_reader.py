@@ -53,6 +53,7 @@ ROUND_TRIPS = [
     LayerSpec("mul", (PICTURE, (1, 1, 1, 6)), PICTURE),
     LayerSpec("concat", (PICTURE, (1, 9, 11, 2)), (1, 9, 11, 8)),
     LayerSpec("flatten", (PICTURE,), (1, 9 * 11 * 6)),
+    LayerSpec("flatten", ((1, 6),), (1, 1, 1, 6)),
     LayerSpec("upsample_nearest", (PICTURE,), (1, 18, 22, 6)),
     LayerSpec("upsample_bilinear", (PICTURE,), (1, 18, 22, 6)),
     LayerSpec("softmax", ((1, 10),), (1, 10)),

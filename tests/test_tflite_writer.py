@@ -45,6 +45,7 @@ LAYERS = {
     "mul, broadcast": LayerSpec("mul", (PICTURE, (1, 1, 1, 6)), PICTURE),
     "concat": LayerSpec("concat", (PICTURE, (1, 9, 11, 2)), (1, 9, 11, 8)),
     "flatten": LayerSpec("flatten", (PICTURE,), (1, 9 * 11 * 6)),
+    "flatten, to one pixel": LayerSpec("flatten", ((1, 6),), (1, 1, 1, 6)),
     "upsample_nearest": LayerSpec("upsample_nearest", (PICTURE,), (1, 18, 22, 6)),
     "upsample_bilinear": LayerSpec("upsample_bilinear", (PICTURE,), (1, 18, 22, 6)),
     "softmax": LayerSpec("softmax", ((1, 10),), (1, 10)),

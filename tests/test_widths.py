@@ -4,6 +4,8 @@ from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.graph import Graph, Node
+from profiler.layers import Cutout, LayerSpec, conv2d
 from profiler.plan import make_plan
 from profiler.staircase import widths_of
 from profiler.widths import Form, at_channels, followers, multiples
@@ -20,6 +22,20 @@ def test_the_forms_say_what_narrowing_makes_of_every_layer(widths: dict[str, int
         assert tuple(channels) == widths_of(node.layer)
         assert at_channels(follower.node.layer, channels) == node.layer
         assert follower.output.at(narrow.widths) == node.layer.out_channels
+
+
+def test_a_layer_behind_a_cut_out_can_be_narrowed_and_has_the_channels_that_it_reads() -> None:
+    """Whose output, cut out of an ONNX file, is written channels first."""
+    before = conv2d((1, 6, 6, 3), 16, 1)
+    shuffle = LayerSpec("DepthToSpace", ((1, 16, 6, 6),), (1, 4, 12, 12), cutout=Cutout("0" * 64, 0, "onnx"))
+    after = conv2d((1, 12, 12, 4), 24, 3)
+    nodes = (
+        Node("before", before, ("pictures",)), Node("shuffle", shuffle, ("before",)), Node("after", after, ("shuffle",), "after"),
+        Node("head", conv2d(after.output, 2, 1), ("after",)),
+    )  # fmt: skip
+    graph = Graph("shuffled", (("pictures", (1, 6, 6, 3)),), nodes, ("head",))
+    assert graph.layer_at("after", {"after": 8}) == conv2d((1, 12, 12, 4), 8, 3)
+    assert followers(graph)[2].axes == (Form(4, {}), Form(0, {"after": 1}))
 
 
 def test_a_block_narrower_than_a_step_stays_as_it_is() -> None:

@@ -106,9 +106,11 @@ class Pictures:
     """int64 (n,), where there are no classes: pictures of one scene look so much alike that they stay in one part."""
 
 
-def open_dataset(spec: str, *, resolution: int, seed: int, holdout_fraction: float = 0.15) -> Dataset:
+def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, holdout_fraction: float = 0.15) -> Dataset:
     """`digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or just a path. The seed decides which training pictures are
     the holdout.
+
+    Pictures have as many channels as their dataset gives, or one: the mean of them.
 
     `DataError` says in one sentence what is wrong with the path, the files or the fraction.
     """
@@ -116,16 +118,28 @@ def open_dataset(spec: str, *, resolution: int, seed: int, holdout_fraction: flo
         raise DataError(f"needs a resolution above 0 and a holdout between 0 and 1, got {resolution} and {holdout_fraction:g}")
     name, path = _name_and_path(spec)
     pictures: Pictures = load(DATASETS[name])(path, resolution)
+    images = _with_channels(pictures.images, channels, spec)
     if pictures.is_test is None:
         training, testing = _split(pictures, torch.arange(len(pictures.images)), 0.25, TEST_SPLIT_SEED)
     else:
         training, testing = (~pictures.is_test).nonzero()[:, 0], pictures.is_test.nonzero()[:, 0]
     kept, held_out = _split(pictures, training, holdout_fraction, seed)
-    mean, std = _mean_and_std(pictures.images, kept)
-    everything = Part(pictures.images, pictures.targets, mean, std, pictures.mirrored, pictures.task)
+    mean, std = _mean_and_std(images, kept)
+    everything = Part(images, pictures.targets, mean, std, pictures.mirrored, pictures.task)
     return Dataset(
         pictures.name, pictures.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing)
     )
+
+
+def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
+    if channels == images.shape[1]:
+        return images
+    if channels != 1:
+        raise DataError(f"the pictures of {spec} have {images.shape[1]} channels, the network takes {channels}; give it 3 or 1")
+    grey = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
+    for start in range(0, len(images), _CHUNK):
+        grey[start : start + _CHUNK] = images[start : start + _CHUNK].float().mean(dim=1, keepdim=True).round().byte()
+    return grey
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:

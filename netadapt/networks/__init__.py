@@ -1,4 +1,7 @@
-"""The networks that can be adapted by name. A new one is one file, with a function that builds it, and one line in NETWORKS."""
+"""The networks that can be adapted by name, and the user's own by their function (netadapt.networks.own).
+
+A new one of ours is one file, with a function that builds it, and one line in NETWORKS.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from device_agents.errors import ToolError
+from netadapt.errors import NetworkError
+from netadapt.networks.own import build_own, is_own, takes_classes
 from netadapt.registry import did_you_mean, load
 
 if TYPE_CHECKING:
@@ -18,16 +22,13 @@ if TYPE_CHECKING:
 NETWORKS: dict[str, str] = {
     "mobilenet_v1": "netadapt.networks.mobilenet_v1:mobilenet_v1",
     "mobilenet_v2": "netadapt.networks.mobilenet_v2:mobilenet_v2",
+    "mobilenet_v3_small": "netadapt.networks.mobilenet_v3:mobilenet_v3_small",
     "resnet18": "netadapt.networks.resnet:resnet18",
     "resnet50": "netadapt.networks.resnet:resnet50",
     "fastdepth": "netadapt.networks.fastdepth:fastdepth",
 }
 """Name to module:function. Named, not imported: torch takes seconds to load. One without a classifier takes no `classes`."""
 DEFAULT_CLASSES = 1000
-
-
-class NetworkError(ToolError):
-    """A network that we do not have, or that cannot be built as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Description:
     macs: int
     input: tuple[int, ...]
     """Of the model: (n, c, h, w)."""
-    blocks: dict[str, int]
-    """Width of every coupling group, in the order of the network."""
+    blocks: int
+    """How many coupling groups there are, whose widths can be chosen."""
 
 
 def build_network(
@@ -56,12 +57,15 @@ def build_network(
     """The network with random weights from torch's own generator. `NetworkError` for unknown names, options and sizes.
 
     `options` are the network's own, such as `small_input` of mobilenet_v1. Without a classifier, `classes` must be the default.
+    A network of the user's is as its function makes it: it has a width multiplier of 1 and no options.
     """
     if not 0 < width_multiplier <= 8:
         raise NetworkError(f"a width multiplier must be above 0 and at most 8, got {width_multiplier:g}")
     for what, size in (("resolution", resolution), ("number of classes", classes), ("number of input channels", in_channels)):
         if size < 1:
             raise NetworkError(f"the {what} must be at least 1, got {size}")
+    if is_own(name):
+        return _built_own(name, width_multiplier, classes, options)
     function = _function(name)
     _check_options(name, function, options)
     options |= {"width_multiplier": width_multiplier, "resolution": resolution, "in_channels": in_channels}
@@ -75,7 +79,17 @@ def build_network(
 
 def has_classifier(name: str) -> bool:
     """Whether its outputs are `classes`. `NetworkError` for an unknown name."""
+    if is_own(name):
+        return takes_classes(name)
     return "classes" in inspect.signature(_function(name)).parameters
+
+
+def _built_own(name: str, width_multiplier: float, classes: int, options: dict[str, Any]) -> nn.Module:
+    if width_multiplier != 1:
+        raise NetworkError(f"a width multiplier is for our networks; make {name} as wide as you want it")
+    if options:
+        raise NetworkError(f"{name} has no option {next(iter(options))!r}; it is called without any")
+    return build_own(name, classes)
 
 
 def _function(name: str) -> Callable[..., nn.Module]:
@@ -92,13 +106,17 @@ def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **o
     return trace(model, (1, in_channels, resolution, resolution), name)
 
 
-def describe(name: str, **options: Any) -> Description:
-    """Build and trace it, with the options of `build_network`."""
-    model = build_network(name, **options)
-    graph = network_graph(name, **options)
-    _, (n, height, width, channels) = graph.inputs[0]
-    parameters = sum(weight.numel() for weight in model.parameters())
-    return Description(name, parameters, graph.macs, (n, channels, height, width), graph.widths)
+def describe(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Description:
+    """Build and count it, with the options of `build_network`; nothing is computed, so it takes a moment only."""
+    import torch
+
+    from netadapt.counting import count_blocks, count_macs
+
+    shape = (1, in_channels, resolution, resolution)
+    with torch.device("meta"):
+        model = build_network(name, resolution=resolution, in_channels=in_channels, **options).eval()
+        macs, blocks = count_macs(model, shape), count_blocks(model, shape)
+    return Description(name, sum(weight.numel() for weight in model.parameters()), macs, shape, blocks)
 
 
 def _check_options(name: str, function: Callable[..., nn.Module], options: dict[str, Any]) -> None:

@@ -1,0 +1,191 @@
+"""Networks of the user's own: found by their function, kept with a run, and told apart when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from netadapt.cli import app
+from netadapt.errors import NetworkError
+from netadapt.family import Family
+from netadapt.networks import build_network
+from netadapt.networks.own import parse_input, settled
+from netadapt.run_folder import RunFolder
+
+README = Path(__file__).parent.parent / "README.md"
+TINY = ["--epochs", "0.2", "--short-term-steps", "1"]
+SOURCE = """
+import torch
+from torch import nn
+
+print("loading")
+
+
+class Net(nn.Module):
+    def __init__(self, classes, channels=3):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 16, 3, padding=1)
+        self.classifier = nn.Linear(16, classes)
+
+    def forward(self, pictures):
+        return self.classifier(torch.relu(self.stem(pictures)).mean((2, 3)))
+
+
+def grey(num_classes):
+    return Net(num_classes, 1)
+
+
+def seven():
+    return Net(7)
+
+
+def ten(classes=10):
+    return Net(classes)
+
+
+def needs(depth, width):
+    return Net(10)
+
+
+def number():
+    return 3
+
+
+def fails():
+    raise RuntimeError("no luck\\ntoday")
+
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+
+
+made = Net(10)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user works, with a module of networks, forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("usersnets", "needsmore", "leaves"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "usersnets.py").write_text(SOURCE)
+    (tmp_path / "needsmore.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_network_of_the_readme_is_planned_for_and_adapted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.read_text().split("## Your own network")[1].split("\n## ")[0]
+    (source,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    commands = re.findall(r"^netadapt (.*)$", section, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mynet.py").write_text(source)
+    succeed(*commands[0].split())
+    succeed(*commands[1].split(), *TINY, "--step", "0.06", "--width-step", "1")
+    family = json.loads(succeed("history", "run", "--json").stdout)
+    assert len(family) == 3
+    assert family[-1]["macs"] <= 0.9 * family[0]["macs"]
+    assert set(family[0]["widths"]) == {"stem.0", "left", "right"}
+
+
+def test_a_run_is_exported_from_another_folder_and_a_changed_source_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--input", "1x1x8x8", "--data", "digits", "--budget", "macs=90%", "--out", folder / "run", "--json"]
+    result = succeed("run", "usersnets.py:grey", *options, *TINY, "--step", "0.1")
+    assert json.loads(result.stdout)["run"] == str(folder / "run")  # what the source prints is elsewhere
+    other = folder / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    said = succeed("export", folder / "run", "--format", "onnx")
+    assert "warning" not in said.stderr
+    (folder / "usersnets.py").write_text(SOURCE + "\n# another line\n")
+    said = succeed("export", folder / "run", "--format", "onnx")
+    assert said.stderr.count("warning: the source of usersnets.py:grey has changed since the run began") == 1
+    with RunFolder.open(folder / "run") as opened:
+        family = Family(opened)
+        assert family.options.input_shape == (1, 1, 8, 8)
+        assert family.dataset.train.images.shape[1:] == (1, 8, 8)
+
+
+def test_a_function_is_found_in_a_module_of_the_current_folder(folder: Path) -> None:
+    assert build_network("usersnets:ten", classes=12).get_parameter("classifier.weight").shape == (12, 16)
+    assert build_network("usersnets:seven", classes=12).get_parameter("classifier.weight").shape == (7, 16)
+
+
+def test_a_function_of_an_installed_package_is_found() -> None:
+    assert isinstance(build_network("torch.nn:Identity"), torch.nn.Identity)
+
+
+def test_a_file_is_stored_with_its_whole_path_and_everything_else_as_it_is(folder: Path) -> None:
+    assert settled("usersnets.py:ten") == f"{folder}/usersnets.py:ten"
+    assert settled("usersnets:ten") == "usersnets:ten"
+    assert settled("mobilenet_v1") == "mobilenet_v1"
+
+
+ERRORS = {
+    "no such module": (["usernets:ten"], "there is no module 'usernets'"),
+    "no such file": (["nets/usersnets.py:ten"], "there is no file"),
+    "no such function": (["usersnets:tem"], "did you mean 'ten'"),
+    "no function but a module": (["usersnets:made"], "is a Net; name a function"),
+    "no module returned": (["usersnets:number"], "returned a int, not a torch.nn.Module"),
+    "needs arguments": (["usersnets:needs"], "needs depth, width"),
+    "raises": (["usersnets:fails"], "RuntimeError: no luck today (FOLDER/usersnets.py, line 39)"),
+    "imports what is missing": (["needsmore:ten"], "No module named 'nowhere_to_be_found' (FOLDER/needsmore.py, line 1)"),
+    "is no Python": (["broken.py:f"], "(FOLDER/broken.py, line 1)"),
+    "leaves": (["leaves:f"], "SystemExit: 3 (FOLDER/leaves.py, line 2)"),
+    "takes another input": (["usersnets:grey"], "does not take an input of 1x3x8x8: RuntimeError"),
+    "nothing to narrow": (["usersnets:flat"], "nothing in usersnets:flat can be narrowed"),
+    "a width multiplier": (["usersnets:ten", "--width-multiplier", "0.5"], "a width multiplier is for our networks"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), ERRORS.values(), ids=ERRORS)
+def test_what_is_wrong_with_a_network_is_told_in_one_sentence(folder: Path, arguments: list[str], said: str) -> None:
+    result = run("plan", *arguments, "--input", "1x3x8x8", "--out", "plan.json")
+    assert result.exit_code == 1, result.output
+    error = result.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert said.replace("FOLDER", str(folder)) in error
+    assert "Traceback" not in result.stderr
+    assert not (folder / "plan.json").exists()
+
+
+def test_outputs_that_do_not_fit_the_classes_of_the_data_are_told_before_training(folder: Path) -> None:
+    result = run("run", "usersnets:seven", "--input", "1x3x8x8", "--data", "digits", "--budget", "macs=90%", "--out", "run")
+    assert result.exit_code == 1
+    assert "gives (1, 7) for one picture, but the data asks for (1, 10)" in result.stderr
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("8x8", "no shape of an input"), ("2x3x8x8", "write 1x3x8x8"), ("1x3x0x8", "no shape"), ("1x3x8x8x8", "no shape")],
+)
+def test_an_input_that_is_none_is_told(text: str, sentence: str) -> None:
+    with pytest.raises(NetworkError, match=sentence):
+        parse_input(text)
+
+
+def test_pictures_of_two_channels_are_refused(folder: Path) -> None:
+    result = run("run", "usersnets:ten", "--input", "1x2x8x8", "--data", "digits", "--budget", "macs=90%", "--out", "run")
+    assert result.exit_code == 1
+    assert "digits have 3 channels, the network takes 2" in result.stderr
