@@ -13,6 +13,7 @@ from netadapt.engine import InProcess
 from netadapt.errors import RunError
 from netadapt.family import Family, NetworkOptions
 from netadapt.loop import AdaptSettings, Step, adapt, check_budget
+from netadapt.narrowing import Narrowing
 from netadapt.networks.own import source_facts
 from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_resource, parse_budget
@@ -41,6 +42,7 @@ class RunRequest:
     adapting: AdaptSettings = field(default_factory=AdaptSettings)
     original: TrainSettings = FROM_SCRATCH
     short_term: TrainSettings = SHORT_TERM
+    narrowing: Narrowing = field(default_factory=Narrowing)
     holdout_fraction: float = 0.15
     seed: int = 1
     weights: Path | None = None
@@ -61,6 +63,8 @@ class RunRequest:
             "epochs": self.original.epochs,
             "short_term_steps": self.short_term.steps,
             "batch_size": self.original.batch_size,
+            "filters": self.narrowing.filters,
+            "reestimate_batch_norm": self.narrowing.batch_norm_batches,
         }
         facts = TableFacts.of(self.table, load_table(self.table)) if self.table else None
         versions = {name: version(name) for name in PACKAGES} | source_facts(self.options.name)
@@ -93,7 +97,7 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
                 copy_table(request.table, folder.table_path)
             resource = open_resource(budget.resource, OnDemand(folder.table_path, progress))
         family = Family(folder, dataset)
-        engine = InProcess(family, request.original, request.short_term, request.seed, progress, request.weights)
+        engine = InProcess(family, request.original, request.short_term, request.seed, progress, request.weights, request.narrowing)
         history, known = folder.steps, folder.unfinished
         for step in adapt(graph, resource, budget, folder.recorded(engine), request.adapting, history, known):
             folder.add_step(step)

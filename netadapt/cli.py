@@ -17,9 +17,12 @@ from typing import Annotated, Any
 import typer
 
 from netadapt.errors import RunError
+from netadapt.filters import DEFAULT as DEFAULT_FILTERS
+from netadapt.filters import FILTERS
 from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
+from netadapt.records import Delivered
 from netadapt.registry import require_torch
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder
@@ -148,6 +151,12 @@ def run(
     width_step: Annotated[int, typer.Option(help="Widths stay multiples of this.")] = DEFAULTS.width_step,
     min_width: Annotated[int, typer.Option(help="No block becomes narrower than this.")] = DEFAULTS.min_width,
     holdout: Annotated[float, typer.Option(help="Part of the training pictures that picks the winners.")] = 0.15,
+    filters: Annotated[
+        str, typer.Option(help=f"Which channels stay: {' or '.join(FILTERS)}. Reconstruction refits the next layers, too.")
+    ] = DEFAULT_FILTERS,
+    reestimate_batch_norm: Annotated[
+        int, typer.Option(help="Batches to count batch normalisation's statistics anew from after narrowing; 0 leaves them.")
+    ] = 0,
     allow_unverified: Annotated[
         bool, typer.Option("--allow-unverified", help="Rely on a table that is not known to predict networks.")
     ] = False,
@@ -159,6 +168,7 @@ def run(
         from netadapt.adaptation import RunRequest
         from netadapt.adaptation import run as adapt_network
         from netadapt.family import NetworkOptions
+        from netadapt.narrowing import Narrowing
         from netadapt.training import FROM_SCRATCH, SHORT_TERM
 
         adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width)
@@ -177,6 +187,7 @@ def run(
             adapting=adapting,
             original=replace(FROM_SCRATCH, epochs=epochs, batch_size=batch_size),
             short_term=replace(SHORT_TERM, steps=short_term_steps, batch_size=batch_size),
+            narrowing=Narrowing(filters, reestimate_batch_norm),
             holdout_fraction=holdout,
             seed=seed,
             weights=weights,
@@ -364,26 +375,34 @@ def export(
     file_format: Annotated[Format, typer.Option("--format", help="What kind of file.")],
     step: Annotated[int | None, typer.Option(help="The step to export; by default the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in the run's folder of exports.")] = None,
+    precision: Annotated[str, typer.Option(help="float32 or int8. In int8 a TFLite file takes and gives integers.")] = "float32",
+    calibration: Annotated[int, typer.Option(help="Training pictures that the ranges of int8 are taken from.")] = 256,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure the file's latency on the device, too.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")] = None,
+    seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Write a step's network as a model file, checked number by number against PyTorch."""
-    with _commands():
+    """Write a step's network as a model file, compared with PyTorch, judged on the test pictures by its own runtime."""
+    with _commands("the file is kept if it was written"):
+        from netadapt.deliver import Delivery, deliver
         from netadapt.family import Family
-        from netadapt.verify import export as export_model
+        from netadapt.report import write_report
 
-        with RunFolder.open(run) as folder:
+        with RunFolder.open(run, write=True) as folder, bar() as progress:
             family = Family(folder)
             chosen = family.step(step)
-            path = out or folder.exports / f"step{chosen.iteration:03d}.{file_format.value}"
+            kind = file_format.value if precision == "float32" else f"{precision}.{file_format.value}"
+            path = out or folder.exports / f"step{chosen.iteration:03d}.{kind}"
             if path.suffix != f".{file_format.value}" or not path.parent.is_dir():
                 raise RunError(f"{path} cannot be written: give a name ending in .{file_format.value} in a folder that exists")
-            difference = export_model(family.model(chosen), family, file_format.value, path)
+            table = _table_of(folder) if measure else None
+            target = _on(table.info.target if table else Target(), device) if measure else None
+            done = deliver(family, chosen, Delivery(path, precision, calibration, seed, target), progress)
+            write_report(folder)
         if as_json:
-            print_json(
-                {"path": str(path), "step": chosen.iteration, "size_bytes": path.stat().st_size, "max_abs_difference": difference}
-            )
-            return
-        print(f"{path}: step {chosen.iteration}, {path.stat().st_size} bytes, outputs within {difference:.1e} of PyTorch's")
+            print_json(asdict(done))
+        else:
+            print("\n".join(delivered_lines(done)))
 
 
 @app.command()
@@ -419,6 +438,22 @@ def step_text(step: Step, unit: str, task: Task) -> str:
 def _task_of(run: Path) -> Task:
     with RunFolder.open(run) as folder:
         return task_of(folder.info.settings)
+
+
+def delivered_lines(item: Delivered) -> Iterator[str]:
+    """What is known of a file that was made to be shipped."""
+    yield f"{item.path}: step {item.step}, {item.precision}, {count(item.size_bytes)}B"
+    if item.precision == "float32":
+        yield f"  outputs within {item.max_abs_difference:.1e} of PyTorch's on {item.pictures} test pictures"
+    else:
+        same = "" if item.top1_agreement is None else f", the same class for {100 * item.top1_agreement:.1f} %"
+        yield f"  outputs beside PyTorch's on {item.pictures} test pictures: cosine similarity {item.cosine_similarity:.4f}{same}"
+    if item.accuracy is not None and item.torch_accuracy is not None:
+        ours, theirs = 100 * item.accuracy, 100 * item.torch_accuracy
+        yield f"  {ours:.1f} % on the test pictures, run by its own runtime; PyTorch {theirs:.1f} %"
+    if item.latency_ms is not None:
+        interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
+        yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"
 
 
 def _table_of(folder: RunFolder) -> LatencyTable | None:

@@ -76,6 +76,23 @@ class Couplings:
                 members.append(self._names[module])
         return tuple(members)
 
+    def readers(self, name: str) -> dict[str, dict[int, list[int]]]:
+        """The layers with weights that read this one's channels: for each, which of its inputs stand for which channel.
+
+        Layers between that keep channels apart, such as depthwise convolutions, are looked through. After a concatenation the
+        inputs are shifted, after a flatten there are several for each channel.
+        """
+        width = self._graph.get_out_channels(self._modules[name])
+        found: dict[str, dict[int, list[int]]] = {}
+        for item in self._group(self._modules[name], list(range(width))).items:
+            module = item.dep.target.module
+            reads = self._graph.is_in_channel_pruning_fn(item.dep.handler)
+            if reads and isinstance(module, WEIGHTED) and not _is_depthwise(module):
+                inputs = found.setdefault(self._names[module], {})
+                for channel, index in zip(item.root_idxs, item.idxs, strict=True):
+                    inputs.setdefault(channel, []).append(index)
+        return found
+
     def remove(self, name: str, channels: list[int]) -> None:
         """Take these output channels from the layer and from all that hangs on it."""
         if channels:
@@ -94,7 +111,7 @@ class Couplings:
         return (
             isinstance(layer, WEIGHTED)
             and layer in self._graph.module2node  # the network may own layers that it does not use
-            and torch_pruning.ops.module2type(layer) != OPTYPE.DEPTHWISE_CONV  # it follows the layer before it
+            and not _is_depthwise(layer)  # it follows the layer before it
         )
 
     def _group(self, layer: nn.Module, channels: list[int]) -> Any:
@@ -123,3 +140,7 @@ def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:
         for weight in module.parameters(recurse=False):
             owners.setdefault(weight, set()).add(module)
     return {module for modules in owners.values() if len(modules) > 1 for module in modules}
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return bool(torch_pruning.ops.module2type(layer) == OPTYPE.DEPTHWISE_CONV)

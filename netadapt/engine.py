@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from netadapt.candidates import Candidate
 from netadapt.checkpoint import load_weights, save_weights
 from netadapt.family import Family
 from netadapt.loop import Result, Step
-from netadapt.narrow import narrow
+from netadapt.narrowing import Narrowing
 from netadapt.pretrained import start_encoder
 from netadapt.run_folder import weights_name
 from netadapt.tasks import scores_text
@@ -33,6 +33,7 @@ class InProcess:
     progress: Work
     weights: Path | None = None
     """Trained weights of the original network; an .npz file only starts its encoder."""
+    narrowing: Narrowing = field(default_factory=Narrowing)
 
     def __call__(self, parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         if parent is None:
@@ -43,8 +44,9 @@ class InProcess:
         self.progress.begin(f"iteration {candidates[0].iteration}: fine-tuning {len(candidates)} candidates", len(candidates))
         for candidate in candidates:
             assert candidate.block is not None
-            narrowed = narrow(model, graph, {candidate.block: candidate.widths[candidate.block]})
-            train(narrowed, self.family.dataset.train, self.short_term, seed=self.seed)
+            part, width = self.family.dataset.train, candidate.widths[candidate.block]
+            narrowed = self.narrowing(model, graph, {candidate.block: width}, part, self.seed)
+            train(narrowed, part, self.short_term, seed=self.seed)
             result = self._result(candidate, narrowed)
             said = scores_text(self.family.dataset.task, result.accuracy, result.metrics)
             self.progress.advance(f"{candidate.block} → {candidate.widths[candidate.block]}: {said}")

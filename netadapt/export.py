@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ _EXPORT_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeErr
 _ORT_ERRORS = tuple(
     kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
+Check = Callable[[nn.Module, InputShape, Path, Path], float]
+"""Of a model, in evaluation, and its shape with the file just written, which is to have the last name: the largest difference."""
 _OPEN_ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_ORT_ERRORS)
 
 
@@ -61,12 +63,12 @@ class Exported:
 
 def export_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Exported:
     """Inputs (n, c, h, w). `ExportError` leaves an existing file untouched."""
-    return _export(model, input_shape, path, "onnx", write_onnx)
+    return export_checked(model, input_shape, path, "onnx", write_onnx)
 
 
 def export_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> Exported:
     """Inputs (n, h, w, c), as is usual in this format. `ExportError` leaves an existing file untouched."""
-    return _export(model, input_shape, path, "tflite", write_tflite)
+    return export_checked(model, input_shape, path, "tflite", write_tflite)
 
 
 def write_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> None:
@@ -79,7 +81,7 @@ def write_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> None:
     """The bare export, unchecked. Pictures go in and come out channels last, so that no layer is spent on turning them."""
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
     pictures = torch.zeros(input_shape)
-    turned = [index for index, output in enumerate(_reference(model, pictures)) if output.ndim == 4]
+    turned = [index for index, output in enumerate(reference(model, pictures)) if output.ndim == 4]
     with _export_errors("tflite"), quiet():
         channels_last = load("litert_torch:to_channel_last_io")(model, args=[0], outputs=turned).eval()
         converted = load("litert_torch:convert")(channels_last, (pictures.permute(0, 2, 3, 1),))
@@ -87,7 +89,10 @@ def write_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> None:
 
 
 def open_network(path: Path) -> tuple[Network, int]:
-    """An exported file in its runtime, and how many pictures it takes at once. `ModelError` if it cannot be run."""
+    """An exported file in its runtime, and how many pictures it takes at once. `ModelError` if it cannot be run.
+
+    Floats go in and come out, of a file that takes and gives integers too.
+    """
     opener = _OPENERS.get(path.suffix)
     if opener is None or not path.is_file():
         raise ModelError(f"{path} is not an exported network; there must be a file that ends in {' or '.join(_OPENERS)}")
@@ -117,15 +122,21 @@ def file_accuracy(path: Path, part: Part) -> float:
     return file_scores(path, part).accuracy
 
 
-def _export(
-    model: nn.Module, input_shape: InputShape, path: Path, name: str, write: Callable[[nn.Module, InputShape, Path], None]
+def export_checked(
+    model: nn.Module,
+    input_shape: InputShape,
+    path: Path,
+    name: str,
+    write: Callable[[nn.Module, InputShape, Path], None],
+    check: Check | None = None,
 ) -> Exported:
+    """Write to a folder of its own, check, then put in place. The check is that outputs are equal, unless another is given."""
     ours = deepcopy(model).cpu().float().eval()
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             written = Path(folder) / path.with_suffix(f".{name}").name
             write(ours, input_shape, written)
-            difference = _checked_difference(ours, input_shape, written, path)
+            difference = (check or _checked_difference)(ours, input_shape, written, path)
             size_bytes = written.stat().st_size
             os.replace(written, path)  # noqa: PTH105, a rename that overwrites on every system
     except OSError as exc:
@@ -148,7 +159,7 @@ def _checked_difference(model: nn.Module, input_shape: InputShape, written: Path
     largest = 0.0
     for _ in range(_CHECKS):
         pictures = torch.randn(input_shape, generator=generator)
-        for expected, found in zip(_reference(model, pictures), network(pictures.numpy()), strict=True):
+        for expected, found in zip(reference(model, pictures), network(pictures.numpy()), strict=True):
             difference = float(np.abs(expected.numpy() - found).max())
             if not difference <= RELATIVE_TOLERANCE * float(expected.abs().max()):  # so that NaN fails too
                 raise ExportError(
@@ -158,7 +169,7 @@ def _checked_difference(model: nn.Module, input_shape: InputShape, written: Path
     return largest
 
 
-def _reference(model: nn.Module, pictures: Tensor) -> list[Tensor]:
+def reference(model: nn.Module, pictures: Tensor) -> list[Tensor]:
     with torch.inference_mode():
         outputs = model(pictures)
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
@@ -167,6 +178,8 @@ def _reference(model: nn.Module, pictures: Tensor) -> list[Tensor]:
 def _open_onnx(path: Path) -> tuple[Network, int]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # between two pictures other work is done, from which threads that spin would take the cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (pictures,) = session.get_inputs()
     return lambda array: session.run(None, {pictures.name: array}), int(pictures.shape[0])
@@ -179,12 +192,30 @@ def _open_tflite(path: Path) -> tuple[Network, int]:
     outputs: Sequence[dict[str, Any]] = interpreter.get_output_details()
 
     def run(array: Array) -> list[Array]:
-        interpreter.set_tensor(pictures["index"], np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
+        interpreter.set_tensor(pictures["index"], _quantised(np.ascontiguousarray(array.transpose(0, 2, 3, 1)), pictures))
         interpreter.invoke()
-        found = [interpreter.get_tensor(output["index"]) for output in outputs]
+        found = [_dequantised(interpreter.get_tensor(output["index"]), output) for output in outputs]
         return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in found]
 
     return run, int(pictures["shape"][0])
+
+
+def _quantised(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """As this tensor of a TFLite file takes them: floats as they are, integers by its scale."""
+    if tensor["dtype"] is np.float32:
+        return values
+    scale, zero_point = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    integers: npt.NDArray[Any] = np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
+    return integers
+
+
+def _dequantised(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
+    if tensor["dtype"] is np.float32:
+        return values
+    scale, zero_point = tensor["quantization"]
+    floats: Array = ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
+    return floats
 
 
 _OPENERS = {".onnx": _open_onnx, ".tflite": _open_tflite}

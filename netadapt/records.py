@@ -119,6 +119,37 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """A step's network as a file to ship: what it computes beside PyTorch, how good and how fast the file itself is."""
+
+    step: int
+    path: str
+    sha256: str
+    format: str
+    """onnx or tflite."""
+    precision: str
+    """float32 or int8."""
+    size_bytes: int
+    created_utc: str
+    pictures: int
+    """Of the test part, on which the file's outputs were compared with PyTorch's."""
+    max_abs_difference: float
+    cosine_similarity: float
+    top1_agreement: float | None = None
+    calibration: int | None = None
+    """Pictures of the training part that an int8 file was calibrated on."""
+    accuracy: float | None = None
+    """Of the file, run by its runtime on this machine, on the whole test part; None for a network that is no classifier."""
+    torch_accuracy: float | None = None
+    """Of the same network in PyTorch on the same pictures."""
+    device: str | None = None
+    runtime: str | None = None
+    latency_ms: float | None = None
+    latency_ms_low: float | None = None
+    latency_ms_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerLatency:
     """One layer of the original and of the last step's network, by the table."""
 

@@ -19,7 +19,7 @@ import jinja2
 from netadapt.charts import Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.errors import RunError
 from netadapt.loop import Step
-from netadapt.records import Baseline, LayerLatency, RunInfo, Verified
+from netadapt.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
 from netadapt.resources import RESOURCES, amount_text, parse_budget
 from netadapt.run_folder import RunFolder, write_whole
 from netadapt.tasks import Metric, Task, task_of
@@ -98,6 +98,7 @@ class Contents:
     verified: Mapping[int, Verified]
     baselines: tuple[Baseline, ...]
     layers: tuple[LayerLatency, ...]
+    delivered: tuple[Delivered, ...] = ()
 
     @classmethod
     def of(cls, run: RunFolder) -> Contents:
@@ -108,7 +109,8 @@ class Contents:
         accuracy = {number: item.test_accuracy for number, item in finished.items()}
         metrics = {number: item.metrics for number, item in finished.items()}
         return cls(
-            run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, run.baselines, run.layers
+            run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, run.baselines, run.layers,
+            run.delivered,
         )  # fmt: skip
 
     @property
@@ -142,6 +144,8 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         "count": count_text,
         "score": contents.task.accuracy.text,
         "others": partial(_others, contents.task),
+        "percent": lambda fraction: f"{100 * fraction:.1f} %",
+        "file_name": lambda path: Path(path).name,
         "ms": ms_text,
         "amount": lambda price: ms_text(price, 4) if contents.unit == "ms" else amount_text(price, contents.unit),
     }

@@ -6,7 +6,7 @@
   weights/           a state_dict for each step; those of a losing candidate go once the step is recorded
   finished.jsonl     a line for each step after its long-term fine-tune
   verify.json        measured latencies; baselines.json: other networks to compare with; layers.json: layer by layer
-  exports/           model files
+  exports/           model files; exports.json: what is known of each that was made to be shipped
 
 One process at a time may write: the lock is the kernel's and ends with the process. Reading needs none. Single files are replaced
 whole, lines are on the disk before anything is done that depends on them, and a torn last line is dropped.
@@ -28,7 +28,7 @@ from urllib.parse import quote
 from netadapt.candidates import Candidate
 from netadapt.errors import RunError
 from netadapt.loop import Evaluate, Result, Step
-from netadapt.records import Baseline, Finished, LayerLatency, Record, RunInfo, Verified, read_as
+from netadapt.records import Baseline, Delivered, Finished, LayerLatency, Record, RunInfo, Verified, read_as
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
 
@@ -145,6 +145,11 @@ class RunFolder:
         return self._list("layers.json", LayerLatency)
 
     @property
+    def delivered(self) -> tuple[Delivered, ...]:
+        """In the order they were made; of a file made twice, the last."""
+        return self._list("exports.json", Delivered)
+
+    @property
     def exports(self) -> Path:
         return self.path / "exports"
 
@@ -187,6 +192,10 @@ class RunFolder:
 
     def write_baselines(self, items: Iterable[Baseline]) -> None:
         self._write_list("baselines.json", [asdict(item) for item in items])
+
+    def add_delivered(self, item: Delivered) -> None:
+        others = [asdict(other) for other in self.delivered if other.path != item.path]
+        self._write_list("exports.json", [*others, asdict(item)])
 
     def write_layers(self, items: Iterable[LayerLatency]) -> None:
         self._write_list("layers.json", [asdict(item) for item in items])
