@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from netadapt.datasets import Dataset, open_dataset
-from netadapt.engine import InProcess
-from netadapt.errors import RunError
+from netadapt.engines import EngineOptions, Told, open_engine
+from netadapt.engines.jobs import Jobs
+from netadapt.errors import RunError, SettingsError
+from netadapt.event_log import EventLog, open_log, require_tensorboard
 from netadapt.family import Family, NetworkOptions
 from netadapt.loop import AdaptSettings, Step, adapt, check_budget
 from netadapt.narrowing import Narrowing
 from netadapt.networks.own import source_facts
 from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_resource, parse_budget
-from netadapt.run_folder import RunFolder
+from netadapt.run_folder import RunFolder, is_run
 from netadapt.tasks import TaskError
 from netadapt.training import FROM_SCRATCH, SHORT_TERM, TrainSettings
 from profiler.errors import LayerNotMeasured
@@ -49,6 +54,12 @@ class RunRequest:
     """Trained weights of the original network; trained from scratch without."""
     allow_unverified: bool = False
     """Rely on a table that is not known to predict networks."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    threads_per_candidate: int | None = None
+    """Of torch; None: as the run that is gone on with, 1 for a new one."""
+    threads_original: int | None = None
+    """Of torch, for the original's training; None: as the run that is gone on with, all cores for a new one."""
+    tensorboard: bool = False
 
     def info(self, dataset: Dataset) -> RunInfo:
         settings = {
@@ -65,6 +76,8 @@ class RunRequest:
             "batch_size": self.original.batch_size,
             "filters": self.narrowing.filters,
             "reestimate_batch_norm": self.narrowing.batch_norm_batches,
+            "threads_per_candidate": self.threads_per_candidate,
+            "threads_original": self.threads_original,
         }
         facts = TableFacts.of(self.table, load_table(self.table)) if self.table else None
         versions = {name: version(name) for name in PACKAGES} | source_facts(self.options.name)
@@ -77,6 +90,10 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
 
     The run has its own copy of the table, which grows by the layers that are asked for and missing.
     """
+    request.engine.require()
+    if request.tensorboard:
+        require_tensorboard()
+    request = _with_threads(request, resume=resume)
     table = _trusted(request) if request.table else None
     budget = parse_budget(request.budget)
     resource = open_resource(budget.resource, table)
@@ -97,11 +114,42 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
                 copy_table(request.table, folder.table_path)
             resource = open_resource(budget.resource, OnDemand(folder.table_path, progress))
         family = Family(folder, dataset)
-        engine = InProcess(family, request.original, request.short_term, request.seed, progress, request.weights, request.narrowing)
         history, known = folder.steps, folder.unfinished
-        for step in adapt(graph, resource, budget, folder.recorded(engine), request.adapting, history, known):
-            folder.add_step(step)
-            on_step(step)
+        with (
+            open_log(folder, wanted=request.tensorboard) as events,
+            open_engine(request.engine, _jobs(request, family), _told(progress, events)) as engine,
+        ):
+            for step in adapt(graph, resource, budget, folder.recorded(engine), request.adapting, history, known):
+                folder.add_step(step)
+                events.step(step)
+                on_step(step)
+
+
+def _with_threads(request: RunRequest, *, resume: bool) -> RunRequest:
+    """A run keeps the numbers of threads it was begun with, as its results depend on them in their last bits.
+
+    One by default for a candidate: several of these next to each other make better use of cores than threads do, and a number
+    that depends on no machine and no engine gives the same results on all of them.
+    """
+    if request.threads_per_candidate is not None and request.threads_per_candidate < 1:
+        raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
+    before: Mapping[str, Any] = {}
+    if resume and is_run(request.out):
+        with RunFolder.open(request.out) as folder:
+            before = folder.info.settings
+    each = request.threads_per_candidate or before.get("threads_per_candidate") or 1
+    original = request.threads_original or before.get("threads_original") or torch.get_num_threads()
+    return replace(request, threads_per_candidate=each, threads_original=original)
+
+
+def _jobs(request: RunRequest, family: Family) -> Jobs:
+    assert request.threads_per_candidate is not None and request.threads_original is not None
+    threads = request.threads_per_candidate, request.threads_original
+    return Jobs(family, request.original, request.short_term, request.seed, *threads, request.weights, request.narrowing)
+
+
+def _told(progress: Work, events: EventLog) -> Told:
+    return Told(progress, lambda step, loss: events.loss("original", step, loss))
 
 
 def _trusted(request: RunRequest) -> LatencyTable:

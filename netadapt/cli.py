@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from netadapt.engines import ENGINES, EngineOptions
 from netadapt.errors import RunError
 from netadapt.filters import DEFAULT as DEFAULT_FILTERS
 from netadapt.filters import FILTERS
@@ -56,6 +57,7 @@ Resolution = Annotated[int, typer.Option(help="Side of the input picture, in pix
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier.")]
 SmallInput = Annotated[bool, typer.Option("--small-input", help="Keep more of small pictures: the stem does not halve them.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 DEFAULTS = AdaptSettings()
 
 
@@ -160,6 +162,18 @@ def run(
     allow_unverified: Annotated[
         bool, typer.Option("--allow-unverified", help="Rely on a table that is not known to predict networks.")
     ] = False,
+    engine: Annotated[
+        str | None, typer.Option(help=f"Where candidates are fine-tuned: {', '.join(ENGINES)}; no result depends on it.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Candidates at the same time, in worker processes unless --engine says ray.")
+    ] = None,
+    cores_per_worker: Annotated[int | None, typer.Option(help="By default as many as a candidate has threads.")] = None,
+    ray_address: Annotated[str, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or local.")] = "auto",
+    threads_per_candidate: Annotated[
+        int | None, typer.Option(help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.")
+    ] = None,
+    tensorboard: TensorBoard = False,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
@@ -192,6 +206,11 @@ def run(
             seed=seed,
             weights=weights,
             allow_unverified=allow_unverified,
+            engine=EngineOptions(
+                engine or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address
+            ),
+            threads_per_candidate=threads_per_candidate,
+            tensorboard=tensorboard,
         )
         unit = RESOURCES[parse_budget(budget).resource].unit
 
@@ -271,19 +290,23 @@ def finish(
     run: Run,
     step: Annotated[list[int] | None, typer.Option(help="Steps to fine-tune; by default the original and the last.")] = None,
     epochs: Annotated[float, typer.Option(help="Epochs of the long-term fine-tune.")] = 15,
+    tensorboard: TensorBoard = False,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Long-term fine-tune: train steps to convergence and look at the test pictures."""
     with _commands("the steps finished so far are kept"):
+        from netadapt.event_log import open_log, require_tensorboard
         from netadapt.family import Family
         from netadapt.finish import finish as finish_steps
         from netadapt.report import write_report
         from netadapt.training import LONG_TERM
 
-        with RunFolder.open(run, write=True) as folder, bar() as progress:
+        if tensorboard:
+            require_tensorboard()
+        with RunFolder.open(run, write=True) as folder, bar() as progress, open_log(folder, wanted=tensorboard) as log:
             settings = replace(LONG_TERM, epochs=epochs)
-            done = finish_steps(Family(folder), step or [0, None], settings, seed=seed, progress=progress)
+            done = finish_steps(Family(folder), step or [0, None], settings, seed=seed, progress=progress, log=log)
             write_report(folder)
         if as_json:
             print_json([asdict(item) for item in done])

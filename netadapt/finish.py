@@ -13,14 +13,23 @@ import torch
 
 from netadapt.checkpoint import save_weights
 from netadapt.datasets import Dataset, Part
+from netadapt.event_log import EventLog
 from netadapt.family import Family
 from netadapt.records import Finished
 from netadapt.run_folder import weights_name
-from netadapt.training import TrainSettings, score, train
+from netadapt.training import Progress, TrainSettings, score, train
 from profiler.progress import Work
 
 
-def finish(family: Family, numbers: Sequence[int | None], settings: TrainSettings, *, seed: int, progress: Work) -> list[Finished]:
+def finish(
+    family: Family,
+    numbers: Sequence[int | None],
+    settings: TrainSettings,
+    *,
+    seed: int,
+    progress: Work,
+    log: EventLog | None = None,
+) -> list[Finished]:
     """Fine-tune these steps (None: the last) and record what they reach on the test pictures."""
     done = []
     part = whole_training_part(family.dataset)
@@ -28,7 +37,7 @@ def finish(family: Family, numbers: Sequence[int | None], settings: TrainSetting
         step = family.step(number)
         model = family.model(step, finished=False)
         progress.begin(f"long-term fine-tune of step {step.iteration}", settings.steps_for(len(part)))
-        train(model, part, settings, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"))
+        train(model, part, settings, seed=seed, progress=_told(progress, log, f"finished-{step.iteration:03d}"))
         name = weights_name(step.iteration, step.block, "finished")
         save_weights(model, family.run.weights_path(name))
         scores = score(model, family.dataset.test)
@@ -36,6 +45,15 @@ def finish(family: Family, numbers: Sequence[int | None], settings: TrainSetting
         family.run.add_finished(record)
         done.append(record)
     return done
+
+
+def _told(progress: Work, log: EventLog | None, what: str) -> Progress:
+    def tell(done: int, _all: int, loss: float) -> None:
+        progress.advance(f"loss {loss:.3f}")
+        if log is not None:
+            log.loss(what, done, loss)
+
+    return tell
 
 
 def whole_training_part(dataset: Dataset) -> Part:

@@ -33,6 +33,12 @@ def require_torch() -> None:
         raise MissingPackage(f"netadapt needs PyTorch, and only the profiler is installed; {INSTALL_HINT}")
 
 
+def require(package: str, *, extra: str) -> None:
+    """`MissingPackage` if this package, which an extra of ours brings, is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackage(f"the package {package} is not installed; pip install 'netadapt-profiler[{extra}]'")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one or, failing that, all of them."""
     names = sorted(known)

@@ -69,7 +69,7 @@ class RunFolder:
         try:
             _refuse_unless_empty(path)  # another process may have begun a run here a moment ago
             for name in ("weights", "exports"):
-                (path / name).mkdir()
+                (path / name).mkdir(exist_ok=True)
             write_json(path / "graph.json", graph.to_dict())
             write_json(path / "run.json", {"format": FORMAT, **asdict(info)})  # last: with it the folder is a run
             return cls(path, lock)
@@ -88,6 +88,7 @@ class RunFolder:
             if write:
                 for name in LINES:
                     _drop_torn_line(path / name)
+                _drop_half_written(path)
             return run
         except BaseException:
             if lock is not None:
@@ -295,8 +296,25 @@ def _refuse_unless_empty(path: Path) -> None:
         raise RunError(f"{path} is a file; choose a folder for the run")
     if is_run(path):
         raise RunError(f"{path} holds a run already; go on with it with --resume, or choose another --out")
-    if path.exists() and {item.name for item in path.iterdir()} - {LOCK}:
+    if path.exists() and not all(_unborn(item) for item in path.iterdir()):
         raise RunError(f"{path} is not empty and not a run; choose another --out")
+
+
+def _unborn(item: Path) -> bool:
+    """Whether this is what a process leaves that is killed before it has made a run of the folder."""
+    is_empty = item.is_dir() and not any(item.iterdir())
+    return item.name in (LOCK, "graph.json") or (item.name in ("weights", "exports") and is_empty) or _half_written(item)
+
+
+def _half_written(item: Path) -> bool:
+    """What `write_whole` leaves when its process is killed."""
+    return item.name.startswith(".") and item.name.endswith(".tmp")
+
+
+def _drop_half_written(path: Path) -> None:
+    for folder in (path, path / "weights"):
+        for item in folder.glob(".*.tmp"):
+            item.unlink(missing_ok=True)
 
 
 def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]) -> None:

@@ -1,0 +1,119 @@
+"""A tiny run to evaluate candidates of, and the processes that do it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netadapt.candidates import Candidate, propose_all
+from netadapt.datasets import Dataset, open_dataset
+from netadapt.engines import EngineOptions, Told, open_engine
+from netadapt.engines.jobs import Jobs
+from netadapt.family import Family, NetworkOptions
+from netadapt.loop import Result, Step
+from netadapt.networks import network_graph
+from netadapt.records import RunInfo
+from netadapt.resources import open_resource
+from netadapt.run_folder import RunFolder
+from netadapt.training import TrainSettings
+from profiler.graph import Graph
+from profiler.progress import Silent
+
+OPTIONS = NetworkOptions("mobilenet_v1", width_multiplier=0.125, resolution=16, classes=10)
+SETTINGS = {**asdict(OPTIONS), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
+INFO = RunInfo("mobilenet_v1", "macs=70%", "2026-01-01T00:00:00+00:00", SETTINGS)
+ORIGINAL = TrainSettings(0.05, steps=30)
+SHORT_TERM = TrainSettings(0.01, steps=2)
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find worker processes")
+
+
+@cache
+def traced() -> Graph:
+    return network_graph(OPTIONS.name, **OPTIONS.keywords)
+
+
+@cache
+def digits() -> Dataset:
+    return open_dataset("digits", resolution=16, seed=1, holdout_fraction=0.15)
+
+
+@dataclass
+class Setting:
+    """A run with its original network evaluated, and the candidates of its first iteration."""
+
+    run: RunFolder
+    jobs: Jobs
+    original: Step
+    candidates: tuple[Candidate, ...]
+
+    def evaluate(self, options: EngineOptions, told: Told | None = None, **changes: Any) -> list[Result]:
+        with open_engine(options, replace(self.jobs, **changes), told or Told(Silent())) as engine:
+            return list(engine(self.original, self.candidates))
+
+    def bytes_of(self, results: Sequence[Result]) -> dict[str | None, bytes]:
+        return {result.candidate.block: self.run.weights_path(result.weights).read_bytes() for result in results}
+
+
+@contextlib.contextmanager
+def prepared(path: Path) -> Iterator[Setting]:
+    """Such a run, always the same, in a folder of its own."""
+    graph, macs = traced(), open_resource("macs", None)
+    price = macs.price(graph)
+    with RunFolder.create(path, INFO, graph) as run:
+        jobs = Jobs(Family(run, digits()), ORIGINAL, SHORT_TERM, 1)
+        original = Candidate(0, None, graph.widths, price)
+        with open_engine(EngineOptions(), jobs, Told(Silent())) as engine:
+            (result,) = engine(None, [original])
+        step = Step(0, None, graph.widths, price, None, result.accuracy, result.weights, (result,))
+        yield Setting(run, jobs, step, propose_all(graph, macs, 0.9 * price, iteration=1)[:3])
+
+
+@dataclass
+class Then(Silent):
+    """Does something at the first candidate that is done."""
+
+    do: Callable[[], None]
+    notes: list[str] = field(default_factory=list)
+
+    def advance(self, note: str = "") -> None:
+        self.notes.append(note)
+        if len(self.notes) == 1:
+            self.do()
+
+
+def processes_saying(word: str, parent: int | None = None) -> list[int]:
+    """Living processes with this in their command line."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                state, above = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                said = (folder / "cmdline").read_bytes().decode(errors="replace")
+                if word in said and state != "Z" and parent in (None, int(above)):
+                    found.append(int(folder.name))
+    return found
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def evaluates_the_same(options: EngineOptions, setting: Setting, other: Setting) -> None:
+    with open_engine(options, other.jobs, Told(Silent())) as engine:
+        (original,) = engine(None, [other.original.results[0].candidate])
+        found = list(engine(other.original, other.candidates))
+    expected = setting.evaluate(EngineOptions())
+    assert original == setting.original.results[0]
+    assert other.bytes_of([original]) == setting.bytes_of([original])
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert other.bytes_of(found) == setting.bytes_of(expected)

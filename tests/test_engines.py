@@ -1,0 +1,233 @@
+"""Engines: the same results whoever computes them, and what becomes of a candidate whose worker is lost or fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
+
+from netadapt.datasets import DataError
+from netadapt.engines import EngineOptions, Told, open_engine
+from netadapt.engines.evaluation import Evaluator
+from netadapt.engines.messages import Failed, WorkerFailed, read_event
+from netadapt.engines.processes import usable_cores
+from netadapt.errors import NetAdaptError, RunError, SettingsError
+from netadapt.training import TrainingError, TrainSettings
+from profiler.progress import Silent
+
+
+def workers() -> list[int]:
+    return processes_saying("netadapt.engines.worker", os.getpid())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests share cores with others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    with prepared(tmp_path / "run") as made:
+        yield made
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Setting]:
+    """Another such run, which is the same."""
+    with prepared(tmp_path / "other") as made:
+        yield made
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_give_the_same_results_bit_for_bit(workers: int, setting: Setting, other: Setting) -> None:
+    evaluates_the_same(EngineOptions("processes", workers=workers), setting, other)
+
+
+def test_candidates_differ_or_the_comparison_of_engines_would_mean_nothing(setting: Setting) -> None:
+    weights = setting.bytes_of(setting.evaluate(EngineOptions()))
+    assert len(set(weights.values())) == len(setting.candidates)
+
+
+@needs_proc
+def test_a_candidate_whose_worker_was_killed_is_evaluated_again(setting: Setting, other: Setting) -> None:
+    told = Told(Then(lambda: kill(workers())))
+    found = other.evaluate(EngineOptions("processes", workers=2), told)
+    assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(EngineOptions()))
+
+
+@needs_proc
+def test_a_candidate_that_loses_every_worker_is_named(setting: Setting) -> None:
+    over = threading.Event()
+
+    def kill_all() -> None:
+        while not over.wait(0.05):
+            kill(workers())
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(NetAdaptError, match=r"conv → \d+ was lost 4 times.*SIGKILL.*--resume"):
+            setting.evaluate(EngineOptions("processes", workers=1))
+    finally:
+        over.set()
+        killer.join()
+
+
+@pytest.mark.parametrize("options", [EngineOptions(), EngineOptions("processes", workers=1)], ids=lambda options: options.name)
+def test_a_loss_that_is_no_number_is_told_as_what_it_is(setting: Setting, options: EngineOptions) -> None:
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        setting.evaluate(options, short_term=TrainSettings(1e30, steps=4, schedule="constant"))
+
+
+def test_other_errors_of_ours_keep_their_class_too(setting: Setting) -> None:
+    setting.run.weights_path(setting.original.weights).unlink()
+    with pytest.raises(RunError, match="no weights"):
+        setting.evaluate(EngineOptions("processes", workers=1))
+
+
+def test_what_is_no_error_of_ours_comes_with_the_workers_traceback(setting: Setting) -> None:
+    with pytest.raises(WorkerFailed, match="Traceback"):
+        setting.evaluate(EngineOptions("processes", workers=1), threads=0)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@needs_proc
+def test_an_interrupt_ends_workers_and_hands_on_what_is_finished(setting: Setting) -> None:
+    found = []
+    with open_engine(EngineOptions("processes", workers=2), setting.jobs, Told(Then(interrupt))) as engine:
+        with pytest.raises(KeyboardInterrupt):
+            found.extend(engine(setting.original, setting.candidates))  # extend keeps what came before the error
+        assert not workers()
+    assert 1 <= len(found) <= 2
+
+
+def test_a_worker_ends_when_nobody_listens_any_more(setting: Setting) -> None:
+    (job, *_) = setting.jobs.of(setting.original, setting.candidates)
+    endless = replace(job, training=TrainSettings(0.01, steps=10**6))
+    command = [sys.executable, "-m", "netadapt.engines.worker"]
+    asked = json.dumps({"job": asdict(endless), "cores": []}) + "\n"
+    ended = subprocess.run(command, input=asked, check=False, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@dataclass
+class TwoWorkers:
+    """What was seen of two workers, and after they were done."""
+
+    notes: list[str]
+    cores: list[set[int]]
+    left_over: list[int]
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> TwoWorkers:
+    work = Then(lambda: None)
+    with prepared(tmp_path_factory.mktemp("two") / "run") as setting:
+        with open_engine(EngineOptions("processes", workers=2), setting.jobs, Told(work)) as engine:
+            list(engine(setting.original, setting.candidates))
+            cores = [os.sched_getaffinity(pid) for pid in workers()]
+        return TwoWorkers(work.notes, cores, workers())
+
+
+@needs_proc
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores that can be told apart")
+def test_workers_keep_to_cores_of_their_own(two_workers: TwoWorkers) -> None:
+    one, another = two_workers.cores
+    assert len(one) == len(another) == 1
+    assert not one & another
+
+
+@needs_proc
+def test_no_worker_outlives_its_engine(two_workers: TwoWorkers) -> None:
+    assert not two_workers.left_over
+
+
+@needs_proc
+def test_the_progress_tells_what_was_found_and_what_is_at_work(two_workers: TwoWorkers) -> None:
+    assert "at work: " in two_workers.notes[0]
+    assert " %" in two_workers.notes[-1]
+
+
+@pytest.mark.parametrize("name", ["in-process", "processes"])
+def test_losses_of_the_original_are_told_step_by_step(setting: Setting, name: str) -> None:
+    losses: dict[int, float] = {}
+    with open_engine(EngineOptions(name), setting.jobs, Told(Silent(), losses.__setitem__)) as engine:
+        list(engine(None, [setting.original.results[0].candidate]))
+    assert list(losses) == list(range(1, 31))
+    assert losses[30] < losses[1]
+
+
+def test_a_candidate_can_be_trained_on_from_its_own_weights(setting: Setting) -> None:
+    (job, *_) = setting.jobs.of(setting.original, setting.candidates)
+    own = str(setting.run.weights_path(job.weights))
+    onwards = replace(job, start_weights=own, start_widths=job.candidate.widths)
+    evaluator, contents = Evaluator(setting.jobs.family), []
+    for next_job in (job, onwards, onwards):
+        evaluator(next_job)
+        contents.append(Path(own).read_bytes())
+    assert len(set(contents)) == 3
+    Path(own).write_bytes(contents[1])
+    Evaluator(setting.jobs.family)(onwards)
+    assert Path(own).read_bytes() == contents[2]
+
+
+def test_given_weights_are_scored_as_they_are(setting: Setting) -> None:
+    given = setting.run.weights_path(setting.original.weights)
+    copy = given.rename(given.with_name("given.pt"))
+    with open_engine(EngineOptions(), replace(setting.jobs, given_weights=copy), Told(Silent())) as engine:
+        (result,) = engine(None, [setting.original.results[0].candidate])
+    assert result.accuracy == setting.original.accuracy
+    kept, same = (torch.load(path, weights_only=True) for path in (given, copy))
+    assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
+
+
+WRONG_OPTIONS = {
+    "an unknown engine": ({"name": "proceses"}, "did you mean 'processes'"),
+    "no workers": ({"name": "processes", "workers": 0}, "at least 1"),
+    "no cores": ({"name": "ray", "cores_per_worker": 0}, "at least 1"),
+    "workers in one process": ({"workers": 2}, "--engine processes"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS)
+def test_options_that_clash_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        EngineOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("line", ['{"losses": 3}', '{"done": 1}', '{"fine": true}', "[]"])
+def test_what_no_worker_says_is_not_taken(line: str) -> None:
+    with pytest.raises(ValueError, match="a worker said"):
+        read_event(line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("netadapt.datasets:DataError", DataError),
+        ("device_agents.errors:LinkLost", None),
+        ("somebody.else:TheirError", NetAdaptError),
+        ("netadapt.records:RunInfo", NetAdaptError),
+    ],
+)
+def test_an_error_comes_back_as_the_class_it_was(kind: str, expected: type[Exception] | None) -> None:
+    event = read_event(json.dumps({"failed": kind, "says": "so it is"}))
+    assert isinstance(event, Failed)
+    assert str(event.error) == "so it is"
+    assert type(event.error).__name__ == (expected.__name__ if expected else "LinkLost")
