@@ -63,7 +63,7 @@ def on_each(
             try:
                 for worker in [pool.submit(one, device) for device in group]:
                     worker.result()
-            except KeyboardInterrupt:
+            except BaseException:  # Ctrl-C, or a mistake of ours
                 stop.set()  # leaving the pool waits until each worker has put its device in order
                 raise
     return {device: found[device] for device in devices}
