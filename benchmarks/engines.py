@@ -57,7 +57,7 @@ def main(
     dataset = open_dataset("digits", resolution=resolution, seed=1, holdout_fraction=0.15)
     settings = {**asdict(options), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
     price = macs.price(graph)
-    candidates = propose_all(graph, macs, 0.96 * price, iteration=1)
+    candidates = propose_all(graph, {"macs": macs}, {"macs": 0.96 * price}, iteration=1)
     with (
         tempfile.TemporaryDirectory() as folder,
         RunFolder.create(Path(folder, "run"), RunInfo(options.name, "macs=60%", "", settings), graph) as run,

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 
 from netadapt.datasets import Dataset, open_dataset
+from netadapt.device_check import DeviceCheck, within_reach
 from netadapt.engines import EngineOptions, Told, open_engine
 from netadapt.engines.jobs import Jobs
 from netadapt.errors import RunError, SettingsError
 from netadapt.event_log import EventLog, open_log, require_tensorboard
 from netadapt.family import Family, NetworkOptions
-from netadapt.loop import AdaptSettings, Step, adapt, check_budget
+from netadapt.loop import AdaptSettings, Step, adapt, check_budgets
 from netadapt.narrowing import Narrowing
 from netadapt.networks.own import source_facts
 from netadapt.records import RunInfo, TableFacts
-from netadapt.resources import open_resource, parse_budget
+from netadapt.resources import open_goals, parse_budgets
 from netadapt.run_folder import RunFolder, is_run
 from netadapt.tasks import TaskError
 from netadapt.training import FROM_SCRATCH, SHORT_TERM, TrainSettings
@@ -41,9 +42,11 @@ class RunRequest:
 
     options: NetworkOptions
     data: str
-    budget: str
+    budget: str | tuple[str, ...]
+    """One or several, each for another resource or another device's latency."""
     out: Path
-    table: Path | None = None
+    table: Path | Mapping[str, Path] | None = None
+    """One, or several by the names that budgets call them."""
     adapting: AdaptSettings = field(default_factory=AdaptSettings)
     original: TrainSettings = FROM_SCRATCH
     short_term: TrainSettings = SHORT_TERM
@@ -54,12 +57,25 @@ class RunRequest:
     """Trained weights of the original network; trained from scratch without."""
     allow_unverified: bool = False
     """Rely on a table that is not known to predict networks."""
+    measure: bool | None = None
+    """Measure each winner on the tables' devices; None for those that can be reached."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     threads_per_candidate: int | None = None
     """Of torch; None: as the run that is gone on with, 1 for a new one."""
     threads_original: int | None = None
     """Of torch, for the original's training; None: as the run that is gone on with, all cores for a new one."""
     tensorboard: bool = False
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        return (self.budget,) if isinstance(self.budget, str) else self.budget
+
+    @property
+    def tables(self) -> Mapping[str, Path]:
+        """By name; a lone one has the name ''."""
+        if self.table is None:
+            return {}
+        return {"": self.table} if isinstance(self.table, Path) else self.table
 
     def info(self, dataset: Dataset) -> RunInfo:
         settings = {
@@ -70,6 +86,7 @@ class RunRequest:
             "seed": self.seed,
             "holdout_fraction": self.holdout_fraction,
             **asdict(self.adapting),
+            "measure": {None: "where a device can be reached", True: "yes", False: "no"}[self.measure],
             "weights": self.weights.name if self.weights else None,
             "epochs": self.original.epochs,
             "short_term_steps": self.short_term.steps,
@@ -79,24 +96,29 @@ class RunRequest:
             "threads_per_candidate": self.threads_per_candidate,
             "threads_original": self.threads_original,
         }
-        facts = TableFacts.of(self.table, load_table(self.table)) if self.table else None
+        facts = {name: TableFacts.of(path, load_table(path)) for name, path in self.tables.items()}
         versions = {name: version(name) for name in PACKAGES} | source_facts(self.options.name)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return RunInfo(self.options.name, self.budget, now, settings, versions, facts)
+        first = next(iter(facts.values()), None)
+        return RunInfo(self.options.name, self.budgets[0], now, settings, versions, first, self.budgets, facts)
+
+
+FREE_TO_CHANGE = ("max_iterations", "measure")
+"""Settings that a run may be gone on with under others: they change how far it gets and what is known, not what is asked for."""
 
 
 def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[[Step], None]) -> None:
-    """Adapt until the budget is met; each step is recorded, then told. All that can be wrong is found before training starts.
+    """Adapt until every budget is met; each step is recorded, then told. All that can be wrong is found before training starts.
 
-    The run has its own copy of the table, which grows by the layers that are asked for and missing.
+    The run has its own copy of each table, which grows by the layers that are asked for and missing.
     """
     request.engine.require()
     if request.tensorboard:
         require_tensorboard()
     request = _with_threads(request, resume=resume)
-    table = _trusted(request) if request.table else None
-    budget = parse_budget(request.budget)
-    resource = open_resource(budget.resource, table)
+    tables = {name: _trusted(path, allow_unverified=request.allow_unverified) for name, path in request.tables.items()}
+    budgets = parse_budgets(request.budgets, tables)
+    goals = open_goals(budgets, tables)
     if request.weights is not None and not request.weights.is_file():
         raise RunError(f"there are no weights {request.weights}")
     dataset = _dataset(request)
@@ -104,22 +126,27 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
     graph = options.graph(outputs=(1, options.classes) if options.classes else None)
     _check_task(graph, options, dataset)
     try:
-        check_budget(graph, resource, budget, request.adapting)
+        check_budgets(graph, goals, request.adapting)
     except LayerNotMeasured:
-        if request.table is None or not journal_path(request.table).exists():
+        if not all(journal_path(path).exists() for path in request.tables.values()):
             raise  # a table without its journal cannot measure what it lacks
-    with RunFolder.create(request.out, request.info(dataset), graph, resume=resume) as folder:
-        if request.table is not None:
-            if not folder.table_path.exists():
-                copy_table(request.table, folder.table_path)
-            resource = open_resource(budget.resource, OnDemand(folder.table_path, progress))
+    if request.measure:
+        within_reach(goals, tables, True, progress)  # refused before there is a run
+    with RunFolder.create(request.out, request.info(dataset), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
+        growing = _own_tables(request, folder, progress)
+        first, *more = open_goals(budgets, growing)
         family = Family(folder, dataset)
-        history, known = folder.steps, folder.unfinished
+        reached = within_reach(goals, tables, request.measure, progress)
+        measured = {goal.name: growing[goal.budget.table] for goal in goals if goal.name in reached}
+        check = DeviceCheck(family, measured, progress) if measured else None
         with (
             open_log(folder, wanted=request.tensorboard) as events,
             open_engine(request.engine, _jobs(request, family), _told(progress, events)) as engine,
         ):
-            for step in adapt(graph, resource, budget, folder.recorded(engine), request.adapting, history, known):
+            evaluate, history, known = folder.recorded(engine), folder.steps, folder.unfinished
+            for step in adapt(
+                graph, first.resource, first.budget, evaluate, request.adapting, history, known, more=more, check=check
+            ):
                 folder.add_step(step)
                 events.step(step)
                 on_step(step)
@@ -152,14 +179,23 @@ def _told(progress: Work, events: EventLog) -> Told:
     return Told(progress, lambda step, loss: events.loss("original", step, loss))
 
 
-def _trusted(request: RunRequest) -> LatencyTable:
-    assert request.table is not None
-    table = load_table(request.table)
+def _own_tables(request: RunRequest, folder: RunFolder, progress: Work) -> dict[str, OnDemand]:
+    found = {}
+    for name, path in request.tables.items():
+        own = folder.named_table_path(name)
+        if not own.exists():
+            copy_table(path, own)
+        found[name] = OnDemand(own, progress)
+    return found
+
+
+def _trusted(path: Path, *, allow_unverified: bool) -> LatencyTable:
+    table = load_table(path)
     if "float32" not in {layer.dtype for layer in table.rows}:
-        raise RunError(f"{request.table} has no float32 layers, in which networks are adapted; build one from a float32 plan")
-    if not table.verified and not request.allow_unverified:
+        raise RunError(f"{path} has no float32 layers, in which networks are adapted; build one from a float32 plan")
+    if not table.verified and not allow_unverified:
         raise RunError(
-            f"{request.table} is {table.sentence()}; `profile check {request.table}` says what to do about it, "
+            f"{path} is {table.sentence()}; `profile check {path}` says what to do about it, "
             "--allow-unverified relies on it all the same"
         )
     return table

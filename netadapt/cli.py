@@ -7,7 +7,7 @@ when they run. `--help` answers at once, everywhere.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -25,7 +25,7 @@ from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
 from netadapt.records import Delivered
 from netadapt.registry import require_torch
-from netadapt.resources import RESOURCES, amount_text, parse_budget
+from netadapt.resources import RESOURCES, Budget, amount_text, named_tables, parse_budgets
 from netadapt.run_folder import RunFolder
 from netadapt.tasks import Task, scores_text, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
@@ -47,15 +47,26 @@ class Format(StrEnum):
     tflite = "tflite"
 
 
+NETWORK_PANEL, BUDGETS_PANEL, SEARCH_PANEL = "Network and data", "Budgets", "Search"
+TRAINING_PANEL, ENGINE_PANEL = "Training", "Where candidates are trained"
+
 Network = Annotated[
     str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
 ]
-Input = Annotated[str | None, typer.Option("--input", help="Shape of the input, such as 1x3x224x224, instead of --resolution.")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input", help="Shape of the input, such as 1x3x224x224, instead of --resolution.", rich_help_panel=NETWORK_PANEL
+    ),
+]
 Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
-Multiplier = Annotated[float, typer.Option(help="Width multiplier of the original network.")]
-Resolution = Annotated[int, typer.Option(help="Side of the input picture, in pixels.")]
+Multiplier = Annotated[float, typer.Option(help="Width multiplier of the original network.", rich_help_panel=NETWORK_PANEL)]
+Resolution = Annotated[int, typer.Option(help="Side of the input picture, in pixels.", rich_help_panel=NETWORK_PANEL)]
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier.")]
-SmallInput = Annotated[bool, typer.Option("--small-input", help="Keep more of small pictures: the stem does not halve them.")]
+SmallInput = Annotated[
+    bool,
+    typer.Option("--small-input", help="Keep more of small pictures: the stem does not halve them.", rich_help_panel=NETWORK_PANEL),
+]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 DEFAULTS = AdaptSettings()
@@ -129,10 +140,24 @@ def plan(
 @app.command()
 def run(
     network: Network,
-    budget: Annotated[str, typer.Option(help=f"What the network may spend, such as latency=60%; of {', '.join(RESOURCES)}.")],
-    data: Annotated[str, typer.Option(help="digits, cifar10:PATH, folder:PATH, nyu:PATH, scenes or a path.")],
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            help=f"What the network may spend, such as latency=60% or pixel=40ms; of {', '.join(RESOURCES)}. Repeatable.",
+            rich_help_panel=BUDGETS_PANEL,
+        ),
+    ],
+    data: Annotated[
+        str, typer.Option(help="digits, cifar10:PATH, folder:PATH, nyu:PATH, scenes or a path.", rich_help_panel=NETWORK_PANEL)
+    ],
     out: Annotated[Path, typer.Option(help="The folder to keep the run in.")],
-    table: Annotated[Path | None, typer.Option(help="A latency table of the device, made by `profile build`.")] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A latency table, made by `profile build`; of several devices NAME=TABLE each, repeated.",
+            rich_help_panel=BUDGETS_PANEL,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     width_multiplier: Multiplier = 1.0,
     resolution: Resolution = 224,
@@ -141,43 +166,111 @@ def run(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Trained weights of the original (a state_dict), else it is trained first; from an .npz only its encoder starts."
+            help="Trained weights of the original (a state_dict), else it is trained first; from an .npz only its encoder starts.",
+            rich_help_panel=NETWORK_PANEL,
         ),
     ] = None,
-    epochs: Annotated[float, typer.Option(help="Epochs to train the original network, without --weights.")] = 30,
-    short_term_steps: Annotated[int, typer.Option(help="Batches to fine-tune each candidate.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 64,
-    step: Annotated[float, typer.Option(help="What the first iteration takes away, as a fraction of the price.")] = DEFAULTS.step,
-    decay: Annotated[float, typer.Option(help="By what that shrinks from iteration to iteration.")] = DEFAULTS.decay,
-    max_iterations: Annotated[int, typer.Option(help="Iterations at most.")] = DEFAULTS.max_iterations,
-    width_step: Annotated[int, typer.Option(help="Widths stay multiples of this.")] = DEFAULTS.width_step,
-    min_width: Annotated[int, typer.Option(help="No block becomes narrower than this.")] = DEFAULTS.min_width,
-    holdout: Annotated[float, typer.Option(help="Part of the training pictures that picks the winners.")] = 0.15,
+    epochs: Annotated[
+        float, typer.Option(help="Epochs to train the original network, without --weights.", rich_help_panel=TRAINING_PANEL)
+    ] = 30,
+    short_term_steps: Annotated[
+        int, typer.Option(help="Batches to fine-tune each candidate.", rich_help_panel=TRAINING_PANEL)
+    ] = 20,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.", rich_help_panel=TRAINING_PANEL)] = 64,
+    step: Annotated[
+        float, typer.Option(help="What the first iteration takes away, as a fraction of the price.", rich_help_panel=SEARCH_PANEL)
+    ] = DEFAULTS.step,
+    decay: Annotated[
+        float, typer.Option(help="By what that shrinks from iteration to iteration.", rich_help_panel=SEARCH_PANEL)
+    ] = DEFAULTS.decay,
+    max_iterations: Annotated[
+        int, typer.Option(help="Iterations at most.", rich_help_panel=SEARCH_PANEL)
+    ] = DEFAULTS.max_iterations,
+    width_step: Annotated[
+        int, typer.Option(help="Widths stay multiples of this.", rich_help_panel=SEARCH_PANEL)
+    ] = DEFAULTS.width_step,
+    min_width: Annotated[
+        int, typer.Option(help="No block becomes narrower than this.", rich_help_panel=SEARCH_PANEL)
+    ] = DEFAULTS.min_width,
+    holdout: Annotated[
+        float, typer.Option(help="Part of the training pictures that picks the winners.", rich_help_panel=TRAINING_PANEL)
+    ] = 0.15,
     filters: Annotated[
-        str, typer.Option(help=f"Which channels stay: {' or '.join(FILTERS)}. Reconstruction refits the next layers, too.")
+        str,
+        typer.Option(
+            help=f"Which channels stay: {' or '.join(FILTERS)}. Reconstruction refits the next layers, too.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
     ] = DEFAULT_FILTERS,
     reestimate_batch_norm: Annotated[
-        int, typer.Option(help="Batches to count batch normalisation's statistics anew from after narrowing; 0 leaves them.")
+        int,
+        typer.Option(
+            help="Batches to count batch normalisation's statistics anew from after narrowing; 0 leaves them.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
     ] = 0,
     allow_unverified: Annotated[
-        bool, typer.Option("--allow-unverified", help="Rely on a table that is not known to predict networks.")
+        bool,
+        typer.Option(
+            "--allow-unverified", help="Rely on a table that is not known to predict networks.", rich_help_panel=BUDGETS_PANEL
+        ),
     ] = False,
+    winner: Annotated[
+        str,
+        typer.Option(
+            help="What picks an iteration's winner: accuracy, or ratio (accuracy lost for the price saved).",
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = DEFAULTS.winner,
+    small_steps: Annotated[
+        str,
+        typer.Option(help="Where no block alone can bring a step: halve it, or join several blocks.", rich_help_panel=SEARCH_PANEL),
+    ] = DEFAULTS.small_steps,
+    successive_halving: Annotated[
+        bool,
+        typer.Option(
+            "--successive-halving",
+            help="Drop the worse half of the candidates after a quarter and a half of their steps.",
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Measure every winner on the table's device; by default if it can be reached.",
+            rich_help_panel=BUDGETS_PANEL,
+        ),
+    ] = None,
     engine: Annotated[
-        str | None, typer.Option(help=f"Where candidates are fine-tuned: {', '.join(ENGINES)}; no result depends on it.")
+        str | None,
+        typer.Option(
+            help=f"Where candidates are fine-tuned: {', '.join(ENGINES)}; no result depends on it.", rich_help_panel=ENGINE_PANEL
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Candidates at the same time, in worker processes unless --engine says ray.")
+        int | None,
+        typer.Option(
+            help="Candidates at the same time, in worker processes unless --engine says ray.", rich_help_panel=ENGINE_PANEL
+        ),
     ] = None,
-    cores_per_worker: Annotated[int | None, typer.Option(help="By default as many as a candidate has threads.")] = None,
-    ray_address: Annotated[str, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or local.")] = "auto",
+    cores_per_worker: Annotated[
+        int | None, typer.Option(help="By default as many as a candidate has threads.", rich_help_panel=ENGINE_PANEL)
+    ] = None,
+    ray_address: Annotated[
+        str, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or local.", rich_help_panel=ENGINE_PANEL)
+    ] = "auto",
     threads_per_candidate: Annotated[
-        int | None, typer.Option(help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.")
+        int | None,
+        typer.Option(
+            help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.", rich_help_panel=ENGINE_PANEL
+        ),
     ] = None,
     tensorboard: TensorBoard = False,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Adapt a network to a budget: narrow it step by step, fine-tuning every candidate, and keep the whole family."""
+    """Adapt a network to its budgets: narrow it step by step, fine-tuning every candidate, and keep the whole family."""
     with _commands(f"every finished candidate is kept in {out}; go on with --resume"):
         from netadapt.adaptation import RunRequest
         from netadapt.adaptation import run as adapt_network
@@ -185,7 +278,8 @@ def run(
         from netadapt.narrowing import Narrowing
         from netadapt.training import FROM_SCRATCH, SHORT_TERM
 
-        adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width)
+        tables = named_tables(table or ())
+        adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width, winner, small_steps, successive_halving)
         request = RunRequest(
             options=NetworkOptions(
                 settled(network),
@@ -195,9 +289,9 @@ def run(
                 input=parse_input(input_shape) if input_shape else None,
             ),
             data=data,
-            budget=budget,
+            budget=tuple(budget),
             out=out,
-            table=table,
+            table=tables,
             adapting=adapting,
             original=replace(FROM_SCRATCH, epochs=epochs, batch_size=batch_size),
             short_term=replace(SHORT_TERM, steps=short_term_steps, batch_size=batch_size),
@@ -206,24 +300,29 @@ def run(
             seed=seed,
             weights=weights,
             allow_unverified=allow_unverified,
+            measure=measure,
             engine=EngineOptions(
                 engine or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address
             ),
             threads_per_candidate=threads_per_candidate,
             tensorboard=tensorboard,
         )
-        unit = RESOURCES[parse_budget(budget).resource].unit
+        goals = parse_budgets(budget, tables)
 
         def tell(done: Step) -> None:
-            if done.iteration == 0 and table is not None and not (loaded := load_table(table)).verified:
-                typer.echo(f"warning: the table is {loaded.sentence()}", err=True)
-            print(step_text(done, unit, _task_of(out)), file=sys.stderr if as_json else sys.stdout, flush=True)
+            for path in tables.values() if done.iteration == 0 else ():
+                if not (loaded := load_table(path)).verified:
+                    typer.echo(f"warning: the table is {loaded.sentence()}", err=True)
+            print(step_text(done, goals, _task_of(out)), file=sys.stderr if as_json else sys.stdout, flush=True)
+            for goal in goals:
+                if goal.name in done.misses:
+                    typer.echo(f"warning: {done.misses[goal.name].sentence(goal.name, goal.unit)}", err=True)
 
         with bar() as progress:
             adapt_network(request, resume=resume, progress=progress, on_step=tell)
         if as_json:
             with RunFolder.open(out) as folder:
-                print_json({"run": str(out), "steps": list(_history(folder, unit))})
+                print_json({"run": str(out), "steps": list(_history(folder, goals[0].unit))})
             return
         print(f"the budget is met; `netadapt finish {out}` trains the last step to convergence,")
         print(f"`netadapt verify {out}` measures every step on the device")
@@ -234,16 +333,16 @@ def history(run: Run, as_json: Json = False) -> None:
     """Show the family of networks: every step with its latency and accuracy."""
     with plain_errors():
         with RunFolder.open(run) as folder:
-            unit = RESOURCES[parse_budget(folder.info.budget).resource].unit
-            rows, task = list(_history(folder, unit)), task_of(folder.info.settings)
+            goals, task = folder.info.goals, task_of(folder.info.settings)
+            rows = list(_history(folder, goals[0].unit))
         if as_json:
             print_json(rows)
             return
         cells = [
             (
                 row["step"],
-                row["block"] or "original",
-                amount_text(row["price"], unit),
+                _narrowed_text(row["blocks"]),
+                prices_text(row["prices"], goals),
                 None if row["measured_ms"] is None else f"{row['measured_ms']:.3f}",
                 *_figure_texts(task, row["holdout_accuracy"], row["holdout_metrics"]),
                 *_figure_texts(task, row["test_accuracy"], row["test_metrics"]),
@@ -256,6 +355,18 @@ def history(run: Run, as_json: Json = False) -> None:
         judged = [f"{part}{figure}" for part in ("holdout", "test") for figure in figures]
         columns = ("step", "narrowed", "predicted", "measured ms", *judged, "MACs", "parameters")
         print_table(columns, cells, right=tuple(name for name in columns if name != "narrowed"))
+
+
+def _narrowed_text(blocks: Sequence[str]) -> str:
+    if not blocks:
+        return "original"
+    return blocks[0] + (f" and {len(blocks) - 1} more" if len(blocks) > 1 else "")
+
+
+def _measured_in_the_loop(step: Step, goals: Sequence[Budget]) -> float | None:
+    """For the first latency budget, where winners were measured."""
+    found = (step.checks.get(goal.name) for goal in goals if goal.resource == "latency")
+    return next((check.measured for check in found if check is not None), None)
 
 
 def _figure_texts(task: Task, accuracy: float | None, metrics: Mapping[str, float]) -> Iterator[str | None]:
@@ -272,9 +383,12 @@ def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
         yield {
             "step": step.iteration,
             "block": step.block,
+            "blocks": list(step.blocks or filter(None, [step.block])),
             "price": step.price,
             "unit": unit,
-            "measured_ms": checked.measured_ms if checked else None,
+            "prices": dict(step.prices) or {folder.info.goals[0].name: step.price},
+            "bias": dict(step.bias),
+            "measured_ms": checked.measured_ms if checked else _measured_in_the_loop(step, folder.info.goals),
             "holdout_accuracy": step.accuracy,
             "holdout_metrics": dict(step.metrics),
             "test_accuracy": done.test_accuracy if done else None,
@@ -451,11 +565,19 @@ def demo(
         run_demo(out, runtime, resume=resume)
 
 
-def step_text(step: Step, unit: str, task: Task) -> str:
+def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
     """One line about a step as it is recorded."""
-    what = "original" if step.block is None else f"{step.block} → {step.widths[step.block]}"
+    narrowed = step.blocks or tuple(filter(None, [step.block]))
+    what = " + ".join(f"{block} → {step.widths[block]}" for block in narrowed) or "original"
     scores = scores_text(task, step.accuracy, step.metrics)
-    return f"step {step.iteration:2d}: {what}, {amount_text(step.price, unit)}, {scores} on the holdout"
+    return f"step {step.iteration:2d}: {what}, {prices_text(step.prices, goals)}, {scores} on the holdout"
+
+
+def prices_text(prices: Mapping[str, float], goals: Sequence[Budget]) -> str:
+    """5.91 ms; of several budgets each with its name: pixel 5.91 ms, macs 41.2 M MACs."""
+    if len(goals) == 1:
+        return amount_text(prices[goals[0].name], goals[0].unit)
+    return ", ".join(f"{goal.name} {amount_text(prices[goal.name], goal.unit)}" for goal in goals)
 
 
 def _task_of(run: Path) -> Task:

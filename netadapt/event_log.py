@@ -66,11 +66,12 @@ class _TensorBoard:
 
 def scalars(step: Step) -> dict[str, float]:
     """What is drawn of a step, by the names of the charts."""
-    metrics = next((result.metrics for result in step.results if result.weights == step.weights), {})
     return {
         "accuracy/holdout": step.accuracy,
         "price": step.price,
-        **{f"holdout/{name}": value for name, value in metrics.items()},
+        **{f"prices/{name}": price for name, price in step.prices.items() if len(step.prices) > 1},
+        **{f"measured/{name}": check.measured for name, check in step.checks.items()},
+        **{f"holdout/{name}": value for name, value in step.metrics.items()},
         **{f"width/{block}": float(width) for block, width in step.widths.items()},
     }
 

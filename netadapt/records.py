@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from netadapt.resources import Budget, parse_budgets
 from profiler.table import LatencyTable
 
 Record = TypeVar("Record")
@@ -60,13 +61,23 @@ class RunInfo:
 
     network: str
     budget: str
-    """As it was asked for: latency=60%."""
+    """As it was asked for: latency=60%. The first, where there are several."""
     created_utc: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Every other option that shapes the result, by its name; a run is only gone on with under the same."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of this project and of what it computes with."""
     table: TableFacts | None = None
+    """The first, where there are several."""
+    budgets: tuple[str, ...] = ()
+    """All of them; none in runs of one budget that are older than this field."""
+    tables: Mapping[str, TableFacts] = field(default_factory=dict)
+    """All of them by their names; a lone one may have the name ''."""
+
+    @property
+    def goals(self) -> tuple[Budget, ...]:
+        """The budgets, as they are understood. `BudgetError` if the run was begun by another version that knew more."""
+        return parse_budgets(self.budgets or (self.budget,), self.tables)
 
 
 @dataclass(frozen=True, slots=True)

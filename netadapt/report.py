@@ -20,7 +20,7 @@ from netadapt.charts import Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.errors import RunError
 from netadapt.loop import Step
 from netadapt.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
-from netadapt.resources import RESOURCES, amount_text, parse_budget
+from netadapt.resources import Budget, amount_text
 from netadapt.run_folder import RunFolder, write_whole
 from netadapt.tasks import Metric, Task, task_of
 from profiler.graph import Graph
@@ -115,7 +115,7 @@ class Contents:
 
     @property
     def unit(self) -> str:
-        return RESOURCES[parse_budget(self.info.budget).resource].unit
+        return self.info.goals[0].unit
 
     @property
     def task(self) -> Task:
@@ -209,10 +209,14 @@ def _nearest_baseline(baselines: Sequence[Baseline], adapted: Row) -> Row | None
 
 
 def title(contents: Contents) -> str:
-    budget = parse_budget(contents.info.budget)
+    return f"{contents.info.network} within {' and '.join(map(_budget_text, contents.info.goals))}"
+
+
+def _budget_text(budget: Budget) -> str:
+    of = f" on {budget.table}" if budget.table else ""
     if budget.fraction is not None:
-        return f"{contents.info.network} within {100 * budget.fraction:g} % of its {budget.resource}"
-    return f"{contents.info.network} within {amount_text(budget.amount(0), contents.unit)}"
+        return f"{100 * budget.fraction:g} % of its {budget.resource}{of}"
+    return amount_text(budget.amount(0), budget.unit) + of
 
 
 def headline(rows: Sequence[Row], task: Task) -> str:
@@ -319,7 +323,7 @@ def _layers_section(contents: Contents) -> Section:
 def conditions(contents: Contents) -> list[tuple[str, str]]:
     """Under what all this holds, as pairs of a name and what it was."""
     info, table = contents.info, contents.info.table
-    pairs = [("network", info.network), ("budget", info.budget), ("begun", _date(info.created_utc))]
+    pairs = [("network", info.network), ("budget", ", ".join(info.budgets or (info.budget,))), ("begun", _date(info.created_utc))]
     if table is None:
         pairs.append(("table", "none: the budget is counted on the network alone"))
     else:

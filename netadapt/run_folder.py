@@ -156,8 +156,13 @@ class RunFolder:
 
     @property
     def table_path(self) -> Path:
-        """The run's own copy of the table it is guided by; it is there if the run has one."""
+        """The run's own copy of the table it is guided by, the first of several; it is there if the run has one."""
         return self.path / "table.parquet"
+
+    def named_table_path(self, name: str) -> Path:
+        """The same of the table of this name, where tables have names."""
+        first = next(iter(self.info.tables), name)
+        return self.table_path if name == first else self.path / f"table-{quote(name, safe='')}.parquet"
 
     def weights_path(self, name: str) -> Path:
         """Where the weights of this name are, whether they exist yet or not. `RunError` if the name would lead elsewhere."""
@@ -212,7 +217,9 @@ class RunFolder:
             self._drop_losers(step)  # the process may have been killed between recording it and this
 
     def _drop_losers(self, step: Step) -> None:
-        for result in step.results:
+        """And what the winner was before its last rung."""
+        recorded = (item for item in self._lines("candidates.jsonl", Result) if item.candidate.iteration == step.iteration)
+        for result in (*step.results, *recorded):
             if result.weights != step.weights:
                 self.weights_path(result.weights).unlink(missing_ok=True)
 
@@ -330,7 +337,9 @@ def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]
 def _settings(info: RunInfo) -> dict[str, Any]:
     """As they come back from JSON, where a tuple is a list."""
     table = "none" if info.table is None else f"table {info.table.sha256[:12]}"
-    everything = {"network": info.network, "budget": info.budget, "table": table, **info.settings}
+    others = {f"table {name}": facts.sha256[:12] for name, facts in list(info.tables.items())[1:]}
+    budget = ", ".join(info.budgets or (info.budget,))
+    everything = {"network": info.network, "budget": budget, "table": table, **others, **info.settings}
     plain: dict[str, Any] = json.loads(json.dumps(everything))
     return plain
 

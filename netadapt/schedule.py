@@ -1,7 +1,8 @@
 """The resource reduction schedule of NetAdapt: how much each iteration has to take away.
 
-Iteration i must bring the price to R(i-1) - step * decay^(i-1), much as a learning rate decays (Yang et al., 2018). The sum of
-such a series is bounded: a schedule that cannot get to the budget is found out here, before anything is trained.
+Iteration i must bring the price to R(i-1) - step * decay^(i-1), much as a learning rate decays (Yang et al., 2018); each resource
+has such a schedule of its own, in fractions of its own initial price. The sum of such a series is bounded: a schedule that cannot
+get to the budget is found out here, before anything is trained.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ def iterations_needed(fraction: float, step: float, decay: float) -> int | None:
     return math.ceil(math.log1p(-share) / math.log(decay)) if share < 1 else None
 
 
-def check_reachable(initial: float, budget: float, step: float, decay: float, max_iterations: int) -> None:
+def check_reachable(
+    initial: float, budget: float, step: float, decay: float, max_iterations: int, what: str = "the budget"
+) -> None:
     """`BudgetError` with the arithmetic if the schedule ends above the budget; `step` is a fraction of the initial price.
+
+    `what` names the budget in that sentence. One that is met already asks for nothing.
 
     An iteration may take away more than it has to, as widths come in steps; that is luck and not counted on.
     """
@@ -51,6 +56,6 @@ def check_reachable(initial: float, budget: float, step: float, decay: float, ma
     enough = math.ceil(smallest_step(wanted, decay, max_iterations) * 1000) / 1000
     more = iterations_needed(wanted, step, decay)
     raise BudgetError(
-        f"these settings take away {100 * planned:.1f} % in {max_iterations} iterations; the budget asks for {100 * wanted:.1f} %: "
+        f"these settings take away {100 * planned:.1f} % in {max_iterations} iterations; {what} asks for {100 * wanted:.1f} %: "
         f"raise --step to at least {enough:.3f}" + (f", or --max-iterations to at least {more}" if more is not None else "")
     )

@@ -73,7 +73,7 @@ def prepared(path: Path) -> Iterator[Setting]:
         with open_engine(EngineOptions(), jobs, Told(Silent())) as engine:
             (result,) = engine(None, [original])
         step = Step(0, None, graph.widths, price, None, result.accuracy, result.weights, (result,))
-        yield Setting(run, jobs, step, propose_all(graph, macs, 0.9 * price, iteration=1)[:3])
+        yield Setting(run, jobs, step, propose_all(graph, {"macs": macs}, {"macs": 0.9 * price}, iteration=1)[:3])
 
 
 @dataclass

@@ -15,12 +15,15 @@ import pytest
 import torch
 from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
+from netadapt.candidates import Rung
+from netadapt.choosing import RUNGS, first_rung, next_rung
 from netadapt.datasets import DataError
 from netadapt.engines import EngineOptions, Told, open_engine
 from netadapt.engines.evaluation import Evaluator
 from netadapt.engines.messages import Failed, WorkerFailed, read_event
 from netadapt.engines.processes import usable_cores
 from netadapt.errors import NetAdaptError, RunError, SettingsError
+from netadapt.loop import Result
 from netadapt.training import TrainingError, TrainSettings
 from profiler.progress import Silent
 
@@ -231,3 +234,29 @@ def test_an_error_comes_back_as_the_class_it_was(kind: str, expected: type[Excep
     assert isinstance(event, Failed)
     assert str(event.error) == "so it is"
     assert type(event.error).__name__ == (expected.__name__ if expected else "LinkLost")
+
+
+def rungs(setting: Setting) -> list[Result]:
+    """A candidate through all its rungs, in this process."""
+    (candidate, *_) = setting.candidates
+    with open_engine(EngineOptions(), setting.jobs, Told(Silent())) as engine:
+        found = list(engine(setting.original, [first_rung(candidate)]))
+        for _ in RUNGS[1:]:
+            found += engine(setting.original, [next_rung(found[-1])])
+    return found
+
+
+def test_each_rung_goes_on_from_the_weights_of_the_one_before(setting: Setting) -> None:
+    first, second, third = rungs(setting)
+    assert [first.candidate.rung, second.candidate.rung and second.candidate.rung.weights] == [Rung(0, 0.0, 0.25), first.weights]
+    assert len({setting.run.weights_path(result.weights).read_bytes() for result in (first, second, third)}) == 3
+
+
+def test_the_steps_of_all_rungs_are_those_of_one_fine_tune(setting: Setting) -> None:
+    jobs = [job for result in rungs(setting) for job in setting.jobs.of(setting.original, [result.candidate])]
+    assert sum(job.training.steps or 0 for job in jobs if job.training) == setting.jobs.short_term.steps
+
+
+def test_no_two_rungs_see_the_same_batches(setting: Setting) -> None:
+    jobs = [job for result in rungs(setting) for job in setting.jobs.of(setting.original, [result.candidate])]
+    assert len({job.seed for job in jobs}) == len(jobs)

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graphs import mobilenet_v1
@@ -15,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_run import BUDGET, FACTS, GRAPH, INFO, SETTINGS, TABLE, adapted_run, complete_run, made_up_training
 
+from netadapt.bias import Checked
+from netadapt.candidates import Candidate
 from netadapt.errors import RunError
-from netadapt.loop import Step, adapt
+from netadapt.loop import Result, Step, adapt
 from netadapt.records import Finished, RunInfo, TableFacts, Verified, read_as
 from netadapt.resources import Latency, parse_budget
 from netadapt.run_folder import RunFolder, weights_name
@@ -76,6 +80,84 @@ def test_each_result_is_on_the_disk_before_the_next_candidate_is_trained(run: Ru
 def test_losing_weights_go_once_the_step_is_recorded(run: RunFolder) -> None:
     step = two_steps(run)
     assert sorted(path.name for path in (run.path / "weights").iterdir()) == sorted(["000-original.pt", step.weights])
+
+
+def test_the_weights_of_every_rung_go_but_the_last_ones(run: RunFolder) -> None:
+    training = made_up_training(run)
+
+    def in_rungs(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
+        for result in training(parent, candidates):
+            rung = result.candidate.rung
+            name = result.weights if rung is None else weights_name(1, result.candidate.block, rung.name)
+            run.weights_path(name).write_bytes(b"weights")
+            yield replace(result, weights=name)
+
+    steps = adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), run.recorded(in_rungs), replace(SETTINGS, successive_halving=True))
+    run.add_step(next(steps))
+    step = next(steps)
+    for path in (run.path / "weights").iterdir():
+        if "rung" not in path.name and path.name != "000-original.pt":
+            path.unlink()  # the made-up training's own
+    run.add_step(step)
+    assert step.weights.endswith("-rung2.pt")
+    assert sorted(path.name for path in (run.path / "weights").iterdir()) == sorted(["000-original.pt", step.weights])
+    assert RunFolder.open(run.path).steps[1] == step
+
+
+def test_a_run_of_one_budget_made_before_there_could_be_several_still_opens(run: RunFolder) -> None:
+    step = two_steps(run)
+    old = {"prices", "targets", "blocks", "checks", "bias"}
+    lines = [json.loads(line) for line in (run.path / "steps.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["results"] = [
+            result | {"candidate": {name: result["candidate"][name] for name in ("iteration", "block", "widths", "price")}}
+            for result in line["results"]
+        ]
+    plain = [f"{json.dumps({name: value for name, value in line.items() if name not in old})}\n" for line in lines]
+    (run.path / "steps.jsonl").write_text("".join(plain))
+    about = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(
+        json.dumps({name: value for name, value in about.items() if name not in ("budgets", "tables")})
+    )
+    again = RunFolder.open(run.path)
+    assert [found.widths for found in again.steps] == [dict(GRAPH.widths), dict(step.widths)]
+    assert [goal.name for goal in again.info.goals] == ["latency"]
+    following = next(adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), made_up_training(run), SETTINGS, again.steps))
+    assert following.iteration == 2
+
+
+def test_steps_with_measurements_are_read_back_equal(run: RunFolder) -> None:
+    checked = Checked(2.0, 1.9, 2.1, 1.8, 1.7, 1.9)
+    step = replace(one_step(run), checks={"latency": checked}, bias={"latency": checked.ratio}, blocks=("a", "b"))
+    (run.path / "steps.jsonl").unlink()
+    run.add_step(step)
+    assert RunFolder.open(run.path).steps == (step,)
+
+
+def test_tables_of_several_devices_are_kept_apart(tmp_path: Path) -> None:
+    info = replace(INFO, budgets=("pixel=60%", "jetson=40ms"), budget="pixel=60%", tables={"pixel": FACTS, "jetson": FACTS})
+    with RunFolder.create(tmp_path / "run", info, GRAPH) as run:
+        assert run.named_table_path("pixel") == run.table_path
+        assert run.named_table_path("jetson").name == "table-jetson.parquet"
+        assert [goal.name for goal in run.info.goals] == ["pixel", "jetson"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"budgets": ("pixel=60%", "jetson=50ms")}, "was begun with budget pixel=60%, jetson=40ms, not pixel=60%, jetson=50ms"),
+        (
+            {"tables": {"pixel": FACTS, "jetson": replace(FACTS, sha256="f" * 64)}},
+            "was begun with table jetson 000000000000, not ff",
+        ),
+    ],
+)
+def test_resuming_with_another_device_or_budget_names_it(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    info = replace(INFO, budgets=("pixel=60%", "jetson=40ms"), budget="pixel=60%", tables={"pixel": FACTS, "jetson": FACTS})
+    RunFolder.create(tmp_path / "run", info, GRAPH).close()
+    with pytest.raises(RunError) as error:
+        RunFolder.create(tmp_path / "run", replace(info, **change), GRAPH, resume=True)
+    assert said in str(error.value)
 
 
 def test_losing_weights_left_by_a_kill_go_on_resuming(run: RunFolder) -> None:

@@ -49,6 +49,15 @@ def test_a_budget_that_is_met_exactly_is_reachable() -> None:
     check_reachable(initial=10.0, budget=9.0, step=0.1, decay=0.96, max_iterations=1)
 
 
+def test_a_budget_that_is_met_already_asks_for_nothing() -> None:
+    check_reachable(initial=10.0, budget=12.0, step=0.01, decay=0.5, max_iterations=1)
+
+
+def test_the_message_names_the_budget() -> None:
+    with pytest.raises(BudgetError, match="the budget for jetson asks for"):
+        check_reachable(1.0, 0.1, 0.01, 0.9, 3, "the budget for jetson")
+
+
 budgets = st.floats(0.05, 0.95)
 decays = st.floats(0.5, 1.0)
 iterations = st.integers(1, 60)

@@ -49,7 +49,7 @@ class Evaluator:
         widths = self.family.run.graph.widths if job.start_widths is None else job.start_widths
         start = self._loaded(job.start_weights, widths)
         graph = self.family.graph(widths)
-        if job.candidate.block is None:
+        if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that goes on from its last rung
             return narrow(start, graph, job.candidate.widths)
         return job.narrowing(start, graph, job.candidate.widths, self.family.dataset.train, job.seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from netadapt.candidates import Candidate
@@ -39,8 +39,8 @@ class Job:
     @property
     def name(self) -> str:
         """What users call it."""
-        block = self.candidate.block
-        return "the original network" if block is None else f"{block} → {self.candidate.widths[block]}"
+        narrowed = self.candidate.blocks or tuple(filter(None, [self.candidate.block]))
+        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in narrowed) or "the original network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +64,28 @@ class Jobs:
         """What `netadapt.loop` asks for, one job for each candidate, in their order."""
         if parent is None:
             return [self._original(candidate) for candidate in candidates]
-        start = str(self.family.run.weights_path(parent.weights).resolve())
-        return [
-            Job(
-                self._run,
-                candidate,
-                _name(candidate),
-                self.seed,
-                self.threads,
-                self.short_term,
-                start,
-                parent.widths,
-                narrowing=self.narrowing,
-            )
-            for candidate in candidates
-        ]
+        return [self._narrowed(parent, candidate) for candidate in candidates]
+
+    def _narrowed(self, parent: Step, candidate: Candidate) -> Job:
+        """The whole short-term fine-tune, or a rung's stretch of it, on batches that no rung before had."""
+        rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
+        training: TrainSettings | None = self.short_term
+        if rung is not None:
+            steps = rung.steps(self.short_term.steps_for(len(self.family.dataset.train)))
+            training, seed = replace(self.short_term, epochs=None, steps=steps) if steps else None, seed + rung.number
+            if rung.weights is not None:
+                start, widths = rung.weights, candidate.widths
+        return Job(
+            self._run,
+            candidate,
+            _name(candidate),
+            seed,
+            self.threads,
+            training,
+            str(self.family.run.weights_path(start).resolve()),
+            widths,
+            narrowing=self.narrowing,
+        )
 
     def _original(self, candidate: Candidate) -> Job:
         given = str(self.given_weights.resolve()) if self.given_weights else None
@@ -94,4 +101,4 @@ class Jobs:
 
 
 def _name(candidate: Candidate) -> str:
-    return weights_name(candidate.iteration, candidate.block)
+    return weights_name(candidate.iteration, candidate.block, candidate.rung.name if candidate.rung else "")

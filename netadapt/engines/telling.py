@@ -18,7 +18,7 @@ class Telling:
         self._told, self._task, self._steps = told, dataset.task, 0
         first = jobs[0]
         if first.candidate.block is not None:
-            told.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {len(jobs)} candidates", len(jobs))
+            told.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {_candidates(len(jobs))}", len(jobs))
         elif first.training is not None:
             told.progress.begin("training the original network", first.training.steps_for(len(dataset.train)))
 
@@ -42,3 +42,7 @@ class Telling:
             now = f"; at work: {', '.join(running)}" if running else ""
             said = scores_text(self._task, result.accuracy, result.metrics)
             self._told.progress.advance(f"{job.name}: {said}{now}")
+
+
+def _candidates(count: int) -> str:
+    return "1 candidate" if count == 1 else f"{count} candidates"

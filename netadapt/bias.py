@@ -1,0 +1,58 @@
+"""What measuring the winners says about the table: how many times as long a network really takes as was predicted.
+
+A single measurement is noisy, so the factor that later targets are corrected by is smoothed: the geometric mean of what it was and
+what was found last. A prediction that missed by more than its own interval is told all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from netadapt.errors import NetAdaptError
+from netadapt.resources import amount_text
+
+SMOOTHING = 0.5
+"""The weight of the newest ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One resource of a winner as it was measured and as it had been predicted, with 95 % intervals, in the resource's unit."""
+
+    measured: float
+    measured_low: float
+    measured_high: float
+    predicted: float
+    predicted_low: float
+    predicted_high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.measured) and self.measured > 0 and self.predicted > 0):
+            raise NetAdaptError(f"{self.measured} was measured and {self.predicted} predicted, which cannot be compared")
+
+    @property
+    def ratio(self) -> float:
+        """Above 1 where the network takes more than predicted."""
+        return self.measured / self.predicted
+
+    @property
+    def missed(self) -> bool:
+        """The prediction was off by more than its interval."""
+        return not self.predicted_low <= self.measured <= self.predicted_high
+
+    def sentence(self, name: str, unit: str) -> str:
+        """For a warning."""
+        interval = f"{amount_text(self.predicted_low, unit)} to {amount_text(self.predicted_high, unit)}"
+        both = f"measured {amount_text(self.measured, unit)}, predicted {amount_text(self.predicted, unit)}"
+        return f"{name}: {both} ({interval}), {100 * (self.ratio - 1):+.1f} %"
+
+
+def carried_on(bias: Mapping[str, float], checks: Mapping[str, Checked]) -> dict[str, float]:
+    """The factors after these measurements; the first of a resource counts whole, as there is nothing to smooth it with."""
+    now = dict(bias)
+    for name, check in checks.items():
+        before = bias.get(name)
+        now[name] = check.ratio if before is None else before ** (1 - SMOOTHING) * check.ratio**SMOOTHING
+    return now

@@ -1,0 +1,34 @@
+"""Resources a network spends, and budgets for them. A resource is anything that puts a price on a graph."""
+
+from netadapt.resources.base import Kind, PricesMany, Resource
+from netadapt.resources.budgets import BUDGET, Budget, Goal, named_tables, open_goals, parse_budget, parse_budgets
+from netadapt.resources.energy import Energy
+from netadapt.resources.latency import Latency, Predicted, Predictor
+from netadapt.resources.macs import Macs
+from netadapt.resources.memory import Memory, peak_bytes
+from netadapt.resources.parameters import Parameters
+from netadapt.resources.registry import RESOURCES, amount_text, open_resource
+
+__all__ = [
+    "BUDGET",
+    "RESOURCES",
+    "Budget",
+    "Energy",
+    "Goal",
+    "Kind",
+    "Latency",
+    "Macs",
+    "Memory",
+    "Parameters",
+    "Predicted",
+    "Predictor",
+    "PricesMany",
+    "Resource",
+    "amount_text",
+    "named_tables",
+    "open_goals",
+    "open_resource",
+    "parse_budget",
+    "parse_budgets",
+    "peak_bytes",
+]

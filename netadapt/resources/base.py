@@ -1,0 +1,59 @@
+"""What a resource is: anything that puts a price on a network. Each is a file of this package and a line in its registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from profiler.graph import Graph
+
+
+class Resource(Protocol):
+    """Puts a price on a network; the lower the better."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    def price(self, graph: Graph) -> float: ...
+
+
+@runtime_checkable
+class PricesMany(Protocol):
+    """A resource that prices every width of a block at once."""
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
+        """One for each width; NaN where only `price` can tell."""
+        ...
+
+
+class Kind(Protocol):
+    """The class of a resource, as the registry lists it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """What one of each unit that may be typed is, in `unit`; in lower case."""
+        ...
+
+    @property
+    def example(self) -> str:
+        """An amount, as it may be typed."""
+        ...
+
+    @property
+    def needs_table(self) -> bool: ...
+
+    def of(self, table: Any) -> Resource:
+        """The resource, priced by a device's table if it needs one. `BudgetError` if it is missing or cannot tell."""
+        ...
+
+
+COUNTS: Mapping[str, float] = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}

@@ -1,0 +1,47 @@
+"""Latency: milliseconds on one device with one runtime, by its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, Self
+
+from netadapt.errors import BudgetError
+from profiler.graph import Graph
+
+
+class Predicted(Protocol):
+    @property
+    def latency_ms(self) -> float: ...
+
+
+class Predictor(Protocol):
+    """What a latency table can do, whether it measures what it lacks or not."""
+
+    def predict(self, graph: Graph) -> Predicted: ...
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]: ...
+
+
+class Latency:
+    """What the table predicts for the whole network."""
+
+    name = "latency"
+    unit = "ms"
+    scales: ClassVar[Mapping[str, float]] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+    example = "12ms"
+    needs_table = True
+
+    def __init__(self, table: Predictor) -> None:
+        self.table = table
+
+    @classmethod
+    def of(cls, table: Predictor | None) -> Self:
+        if table is None:
+            raise BudgetError("a latency budget needs a latency table; name one with --table, `profile build` makes it")
+        return cls(table)
+
+    def price(self, graph: Graph) -> float:
+        return self.table.predict(graph).latency_ms
+
+    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
+        return self.table.prices(graph, block, widths)

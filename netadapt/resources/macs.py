@@ -1,0 +1,26 @@
+"""Multiply-accumulates of one inference, whatever the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from netadapt.resources.base import COUNTS
+from profiler.graph import Graph
+
+
+class Macs:
+    """Layers whose count is unknown are left out."""
+
+    name = "macs"
+    unit = "MACs"
+    scales: ClassVar[Mapping[str, float]] = COUNTS
+    example = "300M"
+    needs_table = False
+
+    @classmethod
+    def of(cls, table: Any) -> Self:
+        return cls()
+
+    def price(self, graph: Graph) -> float:
+        return float(graph.macs)

@@ -1,0 +1,26 @@
+"""Parameters: weights and biases, batch normalisation folded in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from netadapt.resources.base import COUNTS
+from profiler.graph import Graph
+
+
+class Parameters:
+    """Counted on the network alone, whatever the device."""
+
+    name = "parameters"
+    unit = "parameters"
+    scales: ClassVar[Mapping[str, float]] = COUNTS
+    example = "1.2M"
+    needs_table = False
+
+    @classmethod
+    def of(cls, table: Any) -> Self:
+        return cls()
+
+    def price(self, graph: Graph) -> float:
+        return float(graph.parameters)

@@ -1,0 +1,45 @@
+"""The resources there are, by name; a new one is a file of this package and a line here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from netadapt.errors import BudgetError
+from netadapt.resources.base import Kind, Resource
+from netadapt.resources.energy import Energy
+from netadapt.resources.latency import Latency
+from netadapt.resources.macs import Macs
+from netadapt.resources.memory import Memory
+from netadapt.resources.parameters import Parameters
+
+KINDS: tuple[Kind, ...] = (Latency, Macs, Parameters, Memory, Energy)
+RESOURCES: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
+
+
+def open_resource(name: str, table: Any = None) -> Resource:
+    """The resource of this name, priced by the table if it needs one. `BudgetError` for an unknown name or a missing table."""
+    return known_resource(name).of(table)
+
+
+def known_resource(name: str, tables: Collection[str] = ()) -> Kind:
+    """`BudgetError` for a name that is none; `tables` are others that could have been meant."""
+    if name in RESOURCES:
+        return RESOURCES[name]
+    names = [*RESOURCES, *tables]
+    near = difflib.get_close_matches(name, names, n=1)
+    raise BudgetError(
+        f"there is no resource {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}")
+    )
+
+
+def amount_text(amount: float, unit: str) -> str:
+    """For people: 5.913 ms, 41.2 M MACs, 2.1 MB."""
+    if unit in ("ms", "mJ"):
+        return f"{amount:.4g} {unit}"
+    gap = "" if unit == "B" else " "
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(amount) >= scale:
+            return f"{amount / scale:.4g} {letter}{gap}{unit}"
+    return f"{amount:.4g} {unit}"

@@ -1,0 +1,97 @@
+"""Several budgets, rungs and measured winners through the commands, with tiny networks and tables of made-up devices."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_netadapt_cli import NETWORK, QUICK, plan, run, succeed, table
+
+from netadapt import device_check
+from netadapt.device_check import out_of_reach
+from netadapt.run_folder import RunFolder
+from profiler.settings import Target
+from profiler.table import LatencyTable, load_table
+
+__all__ = ["plan", "table"]  # fixtures
+
+
+@pytest.fixture(scope="module")
+def here(table: Path) -> Path:
+    """The same table, said to be made on this machine with the runtime it has."""
+    loaded = load_table(table)
+    hello = device_check._hello(Target())
+    path = table.with_name("here.parquet")
+    LatencyTable(loaded.rows, replace(loaded.info, device=hello)).save(path)
+    return path
+
+
+def test_a_table_of_another_device_is_not_measured_against(table: Path) -> None:
+    assert out_of_reach(load_table(table)) == "the device that answers at local is not the one the table was made on"
+
+
+def test_a_device_that_is_not_there_is_out_of_reach(table: Path) -> None:
+    loaded = load_table(table)
+    gone = LatencyTable(loaded.rows, replace(loaded.info, target=Target("fake:nowhere.toml")))
+    assert "nowhere.toml" in str(out_of_reach(gone))
+
+
+def test_a_table_of_this_machine_is_within_reach(here: Path) -> None:
+    assert out_of_reach(load_table(here)) is None
+
+
+def test_a_measurement_that_was_asked_for_and_cannot_be_is_refused_before_training(table: Path, tmp_path: Path) -> None:
+    told = run(
+        "run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=75%", "--out", tmp_path / "run", "--measure"
+    )  # fmt: skip
+    assert told.exit_code == 1
+    assert "--no-measure relies on the table alone" in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_winners_are_measured_where_the_tables_device_is_there(here: Path, tmp_path: Path) -> None:
+    told = run(
+        "run", *NETWORK, *QUICK, "--table", here, "--budget", "latency=92%", "--out", tmp_path / "run", "--max-iterations", 1
+    )
+    with RunFolder.open(tmp_path / "run") as folder:
+        steps, info = folder.steps, folder.info
+    assert all(step.checks["latency"].measured > 0 and step.bias["latency"] > 0 for step in steps)
+    assert info.settings["measure"] == "where a device can be reached"
+    for step in steps:
+        assert ("warning: latency: measured" in told.stderr) or not step.misses
+
+
+def test_two_devices_and_memory_are_kept_to_at_once(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    budgets = ["--budget", "pixel=85%", "--budget", "jetson=90%", "--budget", "memory=100%", "--budget", "macs=80%"]
+    devices = ["--table", f"pixel={table}", "--table", f"jetson={table}"]
+    search = ["--winner", "ratio", "--small-steps", "join", "--successive-halving", "--no-measure"]
+    said = json.loads(succeed("run", *NETWORK, *QUICK, *devices, *budgets, *search, "--out", out, "--json"))
+    first, last = said["steps"][0]["prices"], said["steps"][-1]["prices"]
+    for name, fraction in {"pixel": 0.85, "jetson": 0.9, "memory": 1.0, "macs": 0.8}.items():
+        assert last[name] <= fraction * first[name]
+    with RunFolder.open(out) as folder:
+        settings = folder.info.settings
+        assert (settings["winner"], settings["small_steps"], settings["successive_halving"]) == ("ratio", "join", True)
+        assert any(result.dropped for result in folder.steps[1].results)
+        assert {path.name for path in (out / "weights").iterdir()} == {step.weights for step in folder.steps}
+        assert (out / "table-jetson.parquet").exists()
+    assert "macs" in succeed("history", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--table", "pixel=TABLE", "--budget", "latency=75%"], "pixel=60%"),
+        (["--table", "TABLE", "--budget", "latency=75%", "--budget", "energy=75%"], "--energy"),
+        (["--budget", "macs=75%", "--winner", "luck"], "--winner is accuracy or ratio"),
+    ],
+)
+def test_bad_input_gets_one_sentence(table: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    told = run("run", *NETWORK, *QUICK, *(word.replace("TABLE", str(table)) for word in arguments), "--out", tmp_path / "run")
+    assert told.exit_code == 1
+    assert said in told.stderr
+    assert not (tmp_path / "run").exists()
