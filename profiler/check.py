@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from profiler.closure import LIMIT_PERCENT
 from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
@@ -32,7 +34,9 @@ def check_table(table: LatencyTable) -> list[Finding]:
 
 def _findings(table: LatencyTable) -> Iterator[Finding]:
     info = table.info
-    if info.closure.networks == 0:
+    if info.imported:
+        yield from _about_import(table, info.imported)
+    elif info.closure.networks == 0:
         yield Finding(
             "problem", "no whole network was measured to check the sum of layers", "build it from a plan or from a whole model"
         )
@@ -73,7 +77,7 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{len(wide)} of {len(table.rows)} layers are uncertain by more than {WIDE_PERCENT:g} % (first: {wide[0].key})",
-            "stop what else runs on the device and build again",
+            "mind the intervals" if info.imported else "stop what else runs on the device and build again",
         )
     if info.reference_drift_percent is not None and info.reference_drift_percent > DRIFT_PERCENT:
         yield Finding(
@@ -83,5 +87,30 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
         )
     if info.device.get("device", {}).get("governor") == "not readable":
         yield Finding("note", "the clock governor could not be read", "fix the clock on the device if you can")
-    if info.age_days > OLD_DAYS:
+    if info.age_days > OLD_DAYS and not info.imported:
         yield Finding("warning", f"it is {info.age_days:.0f} days old", "build it again")
+
+
+def _about_import(table: LatencyTable, imported: Mapping[str, Any]) -> Iterator[Finding]:
+    """Of a table that others have measured."""
+    yield Finding(
+        "problem",
+        f"it was imported from {imported.get('from')}: nobody here measured it, and no whole network checks it",
+        "build a table on a device of yours, or compare its predictions with networks whose latency there is known",
+    )
+    if not imported.get("licence"):
+        yield Finding(
+            "warning", "its licence is not known", "ask whoever published it before you pass it on, and import it with --licence"
+        )
+    untold = [name for name in ("runtime", "threads") if not imported.get(name)]
+    if untold:
+        yield Finding(
+            "warning", f"it does not say its {' and '.join(untold)}", f"import it with --{' and --'.join(untold)} if you know"
+        )
+    vague = sum(math.isnan(value.half_width_ms) for value in table.rows.values())
+    if vague:
+        yield Finding("warning", f"{vague} of {len(table.rows)} layers came without an interval", "predictions with them have none")
+    for assumption in imported.get("assumptions", ()):
+        yield Finding("note", f"taken for granted: {assumption}", "import it again if that is wrong")
+    for reason, many in imported.get("skipped", {}).items():
+        yield Finding("note", f"left out: {many} {reason}", "networks with such layers cannot be predicted")

@@ -23,6 +23,9 @@ from profiler.console import Json, percent, plain_errors, print_json
 from profiler.devices import CONFIG_VARIABLE, find_device
 from profiler.doctor import examine, judge
 from profiler.errors import TableError
+from profiler.exchange.exporting import export_table
+from profiler.exchange.formats import READABLE, WRITABLE
+from profiler.exchange.importing import Told, import_table, save_imported
 from profiler.executed import as_executed
 from profiler.fleet import on_each
 from profiler.journal import journal_path
@@ -61,6 +64,10 @@ class BuildTarget(StrEnum):
     host = "host"
     aarch64_linux = "aarch64-linux"
     android_arm64 = "android-arm64"
+
+
+Form = Annotated[str | None, typer.Option("--format", help=f"{', '.join(READABLE)}; by default what the files' ending says.")]
+OutForm = Annotated[str, typer.Option("--format", help=f"The form to write it in: {', '.join(WRITABLE)}.")]
 
 
 class TableFormat(StrEnum):
@@ -235,13 +242,14 @@ def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
     with plain_errors():
         loaded, wanted = load_table(table), format_of(model).name
         runtime = loaded.info.target.runtime
-        if loaded.info.target.model_format != wanted:
+        if not loaded.info.target.reads(wanted):
             raise TableError(f"{table} is for {runtime}, which does not run .{wanted} files; use a table of a runtime that does")
         plain = {"model": str(model)} | printing.prediction_data(loaded.explain(read_model(model)), loaded)
         if as_json:
             print_json(plain)
             return
-        printing.print_prediction(plain, model.name, add=f"profile build {model} --runtime {runtime} --out {table}")
+        adds = None if loaded.info.imported else f"profile build {model} --runtime {runtime} --out {table}"
+        printing.print_prediction(plain, model.name, adds)
         print(f"closure of this table: {loaded.sentence()}")
 
 
@@ -271,6 +279,53 @@ def compare(before: TableFile, after: TableFile, as_json: Json = False) -> None:
             print_json(plain)
         else:
             printing.print_comparison(plain)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files of one published table.")],
+    device_name: Annotated[str, typer.Option(help="What it was measured on.")],
+    out: Annotated[Path, typer.Option(help="The table to write.")],
+    table_format: Form = None,
+    runtime: Annotated[Runtime | None, typer.Option(help="What it was measured with, if it was one of these.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads it was measured with, if that is known.")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published, as a URL.")] = None,
+    licence: Annotated[str | None, typer.Option(help="The licence it is under.")] = None,
+    activation: Annotated[
+        list[str] | None,
+        typer.Option(help="What its convolutions are to be taken with where the format does not tell; may be given several times."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read a latency table that others have published into one of ours, marked as imported and unverified."""
+    with plain_errors():
+        told = Told(device_name, runtime and runtime.value, threads, source, licence, table_format, tuple(activation or ()))
+        table = import_table(files, told)
+        save_imported(table, out)
+        plain = {"table": str(out)} | printing.table_data(table)
+        if as_json:
+            print_json(plain)
+        else:
+            printing.print_table_data(str(out), plain, table.sentence())
+            printing.print_import(plain)
+
+
+@app.command()
+def export(
+    table: TableFile,
+    table_format: OutForm,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write a table as CSV, or in the form of nn-Meter or once-for-all, and say what that form cannot hold."""
+    with plain_errors():
+        loaded = load_table(table)
+        writing = export_table(loaded, table_format, out)
+        plain = {"table": str(table), "file": str(out), "format": table_format} | printing.export_data(writing, loaded)
+        if as_json:
+            print_json(plain)
+        else:
+            printing.print_export(plain)
 
 
 @app.command()

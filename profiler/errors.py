@@ -21,6 +21,10 @@ class TableError(ToolError):
     """A table is missing, damaged, of another format version, or does not fit what it is used for."""
 
 
+class ExchangeError(TableError):
+    """A table from outside is not what it is said to be, or one of ours cannot be written in a foreign form."""
+
+
 class LayerNotMeasured(TableError):
     """The table has neither this layer nor neighbours to interpolate it from."""
 

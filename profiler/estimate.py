@@ -56,7 +56,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A latency and its 95 % interval."""
+    """A latency and its 95 % interval, whose ends are both NaN where nobody knows it."""
 
     latency_ms: float
     latency_ms_low: float
@@ -67,18 +67,20 @@ class Estimate:
     """How many of the rounds went undisturbed."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.latency_ms_low <= self.latency_ms <= self.latency_ms_high or not math.isfinite(self.latency_ms_high):
+        unknown = math.isnan(self.latency_ms_low) and math.isnan(self.latency_ms_high)
+        low_ms, high_ms = (self.latency_ms, self.latency_ms) if unknown else (self.latency_ms_low, self.latency_ms_high)
+        if not 0 <= low_ms <= self.latency_ms <= high_ms or not math.isfinite(high_ms):
             raise ValueError(f"not an interval around a latency: {self}")
 
     @property
     def half_width_ms(self) -> float:
-        """Of the interval's wider side."""
+        """Of the interval's wider side; NaN if that is not known."""
         return max(self.latency_ms_high - self.latency_ms, self.latency_ms - self.latency_ms_low)
 
     @property
     def disturbed(self) -> bool:
-        """Too few rounds went undisturbed to say what the quiet device does."""
-        return self.quiet_rounds < ENOUGH_ROUNDS
+        """Too few rounds went undisturbed to say what the quiet device does. Of what others measured no round is known."""
+        return self.rounds > 0 and self.quiet_rounds < ENOUGH_ROUNDS
 
     def settled(self, settings: TimingSettings) -> bool:
         """Undisturbed and narrow enough to stop measuring."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from profiler.errors import LayerError, PlanError
-from profiler.layers import LayerSpec, Shape
+from profiler.layers import BLOCK_OPS, LayerSpec, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,10 @@ class Graph:
             missing = [name for name in node.inputs if name not in shapes]
             if missing:
                 raise PlanError(f"{self.name}: {node.name} reads {missing[0]!r}, which nothing before it makes")
+            if node.layer.op in BLOCK_OPS and node.layer.cutout is None:
+                raise PlanError(
+                    f"{self.name}: {node.name} is a block that others have measured as one, which no network is made of"
+                )
             shapes[node.name] = node.layer.output
             if node.layer.cutout is not None:
                 cut_out.add(node.name)  # its shapes are in its file's own layout, and it may make several tensors

@@ -26,6 +26,8 @@ UPSAMPLE_OPS = ("upsample_nearest", "upsample_bilinear")
 BINARY_OPS = ("add", "mul")
 UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
 KNOWN_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
+BLOCK_OPS = ("inverted_residual", "pooled_classifier")
+"""Several layers that somebody else has measured as one (profiler.blocks); never measured or emitted by us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class LayerSpec:
     bias: bool = True
     dtype: str = "float32"
     cutout: Cutout | None = None
+    hidden: int = 0
+    """Channels of an inverted residual's depthwise convolution."""
 
     def __post_init__(self) -> None:
         for shape in (*self.inputs, self.output):
@@ -66,7 +70,7 @@ class LayerSpec:
             self._check_parametric()
 
     def _check_parametric(self) -> None:
-        if self.op not in KNOWN_OPS:
+        if self.op not in KNOWN_OPS + BLOCK_OPS:
             raise LayerError(f"unknown layer kind {self.op!r}; known are {', '.join(KNOWN_OPS)}")
         if self.activation not in ACTIVATIONS:
             raise LayerError(f"{self.op}: unknown activation {self.activation!r}; known are {', '.join(ACTIVATIONS)}")
@@ -87,6 +91,10 @@ class LayerSpec:
             raise LayerError(f"conv2d: a shortcut of {self.inputs[1]} cannot be added to {self.output}")
         if self.op == "depthwise_conv2d" and self.groups != channels_in:
             raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
+        if (self.hidden > 0) != (self.op == "inverted_residual"):
+            raise LayerError(f"{self.op}: hidden channels are an inverted residual's, which has at least 1, got {self.hidden}")
+        if self.op == "inverted_residual" and self.inputs[1:] not in ((), (self.output,)):
+            raise LayerError(f"inverted_residual: a shortcut of {self.inputs[1:]} cannot be added to {self.output}")
 
     def _expected_output(self) -> Shape:
         first = self.inputs[0]
@@ -103,6 +111,12 @@ class LayerSpec:
                     if all(0 <= e < s for e, s in zip(extra, self.stride, strict=True))
                     else (first[0], *base, self.output[-1])
                 )
+            case "inverted_residual":
+                height, width = (-(-size // stride) for size, stride in zip(_picture(first, self), self.stride, strict=True))
+                return (first[0], height, width, self.output[-1])
+            case "pooled_classifier":
+                _picture(first, self)
+                return (first[0], self.output[-1])
             case "fully_connected":
                 return (*first[:-1], self.output[-1])
             case "global_avg_pool" | "global_max_pool":
@@ -139,6 +153,8 @@ class LayerSpec:
             parts.append("nobias")
         if self.dtype != "float32":
             parts.append(self.dtype)
+        if self.hidden:
+            parts.append(f"h{self.hidden}")
         if self.cutout is not None:
             parts.append(f"cut.{self.cutout.digest}")
         return "_".join(parts)
@@ -167,6 +183,8 @@ class LayerSpec:
     @property
     def parameters(self) -> int:
         """Weights and biases, batch normalisation folded in; 0 for what has none."""
+        if self.op in BLOCK_OPS:
+            return sum(weights + biases for weights, biases, _ in _block_parts(self))
         if not self.weight_shape:
             return 0
         return math.prod(self.weight_shape) + (self.out_channels if self.bias else 0)
@@ -174,6 +192,8 @@ class LayerSpec:
     @property
     def macs(self) -> int | None:
         """Multiply-accumulates of convolutions and matrix products for the whole batch; 0 for the rest, None if unknown."""
+        if self.op in BLOCK_OPS:
+            return sum(weights * pixels for weights, _, pixels in _block_parts(self))
         if self.op not in KNOWN_OPS:
             return None
         if not self.weight_shape:
@@ -264,10 +284,26 @@ def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
-    """Height and width after a sliding window; LayerError if the window is larger than the padded picture."""
+def _picture(shape: Shape, layer: LayerSpec) -> Pair:
+    """Height and width of an input that has them."""
     if len(shape) != 4:
         raise LayerError(f"{layer.op}: needs a (n, h, w, c) input, got {shape}")
+    return shape[1], shape[2]
+
+
+def _block_parts(layer: LayerSpec) -> list[tuple[int, int, int]]:
+    """Weights, biases and output pixels of each weighted layer within a block."""
+    first, last, hidden = layer.in_channels, layer.out_channels, layer.hidden
+    if layer.op == "pooled_classifier":
+        return [(first * last, last, layer.inputs[0][0])]
+    before, after = math.prod(layer.inputs[0][:-1]), math.prod(layer.output[:-1])
+    widened = [(first * hidden, hidden, before)] if hidden != first else []
+    return [*widened, (math.prod(layer.kernel) * hidden, hidden, after), (hidden * last, last, after)]
+
+
+def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
+    """Height and width after a sliding window; LayerError if the window is larger than the padded picture."""
+    _picture(shape, layer)
     top, left, bottom, right = layer.padding
     sizes = []
     for size, pad, k, s, d in zip(

@@ -43,6 +43,8 @@ RUNTIME_FORMATS = {
     "onnxruntime": "onnx", "onnxruntime-cuda": "onnx", "onnxruntime-tensorrt": "onnx",
     "litert": "tflite", "tflite-runtime": "tflite", "fake": "json",
 }  # fmt: skip
+UNKNOWN_RUNTIME = "unknown"
+"""Of a table that others made and that does not say."""
 MODEL_SUFFIXES = (".onnx", ".tflite")
 """What a user's model file may end in; the fake runtime's scripts are not among them."""
 

@@ -171,10 +171,15 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set(xlabel=panel.axis, ylabel="latency (ms)")
     last = max(width for curve in panel.curves for width, _ in curve.answers)
     axes.set_xlim(0, last * 1.03)
-    axes.set_ylim(0, 1.06 * max(point.latency_ms_high for point in _known(panel)))
+    axes.set_ylim(0, 1.06 * max(_upper_ms(point) for point in _known(panel)))
     axes.xaxis.set_major_locator(MultipleLocator(_tick_distance(last)))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICKS))
     axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
+
+
+def _upper_ms(point: Estimate) -> float:
+    """The interval's upper end, or the latency where no interval is known."""
+    return point.latency_ms if math.isnan(point.latency_ms_high) else point.latency_ms_high
 
 
 def _known(panel: Panel) -> Iterator[Estimate]:

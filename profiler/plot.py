@@ -90,6 +90,8 @@ def page(table: LatencyTable, found: Sequence[Panel]) -> str:
 
 def heading(info: TableInfo) -> str:
     """What the table is, in one line."""
+    if info.imported:
+        return f"{info.target.device}, imported from {info.imported.get('from')} on {info.created_utc[:10]}, not measured by us"
     cpu = info.device.get("device", {}).get("cpu", "unknown processor")
     threads = f"{info.target.threads} thread{'s' if info.target.threads > 1 else ''}"
     return (
@@ -160,6 +162,9 @@ def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
 
 def _about(table: LatencyTable) -> Iterator[str]:
     info = table.info
+    if info.imported:
+        yield f"<p>{escape(heading(info))}.</p>"
+        return
     facts = info.device.get("device", {})
     pairs = [
         ("device", f"{info.target.device}: {facts.get('cpu')}, {facts.get('cores')} cores, governor {facts.get('governor')}"),

@@ -32,7 +32,7 @@ class _Part:
 
     follower: Follower
     family: LayerSpec | None
-    """None where channels cannot vary freely: such a layer is looked up width by width."""
+    """None where channels cannot vary freely, or nothing is interpolated: such a layer is looked up width by width."""
     sums: Sums | None
     """Its present part of the network; None if the table does not know it."""
 
@@ -43,8 +43,11 @@ class Pricer:
     def __init__(self, table: LatencyTable, graph: Graph) -> None:
         self._table, self.graph, self._widths = table, graph, graph.widths
         executed = as_executed(graph, table.info.target.runtime)
-        self._parts = [_Part(follower, family_of(follower.node.layer), self._now(follower)) for follower in followers(executed)]
+        self._parts = [_Part(follower, self._family(follower), self._now(follower)) for follower in followers(executed)]
         self._executed = executed
+
+    def _family(self, follower: Follower) -> LayerSpec | None:
+        return None if self._table.info.imported else family_of(follower.node.layer)
 
     def _now(self, follower: Follower) -> Sums | None:
         hit = self._table.lookup(follower.node.layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from profiler.compare import Comparison
 from profiler.console import count, print_table
 from profiler.estimate import Estimate
+from profiler.exchange.writing import Writing
 from profiler.graph import Graph, unique_layers
 from profiler.layers import LayerSpec
 from profiler.measure import Measured
@@ -26,7 +28,14 @@ def sizes(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def interval(latency_ms: float, low_ms: float, high_ms: float) -> str:
+def known(value: float | None) -> float | None:
+    """None for NaN, which JSON does not have."""
+    return None if value is None or math.isnan(value) else value
+
+
+def interval(latency_ms: float, low_ms: float | None, high_ms: float | None) -> str:
+    if low_ms is None or high_ms is None:
+        return f"{latency_ms:.3f} ms, interval not known"
     return f"{latency_ms:.3f} ms [{low_ms:.3f} … {high_ms:.3f}]"
 
 
@@ -161,8 +170,12 @@ def table_data(table: LatencyTable) -> Plain:
 
 def print_table_data(name: str, plain: Plain, closure: str) -> None:
     version, facts = plain["fingerprint"].get("version"), plain["fingerprint"].get("device", {})
-    print(f"{name}: {plain['layers_measured']} layers, {plain['runtime']} {version}, threads {plain['threads']}")
-    print(f"  {plain['device']}: {facts.get('cpu')}; measured {plain['created_utc']}, {plain['age_days']:.1f} days ago")
+    imported = plain["fingerprint"].get("imported")
+    if imported:
+        print_imported(name, plain, imported)
+    else:
+        print(f"{name}: {plain['layers_measured']} layers, {plain['runtime']} {version}, threads {plain['threads']}")
+        print(f"  {plain['device']}: {facts.get('cpu')}; measured {plain['created_utc']}, {plain['age_days']:.1f} days ago")
     print(f"  closure: {closure}")
     figures = plain["closure"]
     if figures["bias_percent"] is not None:
@@ -174,10 +187,55 @@ def print_table_data(name: str, plain: Plain, closure: str) -> None:
         print(f"  steps in channels: {', '.join(steps)}")
 
 
+def print_imported(name: str, plain: Plain, imported: Plain) -> None:
+    runtime, threads = imported["runtime"] or "not told", imported["threads"] or "not told"
+    print(f"{name}: {plain['layers_measured']} layers, imported {plain['created_utc']}; measured by others, nobody knows when")
+    print(f"  {plain['device']}; runtime {runtime}, threads {threads}; {imported['statistic']}")
+    print(f"  from {imported['source'] or imported['from']}, licence {imported['licence'] or 'not known'}")
+    for item in imported["files"]:
+        print(f"  {item['name']}: {item['size_bytes']} bytes, sha256 {item['sha256']}")
+
+
+def print_import(plain: Plain) -> None:
+    """What became of the entries."""
+    imported = plain["fingerprint"]["imported"]
+    for assumption in imported["assumptions"]:
+        print(f"  taken for granted: {assumption}")
+    print(f"{imported['entries']} entries read, {plain['layers_measured']} layers made of them")
+    for reason, many in imported["skipped"].items():
+        print(f"  left out: {many} {reason}")
+
+
+def export_data(writing: Writing, table: LatencyTable) -> Plain:
+    imported = table.info.imported or {}
+    return {
+        "layers": len(table.rows),
+        "written": writing.written,
+        "left_out": dict(writing.left_out),
+        "notes": list(writing.notes),
+        "verified": table.verified,
+        "imported_from": imported.get("from"),
+        "licence": imported.get("licence"),
+    }
+
+
+def print_export(plain: Plain) -> None:
+    print(f"{plain['file']}: {plain['written']} of {plain['layers']} layers as {plain['format']}")
+    for note in plain["notes"]:
+        print(f"  {note}")
+    for reason, many in plain["left_out"].items():
+        print(f"  left out: {many} {reason}")
+    if plain["imported_from"]:
+        print(f"  the table was imported from {plain['imported_from']}, licence {plain['licence'] or 'not known'}: mind that")
+    if not plain["verified"]:
+        print("  the table is unverified, which the file does not say")
+
+
 def row_data(layer: LayerSpec, estimate: Estimate) -> Plain:
     flat = layer_data(layer) | {"inputs": "+".join(map(sizes, layer.inputs)), "output": sizes(layer.output)}
     wanted = ("op", "inputs", "output", "precision", "macs", "weight_bytes", "activation_bytes")
-    return {name: flat[name] for name in wanted} | asdict(estimate) | {"key": layer.key}
+    ends = {"latency_ms_low": known(estimate.latency_ms_low), "latency_ms_high": known(estimate.latency_ms_high)}
+    return {name: flat[name] for name in wanted} | asdict(estimate) | ends | {"key": layer.key}
 
 
 def rows_data(table: LatencyTable) -> list[Plain]:
@@ -210,8 +268,8 @@ def print_rows(rows: Sequence[Plain]) -> None:
             row["inputs"],
             row["output"],
             count(row["macs"]),
-            *(f"{row[name]:.4f}" for name in ("latency_ms", "latency_ms_low", "latency_ms_high")),
-            row["rounds"],
+            *(None if row[name] is None else f"{row[name]:.4f}" for name in ("latency_ms", "latency_ms_low", "latency_ms_high")),
+            row["rounds"] or None,
             *([None if row["energy_mj"] is None else f"{row['energy_mj']:.3g}"] if "energy_mj" in row else []),
         )
         for row in rows
@@ -226,14 +284,14 @@ def prediction_data(said: Prediction, table: LatencyTable) -> Plain:
     parts = [
         {"node": part.node, "op": part.layer.op, "output": list(part.layer.output), "latency_ms": part.latency_ms}
         | {
-            "latency_ms_low": part.latency_ms_low,
-            "latency_ms_high": part.latency_ms_high,
+            "latency_ms_low": known(part.latency_ms_low),
+            "latency_ms_high": known(part.latency_ms_high),
             "source": part.source,
             "key": part.layer.key,
         }
         for part in said.parts
     ]
-    return {name: None if said.missing else getattr(said, name) for name in names} | {
+    return {name: None if said.missing else known(getattr(said, name)) for name in names} | {
         "missing": [part.layer.key for part in said.missing],
         "verified": table.verified,
         "closure": table.info.closure.to_dict(),
@@ -241,7 +299,8 @@ def prediction_data(said: Prediction, table: LatencyTable) -> Plain:
     }
 
 
-def print_prediction(plain: Plain, model: str, add: str) -> None:
+def print_prediction(plain: Plain, model: str, add: str | None) -> None:
+    """`add` is the command that measures what is missing; None where nothing can."""
     cells = [
         (
             part["node"],
@@ -254,7 +313,8 @@ def print_prediction(plain: Plain, model: str, add: str) -> None:
     ]
     print_table(("layer", "kind", "output", "ms", "source"), cells, right=("ms",))
     if plain["missing"]:
-        print(f"{len(plain['missing'])} of {len(plain['layers'])} layers are missing; `{add}` adds them")
+        mended = f"`{add}` adds them" if add else "an imported table cannot be extended"
+        print(f"{len(plain['missing'])} of {len(plain['layers'])} layers are missing; {mended}")
     else:
         said = interval(plain["latency_ms"], plain["latency_ms_low"], plain["latency_ms_high"])
         print(f"{model}: {said}, plain sum of layers {plain['naive_ms']:.3f} ms")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from device_agents.errors import ToolError
-from profiler.model_file import RUNTIME_FORMATS
+from profiler.model_file import RUNTIME_FORMATS, UNKNOWN_RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,18 @@ class Target:
     """What measures there; None for what profile.toml says, or ours in Python."""
 
     def __post_init__(self) -> None:
-        if self.runtime not in RUNTIME_FORMATS:
+        if self.runtime not in (*RUNTIME_FORMATS, UNKNOWN_RUNTIME):
             raise ToolError(f"there is no runtime {self.runtime!r}; known are {', '.join(RUNTIME_FORMATS)}")
         if self.threads < 1:
             raise ToolError(f"--threads must be at least 1, got {self.threads}")
 
     @property
     def model_format(self) -> str:
-        """The format of the files this runtime reads."""
+        """The format of the files this runtime reads. `ToolError` if nobody knows which runtime it was."""
+        if self.runtime == UNKNOWN_RUNTIME:
+            raise ToolError("the table was imported and does not say with which runtime; import it again with --runtime")
         return RUNTIME_FORMATS[self.runtime]
+
+    def reads(self, model_format: str) -> bool:
+        """Whether it can be asked about files of this format: an unknown runtime about any."""
+        return self.runtime == UNKNOWN_RUNTIME or self.model_format == model_format

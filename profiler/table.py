@@ -18,15 +18,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from profiler.blocks import as_blocks
 from profiler.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.closure import Closure, close
 from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.errors import LayerError, LayerNotMeasured, TableError
 from profiler.estimate import Estimate
 from profiler.executed import as_executed
-from profiler.graph import Graph
+from profiler.graph import Graph, Node
 from profiler.interpolation import Grid
-from profiler.layers import LayerSpec
+from profiler.layers import BLOCK_OPS, LayerSpec
 from profiler.pricing import Pricer
 from profiler.settings import Target, TimingSettings
 from profiler.staircase import Staircases, read_staircases, staircases_data
@@ -55,6 +56,7 @@ class Prediction:
 
     latency_ms: float
     latency_ms_low: float
+    """NaN, as the other end, where a layer's interval is not known."""
     latency_ms_high: float
     naive_ms: float
     parts: tuple[Part, ...]
@@ -93,6 +95,12 @@ class TableInfo:
     """... the time the build took on the device and the host."""
 
     @property
+    def imported(self) -> Mapping[str, Any] | None:
+        """Where the table was imported from and what was made of it (profiler.exchange); None for one that was measured by us."""
+        told = self.device.get("imported")
+        return told if isinstance(told, Mapping) else None
+
+    @property
     def age_days(self) -> float:
         return (datetime.now(UTC) - datetime.fromisoformat(self.created_utc)).total_seconds() / 86400
 
@@ -107,7 +115,9 @@ class LatencyTable:
         self.energy_mj = dict(energy_mj or {})
         """Millijoules of one inference of those layers whose energy the device could tell."""
         self.info = info
-        self.grid = Grid(self.rows, info.staircases)
+        # nothing is known of the steps of a device that others have measured: nothing between its layers is guessed
+        self.grid = Grid({} if info.imported else self.rows, info.staircases)
+        self._blocks = frozenset(layer for layer in self.rows if layer.op in BLOCK_OPS)
         self._pricer: Pricer | None = None
         self._lookups: dict[LayerSpec, tuple[Estimate, str] | None] = {}
 
@@ -136,16 +146,15 @@ class LatencyTable:
 
     def explain(self, graph: Graph) -> Prediction:
         """Like `predict`, but tells what is missing instead of raising."""
-        graph = as_executed(graph, self.info.target.runtime)
-        calibration, found = self.info.calibration, [self.lookup(node.layer) for node in graph.nodes]
+        nodes = self._nodes(graph)
+        calibration, found = self.info.calibration, [self.lookup(node.layer) for node in nodes]
         sums = [
-            sums_of(node.layer, hit[0].latency_ms, self.tile) if hit else NOTHING
-            for node, hit in zip(graph.nodes, found, strict=True)
+            sums_of(node.layer, hit[0].latency_ms, self.tile) if hit else NOTHING for node, hit in zip(nodes, found, strict=True)
         ]
         total = sum(sums, NOTHING)
         parts = []
         uncertain_ms = 0.0
-        for node, hit, part in zip(graph.nodes, found, sums, strict=True):
+        for node, hit, part in zip(nodes, found, sums, strict=True):
             if hit is None:
                 parts.append(Part(node.name, node.layer, None, None, None, "missing"))
                 continue
@@ -155,13 +164,18 @@ class LatencyTable:
         latency_ms = calibration.latency_ms(total)
         # layers err independently; what the calibration leaves unexplained on whole networks comes on top (two standard deviations)
         half_ms = (uncertain_ms + (2 * calibration.uncertainty_percent / 100 * latency_ms) ** 2) ** 0.5
-        return Prediction(latency_ms, max(0.0, latency_ms - half_ms), latency_ms + half_ms, total.latency_ms, tuple(parts))
+        low_ms = latency_ms - half_ms
+        return Prediction(latency_ms, 0.0 if low_ms < 0 else low_ms, latency_ms + half_ms, total.latency_ms, tuple(parts))
 
     def sums(self, graph: Graph) -> Sums:
         """What the calibration works on: sums over the layers the table knows."""
-        executed = as_executed(graph, self.info.target.runtime)
-        known = [(layer, hit[0]) for layer in executed.layers if (hit := self.lookup(layer)) is not None]
+        known = [(node.layer, hit[0]) for node in self._nodes(graph) if (hit := self.lookup(node.layer)) is not None]
         return sum((sums_of(layer, estimate.latency_ms, self.tile) for layer, estimate in known), NOTHING)
+
+    def _nodes(self, graph: Graph) -> tuple[Node, ...]:
+        """The network's nodes as the runtime executes them, and as one where the table knows several as one."""
+        executed = as_executed(graph, self.info.target.runtime)
+        return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
 
     def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:
         """Milliseconds of the network with this block at each of these widths, as `predict` would say; NaN where it cannot."""
@@ -215,7 +229,10 @@ class LatencyTable:
 
 
 def origin_of(device: Mapping[str, Any]) -> str:
-    """Of a fingerprint whose measurements are none: a warning to put before everything said of them. Else empty."""
+    """Of a fingerprint whose measurements are none of ours: a warning to put before everything said of them. Else empty."""
+    imported = device.get("imported")
+    if isinstance(imported, Mapping):
+        return f"imported from {imported.get('from')}, not measured by us: "
     flags = device.get("flags") or {}
     if flags.get("simulated"):
         return "simulated, not measured: "

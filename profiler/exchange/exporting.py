@@ -1,0 +1,39 @@
+"""A table in a foreign form, as a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from profiler.errors import ExchangeError
+from profiler.exchange.formats import FORMATS, WRITABLE
+from profiler.exchange.writing import Writing
+from profiler.table import LatencyTable
+
+
+def export_table(table: LatencyTable, name: str, out: Path) -> Writing:
+    """`ExchangeError` if the form can hold none of the table's layers."""
+    writer = FORMATS[name].write if name in FORMATS else None
+    if writer is None:
+        raise ExchangeError(f"a table cannot be written as {name!r}; known are {', '.join(WRITABLE)}")
+    if out.suffix == ".parquet":
+        raise ExchangeError(
+            f"{out} would be taken for a table of ours; give it another ending, such as {FORMATS[name].suffixes[0]}"
+        )
+    writing = writer(table)
+    if not writing.written:
+        why = "; ".join(f"{count} {reason}" for reason, count in writing.left_out.most_common(3)) or "it has none"
+        raise ExchangeError(f"{FORMATS[name].title} can hold no layer of this table: {why}")
+    _write_whole(out, writing.text)
+    return writing
+
+
+def _write_whole(out: Path, text: str) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(out)
+    except OSError as exc:
+        raise ExchangeError(f"{out} cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)

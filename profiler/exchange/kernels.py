@@ -1,0 +1,34 @@
+"""Windows that slide over a picture as foreign tables describe them: by kernel and stride alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from profiler.layers import LayerSpec, Shape
+
+
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME along one axis: as many outputs as strides begin in the picture, the odd pixel at the end."""
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
+
+
+def same_window(input: Shape, kernel: int, stride: int) -> dict[str, Any]:
+    """Fields of a layer."""
+    (top, bottom), (left, right) = (same_padding(length, kernel, stride) for length in input[1:3])
+    return {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": (top, left, bottom, right)}
+
+
+def symmetric_window(kernel: int, stride: int) -> dict[str, Any]:
+    """As PyTorch's networks are padded, equally on all sides."""
+    return {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": (kernel // 2,) * 4}
+
+
+def same_output(input: Shape, channels: int, stride: int) -> Shape:
+    return (input[0], -(-input[1] // stride), -(-input[2] // stride), channels)
+
+
+def is_same(layer: LayerSpec) -> bool:
+    """Whether a square window and SAME describe the layer's fully."""
+    square = layer.kernel[0] == layer.kernel[1] and layer.stride[0] == layer.stride[1] and layer.dilation == (1, 1)
+    return square and same_window(layer.inputs[0], layer.kernel[0], layer.stride[0])["padding"] == layer.padding

@@ -1,0 +1,251 @@
+"""nn-Meter's kernel data: JSON, kernels by kind and id, each with its configuration and its latency in milliseconds.
+
+`{"conv-bn-relu": {"YB2F4N": {"config": {"HW": 13, "CIN": 212, ...}, "latency": "37.53 +- 0.314"}}}`. nn-Meter writes the
+configurations and the latencies into two files, which belong together by id, or into one. Pictures are square, batch is 1,
+windows are padded as TensorFlow's SAME. Its `model` entries, paths of the machine it ran on, are not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from profiler.errors import ExchangeError
+from profiler.estimate import Estimate
+from profiler.exchange.kernels import is_same, same_output, same_window
+from profiler.exchange.reading import (
+    NORMAL_95,
+    UNKNOWN,
+    Asked,
+    Collected,
+    Reading,
+    Source,
+    checked,
+    estimate_of,
+    milliseconds,
+    number_of,
+    shown,
+    size,
+)
+from profiler.exchange.writing import Writing
+from profiler.layers import LayerSpec, Shape, fully_connected
+from profiler.table import LatencyTable
+
+ACTIVATIONS = {"": "none", "-relu": "relu", "-relu6": "relu6", "-hswish": "hard_swish"}
+SUFFIXES = {activation: suffix for suffix, activation in ACTIVATIONS.items()}
+CONV = re.compile(r"(?P<dw>dw)?conv(?:-block|(?:-bn)?(?P<activation>-relu6?|-hswish)?)")
+LATENCY = re.compile(r"\s*(?P<mean>[^\s+]+(?:[eE]\+[0-9]+)?)\s*(?:\+-\s*(?P<spread>\S+)\s*)?")
+POOLS = {"maxpool": "max_pool2d", "avgpool": "avg_pool2d"}
+UNARY = {"relu": "relu", "hswish": "hard_swish"}
+MOST_LETTERS = 100
+"""Of a latency."""
+NO_LAYER = "kernels that we have no layer for ({})"
+Config = Mapping[str, Any]
+
+
+def read(sources: Sequence[Source], asked: Asked) -> Reading:
+    if asked.activations:
+        raise ExchangeError("nn-Meter's kernels say their activation themselves; leave --activation out")
+    found = Collected()
+    for kind, kernels in _merged(sources).items():
+        for name, kernel in kernels.items():
+            found.count()
+            what = f"{shown(kind)} {shown(name)}"
+            config, latency = kernel.get("config"), kernel.get("latency")
+            if config is None or latency is None:
+                missing = "a configuration: give nn-Meter's other file too" if config is None else "a latency"
+                found.skip(f"kernels without {missing}")
+                continue
+            if not isinstance(config, dict):
+                raise ExchangeError(f"{what}: its config is not a mapping")
+            layer = _layer(kind, config, what)
+            if layer is None:
+                found.skip(NO_LAYER.format(shown(kind)))
+            else:
+                found.add([layer], _estimate(latency, what))
+    return found.reading(
+        ("batch 1, float32, padding as TensorFlow's SAME", "a batch normalisation is folded into its convolution"),
+        "mean; its interval is 1.96 standard deviations of single runs, because their number is not told: wider than it need be",
+    )
+
+
+def _merged(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What all files say of each kernel."""
+    merged: dict[str, dict[str, dict[str, Any]]] = {}
+    for source in sources:
+        try:
+            plain = json.loads(source.text)
+        except (ValueError, RecursionError) as exc:
+            raise ExchangeError(f"{source.name} is not JSON; nn-Meter's kernel data is one JSON object") from exc
+        if not isinstance(plain, dict):
+            raise ExchangeError(f"{source.name} is not nn-Meter's kernel data, which is kernels by kind and id")
+        for kind, kernels in plain.items():
+            if not isinstance(kernels, dict) or not all(isinstance(kernel, dict) for kernel in kernels.values()):
+                raise ExchangeError(f"{source.name} is not nn-Meter's kernel data, which is kernels by kind and id")
+            for name, kernel in kernels.items():
+                merged.setdefault(kind, {}).setdefault(name, {}).update(kernel)
+    return merged
+
+
+def _layer(kind: str, config: Config, what: str) -> LayerSpec | None:
+    """None for a kernel that is no layer of ours: a lone batch normalisation, a split, several layers in one."""
+    conv = CONV.fullmatch(kind)
+    if conv is not None:
+        return _conv(config, conv["dw"] is not None, ACTIVATIONS[conv["activation"] or ""], what)
+    make = _OTHERS.get(kind)
+    return make(kind, config, what) if make else None
+
+
+def _number(config: Config, names: Sequence[str], what: str) -> int:
+    for name in names:
+        if name in config:
+            return size(config[name], f"{what}: {name}")
+    raise ExchangeError(f"{what}: its config has no {names[0]}")
+
+
+def _picture(config: Config, what: str) -> Shape:
+    side = _number(config, ("HW",), what)
+    return (1, side, side, _number(config, ("CIN",), what))
+
+
+def _conv(config: Config, depthwise: bool, activation: str, what: str) -> LayerSpec:
+    given = _picture(config, what)
+    kernel, stride = _number(config, ("KERNEL_SIZE",), what), _number(config, ("STRIDES",), what)
+    channels = given[-1] if depthwise else _number(config, ("COUT",), what)
+    return checked(
+        what, LayerSpec, "depthwise_conv2d" if depthwise else "conv2d", (given,), same_output(given, channels, stride),
+        groups=given[-1] if depthwise else 1, activation=activation, **same_window(given, kernel, stride),
+    )  # fmt: skip
+
+
+def _pool(kind: str, config: Config, what: str) -> LayerSpec:
+    given = _picture(config, what)
+    kernel, stride = _number(config, ("KERNEL_SIZE",), what), _number(config, ("POOL_STRIDES", "STRIDES"), what)
+    return checked(
+        what, LayerSpec, POOLS[kind], (given,), same_output(given, given[-1], stride), **same_window(given, kernel, stride)
+    )
+
+
+def _fully_connected(kind: str, config: Config, what: str) -> LayerSpec:
+    return checked(what, fully_connected, (1, _number(config, ("CIN",), what)), _number(config, ("COUT",), what))
+
+
+def _global_pool(kind: str, config: Config, what: str) -> LayerSpec:
+    given = _picture(config, what)
+    return checked(what, LayerSpec, "global_avg_pool", (given,), (1, given[-1]))
+
+
+def _unary(kind: str, config: Config, what: str) -> LayerSpec:
+    given = _picture(config, what)
+    return checked(what, LayerSpec, UNARY[kind], (given,), given)
+
+
+def _add(kind: str, config: Config, what: str) -> LayerSpec:
+    given = _picture(config, what)
+    return checked(what, LayerSpec, "add", (given, given), given, activation="relu" if kind == "addrelu" else "none")
+
+
+def _concat(kind: str, config: Config, what: str) -> LayerSpec:
+    side = _number(config, ("HW",), what)
+    given = [config.get(f"CIN{place}", 0) for place in range(1, 5)]
+    channels = [size(value, f"{what}: a CIN") for value in given if value != 0]
+    inputs = tuple((1, side, side, count) for count in channels)
+    return checked(what, LayerSpec, "concat", inputs, (1, side, side, sum(channels)))
+
+
+_OTHERS: dict[str, Callable[[str, Config, str], LayerSpec]] = {
+    **dict.fromkeys(POOLS, _pool), **dict.fromkeys(UNARY, _unary), "add": _add, "addrelu": _add,
+    "fc": _fully_connected, "global-avgpool": _global_pool, "concat": _concat,
+}  # fmt: skip
+
+
+def _estimate(latency: Any, what: str) -> Estimate:
+    """A number, or mean and standard deviation as text. A deviation of 0 is what nn-Meter writes where it has none."""
+    match = LATENCY.fullmatch(latency) if isinstance(latency, str) and len(latency) <= MOST_LETTERS else None
+    if isinstance(latency, str) and match is None:
+        raise ExchangeError(f"{what}: a latency is written as 37.53 +- 0.314, not as {shown(latency)}")
+    mean_ms = milliseconds(match["mean"] if match else latency, f"{what}: latency")
+    spread_ms = number_of(match["spread"], f"{what}: its deviation") if match and match["spread"] else 0.0
+    if spread_ms < 0:
+        raise ExchangeError(f"{what}: a deviation cannot be {spread_ms:g}")
+    return estimate_of(mean_ms, NORMAL_95 * spread_ms if spread_ms > 0 else UNKNOWN)
+
+
+# ---------------------------------------------------------------------------------------------------------------- writing
+
+
+def write(table: LatencyTable) -> Writing:
+    """Configurations and latencies in one file."""
+    writing = Writing()
+    plain: dict[str, dict[str, Any]] = {}
+    for layer, estimate in table.rows.items():
+        kernel = _kernel(layer)
+        if kernel is None:
+            writing.leave_out(f"{layer.op}: nn-Meter has no kernel of this shape, padding, data type or activation")
+            continue
+        kind, config = kernel
+        shapes = [list(shape[1:]) for shape in layer.inputs]
+        entry = {"shapes": shapes, "config": config, "latency": _latency(estimate)}
+        plain.setdefault(kind, {})[_identity(writing.written)] = entry
+        writing.written += 1
+    writing.text = json.dumps(plain, indent=1) + "\n"
+    writing.notes.append("what follows +- is the standard error of our latency, not the deviation of single runs")
+    return writing
+
+
+def _identity(number: int) -> str:
+    """Six capital letters, as nn-Meter's."""
+    letters = []
+    for _ in range(6):
+        number, letter = divmod(number, 26)
+        letters.append(chr(ord("A") + letter))
+    return "".join(reversed(letters))
+
+
+def _latency(estimate: Estimate) -> str:
+    half_ms = estimate.half_width_ms
+    spread = "" if math.isnan(half_ms) or half_ms == 0 else f" +- {half_ms / NORMAL_95!r}"
+    return f"{estimate.latency_ms!r}{spread}"
+
+
+def _kernel(layer: LayerSpec) -> tuple[str, dict[str, int]] | None:
+    """Kind and configuration; None if nn-Meter has none that is exactly this layer."""
+    first = layer.inputs[0] if layer.inputs else ()
+    if layer.cutout is not None or layer.dtype != "float32" or not layer.bias or first[:1] != (1,):
+        return None
+    if layer.op == "fully_connected":
+        plain = len(first) == 2 and layer.activation == "none"
+        return ("fc", {"CIN": first[-1], "COUT": layer.out_channels}) if plain else None
+    if len(first) != 4 or first[1] != first[2]:
+        return None
+    return _picture_kernel(layer, {"HW": first[1], "CIN": first[-1]})
+
+
+def _picture_kernel(layer: LayerSpec, config: dict[str, int]) -> tuple[str, dict[str, int]] | None:
+    window = {"COUT": layer.out_channels, "KERNEL_SIZE": layer.kernel[0]}
+    match layer.op:
+        case "conv2d" | "depthwise_conv2d":
+            depthwise = layer.op == "depthwise_conv2d"
+            fits = is_same(layer) and not layer.adds_shortcut and (layer.groups == 1 or depthwise)
+            if not fits or layer.activation not in SUFFIXES or (depthwise and layer.out_channels != layer.in_channels):
+                return None
+            kind = f"{'dw' if depthwise else ''}conv-bn{SUFFIXES[layer.activation]}"
+            return kind, config | window | {"STRIDES": layer.stride[0]}
+        case "max_pool2d" | "avg_pool2d":
+            kind = "maxpool" if layer.op == "max_pool2d" else "avgpool"
+            return (kind, config | window | {"POOL_STRIDES": layer.stride[0]}) if is_same(layer) else None
+        case "global_avg_pool":
+            return ("global-avgpool", config) if len(layer.output) == 2 else None
+        case "relu" | "hard_swish":
+            return ("relu" if layer.op == "relu" else "hswish"), config
+        case "add":
+            kind_of = {"none": "add", "relu": "addrelu"}.get(layer.activation)
+            return (kind_of, config) if kind_of and layer.inputs == (layer.output,) * 2 else None
+        case "concat":
+            counts = [shape[-1] for shape in layer.inputs] + [0] * (4 - len(layer.inputs))
+            named = {f"CIN{place}": count for place, count in enumerate(counts, 1)}
+            return ("concat", {"HW": config["HW"]} | named) if len(counts) == 4 else None
+    return None
