@@ -25,7 +25,7 @@ from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.run_folder import RunFolder, is_run
 from netadapt.tasks import TaskError
-from netadapt.training import FROM_SCRATCH, SHORT_TERM, TrainSettings
+from netadapt.training import Changes
 from profiler.errors import LayerNotMeasured
 from profiler.graph import Graph
 from profiler.journal import journal_path
@@ -48,8 +48,9 @@ class RunRequest:
     table: Path | Mapping[str, Path] | None = None
     """One, or several by the names that budgets call them."""
     adapting: AdaptSettings = field(default_factory=AdaptSettings)
-    original: TrainSettings = FROM_SCRATCH
-    short_term: TrainSettings = SHORT_TERM
+    original: Changes = field(default_factory=Changes)
+    """To the task's recipe, as all of these."""
+    short_term: Changes = field(default_factory=Changes)
     narrowing: Narrowing = field(default_factory=Narrowing)
     holdout_fraction: float = 0.15
     seed: int = 1
@@ -78,6 +79,8 @@ class RunRequest:
         return {"": self.table} if isinstance(self.table, Path) else self.table
 
     def info(self, dataset: Dataset) -> RunInfo:
+        recipe = dataset.task.recipe
+        original, short_term = self.original.of(recipe.from_scratch), self.short_term.of(recipe.short_term)
         settings = {
             "data": str(Path(self.data).resolve()) if Path(self.data).exists() else self.data,
             **{name: value for name, value in asdict(self.options).items() if name != "name"},
@@ -88,9 +91,13 @@ class RunRequest:
             **asdict(self.adapting),
             "measure": {None: "where a device can be reached", True: "yes", False: "no"}[self.measure],
             "weights": self.weights.name if self.weights else None,
-            "epochs": self.original.epochs,
-            "short_term_steps": self.short_term.steps,
-            "batch_size": self.original.batch_size,
+            "epochs": original.epochs,
+            "learning_rate": original.learning_rate,
+            "short_term_steps": short_term.steps,
+            "short_term_learning_rate": short_term.learning_rate,
+            "batch_size": original.batch_size,
+            "augment": original.augment,
+            "short_term_augment": short_term.augment,
             "filters": self.narrowing.filters,
             "reestimate_batch_norm": self.narrowing.batch_norm_batches,
             "threads_per_candidate": self.threads_per_candidate,
@@ -171,8 +178,9 @@ def _with_threads(request: RunRequest, *, resume: bool) -> RunRequest:
 
 def _jobs(request: RunRequest, family: Family) -> Jobs:
     assert request.threads_per_candidate is not None and request.threads_original is not None
-    threads = request.threads_per_candidate, request.threads_original
-    return Jobs(family, request.original, request.short_term, request.seed, *threads, request.weights, request.narrowing)
+    threads, recipe = (request.threads_per_candidate, request.threads_original), family.dataset.task.recipe
+    training = request.original.of(recipe.from_scratch), request.short_term.of(recipe.short_term)
+    return Jobs(family, *training, request.seed, *threads, request.weights, request.narrowing)
 
 
 def _told(progress: Work, events: EventLog) -> Told:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from netadapt.errors import NetAdaptError
 from netadapt.family import Family
-from netadapt.finish import whole_training_part
+from netadapt.finish import long_term, whole_training_part
 from netadapt.loop import Step
 from netadapt.records import Baseline
-from netadapt.training import FROM_SCRATCH, LONG_TERM, score, train
+from netadapt.training import Changes, score, train
 from netadapt.verify import export
 from profiler.graph import Graph
 from profiler.measure import measure_files
@@ -62,11 +61,12 @@ def thinner(family: Family, step: Step, target: Target, table: LatencyTable, *, 
 def _train_like(model: nn.Module, family: Family, step: Step, seed: int, progress: Work) -> None:
     """From scratch as the original, then as the step's long-term fine-tune."""
     settings, finished = family.run.info.settings, family.run.finished.get(step.iteration)
-    stages = [
-        ("training", family.dataset.train, replace(FROM_SCRATCH, epochs=settings["epochs"], batch_size=settings["batch_size"]))
-    ]
+    names = ("learning_rate", "epochs", "batch_size", "augment")
+    asked = Changes(**{name: settings.get(name) for name in names})
+    stages = [("training", family.dataset.train, asked.of(family.dataset.task.recipe.from_scratch))]
     if finished is not None:
-        stages.append(("long-term fine-tune of", whole_training_part(family.dataset), replace(LONG_TERM, epochs=finished.epochs)))
+        again = Changes(**{name: getattr(finished, name) for name in names})
+        stages.append(("long-term fine-tune of", whole_training_part(family.dataset), long_term(family, again)))
     for what, part, how in stages:
         progress.begin(f"{what} the thinner network", how.steps_for(len(part)))
         train(model, part, how, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"))

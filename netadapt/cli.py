@@ -16,16 +16,16 @@ from typing import Annotated, Any
 
 import typer
 
-from netadapt.engines import ENGINES, EngineOptions
+from netadapt import options
+from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
 from netadapt.filters import DEFAULT as DEFAULT_FILTERS
-from netadapt.filters import FILTERS
 from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
 from netadapt.records import Delivered
 from netadapt.registry import require_torch
-from netadapt.resources import RESOURCES, Budget, amount_text, named_tables, parse_budgets
+from netadapt.resources import Budget, amount_text, named_tables, parse_budgets
 from netadapt.run_folder import RunFolder
 from netadapt.tasks import Task, scores_text, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
@@ -47,28 +47,6 @@ class Format(StrEnum):
     tflite = "tflite"
 
 
-NETWORK_PANEL, BUDGETS_PANEL, SEARCH_PANEL = "Network and data", "Budgets", "Search"
-TRAINING_PANEL, ENGINE_PANEL = "Training", "Where candidates are trained"
-
-Network = Annotated[
-    str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
-]
-Input = Annotated[
-    str | None,
-    typer.Option(
-        "--input", help="Shape of the input, such as 1x3x224x224, instead of --resolution.", rich_help_panel=NETWORK_PANEL
-    ),
-]
-Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
-Multiplier = Annotated[float, typer.Option(help="Width multiplier of the original network.", rich_help_panel=NETWORK_PANEL)]
-Resolution = Annotated[int, typer.Option(help="Side of the input picture, in pixels.", rich_help_panel=NETWORK_PANEL)]
-Classes = Annotated[int, typer.Option(help="Outputs of the classifier.")]
-SmallInput = Annotated[
-    bool,
-    typer.Option("--small-input", help="Keep more of small pictures: the stem does not halve them.", rich_help_panel=NETWORK_PANEL),
-]
-Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 DEFAULTS = AdaptSettings()
 
 
@@ -81,12 +59,15 @@ def _commands(after_interrupt: str = "") -> Iterator[None]:
 
 @app.command()
 def networks(
-    width_multiplier: Multiplier = 1.0, resolution: Resolution = 224, classes: Classes = 1000, as_json: Json = False
+    width_multiplier: options.Multiplier = 1.0,
+    resolution: options.Resolution = 224,
+    classes: options.Classes = 1000,
+    as_json: Json = False,
 ) -> None:
     """List the networks that can be adapted by name."""
     with _commands():
-        options: dict[str, Any] = {"width_multiplier": width_multiplier, "resolution": resolution}
-        found = [describe(name, **options, **({"classes": classes} if has_classifier(name) else {})) for name in NETWORKS]
+        keywords: dict[str, Any] = {"width_multiplier": width_multiplier, "resolution": resolution}
+        found = [describe(name, **keywords, **({"classes": classes} if has_classifier(name) else {})) for name in NETWORKS]
         if as_json:
             print_json([asdict(item) for item in found])
             return
@@ -98,15 +79,15 @@ def networks(
 
 @app.command()
 def plan(
-    network: Network,
+    network: options.Network,
     out: Annotated[Path, typer.Option(help="The plan to write, a .json file for `profile build`.")],
-    width_multiplier: Multiplier = 1.0,
-    resolution: Resolution = 224,
-    input_shape: Input = None,
-    classes: Classes = 1000,
-    small_input: SmallInput = False,
+    width_multiplier: options.Multiplier = 1.0,
+    resolution: options.Resolution = 224,
+    input_shape: options.Input = None,
+    classes: options.Classes = 1000,
+    small_input: options.SmallInput = False,
     precision: Annotated[str, typer.Option(help="float32 or int8: what the layers compute in.")] = "float32",
-    seed: Seed = 1,
+    seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Plan a table that can price every narrower version of a network; what it measures is decided on the device."""
@@ -115,12 +96,12 @@ def plan(
 
         if out.suffix != ".json" or not out.parent.is_dir():
             raise RunError(f"{out} cannot become a plan: give a name ending in .json in a folder that exists")
-        options = NetworkOptions(
+        chosen = NetworkOptions(
             settled(network), width_multiplier, resolution, classes, small_input, parse_input(input_shape) if input_shape else None
         )
         if precision not in ("float32", "int8"):
             raise RunError(f"layers can be measured in float32 and int8, not in {precision!r}")
-        made = make_plan(options.graph().with_precision(precision), seed=seed)
+        made = make_plan(chosen.graph().with_precision(precision), seed=seed)
         write_plan(made, out)
         about = {
             "plan": str(out),
@@ -139,135 +120,43 @@ def plan(
 
 @app.command()
 def run(
-    network: Network,
-    budget: Annotated[
-        list[str],
-        typer.Option(
-            help=f"What the network may spend, such as latency=60% or pixel=40ms; of {', '.join(RESOURCES)}. Repeatable.",
-            rich_help_panel=BUDGETS_PANEL,
-        ),
-    ],
-    data: Annotated[
-        str, typer.Option(help="digits, cifar10:PATH, folder:PATH, nyu:PATH, scenes or a path.", rich_help_panel=NETWORK_PANEL)
-    ],
+    network: options.Network,
+    data: options.Data,
+    budget: options.Budgets,
     out: Annotated[Path, typer.Option(help="The folder to keep the run in.")],
-    table: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A latency table, made by `profile build`; of several devices NAME=TABLE each, repeated.",
-            rich_help_panel=BUDGETS_PANEL,
-        ),
-    ] = None,
+    table: options.Tables = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
-    width_multiplier: Multiplier = 1.0,
-    resolution: Resolution = 224,
-    input_shape: Input = None,
-    small_input: SmallInput = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Trained weights of the original (a state_dict), else it is trained first; from an .npz only its encoder starts.",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = None,
-    epochs: Annotated[
-        float, typer.Option(help="Epochs to train the original network, without --weights.", rich_help_panel=TRAINING_PANEL)
-    ] = 30,
-    short_term_steps: Annotated[
-        int, typer.Option(help="Batches to fine-tune each candidate.", rich_help_panel=TRAINING_PANEL)
-    ] = 20,
-    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.", rich_help_panel=TRAINING_PANEL)] = 64,
-    step: Annotated[
-        float, typer.Option(help="What the first iteration takes away, as a fraction of the price.", rich_help_panel=SEARCH_PANEL)
-    ] = DEFAULTS.step,
-    decay: Annotated[
-        float, typer.Option(help="By what that shrinks from iteration to iteration.", rich_help_panel=SEARCH_PANEL)
-    ] = DEFAULTS.decay,
-    max_iterations: Annotated[
-        int, typer.Option(help="Iterations at most.", rich_help_panel=SEARCH_PANEL)
-    ] = DEFAULTS.max_iterations,
-    width_step: Annotated[
-        int, typer.Option(help="Widths stay multiples of this.", rich_help_panel=SEARCH_PANEL)
-    ] = DEFAULTS.width_step,
-    min_width: Annotated[
-        int, typer.Option(help="No block becomes narrower than this.", rich_help_panel=SEARCH_PANEL)
-    ] = DEFAULTS.min_width,
-    holdout: Annotated[
-        float, typer.Option(help="Part of the training pictures that picks the winners.", rich_help_panel=TRAINING_PANEL)
-    ] = 0.15,
-    filters: Annotated[
-        str,
-        typer.Option(
-            help=f"Which channels stay: {' or '.join(FILTERS)}. Reconstruction refits the next layers, too.",
-            rich_help_panel=SEARCH_PANEL,
-        ),
-    ] = DEFAULT_FILTERS,
-    reestimate_batch_norm: Annotated[
-        int,
-        typer.Option(
-            help="Batches to count batch normalisation's statistics anew from after narrowing; 0 leaves them.",
-            rich_help_panel=SEARCH_PANEL,
-        ),
-    ] = 0,
-    allow_unverified: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unverified", help="Rely on a table that is not known to predict networks.", rich_help_panel=BUDGETS_PANEL
-        ),
-    ] = False,
-    winner: Annotated[
-        str,
-        typer.Option(
-            help="What picks an iteration's winner: accuracy, or ratio (accuracy lost for the price saved).",
-            rich_help_panel=SEARCH_PANEL,
-        ),
-    ] = DEFAULTS.winner,
-    small_steps: Annotated[
-        str,
-        typer.Option(help="Where no block alone can bring a step: halve it, or join several blocks.", rich_help_panel=SEARCH_PANEL),
-    ] = DEFAULTS.small_steps,
-    successive_halving: Annotated[
-        bool,
-        typer.Option(
-            "--successive-halving",
-            help="Drop the worse half of the candidates after a quarter and a half of their steps.",
-            rich_help_panel=SEARCH_PANEL,
-        ),
-    ] = False,
-    measure: Annotated[
-        bool | None,
-        typer.Option(
-            "--measure/--no-measure",
-            help="Measure every winner on the table's device; by default if it can be reached.",
-            rich_help_panel=BUDGETS_PANEL,
-        ),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Where candidates are fine-tuned: {', '.join(ENGINES)}; no result depends on it.", rich_help_panel=ENGINE_PANEL
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Candidates at the same time, in worker processes unless --engine says ray.", rich_help_panel=ENGINE_PANEL
-        ),
-    ] = None,
-    cores_per_worker: Annotated[
-        int | None, typer.Option(help="By default as many as a candidate has threads.", rich_help_panel=ENGINE_PANEL)
-    ] = None,
-    ray_address: Annotated[
-        str, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or local.", rich_help_panel=ENGINE_PANEL)
-    ] = "auto",
-    threads_per_candidate: Annotated[
-        int | None,
-        typer.Option(
-            help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.", rich_help_panel=ENGINE_PANEL
-        ),
-    ] = None,
-    tensorboard: TensorBoard = False,
-    seed: Seed = 1,
+    width_multiplier: options.Multiplier = 1.0,
+    resolution: options.Resolution = 224,
+    input_shape: options.Input = None,
+    small_input: options.SmallInput = False,
+    weights: options.Weights = None,
+    allow_unverified: options.AllowUnverified = False,
+    measure: options.Measure = None,
+    step: options.Step = DEFAULTS.step,
+    decay: options.Decay = DEFAULTS.decay,
+    max_iterations: options.MaxIterations = DEFAULTS.max_iterations,
+    width_step: options.WidthStep = DEFAULTS.width_step,
+    min_width: options.MinWidth = DEFAULTS.min_width,
+    winner: options.Winner = DEFAULTS.winner,
+    small_steps: options.SmallSteps = DEFAULTS.small_steps,
+    successive_halving: options.SuccessiveHalving = False,
+    filters: options.Filters = DEFAULT_FILTERS,
+    reestimate_batch_norm: options.ReestimateBatchNorm = 0,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    short_term_steps: options.ShortTermSteps = None,
+    short_term_learning_rate: options.ShortTermLearningRate = None,
+    batch_size: options.BatchSize = None,
+    augment: options.Augment = None,
+    holdout: options.Holdout = 0.15,
+    engine: options.Engine = None,
+    workers: options.Workers = None,
+    cores_per_worker: options.CoresPerWorker = None,
+    ray_address: options.RayAddress = "auto",
+    threads_per_candidate: options.ThreadsPerCandidate = None,
+    tensorboard: options.TensorBoard = False,
+    seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Adapt a network to its budgets: narrow it step by step, fine-tuning every candidate, and keep the whole family."""
@@ -276,7 +165,7 @@ def run(
         from netadapt.adaptation import run as adapt_network
         from netadapt.family import NetworkOptions
         from netadapt.narrowing import Narrowing
-        from netadapt.training import FROM_SCRATCH, SHORT_TERM
+        from netadapt.training import Changes
 
         tables = named_tables(table or ())
         adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width, winner, small_steps, successive_halving)
@@ -293,8 +182,8 @@ def run(
             out=out,
             table=tables,
             adapting=adapting,
-            original=replace(FROM_SCRATCH, epochs=epochs, batch_size=batch_size),
-            short_term=replace(SHORT_TERM, steps=short_term_steps, batch_size=batch_size),
+            original=Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment),
+            short_term=Changes(short_term_learning_rate, steps=short_term_steps, batch_size=batch_size, augment=augment),
             narrowing=Narrowing(filters, reestimate_batch_norm),
             holdout_fraction=holdout,
             seed=seed,
@@ -329,7 +218,7 @@ def run(
 
 
 @app.command()
-def history(run: Run, as_json: Json = False) -> None:
+def history(run: options.Run, as_json: Json = False) -> None:
     """Show the family of networks: every step with its latency and accuracy."""
     with plain_errors():
         with RunFolder.open(run) as folder:
@@ -401,11 +290,14 @@ def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
 
 @app.command()
 def finish(
-    run: Run,
+    run: options.Run,
     step: Annotated[list[int] | None, typer.Option(help="Steps to fine-tune; by default the original and the last.")] = None,
-    epochs: Annotated[float, typer.Option(help="Epochs of the long-term fine-tune.")] = 15,
-    tensorboard: TensorBoard = False,
-    seed: Seed = 1,
+    epochs: Annotated[float | None, typer.Option(help="Of the long-term fine-tune; by default the task's.")] = None,
+    learning_rate: options.LearningRate = None,
+    batch_size: options.BatchSize = None,
+    augment: options.Augment = None,
+    tensorboard: options.TensorBoard = False,
+    seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Long-term fine-tune: train steps to convergence and look at the test pictures."""
@@ -414,13 +306,13 @@ def finish(
         from netadapt.family import Family
         from netadapt.finish import finish as finish_steps
         from netadapt.report import write_report
-        from netadapt.training import LONG_TERM
+        from netadapt.training import Changes
 
         if tensorboard:
             require_tensorboard()
         with RunFolder.open(run, write=True) as folder, bar() as progress, open_log(folder, wanted=tensorboard) as log:
-            settings = replace(LONG_TERM, epochs=epochs)
-            done = finish_steps(Family(folder), step or [0, None], settings, seed=seed, progress=progress, log=log)
+            asked = Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment)
+            done = finish_steps(Family(folder), step or [0, None], asked, seed=seed, progress=progress, log=log)
             write_report(folder)
         if as_json:
             print_json([asdict(item) for item in done])
@@ -438,8 +330,8 @@ def _on(made_on: Target, device: str | None, python: str | None = None) -> Targe
 
 @app.command()
 def verify(
-    run: Run,
-    device: Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")] = None,
+    run: options.Run,
+    device: options.Device = None,
     step: Annotated[list[int] | None, typer.Option(help="Steps to measure; by default every one kept.")] = None,
     python: Annotated[
         str | None, typer.Option(help="The Python on the device that has the runtime; by default the table's.")
@@ -479,10 +371,10 @@ def verify(
 
 @app.command()
 def baselines(
-    run: Run,
+    run: options.Run,
     step: Annotated[int | None, typer.Option(help="The step to match; by default the last.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")] = None,
-    seed: Seed = 1,
+    device: options.Device = None,
+    seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Train a thinner network of the same measured latency, the same way: what the adapted one has to beat."""
@@ -508,15 +400,15 @@ def baselines(
 
 @app.command()
 def export(
-    run: Run,
+    run: options.Run,
     file_format: Annotated[Format, typer.Option("--format", help="What kind of file.")],
     step: Annotated[int | None, typer.Option(help="The step to export; by default the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in the run's folder of exports.")] = None,
     precision: Annotated[str, typer.Option(help="float32 or int8. In int8 a TFLite file takes and gives integers.")] = "float32",
     calibration: Annotated[int, typer.Option(help="Training pictures that the ranges of int8 are taken from.")] = 256,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the file's latency on the device, too.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")] = None,
-    seed: Seed = 1,
+    device: options.Device = None,
+    seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Write a step's network as a model file, compared with PyTorch, judged on the test pictures by its own runtime."""
@@ -539,11 +431,11 @@ def export(
         if as_json:
             print_json(asdict(done))
         else:
-            print("\n".join(delivered_lines(done)))
+            print("\n".join(delivered_lines(done, _task_of(run))))
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: options.Run) -> None:
     """Write the run's report: one HTML page that opens offline."""
     with _commands():
         from netadapt.report import write_report
@@ -585,7 +477,7 @@ def _task_of(run: Path) -> Task:
         return task_of(folder.info.settings)
 
 
-def delivered_lines(item: Delivered) -> Iterator[str]:
+def delivered_lines(item: Delivered, task: Task) -> Iterator[str]:
     """What is known of a file that was made to be shipped."""
     yield f"{item.path}: step {item.step}, {item.precision}, {count(item.size_bytes)}B"
     if item.precision == "float32":
@@ -594,8 +486,8 @@ def delivered_lines(item: Delivered) -> Iterator[str]:
         same = "" if item.top1_agreement is None else f", the same class for {100 * item.top1_agreement:.1f} %"
         yield f"  outputs beside PyTorch's on {item.pictures} test pictures: cosine similarity {item.cosine_similarity:.4f}{same}"
     if item.accuracy is not None and item.torch_accuracy is not None:
-        ours, theirs = 100 * item.accuracy, 100 * item.torch_accuracy
-        yield f"  {ours:.1f} % on the test pictures, run by its own runtime; PyTorch {theirs:.1f} %"
+        yield f"  {scores_text(task, item.accuracy, item.metrics)} on the test pictures, run by its own runtime"
+        yield f"  {scores_text(task, item.torch_accuracy, item.torch_metrics)} in PyTorch"
     if item.latency_ms is not None:
         interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
         yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"

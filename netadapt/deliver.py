@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from netadapt.errors import SettingsError
-from netadapt.export import file_accuracy
+from netadapt.export import file_scores
 from netadapt.family import Family
 from netadapt.loop import Step
 from netadapt.narrowing import sample
 from netadapt.quantize import agreement, export_int8
 from netadapt.records import Delivered
-from netadapt.training import accuracy
+from netadapt.training import score
 from netadapt.verify import EXPORTERS
 from profiler.measure import measure_files
 from profiler.model_file import default_runtime
@@ -64,7 +64,7 @@ def deliver(family: Family, step: Step, asked: Delivery, progress: Work) -> Deli
     progress.advance("written")
     shown = sample(family.dataset.test, _COMPARED, asked.seed)
     near = agreement(model, asked.path, shown)
-    classifies = near.top1_agreement is not None
+    ours, pytorch = file_scores(asked.path, family.dataset.test), score(model, family.dataset.test)
     record = Delivered(
         step=step.iteration,
         path=str(asked.path),
@@ -78,8 +78,10 @@ def deliver(family: Family, step: Step, asked: Delivery, progress: Work) -> Deli
         cosine_similarity=near.cosine_similarity,
         top1_agreement=near.top1_agreement,
         calibration=calibration,
-        accuracy=file_accuracy(asked.path, family.dataset.test) if classifies else None,
-        torch_accuracy=accuracy(model, family.dataset.test) if classifies else None,
+        accuracy=ours.accuracy,
+        torch_accuracy=pytorch.accuracy,
+        metrics=ours.metrics,
+        torch_metrics=pytorch.metrics,
     )
     progress.advance("examined")
     family.run.add_delivered(record)

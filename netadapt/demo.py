@@ -6,7 +6,6 @@ fine-tunes and the comparison with a thinner network of equal measured latency a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from netadapt.adaptation import RunRequest, run
@@ -19,7 +18,7 @@ from netadapt.networks import network_graph
 from netadapt.records import Baseline, Finished, Verified
 from netadapt.report import write_report
 from netadapt.run_folder import RunFolder
-from netadapt.training import FROM_SCRATCH, LONG_TERM, SHORT_TERM
+from netadapt.training import Changes
 from netadapt.verify import exported, verify
 from profiler.build import build
 from profiler.console import print_table
@@ -31,11 +30,11 @@ from profiler.table import load_table
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
 BUDGET = "latency=60%"
 SEED = 1
-ORIGINAL = replace(FROM_SCRATCH, epochs=20)
-SHORT = replace(SHORT_TERM, steps=10)
+ORIGINAL = Changes(epochs=20)
+SHORT = Changes(steps=10)
 ADAPTING = AdaptSettings(step=0.06)
 """Larger steps than the default: eight iterations instead of twelve."""
-LONG = replace(LONG_TERM, epochs=10)
+LONG = Changes(epochs=10)
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:

@@ -17,21 +17,21 @@ from netadapt.event_log import EventLog
 from netadapt.family import Family
 from netadapt.records import Finished
 from netadapt.run_folder import weights_name
-from netadapt.training import Progress, TrainSettings, score, train
+from netadapt.training import Changes, Progress, TrainSettings, score, train
 from profiler.progress import Work
 
 
 def finish(
     family: Family,
     numbers: Sequence[int | None],
-    settings: TrainSettings,
+    asked: Changes,
     *,
     seed: int,
     progress: Work,
     log: EventLog | None = None,
 ) -> list[Finished]:
     """Fine-tune these steps (None: the last) and record what they reach on the test pictures."""
-    done = []
+    done, settings = [], long_term(family, asked)
     part = whole_training_part(family.dataset)
     for number in numbers:
         step = family.step(number)
@@ -41,10 +41,20 @@ def finish(
         name = weights_name(step.iteration, step.block, "finished")
         save_weights(model, family.run.weights_path(name))
         scores = score(model, family.dataset.test)
-        record = Finished(step.iteration, name, scores.accuracy, settings.epochs or 0.0, scores.metrics)
+        record = Finished(
+            step.iteration, name, scores.accuracy, settings.epochs or 0.0, scores.metrics, settings.learning_rate,
+            settings.batch_size, settings.augment,
+        )  # fmt: skip
         family.run.add_finished(record)
         done.append(record)
     return done
+
+
+def long_term(family: Family, asked: Changes) -> TrainSettings:
+    """The task's, in batches of the run's size and with random changes to pictures if the run had them, and what is asked for."""
+    before = family.run.info.settings
+    as_before = Changes(batch_size=before["batch_size"], augment=before.get("augment"))
+    return asked.of(as_before.of(family.dataset.task.recipe.long_term))
 
 
 def _told(progress: Work, log: EventLog | None, what: str) -> Progress:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import onnx
 import torch
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from torch import Tensor, nn
@@ -25,6 +28,7 @@ from netadapt.coupling import InputShape
 from netadapt.export import Exported, ExportError, export_checked, open_network, reference, write_onnx, write_tflite
 from netadapt.quiet import quiet
 from netadapt.registry import load
+from profiler.tflite_schema import IDENTIFIER, AlignedBuffer
 
 # what the quantisers raise for a network that they cannot quantise
 _QUANTISER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
@@ -93,7 +97,23 @@ def quantise_tflite(floats: Path, written: Path, batches: list[Tensor]) -> None:
     (source,) = signature["inputs"]
     samples = [{source: batch.permute(0, 2, 3, 1).contiguous().numpy()} for batch in batches]
     result = quantiser.quantize(quantiser.calibrate({name: samples}, num_threads=1))
-    written.write_bytes(result.quantized_model)
+    written.write_bytes(_weights_inside(result.quantized_model))
+
+
+def _weights_inside(contents: bytes) -> bytes:
+    """The same TFLite file with all its weights in the flatbuffer: above 256 kB the quantiser appends them, where the profiler
+    and older runtimes do not look."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(contents, 0))
+    model.buffers = [AlignedBuffer(_stored(buffer, contents)) for buffer in model.buffers]
+    builder = flatbuffers.Builder(len(contents))
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _stored(buffer: Any, contents: bytes) -> NDArray[np.uint8] | None:
+    if buffer.offset > 1:
+        return np.frombuffer(contents, np.uint8, buffer.size, buffer.offset)
+    return None if buffer.data is None else np.asarray(buffer.data, np.uint8)
 
 
 _FORMATS = {"onnx": (write_onnx, quantise_onnx), "tflite": (write_tflite, quantise_tflite)}

@@ -90,6 +90,10 @@ class Finished:
     epochs: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the task tells of it on the test set, by names with units: rmse_m."""
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    augment: bool | None = None
+    """These three are None in records from before they were kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +154,12 @@ class Delivered:
     calibration: int | None = None
     """Pictures of the training part that an int8 file was calibrated on."""
     accuracy: float | None = None
-    """Of the file, run by its runtime on this machine, on the whole test part; None for a network that is no classifier."""
+    """Of the file, run by its runtime on this machine, on the whole test part; that of the task's figures which picks."""
     torch_accuracy: float | None = None
     """Of the same network in PyTorch on the same pictures."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The task's other figures of the file, by names with units: rmse_m."""
+    torch_metrics: Mapping[str, float] = field(default_factory=dict)
     device: str | None = None
     runtime: str | None = None
     latency_ms: float | None = None

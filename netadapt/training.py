@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +91,31 @@ class TrainSettings:
         return self.learning_rate * share
 
 
-# From random weights. A one-cycle schedule bears a high rate and gets a small network far in few epochs.
-FROM_SCRATCH = TrainSettings(learning_rate=0.1, epochs=30, schedule="one_cycle")
-# A candidate, to compare it with the others of its iteration: a tenth of the training's rate, as in the paper (0.0045 after 0.045),
-# and constant, because the winner goes on from here.
-SHORT_TERM = TrainSettings(learning_rate=0.01, steps=20, schedule="constant")
-# The chosen network, to convergence: it is trained already, so half the rate, and down to nothing for the last bit of accuracy.
-LONG_TERM = TrainSettings(learning_rate=0.05, epochs=15, schedule="cosine")
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How networks are trained for a task unless somebody asks for something else."""
+
+    from_scratch: TrainSettings
+    """The original, from random weights or with an encoder that was trained for something else."""
+    short_term: TrainSettings
+    """A candidate, to compare it with the others of its iteration; a constant rate, because the winner goes on from here."""
+    long_term: TrainSettings
+    """The chosen network, to convergence: it is trained already, so a lower rate, and down to nothing for the last bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is asked for in place of a recipe's numbers; None leaves them."""
+
+    learning_rate: float | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    augment: bool | None = None
+
+    def of(self, settings: TrainSettings) -> TrainSettings:
+        """`SettingsError` if a value makes no sense."""
+        return replace(settings, **{name: value for name, value in asdict(self).items() if value is not None})
 
 
 def train(

@@ -80,3 +80,9 @@ def _seeded_classifier() -> torch.Tensor:
 def test_what_cannot_be_built_is_told_in_one_sentence(name: str, options: dict[str, object], sentence: str) -> None:
     with pytest.raises(NetworkError, match=sentence):
         build_network(name, **options)  # type: ignore[arg-type]
+
+
+def test_fastdepth_s_first_guess_is_the_depth_of_a_room() -> None:
+    torch.manual_seed(0)
+    network = build_network("fastdepth", width_multiplier=0.25, resolution=32).train()
+    assert float(network(torch.randn(4, 3, 32, 32)).detach().mean()) == pytest.approx(3, abs=0.2)

@@ -17,6 +17,7 @@ from netadapt import quantize
 from netadapt.export import Exported, ExportError, export_onnx, export_tflite, file_accuracy, open_network
 from netadapt.quantize import agreement, export_int8
 from netadapt.run_folder import RunFolder
+from profiler.model_file import read_model
 from profiler.tflite_schema import load
 
 FORMATS = {"onnx": export_onnx, "tflite": export_tflite}
@@ -70,6 +71,15 @@ def test_weights_of_an_onnx_file_are_bytes_with_a_scale_for_every_channel(traine
 def test_a_tflite_file_is_integers_from_end_to_end(trained: Classifier, tmp_path: Path) -> None:
     contents = load(export_int8(trained, SHAPE, tmp_path / "network.tflite", pictures()).path)
     assert {contents.dtype(tensor) for operator in contents.operators for tensor in operator.outputs} == {"int8"}
+
+
+def test_the_profiler_reads_a_file_whose_weights_the_quantiser_appends(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2048), nn.ReLU(), nn.Linear(2048, 4)).eval()
+    done = export_int8(model, SHAPE, tmp_path / "network.tflite", pictures())
+    assert done.size_bytes > 192 * 2048  # above 256 kB the quantiser does so
+    assert read_model(done.path).macs == 192 * 2048 + 2048 * 4
+    assert agreement(model, done.path, pictures()).cosine_similarity > 0.9
 
 
 def test_quantising_says_nothing(trained: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,9 @@ from torch import nn
 
 from netadapt.datasets import Part
 from netadapt.errors import SettingsError
+from netadapt.tasks import TASKS, open_task
 from netadapt.tasks.classification import shifted
-from netadapt.training import LONG_TERM, SHORT_TERM, TrainingError, TrainSettings, accuracy, train
+from netadapt.training import Changes, TrainingError, TrainSettings, accuracy, train
 
 SETTINGS = TrainSettings(learning_rate=0.05, steps=30, batch_size=16, augment=False)
 
@@ -129,8 +130,22 @@ def test_only_pictures_that_may_be_are_mirrored() -> None:
     assert 25 < falling < 75
 
 
-def test_the_short_term_rate_is_about_a_tenth_of_training() -> None:
-    assert SHORT_TERM.learning_rate <= LONG_TERM.learning_rate / 4
+@pytest.mark.parametrize("task", TASKS)
+def test_candidates_are_trained_at_a_constant_rate_well_below_that_of_the_original(task: str) -> None:
+    recipe = open_task(task).recipe
+    assert recipe.short_term.schedule == "constant" and recipe.short_term.steps is not None
+    assert recipe.short_term.learning_rate <= recipe.from_scratch.learning_rate / 4
+    assert recipe.long_term.learning_rate <= recipe.from_scratch.learning_rate
+
+
+def test_what_nobody_asks_for_is_left_as_the_recipe_says() -> None:
+    assert Changes().of(SETTINGS) == SETTINGS
+    assert Changes(0.2, steps=5, augment=True).of(SETTINGS) == replace(SETTINGS, learning_rate=0.2, steps=5, augment=True)
+
+
+def test_a_change_that_makes_no_sense_is_told() -> None:
+    with pytest.raises(SettingsError, match="learning rate 0"):
+        Changes(learning_rate=0.0).of(SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from netadapt.networks.mobilenet_v1 import CHANNELS, HALVING_PAIRS, separable_pa
 from netadapt.networks.units import ConvUnit, SeparablePair, initialise, scaled_channels
 
 _DECODER_CHANNELS = (512, 256, 128, 64, 32)
+_TYPICAL_M = 3.0
+"""Where the head starts: rooms are about as deep, and from 0 the first hundred batches would be spent on getting there."""
 # decoder stages, counted from 1, whose upsampled output the encoder's features are added to
 _SKIP_STAGES = (2, 3, 4)
 
@@ -29,6 +31,7 @@ class FastDepth(nn.Module):
         self.decoder = nn.Sequential(*(SeparablePair(*pair, kernel=5, activation=nn.ReLU) for pair in pairwise(decoder)))
         self.head = ConvUnit(decoder[-1], 1, 1, activation=nn.ReLU)
         initialise(self)
+        nn.init.constant_(self.head.get_submodule("norm").get_parameter("bias"), _TYPICAL_M)
 
     def forward(self, pictures: Tensor) -> Tensor:
         larger = [pictures]  # what each halving took in

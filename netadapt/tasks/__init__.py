@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from netadapt.datasets import Part
+    from netadapt.training import Recipe
 
 TASKS: dict[str, str] = {
     "classification": "netadapt.tasks.classification:Classification",
@@ -84,6 +85,11 @@ class Task(Protocol):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """What else is told, the most telling first."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its networks are trained by default."""
         ...
 
     def holds(self, images: Tensor, targets: Tensor) -> bool:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from netadapt.datasets import Part
+    from netadapt.training import Recipe
 
 _SHIFT = 1 / 8  # of the side: CIFAR's customary 4 of 32 pixels
 
@@ -22,6 +23,20 @@ class Classification:
     name = "classification"
     accuracy = Metric("top1", "accuracy", decimals=1, unit="%", scale=100)
     metrics: tuple[Metric, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """A one-cycle schedule bears a high rate and gets a small network far in few epochs.
+
+        Candidates take a tenth of it, as in the paper (0.0045 after 0.045).
+        """
+        from netadapt.training import Recipe, TrainSettings
+
+        return Recipe(
+            from_scratch=TrainSettings(learning_rate=0.1, epochs=30, schedule="one_cycle"),
+            short_term=TrainSettings(learning_rate=0.01, steps=20, schedule="constant"),
+            long_term=TrainSettings(learning_rate=0.05, epochs=15, schedule="cosine"),
+        )
 
     def holds(self, images: Tensor, targets: Tensor) -> bool:
         return targets.shape == images.shape[:1] and not targets.is_floating_point()
