@@ -19,20 +19,25 @@ PERCENT = Metric("accuracy", "accuracy", decimals=1, unit="%", scale=100)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A network: its measured latency with the 95 % interval, and its accuracy from 0 to 1."""
+    """A network: its measured latency with the 95 % interval, and its accuracy from 0 to 1 with the spread over seeds."""
 
     ms: float
     ms_low: float
     ms_high: float
     accuracy: float
     label: str = ""
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+
+    def scaled(self, scale: float) -> Point:
+        """With accuracies as people read them, low and high always there."""
+        low, high = (self.accuracy if found is None else found for found in (self.accuracy_low, self.accuracy_high))
+        return replace(self, accuracy=scale * self.accuracy, accuracy_low=scale * low, accuracy_high=scale * high)
 
 
 def accuracy_chart(steps: Sequence[Point], finished: Sequence[Point], baselines: Sequence[Point], told: Metric = PERCENT) -> bytes:
     """Accuracy, told as this figure, against measured latency: the family as a line, others as single points."""
-    steps, finished, baselines = (
-        [replace(point, accuracy=told.scale * point.accuracy) for point in points] for points in (steps, finished, baselines)
-    )
+    steps, finished, baselines = ([point.scaled(told.scale) for point in points] for points in (steps, finished, baselines))
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.8)
         axes.plot([p.ms for p in steps], [p.accuracy for p in steps], color=BLUE, lw=1.2, alpha=0.45, zorder=1)
@@ -103,5 +108,9 @@ def _figure(height: float, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]:
 def _points(axes: Axes, points: Sequence[Point], colour: str, marker: str, size: float, *, hollow: bool) -> None:
     for point in points:
         spread = [[point.ms - point.ms_low], [point.ms_high - point.ms]]
+        low, high = point.accuracy_low, point.accuracy_high
+        upright = None if low is None or high is None or low == high else [[point.accuracy - low], [high - point.accuracy]]
         face = "white" if hollow else colour
-        axes.errorbar(point.ms, point.accuracy, xerr=spread, fmt=marker, color=colour, mfc=face, ms=size, elinewidth=1, zorder=3)
+        axes.errorbar(
+            point.ms, point.accuracy, yerr=upright, xerr=spread, fmt=marker, color=colour, mfc=face, ms=size, elinewidth=1, zorder=3
+        )

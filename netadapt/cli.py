@@ -17,16 +17,18 @@ from typing import Annotated, Any
 import typer
 
 from netadapt import options
+from netadapt.baselines import KINDS, title_of
 from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
 from netadapt.filters import DEFAULT as DEFAULT_FILTERS
 from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
-from netadapt.records import Delivered
+from netadapt.records import Baseline, Delivered, Finished
 from netadapt.registry import require_torch
 from netadapt.resources import Budget, amount_text, named_tables, parse_budgets
 from netadapt.run_folder import RunFolder
+from netadapt.spread import Spread, of_each
 from netadapt.tasks import Task, scores_text, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.plan import make_plan, possible_layers, write_plan
@@ -48,6 +50,10 @@ class Format(StrEnum):
 
 
 DEFAULTS = AdaptSettings()
+
+
+def _engine_options(engine: str | None, workers: int | None, cores_per_worker: int | None, ray_address: str) -> EngineOptions:
+    return EngineOptions(engine or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address)
 
 
 @contextmanager
@@ -190,9 +196,7 @@ def run(
             weights=weights,
             allow_unverified=allow_unverified,
             measure=measure,
-            engine=EngineOptions(
-                engine or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address
-            ),
+            engine=_engine_options(engine, workers, cores_per_worker, ray_address),
             threads_per_candidate=threads_per_candidate,
             tensorboard=tensorboard,
         )
@@ -282,6 +286,7 @@ def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
             "holdout_metrics": dict(step.metrics),
             "test_accuracy": done.test_accuracy if done else None,
             "test_metrics": dict(done.metrics) if done else {},
+            "test_accuracies": list(done.accuracies) if done else [],
             "macs": graph.macs,
             "parameters": graph.parameters,
             "widths": dict(step.widths),
@@ -296,6 +301,7 @@ def finish(
     learning_rate: options.LearningRate = None,
     batch_size: options.BatchSize = None,
     augment: options.Augment = None,
+    seeds: options.Seeds = 1,
     tensorboard: options.TensorBoard = False,
     seed: options.Seed = 1,
     as_json: Json = False,
@@ -311,14 +317,14 @@ def finish(
         if tensorboard:
             require_tensorboard()
         with RunFolder.open(run, write=True) as folder, bar() as progress, open_log(folder, wanted=tensorboard) as log:
-            asked = Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment)
-            done = finish_steps(Family(folder), step or [0, None], asked, seed=seed, progress=progress, log=log)
+            asked, family = Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment), Family(folder)
+            done = finish_steps(family, step or [0, None], asked, seed=seed, seeds=seeds, progress=progress, log=log)
             write_report(folder)
         if as_json:
             print_json([asdict(item) for item in done])
         else:
             for item in done:
-                print(f"step {item.step}: {scores_text(_task_of(run), item.test_accuracy, item.metrics)} on the test pictures")
+                print(f"step {item.step}: {over_seeds_text(_task_of(run), item)} on the test pictures")
 
 
 def _on(made_on: Target, device: str | None, python: str | None = None) -> Target:
@@ -372,30 +378,87 @@ def verify(
 @app.command()
 def baselines(
     run: options.Run,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What to compare with: {', '.join(KINDS)}; repeatable. By default all that make sense for the run."),
+    ] = None,
+    seeds: options.Seeds = 1,
     step: Annotated[int | None, typer.Option(help="The step to match; by default the last.")] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Of everyone's long-term fine-tune; by default as many as the step or the original had, or the task's."),
+    ] = None,
     device: options.Device = None,
+    engine: options.Engine = None,
+    workers: options.Workers = None,
+    cores_per_worker: options.CoresPerWorker = None,
+    ray_address: options.RayAddress = "auto",
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Train a thinner network of the same measured latency, the same way: what the adapted one has to beat."""
-    with _commands("the baseline was not recorded"):
-        from netadapt.baselines import thinner
+    """Train simpler networks of the same measured latency, and measure them beside the adapted one: what it has to beat.
+
+    multiplier: evenly thinner, from random weights. uniform: the trained original narrowed evenly. macs: the same search guided by
+    MACs. scratch: the adapted shape from random weights. The original and the step are fine-tuned with the same seeds.
+    """
+    with _commands(f"every seed trained so far is kept in {run}; the same command goes on"):
+        from netadapt.baselines.compare import compare, sensible_kinds
+        from netadapt.baselines.match import Match
         from netadapt.family import Family
         from netadapt.report import write_report
+        from netadapt.stages import as_before, stages_of
+        from netadapt.verify import verify as verify_steps
+        from profiler.on_demand import OnDemand
 
+        where = _engine_options(engine, workers, cores_per_worker, ray_address)
+        where.require()
         with RunFolder.open(run, write=True) as folder, bar() as progress:
-            table = _table_of(folder)
-            if table is None:
-                raise RunError(f"{run} was not guided by a latency table, so no network of equal latency can be looked for")
+            kinds = sensible_kinds(folder.info, kind or ())
+            if missing := [name for name in KINDS if name not in kinds and not kind]:
+                progress.say(f"without a latency budget nothing can be equally fast: no {', '.join(map(title_of, missing))}")
             family = Family(folder)
-            target = _on(table.info.target, device)
-            found = thinner(family, family.step(step), target, table, seed=seed, progress=progress)
+            chosen, path = family.step(step), _latency_table_path(folder)
+            table = None if path is None else OnDemand(path, progress)
+            target = _on(table.table.info.target if table else Target(), device)
+            had = folder.finished.get(chosen.iteration) or folder.finished.get(0)
+            stages = stages_of(folder.info, as_before(had, epochs))
+            match = Match(family, chosen, target, table, stages, where, progress)
+            found = compare(match, kinds, seed=seed, seeds=seeds)
+            verify_steps(family, [0, chosen.iteration], target, table.table if table else None, progress)
             write_report(folder)
+            names = [item.name for item in found]
+            found = [item for item in folder.baselines if item.name in names]
+            compared = [("original", folder.finished[0]), (f"step {chosen.iteration}", folder.finished[chosen.iteration])]
+            measured = {"original": folder.verified[0], compared[1][0]: folder.verified[chosen.iteration]}
         if as_json:
-            print_json(asdict(found))
+            print_json([_baseline_json(item) for item in found])
             return
-        print(f"{found.name}: {scores_text(_task_of(run), found.test_accuracy, found.metrics)} on the test pictures")
-        print(f"`netadapt verify {run}` measures it beside the steps")
+        rows = [(name, _ms_cell(measured[name].measured_ms), over_seeds_text(_task_of(run), item)) for name, item in compared]
+        rows += [(title_of(item.kind), _ms_cell(item.measured_ms), over_seeds_text(_task_of(run), item)) for item in found]
+        print_table(("network", "measured ms", f"on the test pictures, {_seeds_text(found[0])}"), rows, right=("measured ms",))
+
+
+def _baseline_json(item: Baseline) -> dict[str, Any]:
+    accuracy, others = Spread.of(item.accuracies), of_each(item.all_metrics)
+    return asdict(item) | {"accuracy": asdict(accuracy), "figures": {name: asdict(value) for name, value in others.items()}}
+
+
+def _ms_cell(latency_ms: float | None) -> str | None:
+    return None if latency_ms is None else f"{latency_ms:.3f}"
+
+
+def _seeds_text(item: Baseline | Finished) -> str:
+    count = len(item.accuracies)
+    return "1 seed" if count == 1 else f"mean ± standard deviation of {count} seeds"
+
+
+def over_seeds_text(task: Task, item: Baseline | Finished) -> str:
+    """What a network reaches: `96.5 ± 0.3 %`; of a task with several figures each with its name."""
+    accuracy, others = Spread.of(item.accuracies), of_each(item.all_metrics)
+    if not task.metrics:
+        return accuracy.text(task.accuracy)
+    known = [(figure, others[figure.name]) for figure in task.metrics if figure.name in others]
+    return ", ".join(f"{figure.label} {value.text(figure)}" for figure, value in ((task.accuracy, accuracy), *known))
 
 
 @app.command()
@@ -491,6 +554,11 @@ def delivered_lines(item: Delivered, task: Task) -> Iterator[str]:
     if item.latency_ms is not None:
         interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
         yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"
+
+
+def _latency_table_path(folder: RunFolder) -> Path | None:
+    """The run's own copy of the table behind its first latency budget; None where it has none."""
+    return next((folder.named_table_path(goal.table) for goal in folder.info.goals if goal.resource == "latency"), None)
 
 
 def _table_of(folder: RunFolder) -> LatencyTable | None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from netadapt.adaptation import RunRequest, run
-from netadapt.baselines import thinner
+from netadapt.baselines.compare import compare
+from netadapt.baselines.match import Match
+from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
 from netadapt.family import Family, NetworkOptions
 from netadapt.finish import finish
@@ -18,10 +20,12 @@ from netadapt.networks import network_graph
 from netadapt.records import Baseline, Finished, Verified
 from netadapt.report import write_report
 from netadapt.run_folder import RunFolder
+from netadapt.stages import stages_of
 from netadapt.training import Changes
 from netadapt.verify import exported, verify
 from profiler.build import build
 from profiler.console import print_table
+from profiler.on_demand import OnDemand
 from profiler.plan import make_plan, write_plan
 from profiler.progress import Work, bar
 from profiler.settings import Target, TimingSettings
@@ -75,10 +79,11 @@ def _finish_and_compare(folder: RunFolder, target: Target, progress: Work) -> No
     family, table = Family(folder), load_table(folder.table_path)
     last = family.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
-    finish(family, [number for number in (0, last.iteration) if number not in folder.finished], LONG, seed=SEED, progress=progress)
+    finish(family, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
-    if not folder.baselines:
-        thinner(family, last, target, table, seed=SEED, progress=progress)
+    stages = stages_of(folder.info, LONG)
+    match = Match(family, last, target, OnDemand(folder.table_path, progress), stages, EngineOptions(), progress)
+    compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")
     verify(family, None, target, table, progress)
     for file_format in ("onnx", "tflite"):

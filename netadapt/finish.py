@@ -1,23 +1,22 @@
 """The long-term fine-tune: a step's network is trained to convergence on all training pictures, the holdout among them.
 
 The choice among candidates is made by then, so the holdout has done its work (Yang et al., 2018, section 3). The test pictures are
-looked at here for the first time.
+looked at here for the first time. With several seeds the fine-tune is repeated, from the same weights, on other batches: how far
+the results lie apart says how much of a difference between networks is luck.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-import torch
 
 from netadapt.checkpoint import save_weights
-from netadapt.datasets import Dataset, Part
 from netadapt.event_log import EventLog
 from netadapt.family import Family
-from netadapt.records import Finished
+from netadapt.loop import Step
+from netadapt.records import Finished, Trained
 from netadapt.run_folder import weights_name
-from netadapt.training import Changes, Progress, TrainSettings, score, train
+from netadapt.stages import Stage, Stages, origin, stages_of, train_through
+from netadapt.training import Changes, TrainSettings, score
 from profiler.progress import Work
 
 
@@ -27,47 +26,66 @@ def finish(
     asked: Changes,
     *,
     seed: int,
+    seeds: int = 1,
     progress: Work,
     log: EventLog | None = None,
 ) -> list[Finished]:
-    """Fine-tune these steps (None: the last) and record what they reach on the test pictures."""
-    done, settings = [], long_term(family, asked)
-    part = whole_training_part(family.dataset)
-    for number in numbers:
-        step = family.step(number)
-        model = family.model(step, finished=False)
-        progress.begin(f"long-term fine-tune of step {step.iteration}", settings.steps_for(len(part)))
-        train(model, part, settings, seed=seed, progress=_told(progress, log, f"finished-{step.iteration:03d}"))
-        name = weights_name(step.iteration, step.block, "finished")
-        save_weights(model, family.run.weights_path(name))
-        scores = score(model, family.dataset.test)
-        record = Finished(
-            step.iteration, name, scores.accuracy, settings.epochs or 0.0, scores.metrics, settings.learning_rate,
-            settings.batch_size, settings.augment,
-        )  # fmt: skip
-        family.run.add_finished(record)
-        done.append(record)
-    return done
+    """Fine-tune these steps (None: the last) with so many seeds, and record what they reach on the test pictures."""
+    return finish_with(family, numbers, stages_of(family.run.info, asked), seed=seed, seeds=seeds, progress=progress, log=log)
 
 
-def long_term(family: Family, asked: Changes) -> TrainSettings:
-    """The task's, in batches of the run's size and with random changes to pictures if the run had them, and what is asked for."""
-    before = family.run.info.settings
-    as_before = Changes(batch_size=before["batch_size"], augment=before.get("augment"))
-    return asked.of(as_before.of(family.dataset.task.recipe.long_term))
+def finish_with(
+    family: Family,
+    numbers: Sequence[int | None],
+    stages: Stages,
+    *,
+    seed: int,
+    seeds: int = 1,
+    progress: Work,
+    log: EventLog | None = None,
+) -> list[Finished]:
+    """Each is recorded as soon as it is done; what is recorded, from the same weights in the same way, is not done again."""
+    steps = [family.step(number) for number in numbers]
+    for number in range(seed, seed + seeds):
+        for step in steps:
+            _finish_once(family, step, stages.last, number, progress, log)
+    return [family.run.finished[step.iteration] for step in steps]
 
 
-def _told(progress: Work, log: EventLog | None, what: str) -> Progress:
-    def tell(done: int, _all: int, loss: float) -> None:
-        progress.advance(f"loss {loss:.3f}")
-        if log is not None:
-            log.loss(what, done, loss)
+def _finish_once(family: Family, step: Step, stage: Stage, seed: int, progress: Work, log: EventLog | None) -> None:
+    run, number = family.run, step.iteration
+    training = (origin(run.weights_path(step.weights)), stage.text)
+    before = run.finished.get(number)
+    done = still_there(family, before.runs) if before is not None and before.training == training else ()
+    if any(item.seed == seed for item in done):
+        return
+    model = family.model(step, finished=False)
+    what = f"finished-{number:03d}" if not done else f"finished-{number:03d}-seed{seed}"
+    name = f"step {number}, seed {seed}"
+    loss = (lambda _step, _loss: None) if log is None else (lambda at, found: log.loss(what, at, found))
+    train_through(model, family.dataset, (stage,), seed=seed, name=name, progress=progress, loss=loss)
+    weights = weights_name(number, step.block, f"finished-{seed}")
+    save_weights(model, run.weights_path(weights))
+    scores = score(model, family.dataset.test)
+    run.add_finished(_record(number, stage.settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
 
-    return tell
+
+def _record(number: int, settings: TrainSettings, training: tuple[str, ...], runs: tuple[Trained, ...]) -> Finished:
+    first = runs[0]
+    return Finished(
+        step=number,
+        weights=first.weights,
+        test_accuracy=first.test_accuracy,
+        epochs=settings.epochs or 0.0,
+        metrics=first.metrics,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        augment=settings.augment,
+        training=training,
+        runs=runs,
+    )
 
 
-def whole_training_part(dataset: Dataset) -> Part:
-    """Training and holdout pictures together."""
-    parts = (dataset.train, dataset.holdout)
-    images, targets = torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts])
-    return replace(dataset.train, images=images, targets=targets)
+def still_there(family: Family, runs: Sequence[Trained]) -> tuple[Trained, ...]:
+    """Those whose weights have not been taken away."""
+    return tuple(item for item in runs if family.run.weights_path(item.weights).exists())

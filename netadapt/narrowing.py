@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,11 @@ class Narrowing:
             raise SettingsError(f"--reestimate-batch-norm is a number of batches, 0 for none, got {self.batch_norm_batches}")
         if self.pictures < 1:
             raise SettingsError(f"filters are chosen by at least one picture, got {self.pictures}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """As a run with these settings narrows; runs from before there were rules took the norms."""
+        return cls(settings.get("filters", DEFAULT), settings.get("reestimate_batch_norm", 0))
 
     def __call__(self, model: nn.Module, graph: Graph, widths: Mapping[str, int], part: Part, seed: int) -> nn.Module:
         """A narrower copy. `part` is the training part: neither holdout nor test may have a say."""

@@ -81,12 +81,26 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """A network trained to the end with one seed, and what it reaches on the test set."""
+
+    seed: int
+    weights: str
+    """A file name in the run's folder of weights."""
+    test_accuracy: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the task tells of it on the test set, by names with units: rmse_m."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A step after its long-term fine-tune, which the holdout pictures take part in: only the test set is left to judge it."""
 
     step: int
     weights: str
+    """Of the first seed; these are what is exported."""
     test_accuracy: float
+    """Of these weights."""
     epochs: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the task tells of it on the test set, by names with units: rmse_m."""
@@ -94,6 +108,20 @@ class Finished:
     batch_size: int | None = None
     augment: bool | None = None
     """These three are None in records from before they were kept."""
+    training: tuple[str, ...] = ()
+    """From which weights and how it was trained; empty in records that are older than this field."""
+    runs: tuple[Trained, ...] = ()
+    """The fine-tune with every seed so far, the first seed first; empty in older records."""
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """On the test set, of every seed."""
+        return tuple(run.test_accuracy for run in self.runs) or (self.test_accuracy,)
+
+    @property
+    def all_metrics(self) -> tuple[Mapping[str, float], ...]:
+        """The same of the task's other figures."""
+        return tuple(run.metrics for run in self.runs) or (self.metrics,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +145,13 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Another network to compare with, made thinner without NetAdapt and trained as long."""
+    """Another network to compare with, as fast as a step, found or trained in another way, and trained as long."""
 
     name: str
+    """Its file's, without the ending."""
     widths: Mapping[str, int]
     test_accuracy: float
+    """Of the first seed, whose weights are what is measured."""
     macs: int
     parameters: int
     measured_ms: float | None = None
@@ -131,6 +161,44 @@ class Baseline:
     predicted_ms_low: float | None = None
     predicted_ms_high: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    kind: str = "multiplier"
+    """Of netadapt.baselines.KINDS."""
+    step: int | None = None
+    """The step it is compared with; unknown in records that are older than this field."""
+    training: tuple[str, ...] = ()
+    """From which weights and how it was trained."""
+    runs: tuple[Trained, ...] = ()
+    """The training with every seed so far, the first seed first; empty in older records."""
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """On the test set, of every seed."""
+        return tuple(run.test_accuracy for run in self.runs) or (self.test_accuracy,)
+
+    @property
+    def all_metrics(self) -> tuple[Mapping[str, float], ...]:
+        """The same of the task's other figures."""
+        return tuple(run.metrics for run in self.runs) or (self.metrics,)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The network that was measured nearest to a step among those of one shape; it is looked for once."""
+
+    shape: str
+    """What was looked through: even, macs or adapted."""
+    step: int
+    step_widths: Mapping[str, int]
+    """Of the step it has to match."""
+    device: str
+    runtime: str
+    label: str
+    """What tells it from others of its shape: a multiplier, the number of a step."""
+    widths: Mapping[str, int]
+    measured_ms: float | None = None
+    """In the interleaved run that it was chosen by; None where there was nothing to choose."""
+    step_ms: float | None = None
+    """Of the step, in the same run."""
 
 
 @dataclass(frozen=True, slots=True)

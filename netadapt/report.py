@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,50 +16,17 @@ from typing import Any
 
 import jinja2
 
+from netadapt.baselines import KINDS, title_of
 from netadapt.charts import Point, accuracy_chart, bars_chart, prediction_chart
-from netadapt.errors import RunError
-from netadapt.loop import Step
-from netadapt.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
+from netadapt.records import Baseline, Verified
+from netadapt.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, amount_text
 from netadapt.run_folder import RunFolder, write_whole
-from netadapt.tasks import Metric, Task, task_of
-from profiler.graph import Graph
+from netadapt.spread import Spread
+from netadapt.tasks import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds, with the 95 % interval where one is known."""
-
-    ms: float
-    low_ms: float | None = None
-    high_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A network in the table on top of the page."""
-
-    name: str
-    note: str
-    predicted: Latency | None
-    measured: Latency | None
-    accuracy: float
-    accuracy_on: str
-    """test or holdout."""
-    macs: int
-    parameters: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """The task's other figures, on the same pictures."""
-
-    def speedup_over(self, original: Row) -> float | None:
-        """By measured latencies if both are, else by predicted ones; None if there are neither."""
-        for mine, other in ((self.measured, original.measured), (self.predicted, original.predicted)):
-            if mine is not None and other is not None:
-                return other.ms / mine.ms
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,46 +49,6 @@ class Section:
         return "data:image/png;base64," + base64.b64encode(self.picture or b"").decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a run folder holds, read once."""
-
-    path: Path
-    info: RunInfo
-    graph: Graph
-    steps: tuple[Step, ...]
-    chosen: Step
-    accuracy: Mapping[int, float]
-    """On the test set, of the steps that were fine-tuned to the end."""
-    metrics: Mapping[int, Mapping[str, float]]
-    """The task's other figures of the same."""
-    verified: Mapping[int, Verified]
-    baselines: tuple[Baseline, ...]
-    layers: tuple[LayerLatency, ...]
-    delivered: tuple[Delivered, ...] = ()
-
-    @classmethod
-    def of(cls, run: RunFolder) -> Contents:
-        steps, finished = run.steps, run.finished
-        if not steps:
-            raise RunError(f"{run.path} has no step to report yet; go on with `netadapt run --resume`")
-        chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
-        accuracy = {number: item.test_accuracy for number, item in finished.items()}
-        metrics = {number: item.metrics for number, item in finished.items()}
-        return cls(
-            run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, run.baselines, run.layers,
-            run.delivered,
-        )  # fmt: skip
-
-    @property
-    def unit(self) -> str:
-        return self.info.goals[0].unit
-
-    @property
-    def task(self) -> Task:
-        return task_of(self.info.settings)
-
-
 def write_report(run: RunFolder) -> Path:
     """Write the page and its pictures into the run's folder; returns the page's path. `RunError` if there is no step yet."""
     contents = Contents.of(run)
@@ -142,9 +69,10 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
     )
     environment.filters |= {
         "count": count_text,
-        "score": contents.task.accuracy.text,
+        "score": lambda found: _figure(contents.task.accuracy, found),
         "others": partial(_others, contents.task),
         "percent": lambda fraction: f"{100 * fraction:.1f} %",
+        "share": lambda fraction: f"{100 * fraction:.0f} %",
         "file_name": lambda path: Path(path).name,
         "ms": ms_text,
         "amount": lambda price: ms_text(price, 4) if contents.unit == "ms" else amount_text(price, contents.unit),
@@ -154,6 +82,9 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         run=contents,
         title=title(contents),
         rows=rows,
+        guided=guided(rows),
+        checks=list(checks(contents)),
+        missing_kinds=[title_of(kind) for kind in KINDS if kind not in {item.kind for item in contents.baselines}],
         sections=sections,
         headline=headline(rows, contents.task),
         conditions=conditions(contents),
@@ -161,51 +92,13 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
     )
 
 
-def _others(task: Task, metrics: Mapping[str, float]) -> list[str]:
+def _others(task: Task, metrics: Mapping[str, float | Spread]) -> list[str]:
     """What stands below the figure that picks."""
-    return [f"{item.label} {item.text(metrics[item.name])}" for item in task.metrics if item.name in metrics]
+    return [f"{item.label} {_figure(item, metrics[item.name])}" for item in task.metrics if item.name in metrics]
 
 
-def summary(contents: Contents) -> list[Row]:
-    """The original, the chosen step and the baseline nearest to it in latency."""
-    rows = [_step_row(contents, contents.steps[0], "original")]
-    if contents.chosen.iteration > 0:
-        rows.append(_step_row(contents, contents.chosen, "adapted"))
-    nearest = _nearest_baseline(contents.baselines, rows[-1])
-    return rows if nearest is None else [*rows, nearest]
-
-
-def _step_row(contents: Contents, step: Step, name: str) -> Row:
-    graph, number = contents.graph.at_widths(step.widths), step.iteration
-    checked, tested = contents.verified.get(number), contents.accuracy.get(number)
-    predicted = Latency(step.price) if contents.unit == "ms" else None
-    measured = None
-    if checked is not None:
-        measured = Latency(checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high)
-        if checked.predicted_ms is not None:
-            predicted = Latency(checked.predicted_ms, checked.predicted_ms_low, checked.predicted_ms_high)
-    note = contents.info.network if number == 0 else f"step {number} of {len(contents.steps) - 1}"
-    accuracy, accuracy_on = (step.accuracy, "holdout") if tested is None else (tested, "test")
-    metrics = step.metrics if tested is None else contents.metrics[number]
-    return Row(name, note, predicted, measured, accuracy, accuracy_on, graph.macs, graph.parameters, metrics)
-
-
-def _baseline_row(item: Baseline) -> Row:
-    predicted = None if item.predicted_ms is None else Latency(item.predicted_ms, item.predicted_ms_low, item.predicted_ms_high)
-    measured = None if item.measured_ms is None else Latency(item.measured_ms, item.measured_ms_low, item.measured_ms_high)
-    return Row("thinner", item.name, predicted, measured, item.test_accuracy, "test", item.macs, item.parameters, item.metrics)
-
-
-def _nearest_baseline(baselines: Sequence[Baseline], adapted: Row) -> Row | None:
-    """By measured latency; by predicted where that is missing."""
-
-    def distance(row: Row) -> float:
-        for mine, other in ((row.measured, adapted.measured), (row.predicted, adapted.predicted)):
-            if mine is not None and other is not None:
-                return abs(mine.ms - other.ms)
-        return float("inf")
-
-    return min(map(_baseline_row, baselines), key=distance, default=None)
+def _figure(figure: Metric, found: float | Spread) -> str:
+    return found.text(figure) if isinstance(found, Spread) else figure.text(found)
 
 
 def title(contents: Contents) -> str:
@@ -228,7 +121,7 @@ def headline(rows: Sequence[Row], task: Task) -> str:
     how = "measured" if original.measured and adapted.measured else "predicted, not measured yet"
     speed = "" if faster is None else f"{faster:.2f}× as fast ({how}), "
     changes = ", ".join(
-        f"{figure.label} {figure.text(before)} → {figure.text(after)}"
+        f"{figure.label} {before.text(figure)} → {after.text(figure)}"
         for figure, before, after in _changes(task, original, adapted)
     )
     same = "" if original.accuracy_on == adapted.accuracy_on else ", which is not the same set"
@@ -238,7 +131,7 @@ def headline(rows: Sequence[Row], task: Task) -> str:
     )
 
 
-def _changes(task: Task, original: Row, adapted: Row) -> Iterator[tuple[Metric, float, float]]:
+def _changes(task: Task, original: Row, adapted: Row) -> Iterator[tuple[Metric, Spread, Spread]]:
     """Each figure that both have."""
     yield task.accuracy, original.accuracy, adapted.accuracy
     for figure in task.metrics:
@@ -251,29 +144,35 @@ def all_sections(contents: Contents) -> list[Section]:
 
 
 def _accuracy_section(contents: Contents) -> Section:
-    steps = [_point(contents.verified[s.iteration], s.accuracy) for s in contents.steps if s.iteration in contents.verified]
+    steps = [
+        _point(contents.verified[s.iteration], Spread.of([s.accuracy])) for s in contents.steps if s.iteration in contents.verified
+    ]
     finished = [
         _point(contents.verified[number], accuracy, _step_name(contents, number))
         for number, accuracy in contents.accuracy.items()
         if number in contents.verified
     ]
-    baselines = [
-        Point(b.measured_ms, b.measured_ms_low or b.measured_ms, b.measured_ms_high or b.measured_ms, b.test_accuracy, b.name)
-        for b in contents.baselines
-        if b.measured_ms is not None
-    ]
+    baselines = [_baseline_point(item, item.measured_ms) for item in contents.baselines if item.measured_ms is not None]
     return Section(
         f"{contents.task.accuracy.label.capitalize()} against latency",
         "accuracy.png",
         "Rings: every step measured, after its short-term fine-tune, on the holdout set. Filled: after the long-term fine-tune, "
-        "on the test set. Squares: networks thinned evenly instead, on the test set. Bars: 95 % intervals.",
+        "on the test set. Squares: baselines, on the test set. Bars across: 95 % intervals of the latency; bars upright: the "
+        "standard deviation over seeds.",
         accuracy_chart(steps, finished, baselines, contents.task.accuracy) if steps else None,
         f"No step has been measured on the device yet: `netadapt verify {contents.path}` does it.",
     )
 
 
-def _point(checked: Verified, accuracy: float, label: str = "") -> Point:
-    return Point(checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high, accuracy, label)
+def _point(checked: Verified, accuracy: Spread, label: str = "") -> Point:
+    latency = checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high
+    return Point(*latency, accuracy.mean, label, accuracy.low, accuracy.high)
+
+
+def _baseline_point(item: Baseline, ms: float) -> Point:
+    accuracy = Spread.of(item.accuracies)
+    label = title_of(item.kind) if item.step is not None else item.name
+    return Point(ms, item.measured_ms_low or ms, item.measured_ms_high or ms, accuracy.mean, label, accuracy.low, accuracy.high)
 
 
 def _step_name(contents: Contents, number: int) -> str:

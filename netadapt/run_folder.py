@@ -5,7 +5,8 @@
   candidates.jsonl   a line for each candidate once it is fine-tuned; steps.jsonl: one for each winner
   weights/           a state_dict for each step; those of a losing candidate go once the step is recorded
   finished.jsonl     a line for each step after its long-term fine-tune
-  verify.json        measured latencies; baselines.json: other networks to compare with; layers.json: layer by layer
+  verify.json        measured latencies; layers.json: layer by layer
+  baselines.json     other networks to compare with; choices.json: how they were found; baselines/macs: a run of its own
   exports/           model files; exports.json: what is known of each that was made to be shipped
 
 One process at a time may write: the lock is the kernel's and ends with the process. Reading needs none. Single files are replaced
@@ -28,7 +29,7 @@ from urllib.parse import quote
 from netadapt.candidates import Candidate
 from netadapt.errors import RunError
 from netadapt.loop import Evaluate, Result, Step
-from netadapt.records import Baseline, Delivered, Finished, LayerLatency, Record, RunInfo, Verified, read_as
+from netadapt.records import Baseline, Choice, Delivered, Finished, LayerLatency, Record, RunInfo, Verified, read_as
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
 
@@ -142,6 +143,11 @@ class RunFolder:
         return self._list("baselines.json", Baseline)
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Networks that were found to be as fast as a step."""
+        return self._list("choices.json", Choice)
+
+    @property
     def layers(self) -> tuple[LayerLatency, ...]:
         return self._list("layers.json", LayerLatency)
 
@@ -198,6 +204,16 @@ class RunFolder:
 
     def write_baselines(self, items: Iterable[Baseline]) -> None:
         self._write_list("baselines.json", [asdict(item) for item in items])
+
+    def add_baseline(self, item: Baseline) -> None:
+        """In the place of what was recorded of its kind for the same step."""
+        others = [other for other in self.baselines if (other.kind, other.step) != (item.kind, item.step)]
+        self.write_baselines([*others, item])
+
+    def add_choice(self, item: Choice) -> None:
+        """In the place of what was found of its shape for the same step."""
+        others = [asdict(other) for other in self.choices if (other.shape, other.step) != (item.shape, item.step)]
+        self._write_list("choices.json", [*others, asdict(item)])
 
     def add_delivered(self, item: Delivered) -> None:
         others = [asdict(other) for other in self.delivered if other.path != item.path]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from netadapt.checkpoint import load_weights
 from netadapt.export import export_onnx, export_tflite
 from netadapt.family import Family
 from netadapt.loop import Step
@@ -34,8 +35,8 @@ def verify(
     for step in steps:
         files[step.iteration] = exported(family, step, target.model_format)
         progress.advance(f"step {step.iteration}")
-    baseline_files = {item.name: family.run.exports / f"{item.name}.{target.model_format}" for item in family.run.baselines}
-    there = {name: path for name, path in baseline_files.items() if path.exists()}
+    baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in family.run.baselines}
+    there = {name: path for name, path in baseline_files.items() if path is not None}
     measured = {
         path: found.estimate for path, found in measure_files([*files.values(), *there.values()], target, progress=progress).items()
     }
@@ -58,6 +59,17 @@ def exported(family: Family, step: Step, file_format: str, *, path: Path | None 
     if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
         export(family.model(step), family, file_format, path)
     return path
+
+
+def exported_baseline(family: Family, item: Baseline, file_format: str) -> Path | None:
+    """The same of a baseline; None for one whose weights were not kept and that was never exported in this format."""
+    path = family.run.exports / f"{item.name}.{file_format}"
+    weights = family.run.weights_path(item.runs[0].weights) if item.runs else None
+    if weights is not None and weights.exists() and (not path.exists() or path.stat().st_mtime < weights.stat().st_mtime):
+        model = family.shaped(item.widths)
+        load_weights(model, weights)
+        export(model.eval(), family, file_format, path)
+    return path if path.exists() else None
 
 
 def export(model: nn.Module, family: Family, file_format: str, path: Path) -> float:

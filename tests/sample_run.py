@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphs import mobilenet_v1
 
+from netadapt.bias import Checked
 from netadapt.candidates import Candidate
-from netadapt.loop import AdaptSettings, Evaluate, Result, Step, adapt
-from netadapt.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Verified
+from netadapt.loop import AdaptSettings, Check, Evaluate, Result, Step, adapt
+from netadapt.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Trained, Verified
 from netadapt.resources import Latency, parse_budget
 from netadapt.run_folder import RunFolder, weights_name
 from profiler.graph import Graph
@@ -70,24 +71,37 @@ def made_up_training(run: RunFolder, seed: int = 1) -> Evaluate:
     return evaluate
 
 
-def adapted_run(path: Path) -> RunFolder:
+def made_up_device(seed: int = 3) -> Check:
+    """Stands for a device in the loop: it takes a little longer than predicted, once a lot."""
+    rng = random.Random(seed)
+
+    def check(step: Step) -> dict[str, Checked]:
+        found = step.price * (1.05 if step.iteration == 5 else rng.uniform(1.0, 1.015))
+        return {"latency": Checked(found, found * 0.99, found * 1.01, step.price, step.price * 0.98, step.price * 1.02)}
+
+    return check
+
+
+def adapted_run(path: Path, check: Check | None = None) -> RunFolder:
     """A run that reached its budget, with nothing finished or measured."""
     run = RunFolder.create(path, INFO, GRAPH)
     resource = Latency(TABLE)
-    for step in adapt(GRAPH, resource, parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS):
+    for step in adapt(GRAPH, resource, parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS, check=check):
         run.add_step(step)
     return run
 
 
 def complete_run(path: Path) -> RunFolder:
     """The same with its long-term fine-tunes, measurements and baselines."""
-    run = adapted_run(path)
+    run = adapted_run(path, made_up_device())
     rng = random.Random(2)
     steps, last = run.steps, run.steps[-1]
     for step, accuracy in ((steps[0], 0.971), (last, 0.9635)):
-        run.add_finished(Finished(step.iteration, f"{step.iteration:03d}-finished.pt", accuracy, 10))
+        name = f"{step.iteration:03d}-finished.pt"
+        run.add_finished(Finished(step.iteration, name, accuracy, 10, training=("made up",), runs=_seeds(name, accuracy)))
     run.write_verified(_verified(step, rng) for step in steps)
-    run.write_baselines(_baseline(multiplier, accuracy) for multiplier, accuracy in ((0.25, 0.942), (0.375, 0.9545), (0.45, 0.963)))
+    thinner = [_thinner(multiplier, accuracy) for multiplier, accuracy in ((0.25, 0.942), (0.375, 0.9545), (0.45, 0.963))]
+    run.write_baselines([*thinner, *_baselines(last)])
     before, after = GRAPH, GRAPH.at_widths(last.widths)
     layers = (
         (node.name, TABLE.layer_ms(node.layer), TABLE.layer_ms(new.layer))
@@ -105,10 +119,38 @@ def _verified(step: Step, rng: random.Random) -> Verified:
     )  # fmt: skip
 
 
-def _baseline(multiplier: float, accuracy: float) -> Baseline:
-    graph = mobilenet_v1(multiplier, 128, classes=10)
+def _seeds(name: str, accuracy: float) -> tuple[Trained, ...]:
+    return tuple(Trained(seed, f"{seed}-{name}", accuracy + off) for seed, off in ((1, 0.0), (2, 0.0021), (3, -0.0015)))
+
+
+def _thinner(multiplier: float, accuracy: float) -> Baseline:
+    """As an older version recorded it."""
+    return _baseline(f"MobileNetV1 {multiplier:g}", mobilenet_v1(multiplier, 128, classes=10), accuracy, 1.01)
+
+
+def _baselines(step: Step) -> list[Baseline]:
+    """Of all kinds, with three seeds each, for a step."""
+    thin, narrow, same = (
+        mobilenet_v1(0.4, 128, classes=10),
+        GRAPH.at_widths({"pw6": 128, "pw12": 256, "pw13": 256}),
+        GRAPH.at_widths(step.widths),
+    )
+    made_up = (
+        ("multiplier", thin, 0.9571, 1.01), ("uniform", thin, 0.9588, 1.02), ("macs", narrow, 0.9602, 0.99),
+        ("scratch", same, 0.9564, 1.0),
+    )  # fmt: skip
+    return [
+        replace(
+            _baseline(f"{kind}-as-step{step.iteration:03d}", graph, accuracy, share * step.price / TABLE.predict(graph).latency_ms),
+            kind=kind, step=step.iteration, training=("made up",), runs=_seeds(f"{kind}.pt", accuracy),
+        )
+        for kind, graph, accuracy, share in made_up
+    ]  # fmt: skip
+
+
+def _baseline(name: str, graph: Graph, accuracy: float, slower: float) -> Baseline:
     ms = TABLE.predict(graph).latency_ms
     return Baseline(
-        f"MobileNetV1 {multiplier:g}", graph.widths, accuracy, graph.macs, graph.parameters,
-        ms * 1.01, ms, ms * 1.02, ms, ms * 0.98, ms * 1.02,
+        name, graph.widths, accuracy, graph.macs, graph.parameters,
+        slower * ms, slower * ms * 0.99, slower * ms * 1.01, ms, ms * 0.98, ms * 1.02,
     )  # fmt: skip

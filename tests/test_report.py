@@ -16,9 +16,11 @@ from sample_run import FACTS, GRAPH, INFO, adapted_run, complete_run
 from netadapt.charts import DPI, Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.errors import RunError
 from netadapt.records import Baseline, Verified
-from netadapt.report import Contents, Row, all_sections, headline, ms_text, render, summary, write_report
-from netadapt.report import Latency as Shown
+from netadapt.report import all_sections, headline, ms_text, render, write_report
+from netadapt.report_tables import Contents, Row, checks, guided, summary
+from netadapt.report_tables import Latency as Shown
 from netadapt.run_folder import RunFolder
+from netadapt.spread import Spread
 from netadapt.tasks import open_task
 
 CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
@@ -65,17 +67,71 @@ def test_the_pictures_stand_beside_the_page_too(complete: RunFolder) -> None:
     assert sorted(path.name for path in complete.path.glob("*.png")) == CHARTS
 
 
-def test_the_summary_compares_original_adapted_and_thinner(complete: RunFolder) -> None:
+def test_the_summary_compares_original_adapted_and_each_kind_of_baseline(complete: RunFolder) -> None:
     rows = summary(Contents.of(complete))
-    assert [row.name for row in rows] == ["original", "adapted", "thinner"]
+    assert [row.kind or row.name for row in rows] == ["original", "adapted", "multiplier", "uniform", "macs", "scratch"]
     assert rows[1].measured is not None and rows[1].measured.ms == complete.verified[len(complete.steps) - 1].measured_ms
 
 
-def test_the_thinner_network_is_the_one_nearest_in_measured_latency(complete: RunFolder) -> None:
+def test_the_baseline_shown_is_the_one_found_for_the_step(complete: RunFolder) -> None:
     rows = summary(Contents.of(complete))
+    assert rows[2].note == f"multiplier-as-step{complete.steps[-1].iteration:03d}"
+
+
+def test_of_baselines_found_for_no_step_the_nearest_in_measured_latency_is_shown(complete: RunFolder) -> None:
+    older = tuple(item for item in complete.baselines if item.step is None)
+    rows = summary(replace(Contents.of(complete), baselines=older))
     adapted = complete.verified[len(complete.steps) - 1].measured_ms
-    nearest = min(complete.baselines, key=lambda item: abs((item.measured_ms or 0) - adapted))
-    assert rows[2].note == nearest.name
+    nearest = min(older, key=lambda item: abs((item.measured_ms or 0) - adapted))
+    assert [row.note for row in rows[2:]] == [nearest.name]
+
+
+def test_accuracies_over_seeds_are_told_with_their_spread_and_count(complete: RunFolder) -> None:
+    assert "97.1 ± 0.2 %" in page(complete)
+    assert "test, 3 seeds" in page(complete)
+
+
+def test_a_single_seed_has_no_spread(complete: RunFolder, bare: RunFolder) -> None:
+    single = replace(complete.baselines[-1], runs=complete.baselines[-1].runs[:1])
+    (row,) = summary(replace(Contents.of(bare), baselines=(single,)))[2:]
+    assert row.accuracy == Spread(0.9564, None, 1)
+    assert "±" not in page(bare)
+
+
+def test_what_guided_the_search_is_compared_in_macs_and_measured_latency(complete: RunFolder) -> None:
+    original, macs, latency = guided(summary(Contents.of(complete)))
+    assert (macs.macs_share, macs.latency_share) == (1.0, 1.0)
+    assert (original.macs_of_original, original.latency_of_original) == (1.0, 1.0)
+    assert latency.latency_share == latency.measured.ms / macs.measured.ms
+    assert "What guided the search" in page(complete)
+
+
+def test_without_a_mac_guided_baseline_nothing_is_said_of_it(complete: RunFolder, bare: RunFolder) -> None:
+    others = tuple(item for item in complete.baselines if item.kind != "macs")
+    assert guided(summary(replace(Contents.of(complete), baselines=others))) == []
+    assert "What guided the search" not in page(bare)
+
+
+def test_steps_measured_during_the_search_are_listed_with_their_misses(complete: RunFolder, bare: RunFolder) -> None:
+    rows = list(checks(Contents.of(complete)))
+    assert [row.step for row in rows] == [step.iteration for step in complete.steps]
+    assert [row.step for row in rows if row.checked.missed] == [5]
+    assert page(complete).count("outside the interval") == 1
+    assert "Measured during the search" not in page(bare)
+
+
+def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(complete: RunFolder) -> None:
+    given = replace(INFO, settings={**INFO.settings, "weights": "imagenet.pt", "epochs": 30})
+    assert "is no equal of it" in render(replace(Contents.of(complete), info=given), [])
+    assert "is no equal of it" not in page(complete)
+
+
+def test_kinds_of_baselines_not_there_yet_are_named(complete: RunFolder) -> None:
+    some = tuple(item for item in complete.baselines if item.kind in ("multiplier", "macs"))
+    assert "Not compared with yet: uniform narrowing, adapted shape from scratch" in render(
+        replace(Contents.of(complete), baselines=some), []
+    )
+    assert "Not compared with yet" not in page(complete)
 
 
 def test_counts_in_the_summary_are_those_of_the_narrowed_graph(complete: RunFolder) -> None:
@@ -85,7 +141,7 @@ def test_counts_in_the_summary_are_those_of_the_narrowed_graph(complete: RunFold
 
 
 def test_test_accuracy_takes_the_place_of_holdout_accuracy_once_it_is_known(complete: RunFolder, bare: RunFolder) -> None:
-    assert [row.accuracy_on for row in summary(Contents.of(complete))] == ["test", "test", "test"]
+    assert [row.accuracy_on for row in summary(Contents.of(complete))] == ["test"] * 6
     assert [row.accuracy_on for row in summary(Contents.of(bare))] == ["holdout", "holdout"]
 
 
@@ -181,7 +237,7 @@ def test_a_finished_step_is_the_one_reported(tmp_path: Path) -> None:
 
 
 def row(name: str, ms: float | None, accuracy_on: str = "test") -> Row:
-    return Row(name, "", Shown(10.0), None if ms is None else Shown(ms), 0.9, accuracy_on, 100, 10)
+    return Row(name, "", Shown(10.0), None if ms is None else Shown(ms), Spread.of([0.9]), accuracy_on, 100, 10)
 
 
 def test_a_speed_up_is_measured_only_if_both_latencies_are() -> None:

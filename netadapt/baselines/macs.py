@@ -1,0 +1,131 @@
+"""The same loop guided by multiply-accumulates: what the latency table was worth.
+
+Equal to the adapted network: the measured latency; the original's trained weights; the loop's settings, data, seed and engine; the
+long-term fine-tune. Not equal: what an iteration takes away is counted in MACs, so there may be more iterations or fewer. It is a
+run folder of its own, which goes on when it is asked for again, or for a faster step.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from netadapt.baselines.match import Match
+from netadapt.candidates import Candidate, narrowest
+from netadapt.engines import Told, open_engine
+from netadapt.engines.jobs import Jobs
+from netadapt.errors import BudgetError, RunError
+from netadapt.family import Family
+from netadapt.loop import AdaptSettings, Evaluate, Result, Step, adapt
+from netadapt.narrowing import Narrowing
+from netadapt.records import Choice
+from netadapt.resources import open_resource
+from netadapt.run_folder import RunFolder
+from netadapt.schedule import planned_fraction
+from netadapt.stages import Stage, origin
+
+ITERATIONS = 1000
+"""More than any search takes: the latency it has to reach ends it."""
+
+
+class GuidedByMacs:
+    title: ClassVar[str] = "guided by MACs"
+    shape: ClassVar[str] = "macs"
+    needs_latency: ClassVar[bool] = True
+    starts_anew: ClassVar[bool] = False
+
+    def choose(self, match: Match) -> Choice:
+        first, *steps = search(match)
+        return match.nearest(self.shape, {f"step{step.iteration:03d}": step.widths for step in steps or [first]})
+
+    def origin(self, match: Match, choice: Choice) -> str:
+        with RunFolder.open(folder_of(match)) as folder:
+            return f"guided by MACs, {origin(folder.weights_path(_chosen(folder, choice).weights))}"
+
+    def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
+        with RunFolder.open(folder_of(match)) as folder:
+            return Family(folder, match.family.dataset).model(_chosen(folder, choice), finished=False)
+
+    def stages(self, match: Match) -> tuple[Stage, ...]:
+        return (match.stages.last,)
+
+
+def folder_of(match: Match) -> Path:
+    return match.family.run.path / "baselines" / "macs"
+
+
+def search(match: Match) -> tuple[Step, ...]:
+    """Go on until the network is predicted to be as fast as the step, or nothing is left to narrow; all steps there are."""
+    goal_ms = match.step_ms
+    with _opened(match) as folder:
+        _begin(match, folder)
+        if match.predicted_ms(folder.steps[-1].widths) <= goal_ms:
+            return folder.steps
+        why = "the schedule takes away no more"
+        try:
+            with open_engine(match.engine, _jobs(match, folder), Told(match.progress)) as engine:
+                for step in _further(folder, engine):
+                    folder.add_step(step)
+                    found_ms = match.predicted_ms(step.widths)
+                    match.progress.say(f"guided by MACs, step {step.iteration}: {found_ms:.3f} ms predicted of {goal_ms:.3f}")
+                    if found_ms <= goal_ms:
+                        return folder.steps
+        except BudgetError as exc:  # it was narrowed as far as it goes; what is nearest is still worth showing
+            why = str(exc)
+        match.progress.say(f"warning: guided by MACs, no step is predicted as fast as step {match.step.iteration}: {why}")
+        return folder.steps
+
+
+def _chosen(folder: RunFolder, choice: Choice) -> Step:
+    return next(step for step in folder.steps if choice.label == f"step{step.iteration:03d}")
+
+
+@contextmanager
+def _opened(match: Match) -> Iterator[RunFolder]:
+    run = match.family.run
+    initial, settings = float(run.graph.macs), _adapt_settings(run.info.settings)
+    least = narrowest(run.graph, settings.width_step, settings.min_width).macs
+    planned = initial * (1 - planned_fraction(ITERATIONS, settings.step, settings.decay))
+    budget = f"macs={max(1, least, round(planned + 1)):d}"
+    plain = json.loads(json.dumps({**run.info.settings, "max_iterations": ITERATIONS, "measure": "no"}))
+    info = replace(run.info, budget=budget, budgets=(budget,), table=None, tables={}, settings=plain)
+    with RunFolder.create(folder_of(match), info, run.graph, resume=True) as folder:
+        yield folder
+
+
+def _begin(match: Match, folder: RunFolder) -> None:
+    """The original network, as the run trained it."""
+    run, first, macs = match.family.run, match.family.run.steps[0], float(match.family.run.graph.macs)
+    if folder.steps:
+        if folder.weights_path(first.weights).read_bytes() != run.weights_path(first.weights).read_bytes():
+            raise RunError(f"{folder.path} was begun from another original network than {run.path} has; remove it")
+        return
+    shutil.copyfile(run.weights_path(first.weights), folder.weights_path(first.weights))
+    candidate = Candidate(0, None, first.widths, macs, {"macs": macs})
+    result = Result(candidate, first.accuracy, first.weights, first.metrics)
+    folder.add_step(Step(0, None, first.widths, macs, None, first.accuracy, first.weights, (result,), prices={"macs": macs}))
+
+
+def _further(folder: RunFolder, engine: Evaluate) -> Iterator[Step]:
+    """The steps that are not there yet."""
+    (budget,), macs, settings = folder.info.goals, open_resource("macs", None), _adapt_settings(folder.info.settings)
+    return adapt(folder.graph, macs, budget, folder.recorded(engine), settings, folder.steps, folder.unfinished)
+
+
+def _jobs(match: Match, folder: RunFolder) -> Jobs:
+    settings, recipe = folder.info.settings, match.stages.recipe
+    family, threads = Family(folder, match.family.dataset), settings.get("threads_per_candidate") or 1
+    return Jobs(family, recipe.from_scratch, recipe.short_term, settings["seed"], threads, narrowing=Narrowing.of(settings))
+
+
+def _adapt_settings(settings: Mapping[str, Any]) -> AdaptSettings:
+    """As the run was begun, but for its end."""
+    known = {item.name: settings[item.name] for item in fields(AdaptSettings) if item.name in settings}
+    return AdaptSettings(**{**known, "max_iterations": ITERATIONS})

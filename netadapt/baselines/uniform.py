@@ -1,0 +1,41 @@
+"""Uniform narrowing: the run's trained original, every block narrowed by the same factor at once.
+
+Equal to the adapted network: the measured latency; the trained weights it starts from; the rule that chooses filters; the steps of
+one candidate's short-term fine-tune in each iteration, here in one go, and of the long-term one. Not equal: which blocks gave how
+much, and that they did so at once. The network is the width multiplier's; only its training differs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from netadapt.baselines.even import SHAPE, as_fast_as_step
+from netadapt.baselines.match import Match
+from netadapt.narrowing import Narrowing
+from netadapt.records import Choice
+from netadapt.stages import Stage, origin
+
+
+class Uniform:
+    title: ClassVar[str] = "uniform narrowing"
+    shape: ClassVar[str] = SHAPE
+    needs_latency: ClassVar[bool] = True
+    starts_anew: ClassVar[bool] = False
+
+    def choose(self, match: Match) -> Choice:
+        return as_fast_as_step(match)
+
+    def origin(self, match: Match, choice: Choice) -> str:
+        run = match.family.run
+        return origin(run.weights_path(run.steps[0].weights))
+
+    def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
+        family, narrowing = match.family, Narrowing.of(match.family.run.info.settings)
+        original = family.step(0)
+        model, graph = family.model(original, finished=False), family.graph(original.widths)
+        return narrowing(model, graph, choice.widths, family.dataset.train, seed)
+
+    def stages(self, match: Match) -> tuple[Stage, ...]:
+        return match.stages.narrowed(match.step.iteration)

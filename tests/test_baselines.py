@@ -1,0 +1,231 @@
+"""Baselines: all kinds through the commands on a tiny run, measured on this machine, and what makes them comparable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sample_run import GRAPH, INFO, adapted_run
+from test_netadapt_cli import NETWORK, plan, run, succeed, table
+
+from netadapt.baselines import KINDS, open_kind, title_of
+from netadapt.baselines.compare import compare, sensible_kinds
+from netadapt.baselines.even import multipliers
+from netadapt.baselines.macs import search
+from netadapt.baselines.match import Match, fresh
+from netadapt.engines import EngineOptions
+from netadapt.errors import RunError, SettingsError
+from netadapt.family import Family
+from netadapt.records import Baseline, Finished, RunInfo, read_as
+from netadapt.run_folder import RunFolder
+from netadapt.stages import stages_of
+from netadapt.training import Changes
+from profiler.on_demand import OnDemand
+from profiler.progress import Silent
+from profiler.settings import Target
+
+__all__ = ["plan", "table"]  # fixtures
+
+QUICK = ["--data", "digits", "--epochs", 0.25, "--short-term-steps", 1, "--step", 0.12]
+LONG_EPOCHS = 0.2
+MACS_ONLY = replace(INFO, budget="macs=60%", table=None)
+
+
+@pytest.fixture(scope="module")
+def compared(table: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """A run with all kinds of baselines and two seeds of each, and what the command said of them."""
+    torch.set_num_threads(1)  # several fight over the cores with whatever else is tested
+    path = table.with_name("compared")
+    options = ["--table", table, "--budget", "latency=85%", "--no-measure"]
+    succeed("run", *NETWORK, *QUICK, *options, "--out", path)
+    return path, json.loads(succeed("baselines", path, "--seeds", 2, "--epochs", LONG_EPOCHS, "--json"))
+
+
+def mtimes(path: Path) -> dict[str, int]:
+    return {str(item): item.stat().st_mtime_ns for item in sorted(path.rglob("*.pt"))}
+
+
+@contextmanager
+def matching(path: Path) -> Iterator[Match]:
+    with RunFolder.open(path, write=True) as folder:
+        family, table = Family(folder), OnDemand(folder.table_path)
+        yield Match(
+            family,
+            family.step(None),
+            Target(),
+            table,
+            stages_of(folder.info, Changes(epochs=LONG_EPOCHS)),
+            EngineOptions(),
+            Silent(),
+        )
+
+
+def compared_again(path: Path, kinds: Sequence[str]) -> list[Baseline]:
+    """What the command does before it measures."""
+    with matching(path) as match:
+        return compare(match, list(kinds), seed=1, seeds=2)
+
+
+def test_every_kind_is_trained_with_every_seed_and_measured(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, found = compared
+    assert [item["kind"] for item in found] == list(KINDS)
+    for item in found:
+        assert [trained["seed"] for trained in item["runs"]] == [1, 2]
+        assert item["accuracy"]["count"] == 2 and item["accuracy"]["deviation"] >= 0
+        assert item["measured_ms"] > 0 and item["predicted_ms"] > 0
+
+
+def test_original_and_adapted_are_fine_tuned_with_the_same_seeds_and_measured_beside_them(
+    compared: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    with RunFolder.open(compared[0]) as folder:
+        last = folder.steps[-1].iteration
+        for number in (0, last):
+            assert [trained.seed for trained in folder.finished[number].runs] == [1, 2]
+            assert folder.verified[number].measured_ms > 0
+    history = json.loads(succeed("history", compared[0], "--json"))
+    assert len(history[-1]["test_accuracies"]) == 2
+    assert history[-1]["test_accuracy"] == history[-1]["test_accuracies"][0]
+
+
+def test_baselines_differ_from_the_adapted_network_in_what_they_say(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, found = compared
+    by_kind = {item["kind"]: item for item in found}
+    with RunFolder.open(path) as folder, RunFolder.open(path / "baselines" / "macs") as macs:
+        last = folder.steps[-1]
+        assert by_kind["scratch"]["widths"] == last.widths
+        assert by_kind["multiplier"]["widths"] == by_kind["uniform"]["widths"] != last.widths
+        assert by_kind["macs"]["widths"] in [step.widths for step in macs.steps]
+        assert macs.weights_path(macs.steps[0].weights).read_bytes() == folder.weights_path(folder.steps[0].weights).read_bytes()
+        assert macs.steps[0].accuracy == folder.steps[0].accuracy
+        assert macs.info.settings["seed"] == folder.info.settings["seed"]
+
+
+def test_what_random_weights_grow_from_is_as_long_a_training(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, found = compared
+    training = {item["kind"]: item["training"] for item in found}
+    with RunFolder.open(path) as folder:
+        last, start = folder.finished[folder.steps[-1].iteration], folder.steps[0].weights
+    assert training["multiplier"] == training["scratch"]
+    assert len(training["scratch"]) == 4
+    assert training["uniform"][1:] == training["scratch"][2:]
+    assert start in training["uniform"][0]
+    assert {item[-1] for item in training.values()} == {last.training[-1]}
+
+
+def test_what_is_there_is_not_trained_measured_or_searched_again(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, found = compared
+    before = mtimes(path)
+    again = compared_again(path, KINDS)
+    assert mtimes(path) == before
+    assert [item.measured_ms for item in again] == [item["measured_ms"] for item in found]
+
+
+def test_only_the_seed_that_is_missing_is_trained(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, _ = compared
+    plain = json.loads((path / "baselines.json").read_text())
+    lost = plain[1]["runs"].pop()
+    (path / "baselines.json").write_text(json.dumps(plain))
+    before = mtimes(path)
+    (again,) = compared_again(path, [plain[1]["kind"]])
+    assert {name for name, moment in mtimes(path).items() if before[name] != moment} == {str(path / "weights" / lost["weights"])}
+    assert asdict(again.runs[-1]) == lost  # and comes out the same
+
+
+def test_a_search_guided_by_macs_that_was_killed_goes_on_to_the_same_end(
+    compared: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(compared[0], path)
+    steps = path / "baselines" / "macs" / "steps.jsonl"
+    with RunFolder.open(steps.parent) as folder:
+        before = folder.steps
+    steps.write_text(steps.read_text().partition("\n")[0] + '\n{"iteration":1,"bl')
+    with matching(path) as match:
+        again = search(match)
+    assert [(step.widths, step.accuracy) for step in again] == [(step.widths, step.accuracy) for step in before]
+
+
+def test_a_search_from_another_original_network_is_not_gone_on_with(
+    compared: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(compared[0], path)
+    with matching(path) as match:
+        match.family.run.weights_path(match.family.step(0).weights).write_bytes(b"other")
+        with pytest.raises(RunError, match="another original network"):
+            search(match)
+
+
+def test_the_report_shows_all_kinds_with_their_spread(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = (compared[0] / "report.html").read_text()
+    assert all(title_of(kind) in page for kind in KINDS)
+    assert "test, 2 seeds" in page and "What guided the search" in page
+
+
+def test_every_seed_starts_from_other_random_weights(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    with RunFolder.open(compared[0]) as folder:
+        family = Family(folder)
+        one, same, other = (next(fresh(family, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
+    assert bool((one == same).all()) and not bool((one == other).all())
+
+
+def test_a_run_without_a_latency_budget_is_compared_with_its_shape_from_scratch_only() -> None:
+    assert sensible_kinds(MACS_ONLY) == ("scratch",)
+    assert sensible_kinds(INFO) == tuple(KINDS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if open_kind(kind).needs_latency])
+def test_equal_latency_without_a_latency_budget_is_refused(kind: str) -> None:
+    with pytest.raises(RunError, match="no latency budget"):
+        sensible_kinds(MACS_ONLY, [kind])
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'uniform'"):
+        sensible_kinds(INFO, ["unifrom"])
+
+
+def test_the_original_has_nothing_to_beat(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    told = run("baselines", compared[0], "--step", 0)
+    assert told.exit_code == 1
+    assert "choose a later --step" in told.stderr
+
+
+def test_a_recipe_from_scratch_has_the_steps_of_every_iteration() -> None:
+    info = RunInfo("n", "macs=60%", "", {"epochs": 7.0, "short_term_steps": 20, "batch_size": 32})
+    recipe = stages_of(info, Changes(epochs=3.0))
+    training, short, long = recipe.from_scratch(9)
+    assert (training.settings.epochs, short.settings.steps, long.settings.epochs) == (7.0, 180, 3.0)
+    assert [stage.with_holdout for stage in (training, short, long)] == [False, False, True]
+    assert recipe.narrowed(9) == (short, long)
+    assert recipe.narrowed(0) == (long,)
+
+
+def test_evenly_thinner_networks_keep_multiples_of_eight_and_are_each_there_once() -> None:
+    found = [widths for _, widths in multipliers(GRAPH)]
+    assert all(width % 8 == 0 for widths in found for width in widths.values())
+    assert len({tuple(widths.values()) for widths in found}) == len(found)
+    assert GRAPH.widths not in found
+
+
+def test_records_of_older_versions_count_as_one_seed() -> None:
+    baseline = read_as(Baseline, {"name": "b", "widths": {}, "test_accuracy": 0.9, "macs": 1, "parameters": 1})
+    finished = read_as(Finished, {"step": 3, "weights": "a.pt", "test_accuracy": 0.8, "epochs": 1})
+    assert (baseline.kind, baseline.step, baseline.accuracies) == ("multiplier", None, (0.9,))
+    assert finished.accuracies == (0.8,)
+
+
+def test_a_baseline_of_the_same_kind_for_the_same_step_takes_the_others_place(tmp_path: Path) -> None:
+    with adapted_run(tmp_path / "run") as folder:
+        one = Baseline("one", {}, 0.9, 1, 1, kind="uniform", step=3)
+        for item in (one, replace(one, step=4), replace(one, name="two")):
+            folder.add_baseline(item)
+        assert [(item.name, item.step) for item in folder.baselines] == [("one", 4), ("two", 3)]
