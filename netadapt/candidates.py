@@ -96,7 +96,7 @@ def narrower(width: int, width_step: int = 8, min_width: int = 8) -> range:
 
 
 def offers(graph: Graph, block: str, resources: Resources, width_step: int = 8, min_width: int = 8) -> Iterator[Offer]:
-    """The network with this block ever narrower. A grouped convolution or a layer cut out of a file may be unable to follow."""
+    """The network with this block ever narrower. Grouped convolutions follow to some of these widths only; see `Offer`."""
     choices = narrower(graph.widths[block], width_step, min_width)
     many = {
         name: resource.prices(graph, block, choices)

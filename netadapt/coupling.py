@@ -4,12 +4,18 @@ Taking an output channel from a convolution takes it from the batch normalisatio
 the inputs of the next layers and, across a residual addition, from every layer that is added to it. The gate of a squeeze-excite
 block is multiplied as others are added. Sources of a concatenation keep widths of their own.
 
-Left as wide as they are, since one width would not say what becomes of them: grouped convolutions and what feeds them, layers
-that are called twice or share a weight, and what is cut in pieces, shuffled, or added to a concatenation.
+A grouped convolution keeps the number of its groups, so every group has to lose as many channels: the channels that it makes or
+reads are seen as so many equal slices, and a channel goes from all slices together, the one at the same position in each. Where
+several grouped convolutions meet, the slices are so many that each of them is served.
+
+Left as wide as they are, since one width would not say what becomes of them: grouped convolutions that read a concatenation, have
+one channel in a group, or are transposed, and what feeds these; layers that are called twice or share a weight; and what is cut
+in pieces, shuffled, or added to a concatenation.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,10 +69,12 @@ class Couplings:
             module, kind = dependency.target.module, dependency.target.type
             if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
                 return ()
+            if not _can_lose_channels(module):
+                return ()
             if kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
                 if kind not in _FOLLOWERS:
                     return ()
-            elif getattr(module, "groups", 1) != 1:
+            elif not self._keeps_groups(dependency, indices, width):
                 return ()
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
                 if not len(indices) == self._graph.get_out_channels(module) == width:
@@ -75,6 +83,12 @@ class Couplings:
                     return ()  # the network's outputs keep their number
                 members.append(self._names[module])
         return tuple(members)
+
+    def slices(self, name: str) -> int:
+        """How many equal slices this layer's channels are divided into: one goes from each, at the same position. Mostly 1."""
+        group = self._group(self._modules[name], list(range(self._graph.get_out_channels(self._modules[name]))))
+        modules = (dependency.target.module for dependency, _ in group)
+        return math.lcm(*(module.groups for module in modules if isinstance(module, nn.Conv2d) and not _is_depthwise(module)))
 
     def readers(self, name: str) -> dict[str, dict[int, list[int]]]:
         """The layers with weights that read this one's channels: for each, which of its inputs stand for which channel.
@@ -94,7 +108,7 @@ class Couplings:
         return found
 
     def remove(self, name: str, channels: list[int]) -> None:
-        """Take these output channels from the layer and from all that hangs on it."""
+        """Take these output channels, the same of each slice, from the layer and from all that hangs on it."""
         if channels:
             self._group(self._modules[name], channels).prune()
 
@@ -104,8 +118,7 @@ class Couplings:
             module, kind = dependency.target.module, dependency.target.type
             reads = kind in (OPTYPE.CONV, OPTYPE.LINEAR) and self._graph.is_in_channel_pruning_fn(dependency.handler)
             if reads:
-                weight = module.weight.detach()
-                (weight if isinstance(module, nn.ConvTranspose2d) else weight.transpose(0, 1))[indices] = 0
+                _silence_inputs(module, indices)
 
     def _starts_a_group(self, layer: nn.Module) -> bool:
         return (
@@ -117,6 +130,13 @@ class Couplings:
     def _group(self, layer: nn.Module, channels: list[int]) -> Any:
         cut: Callable[..., nn.Module] = self._graph.get_pruner_of_module(layer).prune_out_channels
         return self._graph.get_pruning_group(layer, cut, channels)
+
+    def _keeps_groups(self, dependency: Any, channels: list[int], width: int) -> bool:
+        """A grouped convolution must make or read all channels of the block and no others, in their order."""
+        module = dependency.target.module
+        makes = self._graph.is_out_channel_pruning_fn(dependency.handler)
+        count = self._graph.get_out_channels(module) if makes else self._graph.get_in_channels(module)
+        return getattr(module, "groups", 1) == 1 or channels == list(range(width)) == list(range(count))
 
     def _note_outputs(self, outputs: Any) -> Any:
         self._outputs = [output.grad_fn for output in as_list(outputs)]
@@ -140,6 +160,25 @@ def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:
         for weight in module.parameters(recurse=False):
             owners.setdefault(weight, set()).add(module)
     return {module for modules in owners.values() if len(modules) > 1 for module in modules}
+
+
+def _can_lose_channels(layer: nn.Module) -> bool:
+    """Not a grouped convolution with one channel in a group on one side only, nor a transposed one."""
+    groups = getattr(layer, "groups", 1)
+    if groups == 1 or (_is_depthwise(layer) and layer.in_channels == groups):
+        return True
+    return isinstance(layer, nn.Conv2d) and groups not in (layer.in_channels, layer.out_channels)
+
+
+def _silence_inputs(layer: nn.Module, inputs: list[int]) -> None:
+    weight = layer.get_parameter("weight").detach()
+    if isinstance(layer, nn.ConvTranspose2d):
+        weight[inputs] = 0  # (in, out, k, k)
+        return
+    of_groups = weight.view(getattr(layer, "groups", 1), -1, *weight.shape[1:])  # (groups, out of each, in of each, ...)
+    each = of_groups.shape[2]
+    for index in inputs:
+        of_groups[index // each, :, index % each] = 0
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

@@ -7,7 +7,7 @@ not stand a trial (netadapt.trial) are none.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from netadapt.trial import sound_blocks
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
 from profiler.onnx_reader import read_onnx
+from profiler.widths import possible_widths
 
 
 def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
@@ -55,7 +56,8 @@ def _with_blocks(graph: Graph, coupled: Mapping[str, tuple[str, ...]]) -> Graph:
         if node.name not in block_of and names.issuperset(members):
             block_of |= dict.fromkeys(members, node.name)
     everything = _named(graph, block_of)
-    return _with_only(everything, [block for block, width in everything.widths.items() if _can_shrink(everything, block, width)])
+    possible = possible_widths(everything, 1)
+    return _with_only(everything, [block for block, widths in possible.items() if _can_shrink(everything, block, widths)])
 
 
 def _with_only(graph: Graph, blocks: Collection[str]) -> Graph:
@@ -66,12 +68,12 @@ def _named(graph: Graph, block_of: Mapping[str, str | None]) -> Graph:
     return replace(graph, nodes=tuple(replace(node, block=block_of.get(node.name)) for node in graph.nodes))
 
 
-def _can_shrink(graph: Graph, block: str, width: int) -> bool:
+def _can_shrink(graph: Graph, block: str, widths: Sequence[int]) -> bool:
     """Not if the network's own outputs would, nor if it feeds a cut-out, whose weights fix its shapes."""
-    if width == 1:
+    if len(widths) == 1:
         return False
     try:
-        smaller = graph.at_widths({block: width - 1})
+        smaller = graph.at_widths({block: widths[-2]})
     except (LayerError, PlanError):
         return False
     outputs = [node.layer.output for node in graph.nodes if node.name in graph.outputs]

@@ -1,8 +1,8 @@
 """Whether blocks are what they are taken for: a copy of the network is narrowed on trial and has to compute what it did before.
 
-Channels that nothing reads can be removed without any change. So half of a block's channels are removed from one copy, and in
-another the weights that read them are set to zero: if both give the same outputs, and the narrowed layers have the shapes that the
-graph says, the block holds. Weights are random, so that no layer is silent by itself.
+Channels that nothing reads can be removed without any change. So half of a block's channels, the same of each of its slices, are
+removed from one copy, and in another the weights that read them are set to zero: if both give the same outputs, and the narrowed
+layers have the shapes that the graph says, the block holds. Weights are random, so that no layer is silent by itself.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ def sound_blocks(model: nn.Module, graph: Graph) -> list[str]:
 class _Trial:
     def __init__(self, model: nn.Module, graph: Graph, pictures: Tensor, input_shape: InputShape) -> None:
         self._model, self._graph, self._pictures, self._input_shape = model, graph, pictures, input_shape
-        self._removed = {
-            block: sorted(torch.randperm(width)[: max(1, width // 2)].tolist()) for block, width in graph.widths.items()
-        }
+        couplings = Couplings(deepcopy(model), input_shape)
+        self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
 
     def holds(self, blocks: Sequence[str]) -> bool:
         if not blocks:
@@ -84,6 +83,13 @@ class _Trial:
         )
 
 
+def _half(width: int, slices: int) -> list[int]:
+    """Channels at random, the same of each slice; not more than half, as a grouped convolution needs two in each group."""
+    each = width // slices
+    positions = torch.randperm(each)[: max(1, each // 2)].tolist()
+    return sorted(start + position for start in range(0, width, each) for position in positions)
+
+
 def _randomised(model: nn.Module, pictures: Tensor) -> nn.Module:
     """A copy in evaluation; batch normalisation has seen the pictures, so that activations neither vanish nor saturate."""
     copy = deepcopy(model)
@@ -107,7 +113,9 @@ def _randomised(model: nn.Module, pictures: Tensor) -> nn.Module:
 def _weight_shape(module: nn.Module) -> tuple[int, ...]:
     """As `LayerSpec.weight_shape`: outputs first."""
     shape = tuple(module.get_parameter("weight").shape)
-    return (shape[1], shape[0], *shape[2:]) if isinstance(module, nn.ConvTranspose2d) else shape
+    if isinstance(module, nn.ConvTranspose2d):
+        return (shape[1] * module.groups, shape[0] // module.groups, *shape[2:])
+    return shape
 
 
 def _outputs(model: nn.Module, pictures: Tensor) -> list[Tensor]:

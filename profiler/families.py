@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from profiler.errors import LayerError
 from profiler.estimate import Estimate
 from profiler.interpolation import family_of
 from profiler.layers import LayerSpec
@@ -95,7 +96,10 @@ def _curve(table: LatencyTable, rows: Mapping[Widths, LayerSpec], swept: int, fi
     widest = known[max(known)]
     answers = []
     for width in sorted({*range(min(known), max(known) + 1, GRANULARITY), *known}):
-        hit = table.lookup(_at(widest, swept, width))
+        try:
+            hit = table.lookup(_at(widest, swept, width))
+        except LayerError:
+            continue  # its groups do not divide so many channels
         answers.append((width, hit[0] if hit else None))
     return Curve(label, tuple(answers), tuple((width, table.rows[layer]) for width, layer in known.items()))
 
@@ -124,6 +128,7 @@ def _traits(layer: LayerSpec) -> Sequence[str]:
     named = {
         f"stride {layer.stride[0]}": layer.stride != (1, 1),
         f"dilation {layer.dilation[0]}": layer.dilation != (1, 1),
+        f"{layer.groups} groups": layer.least_channels > 1,
         layer.activation: layer.activation != "none",
         "no bias": not layer.bias,
         layer.dtype: layer.dtype != "float32",

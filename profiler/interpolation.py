@@ -266,12 +266,13 @@ def _phase_spread(points: Iterable[tuple[float, float, float]]) -> float:
 
 def family_of(layer: LayerSpec) -> LayerSpec | None:
     """The layer with its channels taken out: equal for layers of one family. None where channels cannot vary freely."""
-    if layer.cutout is not None or layer.op == "concat" or (layer.groups > 1 and layer.op != "depthwise_conv2d"):
+    if layer.cutout is not None or layer.op == "concat":
         return None
     if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:
         return None
-    unit = [(*shape[:-1], 1) for shape in layer.inputs]
+    least = layer.least_channels
+    unit = [(*shape[:-1], least) for shape in layer.inputs]
     try:
-        return layer.resized(unit, 1 if layer.op in FREE_OUTPUT else None)
+        return layer.resized(unit, least if layer.op in FREE_OUTPUT else None)
     except LayerError:
         return None

@@ -172,6 +172,11 @@ class LayerSpec:
         return self.output[-1] if self.output else 1
 
     @property
+    def least_channels(self) -> int:
+        """The fewest it can be resized to: with one channel in each group, a grouped convolution would be a depthwise one."""
+        return 2 * self.groups if self.groups > 1 and self.op in ("conv2d", "conv_transpose2d") else 1
+
+    @property
     def weight_shape(self) -> Shape:
         """Of a weighted op: (out, in / groups, kernel height, kernel width), or (out, in) when fully connected; else ()."""
         if self.op == "fully_connected":
@@ -228,7 +233,8 @@ class LayerSpec:
         """The same layer with other channel counts; the picture's size never changes with them.
 
         `out_channels` counts for convolutions and fully connected layers only (None keeps theirs); all others follow
-        their inputs. `LayerError` for a cut-out, whose real weights fix its shapes, and for groups that do not divide.
+        their inputs. `LayerError` for a cut-out, whose real weights fix its shapes, and for groups that do not divide or would
+        be left with one channel.
         """
         shapes = tuple(tuple(shape) for shape in inputs)
         if shapes == self.inputs and out_channels in (None, self.out_channels):
@@ -236,6 +242,10 @@ class LayerSpec:
         if self.cutout is not None:
             raise LayerError(f"{self.op} is cut out of a file with its weights: its input cannot become {list(shapes)}")
         channels, groups = self._resized_channels(shapes, out_channels)
+        if min(shapes[0][-1], channels) < self.least_channels:
+            raise LayerError(
+                f"{self.op}: {self.groups} groups need {self.least_channels} channels, got {shapes[0][-1]} to {channels}"
+            )
         return replace(self, inputs=shapes, output=(*self.output[:-1], channels), groups=groups)
 
     def _resized_channels(self, shapes: tuple[Shape, ...], out_channels: int | None) -> tuple[int, int]:

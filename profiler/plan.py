@@ -17,7 +17,7 @@ from typing import Any
 from profiler.errors import PlanError
 from profiler.graph import Graph
 from profiler.model_file import read_model
-from profiler.widths import followers
+from profiler.widths import followers, nearest, possible_widths
 
 FORMAT = 2
 CHECK_NETWORKS = 12
@@ -72,10 +72,11 @@ def make_plan(graph: Graph, *, step: int = WIDTH_STEP, seed: int = 1) -> Plan:
 
 def possible_layers(plan: Plan) -> int:
     """How many layers a table of every width would hold."""
+    widths = possible_widths(plan.graph, plan.step)
     found = {
         (follower.node.layer, form_choices)
         for follower in followers(plan.graph)
-        if (form_choices := tuple(form.choices(plan.graph.widths, plan.step) for form in follower.axes))
+        if (form_choices := tuple(form.choices(widths, plan.step) for form in follower.axes))
     }
     return sum(math.prod(map(len, choices)) for _, choices in found)
 
@@ -86,11 +87,12 @@ def random_networks(graph: Graph, step: int, draws: random.Random, count: int) -
     Each has a level between a quarter and all of the full widths, and its blocks lie around that level: so that they spread over
     all latencies as NetAdapt goes through them, which blocks drawn one by one would not.
     """
+    choices = possible_widths(graph, step)
     found: list[dict[str, int]] = []
     for _ in range(100 * count):
         level = draws.uniform(0.25, 1.0)
         widths = {
-            block: _at_level(full, min(1.0, max(0.25, level + draws.uniform(-0.25, 0.25))), step)
+            block: nearest(choices[block], full * min(1.0, max(0.25, level + draws.uniform(-0.25, 0.25))))
             for block, full in graph.widths.items()
         }
         if widths not in found and widths != graph.widths:
@@ -98,11 +100,6 @@ def random_networks(graph: Graph, step: int, draws: random.Random, count: int) -
         if len(found) == count:
             break
     return found
-
-
-def _at_level(full: int, level: float, step: int) -> int:
-    """A part of the full width, as a multiple of `step`; a width below one step stays as it is."""
-    return full if full <= step else min(full, max(step, round(full * level / step) * step))
 
 
 def write_plan(plan: Plan, path: Path) -> None:

@@ -82,6 +82,9 @@ class Pricer:
             layout += item_bytes * pixels * (-(-many // tile) * tile)
             narrow += np.where(many < tile, item_bytes * pixels * many, 0)
         latency_ms, _ = self._table.grid.interpolate_many(family, channels)
+        if layer.least_channels > 1:
+            for many in channels:  # what lies between widths that the groups divide is no layer
+                latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
         return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(layer, channels))
 
     def _one_by_one(self, follower: Follower, block: str, values: NDArray[np.int64]) -> Sums:
@@ -101,11 +104,13 @@ def _weight_bytes(layer: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Ar
     """For many widths: bytes of weights are linear in the channels of each axis, so a few layers tell all."""
     if not layer.weight_shape:
         return np.zeros(len(channels[0]))
-    first = channels[0].astype(np.float64)
+    one = layer.least_channels
+    two = 2 * one
+    first = channels[0].astype(np.float64) / one
     if len(channels) == 1:
-        one, two = (at_channels(layer, [count]).weight_bytes for count in (1, 2))
-        return one + (two - one) * (first - 1)
-    second = channels[1].astype(np.float64)
-    corner, along, across, both = (at_channels(layer, at).weight_bytes for at in ((1, 1), (2, 1), (1, 2), (2, 2)))
+        low, high = (at_channels(layer, [count]).weight_bytes for count in (one, two))
+        return low + (high - low) * (first - 1)
+    second = channels[1].astype(np.float64) / one
+    corner, along, across, both = (at_channels(layer, at).weight_bytes for at in ((one, one), (two, one), (one, two), (two, two)))
     twist = both - along - across + corner
     return corner + (along - corner) * (first - 1) + (across - corner) * (second - 1) + twist * (first - 1) * (second - 1)

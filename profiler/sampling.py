@@ -15,7 +15,7 @@ from profiler.layers import LayerSpec
 from profiler.plan import Plan, random_networks
 from profiler.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
 from profiler.table import LatencyTable
-from profiler.widths import Follower, at_channels, followers
+from profiler.widths import Follower, at_channels, followers, possible_widths
 
 SWEEP_POINTS = 9
 """Widths of one sweep, a granularity apart: they cover a step of 32 channels twice."""
@@ -31,11 +31,12 @@ ASKED_NETWORKS = 48
 
 def sweeps_of(plan: Plan) -> dict[Kind, list[tuple[LayerSpec, ...]]]:
     """For each kind of layer with weights and each of its axes, up to three sweeps of layers that differ on this axis only."""
+    possible = possible_widths(plan.graph, plan.step)
     found: dict[Kind, list[tuple[LayerSpec, ...]]] = {}
     for follower in _resizable(plan.graph):
         layer = follower.node.layer
         for place, axis in enumerate(axes_of(layer)):
-            choices = [width for width in follower.axes[place].choices(plan.graph.widths, plan.step) if width <= SWEEP_UP_TO]
+            choices = [width for width in follower.axes[place].choices(possible, plan.step) if width <= SWEEP_UP_TO]
             if not follower.axes[place].blocks or len(choices) < 4 or not layer.weight_shape:
                 continue
             widths = widths_of(layer)
@@ -76,11 +77,12 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
 
 def _corners(plan: Plan, staircases: Staircases) -> Iterator[LayerSpec]:
     yield from plan.graph.layers
+    possible = possible_widths(plan.graph, plan.step)
     for follower in _resizable(plan.graph):
         lines = []
         for form, rule in zip(follower.axes, rules_of(follower.node.layer, staircases), strict=True):
             phases: dict[int, list[int]] = {}
-            choices = form.choices(plan.graph.widths, plan.step)
+            choices = form.choices(possible, plan.step)
             for width in choices:
                 # of a wide layer nobody asks for less than a tile, or they will be asked for by `most_telling`
                 if not rule.below_one_tile(width) or choices[-1] <= NARROW_TILES * rule.step:

@@ -17,6 +17,9 @@ from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec
 from profiler.staircase import FREE_OUTPUT
 
+Choices = Mapping[str, Sequence[int]]
+"""For each block, every width it may have, ascending; the last is the full one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -42,19 +45,42 @@ class Form:
         rest = self.constant + sum(times * widths[name] for name, times in self.blocks.items() if name != block)
         return rest + self.blocks.get(block, 0) * values
 
-    def choices(self, full: Mapping[str, int], granularity: int) -> tuple[int, ...]:
-        """Every channel count it can take, ascending, if blocks are as wide as multiples of the granularity or as they are."""
+    def choices(self, widths: Choices, granularity: int) -> tuple[int, ...]:
+        """Every channel count it can take, ascending; of several blocks, the multiples of the granularity and the full width."""
         if not self.blocks:
             return (self.constant,)
         if len(self.blocks) > 1:
-            return tuple(sorted({*range(self.constant + granularity, self.at(full), granularity), self.at(full)}))
+            full = self.at({block: widths[block][-1] for block in self.blocks})
+            return tuple(sorted({*range(self.constant + granularity, full, granularity), full}))
         ((block, times),) = self.blocks.items()
-        return tuple(self.constant + times * width for width in multiples(full[block], granularity))
+        return tuple(self.constant + times * width for width in widths[block])
 
 
-def multiples(full: int, granularity: int) -> tuple[int, ...]:
-    """Widths a block of `full` channels may have, ascending; one below the granularity stays as it is."""
-    return tuple(sorted({*range(granularity, full, granularity), full}))
+def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
+    """For each block, the widths it may have: multiples of the step below its own, and its own.
+
+    Of a block that grouped convolutions make or read they are multiples of the numbers of groups too, and not below two channels
+    in each.
+    """
+    groups: dict[str, list[int]] = {block: [] for block in graph.widths}
+    for follower in followers(graph):
+        if follower.node.layer.least_channels > 1:
+            for block in follower.blocks:
+                groups[block].append(follower.node.layer.groups)
+    return {
+        block: multiples(full, math.lcm(step, *groups[block]), 2 * max(groups[block], default=0))
+        for block, full in graph.widths.items()
+    }
+
+
+def multiples(full: int, granularity: int, least: int = 0) -> tuple[int, ...]:
+    """Multiples of the granularity below `full` that are not below `least`, and `full` itself, ascending."""
+    return tuple(sorted({*(width for width in range(granularity, full, granularity) if width >= least), full}))
+
+
+def nearest(widths: Sequence[int], wanted: float) -> int:
+    """The one of these widths that is nearest; of two equally near the wider."""
+    return min(widths, key=lambda width: (abs(width - wanted), -width))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
+from test_widths import grouped
 
+from netadapt.baselines.even import multipliers
 from netadapt.candidates import largest_share, narrower, narrowest, prices_of, propose, propose_all
 from netadapt.resources import open_resource
 from profiler.graph import Graph, Node
@@ -107,7 +109,17 @@ def test_the_narrowest_network_has_every_block_at_the_floor() -> None:
 
 
 def test_the_narrowest_network_respects_groups() -> None:
-    assert prices_of(narrowest(two_convolutions(groups=16)), ONE) == {"latency": 16 + 16 + 10}
+    assert prices_of(narrowest(two_convolutions(groups=4)), ONE) == {"latency": 8 + 8 + 10}
+    assert prices_of(narrowest(two_convolutions(groups=16)), ONE) == {"latency": 32 + 32 + 10}  # two channels in each
+
+
+@pytest.mark.parametrize("groups", [1, 3, 4, 16])
+def test_a_thinner_network_has_widths_that_its_groups_divide(groups: int) -> None:
+    graph = two_convolutions().at_widths({"first": 48}) if groups == 1 else grouped(groups)
+    thinner = multipliers(graph)
+    assert thinner
+    for _, widths in thinner:
+        assert graph.at_widths(widths).macs < graph.macs
 
 
 def test_a_single_block_can_bring_part_of_a_way_that_is_too_long_for_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from netadapt.narrow import narrow, reshape_like
 from netadapt.networks import NETWORKS, build_network
 from netadapt.tracing import trace
 from profiler.graph import Graph
+from profiler.widths import possible_widths
 
 SHAPE = (1, 3, 8, 8)
 
@@ -100,6 +102,22 @@ def _split(p: nn.ModuleDict, x: Tensor) -> Tensor:
     return p["head"](functional.relu(p["after"](left * right)))
 
 
+def _after_a_concatenation(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    both = torch.cat([p["left"](x), p["right"](x)], 1)
+    return p["head"](functional.relu(p["after"](functional.relu(p["grouped"](both)))))
+
+
+def _bottleneck(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    inner = functional.relu(p["grouped"](functional.relu(p["reduce"](x))))
+    return p["head"](functional.relu(x + p["expand"](inner)))
+
+
+def _grouped_beside_grouped(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    return p["head"](functional.relu(p["pairs"](x) + p["triples"](x)))
+
+
 def _flattened(p: nn.ModuleDict, x: Tensor) -> Tensor:
     return p["head"](functional.relu(p["hidden"](functional.relu(p["stem"](x)).flatten(1))))
 
@@ -129,12 +147,55 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
         Layers(_shuffled, stem=_conv(3, 16), before=_conv(16, 32), after=_conv(8, 12), head=_conv(12, 3)),
         {"stem": 16, "after": 12},
     ),
-    "a depthwise layer follows, a grouped one and what feeds it stay": (
+    "a depthwise layer follows, a grouped one has a width of its own": (
         Layers(
-            _in_line, stem=_conv(3, 8), depthwise=_conv(8, 8, 3, groups=8), feeds=_conv(8, 16), grouped=_conv(16, 16, 3, groups=4),
-            after=_conv(16, 8), head=_conv(8, 4),
+            _in_line, stem=_conv(3, 8), depthwise=_conv(8, 8, 3, groups=8), feeds=_conv(8, 16), grouped=_conv(16, 24, 3, groups=4),
+            after=_conv(24, 8), head=_conv(8, 4),
         ),
-        {"stem": 8, "after": 8},
+        {"stem": 8, "feeds": 16, "grouped": 24, "after": 8},
+    ),
+    "a residual over a grouped bottleneck": (
+        Layers(
+            _bottleneck, stem=_conv(3, 16), reduce=_conv(16, 24), grouped=_conv(24, 24, 3, groups=4), expand=_conv(24, 16),
+            head=_conv(16, 4),
+        ),
+        {"stem": 16, "reduce": 24, "grouped": 24},
+    ),
+    "two and three groups of the same channels": (
+        Layers(
+            _grouped_beside_grouped, stem=_conv(3, 24), pairs=_conv(24, 24, groups=2), triples=_conv(24, 24, groups=3),
+            head=_conv(24, 4),
+        ),
+        {"stem": 24, "triples": 24},
+    ),
+    "grouped convolutions in a row": (
+        Layers(
+            _in_line, stem=_conv(3, 16), one=_conv(16, 24, groups=4), depthwise=_conv(24, 24, 3, groups=24),
+            two=_conv(24, 24, groups=2), head=_conv(24, 4),
+        ),
+        {"stem": 16, "one": 24, "two": 24},
+    ),
+    "a depthwise layer of several channels for each": (
+        Layers(_in_line, stem=_conv(3, 8), several=_conv(8, 16, 3, groups=8), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
+    ),
+    "a grouped convolution of one output for each group": (
+        Layers(_in_line, stem=_conv(3, 16), few=_conv(16, 8, 3, groups=8), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12},
+    ),
+    "a grouped convolution that is at its narrowest": (
+        Layers(_in_line, stem=_conv(3, 16), least=_conv(16, 16, groups=8), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
+    ),
+    "a grouped convolution after a concatenation": (
+        Layers(
+            _after_a_concatenation, left=_conv(3, 8), right=_conv(3, 8), grouped=_conv(16, 16, groups=2), after=_conv(16, 8),
+            head=_conv(8, 4),
+        ),
+        {"grouped": 16, "after": 8},
+    ),
+    "a transposed convolution of groups": (
+        Layers(
+            _in_line, stem=_conv(3, 16), up=nn.ConvTranspose2d(16, 16, 2, stride=2, groups=2), after=_conv(16, 8), head=_conv(8, 4),
+        ),
+        {"after": 8},
     ),
     "a softmax over channels": (Layers(_softmax, mixed=_conv(3, 16), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8}),
     "a width written into the network's own code": (
@@ -161,6 +222,14 @@ def test_what_can_be_narrowed_is_found_and_what_cannot_is_left_alone(kind: str) 
     assert {block.removeprefix("parts."): width for block, width in graph.widths.items()} == expected
     widths = {block: width // 2 for block, width in graph.widths.items()}
     assert narrow(model, graph, widths)(torch.zeros(SHAPE)).shape == model(torch.zeros(SHAPE)).shape
+
+
+def test_a_block_has_as_many_slices_as_every_grouped_convolution_that_makes_or_reads_it_needs() -> None:
+    model, _ = KINDS["two and three groups of the same channels"]
+    couplings = Couplings(model, SHAPE)
+    assert [couplings.slices(f"parts.{name}") for name in ("stem", "pairs")] == [6, 6]
+    in_line = Couplings(KINDS["grouped convolutions in a row"][0], SHAPE)
+    assert [in_line.slices(f"parts.{name}") for name in ("stem", "one", "two")] == [4, 4, 2]
 
 
 def test_layers_that_share_a_weight_keep_their_widths() -> None:
@@ -216,6 +285,18 @@ class Piece:
         name, self.width = self.unit(self.width, 2 * self.width, groups=self.width), 2 * self.width
         self.steps.append(lambda p, x: p[name](x))
 
+    def in_groups(self) -> None:
+        groups = self.draw(st.integers(2, 3))
+        before, after = (groups * self.draw(st.integers(2, 4)) for _ in range(2))
+        feeds, grouped = self.unit(self.width, before), self.unit(before, after, 3, groups)
+        self.width = after
+        self.steps.append(lambda p, x: p[grouped](p[feeds](x)))
+
+    def grouped_residual(self) -> None:
+        if self.width % 2 == 0 and self.width >= 4:
+            name = self.unit(self.width, self.width, groups=2)
+            self.steps.append(lambda p, x: functional.relu(x + p[name](x)))
+
     def residual(self) -> None:
         inner = self.some_width()
         first, second = self.unit(self.width, inner), self.unit(inner, self.width, 3)
@@ -262,8 +343,8 @@ class Piece:
 
 
 PIECES = (
-    Piece.plain, Piece.depthwise, Piece.grouped, Piece.residual, Piece.concatenation, Piece.gate, Piece.one_channel,
-    Piece.transposed, Piece.twice,
+    Piece.plain, Piece.depthwise, Piece.grouped, Piece.in_groups, Piece.grouped_residual, Piece.residual, Piece.concatenation,
+    Piece.gate, Piece.one_channel, Piece.transposed, Piece.twice,
 )  # fmt: skip
 SMALL = (1, 3, 4, 4)
 
@@ -277,8 +358,14 @@ def networks(draw: st.DrawFn) -> nn.Module:
     return pieces.network()
 
 
+def _last_of_slices(full: int, width: int, slices: int) -> list[int]:
+    return [channel for channel in range(full) if channel % (full // slices) >= width // slices]
+
+
 def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
-    """Make weights of zero of as many channels as the widths take away, and let the kept ones be the strongest."""
+    """Make weights of zero of as many channels as the widths take away, the last of each slice; the kept ones are the strongest."""
+    couplings = Couplings(deepcopy(model), SMALL)
+    lost = {block: _last_of_slices(full, widths[block], couplings.slices(block)) for block, full in graph.widths.items()}
     modules = dict(model.named_modules())
     with torch.no_grad():
         for module in modules.values():
@@ -287,10 +374,10 @@ def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
         for node in graph.nodes:
             if node.block in widths:
                 layer = modules[node.name]
-                weight = layer.get_parameter("weight")
-                (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight)[widths[node.block] :] = 0
+                weight, gone = layer.get_parameter("weight"), lost[node.block]
+                (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight)[gone] = 0
                 if layer.bias is not None:
-                    layer.get_parameter("bias")[widths[node.block] :] = 0
+                    layer.get_parameter("bias")[gone] = 0
 
 
 # an example takes seconds, most of them in torch's exporter: few are tried, and a failing one is shown as it is
@@ -301,7 +388,7 @@ def test_a_random_network_narrows_as_its_graph_says_and_loses_nothing_with_silen
     graph = trace(model.eval(), SMALL, "network")
     chance = random.Random(seed)
     # not to 1, where a depthwise layer is an ordinary one to the runtime
-    widths = {block: chance.randint(2, width) for block, width in graph.widths.items()}
+    widths = {block: chance.choice([width for width in found if width > 1]) for block, found in possible_widths(graph, 1).items()}
     _silence(model, graph, widths)
     narrowed = narrow(model, graph, widths)
     pictures = torch.randn(2, *SMALL[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from netadapt import export
 from netadapt.datasets import Part
 from netadapt.export import Exported, ExportError, export_onnx, export_tflite, file_accuracy
+from netadapt.narrow import narrow
 from netadapt.registry import MissingPackage
+from netadapt.tracing import trace
 from netadapt.training import accuracy
 from profiler.errors import ModelError
 from profiler.model_file import read_model
@@ -83,6 +86,17 @@ def test_the_profiler_reads_the_file_and_its_input_is_channels_last(exported: Ex
     assert [shape for _, shape in graph.inputs] == [(1, 8, 8, 3)]
     assert "transpose" not in " ".join(layer.op.lower() for layer in graph.layers)
     assert graph.macs == 8 * 8 * 8 * 27 + 8 * 4
+
+
+@pytest.mark.parametrize(("name", "write"), [("onnx", export_onnx), ("tflite", export_tflite)])
+def test_a_narrowed_grouped_convolution_comes_back_as_the_graph_says(name: str, write: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(12, 4, 1)
+    model = nn.Sequential(*layers).eval()
+    graph = trace(model, SHAPE, "grouped")
+    narrowed = narrow(model, graph, {"0": 4, "2": 6})
+    path = write(narrowed, SHAPE, tmp_path / f"network.{name}").path
+    assert read_model(path).layers == graph.at_widths({"0": 4, "2": 6}).layers
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])

@@ -122,11 +122,15 @@ def block_of(model: Chain) -> Block:
     return Block(model, "maker", CHANNELS, [model.maker], readers)
 
 
-@pytest.mark.parametrize("name", [*READERS, "reflecting"])
+@pytest.mark.parametrize("name", [*READERS, "reflecting", "in groups"])
 def test_the_features_of_a_layer_times_its_weights_are_what_it_computes(name: str) -> None:
-    layer = (READERS | {"reflecting": lambda: nn.Conv2d(CHANNELS, 5, 3, padding=1, padding_mode="reflect")})[name]().eval()
+    others = {
+        "reflecting": lambda: nn.Conv2d(CHANNELS, 5, 3, padding=1, padding_mode="reflect"),
+        "in groups": lambda: nn.Conv2d(CHANNELS, 6, 3, padding=1, groups=2),
+    }
+    layer = (READERS | others)[name]().eval()
     given_ = torch.randn(2, CHANNELS * 36) if isinstance(layer, nn.Linear) else torch.randn(2, CHANNELS, 6, 6)
-    made = rule._features(layer, given_, 10**6, torch.Generator()) @ rule._as_matrix(layer).T
+    made = torch.cat([*(rule._features(layer, given_, 10**6, torch.Generator()) @ rule._matrices(layer).mT)], dim=1)
     expected = layer(given_)
     if isinstance(layer, nn.ConvTranspose2d):  # its windows do not overlap here, so every output comes from one pixel
         made = (
@@ -134,7 +138,7 @@ def test_the_features_of_a_layer_times_its_weights_are_what_it_computes(name: st
             + layer.get_parameter("bias")[:, None, None]
         )
     elif expected.ndim == 4:
-        made = made.reshape(2, *expected.shape[2:], 5).permute(0, 3, 1, 2)
+        made = made.reshape(2, *expected.shape[2:], -1).permute(0, 3, 1, 2)
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -201,6 +205,84 @@ def test_a_block_of_several_makers_and_readers_keeps_its_outputs_without_a_doubl
     narrowed = narrow(model, trace(model, SHAPE, "shared"), {"one": CHANNELS - 1}, "reconstruction", pictures(64))
     assert narrowed.get_parameter("beside.weight").shape[1] == 4 + CHANNELS - 1
     torch.testing.assert_close(narrowed(pictures(4)), model(pictures(4)), rtol=1e-3, atol=1e-4)
+
+
+class InGroups(nn.Module):
+    """A block of two slices: a convolution of two groups and a plain one read it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maker = nn.Conv2d(3, CHANNELS, 3, padding=1)
+        self.grouped, self.plain = nn.Conv2d(CHANNELS, 6, 3, padding=1, groups=2), nn.Conv2d(CHANNELS, 5, 1, bias=False)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        features = torch.relu(self.maker(seen))
+        return torch.cat([self.grouped(features), self.plain(features)], dim=1)
+
+
+def in_groups() -> InGroups:
+    torch.manual_seed(0)
+    return InGroups().eval()
+
+
+def test_of_a_block_in_slices_the_positions_that_are_strongest_over_all_slices_stay() -> None:
+    model = in_groups()
+    with torch.no_grad():
+        model.maker.weight.fill_(0.1)
+        model.maker.weight[1] = 3
+        model.maker.weight[5] = 0  # made up for by channel 1, at the same position
+        model.maker.weight[[2, 6]] = 1
+        model.maker.bias.copy_(torch.arange(CHANNELS))
+    narrowed = narrow(model, trace(model, SHAPE, "in groups"), {"maker": 4})
+    assert narrowed.get_parameter("maker.bias").tolist() == [1, 2, 5, 6]
+    assert torch.equal(narrowed.get_parameter("grouped.weight"), model.grouped.weight[:, [1, 2]])
+    assert torch.equal(narrowed.get_parameter("plain.weight"), model.plain.weight[:, [1, 2, 5, 6]])
+
+
+@pytest.mark.usefixtures("exactly")
+def test_a_grouped_convolution_is_refitted_so_that_nothing_is_missed_of_doubles() -> None:
+    model = in_groups()
+    with torch.no_grad():
+        for tensor in (model.maker.weight, model.maker.bias):
+            tensor[[3, 7]] = tensor[[1, 5]]
+        model.maker.weight[[2, 6]] *= 10  # of the largest norm, and read by nothing
+        model.grouped.weight[:, 2] = 0
+        model.plain.weight[:, [2, 6]] = 0
+    narrowed = narrow(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "reconstruction", pictures(600))
+    torch.testing.assert_close(narrowed(pictures(4).flip(-1)), model(pictures(4).flip(-1)), rtol=1e-3, atol=1e-4)
+
+
+def test_every_group_of_a_layer_is_refitted_to_err_less_than_without() -> None:
+    model = in_groups()
+    couplings = Couplings(model, SHAPE)
+    readers = {model.get_submodule(name): inputs for name, inputs in couplings.readers("maker").items()}
+    block = Block(model, "maker", CHANNELS, [model.maker], readers, couplings.slices("maker"))
+    found = rule.observed(block, pictures())
+    assert {(reader.layer, reader.group) for reader in found} == {(model.grouped, 0), (model.grouped, 1), (model.plain, 0)}
+    for reader in found:
+        cut = reader.weights.clone()
+        cut[:, reader.columns[[1, 3]].flatten()] = 0
+        assert error(reader, rule.refitted(reader, [0, 2])) < error(reader, cut)
+
+
+def test_what_a_group_computes_is_seen_beside_all_that_its_layer_does() -> None:
+    weak, strong = torch.tensor([[0.01, 0.04]], dtype=torch.float64), torch.tensor([[3.0, 1.0]], dtype=torch.float64)
+    layer, columns, moments = nn.Identity(), torch.arange(2)[:, None], torch.eye(2, dtype=torch.float64)
+    one, two = rule.Reader(layer, columns, moments, weak, 0), rule.Reader(layer, columns, moments, strong, 1)
+    alone = rule.Reader(nn.Identity(), columns, moments, weak)
+    assert rule.eliminated([one, two], 2, 1) == [0]
+    assert rule.eliminated([alone, two], 2, 1) == [1]  # as if it were another layer
+
+
+def test_a_rule_that_keeps_channels_instead_of_positions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILTERS, "last channels", "test_filters:last_channels")
+    model = in_groups()
+    with pytest.raises(FiltersError, match=r"must keep 2 of 4 positions of block maker, but keeps \[6, 7\]"):
+        narrow(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "last channels")
+
+
+def last_channels(block: Block, count: int, _pictures: Tensor | None) -> list[int]:
+    return list(range(block.width))[-count:]
 
 
 def test_a_layer_that_reads_too_many_features_leaves_the_choice_to_the_norms(monkeypatch: pytest.MonkeyPatch) -> None:

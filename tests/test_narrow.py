@@ -135,6 +135,36 @@ def test_a_transposed_convolution_is_judged_by_what_makes_each_output() -> None:
     assert torch.equal(narrowed.get_parameter("0.bias"), transposed.bias[[0, 1, 3]])  # type: ignore[index]
 
 
+def _grouped() -> tuple[nn.Sequential, Graph]:
+    """Two groups that read block 0 and make block 1."""
+    layers = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.Conv2d(12, 2, 1)
+    first = conv2d((1, 4, 4, 3), 8, 1)
+    second = conv2d(first.output, 12, 3, groups=2)
+    nodes = (
+        Node("0", first, ("pictures",), "0"), Node("1", second, ("0",), "1"), Node("2", conv2d(second.output, 2, 1), ("1",)),
+    )  # fmt: skip
+    return nn.Sequential(*layers).eval(), Graph("grouped", (("pictures", (1, 4, 4, 3)),), nodes, ("2",))
+
+
+def test_a_grouped_convolution_keeps_the_same_of_every_group() -> None:
+    model, graph = _grouped()
+    with torch.no_grad():
+        model[0].weight[[1, 5]] = 9  # type: ignore[index]
+        model[0].weight[[2, 6]] = 8  # type: ignore[index]
+        model[1].weight[[0, 3, 4, 6, 9, 10]] += 9  # type: ignore[index]
+    narrowed = narrow(model, graph, {"0": 4, "1": 6})
+    expected = model[1].weight[[0, 3, 4, 6, 9, 10]][:, [1, 2]]  # type: ignore[index]
+    assert torch.equal(narrowed.get_parameter("1.weight"), expected)
+    assert narrowed(torch.zeros(1, 3, 4, 4)).shape == (1, 2, 4, 4)
+    reshape_like(model, graph, {"0": 4, "1": 6}).load_state_dict(narrowed.state_dict())
+
+
+@pytest.mark.parametrize(("width", "sentence"), [(5, "cannot be split into 2 groups"), (2, "2 groups need 4 channels")])
+def test_a_width_that_groups_cannot_take_is_refused(width: int, sentence: str) -> None:
+    with pytest.raises(NarrowError, match=sentence):
+        narrow(*_grouped(), {"0": width})
+
+
 def test_weights_of_a_narrowed_network_load_into_a_reshaped_one(model: Small) -> None:
     widths = {"first.conv": 3}
     narrowed = narrow(model, _graph(), widths)

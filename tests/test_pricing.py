@@ -10,12 +10,15 @@ from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
 from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
+from test_widths import grouped
 
 from profiler.calibration import Calibration
 from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec, conv2d
+from profiler.plan import make_plan
 from profiler.sampling import corners_of
 from profiler.table import LatencyTable
+from profiler.widths import possible_widths
 
 CALIBRATED = table_of(corners_of(PLAN, STAIRCASES)).with_calibration(Calibration(1.1, -1e-9, 2e-9, -1e-4, 3e-8, 1 << 17, 32))
 
@@ -36,6 +39,17 @@ def test_the_same_holds_for_a_network_that_is_narrower_already(widths: dict[str,
     graph = NETWORK.at_widths(widths)
     asked = list(range(8, graph.widths[block] + 1, 8))
     assert CALIBRATED.prices(graph, block, asked) == pytest.approx(one_by_one(CALIBRATED, graph, block, asked))
+
+
+def test_widths_of_a_grouped_convolution_are_priced_where_its_groups_divide() -> None:
+    graph = grouped(3)
+    plan = make_plan(graph)
+    table = table_of(corners_of(plan, STAIRCASES)).with_calibration(CALIBRATED.info.calibration)
+    for block, possible in possible_widths(graph, 8).items():
+        asked = list(range(8, graph.widths[block] + 1, 8))
+        prices = dict(zip(asked, table.prices(graph, block, asked), strict=True))
+        assert [width for width, price in prices.items() if not math.isnan(price)] == list(possible)
+        assert [prices[width] for width in possible] == pytest.approx(one_by_one(table, graph, block, list(possible)))
 
 
 def test_a_width_that_the_table_cannot_tell_has_no_price() -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 from graphs import mobilenet_v1
+from test_widths import grouped
 
 from profiler.estimate import Estimate
+from profiler.families import panels
 from profiler.graph import Graph
 from profiler.layers import LayerSpec
 from profiler.plan import make_plan
@@ -64,6 +66,25 @@ def test_between_its_corners_every_width_can_be_told() -> None:
     table = table_of(corners_of(PLAN, STAIRCASES))
     for network in (*asked_for(PLAN), NETWORK.at_widths(dict.fromkeys(NETWORK.widths, 8))):
         assert not table.explain(network).missing
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 16])
+def test_between_its_corners_every_width_of_a_grouped_convolution_can_be_told(groups: int) -> None:
+    plan = make_plan(grouped(groups))
+    table = table_of(corners_of(plan, STAIRCASES))
+    assert asked_for(plan)
+    for network in asked_for(plan):
+        assert not table.explain(network).missing
+
+
+def test_grouped_convolutions_are_swept_at_widths_that_their_groups_divide() -> None:
+    sweeps = sweeps_of(make_plan(grouped(4)))
+    assert [layer.in_channels for layer in sweeps["conv2d 3x3 g4", "in"][0]] == [8, 16, 24, 32, 40, 48]
+
+
+def test_a_family_of_grouped_convolutions_is_drawn_with_its_groups() -> None:
+    drawn = panels(table_of(corners_of(make_plan(grouped(3)), STAIRCASES)))
+    assert ["3 groups" in panel.detail for panel in drawn if panel.title == "conv2d 3×3"] == [True]
 
 
 def test_layers_of_every_phase_are_among_the_corners() -> None:

@@ -15,6 +15,7 @@ from netadapt.narrow import narrow
 from netadapt.networks import build_network
 from netadapt.tracing import trace
 from profiler.graph import Graph
+from profiler.widths import possible_widths
 
 SHAPE = (1, 3, 16, 16)
 
@@ -56,12 +57,12 @@ class Depth(nn.Module):
 
 
 class Unnarrowable(nn.Module):
-    """A grouped convolution, one used twice, and a concatenation that is added to another layer's output."""
+    """A depthwise layer of two channels for each, a layer used twice, and a concatenation that is added to another's output."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 16, 1)
-        self.grouped = nn.Conv2d(16, 16, 1, groups=4)
+        self.first = nn.Conv2d(3, 8, 1)
+        self.grouped = nn.Conv2d(8, 16, 1, groups=8)
         self.twice = nn.Conv2d(16, 16, 1)
         self.left = nn.Conv2d(16, 8, 1)
         self.right = nn.Conv2d(16, 8, 1)
@@ -76,6 +77,22 @@ class Unnarrowable(nn.Module):
         return scores
 
 
+class Grouped(nn.Module):
+    """A residual over a grouped bottleneck, as in ResNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.inner, self.grouped, self.outer = nn.Conv2d(16, 32, 1), nn.Conv2d(32, 24, 3, padding=1, groups=4), nn.Conv2d(24, 16, 1)
+        self.classifier = nn.Linear(16, 5)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features = functional.relu(self.stem(pictures))
+        features = features + self.outer(functional.relu(self.grouped(functional.relu(self.inner(features)))))
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
+
+
 class Branching(nn.Module):
     """Goes one way or another depending on its pixels, which no graph can say."""
 
@@ -85,7 +102,7 @@ class Branching(nn.Module):
 
 def _random_widths(graph: Graph, seed: int) -> dict[str, int]:
     chance = random.Random(seed)
-    return {block: chance.randint(1, width) for block, width in graph.widths.items()}
+    return {block: chance.choice(widths) for block, widths in possible_widths(graph, 1).items()}
 
 
 def test_nodes_are_named_after_their_modules() -> None:
@@ -111,7 +128,14 @@ def test_layers_whose_width_cannot_be_chosen_alone_have_no_block() -> None:
     assert trace(Unnarrowable(), SHAPE, "unnarrowable").widths == {"free": 12}
 
 
-@pytest.mark.parametrize(("kind", "seed"), [(Residual, 0), (Depth, 1)])
+def test_a_grouped_bottleneck_can_be_narrowed_to_what_its_groups_divide() -> None:
+    possible = possible_widths(trace(Grouped(), SHAPE, "grouped"), 1)
+    assert {block: widths[:3] for block, widths in possible.items()} == {
+        "stem": (1, 2, 3), "inner": (8, 12, 16), "grouped": (8, 12, 16),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "seed"), [(Residual, 0), (Depth, 1), (Grouped, 2)])
 def test_the_graph_at_other_widths_is_the_graph_of_the_narrowed_network(kind: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)
     model = kind()

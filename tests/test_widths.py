@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.errors import LayerError
 from profiler.graph import Graph, Node
 from profiler.layers import Cutout, LayerSpec, conv2d
 from profiler.plan import make_plan
 from profiler.staircase import widths_of
-from profiler.widths import Form, at_channels, followers, multiples
+from profiler.widths import Form, at_channels, followers, multiples, nearest, possible_widths
 
 NETWORK = mobilenet_v1(0.5, 32, classes=10, pairs=4)
 PLAN = make_plan(NETWORK)
@@ -43,6 +45,31 @@ def test_a_block_narrower_than_a_step_stays_as_it_is() -> None:
     assert multiples(20, 8) == (8, 16, 20)
 
 
+def grouped(groups: int, feeds: int = 48, makes: int = 96) -> Graph:
+    """A convolution, a grouped one and a head; blocks `feeds` and `makes`."""
+    first = conv2d((1, 8, 8, 3), feeds, 1)
+    second = conv2d(first.output, makes, 3, groups=groups)
+    nodes = (
+        Node("feeds", first, ("x",), "feeds"), Node("makes", second, ("feeds",), "makes"),
+        Node("head", conv2d(second.output, 2, 1), ("makes",)),
+    )  # fmt: skip
+    return Graph("grouped", (("x", (1, 8, 8, 3)),), nodes, ("head",))
+
+
+def test_blocks_of_a_grouped_convolution_are_as_wide_as_its_groups_divide() -> None:
+    assert possible_widths(grouped(3), 8) == {"feeds": (24, 48), "makes": (24, 48, 72, 96)}
+
+
+def test_a_grouped_convolution_keeps_two_channels_in_each_group() -> None:
+    assert possible_widths(grouped(24), 8) == {"feeds": (48,), "makes": (48, 72, 96)}
+    with pytest.raises(LayerError, match="24 groups need 48 channels"):
+        grouped(24).at_widths({"makes": 24})
+
+
+def test_the_nearest_width_is_the_wider_of_two_as_near() -> None:
+    assert [nearest((8, 16, 20), wanted) for wanted in (1, 11, 12, 19, 99)] == [8, 8, 16, 20, 20]
+
+
 def test_a_form_of_several_blocks_can_take_every_multiple() -> None:
     form = Form(3, {"a": 1, "b": 1})
-    assert form.choices({"a": 8, "b": 16}, 8) == (11, 19, 27)
+    assert form.choices({"a": (8,), "b": (8, 16)}, 8) == (11, 19, 27)

@@ -6,6 +6,7 @@ from netadapt.baselines.match import Match, Widths
 from netadapt.errors import NetAdaptError
 from netadapt.records import Choice
 from profiler.graph import Graph
+from profiler.widths import nearest, possible_widths
 
 SHAPE = "even"
 MULTIPLIER_STEP = 0.005
@@ -20,11 +21,15 @@ def as_fast_as_step(match: Match) -> Choice:
 
 
 def multipliers(graph: Graph) -> list[tuple[float, Widths]]:
-    """Every network that a width multiplier below 1 makes of this one, in multiples of eight channels, the widest first."""
+    """Every network that a width multiplier below 1 makes of this one, in multiples of eight channels, the widest first.
+
+    Blocks of grouped convolutions are as wide as their groups divide.
+    """
     found: dict[tuple[int, ...], float] = {}
+    choices = possible_widths(graph, 8)
     for count in range(1, round(1 / MULTIPLIER_STEP)):
         multiplier = 1 - count * MULTIPLIER_STEP
-        widths = tuple(min(full, max(8, round(full * multiplier / 8) * 8)) for full in graph.widths.values())
+        widths = tuple(nearest(choices[block], full * multiplier) for block, full in graph.widths.items())
         if widths != tuple(graph.widths.values()):
             found.setdefault(widths, multiplier)
     return [(multiplier, dict(zip(graph.widths, widths, strict=True))) for widths, multiplier in found.items()]

@@ -1,8 +1,9 @@
 """Which channels of a block stay when it is narrowed. A new rule is one file and one line in FILTERS.
 
-A rule is a function from a `Block`, the width it is to have and a sample of pictures (n, c, h, w), as the network reads them, to
-the channels that stay, in any order. It may change the weights of the layers that read the block, so that they make up for what
-goes: the cut comes afterwards.
+A rule is a function from a `Block`, the number of positions that are to stay and a sample of pictures (n, c, h, w), as the network
+reads them, to these positions, in any order. Without grouped convolutions a position is a channel. With them it is several
+channels, which stay or go together: one of each slice of the block. A rule may change the weights of the layers that read the
+block, so that they make up for what goes: the cut comes afterwards.
 """
 
 from __future__ import annotations
@@ -40,6 +41,16 @@ class Block:
     """The layers that make the channels."""
     readers: Mapping[nn.Module, Mapping[int, Sequence[int]]]
     """The layers with weights that read them: which of its inputs stand for which channel."""
+    slices: int = 1
+    """Equal parts of the width that lose the same positions, for the sake of grouped convolutions."""
+
+    @property
+    def positions(self) -> int:
+        return self.width // self.slices
+
+    def channels(self, position: int) -> range:
+        """The channels of a position, one in each slice."""
+        return range(position, self.width, self.positions)
 
 
 Keep = Callable[[Block, int, "Tensor | None"], list[int]]

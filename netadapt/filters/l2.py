@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from netadapt.filters import Block
 
 
-def strongest(block: Block, width: int, _pictures: Tensor | None) -> list[int]:
-    """Over a block of several layers the squared norms are added up. Among equals the first, so that it is the same everywhere."""
+def strongest(block: Block, count: int, _pictures: Tensor | None) -> list[int]:
+    """Squared norms are added up over layers and slices. Among equals the first, so that it is the same everywhere."""
     strength = torch.stack([by_filter(layer).square().sum(dim=1) for layer in block.members]).sum(dim=0)
-    return strength.argsort(descending=True, stable=True)[:width].tolist()
+    of_positions = strength.reshape(block.slices, block.positions).sum(dim=0)
+    return of_positions.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def by_filter(layer: nn.Module) -> Tensor:
