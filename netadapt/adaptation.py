@@ -31,6 +31,7 @@ from profiler.graph import Graph
 from profiler.journal import journal_path
 from profiler.on_demand import OnDemand, copy_table
 from profiler.progress import Work
+from profiler.schedule.state import stale_reason
 from profiler.table import LatencyTable, load_table
 
 PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
@@ -140,6 +141,9 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
     if request.measure:
         within_reach(goals, tables, True, progress)  # refused before there is a run
     with RunFolder.create(request.out, request.info(dataset), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
+        for name, path in request.tables.items():
+            if why := stale_reason(path, tables[name]):
+                progress.say(f"warning: {path} is stale: {why}")
         growing = _own_tables(request, folder, progress)
         first, *more = open_goals(budgets, growing)
         family = Family(folder, dataset)

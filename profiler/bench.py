@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from profiler.energy import ROUNDS as ENERGY_ROUNDS
@@ -87,7 +88,7 @@ class Bench:
         }
         if not needs:
             return
-        first = max((visit.round for visits in results.visits.values() for visit in visits), default=-1) + 1
+        first = max((line["round"] for line in self.journal.lines if line["event"] == "visit"), default=-1) + 1
         schedule = [(first + number, [key for key in needs if needs[key] > number]) for number in range(max(needs.values()))]
         self.progress.begin(f"{what} {len(needs)} models", sum(needs.values()))
         models = {key: self.jobs[key].model for key in needs}
@@ -132,7 +133,7 @@ class Bench:
         match message["event"]:
             case "hello":
                 _check_same_device(self.journal, message)
-                self.journal.append(message)
+                self.journal.append({**message, "utc": datetime.now(UTC).isoformat(timespec="seconds")})
                 if self.session.steady is not None:
                     self.journal.append({"event": "steady", "state": dict(self.session.steady.state)})
             case "paused":

@@ -61,8 +61,9 @@ def build(
     energy: bool = False,
     progress: Work | None = None,
     wait_s: float = 0.0,
+    again: Sequence[LayerSpec] = (),
 ) -> LatencyTable:
-    """Measure what is not in the table yet and write it, whole, to `out`.
+    """Measure what is not in the table yet and write it, whole, to `out`; `again` are layers to have beside those of the plans.
 
     `JournalError` if a journal is there and neither a table nor `resume`, or was recorded under other conditions.
     """
@@ -78,6 +79,7 @@ def build(
     with _bench(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as bench:
         _sweep(bench, plans)
         layers = [key for plan in plans for key in _corners(bench, plan)]
+        layers += bench.want_layers(again, {name: data for plan in plans for name, data in plan.graph.cutouts.items()})
         networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
         bench.visit(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
         for plan in plans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,7 @@ from profiler import printing
 from profiler.build import Effort
 from profiler.build import build as build_table
 from profiler.check import check_table
-from profiler.compare import compare as compare_tables
+from profiler.compare import compare_files
 from profiler.console import Json, percent, plain_errors, print_json
 from profiler.devices import CONFIG_VARIABLE, find_device
 from profiler.doctor import examine, judge
@@ -34,6 +35,8 @@ from profiler.model_file import default_runtime, format_of, read_model
 from profiler.plan import read_plan
 from profiler.progress import Work, bar, bars
 from profiler.roster import roster
+from profiler.schedule.commands import app as schedule_app
+from profiler.schedule.state import stale_reason
 from profiler.settings import Target, TimingSettings
 from profiler.table import LatencyTable, load_table
 
@@ -244,7 +247,10 @@ def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
         runtime = loaded.info.target.runtime
         if not loaded.info.target.reads(wanted):
             raise TableError(f"{table} is for {runtime}, which does not run .{wanted} files; use a table of a runtime that does")
-        plain = {"model": str(model)} | printing.prediction_data(loaded.explain(read_model(model)), loaded)
+        stale = stale_reason(table, loaded)
+        plain = {"model": str(model)} | printing.prediction_data(loaded.explain(read_model(model)), loaded) | {"stale": stale}
+        if stale:
+            print(f"warning: {table} is stale: {stale}", file=sys.stderr)
         if as_json:
             print_json(plain)
             return
@@ -272,9 +278,9 @@ def check(table: TableFile, as_json: Json = False) -> None:
 
 @app.command()
 def compare(before: TableFile, after: TableFile, as_json: Json = False) -> None:
-    """Compare two tables layer by layer."""
+    """Say which layers changed beyond noise from one table to another, and by how much predictions did."""
     with plain_errors():
-        plain = printing.comparison_data(compare_tables(load_table(before), load_table(after)))
+        plain = printing.comparison_data(compare_files(before, after))
         if as_json:
             print_json(plain)
         else:
@@ -377,6 +383,7 @@ def clean(device: Annotated[str, typer.Argument(help="The device to tidy up.")],
             print(f"{device}: {freed_bytes / 1e6:.1f} MB removed")
 
 
+app.add_typer(schedule_app, name="schedule")
 runner_app = typer.Typer(help="The native runner, for devices without Python.", no_args_is_help=True)
 app.add_typer(runner_app, name="runner")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from device_agents import AGENTS, Options
 from device_agents.errors import UnknownDevice
 from profiler.errors import ConfigError
 from profiler.steady import Cooling
+from profiler.toml_file import TomlFile, read_toml
 
 RUNNERS = ("python", "native", "benchmark_model", "onnxruntime_perf_test")
 """The names of profiler.runners, which needs this module."""
@@ -79,15 +79,9 @@ def configured_devices() -> dict[str, Device]:
     path = config_path()
     if path is None:
         return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        plain = tomllib.loads(text)
-    except OSError as exc:
-        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} is not TOML: {exc}") from exc
-    reader = _Reader(path, text)
-    return {name: reader.device(name, table) for name, table in reader.table(plain.get("devices", {}), "devices").items()}
+    reader = _Reader(read_toml(path))
+    devices = reader.file.table(reader.file.plain.get("devices", {}), ("devices",))
+    return {name: reader.device(name, table) for name, table in devices.items()}
 
 
 def config_path() -> Path | None:
@@ -106,80 +100,62 @@ def config_path() -> Path | None:
 class _Reader:
     """Turns plain values into devices; every mistake is told with its line."""
 
-    path: Path
-    text: str
-
-    def fail(self, word: str, why: str) -> ConfigError:
-        lines = [number for number, line in enumerate(self.text.splitlines(), 1) if word in line]
-        return ConfigError(f"{self.path}{f', line {lines[0]}' if lines else ''}: {why}")
-
-    def table(self, value: Any, name: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(name, f"{name} must be a table, not {value!r}")
-        return value
-
-    def known(self, table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
-        for word in table:
-            if word not in names:
-                near = difflib.get_close_matches(word, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-                raise self.fail(word, f"{where} has no setting {word!r}; {hint}")
+    file: TomlFile
 
     def device(self, name: str, value: Any) -> Device:
-        table = self.table(value, name)
+        section = ("devices", name)
+        table = self.file.table(value, section)
         where = f"device {name!r}"
-        self.known(table, tuple(part.name for part in fields(Device) if part.name != "name"), where)
+        self.file.known(table, tuple(part.name for part in fields(Device) if part.name != "name"), section, where)
         if "address" not in table:
-            raise self.fail(name, f'{where} needs an address, such as address = "adb:SERIAL" or "ssh:HOST"')
+            raise self.file.fail(section, f'{where} needs an address, such as address = "adb:SERIAL" or "ssh:HOST"')
         if not isinstance(table["address"], str) or table["address"].split(":", 1)[0] not in AGENTS:
-            raise self.fail("address", f"{where}: an address begins with {', '.join(AGENTS)}, not {table['address']!r}")
-        return Device(name, **dict(self._settings(table, where)))
+            raise self.file.fail(
+                (*section, "address"), f"{where}: an address begins with {', '.join(AGENTS)}, not {table['address']!r}"
+            )
+        return Device(name, **dict(self._settings(table, section, where)))
 
-    def _settings(self, table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+    def _settings(self, table: Mapping[str, Any], section: tuple[str, ...], where: str) -> Iterator[tuple[str, Any]]:
         for word, value in table.items():
+            place = (*section, word)
             match word:
                 case "libraries":
-                    plain = self.table(value, word)
-                    yield word, {runtime: self._paths(paths, f"{where}: libraries.{runtime}") for runtime, paths in plain.items()}
+                    plain = self.file.table(value, place)
+                    yield word, {runtime: self._paths(paths, (*place, runtime), where) for runtime, paths in plain.items()}
                 case "tools":
-                    plain = self.table(value, word)
-                    yield word, {tool: self._paths(path, f"{where}: tools.{tool}")[-1] for tool, path in plain.items()}
+                    plain = self.file.table(value, place)
+                    yield word, {tool: self._paths(path, (*place, tool), where)[-1] for tool, path in plain.items()}
                 case "native":
-                    yield word, self._paths(value, f"{where}: {word}")[-1]
+                    yield word, self._paths(value, place, where)[-1]
                 case "cpus":
-                    yield word, self._cpus(value, where)
+                    yield word, self._cpus(value, place, where)
                 case "cool":
-                    yield word, self._cooling(self.table(value, word), where)
+                    yield word, self._cooling(self.file.table(value, place), place, where)
                 case "runner":
                     if value not in RUNNERS:
-                        raise self.fail(word, f"{where}: there is no runner {value!r}; known are {', '.join(RUNNERS)}")
+                        raise self.file.fail(place, f"{where}: there is no runner {value!r}; known are {', '.join(RUNNERS)}")
                     yield word, value
                 case "fixed_performance":
-                    yield word, self._typed(value, bool, word, where)
+                    yield word, self.file.typed(value, bool, place, where)
                 case _:
-                    yield word, self._typed(value, str, word, where)
+                    yield word, self.file.typed(value, str, place, where)
 
-    def _typed(self, value: Any, kind: type, word: str, where: str) -> Any:
-        if not isinstance(value, kind):
-            raise self.fail(word, f"{where}: {word} must be {'true or false' if kind is bool else 'a text'}, not {value!r}")
-        return value
-
-    def _paths(self, value: Any, where: str) -> tuple[Path, ...]:
+    def _paths(self, value: Any, place: tuple[str, ...], where: str) -> tuple[Path, ...]:
         values = value if isinstance(value, list) else [value]
         if not values or not all(isinstance(item, str) for item in values):
-            raise self.fail(where.split()[-1].split(".")[0], f"{where} must be a path or a list of paths, not {value!r}")
-        return tuple(Path(self.path.parent, Path(item).expanduser()) for item in values)
+            raise self.file.fail(place, f"{where}: {'.'.join(place[2:])} must be a path or a list of paths, not {value!r}")
+        return tuple(self.file.path_of(item) for item in values)
 
-    def _cpus(self, value: Any, where: str) -> str | tuple[int, ...]:
+    def _cpus(self, value: Any, place: tuple[str, ...], where: str) -> str | tuple[int, ...]:
         if value in ("big", "all"):
             return str(value)
         if isinstance(value, list) and value and all(type(cpu) is int and cpu >= 0 for cpu in value):
             return tuple(sorted(set(value)))
-        raise self.fail("cpus", f'{where}: cpus must be "big", "all" or a list of cores such as [4, 5], not {value!r}')
+        raise self.file.fail(place, f'{where}: cpus must be "big", "all" or a list of cores such as [4, 5], not {value!r}')
 
-    def _cooling(self, table: Mapping[str, Any], where: str) -> Cooling:
-        self.known(table, tuple(part.name for part in fields(Cooling)), f"{where}: cool")
+    def _cooling(self, table: Mapping[str, Any], place: tuple[str, ...], where: str) -> Cooling:
+        self.file.known(table, tuple(part.name for part in fields(Cooling)), place, f"{where}: cool")
         for word, value in table.items():
             if type(value) not in (int, float):
-                raise self.fail(word, f"{where}: cool.{word} must be a number, not {value!r}")
+                raise self.file.fail((*place, word), f"{where}: cool.{word} must be a number, not {value!r}")
         return Cooling(**table)

@@ -34,7 +34,11 @@ class _Seen:
     """How many looks at the reference came before it, over the whole journal."""
     life: int
     """Which start of the runner it belongs to."""
+    epoch: int
+    """How often the table had been refreshed before it."""
     hot: bool
+    utc: str | None
+    """When the runner was started."""
 
 
 @dataclass(slots=True)
@@ -42,9 +46,11 @@ class Watch:
     """Follows a journal line by line and tells afterwards what disturbed each visit."""
 
     _visits: list[_Seen] = field(default_factory=list)
-    _looks: list[tuple[int, float]] = field(default_factory=list)
-    """(start of the runner, quiet latency) of each look at the reference."""
+    _looks: list[tuple[int, int, float]] = field(default_factory=list)
+    """(epoch, start of the runner, quiet latency) of each look at the reference."""
     _life: int = 0
+    _epoch: int = 0
+    _utc: str | None = None
     _throttled: int | None = None
     _hot: bool = False
     _round: int | None = None
@@ -55,6 +61,11 @@ class Watch:
             case "hello":
                 self._life += 1
                 self._throttled, self._hot = None, False
+                self._utc = line.get("utc")
+            case "refresh":
+                self._epoch += 1
+                dropped = set(line["keys"])
+                self._visits = [seen for seen in self._visits if seen.line["key"] not in dropped]
             case "round":
                 count, warm = line.get("throttled"), bool(line.get("thermal_status"))
                 self._hot = warm or (count is not None and self._throttled is not None and count > self._throttled)
@@ -66,25 +77,34 @@ class Watch:
             case "reference":
                 self._reference = self._reference or line["key"]
                 if line["key"] == self._reference:  # two layers' levels cannot be compared
-                    self._looks.append((self._life, _visit(line, ()).quiet_ms))
+                    self._looks.append((self._epoch, self._life, _visit(line, ()).quiet_ms))
             case "visit":
-                self._visits.append(_Seen(line, len(self._looks), self._life, self._hot))
+                self._visits.append(_Seen(line, len(self._looks), self._life, self._epoch, self._hot, self._utc))
 
     @property
     def looks_ms(self) -> tuple[float, ...]:
-        return tuple(quiet_ms for _, quiet_ms in self._looks)
+        return tuple(quiet_ms for _, _, quiet_ms in self._looks)
+
+    def measured_utc(self) -> dict[str, str]:
+        """When the oldest visit that counts was made, by key, where the journal tells."""
+        dates = [(seen.line["key"], seen.utc) for seen in self._visits if seen.utc is not None]
+        return dict(sorted(dates, key=lambda item: item[1], reverse=True))
 
     def visits(self) -> Iterable[tuple[str, Visit]]:
         """Each visit's key and the visit with its tags."""
-        best_ms = _low([quiet_ms for _, quiet_ms in self._looks]) if len(self._looks) >= 4 else None
-        clocks = [khz for seen in self._visits for khz in seen.line.get("clock_khz") or () if khz]
-        usual_khz = statistics.median(clocks) if clocks else None
+        usual = {epoch: self._usual(epoch) for epoch in range(self._epoch + 1)}
         for seen in self._visits:
-            yield seen.line["key"], _visit(seen.line, tuple(self._tags(seen, best_ms, usual_khz)))
+            yield seen.line["key"], _visit(seen.line, tuple(self._tags(seen, *usual[seen.epoch])))
+
+    def _usual(self, epoch: int) -> tuple[float | None, float | None]:
+        """The quiet device's latency of the reference and its clock: weeks later they need not be what they were."""
+        looks = [quiet_ms for when, _, quiet_ms in self._looks if when == epoch]
+        clocks = [khz for seen in self._visits if seen.epoch == epoch for khz in seen.line.get("clock_khz") or () if khz]
+        return _low(looks) if len(looks) >= 4 else None, statistics.median(clocks) if clocks else None
 
     def _tags(self, seen: _Seen, best_ms: float | None, usual_khz: float | None) -> Iterable[str]:
         around = [self._looks[place] for place in (seen.look - 1, seen.look) if 0 <= place < len(self._looks)]
-        here = [quiet_ms for life, quiet_ms in around if life == seen.life]
+        here = [quiet_ms for _, life, quiet_ms in around if life == seen.life]
         if best_ms is not None and here and max(here) > (1 + DRIFT_PERCENT / 100) * best_ms:
             yield "drift"
         if len(seen.line["switched"]) > SWITCHED_PART * len(seen.line["samples_ns"]):

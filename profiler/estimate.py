@@ -95,8 +95,7 @@ def estimate(visits: Sequence[Visit]) -> Estimate:
     """
     if not visits:
         raise ValueError("no visits to estimate from")
-    undisturbed = [visit for visit in visits if not visit.tags]
-    used = undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else visits
+    used = trusted(visits)
     quiet = np.array([visit.quiet_ms for visit in used])
     latency_ms = float(np.quantile(quiet, QUARTILE))
     if len(used) < ENOUGH_ROUNDS:
@@ -106,7 +105,14 @@ def estimate(visits: Sequence[Visit]) -> Estimate:
         resampled = np.quantile(quiet[_draws(len(quiet))], QUARTILE, axis=1)
         low_ms, high_ms = (float(value) for value in np.quantile(resampled, (0.025, 0.975)))
     samples = sum(len(visit.samples_ns) for visit in visits)
+    undisturbed = [visit for visit in visits if not visit.tags]
     return Estimate(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), len(visits), samples, len(undisturbed))
+
+
+def trusted(visits: Sequence[Visit]) -> Sequence[Visit]:
+    """The undisturbed ones, or all where these are too few."""
+    undisturbed = [visit for visit in visits if not visit.tags]
+    return undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else visits
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Lines, by `event`:
   journal   the first line: format, target (device, runtime, threads) and timing settings
-  hello     the device and runtime as the runner described them; again after every restart
+  hello     the device and runtime as the runner described them, and the time (utc); again after every restart
   layer     key and spec of a layer about to be measured; network: key, role (fit or check) and graph of a whole network
   round     a round begins: load, clocks, temperature and how often cores were throttled so far
   visit     raw samples of one visit: key, round, loops, samples_ns, which of them were disturbed (switched), clock_khz, started_ns
@@ -11,6 +11,7 @@ Lines, by `event`:
   steady    what the device was set to for measuring, and how it was found
   paused    the link broke off, or the device was left to cool: reason
   failed    a model the runtime refuses (reason), or one that took the runner down (crash)
+  refresh   from here on earlier visits of these keys do not count: they are measured again; utc
   staircases  what sweeps have shown; error: the table's own estimate of its error so far; spent: how long a run of the build took
 A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again.
 """

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from profiler.compare import Comparison
+from profiler.compare import LEAST_MS, LEAST_PERCENT, Comparison, Q
 from profiler.console import count, print_table
 from profiler.estimate import Estimate
 from profiler.exchange.writing import Writing
@@ -320,6 +320,12 @@ def print_prediction(plain: Plain, model: str, add: str | None) -> None:
         print(f"{model}: {said}, plain sum of layers {plain['naive_ms']:.3f} ms")
 
 
+MOST_CHANGES = 10
+LEAST = f"changes from {LEAST_PERCENT:g} % and {1e3 * LEAST_MS:g} µs on"
+TESTED = f"permutation test on the rounds, false discoveries below {100 * Q:g} %, {LEAST}"
+UNTESTED = f"intervals that do not touch, {LEAST}; the journals with the rounds are not there"
+
+
 def comparison_data(result: Comparison) -> Plain:
     changes = [
         {
@@ -328,10 +334,19 @@ def comparison_data(result: Comparison) -> Plain:
             "after_ms": change.after.latency_ms,
             "percent": change.percent,
             "beyond_intervals": change.beyond_intervals,
+            "q": change.q,
+            "changed": change.changed,
         }
         for change in result.changes
     ]
     return {
+        "sentence": result.sentence(),
+        "test": TESTED if result.tested else UNTESTED,
+        "same_device": not result.differing_conditions,
+        "changed": len(result.changed),
+        "median_ratio": result.median_ratio,
+        "networks_percent": result.networks_percent,
+        "networks": [asdict(network) | {"percent": network.percent} for network in result.networks],
         "shared": len(changes),
         "median_percent": result.median_percent,
         "beyond_intervals": sum(change.beyond_intervals for change in result.changes),
@@ -345,13 +360,18 @@ def comparison_data(result: Comparison) -> Plain:
 def print_comparison(plain: Plain) -> None:
     for line in plain["differing_conditions"]:
         print(f"measured differently: {line}")
+    if not plain["same_device"]:
+        print("so these are two devices, not one that has changed")
+    changed = [change for change in plain["changes"] if change["changed"]]
     cells = [
         (change["key"], f"{change['before_ms']:.4f}", f"{change['after_ms']:.4f}", f"{change['percent']:+.1f} %")
-        for change in plain["changes"]
-        if change["beyond_intervals"]
+        for change in changed[:MOST_CHANGES]
     ]
     if cells:
         print_table(("layer", "before ms", "after ms", "change"), cells, right=("before ms", "after ms", "change"))
+    if len(changed) > MOST_CHANGES:
+        print(f"and {len(changed) - MOST_CHANGES} more; --json has them all")
+    print(f"{plain['sentence']} ({plain['test']})")
     said = "no layer in common" if plain["median_percent"] is None else f"median difference {plain['median_percent']:.1f} %"
     print(f"{plain['shared']} shared layers, {said}, {plain['beyond_intervals']} beyond their intervals")
     print(f"{len(plain['only_before'])} only in the first table, {len(plain['only_after'])} only in the second")

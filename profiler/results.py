@@ -35,6 +35,8 @@ class Results:
     """Latency at each look at the reference layer."""
     failed: Mapping[str, str]
     staircases: Staircases
+    measured_utc: Mapping[str, str]
+    """When the oldest visit that counts was made, by key; journals of earlier versions do not tell."""
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> Results:
@@ -55,6 +57,8 @@ class Results:
                         networks[line["key"]] = (line["role"], Graph.from_dict(line["graph"]))
                     case "failed":
                         failed[line["key"]] = line["reason"]
+                    case "refresh":
+                        failed = {key: reason for key, reason in failed.items() if key not in line["keys"]}
                     case "staircases":
                         staircases = {**staircases, **read_staircases(line["rules"])}
             for key, visit in watch.visits():
@@ -62,7 +66,7 @@ class Results:
         except (KeyError, TypeError, ValueError) as exc:
             raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
         tagged = {key: tuple(items) for key, items in visits.items()}
-        return cls(layers, networks, tagged, watch.looks_ms, failed, staircases)
+        return cls(layers, networks, tagged, watch.looks_ms, failed, staircases, watch.measured_utc())
 
     def estimates(self, keys: Iterable[str]) -> dict[str, Estimate]:
         return {key: estimate(self.visits[key]) for key in keys if key in self.visits and key not in self.failed}
@@ -102,6 +106,8 @@ def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results:
         device=device,
         settings=TimingSettings.from_dict(header["settings"]),
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        measured_utc={key: utc for key, utc in results.measured_utc.items() if key in results.layers},
+        closed_utc=min((utc for key, utc in results.measured_utc.items() if key in results.networks), default=None),
         staircases=results.staircases,
         failed=dict(results.failed),
         networks=tuple(graph.name for role, graph in results.networks.values() if role == "check"),

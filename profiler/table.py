@@ -93,6 +93,10 @@ class TableInfo:
     """Time spent in samples, of ..."""
     wall_s: float = 0.0
     """... the time the build took on the device and the host."""
+    measured_utc: Mapping[str, str] = field(default_factory=dict)
+    """When each row was measured, by its layer's key; tables of earlier versions do not tell."""
+    closed_utc: str | None = None
+    """When the whole networks were measured that it was fitted to and checked against: they vouch for the rows, older ones too."""
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
@@ -102,7 +106,12 @@ class TableInfo:
 
     @property
     def age_days(self) -> float:
-        return (datetime.now(UTC) - datetime.fromisoformat(self.created_utc)).total_seconds() / 86400
+        """Since it was last held against whole networks, or since it was made, where that is not known."""
+        return self.age_at(datetime.now(UTC))
+
+    def age_at(self, now: datetime) -> float:
+        """Days."""
+        return (now - datetime.fromisoformat(self.closed_utc or self.created_utc)).total_seconds() / 86400
 
 
 class LatencyTable:
@@ -334,10 +343,15 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
         "reference_drift_percent": info.reference_drift_percent,
         "measuring_s": info.measuring_s,
         "wall_s": info.wall_s,
+        "measured_utc": dict(info.measured_utc),
+        "closed_utc": info.closed_utc,
     }
 
 
 def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
+    for utc in (plain["created_utc"], plain.get("closed_utc")):
+        if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
+            raise ValueError(f"{utc!r} is no time with a zone")
     return TableInfo(
         target=Target(**plain["target"]),
         device=plain["device"],
@@ -353,4 +367,6 @@ def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
         reference_drift_percent=plain["reference_drift_percent"],
         measuring_s=plain["measuring_s"],
         wall_s=plain["wall_s"],
+        measured_utc=plain.get("measured_utc", {}),
+        closed_utc=plain.get("closed_utc"),
     )

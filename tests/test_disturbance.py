@@ -61,3 +61,24 @@ def test_what_cannot_be_read_disturbs_nothing() -> None:
 def test_tags_are_counted() -> None:
     found = tag_counts([Visit(0, 1, (5,)), Visit(1, 1, (5,), tags=("drift", "heat")), Visit(2, 1, (5,), tags=("drift",))])
     assert found == {"visits": 3, "drift": 2, "heat": 1}
+
+
+def test_after_a_refresh_earlier_visits_of_its_keys_do_not_count() -> None:
+    watch = Watch()
+    for line in (visit("a", 1.0), visit("b", 1.0), {"event": "refresh", "keys": ["a"]}, visit("a", 2.0, round=1)):
+        watch.see(line)
+    assert [(key, seen.quiet_ms) for key, seen in watch.visits()] == [("b", 1.0), ("a", 2.0)]
+
+
+def test_a_refresh_is_not_held_against_the_speed_the_device_had_weeks_before() -> None:
+    before = [look(1.0)] * 5
+    found = tags(*before, {"event": "refresh", "keys": []}, {"event": "hello"}, *[look(1.2)] * 5, visit(), look(1.2))
+    assert found == [()]
+
+
+def test_a_key_is_as_old_as_its_oldest_visit_that_counts() -> None:
+    watch = Watch()
+    monday, tuesday = {"event": "hello", "utc": "2026-01-05"}, {"event": "hello", "utc": "2026-01-06"}
+    for line in (monday, visit("a"), visit("b"), tuesday, visit("b"), {"event": "refresh", "keys": ["a"]}, visit("a")):
+        watch.see(line)
+    assert watch.measured_utc() == {"a": "2026-01-06", "b": "2026-01-05"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,6 +85,13 @@ def test_a_plan_of_integers_has_layers_of_integers(tmp_path: Path) -> None:
 def test_a_run_has_its_own_copy_of_the_table(finished_run: Path, table: Path) -> None:
     with RunFolder.open(finished_run) as folder:
         assert folder.table_path.read_bytes() == table.read_bytes()
+
+
+def test_a_stale_table_is_relied_on_and_warned_of(finished_run: Path, table: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    told = run("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=75%", "--out", tmp_path / "run", "--resume")
+    assert told.exit_code == 0, told.output
+    assert f"warning: {table} is stale: it is " in told.output
 
 
 def test_an_unverified_table_is_relied_on_when_asked_to(table: Path, tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""What the scheduler remembers of a table: TABLE.parquet has TABLE.state.json beside it, always written whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from profiler.check import OLD_DAYS
+from profiler.errors import TableError
+from profiler.table import LatencyTable
+
+FORMAT = 1
+MOST_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    utc: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """As of the last look; the default is that of a table nobody has looked at."""
+
+    looked_utc: str | None = None
+    """When it was last looked at and all that had to be done about it was done, or had failed."""
+    did: str | None = None
+    """fresh, refreshed, rebuilt or failed."""
+    stale: tuple[str, ...] = ()
+    """Why it was stale then, and still is."""
+    sentence: str | None = None
+    """What came of it."""
+    failure: Failure | None = None
+    """The last one; it stays when later looks succeed."""
+    next_utc: str | None = None
+    max_age_days: float = OLD_DAYS
+
+
+def state_path(table: Path) -> Path:
+    return table.with_name(table.stem + ".state.json")
+
+
+def read_state(table: Path) -> State:
+    """Empty where there is none, or none that makes sense: it is only a memory, and the next look makes it anew."""
+    path = state_path(table)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            return State()
+        return _from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return State()
+
+
+def write_state(table: Path, state: State) -> None:
+    path = state_path(table)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps({"format": FORMAT} | asdict(state), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+
+
+def stale_reason(path: Path, table: LatencyTable, now: datetime | None = None) -> str | None:
+    """Why a table should not be relied on any more, as far as that is known without its device; None if it is fresh.
+
+    What others have measured does not become stale here.
+    """
+    if table.info.imported:
+        return None
+    state, now = read_state(path), now or datetime.now(UTC)
+    looked = moment(state.looked_utc)
+    if state.stale and looked is not None and looked >= datetime.fromisoformat(table.info.created_utc):
+        return "; ".join(state.stale)
+    age_days = table.info.age_at(now)
+    return f"it is {age_days:.0f} days old" if age_days > state.max_age_days else None
+
+
+def moment(utc: str | None) -> datetime | None:
+    return None if utc is None else datetime.fromisoformat(utc)
+
+
+def _from_plain(plain: Mapping[str, Any]) -> State:
+    """`ValueError`, `KeyError` or `TypeError` for anything else."""
+    if plain["format"] != FORMAT:
+        raise ValueError("another format")
+    for utc in (plain["looked_utc"], plain["next_utc"]):
+        if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
+            raise ValueError("a time without a zone")
+    failure = plain["failure"]
+    return State(
+        plain["looked_utc"],
+        plain["did"],
+        tuple(map(str, plain["stale"])),
+        plain["sentence"],
+        None if failure is None else Failure(str(failure["utc"]), str(failure["why"])),
+        plain["next_utc"],
+        float(plain["max_age_days"]),
+    )

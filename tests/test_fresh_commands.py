@@ -1,0 +1,336 @@
+"""`profile schedule` and `profile compare` as a user has them: two of them at once, signals, secrets, systemd and cron."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import mobilenet_v1
+from test_table import table
+from typer.testing import CliRunner, Result
+
+from profiler.cli import app
+from profiler.journal import read_journal
+from profiler.model_file import FORMATS
+from profiler.plan import make_plan, write_plan
+from profiler.schedule import install
+from profiler.schedule.telling import tell
+from profiler.schedule.wanted import Telling
+
+SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
+NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
+PROFILE = [sys.executable, "-c", "from profiler.cli import app; app()"]
+
+
+def run(*arguments: object, **more: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **more)
+
+
+def run_json(*arguments: object) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file that wants one table of a simulated device."""
+    monkeypatch.chdir(tmp_path)
+    write_plan(make_plan(NETWORK), tmp_path / "plan.json")
+    (tmp_path / "script.toml").write_text(SCRIPT)
+    (tmp_path / "profile.toml").write_text(
+        f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
+        '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\nclosure = "60%"\n'
+    )
+    return tmp_path
+
+
+def test_once_makes_what_is_wanted_and_status_says_so(lab: Path) -> None:
+    (before,) = run_json("schedule", "status")
+    assert (before["age_days"], before["stale"]) == (None, ["there is none"])
+    assert run("schedule", "once").exit_code == 0
+    (after,) = run_json("schedule", "status")
+    assert after["age_days"] < 1
+    assert after["stale"] == []
+    assert after["next_utc"] > before["next_utc"]
+    assert "nothing is due" in run("schedule", "once").output
+    assert run_json("schedule", "status", "--check")[0]["stale"] == []
+    assert "fresh" in run("schedule", "status").output
+
+
+def test_the_exit_code_says_that_something_failed_and_status_says_what(lab: Path) -> None:
+    (lab / "plan.json").unlink()
+    result = run("schedule", "once")
+    assert result.exit_code == 1
+    assert "plan.json" in run("schedule", "status").output
+    assert "plan.json" in run_json("schedule", "status")[0]["last_failure"]["why"]
+
+
+def test_the_second_scheduler_says_who_has_it(lab: Path) -> None:
+    other = lab / "other.py"
+    other.write_text(
+        "import sys, pathlib\nfrom profiler.schedule.running import only_one\n"
+        "with only_one(pathlib.Path('profile.toml')):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, str(other)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdin is not None
+        assert first.stdout.readline() == "locked\n"
+        result = run("schedule", "once")
+        assert result.exit_code == 1
+        assert f"pid {first.pid}" in result.stderr
+        first.stdin.close()
+    assert run("schedule", "once").exit_code == 0
+
+
+def test_the_lock_of_one_that_was_killed_is_free(lab: Path) -> None:
+    with _started(lab) as first:
+        first.kill()
+    assert run("schedule", "once").exit_code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_waiting_scheduler_cleanly(lab: Path, number: signal.Signals) -> None:
+    assert run("schedule", "once").exit_code == 0
+    with _started(lab) as first:
+        time.sleep(0.5)  # it has nothing to do but wait
+        first.send_signal(number)
+        out, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err
+    assert "ended; what was measured is kept" in out
+    assert "Traceback" not in err
+
+
+def _started(lab: Path) -> subprocess.Popen[str]:
+    """A scheduler that stays, after it has said what comes next."""
+    process = subprocess.Popen(
+        [*PROFILE, "schedule", "run"], cwd=lab, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+    )
+    assert process.stdout is not None
+    assert "1 tables" in process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_was_ended_is_gone_on_with_and_nothing_is_measured_twice(lab: Path, number: signal.Signals) -> None:
+    (lab / "profile.toml").write_text(
+        '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "fake"\nrounds = 3\nmax_layers = 1\nclosure = "100%"\n'
+    )
+    journal = lab / "mine.new.journal.jsonl"
+    with subprocess.Popen([*PROFILE, "schedule", "once"], cwd=lab, text=True, stderr=subprocess.PIPE) as first:
+        while first.poll() is None and not (journal.exists() and journal.read_text().count('"visit"') >= 20):
+            time.sleep(0.05)
+        first.send_signal(number)
+        _, err = first.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert run_json("schedule", "status")[0]["interrupted"]
+    before = visits(journal)
+    result = run("schedule", "once")
+    assert "its building was interrupted" in result.output, result.output + result.stderr
+    (kept,) = [lab / "mine.journal.jsonl"] if result.exit_code == 0 else (lab / "history").glob("*.failed.journal.jsonl")
+    after = visits(kept)
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))
+
+
+def visits(journal: Path) -> list[tuple[str, int]]:
+    return [(line["key"], line["round"]) for line in read_journal(journal) if line["event"] == "visit"]
+
+
+def test_a_stale_table_is_warned_of_in_one_line_and_netadapts_question_has_an_answer(lab: Path) -> None:
+    model = lab / "network.tflite"
+    model.write_bytes(FORMATS["tflite"].write(NETWORK))
+    table(NETWORK).save(lab / "t.parquet")  # of January
+    result = run("predict", "t.parquet", model)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stderr.splitlines() if "stale" in line]
+    assert "days old" in line
+    assert "days old" in json.loads(run("predict", "t.parquet", model, "--json").stdout)["stale"]
+
+
+def test_compare_tells_the_layers_that_changed(lab: Path) -> None:
+    build = ("build", "plan.json", "--device", "phone", "--runtime", "litert", "--rounds", 6, "--max-layers", 1)
+    run_json(*build, "--out", "before.parquet")
+    same = run_json("compare", "before.parquet", "before.parquet")
+    assert (same["changed"], same["same_device"]) == (0, True)
+    (lab / "script.toml").write_text(SCRIPT.replace("us_per_kilobyte = 20", "us_per_kilobyte = 30"))
+    run_json(*build, "--out", "after.parquet")
+    found = run_json("compare", "before.parquet", "after.parquet")
+    assert found["changed"] > 0.5 * found["shared"]
+    assert 1.0 < found["median_ratio"] < 1.6
+    assert found["networks_percent"] > 10
+    assert not found["same_device"]  # a simulated device is what its script says
+    output = run("compare", "before.parquet", "after.parquet").output
+    assert "not one that has changed" in output
+    assert "more; --json has them all" in output
+    assert "false discoveries below 5 %" in output
+
+
+# ---------------------------------------------------------------------------------------------------------------- telling
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    heard: list[Any]
+    status = 200
+
+    def do_POST(self) -> None:
+        type(self).heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(type(self).status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[str]:
+    Hook.heard, Hook.status = [], 200
+    with http.server.HTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/T0KEN?key=T0KEN"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_webhook_gets_the_news_as_json(hook: str) -> None:
+    assert tell(Telling(hook), {"table": "x"}) == []
+    assert Hook.heard == [{"table": "x"}]
+
+
+def test_a_webhook_that_refuses_is_told_without_its_secret(hook: str) -> None:
+    Hook.status = 403
+    (said,) = tell(Telling(hook), {})
+    assert "403" in said
+    assert "T0KEN" not in said
+
+
+@pytest.mark.parametrize(
+    "telling",
+    [
+        Telling("http://127.0.0.1:1/T0KEN"),
+        Telling("http://localhost:1/T0KEN\x7f"),
+        Telling("http://T0KEN@:70000/"),
+        Telling(command=("/nowhere/tell", "T0KEN")),
+        Telling(command=("false", "T0KEN")),
+    ],
+)
+def test_nobody_who_cannot_be_told_stops_anything(telling: Telling) -> None:
+    (said,) = tell(telling, {})
+    assert "T0KEN" not in said
+
+
+def test_a_webhook_hears_of_a_table_that_was_made(lab: Path, hook: str) -> None:
+    (lab / "profile.toml").write_text((lab / "profile.toml").read_text() + f'[schedule]\nwebhook = "{hook}"\n')
+    result = run("schedule", "once")
+    (news,) = Hook.heard
+    assert (news["table"], news["did"]) == ("small", "rebuilt")
+    assert "held-out networks" in news["sentence"]
+    everything = result.output + "".join(path.read_text(errors="ignore") for path in lab.glob("small.*"))
+    assert "T0KEN" not in everything
+
+
+# ---------------------------------------------------------------------------------------------------------------- install
+
+
+@pytest.fixture
+def programs(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemctl and a crontab that write down what they are asked."""
+    folder = lab / "bin"
+    folder.mkdir()
+    (folder / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {lab}/asked\n')
+    (folder / "crontab").write_text(
+        f'#!/bin/sh\nif [ "$1" = -l ]; then cat {lab}/crontab 2>/dev/null || {{ echo "no crontab for you" >&2; exit 1; }}\n'
+        f"else cat > {lab}/crontab; fi\n"
+    )
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(lab / "config"))
+    return folder
+
+
+def test_nothing_is_installed_without_a_yes(programs: Path, lab: Path) -> None:
+    result = run("schedule", "install", "--systemd", input="n\n")
+    assert "ExecStart=" in result.output
+    assert "nothing was written" in result.output
+    assert not (lab / "config").exists()
+
+
+def test_systemd_gets_a_unit_and_a_timer_that_it_understands(programs: Path, lab: Path) -> None:
+    result = run("schedule", "install", "--yes")
+    assert result.exit_code == 0, result.output
+    units = sorted((lab / "config/systemd/user").iterdir())
+    assert [path.name for path in units] == ["netadapt-profiler.service", "netadapt-profiler.timer"]
+    assert (lab / "asked").read_text() == "--user daemon-reload\n--user enable --now netadapt-profiler.timer\n"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze; on Debian: apt install systemd")
+def test_systemd_itself_finds_no_fault_with_them(programs: Path, lab: Path) -> None:
+    odd = lab / "a 100% $odd folder"
+    odd.mkdir()
+    (odd / "profile.toml").write_text((lab / "profile.toml").read_text())
+    for unit in install.units(odd / "profile.toml"):
+        (odd / unit.path.name).write_text(unit.text)
+    verified = subprocess.run(
+        ["systemd-analyze", "--user", "verify", str(odd / "netadapt-profiler.service"), str(odd / "netadapt-profiler.timer")],
+        capture_output=True, text=True, env={**os.environ, "XDG_RUNTIME_DIR": str(lab)}, check=False,
+    )  # fmt: skip
+    if "Failed to initialize manager" in verified.stderr:
+        pytest.skip("systemd-analyze cannot run here")
+    assert "netadapt" not in verified.stderr
+
+
+def test_crontab_keeps_its_other_lines_and_gets_ours_once(programs: Path, lab: Path) -> None:
+    (lab / "crontab").write_text("0 1 * * * other\n")
+    for _ in range(2):
+        assert run("schedule", "install", "--cron", "--yes").exit_code == 0
+    first, mark, line = (lab / "crontab").read_text().splitlines()
+    assert (first, mark) == ("0 1 * * * other", install.MARK)
+    assert line.startswith("*/15 * * * * cd ")
+    assert line.endswith("schedule once")
+
+
+def test_the_cron_line_is_a_command_that_shells_understand(programs: Path, lab: Path) -> None:
+    odd = lab / "it's 100% odd"
+    odd.mkdir()
+    (odd / "profile.toml").write_text("")
+    line = install.cron_line(odd / "profile.toml").replace("\\%", "%")  # as cron does
+    command = line.removeprefix("*/15 * * * * ").replace("&& ", "&& printf '%s\\n' ", 1)
+    out = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert out[1:] == ["--config", str(odd / "profile.toml"), "schedule", "once"]
+
+
+def test_a_crontab_that_fails_is_told(programs: Path) -> None:
+    (programs / "crontab").write_text("#!/bin/sh\necho you are not allowed >&2; exit 1\n")
+    result = run("schedule", "install", "--cron", "--yes")
+    assert result.exit_code == 1
+    assert "you are not allowed" in result.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------ a real device
+
+
+def test_a_real_table_of_this_machine_is_made_and_found_fresh_or_told_why_not(lab: Path) -> None:
+    write_plan(make_plan(mobilenet_v1(0.25, 32, classes=10, pairs=1)), lab / "plan.json")
+    (lab / "profile.toml").write_text(
+        '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "onnxruntime"\nrounds = 3\nmax_layers = 1\n'
+        'closure = "100%"\nout = "tables/mine.parquet"\n'
+    )
+    result = run("schedule", "once")
+    if result.exit_code:
+        assert "the device was disturbed" in result.output + result.stderr  # other work on this machine is no fault of ours
+        return
+    (status,) = run_json("schedule", "status", "--check")
+    assert status["mean_error_percent"] is not None
+    assert not [why for why in status["stale"] if "the device has changed" in why]

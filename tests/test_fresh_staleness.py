@@ -1,0 +1,139 @@
+"""When a table is stale, why, and what is measured again for it: decided from facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+import pytest
+from graphs import mobilenet_v1
+from test_table import table
+
+from profiler.estimate import Estimate
+from profiler.fingerprint import differences
+from profiler.layers import LayerSpec
+from profiler.schedule.sentinel import sentinels_of
+from profiler.schedule.staleness import Facts, Needed, Sentinel, audit_failed, needed, reasons
+from profiler.staircase import kind_of
+from profiler.table import LatencyTable
+
+TABLE = table(mobilenet_v1(0.5, 64, classes=10))
+LAYERS = list(TABLE.rows)
+DEPTHWISE = [layer for layer in LAYERS if layer.op == "depthwise_conv2d"]
+ELSEWHERE = next(layer for layer in table(mobilenet_v1(0.25, 32)).rows if layer not in TABLE.rows)
+
+
+def sentinel(kind: str | None, now_ms: float = 1.0) -> Sentinel:
+    return Sentinel(kind or "network", kind, 1.0, 0.01, now_ms, 0.01)
+
+
+def kinds(facts: Facts) -> list[str]:
+    return [reason.kind for reason in reasons(facts)]
+
+
+def decide(facts: Facts, of: LatencyTable = TABLE) -> Needed:
+    return needed(of, facts, reasons(facts), Random(1))
+
+
+def with_width(layer: LayerSpec, half_ms: float) -> LatencyTable:
+    rows = TABLE.rows | {layer: Estimate(0.5, 0.5 - half_ms, 0.5 + half_ms, 6, 120, 6)}
+    return LatencyTable(rows, TABLE.info)
+
+
+def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
+    assert reasons(Facts(age_days=29.9, sentinels=(sentinel("a", 1.02), sentinel(None)))) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "said"),
+    [
+        (Facts(unusable="there is none"), "missing", "there is none"),
+        (Facts(age_days=31), "old", "31 days old, 30 are allowed"),
+        (Facts(fingerprint=("governor: a and b",)), "fingerprint", "the device has changed: governor: a and b"),
+        (Facts(asked_otherwise=("threads",)), "asked", "with other threads"),
+        (Facts(lacking=(ELSEWHERE,)), "lacking", "1 layers"),
+        (Facts(sentinels=(sentinel("a", 1.1), sentinel("b"))), "drifted", r"a +10.0 %"),
+        (Facts(sentinels=(sentinel(None, 0.9),)), "drifted", r"network -10.0 %"),
+    ],
+)
+def test_each_reason_says_what_is_wrong(facts: Facts, kind: str, said: str) -> None:
+    (reason,) = reasons(facts)
+    assert reason.kind == kind
+    assert said in reason.text
+
+
+def test_a_drift_within_the_intervals_is_none() -> None:
+    wide = Sentinel("a", "a", 1.0, 0.2, 1.15, 0.01)
+    assert not wide.drifted
+    assert replace(wide, before_half_ms=0.01).drifted
+
+
+def test_a_drift_too_small_to_matter_is_none() -> None:
+    assert not Sentinel("a", "a", 1.0, 0.001, 1.025, 0.001).drifted
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        Facts(fingerprint=("kernel: a and b",)),
+        Facts(asked_otherwise=("runtime",)),
+        Facts(sentinels=(sentinel("a", 1.1), sentinel("b", 1.1), sentinel("c"))),
+    ],
+)
+def test_another_device_or_a_general_drift_takes_the_whole_table(facts: Facts) -> None:
+    assert decide(facts).whole
+
+
+def test_one_kind_that_drifted_is_measured_again_and_no_other_but_the_audit() -> None:
+    found = decide(Facts(sentinels=(sentinel(kind_of(DEPTHWISE[0]), 1.1), sentinel("b"), sentinel("c"))))
+    assert not found.whole
+    assert set(found.layers) == {*DEPTHWISE, *found.audit}
+
+
+def test_a_kind_that_most_of_the_table_consists_of_takes_the_whole_table() -> None:
+    pointwise = next(kind_of(layer) for layer in LAYERS if kind_of(layer) == "conv2d 1x1")
+    wide = LatencyTable({**TABLE.rows, **table(mobilenet_v1(1.0, 128)).rows, **table(mobilenet_v1(0.75, 96)).rows}, TABLE.info)
+    assert decide(Facts(sentinels=(sentinel(pointwise, 1.1), sentinel("b"), sentinel("c"))), wide).whole
+
+
+def test_the_order_is_missing_drifted_widest_and_a_few_by_chance() -> None:
+    wide = next(layer for layer in LAYERS if layer.op == "fully_connected")
+    drifted = Facts(lacking=(ELSEWHERE,), sentinels=(sentinel(kind_of(DEPTHWISE[0]), 1.1), sentinel("b"), sentinel("c")))
+    found = decide(drifted, with_width(wide, 0.1))
+    assert found.layers == (ELSEWHERE, *DEPTHWISE, wide, *found.audit)
+    assert len(found.audit) == 3
+
+
+def test_an_old_table_gets_its_audit_and_no_more() -> None:
+    found = decide(Facts(age_days=40))
+    assert found.layers == found.audit
+
+
+def test_the_audit_is_drawn_anew_each_time() -> None:
+    facts = Facts(age_days=40)
+    drawn = {needed(TABLE, facts, reasons(facts), Random(seed)).audit for seed in range(8)}
+    assert len(drawn) > 1
+
+
+@pytest.mark.parametrize(("changed", "failed"), [(0, False), (1, False), (2, True), (3, True)])
+def test_an_audit_that_finds_changes_doubts_all(changed: int, failed: bool) -> None:
+    audit: Sequence[LayerSpec] = LAYERS[:3]
+    assert audit_failed(Needed(False, tuple(audit), tuple(audit)), LAYERS[:changed]) == failed
+
+
+def test_every_kind_of_layer_has_its_sentinel() -> None:
+    found = sentinels_of(TABLE)
+    assert {kind_of(layer) for layer in found} == {kind_of(layer) for layer in LAYERS}
+    assert len(found) <= 8
+
+
+def test_devices_differ_in_what_both_tell() -> None:
+    one = {"version": "1", "device": {"kernel": "a"}, "steady": {"build": "x", "governors": None}}
+    two = {"version": "2", "device": {"kernel": "a", "cpu": "new"}, "steady": {"build": "x", "governors": ["powersave"]}}
+    assert differences(one, two) == ["runtime version: 1 and 2"]
+
+
+@pytest.mark.parametrize("odd", [{}, {"device": 3, "steady": []}, {"device": {"cpu": ["a\x1b[2J"] * 99}}])
+def test_a_device_that_tells_nonsense_is_compared_all_the_same(odd: dict[str, object]) -> None:
+    assert all("\x1b" not in said and len(said) < 200 for said in differences({"device": {"cpu": "b"}}, odd))

@@ -1,0 +1,403 @@
+"""Tables kept fresh on simulated devices, whose layers take what the tests say: what is measured again, and what stays in force."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from graphs import mobilenet_v1
+
+from device_agents.errors import ToolError
+from profiler.compare import compare_files
+from profiler.fake_model import CALL_NS, layer_ns
+from profiler.graph import Graph
+from profiler.journal import journal_path, read_journal
+from profiler.layers import LayerSpec
+from profiler.model_file import FORMATS
+from profiler.plan import make_plan, write_plan
+from profiler.progress import Silent
+from profiler.schedule import refresh
+from profiler.schedule.running import Clock, Keeper
+from profiler.schedule.state import read_state, stale_reason, state_path
+from profiler.schedule.tending import Outcome, tend
+from profiler.schedule.wanted import WantedTable, read_wanted
+from profiler.table import LatencyTable, load_table
+
+NETWORK = mobilenet_v1(0.5, 16, classes=10, pairs=3)
+NOISY = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nnoise_percent = 1.0\n'
+SLOW = 100
+"""Times what the fake runtime takes, so that layers weigh more than calls."""
+
+
+class Device:
+    """What the simulated device makes of each kind of layer."""
+
+    def __init__(self) -> None:
+        self.slower: Callable[[LayerSpec, bool], float] = lambda layer, alone: 1.0
+
+    def write(self, graph: Graph, seed: int = 0) -> bytes:
+        alone = len(graph.nodes) == 1
+        total_ns = sum(SLOW * layer_ns(layer) * self.slower(layer, alone) for layer in graph.layers)
+        return json.dumps({"latency_ns": CALL_NS + total_ns}).encode()
+
+
+DEVICE = Device()
+
+
+def write(graph: Graph, seed: int = 0) -> bytes:
+    return DEVICE.write(graph, seed)
+
+
+def depthwise(layer: LayerSpec) -> bool:
+    return layer.op == "depthwise_conv2d"
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    monkeypatch.setitem(FORMATS, "json", replace(FORMATS["json"], writer="test_fresh_tables:write"))
+    yield DEVICE
+    DEVICE.__init__()  # type: ignore[misc]
+
+
+@pytest.fixture
+def wanted(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> WantedTable:
+    monkeypatch.chdir(tmp_path)
+    write_plan(make_plan(NETWORK), tmp_path / "plan.json")
+    (tmp_path / "script.toml").write_text(NOISY)
+    (tmp_path / "profile.toml").write_text(
+        f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
+        '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "fake"\nrounds = 6\nmax_layers = 1\nkeep = 2\n'
+    )
+    (table,) = read_wanted().tables
+    return table
+
+
+NOW = datetime.now(UTC)
+
+
+def tended(wanted: WantedTable, now: datetime | None = None) -> Outcome:
+    return tend(wanted, now or datetime.now(UTC), Silent(), Random(1))
+
+
+def visits(path: Path) -> list[str]:
+    return [line["key"] for line in read_journal(journal_path(path)) if line["event"] == "visit"]
+
+
+def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
+    return {layer: row.latency_ms for layer, row in table.rows.items() if which(layer)}
+
+
+def test_a_missing_table_is_built_and_then_fresh(wanted: WantedTable) -> None:
+    assert tended(wanted).did == "rebuilt"
+    before = wanted.out.read_bytes()
+    assert tended(wanted).did == "fresh"
+    assert wanted.out.read_bytes() == before
+    assert not refresh.new_path(wanted.out).exists()
+
+
+def test_an_old_table_is_refreshed_in_part_and_closed_anew(wanted: WantedTable) -> None:
+    tended(wanted)
+    before, count = load_table(wanted.out), len(visits(wanted.out))
+    outcome = tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1))
+    assert outcome.did == "refreshed"
+    assert "1 days old, 0.5 are allowed" in outcome.sentence
+    again = visits(wanted.out)[count:]
+    known = {layer.key for layer in before.rows}
+    assert 0 < len({key for key in again if key in known}) < 0.2 * len(known)  # the audit and what was wide
+    assert {key for key in again if key.startswith("network ")} == {key for key in visits(wanted.out) if key.startswith("network ")}
+
+
+def test_the_rows_that_were_kept_keep_their_date_and_their_values(wanted: WantedTable, device: Device) -> None:
+    tended(wanted)
+    before = load_table(wanted.out)
+    device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
+    assert tended(wanted).did == "refreshed"
+    after = load_table(wanted.out)
+    (begun,) = [line for line in read_journal(journal_path(wanted.out)) if line["event"] == "refresh"]
+    for layer, row in before.rows.items():
+        assert layer.key in begun["keys"] or after.rows[layer] == row
+    assert set(after.info.measured_utc) == {layer.key for layer in after.rows}
+    assert all(utc >= begun["utc"] for key, utc in after.info.measured_utc.items() if key in begun["keys"])
+
+
+def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_told(wanted: WantedTable, device: Device) -> None:
+    tended(wanted)
+    before = load_table(wanted.out)
+    device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
+    outcome = tended(wanted)
+    after = load_table(wanted.out)
+    assert outcome.did == "refreshed"
+    slow = [layer for layer in rows(after, depthwise) if SLOW * layer_ns(layer) > CALL_NS]
+    for layer in slow:
+        assert after.rows[layer].latency_ms > 1.1 * before.rows[layer].latency_ms
+    assert outcome.changed is not None
+    assert outcome.changed >= 0.8 * len(slow) > 0
+    assert after.verified
+    assert tended(wanted).did == "fresh"
+
+
+def test_a_general_drift_has_the_whole_table_built_anew(wanted: WantedTable, device: Device) -> None:
+    tended(wanted)
+    device.slower = lambda layer, alone: 1.3
+    outcome = tended(wanted)
+    assert outcome.did == "rebuilt"
+    assert not [line for line in read_journal(journal_path(wanted.out)) if line["event"] == "refresh"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("[latency]", '[device]\ngovernor = "powersave"\n[latency]'), "governor"),
+        (lambda text: text.replace("[latency]", '[device]\nkernel = "6.9"\n[latency]'), "kernel"),
+        (lambda text: text + "base_us = 20\n", "runner's hash"),
+    ],
+)
+def test_a_device_that_changed_gets_a_whole_new_table(wanted: WantedTable, change: Callable[[str], str], said: str) -> None:
+    tended(wanted)
+    script = Path("script.toml")
+    script.write_text(change(script.read_text()))
+    outcome = tended(wanted)
+    assert outcome.did == "rebuilt"
+    assert f"the device has changed: {said}" in outcome.sentence
+    assert "measured differently" in outcome.sentence
+
+
+def test_a_table_asked_for_with_other_threads_is_built_anew(wanted: WantedTable) -> None:
+    tended(wanted)
+    outcome = tended(replace(wanted, target=replace(wanted.target, threads=2)))
+    assert outcome.did == "rebuilt"
+    assert load_table(wanted.out).info.target.threads == 2
+
+
+def test_a_new_table_that_does_not_close_leaves_the_old_one_in_force(wanted: WantedTable, device: Device) -> None:
+    tended(wanted)
+    before = wanted.out.read_bytes(), journal_path(wanted.out).read_bytes()
+    wild = Random(3)
+    device.slower = lambda layer, alone: 1.3 if alone else wild.uniform(0.5, 4)  # networks follow no sum of layers
+    outcome = tended(wanted)
+    assert outcome.did == "failed"
+    assert "the last good one stays in force" in outcome.sentence
+    assert (wanted.out.read_bytes(), journal_path(wanted.out).read_bytes()) == before
+    assert len(refresh.history_of(wanted.out, ".failed")) == 1
+    assert refresh.unfinished(wanted.out) is None
+
+
+def test_a_first_table_that_does_not_close_is_not_put_in_force(wanted: WantedTable) -> None:
+    outcome = tended(replace(wanted, closure_percent=1e-9))
+    assert outcome.did == "failed"
+    assert not wanted.out.exists()
+
+
+def test_earlier_tables_are_kept_and_pruned(wanted: WantedTable) -> None:
+    for day in range(4):
+        threads = 1 + day % 2
+        tended(replace(wanted, target=replace(wanted.target, threads=threads)), NOW + timedelta(days=day))
+    kept = refresh.history_of(wanted.out)
+    assert len(kept) == 2
+    assert [load_table(path).info.target.threads for path in kept] == [2, 1]
+    assert all(journal_path(path).exists() for path in kept)
+    assert len(list((wanted.out.parent / "history").iterdir())) == 4
+
+
+class Impatient(Silent):
+    """Ends the work after so many visits."""
+
+    def __init__(self, left: int, message: str = "measuring") -> None:
+        self.left, self.message, self.counting = left, message, False
+
+    def begin(self, what: str, total: int) -> None:
+        self.counting = what.startswith(self.message)
+
+    def advance(self, note: str = "") -> None:
+        self.left -= self.counting
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_refresh_is_gone_on_with(wanted: WantedTable, device: Device) -> None:
+    tended(wanted)
+    before = wanted.out.read_bytes()
+    device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
+    with pytest.raises(KeyboardInterrupt):
+        tend(wanted, NOW, Impatient(20), Random(1))
+    assert wanted.out.read_bytes() == before
+    done = visits(refresh.new_path(wanted.out))
+    assert tended(wanted).did == "refreshed"
+    assert visits(wanted.out)[: len(done)] == done
+    rounds = [(line["key"], line["round"]) for line in read_journal(journal_path(wanted.out)) if line["event"] == "visit"]
+    assert len(rounds) == len(set(rounds))
+
+
+def test_an_interrupted_first_build_is_gone_on_with(wanted: WantedTable) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tend(wanted, NOW, Impatient(20), Random(1))
+    done = visits(refresh.new_path(wanted.out))
+    assert tended(wanted).did == "rebuilt"
+    assert visits(wanted.out)[: len(done)] == done
+
+
+def test_what_was_interrupted_before_the_device_changed_is_begun_again_and_kept_aside(wanted: WantedTable) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tend(wanted, NOW, Impatient(20), Random(1))
+    Path("script.toml").write_text(NOISY.replace("[latency]", '[device]\nkernel = "6.9"\n[latency]'))
+    assert tended(wanted).did == "rebuilt"
+    assert load_table(wanted.out).info.device["device"]["kernel"] == "6.9"
+    assert len(list((wanted.out.parent / "history").glob("*.failed.journal.jsonl"))) == 1
+
+
+def test_a_promotion_that_was_cut_short_is_finished(wanted: WantedTable) -> None:
+    """Ended between moving the journal and moving the table."""
+    tended(wanted)
+    wanted.out.rename(refresh.new_path(wanted.out))
+    assert tended(wanted).did == "fresh"
+
+
+def test_a_damaged_table_is_built_anew_and_kept_aside(wanted: WantedTable) -> None:
+    tended(wanted)
+    wanted.out.write_bytes(b"garbage")
+    assert tended(wanted).did == "rebuilt"
+    assert [path.read_bytes() for path in refresh.history_of(wanted.out)] == [b"garbage"]
+
+
+def test_a_table_without_its_journal_is_built_anew(wanted: WantedTable) -> None:
+    tended(wanted)
+    journal_path(wanted.out).unlink()
+    assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
+
+
+def test_two_builds_of_one_device_hardly_differ(wanted: WantedTable) -> None:
+    tended(wanted)
+    tended(replace(wanted, settings=replace(wanted.settings, seed=2)))
+    (earlier,) = refresh.history_of(wanted.out)
+    comparison = compare_files(earlier, wanted.out)
+    assert comparison.tested
+    assert len(comparison.changed) <= 2
+    assert comparison.differing_conditions == ()
+
+
+# ------------------------------------------------------------------------------------------------- the keeper and its memory
+
+
+class FakeClock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, most: float = 1e9) -> None:
+        self.moment, self.left_s = datetime.now(UTC), most
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def sleep(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+        self.left_s -= seconds
+        if self.left_s < 0:
+            raise KeyboardInterrupt
+
+
+def silent(names: Any) -> dict[str, Silent]:
+    return {name: Silent() for name in names}
+
+
+@contextmanager
+def progress(names: Any) -> Iterator[dict[str, Silent]]:
+    yield silent(names)
+
+
+def keeper(clock: FakeClock, said: list[str] | None = None) -> Keeper:
+    return Keeper(Clock(clock.now, clock.sleep), (said if said is not None else []).append)
+
+
+def test_a_table_is_looked_at_when_its_time_comes(wanted: WantedTable) -> None:
+    clock = FakeClock()
+    first = keeper(clock).once(read_wanted(), silent(["phone"]))
+    assert first["small"].did == "rebuilt"
+    assert keeper(clock).once(read_wanted(), silent(["phone"])) == {}
+    clock.sleep(24 * 3600)
+    assert keeper(clock).once(read_wanted(), silent(["phone"]))["small"].did == "fresh"
+
+
+def test_the_scheduler_waits_for_each_time_and_does_it(wanted: WantedTable) -> None:
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        keeper(FakeClock(2.5 * 86400), said).forever(read_wanted, progress)
+    assert len([line for line in said if line.startswith("small")]) in (3, 4)  # at once, and two or three nights
+
+
+def test_a_device_that_cannot_be_reached_fails_and_is_remembered_and_told(wanted: WantedTable, tmp_path: Path) -> None:
+    text = Path("profile.toml").read_text()
+    heard = tmp_path / "heard.json"
+    (tmp_path / "hear").write_text(f"#!/bin/sh\ncat > {heard}\n")
+    (tmp_path / "hear").chmod(0o755)
+    Path("profile.toml").write_text(f'{text}[schedule]\ncommand = ["{tmp_path}/hear", "T0KEN"]\n')
+    Path("script.toml").unlink()
+    said: list[str] = []
+    found = keeper(FakeClock(), said).once(read_wanted(), silent(["phone"]))
+    assert found["small"].did == "failed"
+    assert "script" in str(read_state(wanted.out).failure)
+    news = json.loads(heard.read_text())
+    assert (news["table"], news["did"], news["verified"]) == ("small", "failed", False)
+
+
+def test_one_table_that_fails_does_not_stop_the_others(wanted: WantedTable) -> None:
+    more = '[tables.other]\ndevice = "phone"\nplan = "gone.json"\nruntime = "fake"\n'
+    Path("profile.toml").write_text(Path("profile.toml").read_text().replace("[tables.small]", more + "[tables.small]"))
+    found = keeper(FakeClock()).once(read_wanted(), silent(["phone"]))
+    assert (found["other"].did, found["small"].did) == ("failed", "rebuilt")
+
+
+def test_a_table_that_stays_stale_is_said_to_be_until_it_is_made_anew(wanted: WantedTable, device: Device) -> None:
+    clock = FakeClock()
+    keeper(clock).once(read_wanted(), silent(["phone"]))
+    assert stale_reason(wanted.out, load_table(wanted.out)) is None
+    device.slower = lambda layer, alone: 1.3
+    clock.sleep(86400)
+    strict = replace(read_wanted(), tables=(replace(wanted, closure_percent=1e-9),))
+    keeper(clock).once(strict, silent(["phone"]))
+    assert "measured again, it is off" in str(stale_reason(wanted.out, load_table(wanted.out)))
+    clock.sleep(86400)
+    keeper(clock).once(read_wanted(), silent(["phone"]))
+    assert stale_reason(wanted.out, load_table(wanted.out)) is None
+
+
+def test_a_table_is_stale_by_age_without_any_scheduler(wanted: WantedTable) -> None:
+    tended(wanted)
+    table = load_table(wanted.out)
+    assert stale_reason(wanted.out, table, NOW + timedelta(days=29)) is None
+    assert stale_reason(wanted.out, table, NOW + timedelta(days=40)) == "it is 40 days old"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 1}', '{"format": 2}', "\x00", "[" * 100_000, "x" * 2_000_000])
+def test_a_memory_that_makes_no_sense_is_forgotten(wanted: WantedTable, text: str) -> None:
+    state_path(wanted.out).write_text(text)
+    assert read_state(wanted.out).looked_utc is None
+
+
+def test_a_mistake_made_in_the_file_meanwhile_is_told_once_and_the_old_goes_on(wanted: WantedTable) -> None:
+    said: list[str] = []
+    clock = FakeClock(600)
+    original = clock.sleep
+
+    def sleep(seconds: float) -> None:
+        Path("profile.toml").write_text("[tables.small]\nthread = 3\n")
+        original(seconds)
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        keeper(clock, said).forever(read_wanted, progress)
+    assert len([line for line in said if "going on with what was read before" in line]) == 1
+
+
+def test_nothing_that_is_wrong_with_one_table_is_a_traceback(wanted: WantedTable) -> None:
+    tended(wanted)
+    journal_path(wanted.out).write_bytes(b'{"event":"journal","format":2}\n{"event":"visit"}\n')
+    try:
+        assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
+    except ToolError:
+        pass
