@@ -154,7 +154,7 @@ def _accuracy_section(contents: Contents) -> Section:
     ]
     baselines = [_baseline_point(item, item.measured_ms) for item in contents.baselines if item.measured_ms is not None]
     return Section(
-        f"{contents.task.accuracy.label.capitalize()} against latency",
+        f"{_at_the_start(contents.task.accuracy.label)} against latency",
         "accuracy.png",
         "Rings: every step measured, after its short-term fine-tune, on the holdout set. Filled: after the long-term fine-tune, "
         "on the test set. Squares: baselines, on the test set. Bars across: 95 % intervals of the latency; bars upright: the "
@@ -261,9 +261,19 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def _at_the_start(label: str) -> str:
+    """With a capital letter, unless it begins with a symbol: a Δ1 is no δ1."""
+    return label.capitalize() if label[0].isascii() else label
+
+
 def ms_text(latency_ms: float, digits: int = 3) -> str:
-    """To so many significant digits, trailing zeros kept so that columns line up; all digits before the point."""
-    whole = math.floor(math.log10(latency_ms)) + 1 if latency_ms > 0 else 1
+    """To so many significant digits, trailing zeros kept so that columns line up; all digits before the point.
+
+    The share of a tiny layer that the calibration takes below nothing is 0.
+    """
+    if latency_ms <= 0:
+        return "0"
+    whole = math.floor(math.log10(latency_ms)) + 1
     return f"{latency_ms:.{max(0, digits - whole)}f}"
 
 
