@@ -271,10 +271,8 @@ def ms_text(latency_ms: float, digits: int = 3) -> str:
 
     The share of a tiny layer that the calibration takes below nothing is 0.
     """
-    if latency_ms <= 0:
-        return "0"
-    whole = math.floor(math.log10(latency_ms)) + 1
-    return f"{latency_ms:.{max(0, digits - whole)}f}"
+    whole = math.floor(math.log10(latency_ms)) + 1 if latency_ms > 0 else 1
+    return f"{max(0.0, latency_ms):.{max(0, digits - whole)}f}"
 
 
 def change_text(before: str, after: str) -> str:

@@ -249,7 +249,9 @@ def test_accuracies_on_different_sets_are_not_passed_off_as_comparable() -> None
     assert "not the same set" in headline([row("original", 5.0), row("adapted", 2.0, "holdout")], open_task("classification"))
 
 
-@pytest.mark.parametrize(("ms", "text"), [(5.0, "5.00"), (0.01234, "0.0123"), (31.249, "31.2"), (1234.5, "1234"), (0.0, "0.00")])
+@pytest.mark.parametrize(
+    ("ms", "text"), [(5.0, "5.00"), (0.01234, "0.0123"), (31.249, "31.2"), (1234.5, "1234"), (0.0, "0.00"), (-1e-4, "0.00")]
+)
 def test_milliseconds_keep_three_significant_digits(ms: float, text: str) -> None:
     assert ms_text(ms) == text
 
