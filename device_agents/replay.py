@@ -75,7 +75,7 @@ class ReplayAgent(AnsweringAgent):
 
     def _hello(self, job: Job) -> Line:
         self._check(job)
-        hello = HELLO | {name: value for name, value in self._hellos[0].items() if name != "event"}
+        hello = HELLO | {name: value for name, value in self._hellos[0].items() if name not in ("event", "utc")}  # utc: the host's
         return hello | {"protocol": PROTOCOL, "flags": {**hello["flags"], "replayed": self._path.name}}
 
     def _check(self, job: Job) -> None:
