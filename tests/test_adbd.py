@@ -26,9 +26,15 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Variables]:
 @pytest.fixture
 def phone(variables: Variables) -> Iterator[Adbd]:
     with Adbd() as phone:
-        adb(variables, "connect", serial(phone))
+        connect(phone, variables)
         yield phone
         adb(variables, "disconnect", serial(phone))
+
+
+def connect(phone: Adbd, variables: Variables) -> None:
+    """On a busy machine adb calls a phone connected before it has answered."""
+    adb(variables, "connect", serial(phone))
+    adb(variables, "-s", serial(phone), "wait-for-device")
 
 
 def serial(phone: Adbd) -> str:
@@ -48,7 +54,7 @@ def test_adb_offers_its_key_once_and_signs_with_it_after_that(phone: Adbd, varia
     (key,) = phone.keys
     assert key.decode() in (Path(variables["HOME"]) / ".android" / "adbkey.pub").read_text()
     adb(variables, "disconnect", serial(phone))
-    adb(variables, "connect", serial(phone))
+    connect(phone, variables)
     assert on(phone, variables, "get-state").stdout == "device\n"
     assert phone.keys == {key}
 
@@ -100,7 +106,7 @@ def test_a_command_reads_its_input(phone: Adbd, variables: Variables) -> None:
 
 def test_a_phone_without_shell_v2_mixes_both_and_tells_no_exit_code(variables: Variables) -> None:
     with Adbd(features="cmd") as phone:
-        adb(variables, "connect", serial(phone))
+        connect(phone, variables)
         result = on(phone, variables, "shell", "echo out; echo err >&2; exit 7")
         adb(variables, "disconnect", serial(phone))
     assert (result.stdout, result.stderr, result.returncode) == ("out\nerr\n", "", 0)
