@@ -42,3 +42,9 @@ def adb_environment(home: Path) -> Iterator[dict[str, str]]:
 
 def adb(variables: dict[str, str], *argv: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["adb", *argv], env=variables, capture_output=True, text=True, timeout=timeout_s)
+
+
+def connect(variables: dict[str, str], address: str) -> None:
+    """And wait until the phone has answered: adb calls it connected before, and it is offline at first."""
+    adb(variables, "connect", address)
+    adb(variables, "-s", address, "wait-for-device")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from adb_conformance import AdbConformance
-from adb_program import adb, adb_environment, free_port, needs_adb
+from adb_program import adb, adb_environment, connect, free_port, needs_adb
 from adbd import Adbd
 
 from device_agents import Agent, Options
@@ -48,8 +48,7 @@ def phone(variables: dict[str, str]) -> Iterator[Adbd]:
 @pytest.fixture
 def connected(phone: Adbd, variables: dict[str, str]) -> Adbd:
     adb(variables, "start-server")
-    adb(variables, "connect", f"{phone.host}:{phone.port}")
-    adb(variables, "-s", f"{phone.host}:{phone.port}", "wait-for-device")  # it is offline at first
+    connect(variables, f"{phone.host}:{phone.port}")
     return phone
 
 

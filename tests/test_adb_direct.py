@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from adb_conformance import AdbConformance
-from adb_program import adb, adb_environment, needs_adb
+from adb_program import adb_environment, connect, needs_adb
 from adb_shell.auth.keygen import keygen
 from adbd import Adbd
 
@@ -67,7 +67,7 @@ def test_the_key_of_the_user_is_used_again_and_left_alone(phone: Adbd, home: Pat
 @needs_adb
 def test_a_phone_that_knows_adb_knows_us(phone: Adbd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with adb_environment(tmp_path) as variables:
-        adb(variables, "connect", f"{phone.host}:{phone.port}")
+        connect(variables, f"{phone.host}:{phone.port}")
     (key,) = phone.keys
     monkeypatch.setenv("HOME", variables["HOME"])
     with AdbDirectAgent(address(phone), Options(folder=str(tmp_path))):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from adb_program import adb, adb_environment, needs_adb
+from adb_program import adb, adb_environment, connect, needs_adb
 from adbd import Adbd
 
 pytestmark = needs_adb
@@ -26,15 +26,9 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Variables]:
 @pytest.fixture
 def phone(variables: Variables) -> Iterator[Adbd]:
     with Adbd() as phone:
-        connect(phone, variables)
+        connect(variables, serial(phone))
         yield phone
         adb(variables, "disconnect", serial(phone))
-
-
-def connect(phone: Adbd, variables: Variables) -> None:
-    """On a busy machine adb calls a phone connected before it has answered."""
-    adb(variables, "connect", serial(phone))
-    adb(variables, "-s", serial(phone), "wait-for-device")
 
 
 def serial(phone: Adbd) -> str:
@@ -54,7 +48,7 @@ def test_adb_offers_its_key_once_and_signs_with_it_after_that(phone: Adbd, varia
     (key,) = phone.keys
     assert key.decode() in (Path(variables["HOME"]) / ".android" / "adbkey.pub").read_text()
     adb(variables, "disconnect", serial(phone))
-    connect(phone, variables)
+    connect(variables, serial(phone))
     assert on(phone, variables, "get-state").stdout == "device\n"
     assert phone.keys == {key}
 
@@ -106,7 +100,7 @@ def test_a_command_reads_its_input(phone: Adbd, variables: Variables) -> None:
 
 def test_a_phone_without_shell_v2_mixes_both_and_tells_no_exit_code(variables: Variables) -> None:
     with Adbd(features="cmd") as phone:
-        connect(phone, variables)
+        connect(variables, serial(phone))
         result = on(phone, variables, "shell", "echo out; echo err >&2; exit 7")
         adb(variables, "disconnect", serial(phone))
     assert (result.stdout, result.stderr, result.returncode) == ("out\nerr\n", "", 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adb_program import adb, adb_environment
+from adb_program import adb, adb_environment, connect
 from adbd import Adbd
 from runner_conformance import checked
 from sessions import a_session
@@ -68,7 +68,7 @@ def _started(name: str, folder: Path, stack: ExitStack) -> tuple[str, Options]:
             if variable != "PATH":
                 patch.setenv(variable, value)
         adb(variables, "start-server")
-        adb(variables, "connect", f"{phone.host}:{phone.port}")
+        connect(variables, f"{phone.host}:{phone.port}")
     return f"adb:{phone.host}:{phone.port}", Options(folder=str(folder))
 
 
