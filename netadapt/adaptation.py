@@ -138,8 +138,7 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
     except LayerNotMeasured:
         if not all(journal_path(path).exists() for path in request.tables.values()):
             raise  # a table without its journal cannot measure what it lacks
-    if request.measure:
-        within_reach(goals, tables, True, progress)  # refused before there is a run
+    reached = within_reach(goals, tables, True, progress) if request.measure else None  # refused before there is a run
     with RunFolder.create(request.out, request.info(dataset), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
         for name, path in request.tables.items():
             if why := stale_reason(path, tables[name]):
@@ -147,7 +146,8 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
         growing = _own_tables(request, folder, progress)
         first, *more = open_goals(budgets, growing)
         family = Family(folder, dataset)
-        reached = within_reach(goals, tables, request.measure, progress)
+        if reached is None:
+            reached = within_reach(goals, tables, request.measure, progress)
         measured = {goal.name: growing[goal.budget.table] for goal in goals if goal.name in reached}
         check = DeviceCheck(family, measured, progress) if measured else None
         with (

@@ -92,8 +92,27 @@ class Trained:
     """What else the task tells of it on the test set, by names with units: rmse_m."""
 
 
+class OverSeeds:
+    """What a network that was trained with one seed or several reaches on the test set."""
+
+    __slots__ = ()
+    test_accuracy: float
+    metrics: Mapping[str, float]
+    runs: tuple[Trained, ...]
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """On the test set, of every seed."""
+        return tuple(run.test_accuracy for run in self.runs) or (self.test_accuracy,)
+
+    @property
+    def all_metrics(self) -> tuple[Mapping[str, float], ...]:
+        """The same of the task's other figures."""
+        return tuple(run.metrics for run in self.runs) or (self.metrics,)
+
+
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(OverSeeds):
     """A step after its long-term fine-tune, which the holdout pictures take part in: only the test set is left to judge it."""
 
     step: int
@@ -112,16 +131,6 @@ class Finished:
     """From which weights and how it was trained; empty in records that are older than this field."""
     runs: tuple[Trained, ...] = ()
     """The fine-tune with every seed so far, the first seed first; empty in older records."""
-
-    @property
-    def accuracies(self) -> tuple[float, ...]:
-        """On the test set, of every seed."""
-        return tuple(run.test_accuracy for run in self.runs) or (self.test_accuracy,)
-
-    @property
-    def all_metrics(self) -> tuple[Mapping[str, float], ...]:
-        """The same of the task's other figures."""
-        return tuple(run.metrics for run in self.runs) or (self.metrics,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,7 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(OverSeeds):
     """Another network to compare with, as fast as a step, found or trained in another way, and trained as long."""
 
     name: str
@@ -169,16 +178,6 @@ class Baseline:
     """From which weights and how it was trained."""
     runs: tuple[Trained, ...] = ()
     """The training with every seed so far, the first seed first; empty in older records."""
-
-    @property
-    def accuracies(self) -> tuple[float, ...]:
-        """On the test set, of every seed."""
-        return tuple(run.test_accuracy for run in self.runs) or (self.test_accuracy,)
-
-    @property
-    def all_metrics(self) -> tuple[Mapping[str, float], ...]:
-        """The same of the task's other figures."""
-        return tuple(run.metrics for run in self.runs) or (self.metrics,)
 
 
 @dataclass(frozen=True, slots=True)

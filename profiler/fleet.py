@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from device_agents.errors import ToolError
 from profiler.progress import Work
 
 T = TypeVar("T")
+LOOK_S = 0.2
+"""Ctrl-C that comes a moment before a thread begins to wait is only seen when the waiting ends."""
 
 
 class Stopped(BaseException):
@@ -47,10 +49,13 @@ def on_each(
 
     Those in `last` (this very machine) wait for the others, whose tables would be computed while it is measured.
     """
-    stop = threading.Event()
+    stop, begin = threading.Event(), threading.Event()
     found: dict[str, T | ToolError] = {}
 
     def one(device: str) -> None:
+        begin.wait()  # a thread that Ctrl-C comes upon while it is being started is waited for by nobody, so it must not work
+        if stop.is_set():
+            return
         try:
             found[device] = work(device, _Stoppable(progress[device], stop))
         except ToolError as exc:
@@ -61,9 +66,14 @@ def on_each(
     for group in filter(None, groups):
         with ThreadPoolExecutor(len(group)) as pool:
             try:
-                for worker in [pool.submit(one, device) for device in group]:
+                workers = [pool.submit(one, device) for device in group]
+                begin.set()
+                for worker in workers:
+                    while not wait([worker], timeout=LOOK_S).done:
+                        pass
                     worker.result()
             except BaseException:  # Ctrl-C, or a mistake of ours
                 stop.set()  # leaving the pool waits until each worker has put its device in order
+                begin.set()
                 raise
     return {device: found[device] for device in devices}

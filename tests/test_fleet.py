@@ -68,3 +68,19 @@ def test_a_mistake_of_ours_is_not_taken_for_a_lost_device() -> None:
 
     with pytest.raises(ZeroDivisionError):
         on_each(NAMES, work, PROGRESS)
+
+
+def test_a_mistake_of_ours_on_one_device_stops_the_others_too() -> None:
+    """They would go on for hours, and nobody could read what they found."""
+
+    def work(name: str, progress: Work) -> None:
+        if name == "a":
+            raise ZeroDivisionError
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            progress.advance()
+            time.sleep(0.01)
+        raise AssertionError("nobody stopped it")
+
+    with pytest.raises(ZeroDivisionError):
+        on_each(NAMES, work, PROGRESS)
