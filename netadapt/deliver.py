@@ -18,6 +18,7 @@ from netadapt.training import score
 from netadapt.verify import EXPORTERS
 from profiler.measure import measure_files
 from profiler.model_file import default_runtime
+from profiler.opening import PATIENCE_S
 from profiler.progress import Work
 from profiler.settings import Target
 
@@ -100,7 +101,7 @@ def target_for(path: Path, target: Target) -> Target:
 
 def _measured(record: Delivered, path: Path, target: Target, progress: Work) -> Delivered:
     target = target_for(path, target)
-    found = measure_files([path], target, progress=progress)[path].estimate
+    found = measure_files([path], target, progress=progress, wait_s=PATIENCE_S)[path].estimate
     return replace(
         record,
         device=target.device,

@@ -25,6 +25,7 @@ from profiler.layers import conv2d
 from profiler.measure import Measured, measure_files
 from profiler.model_file import FORMATS
 from profiler.on_demand import OnDemand
+from profiler.opening import PATIENCE_S
 from profiler.progress import Work
 from profiler.settings import Target, TimingSettings
 from profiler.table import LatencyTable
@@ -50,7 +51,7 @@ class DeviceCheck:
             target = table.table.info.target
             path = exported(self.family, step, target.model_format)
             try:
-                estimate = measure_files([path], target, progress=self.progress)[path].estimate
+                estimate = measure_files([path], target, progress=self.progress, wait_s=PATIENCE_S)[path].estimate
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
@@ -74,7 +75,7 @@ def within_reach(
     for goal in goals:
         if goal.budget.resource != "latency" or measure is False:
             continue
-        reason = out_of_reach(tables[goal.budget.table])
+        reason = out_of_reach(tables[goal.budget.table], progress)
         if reason is None:
             names.append(goal.name)
         elif measure:
@@ -84,10 +85,10 @@ def within_reach(
     return tuple(names)
 
 
-def out_of_reach(table: LatencyTable) -> str | None:
+def out_of_reach(table: LatencyTable, progress: Work) -> str | None:
     """Why nothing can be measured where this table was made; None if it can."""
     try:
-        hello = _hello(table.info.target)
+        hello = _hello(table.info.target, progress)
     except UNREACHABLE as exc:
         return str(exc)
     for name in ("device", "version"):
@@ -97,11 +98,11 @@ def out_of_reach(table: LatencyTable) -> str | None:
     return None
 
 
-def _hello(target: Target) -> Mapping[str, Any]:
+def _hello(target: Target, progress: Work) -> Mapping[str, Any]:
     """What the device says of itself before it runs a convolution of a few microseconds."""
     writer = FORMATS[target.model_format]
     with tempfile.TemporaryDirectory(prefix="glance_") as folder:
         path = Path(folder, f"glance.{writer.name}")
         path.write_bytes(writer.write(Graph.of_layer(conv2d((1, 8, 8, 8), 8, 1))))
-        measured: Measured = measure_files([path], target, settings=GLANCE)[path]
+        measured: Measured = measure_files([path], target, settings=GLANCE, progress=progress, wait_s=PATIENCE_S)[path]
         return measured.device

@@ -15,6 +15,7 @@ from netadapt.loop import Step
 from netadapt.records import Baseline, LayerLatency, Verified
 from profiler.estimate import Estimate
 from profiler.measure import measure_files
+from profiler.opening import PATIENCE_S
 from profiler.progress import Work
 from profiler.settings import Target
 from profiler.table import LatencyTable, Prediction
@@ -38,7 +39,8 @@ def verify(
     baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in family.run.baselines}
     there = {name: path for name, path in baseline_files.items() if path is not None}
     measured = {
-        path: found.estimate for path, found in measure_files([*files.values(), *there.values()], target, progress=progress).items()
+        path: found.estimate
+        for path, found in measure_files([*files.values(), *there.values()], target, progress=progress, wait_s=PATIENCE_S).items()
     }
     records = [_verified(family, step, measured[files[step.iteration]], target, table) for step in steps]
     kept = {number: record for number, record in family.run.verified.items() if number < len(family.run.steps)}

@@ -18,7 +18,7 @@ from profiler.graph import Graph
 from profiler.journal import Journal, journal_path
 from profiler.layers import LayerSpec
 from profiler.model_file import FORMATS
-from profiler.opening import open_session
+from profiler.opening import PATIENCE_S, open_session
 from profiler.plan import Plan
 from profiler.progress import Silent, Work
 from profiler.results import table_from_journal
@@ -30,8 +30,6 @@ from profiler.table import LatencyTable, load_table
 PREFIXES = 6
 """A user's file has no other widths to fit on: so many beginnings of it are measured instead."""
 SWEEP_ROUNDS = 3
-ON_DEMAND_WAIT_S = 3600.0
-"""A run that needs a layer waits so long for a device that somebody else is measuring."""
 BATCH = 24
 """Layers measured between one look at the table's error and the next."""
 
@@ -104,7 +102,7 @@ def extend(
     info = load_table(out).info
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
-    with _bench(info.target, out, info.settings, True, progress or Silent(), ON_DEMAND_WAIT_S) as bench:
+    with _bench(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as bench:
         keys = bench.want_layers(layers, cutouts)
         bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, info.settings.max_rounds))

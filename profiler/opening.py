@@ -16,6 +16,9 @@ from profiler.session import Session
 from profiler.settings import Target, TimingSettings
 from profiler.steady import Steadied, steadied, wait_until_cool
 
+PATIENCE_S = 3600.0
+"""Work of hours waits so long for a device that somebody else is measuring on, rather than go without it."""
+
 
 @contextmanager
 def open_session(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_netadapt_cli import NETWORK, QUICK, plan, run, succeed, table
 
+from device_agents.lease import lease
 from netadapt import device_check
 from netadapt.device_check import out_of_reach
 from netadapt.run_folder import RunFolder
+from profiler.progress import Silent
 from profiler.settings import Target
 from profiler.table import LatencyTable, load_table
 
@@ -22,24 +26,39 @@ __all__ = ["plan", "table"]  # fixtures
 def here(table: Path) -> Path:
     """The same table, said to be made on this machine with the runtime it has."""
     loaded = load_table(table)
-    hello = device_check._hello(Target())
+    hello = device_check._hello(Target(), Silent())
     path = table.with_name("here.parquet")
     LatencyTable(loaded.rows, replace(loaded.info, device=hello)).save(path)
     return path
 
 
 def test_a_table_of_another_device_is_not_measured_against(table: Path) -> None:
-    assert out_of_reach(load_table(table)) == "the device that answers at local is not the one the table was made on"
+    assert out_of_reach(load_table(table), Silent()) == "the device that answers at local is not the one the table was made on"
+
+
+def test_a_device_that_another_run_measures_on_is_waited_for(here: Path) -> None:
+    taken = threading.Event()
+
+    def another_run() -> None:
+        with lease("local"):
+            taken.set()
+            time.sleep(1)
+
+    other = threading.Thread(target=another_run)
+    other.start()
+    assert taken.wait(10)
+    assert out_of_reach(load_table(here), Silent()) is None
+    other.join()
 
 
 def test_a_device_that_is_not_there_is_out_of_reach(table: Path) -> None:
     loaded = load_table(table)
     gone = LatencyTable(loaded.rows, replace(loaded.info, target=Target("fake:nowhere.toml")))
-    assert "nowhere.toml" in str(out_of_reach(gone))
+    assert "nowhere.toml" in str(out_of_reach(gone, Silent()))
 
 
 def test_a_table_of_this_machine_is_within_reach(here: Path) -> None:
-    assert out_of_reach(load_table(here)) is None
+    assert out_of_reach(load_table(here), Silent()) is None
 
 
 def test_a_measurement_that_was_asked_for_and_cannot_be_is_refused_before_training(table: Path, tmp_path: Path) -> None:

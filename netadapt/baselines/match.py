@@ -20,6 +20,7 @@ from netadapt.stages import Stages
 from profiler.measure import measure_files
 from profiler.model_file import FORMATS
 from profiler.on_demand import OnDemand
+from profiler.opening import PATIENCE_S
 from profiler.progress import Work
 from profiler.settings import Target
 
@@ -79,7 +80,7 @@ class Match:
             step_file = Path(folder, f"step.{writer.name}")
             for path, widths in ((step_file, self.step.widths), *((files[label], networks[label]) for label in around)):
                 path.write_bytes(writer.write(self.family.graph(widths)))
-            measured = measure_files([step_file, *files.values()], self.target, progress=self.progress)
+            measured = measure_files([step_file, *files.values()], self.target, progress=self.progress, wait_s=PATIENCE_S)
         found = {path: item.estimate.latency_ms for path, item in measured.items()}
         best = min(around, key=lambda label: abs(found[files[label]] - found[step_file]))
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])

@@ -14,6 +14,7 @@ from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.errors import JournalError, TableError
 from profiler.executed import as_executed
 from profiler.layers import LayerSpec
+from profiler.opening import PATIENCE_S
 from profiler.plan import Plan, read_plan
 from profiler.progress import Work
 from profiler.schedule import refresh
@@ -21,9 +22,6 @@ from profiler.schedule.sentinel import glance, lacking
 from profiler.schedule.staleness import Facts, Needed, Reason, audit_failed, needed, reasons
 from profiler.schedule.wanted import WantedTable
 from profiler.table import LatencyTable, load_table
-
-WAIT_S = 3600.0
-"""A device that somebody else is measuring is waited for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: Wo
     facts = Facts(None, table.info.age_at(now), wanted.max_age_days, _asked_otherwise(table, wanted), (), lacking(table, executed))
     if progress is None or any(reason.whole for reason in reasons(facts)):
         return facts
-    seen = glance(table, executed[0], wanted.target, progress=progress, wait_s=WAIT_S)
+    seen = glance(table, executed[0], wanted.target, progress=progress, wait_s=PATIENCE_S)
     return replace(facts, fingerprint=seen.differences, sentinels=seen.sentinels)
 
 
@@ -122,8 +120,8 @@ def _build(wanted: WantedTable, plans: Sequence[Plan], again: Sequence[LayerSpec
     """Beside the table in force; what a journal there holds already is not measured again."""
     out = refresh.new_path(wanted.out)
     return build(
-        plans, wanted.target, out, settings=wanted.settings, effort=wanted.effort, resume=True, progress=progress, wait_s=WAIT_S,
-        again=again,
+        plans, wanted.target, out, settings=wanted.settings, effort=wanted.effort, resume=True, progress=progress,
+        wait_s=PATIENCE_S, again=again,
     )  # fmt: skip
 
 
