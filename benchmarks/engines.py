@@ -60,13 +60,13 @@ def main(
     candidates = propose_all(graph, {"macs": macs}, {"macs": 0.96 * price}, iteration=1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        RunFolder.create(Path(folder, "run"), RunInfo(options.name, "macs=60%", "", settings), graph) as run,
+        RunFolder.create(Path(folder, "run"), RunInfo(options.name, ("macs=60%",), "", settings), graph) as run,
     ):
         short_term = TrainSettings(0.01, steps=steps, batch_size=batch_size)
         jobs = Jobs(Family(run, dataset), TrainSettings(0.05, steps=1), short_term, 1, threads, threads)
         with open_engine(EngineOptions(), jobs, Told(Silent())) as engine:
-            (first,) = engine(None, [Candidate(0, None, graph.widths, price)])
-        original = Step(0, None, graph.widths, price, None, first.accuracy, first.weights, (first,))
+            (first,) = engine(None, [Candidate(0, graph.widths, {"macs": price})])
+        original = Step(0, graph.widths, {"macs": price}, first.accuracy, first.weights, (first,))
         bare = bare_steps_per_s(options, threads, steps, batch_size, rounds)
         print(f"{len(candidates)} candidates of {steps} steps of {batch_size}, {threads} thread(s) each")
         print(f"bare PyTorch: {bare:.1f} steps/s")

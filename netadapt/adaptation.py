@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,11 +43,11 @@ class RunRequest:
 
     options: NetworkOptions
     data: str
-    budget: str | tuple[str, ...]
+    budgets: Sequence[str]
     """One or several, each for another resource or another device's latency."""
     out: Path
-    table: Path | Mapping[str, Path] | None = None
-    """One, or several by the names that budgets call them."""
+    tables: Mapping[str, Path] = field(default_factory=dict)
+    """By the names that budgets call them; a lone one may have the name ''."""
     adapting: AdaptSettings = field(default_factory=AdaptSettings)
     original: Changes = field(default_factory=Changes)
     """To the task's recipe, as all of these."""
@@ -67,17 +67,6 @@ class RunRequest:
     threads_original: int | None = None
     """Of torch, for the original's training; None: as the run that is gone on with, all cores for a new one."""
     tensorboard: bool = False
-
-    @property
-    def budgets(self) -> tuple[str, ...]:
-        return (self.budget,) if isinstance(self.budget, str) else self.budget
-
-    @property
-    def tables(self) -> Mapping[str, Path]:
-        """By name; a lone one has the name ''."""
-        if self.table is None:
-            return {}
-        return {"": self.table} if isinstance(self.table, Path) else self.table
 
     def info(self, dataset: Dataset) -> RunInfo:
         recipe = dataset.task.recipe
@@ -107,8 +96,7 @@ class RunRequest:
         facts = {name: TableFacts.of(path, load_table(path)) for name, path in self.tables.items()}
         versions = {name: version(name) for name in PACKAGES} | source_facts(self.options.name)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        first = next(iter(facts.values()), None)
-        return RunInfo(self.options.name, self.budgets[0], now, settings, versions, first, self.budgets, facts)
+        return RunInfo(self.options.name, tuple(self.budgets), now, settings, versions, facts)
 
 
 FREE_TO_CHANGE = ("max_iterations", "measure")
@@ -144,7 +132,6 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
             if why := stale_reason(path, tables[name]):
                 progress.say(f"warning: {path} is stale: {why}")
         growing = _own_tables(request, folder, progress)
-        first, *more = open_goals(budgets, growing)
         family = Family(folder, dataset)
         if reached is None:
             reached = within_reach(goals, tables, request.measure, progress)
@@ -155,9 +142,7 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
             open_engine(request.engine, _jobs(request, family), _told(progress, events)) as engine,
         ):
             evaluate, history, known = folder.recorded(engine), folder.steps, folder.unfinished
-            for step in adapt(
-                graph, first.resource, first.budget, evaluate, request.adapting, history, known, more=more, check=check
-            ):
+            for step in adapt(graph, open_goals(budgets, growing), evaluate, request.adapting, history, known, check=check):
                 folder.add_step(step)
                 events.step(step)
                 on_step(step)
@@ -194,7 +179,7 @@ def _told(progress: Work, events: EventLog) -> Told:
 def _own_tables(request: RunRequest, folder: RunFolder, progress: Work) -> dict[str, OnDemand]:
     found = {}
     for name, path in request.tables.items():
-        own = folder.named_table_path(name)
+        own = folder.table_path(name)
         if not own.exists():
             copy_table(path, own)
         found[name] = OnDemand(own, progress)

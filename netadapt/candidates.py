@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from netadapt.resources import PricesMany, Resource
@@ -50,19 +50,24 @@ class Candidate:
     """A network of one iteration before it is fine-tuned (the paper: proposal)."""
 
     iteration: int
-    block: str | None
-    """What is narrower than in the network it comes from; the first of several; None for the original network. It tells the
-    candidates of an iteration apart."""
     widths: Mapping[str, int]
     """Of every block."""
-    price: float
-    """Of the first resource."""
-    prices: Mapping[str, float] = field(default_factory=dict)
+    prices: Mapping[str, float]
     """Of every resource, by its budget's name."""
     blocks: tuple[str, ...] = ()
-    """All that is narrower, `block` first."""
+    """What is narrower than in the network it comes from; nothing in the original network."""
     rung: Rung | None = None
     """None to fine-tune it in one go."""
+
+    @property
+    def block(self) -> str | None:
+        """The first of these, which tells the candidates of an iteration apart; None for the original network."""
+        return self.blocks[0] if self.blocks else None
+
+    @property
+    def price(self) -> float:
+        """Of the first resource."""
+        return next(iter(self.prices.values()))
 
 
 class Offer:
@@ -117,14 +122,10 @@ def propose(
     for offer in offers(graph, block, resources, width_step, min_width):
         try:
             if offer.meets(targets):
-                return candidate_at({**graph.widths, block: offer.width}, offer.prices, (block,), iteration)
+                return Candidate(iteration, {**graph.widths, block: offer.width}, offer.prices, (block,))
         except LayerError:
             continue
     return None
-
-
-def candidate_at(widths: Mapping[str, int], prices: Amounts, blocks: tuple[str, ...], iteration: int) -> Candidate:
-    return Candidate(iteration, blocks[0] if blocks else None, widths, next(iter(prices.values())), prices, blocks)
 
 
 def propose_all(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ from netadapt.filters import DEFAULT as DEFAULT_FILTERS
 from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
+from netadapt.places import latency_tables, where
 from netadapt.records import Baseline, Delivered, Finished
 from netadapt.registry import require_torch
 from netadapt.resources import Budget, amount_text, named_tables, parse_budgets
@@ -33,8 +34,7 @@ from netadapt.tasks import Task, scores_text, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.plan import make_plan, possible_layers, write_plan
 from profiler.progress import bar
-from profiler.settings import Target
-from profiler.table import LatencyTable, load_table
+from profiler.table import load_table
 
 app = typer.Typer(
     help="Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).",
@@ -184,9 +184,9 @@ def run(
                 input=parse_input(input_shape) if input_shape else None,
             ),
             data=data,
-            budget=tuple(budget),
+            budgets=budget,
             out=out,
-            table=tables,
+            tables=tables,
             adapting=adapting,
             original=Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment),
             short_term=Changes(short_term_learning_rate, steps=short_term_steps, batch_size=batch_size, augment=augment),
@@ -275,11 +275,10 @@ def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
         graph, done, checked = folder.graph.at_widths(step.widths), finished.get(step.iteration), verified.get(step.iteration)
         yield {
             "step": step.iteration,
-            "block": step.block,
-            "blocks": list(step.blocks or filter(None, [step.block])),
+            "blocks": list(step.blocks),
             "price": step.price,
             "unit": unit,
-            "prices": dict(step.prices) or {folder.info.goals[0].name: step.price},
+            "prices": dict(step.prices),
             "bias": dict(step.bias),
             "measured_ms": checked.measured_ms if checked else _measured_in_the_loop(step, folder.info.goals),
             "holdout_accuracy": step.accuracy,
@@ -327,17 +326,11 @@ def finish(
                 print(f"step {item.step}: {over_seeds_text(_task_of(run), item)} on the test pictures")
 
 
-def _on(made_on: Target, device: str | None, python: str | None = None) -> Target:
-    """Where a table was made, or the same runtime on another device, of which the table knows no interpreter."""
-    if device is None or device == made_on.device:
-        return replace(made_on, python=python or made_on.python)
-    return Target(device, made_on.runtime, made_on.threads, python)
-
-
 @app.command()
 def verify(
     run: options.Run,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     step: Annotated[list[int] | None, typer.Option(help="Steps to measure; by default every one kept.")] = None,
     python: Annotated[
         str | None, typer.Option(help="The Python on the device that has the runtime; by default the table's.")
@@ -351,9 +344,8 @@ def verify(
         from netadapt.verify import verify as verify_steps
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
-            table = _table_of(folder)
-            target = _on(table.info.target if table else Target(), device, python)
-            found = verify_steps(Family(folder), step, target, table, progress)
+            target, path = where(folder, device, runtime, python)
+            found = verify_steps(Family(folder), step, target, load_table(path) if path else None, progress)
             write_report(folder)
         if as_json:
             print_json([asdict(item) | {"error_percent": item.error_percent} for item in found])
@@ -410,26 +402,26 @@ def baselines(
         from netadapt.verify import verify as verify_steps
         from profiler.on_demand import OnDemand
 
-        where = _engine_options(engine, workers, cores_per_worker, ray_address)
-        where.require()
+        workplace = _engine_options(engine, workers, cores_per_worker, ray_address)
+        workplace.require()
         with RunFolder.open(run, write=True) as folder, bar() as progress:
             kinds = sensible_kinds(folder.info, kind or ())
             if missing := [name for name in KINDS if name not in kinds and not kind]:
                 progress.say(f"without a latency budget nothing can be equally fast: no {', '.join(map(title_of, missing))}")
             family = Family(folder)
-            chosen, path = family.step(step), _latency_table_path(folder)
-            table = None if path is None else OnDemand(path, progress)
-            target = _on(table.table.info.target if table else Target(), device)
+            chosen, (target, path) = family.step(step), where(folder, device)
+            shortlist = path or next(iter(latency_tables(folder).values()), None)
+            table = OnDemand(shortlist, progress) if shortlist else None
             had = folder.finished.get(chosen.iteration) or folder.finished.get(0)
             stages = stages_of(folder.info, as_before(had, epochs))
-            match = Match(family, chosen, target, table, stages, where, progress)
+            match = Match(family, chosen, target, table, stages, workplace, progress)
             found = compare(match, kinds, seed=seed, seeds=seeds)
-            verify_steps(family, [0, chosen.iteration], target, table.table if table else None, progress)
+            whole = verify_steps(family, [0, chosen.iteration], target, table.table if table and path else None, progress)
             write_report(folder)
             names = [item.name for item in found]
             found = [item for item in folder.baselines if item.name in names]
             compared = [("original", folder.finished[0]), (f"step {chosen.iteration}", folder.finished[chosen.iteration])]
-            measured = {"original": folder.verified[0], compared[1][0]: folder.verified[chosen.iteration]}
+            measured = dict(zip(("original", compared[1][0]), whole, strict=True))
         if as_json:
             print_json([_baseline_json(item) for item in found])
             return
@@ -487,8 +479,7 @@ def export(
             path = out or folder.exports / f"step{chosen.iteration:03d}.{kind}"
             if path.suffix != f".{file_format.value}" or not path.parent.is_dir():
                 raise RunError(f"{path} cannot be written: give a name ending in .{file_format.value} in a folder that exists")
-            table = _table_of(folder) if measure else None
-            target = _on(table.info.target if table else Target(), device) if measure else None
+            target = where(folder, device)[0] if measure else None
             done = deliver(family, chosen, Delivery(path, precision, calibration, seed, target), progress)
             write_report(folder)
         if as_json:
@@ -522,8 +513,7 @@ def demo(
 
 def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
     """One line about a step as it is recorded."""
-    narrowed = step.blocks or tuple(filter(None, [step.block]))
-    what = " + ".join(f"{block} → {step.widths[block]}" for block in narrowed) or "original"
+    what = " + ".join(f"{block} → {step.widths[block]}" for block in step.blocks) or "original"
     scores = scores_text(task, step.accuracy, step.metrics)
     return f"step {step.iteration:2d}: {what}, {prices_text(step.prices, goals)}, {scores} on the holdout"
 
@@ -554,13 +544,3 @@ def delivered_lines(item: Delivered, task: Task) -> Iterator[str]:
     if item.latency_ms is not None:
         interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
         yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"
-
-
-def _latency_table_path(folder: RunFolder) -> Path | None:
-    """The run's own copy of the table behind its first latency budget; None where it has none."""
-    return next((folder.named_table_path(goal.table) for goal in folder.info.goals if goal.resource == "latency"), None)
-
-
-def _table_of(folder: RunFolder) -> LatencyTable | None:
-    """The table the run was guided by, if there was one, with what was measured for it on demand."""
-    return load_table(folder.table_path) if folder.info.table else None

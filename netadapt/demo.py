@@ -60,7 +60,7 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
         print(f"    {load_table(table_path).sentence()}")
         print(f"2/5 adapting it to {BUDGET} of what it takes now")
         request = RunRequest(
-            NETWORK, "digits", BUDGET, run_path, table_path, ADAPTING, ORIGINAL, SHORT, seed=SEED, allow_unverified=True
+            NETWORK, "digits", [BUDGET], run_path, {"": table_path}, ADAPTING, ORIGINAL, SHORT, seed=SEED, allow_unverified=True
         )
         run(
             request,
@@ -76,13 +76,13 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
 
 
 def _finish_and_compare(folder: RunFolder, target: Target, progress: Work) -> None:
-    family, table = Family(folder), load_table(folder.table_path)
+    family, table = Family(folder), load_table(folder.table_path())
     last = family.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
     finish(family, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
     stages = stages_of(folder.info, LONG)
-    match = Match(family, last, target, OnDemand(folder.table_path, progress), stages, EngineOptions(), progress)
+    match = Match(family, last, target, OnDemand(folder.table_path(), progress), stages, EngineOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")
     verify(family, None, target, table, progress)

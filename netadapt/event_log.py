@@ -68,8 +68,7 @@ def scalars(step: Step) -> dict[str, float]:
     """What is drawn of a step, by the names of the charts."""
     return {
         "accuracy/holdout": step.accuracy,
-        "price": step.price,
-        **{f"prices/{name}": price for name, price in step.prices.items() if len(step.prices) > 1},
+        **{f"price/{name}": price for name, price in step.prices.items()},
         **{f"measured/{name}": check.measured for name, check in step.checks.items()},
         **{f"holdout/{name}": value for name, value in step.metrics.items()},
         **{f"width/{block}": float(width) for block, width in step.widths.items()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netadapt.candidates import Amounts, Candidate, Resources, candidate_at, narrower, offers, prices_of, propose
+from netadapt.candidates import Amounts, Candidate, Resources, narrower, offers, prices_of, propose
 from profiler.errors import LayerError
 from profiler.graph import Graph
 
@@ -45,7 +45,7 @@ class Joining:
         graph = self._given_back(graph, first)
         changed = [block for block, width in graph.widths.items() if width != self.graph.widths[block]]
         blocks = sorted(changed, key=lambda block: block != first)  # `first` in front, if it is still among them
-        return candidate_at(graph.widths, prices_of(graph, self.resources), tuple(blocks), iteration)
+        return Candidate(iteration, graph.widths, prices_of(graph, self.resources), tuple(blocks))
 
     def _left(self, graph: Graph) -> float:
         return self._above(prices_of(graph, self.resources))

@@ -20,7 +20,7 @@ from netadapt.candidates import Candidate, largest_share, narrowest, prices_of, 
 from netadapt.choosing import RUNGS, WINNERS, Ranking, first_rung, next_rung
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.joining import join_all
-from netadapt.resources import Budget, Goal, Resource, amount_text
+from netadapt.resources import Goal, Resource, amount_text
 from netadapt.schedule import check_reachable, reduction
 from profiler.graph import Graph
 
@@ -53,29 +53,38 @@ class Step:
     """One member of the family of networks: the winner of an iteration. Step 0 is the original network."""
 
     iteration: int
-    block: str | None
-    """What was narrowed, the first of several; None for the original."""
     widths: Mapping[str, int]
-    price: float
-    """Of the first resource, as predicted."""
-    target: float | None
-    """What that price had to meet; None for the original."""
+    prices: Mapping[str, float]
+    """Of every resource, as predicted, by its budget's name."""
     accuracy: float
     weights: str
     results: tuple[Result, ...]
     """All candidates of the iteration, the winner among them, in the order of the network."""
+    blocks: tuple[str, ...] = ()
+    """What was narrowed; nothing in the original."""
+    targets: Mapping[str, float] = field(default_factory=dict)
+    """What the prices had to meet; none for the original."""
     halvings: int = 0
     """How often this iteration's reductions were halved because no block alone could bring them."""
-    prices: Mapping[str, float] = field(default_factory=dict)
-    """Of every resource, by its budget's name."""
-    targets: Mapping[str, float] = field(default_factory=dict)
-    """What these had to meet; none for the original."""
-    blocks: tuple[str, ...] = ()
-    """All that was narrowed."""
     checks: Mapping[str, Checked] = field(default_factory=dict)
     """What was measured of it on a device, by budgets' names."""
     bias: Mapping[str, float] = field(default_factory=dict)
     """By what predictions are multiplied from here on, as far as something was measured: smoothed measured over predicted."""
+
+    @property
+    def block(self) -> str | None:
+        """The first that was narrowed."""
+        return self.blocks[0] if self.blocks else None
+
+    @property
+    def price(self) -> float:
+        """Of the first resource."""
+        return next(iter(self.prices.values()))
+
+    @property
+    def target(self) -> float | None:
+        """What that had to meet; None for the original."""
+        return next(iter(self.targets.values()), None)
 
     @property
     def misses(self) -> dict[str, Checked]:
@@ -130,11 +139,6 @@ Check = Callable[[Step], Mapping[str, Checked]]
 """Measures a winner on the devices that are attached: what came, by the budget's name; nothing for the others."""
 
 
-def check_budget(graph: Graph, resource: Resource, budget: Budget, settings: AdaptSettings) -> float:
-    """A single budget as an amount; see `check_budgets`."""
-    return check_budgets(graph, (Goal(resource, budget),), settings)[budget.name]
-
-
 def check_budgets(graph: Graph, goals: Sequence[Goal], settings: AdaptSettings) -> dict[str, float]:
     """The budgets as amounts, by name. `BudgetError` if there is nothing to do, or one cannot be reached; costs no training."""
     initial = prices_of(graph, _resources(goals))
@@ -167,26 +171,24 @@ def _check_limits(graph: Graph, goals: Sequence[Goal], limits: Mapping[str, floa
 
 def adapt(
     graph: Graph,
-    resource: Resource,
-    budget: Budget,
+    goals: Sequence[Goal],
     evaluate: Evaluate,
     settings: AdaptSettings | None = None,
     history: Sequence[Step] = (),
     results: Iterable[Result] = (),
     *,
-    more: Sequence[Goal] = (),
     check: Check | None = None,
 ) -> Iterator[Step]:
     """The steps that are not in `history` yet, each to be recorded by the caller before the next is asked for.
 
-    `more` are further resources with their budgets; every step meets the targets of all. `results` are what was already recorded
-    of the unfinished iteration; these candidates are not evaluated again. With `check` each winner is measured before it is handed
-    out, and what the prediction was off by goes into the later targets.
+    Every step meets the targets of all goals. `results` are what was already recorded of the unfinished iteration; these candidates
+    are not evaluated again. With `check` each winner is measured before it is handed out, and what the prediction was off by goes
+    into the later targets.
 
     Budgets and schedule are checked at the call; `BudgetError` comes later only if narrowing stops to help, or a device is found
     to be slower than a budget can bear.
     """
-    settings, goals = settings or AdaptSettings(), (Goal(resource, budget), *more)
+    settings = settings or AdaptSettings()
     check_budgets(graph, goals, settings)
     return _Run(graph, goals, evaluate, settings, tuple(results), check).steps(tuple(history))
 
@@ -215,21 +217,17 @@ class _Run:
         limits = self._limits(first, step, initial)
         if first.bias and step is first:  # what the original really takes may have put a budget out of reach
             _check_limits(self.graph, self.goals, limits, self.settings)
-        while not _within(self._prices(step), limits):
+        while not _within(step.prices, limits):
             if step.iteration >= self.settings.max_iterations:
-                raise BudgetError(_out_of_iterations(self._prices(step), step, limits, self.goals))
+                raise BudgetError(_out_of_iterations(step, limits, self.goals))
             step = self._iteration(step, limits, initial)
             yield step
             limits = self._limits(first, step, initial)
 
     def _original(self, initial: Mapping[str, float]) -> Step:
-        original = Candidate(0, None, self.graph.widths, next(iter(initial.values())), initial)
+        original = Candidate(0, self.graph.widths, initial)
         (result,) = self._results(None, (original,))
         return self._checked(_step(result, (result,), {}, 0), {})
-
-    def _prices(self, step: Step) -> Mapping[str, float]:
-        """Of every resource; a step of an older run has the first's only."""
-        return step.prices or {self.goals[0].name: step.price}
 
     def _limits(self, first: Step, step: Step, initial: Mapping[str, float]) -> dict[str, float]:
         """The budgets in predicted prices: what a table would say of a network that is just within when it is measured.
@@ -244,7 +242,7 @@ class _Run:
         return limits
 
     def _iteration(self, step: Step, limits: Mapping[str, float], initial: Mapping[str, float]) -> Step:
-        iteration, prices = step.iteration + 1, self._prices(step)
+        iteration, prices = step.iteration + 1, step.prices
         unmet = {name: price for name, price in prices.items() if price > limits[name]}
         targets = {
             name: max(limit, prices[name] - reduction(iteration, initial[name], self.settings.step, self.settings.decay))
@@ -269,7 +267,7 @@ class _Run:
                 raise BudgetError(self._no_gain(step, "no blocks together"))
         if not candidates and largest_share(graph, resources, targets, *widths) <= 0:
             raise BudgetError(self._no_gain(step, "no block") + ", and so may --small-steps join")
-        halvings, prices = 0, self._prices(step)
+        halvings, prices = 0, step.prices
         while not candidates:
             targets = {name: (target + prices[name]) / 2 if prices[name] > target else target for name, target in targets.items()}
             halvings += 1
@@ -279,7 +277,7 @@ class _Run:
     def _no_gain(self, step: Step, who: str) -> str:
         return (
             f"after step {step.iteration} {who} can be narrowed any further to any gain: the network takes "
-            f"{_amounts(self._prices(step), self.goals)}; a smaller --width-step or --min-width may help"
+            f"{_amounts(step.prices, self.goals)}; a smaller --width-step or --min-width may help"
         )
 
     def _in_rungs(self, parent: Step, candidates: Sequence[Candidate], ranking: Ranking) -> list[Result]:
@@ -322,17 +320,14 @@ def _step(winner: Result, results: Sequence[Result], targets: Mapping[str, float
     chosen = winner.candidate
     return Step(
         iteration=chosen.iteration,
-        block=chosen.block,
         widths=chosen.widths,
-        price=chosen.price,
-        target=next(iter(targets.values()), None),
+        prices=chosen.prices,
         accuracy=winner.accuracy,
         weights=winner.weights,
         results=tuple(results),
-        halvings=halvings,
-        prices=chosen.prices,
-        targets=targets,
         blocks=chosen.blocks,
+        targets=targets,
+        halvings=halvings,
     )
 
 
@@ -345,9 +340,9 @@ def _amounts(prices: Mapping[str, float], goals: Sequence[Goal]) -> str:
     return " and ".join(amount_text(prices[goal.name], goal.unit) + _of(goal, goals) for goal in goals)
 
 
-def _out_of_iterations(prices: Mapping[str, float], step: Step, limits: Mapping[str, float], goals: Sequence[Goal]) -> str:
+def _out_of_iterations(step: Step, limits: Mapping[str, float], goals: Sequence[Goal]) -> str:
     several = len(goals) > 1
     return (
-        f"{step.iteration} iterations brought the price{'s' if several else ''} to {_amounts(prices, goals)}, the "
+        f"{step.iteration} iterations brought the price{'s' if several else ''} to {_amounts(step.prices, goals)}, the "
         f"budget{'s are' if several else ' is'} {_amounts(limits, goals)}; go on with --resume and a higher --max-iterations"
     )

@@ -22,7 +22,10 @@ Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --seed on; 3 or more for figures with a spread.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
-Device = Annotated[str | None, typer.Option(help="Where to measure; by default where the table was made.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where to measure: a device, or the name of one of the run's tables; by default the first's.")
+]
+Runtime = Annotated[str | None, typer.Option(help="onnxruntime or litert; by default the table's.")]
 
 # network and data
 

@@ -55,29 +55,29 @@ class TableFacts:
         )
 
 
+Place = tuple[str, str]
+"""A device and a runtime."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What a run was started with."""
 
     network: str
-    budget: str
-    """As it was asked for: latency=60%. The first, where there are several."""
+    budgets: tuple[str, ...]
+    """As they were asked for: latency=60%."""
     created_utc: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Every other option that shapes the result, by its name; a run is only gone on with under the same."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of this project and of what it computes with."""
-    table: TableFacts | None = None
-    """The first, where there are several."""
-    budgets: tuple[str, ...] = ()
-    """All of them; none in runs of one budget that are older than this field."""
     tables: Mapping[str, TableFacts] = field(default_factory=dict)
-    """All of them by their names; a lone one may have the name ''."""
+    """By the names that budgets call them; a lone one may have the name ''."""
 
     @property
     def goals(self) -> tuple[Budget, ...]:
         """The budgets, as they are understood. `BudgetError` if the run was begun by another version that knew more."""
-        return parse_budgets(self.budgets or (self.budget,), self.tables)
+        return parse_budgets(self.budgets, self.tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,10 @@ class Verified:
     predicted_ms_high: float | None = None
 
     @property
+    def place(self) -> Place:
+        return self.device, self.runtime
+
+    @property
     def error_percent(self) -> float | None:
         return None if self.predicted_ms is None else (self.predicted_ms / self.measured_ms - 1) * 100
 
@@ -178,6 +182,13 @@ class Baseline(OverSeeds):
     """From which weights and how it was trained."""
     runs: tuple[Trained, ...] = ()
     """The training with every seed so far, the first seed first; empty in older records."""
+    device: str = ""
+    """Where it is as fast as the step, and is measured; empty in older records."""
+    runtime: str = ""
+
+    @property
+    def place(self) -> Place | None:
+        return (self.device, self.runtime) if self.device else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import jinja2
 
 from netadapt.baselines import KINDS, title_of
 from netadapt.charts import Point, accuracy_chart, bars_chart, prediction_chart
-from netadapt.records import Baseline, Verified
+from netadapt.records import Baseline, TableFacts, Verified
 from netadapt.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, amount_text
 from netadapt.run_folder import RunFolder, write_whole
@@ -76,6 +76,7 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         "file_name": lambda path: Path(path).name,
         "ms": ms_text,
         "amount": lambda price: ms_text(price, 4) if contents.unit == "ms" else amount_text(price, contents.unit),
+        "further": partial(_further_amounts, contents),
     }
     rows = summary(contents)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -95,6 +96,11 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
 def _others(task: Task, metrics: Mapping[str, float | Spread]) -> list[str]:
     """What stands below the figure that picks."""
     return [f"{item.label} {_figure(item, metrics[item.name])}" for item in task.metrics if item.name in metrics]
+
+
+def _further_amounts(contents: Contents, amounts: Mapping[str, float]) -> list[str]:
+    """Of the second budget on, each with its name."""
+    return [f"{goal.name} {amount_text(amounts[goal.name], goal.unit)}" for goal in contents.info.goals[1:] if goal.name in amounts]
 
 
 def _figure(figure: Metric, found: float | Spread) -> str:
@@ -221,23 +227,25 @@ def _layers_section(contents: Contents) -> Section:
 
 def conditions(contents: Contents) -> list[tuple[str, str]]:
     """Under what all this holds, as pairs of a name and what it was."""
-    info, table = contents.info, contents.info.table
-    pairs = [("network", info.network), ("budget", ", ".join(info.budgets or (info.budget,))), ("begun", _date(info.created_utc))]
-    if table is None:
+    info = contents.info
+    pairs = [("network", info.network), ("budget", ", ".join(info.budgets)), ("begun", _date(info.created_utc))]
+    if not info.tables:
         pairs.append(("table", "none: the budget is counted on the network alone"))
-    else:
-        pairs += [
-            ("device", f"{table.device}: {table.cpu}"),
-            ("runtime", f"{table.runtime} {table.runtime_version}, threads {table.threads}"),
-            ("table", f"{table.path}, built {_date(table.created_utc)}{_age(table.created_utc, info.created_utc)}"),
-            (
-                "error of the table",
-                table.closure if table.verified or "unverified" in table.closure else f"unverified: {table.closure}",
-            ),
-        ]
+    for name, table in info.tables.items():
+        pairs += [(f"{name} {what}".lstrip(), said) for what, said in _about(table, info.created_utc)]
     measured = sorted({f"{item.device}, {item.runtime}" for item in contents.verified.values()})
     pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
     return pairs + [(name.replace("_", " "), _text(value)) for name, value in {**info.settings, **info.versions}.items()]
+
+
+def _about(table: TableFacts, begun: str) -> list[tuple[str, str]]:
+    doubted = not table.verified and "unverified" not in table.closure
+    return [
+        ("device", f"{table.device}: {table.cpu}"),
+        ("runtime", f"{table.runtime} {table.runtime_version}, threads {table.threads}"),
+        ("table", f"{table.path}, built {_date(table.created_utc)}{_age(table.created_utc, begun)}"),
+        ("error of the table", f"unverified: {table.closure}" if doubted else table.closure),
+    ]
 
 
 def _date(moment: str) -> str:

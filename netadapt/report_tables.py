@@ -66,9 +66,12 @@ class Contents:
     metrics: Mapping[int, Mapping[str, Spread]]
     """The task's other figures of the same."""
     verified: Mapping[int, Verified]
+    """Measured where the run is at home."""
     baselines: tuple[Baseline, ...]
     layers: tuple[LayerLatency, ...]
     delivered: tuple[Delivered, ...] = ()
+    elsewhere: tuple[Verified, ...] = ()
+    """Measured on other devices or with other runtimes."""
 
     @classmethod
     def of(cls, run: RunFolder) -> Contents:
@@ -78,9 +81,11 @@ class Contents:
         chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
         accuracy = {number: Spread.of(item.accuracies) for number, item in finished.items()}
         metrics = {number: of_each(item.all_metrics) for number, item in finished.items()}
+        baselines = tuple(item for item in run.baselines if item.place in (run.home, None) or run.home is None)
+        elsewhere = tuple(item for item in run.measured if item.place != run.home)
         return cls(
-            run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, run.baselines, run.layers,
-            run.delivered,
+            run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, baselines, run.layers,
+            run.delivered, elsewhere,
         )  # fmt: skip
 
     @property

@@ -29,11 +29,22 @@ from urllib.parse import quote
 from netadapt.candidates import Candidate
 from netadapt.errors import RunError
 from netadapt.loop import Evaluate, Result, Step
-from netadapt.records import Baseline, Choice, Delivered, Finished, LayerLatency, Record, RunInfo, Verified, read_as
+from netadapt.records import (
+    Baseline,
+    Choice,
+    Delivered,
+    Finished,
+    LayerLatency,
+    Place,
+    Record,
+    RunInfo,
+    Verified,
+    read_as,
+)
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
 
-FORMAT = 1
+FORMAT = 2
 LOCK = ".lock"
 LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 
@@ -134,9 +145,22 @@ class RunFolder:
         return latest
 
     @property
+    def measured(self) -> tuple[Verified, ...]:
+        """Everything that was measured whole, wherever it was."""
+        return self._list("verify.json", Verified)
+
+    @property
+    def home(self) -> Place | None:
+        """The device and runtime that the run is about: its first table's if steps were measured there, else where they were
+        measured last; None before any was."""
+        places = [item.place for item in self.measured]
+        wanted = next(((facts.device, facts.runtime) for facts in self.info.tables.values()), None)
+        return wanted if wanted in places else next(reversed(places), None)
+
+    @property
     def verified(self) -> dict[int, Verified]:
-        """By step."""
-        return {item.step: item for item in self._list("verify.json", Verified)}
+        """By step, as measured at home."""
+        return {item.step: item for item in self.measured if item.place == self.home}
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
@@ -160,15 +184,9 @@ class RunFolder:
     def exports(self) -> Path:
         return self.path / "exports"
 
-    @property
-    def table_path(self) -> Path:
-        """The run's own copy of the table it is guided by, the first of several; it is there if the run has one."""
-        return self.path / "table.parquet"
-
-    def named_table_path(self, name: str) -> Path:
-        """The same of the table of this name, where tables have names."""
-        first = next(iter(self.info.tables), name)
-        return self.table_path if name == first else self.path / f"table-{quote(name, safe='')}.parquet"
+    def table_path(self, name: str = "") -> Path:
+        """The run's own copy of the table of this name, which it is guided by."""
+        return self.path / (f"table-{quote(name, safe='')}.parquet" if name else "table.parquet")
 
     def weights_path(self, name: str) -> Path:
         """Where the weights of this name are, whether they exist yet or not. `RunError` if the name would lead elsewhere."""
@@ -352,10 +370,8 @@ def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]
 
 def _settings(info: RunInfo) -> dict[str, Any]:
     """As they come back from JSON, where a tuple is a list."""
-    table = "none" if info.table is None else f"table {info.table.sha256[:12]}"
-    others = {f"table {name}": facts.sha256[:12] for name, facts in list(info.tables.items())[1:]}
-    budget = ", ".join(info.budgets or (info.budget,))
-    everything = {"network": info.network, "budget": budget, "table": table, **others, **info.settings}
+    tables = {f"table {name}".rstrip(): facts.sha256[:12] for name, facts in info.tables.items()}
+    everything = {"network": info.network, "budget": ", ".join(info.budgets), **tables, **info.settings}
     plain: dict[str, Any] = json.loads(json.dumps(everything))
     return plain
 

@@ -28,7 +28,8 @@ def verify(
 ) -> list[Verified]:
     """Measure these steps (None: every one kept) beside the run's baselines, and record what was predicted and what came.
 
-    Each network is exported as it would be shipped; a file that is newer than its weights is used again.
+    Each network is exported as it would be shipped; a file that is newer than its weights is used again. Baselines that were found
+    for another device or runtime are left out, and `table` has to be one of this device and runtime.
     """
     steps = family.run.steps if numbers is None else [family.step(number) for number in numbers]
     progress.begin("exporting networks", len(steps))
@@ -36,15 +37,20 @@ def verify(
     for step in steps:
         files[step.iteration] = exported(family, step, target.model_format)
         progress.advance(f"step {step.iteration}")
-    baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in family.run.baselines}
+    place = target.device, target.runtime
+    baselines = [item for item in family.run.baselines if item.place in (place, None)]
+    baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in baselines}
     there = {name: path for name, path in baseline_files.items() if path is not None}
     measured = {
         path: found.estimate
         for path, found in measure_files([*files.values(), *there.values()], target, progress=progress, wait_s=PATIENCE_S).items()
     }
     records = [_verified(family, step, measured[files[step.iteration]], target, table) for step in steps]
-    kept = {number: record for number, record in family.run.verified.items() if number < len(family.run.steps)}
-    family.run.write_verified((kept | {record.step: record for record in records}).values())
+    now = {record.step for record in records}
+    kept = [
+        item for item in family.run.measured if item.step < len(family.run.steps) and not (item.step in now and item.place == place)
+    ]
+    family.run.write_verified([*kept, *records])
     family.run.write_baselines(
         _measured_baseline(item, measured[there[item.name]]) if item.name in there else item for item in family.run.baselines
     )

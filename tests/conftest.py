@@ -13,6 +13,7 @@ from profiler.settings import TimingSettings
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: PyTorch's threads would only wait for each other
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would what we start
 pytest.register_assert_rewrite("agent_conformance", "adb_conformance", "runner_conformance")
 

@@ -29,7 +29,7 @@ from profiler.progress import Silent
 
 OPTIONS = NetworkOptions("mobilenet_v1", width_multiplier=0.125, resolution=16, classes=10)
 SETTINGS = {**asdict(OPTIONS), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
-INFO = RunInfo("mobilenet_v1", "macs=70%", "2026-01-01T00:00:00+00:00", SETTINGS)
+INFO = RunInfo("mobilenet_v1", ("macs=70%",), "2026-01-01T00:00:00+00:00", SETTINGS)
 ORIGINAL = TrainSettings(0.05, steps=30)
 SHORT_TERM = TrainSettings(0.01, steps=2)
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find worker processes")
@@ -69,10 +69,10 @@ def prepared(path: Path) -> Iterator[Setting]:
     price = macs.price(graph)
     with RunFolder.create(path, INFO, graph) as run:
         jobs = Jobs(Family(run, digits()), ORIGINAL, SHORT_TERM, 1)
-        original = Candidate(0, None, graph.widths, price)
+        original = Candidate(0, graph.widths, {"macs": price})
         with open_engine(EngineOptions(), jobs, Told(Silent())) as engine:
             (result,) = engine(None, [original])
-        step = Step(0, None, graph.widths, price, None, result.accuracy, result.weights, (result,))
+        step = Step(0, graph.widths, {"macs": price}, result.accuracy, result.weights, (result,))
         yield Setting(run, jobs, step, propose_all(graph, {"macs": macs}, {"macs": 0.9 * price}, iteration=1)[:3])
 
 

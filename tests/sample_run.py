@@ -13,7 +13,7 @@ from netadapt.bias import Checked
 from netadapt.candidates import Candidate
 from netadapt.loop import AdaptSettings, Check, Evaluate, Result, Step, adapt
 from netadapt.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Trained, Verified
-from netadapt.resources import Latency, parse_budget
+from netadapt.resources import Goal, Latency, parse_budget
 from netadapt.run_folder import RunFolder, weights_name
 from profiler.graph import Graph
 from profiler.layers import LayerSpec
@@ -43,6 +43,7 @@ class MadeUpTable:
 
 
 TABLE = MadeUpTable()
+GOALS = (Goal(Latency(TABLE), parse_budget(BUDGET)),)
 FACTS = TableFacts(
     path="tables/made-up.parquet", sha256="0" * 64, device="local", runtime="onnxruntime", runtime_version="1.31.0", threads=1,
     cpu="Made-up CPU at 1 GHz", created_utc="2025-01-01T09:00:00+00:00", verified=True,
@@ -50,7 +51,7 @@ FACTS = TableFacts(
     mean_error_percent=0.9, worst_error_percent=2.3,
 )  # fmt: skip
 INFO = RunInfo(
-    network="mobilenet_v1", budget=BUDGET, created_utc="2025-01-03T10:00:00+00:00", table=FACTS,
+    network="mobilenet_v1", budgets=(BUDGET,), created_utc="2025-01-03T10:00:00+00:00", tables={"": FACTS},
     settings={"data": "digits", "seed": 1, "step": 0.04, "decay": 0.96, "max_iterations": 30},
     versions={"netadapt-profiler": "0.1.0"},
 )  # fmt: skip
@@ -85,8 +86,7 @@ def made_up_device(seed: int = 3) -> Check:
 def adapted_run(path: Path, check: Check | None = None) -> RunFolder:
     """A run that reached its budget, with nothing finished or measured."""
     run = RunFolder.create(path, INFO, GRAPH)
-    resource = Latency(TABLE)
-    for step in adapt(GRAPH, resource, parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS, check=check):
+    for step in adapt(GRAPH, GOALS, run.recorded(made_up_training(run)), SETTINGS, check=check):
         run.add_step(step)
     return run
 
@@ -114,7 +114,7 @@ def complete_run(path: Path) -> RunFolder:
 def _verified(step: Step, rng: random.Random) -> Verified:
     measured = step.price * rng.uniform(0.975, 1.02)
     return Verified(
-        step.iteration, measured, measured * 0.992, measured * 1.011, "onnxruntime 1.31.0", "local",
+        step.iteration, measured, measured * 0.992, measured * 1.011, "onnxruntime", "local",
         step.price, step.price * 0.98, step.price * 1.02,
     )  # fmt: skip
 

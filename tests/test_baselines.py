@@ -35,7 +35,7 @@ __all__ = ["plan", "table"]  # fixtures
 
 QUICK = ["--data", "digits", "--epochs", 0.25, "--short-term-steps", 1, "--step", 0.12]
 LONG_EPOCHS = 0.2
-MACS_ONLY = replace(INFO, budget="macs=60%", table=None)
+MACS_ONLY = replace(INFO, budgets=("macs=60%",), tables={})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def mtimes(path: Path) -> dict[str, int]:
 @contextmanager
 def matching(path: Path) -> Iterator[Match]:
     with RunFolder.open(path, write=True) as folder:
-        family, table = Family(folder), OnDemand(folder.table_path)
+        family, table = Family(folder), OnDemand(folder.table_path())
         yield Match(
             family,
             family.step(None),
@@ -200,7 +200,7 @@ def test_the_original_has_nothing_to_beat(compared: tuple[Path, list[dict[str, A
 
 
 def test_a_recipe_from_scratch_has_the_steps_of_every_iteration() -> None:
-    info = RunInfo("n", "macs=60%", "", {"epochs": 7.0, "short_term_steps": 20, "batch_size": 32})
+    info = RunInfo("n", ("macs=60%",), "", {"epochs": 7.0, "short_term_steps": 20, "batch_size": 32})
     recipe = stages_of(info, Changes(epochs=3.0))
     training, short, long = recipe.from_scratch(9)
     assert (training.settings.epochs, short.settings.steps, long.settings.epochs) == (7.0, 180, 3.0)

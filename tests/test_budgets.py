@@ -38,7 +38,7 @@ def goal(name: str, tile: int, fraction: float) -> Goal:
 
 
 def steps_of(first: Goal, *more: Goal, settings: AdaptSettings = SETTINGS, graph: Graph = GRAPH) -> list[Step]:
-    return list(adapt(graph, first.resource, first.budget, Trainer(), settings, more=more))
+    return list(adapt(graph, [first, *more], Trainer(), settings))
 
 
 def test_the_second_devices_staircase_decides_the_widths() -> None:
@@ -140,7 +140,7 @@ def test_every_step_meets_every_target_and_a_run_ends_within_all_budgets_or_says
     done: list[Step] = []
     try:
         limits = check_budgets(graph, goals, settings)
-        done.extend(adapt(graph, goals[0].resource, goals[0].budget, trainer, settings, more=goals[1:]))
+        done.extend(adapt(graph, goals, trainer, settings))
         assert all(done[-1].prices[name] <= limit for name, limit in limits.items())
     except BudgetError as error:
         assert "\n" not in str(error)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from netadapt.candidates import Candidate
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
-from netadapt.loop import AdaptSettings, Result, Step, adapt, check_budget
-from netadapt.resources import Budget
+from netadapt.loop import AdaptSettings, Result, Step, adapt, check_budgets
+from netadapt.resources import Budget, Goal
 from profiler.graph import Graph, Node
 from profiler.layers import conv2d
 
@@ -62,7 +62,7 @@ SETTINGS = AdaptSettings(step=0.1, decay=0.96)
 
 
 def steps_of(trainer: Trainer, budget: Budget = HALF, settings: AdaptSettings = SETTINGS, graph: Graph = GRAPH) -> list[Step]:
-    return list(adapt(graph, OnePerChannel(), budget, trainer, settings))
+    return list(adapt(graph, [Goal(OnePerChannel(), budget)], trainer, settings))
 
 
 def prefers(block: str) -> Trainer:
@@ -76,7 +76,7 @@ def test_step_0_is_the_original() -> None:
 
 def test_the_original_is_evaluated_without_a_parent() -> None:
     trainer = Trainer()
-    next(adapt(GRAPH, OnePerChannel(), HALF, trainer, SETTINGS))
+    next(adapt(GRAPH, [Goal(OnePerChannel(), HALF)], trainer, SETTINGS))
     assert (trainer.parents, trainer.asked) == ([None], [(0, None)])
 
 
@@ -128,13 +128,13 @@ def test_results_may_come_in_any_order() -> None:
     def backwards(parent: Step | None, candidates: Sequence[Candidate]) -> list[Result]:
         return list(Trainer()(parent, candidates))[::-1]
 
-    step = list(adapt(GRAPH, OnePerChannel(), HALF, backwards, SETTINGS))[1]
+    step = list(adapt(GRAPH, [Goal(OnePerChannel(), HALF)], backwards, SETTINGS))[1]
     assert [result.candidate.block for result in step.results] == ["a", "b", "c"]
 
 
 def test_nothing_is_evaluated_before_a_step_is_asked_for() -> None:
     trainer = Trainer()
-    adapt(GRAPH, OnePerChannel(), HALF, trainer, SETTINGS)
+    adapt(GRAPH, [Goal(OnePerChannel(), HALF)], trainer, SETTINGS)
     assert trainer.asked == []
 
 
@@ -144,13 +144,13 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_steps(stop: int, recorded: i
     stop = min(stop, len(whole) - 1)
     history, known = whole[:stop], whole[stop].results[:recorded]
     trainer = prefers("b")
-    rest = list(adapt(GRAPH, OnePerChannel(), HALF, trainer, SETTINGS, history, known))
+    rest = list(adapt(GRAPH, [Goal(OnePerChannel(), HALF)], trainer, SETTINGS, history, known))
     assert [*history, *rest] == whole
     assert not {(result.candidate.iteration, result.candidate.block) for result in known} & set(trainer.asked)
 
 
 def test_a_finished_run_has_no_further_steps() -> None:
-    assert list(adapt(GRAPH, OnePerChannel(), HALF, Trainer(), SETTINGS, steps_of(Trainer()))) == []
+    assert list(adapt(GRAPH, [Goal(OnePerChannel(), HALF)], Trainer(), SETTINGS, steps_of(Trainer()))) == []
 
 
 def test_a_recorded_result_of_other_widths_is_not_used() -> None:
@@ -158,7 +158,7 @@ def test_a_recorded_result_of_other_widths_is_not_used() -> None:
     result = whole[1].results[0]
     stale = replace(result, candidate=replace(result.candidate, widths={"a": 8, "b": 64, "c": 64}))
     trainer = Trainer()
-    next(adapt(GRAPH, OnePerChannel(), HALF, trainer, SETTINGS, whole[:1], [stale]))
+    next(adapt(GRAPH, [Goal(OnePerChannel(), HALF)], trainer, SETTINGS, whole[:1], [stale]))
     assert (1, "a") in trainer.asked
 
 
@@ -177,7 +177,7 @@ def test_a_network_that_cannot_be_narrowed_to_any_gain_ends_the_run_in_one_sente
             return {0: 10.0, 1: 11.0, 2: 11.0, 3: 1.0}[narrow]
 
     with pytest.raises(BudgetError, match="after step 0 no block can be narrowed any further to any gain"):
-        list(adapt(chain(a=16, b=16, c=16), Bumpy(), HALF, Trainer(), SETTINGS))
+        list(adapt(chain(a=16, b=16, c=16), [Goal(Bumpy(), HALF)], Trainer(), SETTINGS))
 
 
 def test_running_out_of_iterations_says_how_to_go_on() -> None:
@@ -191,7 +191,7 @@ def test_an_evaluation_that_loses_a_candidate_is_told() -> None:
         return list(Trainer()(parent, candidates))[: 1 if parent is None else 2]
 
     with pytest.raises(NetAdaptError, match="no result came back for c"):
-        list(adapt(GRAPH, OnePerChannel(), HALF, forgetful, SETTINGS))
+        list(adapt(GRAPH, [Goal(OnePerChannel(), HALF)], forgetful, SETTINGS))
 
 
 @pytest.mark.parametrize(
@@ -206,13 +206,13 @@ def test_an_evaluation_that_loses_a_candidate_is_told() -> None:
 def test_a_budget_that_cannot_be_met_is_told_before_anything_is_trained(budget: Budget, said: str) -> None:
     trainer = Trainer()
     with pytest.raises(BudgetError) as error:
-        adapt(GRAPH, OnePerChannel(), budget, trainer, AdaptSettings())
+        adapt(GRAPH, [Goal(OnePerChannel(), budget)], trainer, AdaptSettings())
     assert said in str(error.value)
     assert trainer.asked == []
 
 
 def test_the_budget_is_returned_as_an_amount() -> None:
-    assert check_budget(GRAPH, OnePerChannel(), HALF, SETTINGS) == 96.0
+    assert check_budgets(GRAPH, [Goal(OnePerChannel(), HALF)], SETTINGS) == {"latency": 96.0}
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_a_setting_outside_its_range_is_named(name: str, value: float) -> None:
 
 def test_an_accuracy_that_is_no_number_cannot_be_recorded() -> None:
     with pytest.raises(ValueError, match="must be a number"):
-        Result(Candidate(1, "a", {}, 1.0), float("nan"), "a.pt")
+        Result(Candidate(1, {}, {"latency": 1.0}, ("a",)), float("nan"), "a.pt")

@@ -84,7 +84,7 @@ def test_a_plan_of_integers_has_layers_of_integers(tmp_path: Path) -> None:
 
 def test_a_run_has_its_own_copy_of_the_table(finished_run: Path, table: Path) -> None:
     with RunFolder.open(finished_run) as folder:
-        assert folder.table_path.read_bytes() == table.read_bytes()
+        assert folder.table_path().read_bytes() == table.read_bytes()
 
 
 def test_a_stale_table_is_relied_on_and_warned_of(finished_run: Path, table: Path, tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: P
     succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=85%", "--out", path, "--resume")
     after = (path / "candidates.jsonl").read_text()
     assert after.startswith(before)
-    again = [json.loads(line)["candidate"]["block"] for line in after[len(before) :].splitlines()]
-    assert not {result["candidate"]["block"] for result in kept} & set(again)
+    again = [tuple(json.loads(line)["candidate"]["blocks"]) for line in after[len(before) :].splitlines()]
+    assert not {tuple(result["candidate"]["blocks"]) for result in kept} & set(again)
     assert json.loads((path / "steps.jsonl").read_text().splitlines()[-1])["widths"] == lost["widths"]
 
 

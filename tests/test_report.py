@@ -174,7 +174,7 @@ def test_a_picture_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
 
 def test_an_unverified_table_is_warned_about(bare: RunFolder) -> None:
     table = replace(FACTS, verified=False, closure="unverified: no whole network was measured")
-    text = render(replace(Contents.of(bare), info=replace(INFO, table=table)), [])
+    text = render(replace(Contents.of(bare), info=replace(INFO, tables={"": table})), [])
     assert "The latency table is unverified" in text
 
 
@@ -204,7 +204,7 @@ def test_a_path_with_markup_is_shown_and_not_run(bare: RunFolder) -> None:
 
 
 def test_a_run_guided_by_macs_shows_macs_and_needs_no_table(bare: RunFolder) -> None:
-    text = render(replace(Contents.of(bare), info=replace(INFO, budget="macs=60%", table=None)), [])
+    text = render(replace(Contents.of(bare), info=replace(INFO, budgets=("macs=60%",), tables={})), [])
     assert "within 60 % of its macs" in text
     assert "none: the budget is counted on the network alone" in text
 
@@ -214,6 +214,30 @@ def test_a_run_measured_without_a_table_has_no_prediction_chart(tmp_path: Path) 
     run.write_verified([Verified(0, 5.0, 4.9, 5.1, "litert", "local")])
     write_report(run)
     assert (run.path / "accuracy.png").exists() and not (run.path / "prediction.png").exists()
+
+
+def test_what_was_measured_elsewhere_has_a_table_of_its_own(tmp_path: Path) -> None:
+    run = complete_run(tmp_path / "run")
+    before = run.verified
+    run.write_verified([*run.measured, Verified(0, 77.125, 77.0, 77.25, "litert", "pixel")])
+    page = write_report(run).read_text()
+    assert run.verified == before
+    assert "Measured elsewhere" in page and "pixel" in page and "77.1" in page
+
+
+def test_baselines_for_another_device_are_not_put_beside_the_run(tmp_path: Path) -> None:
+    run = complete_run(tmp_path / "run")
+    run.write_baselines(replace(item, device="pixel", runtime="litert") for item in run.baselines)
+    assert Contents.of(run).baselines == ()
+
+
+def test_a_step_of_several_budgets_and_blocks_shows_them_all(bare: RunFolder) -> None:
+    contents = Contents.of(bare)
+    first, second, *rest = contents.steps
+    joined = replace(second, blocks=("pw1", "pw2"), prices=second.prices | {"macs": 4.5e6}, targets=second.targets | {"macs": 5e6})
+    info = replace(INFO, budgets=("latency=60%", "macs=90%"))
+    page = render(replace(contents, steps=(first, joined, *rest), info=info), [])
+    assert "pw1<br>pw2" in page and "macs 4.5 M" in page and "macs 5 M" in page
 
 
 def test_a_run_with_the_original_only_says_so(tmp_path: Path) -> None:

@@ -15,14 +15,13 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_run import BUDGET, FACTS, GRAPH, INFO, SETTINGS, TABLE, adapted_run, complete_run, made_up_training
+from sample_run import FACTS, GOALS, GRAPH, INFO, SETTINGS, adapted_run, complete_run, made_up_training
 
 from netadapt.bias import Checked
 from netadapt.candidates import Candidate
 from netadapt.errors import RunError
 from netadapt.loop import Result, Step, adapt
 from netadapt.records import Finished, RunInfo, TableFacts, Verified, read_as
-from netadapt.resources import Latency, parse_budget
 from netadapt.run_folder import RunFolder, weights_name
 
 
@@ -33,14 +32,14 @@ def run(tmp_path: Path) -> RunFolder:
 
 def one_step(run: RunFolder) -> Step:
     """The original, recorded."""
-    step = next(adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS))
+    step = next(adapt(GRAPH, GOALS, run.recorded(made_up_training(run)), SETTINGS))
     run.add_step(step)
     return step
 
 
 def two_steps(run: RunFolder) -> Step:
     """The original and one winner, both recorded."""
-    for step in adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), run.recorded(made_up_training(run)), SETTINGS):
+    for step in adapt(GRAPH, GOALS, run.recorded(made_up_training(run)), SETTINGS):
         run.add_step(step)
         if step.iteration == 1:
             return step
@@ -92,7 +91,7 @@ def test_the_weights_of_every_rung_go_but_the_last_ones(run: RunFolder) -> None:
             run.weights_path(name).write_bytes(b"weights")
             yield replace(result, weights=name)
 
-    steps = adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), run.recorded(in_rungs), replace(SETTINGS, successive_halving=True))
+    steps = adapt(GRAPH, GOALS, run.recorded(in_rungs), replace(SETTINGS, successive_halving=True))
     run.add_step(next(steps))
     step = next(steps)
     for path in (run.path / "weights").iterdir():
@@ -104,28 +103,6 @@ def test_the_weights_of_every_rung_go_but_the_last_ones(run: RunFolder) -> None:
     assert RunFolder.open(run.path).steps[1] == step
 
 
-def test_a_run_of_one_budget_made_before_there_could_be_several_still_opens(run: RunFolder) -> None:
-    step = two_steps(run)
-    old = {"prices", "targets", "blocks", "checks", "bias"}
-    lines = [json.loads(line) for line in (run.path / "steps.jsonl").read_text().splitlines()]
-    for line in lines:
-        line["results"] = [
-            result | {"candidate": {name: result["candidate"][name] for name in ("iteration", "block", "widths", "price")}}
-            for result in line["results"]
-        ]
-    plain = [f"{json.dumps({name: value for name, value in line.items() if name not in old})}\n" for line in lines]
-    (run.path / "steps.jsonl").write_text("".join(plain))
-    about = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(
-        json.dumps({name: value for name, value in about.items() if name not in ("budgets", "tables")})
-    )
-    again = RunFolder.open(run.path)
-    assert [found.widths for found in again.steps] == [dict(GRAPH.widths), dict(step.widths)]
-    assert [goal.name for goal in again.info.goals] == ["latency"]
-    following = next(adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), made_up_training(run), SETTINGS, again.steps))
-    assert following.iteration == 2
-
-
 def test_steps_with_measurements_are_read_back_equal(run: RunFolder) -> None:
     checked = Checked(2.0, 1.9, 2.1, 1.8, 1.7, 1.9)
     step = replace(one_step(run), checks={"latency": checked}, bias={"latency": checked.ratio}, blocks=("a", "b"))
@@ -135,10 +112,10 @@ def test_steps_with_measurements_are_read_back_equal(run: RunFolder) -> None:
 
 
 def test_tables_of_several_devices_are_kept_apart(tmp_path: Path) -> None:
-    info = replace(INFO, budgets=("pixel=60%", "jetson=40ms"), budget="pixel=60%", tables={"pixel": FACTS, "jetson": FACTS})
+    info = replace(INFO, budgets=("pixel=60%", "jetson=40ms"), tables={"pixel": FACTS, "jetson": FACTS})
     with RunFolder.create(tmp_path / "run", info, GRAPH) as run:
-        assert run.named_table_path("pixel") == run.table_path
-        assert run.named_table_path("jetson").name == "table-jetson.parquet"
+        assert run.table_path("pixel").name == "table-pixel.parquet"
+        assert run.table_path().name == "table.parquet"
         assert [goal.name for goal in run.info.goals] == ["pixel", "jetson"]
 
 
@@ -153,7 +130,7 @@ def test_tables_of_several_devices_are_kept_apart(tmp_path: Path) -> None:
     ],
 )
 def test_resuming_with_another_device_or_budget_names_it(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    info = replace(INFO, budgets=("pixel=60%", "jetson=40ms"), budget="pixel=60%", tables={"pixel": FACTS, "jetson": FACTS})
+    info = replace(INFO, budgets=("pixel=60%", "jetson=40ms"), tables={"pixel": FACTS, "jetson": FACTS})
     RunFolder.create(tmp_path / "run", info, GRAPH).close()
     with pytest.raises(RunError) as error:
         RunFolder.create(tmp_path / "run", replace(info, **change), GRAPH, resume=True)
@@ -180,7 +157,7 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
     for result in whole.steps[3].results:
         again.weights_path(result.weights).write_bytes(b"weights")  # trained before the kill
     known = [result for result in again.unfinished if result.candidate.iteration == 3]
-    for step in adapt(GRAPH, Latency(TABLE), parse_budget(BUDGET), lambda _parent, _some: (), SETTINGS, again.steps, known):
+    for step in adapt(GRAPH, GOALS, lambda _parent, _some: (), SETTINGS, again.steps, known):
         again.add_step(step)
         break
     assert again.steps == whole.steps[:4]
@@ -258,12 +235,12 @@ def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("info", "said"),
     [
-        (replace(INFO, budget="latency=50%"), "was begun with budget latency=60%, not latency=50%"),
+        (replace(INFO, budgets=("latency=50%",)), "was begun with budget latency=60%, not latency=50%"),
         (replace(INFO, network="fastdepth"), "was begun with network mobilenet_v1, not fastdepth"),
         (replace(INFO, settings={**INFO.settings, "seed": 2}), "was begun with seed 1, not 2"),
         (replace(INFO, settings={**INFO.settings, "batch": 8}), "was begun with batch left out, not 8"),
-        (replace(INFO, table=replace(FACTS, sha256="f" * 64)), "was begun with table table 000000000000, not table ffffffffffff"),
-        (replace(INFO, table=None), "not none"),
+        (replace(INFO, tables={"": replace(FACTS, sha256="f" * 64)}), "was begun with table 000000000000, not ffffffffffff"),
+        (replace(INFO, tables={}), "was begun with table 000000000000, not left out"),
     ],
 )
 def test_resuming_with_another_setting_names_it(run: RunFolder, info: RunInfo, said: str) -> None:
@@ -303,8 +280,8 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
     [
         ("run.json", "{", "is damaged"),
         ("run.json", "[]", "is damaged"),
-        ("run.json", '{"format": 99}', "has run format 99, this version reads 1"),
-        ("run.json", '{"format": 1, "network": "x"}', "lacks fields"),
+        ("run.json", '{"format": 99}', "has run format 99, this version reads 2"),
+        ("run.json", '{"format": 2, "network": "x"}', "lacks fields"),
         ("graph.json", '{"name": "x"}', "is damaged"),
         ("graph.json", "\udcff", "cannot be read"),
     ],

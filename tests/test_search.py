@@ -15,7 +15,7 @@ from netadapt.candidates import Candidate, Rung
 from netadapt.choosing import RUNGS, Ranking
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.loop import AdaptSettings, Result, Step, adapt
-from netadapt.resources import Budget
+from netadapt.resources import Budget, Goal
 
 SETTINGS = AdaptSettings(step=0.1)
 RATIO = replace(SETTINGS, winner="ratio")
@@ -27,7 +27,7 @@ SIX = chain(**dict.fromkeys("abcdef", 64))
 
 
 def result(block: str, accuracy: float, price: float) -> Result:
-    return Result(Candidate(1, block, {}, price, {"latency": price}, (block,)), accuracy, f"{block}.pt")
+    return Result(Candidate(1, {}, {"latency": price}, (block,)), accuracy, f"{block}.pt")
 
 
 def test_by_ratio_the_least_accuracy_lost_for_what_is_saved_wins() -> None:
@@ -84,7 +84,7 @@ class InRungs:
 
 
 def first_step(evaluate: InRungs) -> Step:
-    return list(adapt(SIX, OnePerChannel(), Budget("latency", fraction=0.95), evaluate, HALVING))[1]
+    return list(adapt(SIX, [Goal(OnePerChannel(), Budget("latency", fraction=0.95))], evaluate, HALVING))[1]
 
 
 def test_half_of_the_candidates_go_on_after_each_rung() -> None:
@@ -121,7 +121,7 @@ def test_dropped_candidates_are_recorded_as_dropped() -> None:
 def test_a_lone_candidate_is_trained_in_one_go() -> None:
     graph = chain(a=64)
     evaluate = InRungs()
-    steps = list(adapt(graph, OnePerChannel(), HALF, evaluate, replace(HALVING, step=0.3)))
+    steps = list(adapt(graph, [Goal(OnePerChannel(), HALF)], evaluate, replace(HALVING, step=0.3)))
     assert len(steps) > 1
     assert all(item.rung is None for item in evaluate.asked)
 
@@ -130,12 +130,12 @@ def test_a_run_stopped_between_rungs_repeats_none_of_them() -> None:
     whole = InRungs()
     step = first_step(whole)
     original, *asked = whole.asked
-    start = next(adapt(SIX, OnePerChannel(), Budget("latency", fraction=0.95), InRungs(), HALVING))
+    start = next(adapt(SIX, [Goal(OnePerChannel(), Budget("latency", fraction=0.95))], InRungs(), HALVING))
     for done in range(len(asked) + 1):
         again = InRungs()
         known = [again.result(candidate) for candidate in asked[:done]]
         budget = Budget("latency", fraction=0.95)
-        assert next(adapt(SIX, OnePerChannel(), budget, again, HALVING, [start], known)) == step
+        assert next(adapt(SIX, [Goal(OnePerChannel(), budget)], again, HALVING, [start], known)) == step
         assert again.asked == asked[done:]
     assert original.block is None
 
@@ -168,7 +168,7 @@ class Device:
 
 
 def checked_steps(device: object, budget: Budget = HALF, history: Sequence[Step] = ()) -> list[Step]:
-    return list(adapt(GRAPH, OnePerChannel(), budget, Trainer(), SETTINGS, history, check=device))  # type: ignore[arg-type]
+    return list(adapt(GRAPH, [Goal(OnePerChannel(), budget)], Trainer(), SETTINGS, history, check=device))  # type: ignore[arg-type]
 
 
 def test_every_winner_is_measured_and_the_original_too() -> None:
@@ -229,7 +229,9 @@ def test_a_run_goes_on_with_the_bias_it_had() -> None:
 
 
 def test_a_device_too_slow_for_the_budget_ends_the_run_before_a_candidate_is_trained() -> None:
-    steps = adapt(GRAPH, OnePerChannel(), Budget("latency", absolute=30.0), Trainer(), AdaptSettings(step=0.2), check=Device(2.0))
+    steps = adapt(
+        GRAPH, [Goal(OnePerChannel(), Budget("latency", absolute=30.0))], Trainer(), AdaptSettings(step=0.2), check=Device(2.0)
+    )
     next(steps)
     with pytest.raises(BudgetError, match="a budget of 15 ms cannot be reached"):
         next(steps)

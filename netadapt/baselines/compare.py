@@ -115,4 +115,6 @@ def _record(match: Match, name: str, label: str, choice: Choice, training: tuple
         step=match.step.iteration,
         training=training,
         runs=runs,
+        device=match.target.device,
+        runtime=match.target.runtime,
     )

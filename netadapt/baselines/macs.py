@@ -26,7 +26,7 @@ from netadapt.family import Family
 from netadapt.loop import AdaptSettings, Evaluate, Result, Step, adapt
 from netadapt.narrowing import Narrowing
 from netadapt.records import Choice
-from netadapt.resources import open_resource
+from netadapt.resources import open_goals
 from netadapt.run_folder import RunFolder
 from netadapt.schedule import planned_fraction
 from netadapt.stages import Stage, origin
@@ -95,7 +95,7 @@ def _opened(match: Match) -> Iterator[RunFolder]:
     planned = initial * (1 - planned_fraction(ITERATIONS, settings.step, settings.decay))
     budget = f"macs={max(1, least, round(planned + 1)):d}"
     plain = json.loads(json.dumps({**run.info.settings, "max_iterations": ITERATIONS, "measure": "no"}))
-    info = replace(run.info, budget=budget, budgets=(budget,), table=None, tables={}, settings=plain)
+    info = replace(run.info, budgets=(budget,), tables={}, settings=plain)
     with RunFolder.create(folder_of(match), info, run.graph, resume=True) as folder:
         yield folder
 
@@ -108,15 +108,15 @@ def _begin(match: Match, folder: RunFolder) -> None:
             raise RunError(f"{folder.path} was begun from another original network than {run.path} has; remove it")
         return
     shutil.copyfile(run.weights_path(first.weights), folder.weights_path(first.weights))
-    candidate = Candidate(0, None, first.widths, macs, {"macs": macs})
+    candidate = Candidate(0, first.widths, {"macs": macs})
     result = Result(candidate, first.accuracy, first.weights, first.metrics)
-    folder.add_step(Step(0, None, first.widths, macs, None, first.accuracy, first.weights, (result,), prices={"macs": macs}))
+    folder.add_step(Step(0, first.widths, {"macs": macs}, first.accuracy, first.weights, (result,)))
 
 
 def _further(folder: RunFolder, engine: Evaluate) -> Iterator[Step]:
     """The steps that are not there yet."""
-    (budget,), macs, settings = folder.info.goals, open_resource("macs", None), _adapt_settings(folder.info.settings)
-    return adapt(folder.graph, macs, budget, folder.recorded(engine), settings, folder.steps, folder.unfinished)
+    goals, settings = open_goals(folder.info.goals, {}), _adapt_settings(folder.info.settings)
+    return adapt(folder.graph, goals, folder.recorded(engine), settings, folder.steps, folder.unfinished)
 
 
 def _jobs(match: Match, folder: RunFolder) -> Jobs:

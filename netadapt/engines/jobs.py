@@ -39,7 +39,7 @@ class Job:
     @property
     def name(self) -> str:
         """What users call it."""
-        narrowed = self.candidate.blocks or tuple(filter(None, [self.candidate.block]))
+        narrowed = self.candidate.blocks
         return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in narrowed) or "the original network"
 
 
