@@ -25,8 +25,10 @@ from profiler.journal import read_journal
 from profiler.model_file import FORMATS
 from profiler.plan import make_plan, write_plan
 from profiler.schedule import install
+from profiler.schedule.state import stale_reason
 from profiler.schedule.telling import tell
 from profiler.schedule.wanted import Telling
+from profiler.table import load_table
 
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
@@ -67,6 +69,16 @@ def test_once_makes_what_is_wanted_and_status_says_so(lab: Path) -> None:
     assert "nothing is due" in run("schedule", "once").output
     assert run_json("schedule", "status", "--check")[0]["stale"] == []
     assert "fresh" in run("schedule", "status").output
+
+
+def test_what_the_device_says_when_it_is_asked_is_remembered(lab: Path) -> None:
+    assert run("schedule", "once").exit_code == 0
+    (lab / "script.toml").write_text(SCRIPT.replace("2.3.0", "2.4.0"))
+    (asked,) = run_json("schedule", "status", "--check")
+    assert asked["stale"] and run_json("schedule", "status")[0]["stale"] == asked["stale"]
+    assert stale_reason(Path(asked["file"]), load_table(Path(asked["file"]))) == "; ".join(asked["stale"])
+    (lab / "script.toml").write_text(SCRIPT)
+    assert run_json("schedule", "status", "--check")[0]["stale"] == run_json("schedule", "status")[0]["stale"] == []
 
 
 def test_the_exit_code_says_that_something_failed_and_status_says_what(lab: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from profiler.schedule import install as installing
 from profiler.schedule import refresh
 from profiler.schedule.running import Keeper, next_look, only_one
 from profiler.schedule.staleness import reasons
-from profiler.schedule.state import read_state
+from profiler.schedule.state import read_state, write_state
 from profiler.schedule.tending import look, plans_of
 from profiler.schedule.wanted import Wanted, WantedTable, read_wanted
 from profiler.table import load_table
@@ -112,6 +113,10 @@ def _status(table: WantedTable, progress: Work | None) -> dict[str, Any]:
         why = [reason.text for reason in reasons(look(table, plans_of(table), now, progress))]
     except ToolError as exc:
         why = [str(exc)]
+    else:
+        if progress is not None and state.looked_utc is not None:  # so that runs are warned, or no longer are
+            state = replace(state, stale=tuple(why))
+            write_state(table.out, state)
     try:
         loaded = load_table(table.out)
     except ToolError:
