@@ -10,6 +10,7 @@ from typing import Any
 
 from profiler.energy import ROUNDS as ENERGY_ROUNDS
 from profiler.energy import VISIT_MS as ENERGY_VISIT_MS
+from profiler.energy import visits_in_force
 from profiler.errors import JournalError
 from profiler.estimate import estimate
 from profiler.graph import Graph
@@ -104,7 +105,7 @@ class Bench:
         if not hello.get("energy_source"):
             self.progress.say("no energy: the device has no counter for it, or does not let us read it")
             return
-        seen = {line["key"] for line in self.journal.lines if line["event"] == "energy"} | self.results.failed.keys()
+        seen = {line["key"] for line in visits_in_force(self.journal.lines)} | self.results.failed.keys()
         wanted = [key for key in dict.fromkeys(keys) if key not in seen]
         if wanted:
             self.progress.begin(f"energy of {len(wanted)} models", ENERGY_ROUNDS * len(wanted))

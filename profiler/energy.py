@@ -16,13 +16,9 @@ def energies_mj(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
     A model that takes no more than the idle device, as far as the counter can tell, has no entry: nothing is guessed.
     """
-    idle_w: list[float] = []
-    visits: list[Mapping[str, Any]] = []
-    for line in lines:
-        if line["event"] == "idle":
-            idle_w.append(line["energy_uj"] / line["duration_ns"] * 1e3)
-        elif line["event"] == "energy":
-            visits.append(line)
+    lines = list(lines)
+    idle_w = [line["energy_uj"] / line["duration_ns"] * 1e3 for line in lines if line["event"] == "idle"]
+    visits = visits_in_force(lines)
     if not idle_w:
         return {}
     floor_w = statistics.median(idle_w)
@@ -32,3 +28,14 @@ def energies_mj(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         above.setdefault(line["key"], []).append((line["energy_uj"] - idle_uj) / line["inferences"] / 1e3)
     medians = {key: statistics.median(values) for key, values in above.items()}
     return {key: value for key, value in medians.items() if value > 0}
+
+
+def visits_in_force(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The lines `energy` of models that were not begun anew after them."""
+    visits: list[Mapping[str, Any]] = []
+    for line in lines:
+        if line["event"] == "refresh":
+            visits = [visit for visit in visits if visit["key"] not in line["keys"]]
+        elif line["event"] == "energy":
+            visits.append(line)
+    return visits

@@ -28,6 +28,12 @@ def test_the_median_of_the_rounds_counts() -> None:
     assert energies_mj([idle(0.0), *(visit("a", watts, 1000) for watts in (1.0, 9.0, 2.0))]) == {"a": pytest.approx(2.0)}
 
 
+def test_what_is_measured_again_replaces_what_was() -> None:
+    before, again = visit("a", 3.0, 1000), {"event": "refresh", "keys": ["a"]}
+    lines = [idle(1.0), before, visit("b", 3.0, 1000), again, visit("a", 5.0, 1000)]
+    assert energies_mj(lines) == pytest.approx({"a": 4.0, "b": 2.0})
+
+
 def test_without_a_watch_of_the_idle_device_nothing_is_said() -> None:
     assert energies_mj([visit("a", 5.0, 100)]) == {}
 

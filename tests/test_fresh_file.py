@@ -42,12 +42,12 @@ def test_everything_can_be_said() -> None:
         '[devices.pixel]\naddress = "adb:1A"\n'
         + LEAST.replace("local", "pixel")
         + 'threads = 2\nuntil = "3%"\nclosure = 4\nmax_age_days = 7.5\nwhen = "*/5 * * * 1-5"\nout = "t/x.parquet"\nkeep = 0\n'
-        + 'max_layers = 40\nrounds = 4\n[schedule]\nwebhook = "https://h/T0KEN"\ncommand = ["x", "y"]\n'
+        + 'max_layers = 40\nrounds = 4\nenergy = true\n[schedule]\nwebhook = "https://h/T0KEN"\ncommand = ["x", "y"]\n'
     )
     (table,) = wanted.tables
     assert (table.target.threads, table.effort.until_percent, table.closure_percent) == (2, 3.0, 4.0)
     assert (table.settings.rounds, table.effort.max_layers, table.out) == (4, 40, Path("t/x.parquet"))
-    assert wanted.telling.command == ("x", "y")
+    assert (table.energy, wanted.telling.command) == (True, ("x", "y"))
 
 
 def test_a_secret_in_the_file_is_not_shown_where_its_settings_are() -> None:

@@ -143,6 +143,26 @@ def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_told(w
     assert tended(wanted).did == "fresh"
 
 
+def test_energy_is_measured_again_with_what_is_refreshed(wanted: WantedTable) -> None:
+    Path("script.toml").write_text(NOISY + "[energy]\nidle_w = 1\nbusy_w = 3\n")
+    wanted = replace(wanted, energy=True)
+    tended(wanted)
+    before = load_table(wanted.out)
+    assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "refreshed"
+    lines = list(read_journal(journal_path(wanted.out)))
+    (place,) = [place for place, line in enumerate(lines) if line["event"] == "refresh"]
+    assert {line["key"] for line in lines[place:] if line["event"] == "energy"} == set(lines[place]["keys"])
+    assert set(load_table(wanted.out).energy_mj) == set(before.energy_mj)
+
+
+def test_energy_that_is_wanted_from_now_on_is_measured_where_it_can_be(wanted: WantedTable) -> None:
+    Path("script.toml").write_text(NOISY + "[energy]\nidle_w = 1\nbusy_w = 3\n")
+    tended(wanted)
+    outcome = tended(replace(wanted, energy=True))
+    assert "energy" in outcome.sentence and load_table(wanted.out).energy_mj
+    assert tended(replace(wanted, energy=True)).did == "fresh"
+
+
 def test_a_general_drift_has_the_whole_table_built_anew(wanted: WantedTable, device: Device) -> None:
     tended(wanted)
     device.slower = lambda layer, alone: 1.3

@@ -58,6 +58,8 @@ def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: Wo
 def _asked_otherwise(table: LatencyTable, wanted: WantedTable) -> tuple[str, ...]:
     before, after = table.info.target, wanted.target
     words = [word for word in ("device", "runtime", "threads") if getattr(before, word) != getattr(after, word)]
+    if wanted.energy and not table.energy_mj and table.info.device.get("energy_source"):
+        words.append("energy")
     return tuple(words + (["rounds"] if table.info.settings != wanted.settings else []))
 
 
@@ -121,7 +123,7 @@ def _build(wanted: WantedTable, plans: Sequence[Plan], again: Sequence[LayerSpec
     out = refresh.new_path(wanted.out)
     return build(
         plans, wanted.target, out, settings=wanted.settings, effort=wanted.effort, resume=True, progress=progress,
-        wait_s=PATIENCE_S, again=again,
+        wait_s=PATIENCE_S, again=again, energy=wanted.energy,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@
     closure = "5%"                      # put a new table in force only if it misses whole networks by no more than this
     max_age_days = 30
     when = "0 3 * * *"                  # minute, hour, day, month, weekday; local time
+    energy = true                       # millijoules of every layer too, where the device counts them
     out = "tables/mobilenet.parquet"    # by default NAME.parquet
     keep = 5                            # how many earlier tables stay in history/
 
@@ -43,8 +44,8 @@ from profiler.toml_file import Place, TomlFile, read_toml
 NIGHTLY = "0 3 * * *"
 SECTIONS = ("devices", "tables", "schedule")
 TABLE_WORDS = (
-    "device", "plan", "runtime", "threads", "runner", "until", "closure", "max_age_days", "max_layers", "rounds", "when", "out",
-    "keep",
+    "device", "plan", "runtime", "threads", "runner", "until", "closure", "max_age_days", "max_layers", "rounds", "energy", "when",
+    "out", "keep",
 )  # fmt: skip
 NEEDED = {"device": '"local"', "plan": '"plan.json"', "runtime": '"litert"'}
 TELLING_WORDS = ("webhook", "command")
@@ -66,6 +67,7 @@ class WantedTable:
     closure_percent: float = LIMIT_PERCENT
     max_age_days: float = 30.0
     keep: int = 5
+    energy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _table(file: TomlFile, name: str, value: Any) -> WantedTable:
         _percent(file, plain, "closure", LIMIT_PERCENT, section),
         _days(file, plain.get("max_age_days", 30), (*section, "max_age_days"), where),
         number.get("keep", 5),
+        file.typed(plain.get("energy", False), bool, (*section, "energy"), where),
     )
 
 
