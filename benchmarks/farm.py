@@ -1,0 +1,191 @@
+"""A lab machine's hour: `profile schedule run` over three devices while links are cut, devices go away and the scheduler is killed.
+
+    python benchmarks/farm.py --minutes 60
+
+The devices are this machine, OpenSSH's server on loopback and a simulated phone behind Google's adb server, so that all of them
+measure this processor; the tables are small and due every few minutes. At the end: what became of every look, the state of the
+tables, and what the scheduler cost while it only waited. A table in force is read all the while, and must be whole each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from device_agents.errors import ToolError
+from profiler.table import load_table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the servers that devices are played by
+from adb_program import adb, adb_environment, connect
+from adbd import Adbd
+from graphs import mobilenet_v1
+from sshd import Sshd
+
+from profiler.plan import make_plan, write_plan
+
+PROFILE = (sys.executable, "-c", "from profiler.cli import app; app()")
+RUNTIMES = {"local": "litert", "board": "onnxruntime", "phone": "litert"}
+LOOK_S = 2.0
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Watch:
+    """What was seen while it ran."""
+
+    idle_s: float = 0.0
+    idle_ticks: int = 0
+    rss_bytes: int = 0
+    reads: int = 0
+    broken: list[str] = field(default_factory=list)
+    before: tuple[int, int, float] | None = None
+    """Process, ticks and time of the last look, if the process only waited then."""
+
+
+def main(
+    minutes: Annotated[float, typer.Option()] = 60.0,
+    every: Annotated[int, typer.Option(help="Minutes from look to look.")] = 6,
+    fault_every_s: Annotated[float, typer.Option()] = 90.0,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    chance, started = random.Random(seed), time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farm_")))
+        sshd = stack.enter_context(Sshd(folder / "sshd"))
+        phone = stack.enter_context(Adbd())
+        variables = stack.enter_context(adb_environment(folder / "home"))
+        connect(variables, f"{phone.host}:{phone.port}")
+        tables = write_config(folder, sshd, phone, every)
+        environment = {**os.environ, **variables, "PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(folder / "cache")}
+        log = stack.enter_context((folder / "log").open("ab"))
+
+        def start() -> subprocess.Popen[bytes]:
+            argv = [*PROFILE, "--config", str(folder / "profile.toml"), "schedule", "run"]
+            return subprocess.Popen(argv, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
+
+        scheduler, watch, faults, next_fault = start(), Watch(), Counter[str](), started + fault_every_s
+        stack.callback(lambda: scheduler.poll() is None and os.killpg(scheduler.pid, signal.SIGKILL))
+        strikes: dict[str, Callable[[], object]] = {
+            "ssh link cut": sshd.cut,
+            "ssh server gone for a minute": lambda: (sshd.stop(), time.sleep(60), sshd.start()),
+            "adb link cut": phone.cut,
+            "adb server killed": lambda: adb(variables, "kill-server"),
+            "scheduler killed": lambda: os.kill(scheduler.pid, signal.SIGKILL),
+            "scheduler ended": lambda: os.kill(scheduler.pid, signal.SIGTERM),
+            "runner killed": lambda: kill_runner(scheduler.pid),
+        }
+        while time.monotonic() - started < 60 * minutes:
+            look(scheduler.pid, tables, watch)
+            if time.monotonic() >= next_fault:
+                name = chance.choice(sorted(strikes))
+                strikes[name]()
+                faults[name] += 1
+                print(f"{(time.monotonic() - started) / 60:5.1f} min: {name}", flush=True)
+                next_fault = time.monotonic() + chance.uniform(0.5, 1.5) * fault_every_s
+            if scheduler.poll() is not None:
+                scheduler, watch.before = start(), None
+            time.sleep(LOOK_S)
+        scheduler.terminate()
+        scheduler.wait(120)
+        report(folder, environment, watch, faults, (time.monotonic() - started) / 60)
+
+
+def write_config(folder: Path, sshd: Sshd, phone: Adbd, every: int) -> dict[str, Path]:
+    write_plan(make_plan(mobilenet_v1(0.25, 32, classes=10)), folder / "plan.json")
+    for name in ("board", "phone"):
+        (folder / name).mkdir()
+    python = f'python = "{sys.executable}"'
+    lines = [
+        "[devices.board]", 'address = "ssh:board"', f'ssh_config = "{sshd.config}"', f'folder = "{folder}/board"', python,
+        "[devices.phone]", f'address = "adb:{phone.host}:{phone.port}"', f'folder = "{folder}/phone"', python,
+    ]  # fmt: skip
+    for device, runtime in RUNTIMES.items():
+        lines += [
+            f"[tables.{device}]", f'device = "{device}"', 'plan = "plan.json"', f'runtime = "{runtime}"', "rounds = 3",
+            "max_layers = 60", f"max_age_days = {0.8 * every / 1440:.5f}", f'when = "*/{every} * * * *"', 'closure = "10%"',
+        ]  # fmt: skip
+    (folder / "profile.toml").write_text("\n".join(lines) + "\n")
+    return {device: folder / f"{device}.parquet" for device in RUNTIMES}
+
+
+def look(pid: int, tables: dict[str, Path], watch: Watch) -> None:
+    """Add what it cost since the last look, if it only waited in between; read every table that there is."""
+    for name, path in tables.items():
+        if path.exists():
+            watch.reads += 1
+            try:
+                load_table(path)
+            except ToolError as exc:
+                watch.broken.append(f"{name}: {exc}")
+    now = time.monotonic()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        waits = fields[0] == "S" and not Path(f"/proc/{pid}/task/{pid}/children").read_text().strip() and threads_wait(pid)
+        ticks = int(fields[11]) + int(fields[12])
+        if waits and watch.before is not None and watch.before[0] == pid:
+            watch.idle_ticks += ticks - watch.before[1]
+            watch.idle_s += now - watch.before[2]
+            watch.rss_bytes = max(watch.rss_bytes, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
+        watch.before = (pid, ticks, now) if waits else None
+
+
+def threads_wait(pid: int) -> bool:
+    """The scheduler has a thread for each device while it tends them."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir())) <= 2 or all(
+        (task / "stat").read_text().rpartition(") ")[2][0] == "S" for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+
+
+def kill_runner(host: int) -> None:
+    """Any that measures now, wherever it is."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(b"measure.py") for word in words) and os.getsid(int(path.name)) != os.getsid(0):
+                os.kill(int(path.name), signal.SIGKILL)
+                return
+
+
+def report(folder: Path, environment: dict[str, str], watch: Watch, faults: Counter[str], minutes: float) -> None:
+    said = (folder / "log").read_text(errors="replace").splitlines()
+    outcomes = Counter(
+        f"{device}: {what}"
+        for line in said
+        for device in RUNTIMES
+        for what in ("is fresh", "was refreshed", "was rebuilt", "failed", ": ")
+        if line.startswith(f"{device} {what}") or (what == ": " and line.startswith(f"{device}: "))
+    )
+    status = [*PROFILE, "--config", str(folder / "profile.toml"), "schedule", "status", "--json"]
+    found = json.loads(subprocess.run(status, env=environment, cwd=folder, stdout=subprocess.PIPE, check=True).stdout)
+    print(f"\n{minutes:.0f} minutes; faults: {dict(faults)}")
+    for name, count in sorted(outcomes.items()):
+        print(f"  {name.replace(': : ', ': failed')} {count} times")
+    for table in found:
+        age = "none" if table["age_days"] is None else f"{1440 * table['age_days']:.1f} min old"
+        print(f"  {table['table']}: {age}, mean error {table['mean_error_percent']}, stale: {table['stale'] or 'no'}")
+        print(f"    last failure: {table['last_failure']}")
+    print(f"tables read {watch.reads} times, {len(watch.broken)} times broken {watch.broken[:3]}")
+    cpu_s = watch.idle_ticks / TICKS_PER_S
+    print(f"waited {watch.idle_s / 60:.1f} minutes: {cpu_s:.2f} s of processor, at most {watch.rss_bytes / 1e6:.0f} MB resident")
+    left = [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
+    print(f"left behind: {left or 'nothing'}")
+    print("\n".join(f"| {line}" for line in said[-40:]))
+
+
+if __name__ == "__main__":
+    typer.run(main)
