@@ -37,6 +37,7 @@ from profiler.progress import Work, bar, bars
 from profiler.roster import roster
 from profiler.schedule.commands import app as schedule_app
 from profiler.schedule.state import stale_reason
+from profiler.serve.commands import serve
 from profiler.settings import Target, TimingSettings
 from profiler.table import LatencyTable, load_table
 
@@ -384,6 +385,7 @@ def clean(device: Annotated[str, typer.Argument(help="The device to tidy up.")],
 
 
 app.add_typer(schedule_app, name="schedule")
+app.command()(serve)
 runner_app = typer.Typer(help="The native runner, for devices without Python.", no_args_is_help=True)
 app.add_typer(runner_app, name="runner")
 

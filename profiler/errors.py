@@ -43,3 +43,7 @@ class ConfigError(ToolError):
 
 class TooHot(DeviceError):
     """The device did not cool down in the time allowed for it."""
+
+
+class ServeError(ToolError):
+    """The page cannot be served: a package is missing, the port is taken, or it would be open to everybody."""

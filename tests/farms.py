@@ -1,0 +1,49 @@
+"""A folder such as `profile serve` shows: a table and its journal, made on a simulated device, and a run with a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from graphs import mobilenet_v1
+
+from profiler.build import Effort, build
+from profiler.journal import journal_path
+from profiler.plan import make_plan
+from profiler.settings import Target, TimingSettings
+
+SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
+NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
+REPORT = '<!DOCTYPE html><html lang="en"><title>report</title><style>h1 { color: #222 }</style><h1>What the run brought</h1></html>'
+
+
+SETTINGS = TimingSettings(rounds=4, max_rounds=4, network_rounds=8, min_round_s=0.0)
+
+
+def a_farm(folder: Path) -> Path:
+    """`folder` with table.parquet, table.journal.jsonl and run/."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "script.toml").write_text(SCRIPT)
+    target = Target(f"fake:{folder}/script.toml", "litert")
+    build([make_plan(NETWORK)], target, folder / "table.parquet", settings=SETTINGS, effort=Effort(max_layers=1))
+    a_run(folder / "run")
+    return folder
+
+
+def a_run(folder: Path, report: str | None = REPORT) -> None:
+    folder.mkdir()
+    plain = {"format": 1, "network": "mobilenet_v1", "budget": "latency=60%", "created_utc": "2026-01-03T10:00:00+00:00"}
+    (folder / "run.json").write_text(json.dumps(plain))
+    (folder / "steps.jsonl").write_text("{}\n{}\n{}\n")
+    if report is not None:
+        (folder / "report.html").write_text(report)
+
+
+def journal_lines(folder: Path) -> list[str]:
+    """With their ends."""
+    return journal_path(folder / "table.parquet").read_text().splitlines(keepends=True)
+
+
+def round_ends(lines: list[str]) -> list[int]:
+    """How many lines there are once the next round has begun, for each."""
+    return [number + 1 for number, line in enumerate(lines) if json.loads(line)["event"] == "round"][1:]
