@@ -87,10 +87,10 @@ def main(
             "adb server killed": lambda: adb(variables, "kill-server"),
             "scheduler killed": lambda: os.kill(scheduler.pid, signal.SIGKILL),
             "scheduler ended": lambda: os.kill(scheduler.pid, signal.SIGTERM),
-            "runner killed": lambda: kill_runner(scheduler.pid),
+            "runner killed": lambda: kill_runner(folder),
         }
         while time.monotonic() - started < 60 * minutes:
-            look(scheduler.pid, tables, watch)
+            look(scheduler.pid, tables, folder / "cache" / "netadapt-profiler" / "leases", watch)
             if time.monotonic() >= next_fault:
                 name = chance.choice(sorted(strikes))
                 strikes[name]()
@@ -119,12 +119,13 @@ def write_config(folder: Path, sshd: Sshd, phone: Adbd, every: int) -> dict[str,
             f"[tables.{device}]", f'device = "{device}"', 'plan = "plan.json"', f'runtime = "{runtime}"', "rounds = 3",
             "max_layers = 60", f"max_age_days = {0.8 * every / 1440:.5f}", f'when = "*/{every} * * * *"', 'closure = "10%"',
         ]  # fmt: skip
+    lines += ["[schedule]", f'command = ["sh", "-c", "cat >> {folder}/news; echo >> {folder}/news"]']
     (folder / "profile.toml").write_text("\n".join(lines) + "\n")
     return {device: folder / f"{device}.parquet" for device in RUNTIMES}
 
 
-def look(pid: int, tables: dict[str, Path], watch: Watch) -> None:
-    """Add what it cost since the last look, if it only waited in between; read every table that there is."""
+def look(pid: int, tables: dict[str, Path], leases: Path, watch: Watch) -> None:
+    """Add what it cost since the last look, if nobody had a device in between; read every table that there is."""
     for name, path in tables.items():
         if path.exists():
             watch.reads += 1
@@ -135,7 +136,7 @@ def look(pid: int, tables: dict[str, Path], watch: Watch) -> None:
     now = time.monotonic()
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        waits = fields[0] == "S" and not Path(f"/proc/{pid}/task/{pid}/children").read_text().strip() and threads_wait(pid)
+        waits = not any(f'"pid": {pid},' in lease.read_text() for lease in leases.glob("*.json"))
         ticks = int(fields[11]) + int(fields[12])
         if waits and watch.before is not None and watch.before[0] == pid:
             watch.idle_ticks += ticks - watch.before[1]
@@ -144,37 +145,29 @@ def look(pid: int, tables: dict[str, Path], watch: Watch) -> None:
         watch.before = (pid, ticks, now) if waits else None
 
 
-def threads_wait(pid: int) -> bool:
-    """The scheduler has a thread for each device while it tends them."""
-    return len(list(Path(f"/proc/{pid}/task").iterdir())) <= 2 or all(
-        (task / "stat").read_text().rpartition(") ")[2][0] == "S" for task in Path(f"/proc/{pid}/task").iterdir()
-    )
-
-
-def kill_runner(host: int) -> None:
-    """Any that measures now, wherever it is."""
+def kill_runner(folder: Path) -> None:
+    """One that measures now, on any of the devices; what it was started with names the farm's folder."""
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (path / "cmdline").read_bytes().split(b"\0")
-            if any(word.endswith(b"measure.py") for word in words) and os.getsid(int(path.name)) != os.getsid(0):
+            words = (path / "cmdline").read_bytes()
+            if b"measure.py" in words and os.fsencode(folder) in words + (path / "environ").read_bytes():
                 os.kill(int(path.name), signal.SIGKILL)
                 return
 
 
 def report(folder: Path, environment: dict[str, str], watch: Watch, faults: Counter[str], minutes: float) -> None:
     said = (folder / "log").read_text(errors="replace").splitlines()
-    outcomes = Counter(
-        f"{device}: {what}"
-        for line in said
-        for device in RUNTIMES
-        for what in ("is fresh", "was refreshed", "was rebuilt", "failed", ": ")
-        if line.startswith(f"{device} {what}") or (what == ": " and line.startswith(f"{device}: "))
-    )
+    news = [json.loads(line) for line in (folder / "news").read_text().splitlines() if line]
+    outcomes = Counter(f"{item['table']} {item['did']}" for item in news)
+    outcomes += Counter(f"{device} fresh" for line in said for device in RUNTIMES if line.startswith(f"{device} is fresh"))
+    why = Counter(item["sentence"] for item in news if item["did"] == "failed")
     status = [*PROFILE, "--config", str(folder / "profile.toml"), "schedule", "status", "--json"]
     found = json.loads(subprocess.run(status, env=environment, cwd=folder, stdout=subprocess.PIPE, check=True).stdout)
     print(f"\n{minutes:.0f} minutes; faults: {dict(faults)}")
     for name, count in sorted(outcomes.items()):
-        print(f"  {name.replace(': : ', ': failed')} {count} times")
+        print(f"  {name}: {count} times")
+    for sentence, count in why.most_common():
+        print(f"  failed {count} times: {sentence}")
     for table in found:
         age = "none" if table["age_days"] is None else f"{1440 * table['age_days']:.1f} min old"
         print(f"  {table['table']}: {age}, mean error {table['mean_error_percent']}, stale: {table['stale'] or 'no'}")
@@ -184,7 +177,6 @@ def report(folder: Path, environment: dict[str, str], watch: Watch, faults: Coun
     print(f"waited {watch.idle_s / 60:.1f} minutes: {cpu_s:.2f} s of processor, at most {watch.rss_bytes / 1e6:.0f} MB resident")
     left = [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
     print(f"left behind: {left or 'nothing'}")
-    print("\n".join(f"| {line}" for line in said[-40:]))
 
 
 if __name__ == "__main__":

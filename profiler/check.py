@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from profiler.closure import LIMIT_PERCENT
+from profiler.console import age_text
 from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.table import LatencyTable
 
@@ -88,7 +89,7 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
     if info.device.get("device", {}).get("governor") == "not readable":
         yield Finding("note", "the clock governor could not be read", "fix the clock on the device if you can")
     if info.age_days > OLD_DAYS and not info.imported:
-        yield Finding("warning", f"it is {info.age_days:.0f} days old", "build it again")
+        yield Finding("warning", f"it is {age_text(info.age_days)} old", "build it again")
 
 
 def _about_import(table: LatencyTable, imported: Mapping[str, Any]) -> Iterator[Finding]:

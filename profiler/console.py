@@ -44,6 +44,14 @@ def percent(text: str, option: str) -> float:
     return value
 
 
+def age_text(days: float) -> str:
+    """31 days, 14 hours or 6 minutes."""
+    for number, unit, most in ((1440 * days, "minute", 120), (24 * days, "hour", 48)):
+        if number < most:
+            return f"{number:.0f} {unit}{'' if round(number) == 1 else 's'}"
+    return f"{days:.0f} days"
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 

@@ -49,7 +49,7 @@ def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
     ("facts", "kind", "said"),
     [
         (Facts(unusable="there is none"), "missing", "there is none"),
-        (Facts(age_days=31), "old", "31 days old, 30 are allowed"),
+        (Facts(age_days=31), "old", "31 days old, 30 days are allowed"),
         (Facts(fingerprint=("governor: a and b",)), "fingerprint", "the device has changed: governor: a and b"),
         (Facts(asked_otherwise=("threads",)), "asked", "with other threads"),
         (Facts(lacking=(ELSEWHERE,)), "lacking", "1 layers"),

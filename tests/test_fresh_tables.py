@@ -107,7 +107,7 @@ def test_an_old_table_is_refreshed_in_part_and_closed_anew(wanted: WantedTable) 
     before, count = load_table(wanted.out), len(visits(wanted.out))
     outcome = tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1))
     assert outcome.did == "refreshed"
-    assert "1 days old, 0.5 are allowed" in outcome.sentence
+    assert "24 hours old, 12 hours are allowed" in outcome.sentence
     again = visits(wanted.out)[count:]
     known = {layer.key for layer in before.rows}
     assert 0 < len({key for key in again if key in known}) < 0.2 * len(known)  # the audit and what was wide

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from profiler.check import WIDE_PERCENT
+from profiler.console import age_text
 from profiler.layers import LayerSpec
 from profiler.staircase import kind_of
 from profiler.table import LatencyTable
@@ -98,7 +99,7 @@ def reasons(facts: Facts) -> tuple[Reason, ...]:
         said = ", ".join(f"{sentinel.name} {sentinel.percent:+.1f} %" for sentinel in facts.drifted)
         found.append(Reason("drifted", f"measured again, it is off: {said}", whole=_general(facts.sentinels)))
     if facts.age_days > facts.max_age_days:
-        found.append(Reason("old", f"it is {facts.age_days:.0f} days old, {facts.max_age_days:g} are allowed"))
+        found.append(Reason("old", f"it is {age_text(facts.age_days)} old, {age_text(facts.max_age_days)} are allowed"))
     return tuple(found)
 
 

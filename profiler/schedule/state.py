@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.check import OLD_DAYS
+from profiler.console import age_text
 from profiler.errors import TableError
 from profiler.table import LatencyTable
 
@@ -79,7 +80,7 @@ def stale_reason(path: Path, table: LatencyTable, now: datetime | None = None) -
     if state.stale and looked is not None and looked >= datetime.fromisoformat(table.info.created_utc):
         return "; ".join(state.stale)
     age_days = table.info.age_at(now)
-    return f"it is {age_days:.0f} days old" if age_days > state.max_age_days else None
+    return f"it is {age_text(age_days)} old" if age_days > state.max_age_days else None
 
 
 def moment(utc: str | None) -> datetime | None:
