@@ -15,6 +15,8 @@ from typing import Protocol, Self
 from device_agents.errors import CommandFailed
 
 LONGEST_NAME = 60
+LONGEST_LINE = 32 << 20
+"""Of a command's output: no line of a runner comes near it."""
 
 
 def named(argv: Sequence[str]) -> str:

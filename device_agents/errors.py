@@ -39,5 +39,9 @@ class CommandTimedOut(DeviceError):
     """A command on the device said nothing for too long and was killed."""
 
 
+class LineTooLong(DeviceError):
+    """A command wrote on and on without ending its line."""
+
+
 class StoreFailed(DeviceError):
     """Files could not be put on the device whole: no room, no right to write, or damaged on the way again and again."""

@@ -74,7 +74,7 @@ def holder(address: str) -> Holder | None:
         found = Holder(int(plain["pid"]), str(plain["command"]), float(plain["since_s"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it may be read while it is written
         return None
-    return found if _alive(found.pid) else None  # one that was killed could not take its name out
+    return found if process_lives(found.pid) else None  # one that was killed could not take its name out
 
 
 def lease_path(address: str) -> Path:
@@ -131,7 +131,8 @@ def _write(file: int, data: bytes) -> None:
     os.ftruncate(file, len(data))
 
 
-def _alive(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """On this machine."""
     try:
         os.kill(pid, 0)
     except PermissionError:  # there is one, of somebody else

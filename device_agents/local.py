@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device_agents.agent import Attached, CommandResult, Options, named
-from device_agents.errors import CommandTimedOut, DeviceError, StoreFailed
+from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
+from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, StoreFailed
 
 
 class LocalAgent:
@@ -100,8 +100,10 @@ class LocalStream:
 
     def _drain_lines(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
+        while line := self._process.stdout.readline(LONGEST_LINE):
             self._lines.put(line)
+            if len(line) == LONGEST_LINE:
+                return
         self._lines.put(None)
 
     def _drain_errors(self) -> None:
@@ -119,6 +121,8 @@ class LocalStream:
                 self._process.wait()
                 self._drains[1].join(timeout=1)
                 return
+            if len(line) == LONGEST_LINE:
+                raise LineTooLong(f"the runner wrote {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
             yield line
 
     @property

@@ -21,8 +21,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
-from device_agents.agent import CommandResult, Options, named
-from device_agents.errors import CommandTimedOut, DeviceError, LinkLost, StoreFailed
+from device_agents.agent import LONGEST_LINE, CommandResult, Options, named
+from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, LinkLost, StoreFailed
 
 OUR_FOLDER = "netadapt-profiler"
 KEEP_DAYS = 7
@@ -69,8 +69,8 @@ class RemoteAgent(ABC):
         self._folder = ""
         self._python: str | None = None
         self._present: set[str] = set()
-        self._orphans: set[int] = set()
-        """Commands that were running when the link broke off: the device may go on with them for hours."""
+        self._orphans: dict[int, str] = {}
+        """Commands that were running when the link broke off, with their nonces: the device may go on with them for hours."""
 
     @abstractmethod
     def _connect(self) -> None:
@@ -105,7 +105,7 @@ class RemoteAgent(ABC):
     def reconnect(self) -> None:
         self._disconnect()
         self._connect()
-        self._orphans = {pid for pid in self._orphans if not self._kill(pid)}
+        self._orphans = {pid: nonce for pid, nonce in self._orphans.items() if not self._kill(pid, nonce)}
         self._prepare()
 
     def _prepare(self) -> None:
@@ -155,13 +155,17 @@ class RemoteAgent(ABC):
             yield running
         finally:
             channel.close()
-            if running.returncode is None and running.pid is not None and not self._kill(running.pid):
-                self._orphans.add(running.pid)
+            if running.returncode is None and running.pid is not None and not self._kill(running.pid, nonce):
+                self._orphans[running.pid] = nonce
 
-    def _kill(self, pid: int) -> bool:
-        """The command and what it started; whether the device was within reach for that."""
+    def _kill(self, pid: int, nonce: str) -> bool:
+        """The command and what it started; whether the device was within reach for that.
+
+        Of a device that has been restarted meanwhile the number is somebody else's, whose command line has no such nonce.
+        """
+        ours = f"grep -qF {nonce} /proc/{pid}/cmdline 2>/dev/null"
         with contextlib.suppress(DeviceError, TimeoutError):
-            channel = self._open(f"kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null; echo")
+            channel = self._open(f"{ours} && {{ kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null; }}; echo")
             try:
                 said = b""
                 while (received := channel.receive(COMMAND_S))[0] is not Source.END:
@@ -216,7 +220,9 @@ class RemoteStream:
 
     def __init__(self, channel: Channel, nonce: str, address: str, what: str) -> None:
         self._channel, self._nonce, self._address, self._what = channel, nonce.encode(), address, what
-        self._pending = b""
+        self._pending = bytearray()
+        self._searched = 0
+        """So many of the pending bytes hold no end of a line."""
         self._errors = b""
         self.silence_s = COMMAND_S
         self.pid: int | None = None
@@ -261,11 +267,16 @@ class RemoteStream:
         if self.returncode is not None:
             return None
         while True:
-            line, newline, rest = self._pending.partition(b"\n")
-            if not newline:
+            end = self._pending.find(b"\n", self._searched)
+            if end < 0:
+                self._searched = len(self._pending)
+                if self._searched > LONGEST_LINE:
+                    raise LineTooLong(f"`{self._what}` wrote {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
                 self._receive(deadline)
                 continue
-            self._pending = rest
+            line = bytes(self._pending[:end])
+            del self._pending[: end + 1]
+            self._searched = 0
             if line.startswith(self._nonce):
                 number = int(line.split()[1])
                 if self.pid is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from profiler.bench import Bench, Job
 from profiler.errors import ModelError, TableError
+from profiler.estimate import estimate
 from profiler.executed import as_executed
 from profiler.graph import Graph
 from profiler.journal import Journal, journal_path
@@ -78,6 +79,7 @@ def build(
         _sweep(bench, plans)
         layers = [key for plan in plans for key in _corners(bench, plan)]
         layers += bench.want_layers(again, {name: data for plan in plans for name, data in plan.graph.cutouts.items()})
+        layers += bench.want_layers(_begun(bench))
         networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
         bench.visit(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
         for plan in plans:
@@ -155,6 +157,15 @@ def _corners(bench: Bench, plan: Plan) -> list[str]:
     layers = [*corners_of(plan, bench.results.staircases)]
     layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
     return bench.want_layers(layers, plan.graph.cutouts)
+
+
+def _begun(bench: Bench) -> list[LayerSpec]:
+    """Layers that an earlier run has begun with and not settled: the next table would not ask for them again, being in it."""
+    results, settings = bench.results, bench.session.settings
+    visited = {key: visits for key, visits in results.visits.items() if key in results.layers and key not in results.failed}
+    unsettled = [key for key, visits in visited.items() if len(visits) < settings.rounds or not estimate(visits).settled(settings)]
+    short = [results.layers[key] for key in unsettled if len(visited[key]) < settings.max_rounds]
+    return [layer for layer in short if layer.cutout is None]
 
 
 def _refine(bench: Bench, plan: Plan, networks: Sequence[str], effort: Effort) -> list[str]:

@@ -20,7 +20,7 @@ from profiler.build import Effort
 from profiler.build import build as build_table
 from profiler.check import check_table
 from profiler.compare import compare_files
-from profiler.console import Json, percent, plain_errors, print_json
+from profiler.console import Json, percent, plain_errors, print_json, terminable
 from profiler.devices import CONFIG_VARIABLE, find_device
 from profiler.doctor import examine, judge
 from profiler.errors import TableError
@@ -144,7 +144,7 @@ def model(
     as_json: Json = False,
 ) -> None:
     """Measure a whole model's latency on a device."""
-    with plain_errors():
+    with plain_errors(), terminable():
         target = Target(device, runtime.value if runtime else default_runtime(model), threads, python, runner and runner.value)
         with bar() as progress:
             measured = measure_files([model], target, progress=progress, wait_s=FOREVER_S if wait else 0)[model]
@@ -181,7 +181,7 @@ def build(
     """Measure layers of plans or models, as few as will do, and whole networks beside them, into a latency table."""
     outs = {name: Path(str(out).replace("{device}", slug(name))) for name in device}
     kept = ", ".join(str(journal_path(path)) for path in outs.values())
-    with plain_errors(f"everything measured is kept in {kept}; go on with --resume"):
+    with plain_errors(f"everything measured is kept in {kept}; go on with --resume"), terminable():
         if len(set(outs.values())) < len(device):
             raise ToolError(
                 f"{len(device)} devices cannot share one table; write {{device}} into --out, as in tables/{{device}}.parquet"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +33,22 @@ def plain_errors(after_interrupt: str = "") -> Iterator[None]:
     except KeyboardInterrupt as exc:
         print(f"\ninterrupted; {after_interrupt or 'nothing was written'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from exc
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP do what Ctrl-C does, so that a device is left in order; one that is ignored, as under nohup, stays so."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def percent(text: str, option: str) -> float:

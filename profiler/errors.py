@@ -33,6 +33,10 @@ class JournalError(ToolError):
     """A journal is damaged, or was recorded under other conditions than the ones asked for."""
 
 
+class JournalNotWritable(JournalError):
+    """There is no room for more, or another process writes it: nothing is wrong with what is in it."""
+
+
 class RunnerError(ToolError):
     """The runner on the device could not start, or says things that make no sense."""
 

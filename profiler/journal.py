@@ -13,11 +13,13 @@ Lines, by `event`:
   failed    a model the runtime refuses (reason), or one that took the runner down (crash)
   refresh   from here on earlier visits of these keys do not count: they are measured again; utc
   staircases  what sweeps have shown; error: the table's own estimate of its error so far; spent: how long a run of the build took
-A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again.
+A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again. Only one
+process writes at a time: it holds a lock on the file, which the kernel lets go of however it ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from profiler.errors import JournalError
+from profiler.errors import JournalError, JournalNotWritable
 
 FORMAT = 2
 
@@ -35,45 +37,75 @@ class Journal:
     """An open journal; every line is handed to the operating system before `append` returns, and to the disk on `sync`."""
 
     def __init__(self, path: Path, header: Mapping[str, Any], *, resume: bool) -> None:
-        """Start a journal, or go on with one recorded under the same header. `JournalError` otherwise."""
-        self.path = path
-        exists = path.exists()
-        if exists and not resume:
-            raise JournalError(f"{path} is left from a build that did not end; add --resume to go on with it, or remove it")
-        self.lines: list[dict[str, Any]] = list(read_journal(path)) if exists else []
-        if exists and self.lines:
-            check_header(path, self.lines[0], header)
+        """Start a journal, or go on with one recorded under the same header. `JournalError` otherwise.
+
+        `JournalNotWritable` if another process writes it now.
+        """
+        self.path, self._file = path, _locked(path)
+        try:
+            if os.fstat(self._file).st_size and not resume:
+                raise JournalError(f"{path} is left from a build that did not end; add --resume to go on with it, or remove it")
+            self.lines: list[dict[str, Any]] = list(read_journal(path))
+            if self.lines:
+                check_header(path, self.lines[0], header)
             _drop_torn_line(path)
-        with _writing(path):
-            self._file = path.open("a", encoding="utf-8")
-        if not self.lines:
-            self.append({"event": "journal", "format": FORMAT, **header})
+            if not self.lines:
+                self.append({"event": "journal", "format": FORMAT, **header})
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def append(self, line: Mapping[str, Any]) -> None:
+        """Whole or not at all: half a line, left by a disk that is full, would spoil the one after it."""
+        rest = memoryview((json.dumps(line, separators=(",", ":")) + "\n").encode())
         with _writing(self.path):
-            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
-            self._file.flush()
+            end = os.fstat(self._file).st_size
+            try:
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except BaseException:
+                os.ftruncate(self._file, end)
+                raise
         self.lines.append(dict(line))
 
     def sync(self) -> None:
         with _writing(self.path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            os.fsync(self._file)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.sync()
-        self._file.close()
+        try:
+            self.sync()
+        finally:
+            os.close(self._file)
+
+
+def _locked(path: Path) -> int:
+    """Open, made if need be, and ours alone until it is closed."""
+    while True:
+        with _writing(path):
+            file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with _writing(path):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # whoever had it has removed or replaced it meanwhile
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
+    except BlockingIOError as exc:
+        raise JournalNotWritable(f"{path} is being written by another build; wait for that, or end it") from exc
     except OSError as exc:
-        raise JournalError(f"{path} cannot be written: {exc.strerror or exc}; what is in it stays good for --resume") from exc
+        raise JournalNotWritable(f"{path} cannot be written: {exc.strerror or exc}; what is in it stays good for --resume") from exc
 
 
 def journal_path(table: Path) -> Path:

@@ -163,6 +163,8 @@ class _Course:
     current: str | None = None
     """The model the runner is busy with."""
     done: bool = False
+    progressed: bool = False
+    """Whether something was measured since the runner last ended while it was busy with none of the models."""
     crashes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
 
@@ -182,14 +184,19 @@ class _Course:
                 self.current = None
                 self.done = event == "done"
                 if event in self.ends:
+                    self.progressed = True
                     self._strike(message["model"], None if event == "failed" else message["round"])
         yield message
 
     def _crash(self, reason: str) -> Iterator[Message]:
-        """`RunnerError` if it was none of the models."""
+        """`RunnerError` if it was none of the models, unless something was measured since that last happened."""
         culprit, self.current = self.current, None
         if culprit is None:
-            raise RunnerError(reason)
+            if not self.progressed:
+                raise RunnerError(reason)
+            self.progressed = False
+            yield {"event": "paused", "reason": reason}
+            return
         if culprit == self.reference:
             self.reference = None
         self.crashes[culprit] += 1

@@ -7,6 +7,7 @@ samples are in the journal beside it, from which the table can be made again.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from device_agents.lease import process_lives
 from profiler.blocks import as_blocks
 from profiler.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.closure import Closure, close
@@ -229,12 +231,21 @@ class LatencyTable:
         table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(_info_to_dict(self.info)).encode()}))
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
+            _remove_leftovers(path)
             pq.write_table(table, temporary)
             temporary.replace(path)
         except OSError as exc:
             raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Half-written tables of processes that were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and not process_lives(int(pid)):
+            left.unlink(missing_ok=True)
 
 
 def origin_of(device: Mapping[str, Any]) -> str:

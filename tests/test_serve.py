@@ -162,7 +162,7 @@ def test_a_wanted_table_is_judged_as_status_judges_it(lab: Path, monkeypatch: py
     (shown,) = farm(lab).tables
     said = json.loads(CliRunner().invoke(command, ["schedule", "status", "--json"]).stdout)
     assert list(shown.stale) == said[0]["stale"]
-    assert any("days old" in why for why in shown.stale)
+    assert any("old, 0 minutes are allowed" in why for why in shown.stale)
 
 
 def test_a_mistake_in_profile_toml_is_a_sentence_on_the_page(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:

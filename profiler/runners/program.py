@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from device_agents import Agent
-from device_agents.errors import CommandTimedOut, DeviceBusy
+from device_agents.errors import CommandTimedOut, DeviceBusy, LineTooLong
 from profiler.devices import Device
 from profiler.errors import RunnerError
 from profiler.graph import Graph
@@ -94,22 +95,37 @@ class ProgramRunner(ABC):
         text = json.dumps({**job, **placed}).encode()
         name = f"{hashlib.sha256(text).hexdigest()[:16]}.json"
         self._agent.store({name: text})
-        # the runner's own alarm comes first: it also works when the host cannot kill
-        with self._agent.stream(program.command(folder, f"{folder}/{name}"), silence_s=1.5 * job["silence_s"] + 5) as stream:
+        with self._agent.stream(program.command(folder, f"{folder}/{name}"), silence_s=_silence_s(job)) as stream:
             ended = False
             try:
-                for message in filter(None, map(parse, stream)):
+                for message in _heard(stream, _silence_s(job)):
                     if message["event"] == "busy":
                         raise DeviceBusy(
                             f"{self._agent.address} is measured by another host ({message.get('holder') or 'unknown'}); wait for it"
                         )
                     ended = message["event"] == "done"
                     yield message
-            except CommandTimedOut as exc:
+            except (CommandTimedOut, LineTooLong) as exc:
                 yield {"event": "crashed", "reason": str(exc)}
                 return
             if not ended:
                 yield {"event": "crashed", "reason": how_it_ended(stream.returncode, stream.stderr)}
+
+
+def _silence_s(job: Mapping[str, Any]) -> float:
+    """The runner's own alarm comes first: it also works when the host cannot kill."""
+    return float(1.5 * job["silence_s"] + 5)
+
+
+def _heard(lines: Iterable[str], silence_s: float) -> Iterator[Message]:
+    """What is of the protocol. `CommandTimedOut` for a runner that goes on and on and says nothing of it."""
+    heard_s = time.monotonic()
+    for line in lines:
+        if (message := parse(line)) is not None:
+            yield message
+            heard_s = time.monotonic()
+        elif time.monotonic() - heard_s > silence_s:
+            raise CommandTimedOut(f"the runner said nothing that makes sense for {silence_s:g} s; it was killed")
 
 
 def probe_models() -> dict[str, bytes]:

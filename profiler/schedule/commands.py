@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from device_agents.errors import ToolError
-from profiler.console import Json, plain_errors, print_json, print_table
+from profiler.console import Json, plain_errors, print_json, print_table, terminable
 from profiler.progress import Work, bar, bars
 from profiler.schedule import install as installing
 from profiler.schedule import refresh
@@ -34,7 +32,7 @@ def run() -> None:
     """Stay in the foreground and do what is due when it is due. Ctrl-C or SIGTERM end it; nothing measured is lost."""
     with plain_errors(KEPT):
         wanted = read_wanted()
-        with only_one(wanted.path), _terminable():
+        with only_one(wanted.path), terminable():
             print(f"{wanted.path}: {len(wanted.tables)} tables; next {_next(wanted)}", flush=True)
             try:
                 Keeper(say=lambda text: print(text, flush=True)).forever(read_wanted, _progress)
@@ -50,7 +48,7 @@ def once(
     """Do what is due and exit: for cron and systemd. The exit code is 1 if a table could not be made fresh."""
     with plain_errors(KEPT):
         wanted = read_wanted()
-        with only_one(wanted.path), _terminable():
+        with only_one(wanted.path), terminable():
             keeper = Keeper(say=(lambda text: None) if as_json else print)
             due = keeper.due(wanted, at_once=now)
             with _progress(list(dict.fromkeys(table.target.device for table in due))) as progress:
@@ -128,7 +126,7 @@ def _status(table: WantedTable, progress: Work | None) -> dict[str, Any]:
         why += [text for text in state.stale if text not in why]
     return plain | {
         "stale": why,
-        "next_utc": max(next_look(table, state), now).isoformat(timespec="seconds"),
+        "next_utc": max(next_look(table, state, now), now).isoformat(timespec="seconds"),
         "looked_utc": state.looked_utc,
         "did": state.did,
         "last_failure": None if state.failure is None else {"utc": state.failure.utc, "why": state.failure.why},
@@ -161,9 +159,9 @@ def _local(utc: str) -> str:
 
 
 def _next(wanted: Wanted) -> str:
-    moments = [(next_look(table, read_state(table.out)), table.name) for table in wanted.tables]
-    first, name = min(moments)
-    return f"{name} now" if first <= datetime.now(UTC) else f"{name} at {_local(first.isoformat())}"
+    now = datetime.now(UTC)
+    first, name = min((next_look(table, read_state(table.out), now), table.name) for table in wanted.tables)
+    return f"{name} now" if first <= now else f"{name} at {_local(first.isoformat())}"
 
 
 @contextmanager
@@ -174,18 +172,3 @@ def _progress(names: Sequence[str]) -> Iterator[dict[str, Work]]:
     else:
         with bars(names) as several:
             yield dict(several)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP do what Ctrl-C does, so that a device is left in order."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,6 +8,7 @@ The new journal goes first into its place and the table last: a new table withou
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -123,6 +124,8 @@ def _kept_path(out: Path, now: datetime, suffix: str) -> Path:
 
 def _prune(out: Path, keep: int) -> None:
     """Of earlier tables and of failed ones so many each."""
+    for left in (out.parent / "history").glob(f".{glob.escape(out.stem)}-*.tmp"):
+        left.unlink(missing_ok=True)  # of a process that was killed
     for suffix in ("", ".failed"):
         found = history_of(out, suffix)
         for path in found[: max(0, len(found) - keep)]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +27,10 @@ from profiler.table import load_table
 
 LONGEST_WAIT_S = 60.0
 """Between two looks at the clock, which may jump or have stood still with the machine, and at the file."""
+
+
+AHEAD = timedelta(minutes=1)
+"""A clock that is set right may go back by so much."""
 
 
 def _now() -> datetime:
@@ -51,7 +55,7 @@ class Keeper:
     def due(self, wanted: Wanted, *, at_once: bool = False) -> list[WantedTable]:
         """Those never looked at, and those whose time has come since they last were."""
         now = self.clock.now()
-        return [table for table in wanted.tables if at_once or next_look(table, read_state(table.out)) <= now]
+        return [table for table in wanted.tables if at_once or next_look(table, read_state(table.out), now) <= now]
 
     def once(self, wanted: Wanted, progress: Mapping[str, Work], *, at_once: bool = False) -> dict[str, Outcome]:
         """Do what is due; what became of each table. Devices are measured side by side, this very machine after the others."""
@@ -83,8 +87,9 @@ class Keeper:
             if devices:
                 with progress(devices) as bars:
                     self.once(wanted, bars)
-            moments = [(next_look(table, read_state(table.out)), table.name) for table in wanted.tables]
-            self.clock.sleep(min(LONGEST_WAIT_S, max(0.0, (min(moments)[0] - self.clock.now()).total_seconds())))
+            now = self.clock.now()
+            moments = [next_look(table, read_state(table.out), now) for table in wanted.tables]
+            self.clock.sleep(min(LONGEST_WAIT_S, max(0.0, (min(moments) - now).total_seconds())))
 
     def _tended(self, table: WantedTable, wanted: Wanted, progress: Work) -> Outcome:
         before, started = read_state(table.out), self.clock.now()
@@ -109,10 +114,12 @@ class Keeper:
         write_state(table.out, state)
 
 
-def next_look(table: WantedTable, state: State) -> datetime:
-    """At once for a table that was never looked at; a moment that was missed is made up for."""
+def next_look(table: WantedTable, state: State, now: datetime) -> datetime:
+    """At once for a table that was never looked at, or by a clock that was ahead; a moment that was missed is made up for."""
     looked = moment(state.looked_utc)
-    return datetime.min.replace(tzinfo=UTC) if looked is None else table.when.after(looked)
+    if looked is None or looked > now + AHEAD:
+        return datetime.min.replace(tzinfo=UTC)
+    return table.when.after(looked)
 
 
 def news(table: WantedTable, outcome: Outcome, now: datetime) -> dict[str, Any]:

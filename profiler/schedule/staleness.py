@@ -14,6 +14,8 @@ from profiler.table import LatencyTable
 
 DRIFT_PERCENT, DRIFT_MS = 3.0, 0.001
 """A device is never steadier than this from one day to the next, and a microsecond matters to no network."""
+AHEAD_DAYS = 1.0
+"""A table of the future was made by a clock that was wrong; it would hardly ever become too old."""
 GENERAL_PART = 0.5
 """When so many of the sentinels have drifted, or the kinds they stand for make up so much of the table, all of it has."""
 AUDIT_PART, AUDIT_LEAST = 0.05, 3
@@ -98,6 +100,8 @@ def reasons(facts: Facts) -> tuple[Reason, ...]:
     if facts.drifted:
         said = ", ".join(f"{sentinel.name} {sentinel.percent:+.1f} %" for sentinel in facts.drifted)
         found.append(Reason("drifted", f"measured again, it is off: {said}", whole=_general(facts.sentinels)))
+    if facts.age_days < -AHEAD_DAYS:
+        found.append(Reason("old", f"its date is {-facts.age_days:.0f} days ahead of this machine's clock"))
     if facts.age_days > facts.max_age_days:
         found.append(Reason("old", f"it is {age_text(facts.age_days)} old, {age_text(facts.max_age_days)} are allowed"))
     return tuple(found)

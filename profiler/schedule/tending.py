@@ -11,7 +11,7 @@ from random import Random
 from profiler.build import build
 from profiler.compare import compare_files
 from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
-from profiler.errors import JournalError, TableError
+from profiler.errors import JournalError, JournalNotWritable, TableError
 from profiler.executed import as_executed
 from profiler.layers import LayerSpec
 from profiler.opening import PATIENCE_S
@@ -92,6 +92,8 @@ def _made_fresh(
     if not wants.whole:
         try:
             refresh.begin_refresh(wanted.out, wants.layers)
+        except JournalNotWritable:
+            raise
         except JournalError as exc:
             progress.say(f"{wanted.name}: it cannot be refreshed in part: {exc}")
             wants = Needed(True)
@@ -111,6 +113,8 @@ def _resumed(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress
     try:
         layers = refresh.refreshing(wanted.out)
         _build(wanted, plans, layers or (), progress)
+    except JournalNotWritable:
+        raise  # there will be room again, and then what is in it is gone on with
     except JournalError as exc:
         progress.say(f"{wanted.name}: it cannot be gone on with: {exc}")
         refresh.set_aside(wanted.out, wanted.keep, now)

@@ -98,7 +98,7 @@ class Tables:
             view, wanted=True, exists=exists, broken=view.broken if exists else None,
             device=view.device or table.target.device, runtime=view.runtime or table.target.runtime,
             stale=self._why(table, now), did=state.did, last_failure=state.failure,
-            next_utc=max(next_look(table, state), now).isoformat(timespec="seconds"),
+            next_utc=max(next_look(table, state, now), now).isoformat(timespec="seconds"),
         )  # fmt: skip
 
     def _why(self, table: WantedTable, now: datetime) -> tuple[str, ...]:

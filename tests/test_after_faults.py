@@ -1,0 +1,235 @@
+"""What faults at random points have brought to light, one by one: each of these once lost, doubled or left something."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+from adbd import Adbd
+from test_build import FAKE, PLAN
+from test_fresh_tables import NOW, Impatient, device, tended, wanted
+from test_table import table
+
+from device_agents import Options
+from device_agents.adb_direct import AdbDirectAgent
+from device_agents.errors import CommandTimedOut, LineTooLong
+from device_agents.local import LocalAgent
+from device_agents.remote import RemoteStream, Source
+from profiler.build import Effort, build
+from profiler.console import terminable
+from profiler.errors import JournalError, JournalNotWritable, RunnerError
+from profiler.journal import Journal, journal_path, read_journal
+from profiler.runners import program
+from profiler.schedule import refresh
+from profiler.schedule.running import next_look
+from profiler.schedule.staleness import Facts, reasons
+from profiler.schedule.state import State
+from profiler.schedule.tending import tend
+from profiler.schedule.wanted import WantedTable
+from profiler.session import _Course
+from profiler.settings import TimingSettings
+from profiler.table import load_table
+
+__all__ = ["device", "wanted"]
+HEADER = {"target": {"runtime": "fake"}, "settings": {"rounds": 6}}
+
+
+# ---------------------------------------------------------------------------------------------------------------- journal
+
+
+def test_a_journal_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    """Simulated devices have no lease, and one device may have two names: two builds of one table wrote each visit twice."""
+    with Journal(tmp_path / "j", HEADER, resume=True), pytest.raises(JournalNotWritable, match="another build"):
+        Journal(tmp_path / "j", HEADER, resume=True)
+    with Journal(tmp_path / "j", HEADER, resume=True) as journal:
+        assert len(journal.lines) == 1
+
+
+def test_a_journal_that_was_removed_while_waiting_is_not_written_into(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j", HEADER, resume=True):
+        (tmp_path / "j").unlink()
+        with Journal(tmp_path / "j", HEADER, resume=True) as journal:
+            journal.append({"event": "visit"})
+    assert len(list(read_journal(tmp_path / "j"))) == 2
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("length", [500, 50_000])
+def test_a_line_that_found_no_room_leaves_no_half_of_itself_before_the_next(tmp_path: Path, length: int) -> None:
+    with Journal(tmp_path / "j", HEADER, resume=False) as journal:
+        with no_file_beyond(300), pytest.raises(JournalNotWritable):
+            journal.append({"event": "visit", "samples_ns": [1] * length})
+        journal.append({"event": "spent"})
+    assert [line["event"] for line in read_journal(tmp_path / "j")] == ["journal", "spent"]
+
+
+def test_a_journal_whose_very_first_line_is_torn_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "j").write_text('{"event":"jour')
+    Journal(tmp_path / "j", HEADER, resume=True).__exit__(None, None, None)
+    assert [line["event"] for line in read_journal(tmp_path / "j")] == ["journal"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ builds
+
+
+class ImpatientRefining(Impatient):
+    def __init__(self, left: int) -> None:
+        super().__init__(left, "refining")
+
+
+def test_layers_that_an_interrupted_build_had_begun_with_are_measured_as_often_as_the_others(
+    tmp_path: Path, quick: TimingSettings
+) -> None:
+    """They were in the table, after one visit, so that it did not ask for them again."""
+    out = tmp_path / "t.parquet"
+    fine = Effort(until_percent=1e-6, max_layers=95)
+    with pytest.raises(KeyboardInterrupt):
+        build([PLAN], FAKE, out, settings=quick, effort=fine, progress=ImpatientRefining(8))
+    table = build([PLAN], FAKE, out, settings=quick, effort=fine, resume=True)
+    assert {row.rounds for row in table.rows.values()} == {quick.rounds}
+
+
+def test_a_runner_that_dies_between_models_is_started_again_if_it_had_got_anywhere() -> None:
+    course = _Course([(0, ["a", "b"])], None, ("visit",))
+    crashed = {"event": "crashed", "reason": "killed"}
+    for event in ("begin", "visit"):
+        list(course.see({"event": event, "model": "a", "round": 0}))
+    assert list(course.see(crashed)) == [{"event": "paused", "reason": "killed"}]
+    with pytest.raises(RunnerError, match="killed"):
+        list(course.see(crashed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_is_ended_by_a_signal_as_by_ctrl_c(number: signal.Signals) -> None:
+    """A phone stayed in its mode of fixed performance, and the models in the folder for temporary files."""
+    with pytest.raises(KeyboardInterrupt), terminable():
+        os.kill(os.getpid(), number)
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_half_written_tables_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    for pid in (dead.pid, os.getppid()):
+        (tmp_path / f".t.parquet.{pid}.tmp").write_text("half")
+    table().save(tmp_path / "t.parquet")
+    assert [path.name for path in tmp_path.glob(".*")] == [f".t.parquet.{os.getppid()}.tmp"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ runners
+
+
+def test_a_line_without_end_is_given_up_here() -> None:
+    endless = [sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 1000000)"]
+    with LocalAgent().stream(endless, silence_s=60) as stream, pytest.raises(LineTooLong, match="without ending the line"):
+        list(stream)
+
+
+class Endless:
+    """A channel of a command that has begun and then writes on and on."""
+
+    def __init__(self, nonce: str) -> None:
+        self.parts = deque([f"{nonce} 17\n".encode()])
+
+    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
+        return Source.OUT, self.parts.popleft() if self.parts else b"x" * 65536
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_line_without_end_is_given_up_far_away() -> None:
+    with pytest.raises(LineTooLong, match="without ending the line"):
+        list(RemoteStream(Endless("n0nce"), "n0nce", "ssh:board", "runner"))
+
+
+def test_a_runner_that_only_chatters_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()
+    monkeypatch.setattr(program, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
+    with pytest.raises(CommandTimedOut, match="nothing that makes sense for 20 s"):
+        list(program._heard(itertools.repeat("WARNING: falling back\n"), 20.0))
+
+
+def test_a_process_that_has_the_number_of_one_from_before_a_restart_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Adbd() as phone, subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:
+        with AdbDirectAgent(f"adb:{phone.host}:{phone.port}", Options(folder=str(tmp_path))) as agent:
+            agent._orphans[innocent.pid] = "n0nce"
+            agent.reconnect()
+            assert agent._orphans == {}
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+# ----------------------------------------------------------------------------------------------------------------- schedule
+
+
+def test_an_unfinished_table_that_cannot_be_written_now_is_gone_on_with_later(wanted: WantedTable) -> None:
+    """A full disk had it put aside, as if the device had changed, and all was measured anew."""
+    with pytest.raises(KeyboardInterrupt):
+        tend(wanted, NOW, Impatient(20), Random(1))
+    new = journal_path(refresh.new_path(wanted.out))
+    before = new.read_bytes()
+    with new.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(JournalError):
+            tended(wanted)
+    assert new.read_bytes() == before
+    assert tended(wanted).did == "rebuilt"
+    assert journal_path(wanted.out).read_bytes().startswith(before)
+
+
+def test_a_table_that_was_looked_at_by_a_clock_that_was_ahead_is_looked_at_now(wanted: WantedTable) -> None:
+    now = datetime.now(UTC)
+    ahead, short = (State(looked_utc=(now + by).isoformat()) for by in (timedelta(days=4000), timedelta(seconds=2)))
+    assert next_look(wanted, ahead, now) < now
+    assert next_look(wanted, short, now) > now
+
+
+def test_a_table_from_the_future_is_stale() -> None:
+    (reason,) = reasons(Facts(age_days=-4000.0))
+    assert "4000 days ahead" in reason.text
+    assert not reasons(Facts(age_days=-0.1))
+
+
+def test_half_copied_tables_in_the_history_are_removed(wanted: WantedTable) -> None:
+    tended(wanted)
+    history = wanted.out.parent / "history"
+    history.mkdir(exist_ok=True)
+    (history / f".{wanted.out.stem}-20260101T000000Z.parquet.tmp").write_text("half")
+    tended(replace(wanted, target=replace(wanted.target, threads=2)))
+    assert not list(history.glob(".*"))
+    assert load_table(wanted.out).info.target.threads == 2
