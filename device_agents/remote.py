@@ -161,9 +161,10 @@ class RemoteAgent(ABC):
     def _kill(self, pid: int, nonce: str) -> bool:
         """The command and what it started; whether the device was within reach for that.
 
-        Of a device that has been restarted meanwhile the number is somebody else's, whose command line has no such nonce.
+        Of a device that has been restarted meanwhile the number is somebody else's, whose command line has no such nonce. Where
+        the shell has ended already, what it started has kept its number as that of the group, and nobody else can have it.
         """
-        ours = f"grep -qF {nonce} /proc/{pid}/cmdline 2>/dev/null"
+        ours = f"{{ ! [ -e /proc/{pid} ] || grep -qF {nonce} /proc/{pid}/cmdline; }} 2>/dev/null"
         with contextlib.suppress(DeviceError, TimeoutError):
             channel = self._open(f"{ours} && {{ kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null; }}; echo")
             try:
