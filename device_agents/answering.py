@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from device_agents.agent import Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError
+from device_agents.plain_json import read_json
 
 PROTOCOL = 3
 FOLDER = "/in-memory"
@@ -64,16 +65,20 @@ class Job:
     def read(cls, data: bytes) -> Job:
         """`Ended`, as a runner would, if it is no job of this protocol."""
         try:
-            plain = json.loads(data)
+            plain = read_json(data)
             if plain["format"] != PROTOCOL:
                 raise Ended(1, f"this runner speaks job format {PROTOCOL}, not {plain['format']!r}")
             values = {name: plain[name] for name in cls.__dataclass_fields__}
             values["models"] = {model["id"]: model["file"] for model in plain["models"]}
             values["schedule"] = [(entry["round"], tuple(entry["models"])) for entry in plain["schedule"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            job = cls(**values)
+            named = {name for _, names in job.schedule for name in names} | (
+                {job.reference} if job.reference is not None else set()
+            )
+            if job.reference_every < 1:
+                raise ValueError("reference_every must be at least 1")
+        except (ValueError, KeyError, TypeError) as exc:
             raise Ended(1, f"{type(exc).__name__}: {exc} in the job") from exc
-        job = cls(**values)
-        named = {name for _, names in job.schedule for name in names} | ({job.reference} if job.reference is not None else set())
         if strange := sorted(named - job.models.keys()):
             raise Ended(1, f"{strange[0]!r} in the schedule or the reference of the job is none of its models")
         return job

@@ -9,7 +9,6 @@ Time is simulated too: nothing sleeps.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import signal
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from device_agents.agent import Options
 from device_agents.answering import PROTOCOL, AnsweringAgent, Ended, Hung, Job, Refused
 from device_agents.errors import DeviceError, DeviceUnreachable, LinkLost, StoreFailed
 from device_agents.fake_script import EXAMPLE, Fault, read_script
+from device_agents.plain_json import read_json
 
 PUSHES = 3
 """Attempts at a push, as agents of real devices make."""
@@ -223,7 +223,7 @@ class FakeAgent(AnsweringAgent):
 def _scripted_ns(data: bytes) -> float:
     """What a model of the fake runtime says of itself; `Refused` or `Ended` where it says that it fails."""
     try:
-        script = json.loads(data)
+        script = read_json(data)
         if "error" in script:
             raise Refused(f"RuntimeError: {script['error']}")
         if script.get("crash"):

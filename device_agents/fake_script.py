@@ -133,7 +133,9 @@ def read_script(path: Path) -> Script:
         raise DeviceError(f"{path} cannot be read: {exc.strerror}; `fake:` needs a script such as {EXAMPLE}") from exc
     except UnicodeDecodeError as exc:
         raise DeviceError(f"{path} is not text; `fake:` needs a script such as {EXAMPLE}") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except RecursionError as exc:
+        raise DeviceError(f"{path} is nested too deeply; `fake:` needs a script such as {EXAMPLE}") from exc
+    except ValueError as exc:  # no TOML, or a number of thousands of digits
         raise DeviceError(f"{path} is not TOML: {str(exc)[:200]}; mend that place") from exc
     return _Reader(path, text).script(plain)
 

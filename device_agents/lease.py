@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from device_agents.errors import DeviceBusy, DeviceError
+from device_agents.plain_json import read_json
 
 FREE_KINDS = ("replay", "fake")
 """Nothing is measured there, so that as many may use one as like."""
@@ -70,8 +71,9 @@ def lease(address: str, *, wait_s: float = 0.0, say: Callable[[str], None] | Non
 def holder(address: str) -> Holder | None:
     """Who has the device; None if nobody has, or it cannot be told."""
     try:
-        plain = json.loads(lease_path(address).read_bytes())
+        plain = read_json(lease_path(address).read_bytes())
         found = Holder(int(plain["pid"]), str(plain["command"]), float(plain["since_s"]))
+        str(found)  # it may be a time that no calendar has
     except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it may be read while it is written
         return None
     return found if process_lives(found.pid) else None  # one that was killed could not take its name out

@@ -6,7 +6,6 @@ flags that it is a recording (`replayed`), and is opened by name only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from device_agents.agent import Options
 from device_agents.answering import CONDITIONS, PROTOCOL, AnsweringAgent, Job, Refused
 from device_agents.errors import DeviceError
+from device_agents.plain_json import read_json
 
 FORMATS = (2, 3)
 """Of the journal. In 2, lines lack what protocol 3 brought; null stands for it."""
@@ -140,8 +140,8 @@ def _lines(path: Path) -> Iterator[Line]:
 
 def _parse(raw: str) -> Line | None:
     try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError):
+        line = read_json(raw)
+    except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("event"), str) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from pickle import UnpicklingError  # what torch raises for a file that is no state_dict; nothing is ever unpickled
 
@@ -11,6 +12,11 @@ from torch import nn
 
 from netadapt.errors import RunError
 from netadapt.run_folder import write_whole
+
+_NO_WEIGHTS = (
+    OSError, EOFError, UnpicklingError, TypeError, AttributeError, ValueError, LookupError, AssertionError, struct.error,
+)  # fmt: skip
+"""What torch raises, depending on where in a damaged file it stumbles."""
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -23,11 +29,10 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Into a model of the same shapes, in place. `RunError` in one sentence if the file is none, or of another network."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as exc:
         raise RunError(f"there are no weights {path}") from exc
-    except (OSError, EOFError, UnpicklingError, TypeError, AttributeError, ValueError) as exc:
+    except _NO_WEIGHTS as exc:
         raise RunError(f"{path} holds no weights that can be read; it must be a state_dict saved by torch.save") from exc
     except RuntimeError as exc:
         said = [line.strip() for line in str(exc).splitlines() if line.strip()]

@@ -1,21 +1,18 @@
-"""What a run folder remembers beside the steps themselves, and how records of any kind come back out of JSON.
+"""What a run folder remembers beside the steps themselves.
 
-Records are frozen dataclasses; their JSON is `dataclasses.asdict`, and `read_as` is its inverse, for files that may be damaged.
+Records are frozen dataclasses; their JSON is `dataclasses.asdict`, and `profiler.typed.read_as` is its inverse.
 """
 
 from __future__ import annotations
 
 import hashlib
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from netadapt.resources import Budget, parse_budgets
 from profiler.table import LatencyTable
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,38 +249,3 @@ class LayerLatency:
     name: str
     ms_before: float
     ms_after: float
-
-
-def read_as(kind: type[Record], plain: Any) -> Record:
-    """The record that was written as this JSON. `ValueError` says what does not fit; unknown fields are left out."""
-    value: Record = _read(kind, plain)
-    return value
-
-
-def _read(kind: Any, plain: Any) -> Any:
-    if kind is Any:
-        return plain
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _read_fields(kind, plain)
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return None if plain is None else _read(next(arg for arg in args if arg is not type(None)), plain)
-    if origin is tuple and isinstance(plain, list):
-        return tuple(_read(args[0], item) for item in plain)
-    if origin is Mapping and isinstance(plain, dict):
-        return {name: _read(args[1], value) for name, value in plain.items()}
-    if kind is float and isinstance(plain, int | float) and not isinstance(plain, bool):
-        return float(plain)
-    if isinstance(kind, type) and type(plain) is kind:
-        return plain
-    raise ValueError(f"{str(plain)[:60]!r} is not what belongs here")
-
-
-def _read_fields(kind: type[Any], plain: Any) -> Any:
-    if not isinstance(plain, dict):
-        raise ValueError(f"{str(plain)[:60]!r} is not a {kind.__name__}")
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
-    try:
-        return kind(**{name: _read(hint, plain[name]) for name, hint in hints.items() if name in plain})
-    except TypeError as exc:
-        raise ValueError(f"a {kind.__name__} lacks fields: {exc}") from exc

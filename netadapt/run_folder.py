@@ -26,23 +26,14 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import quote
 
+from device_agents.plain_json import read_json
 from netadapt.candidates import Candidate
 from netadapt.errors import RunError
 from netadapt.loop import Evaluate, Result, Step
-from netadapt.records import (
-    Baseline,
-    Choice,
-    Delivered,
-    Finished,
-    LayerLatency,
-    Place,
-    Record,
-    RunInfo,
-    Verified,
-    read_as,
-)
+from netadapt.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
+from profiler.typed import Record, read_as
 
 FORMAT = 2
 LOCK = ".lock"
@@ -405,8 +396,8 @@ def _read_text(path: Path) -> str:
 
 def _parse(where: str, kind: type[Record], text: str) -> Record:
     try:
-        return read_as(kind, json.loads(text))
-    except ValueError as exc:  # a JSONDecodeError is one too
+        return read_as(kind, read_json(text))
+    except ValueError as exc:
         raise RunError(f"{where} is damaged: {exc}") from exc
 
 

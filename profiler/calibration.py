@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from profiler.errors import TableError
 from profiler.layers import ITEM_BYTES, LayerSpec
+from profiler.typed import read_as
 
 Array = NDArray[np.float64]
 
@@ -126,7 +127,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Calibration:
-        return cls(**plain)
+        return read_as(cls, plain)
 
 
 def _cooled(terms: Array, cache_bytes: int) -> Array:

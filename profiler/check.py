@@ -48,11 +48,8 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
             "build it again on a quieter machine, or from a plan with more widths",
         )
     if table.disturbed_percent > 0:
-        seen = ", ".join(
-            f"{name} {100 * count / info.disturbances['visits']:.0f} %"
-            for name, count in info.disturbances.items()
-            if name != "visits"
-        )
+        visits = max(1, info.disturbances.get("visits", 0))
+        seen = ", ".join(f"{name} {100 * count / visits:.0f} %" for name, count in info.disturbances.items() if name != "visits")
         yield Finding(
             "problem" if table.disturbed_percent > DISTURBED_PERCENT else "warning",
             f"{table.disturbed_percent:.0f} % of the layers had hardly an undisturbed round (visits disturbed by: {seen})",

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from profiler.typed import read_as
+
 LIMIT_PERCENT = 5.0
 """A table whose mean error on held-out networks is worse than this calls itself unverified."""
 
@@ -62,7 +64,7 @@ class Closure:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Closure:
-        return cls(**{**plain, "checked": tuple(Checked(**item) for item in plain.get("checked", ()))})
+        return read_as(cls, plain)
 
 
 def close(checked: Sequence[Checked]) -> Closure:

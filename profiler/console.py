@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from device_agents.errors import ToolError
+from device_agents.errors import ToolError, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -80,7 +81,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("–" if cell is None else str(cell) for cell in row))
+        table.add_row(*(Text("–" if cell is None else printable(str(cell))) for cell in row))  # as it stands: no markup
     # a pipe has no width of its own: give it enough that nothing is folded
     Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False).print(table)
 

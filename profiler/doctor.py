@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from device_agents import RUNNER, Agent
 from device_agents.errors import DeviceError, LinkLost
+from device_agents.plain_json import read_json
 from profiler.boards import FIXED_PERFORMANCE_SDK
 from profiler.check import Finding
 from profiler.errors import RunnerError
@@ -62,8 +62,8 @@ def _speed_ns(agent: Agent, interpreter: str) -> tuple[int, ...]:
     result = agent.run([interpreter, f"{folder}/{name}"], timeout_s=TIMEOUT_S).check()
     for line in result.stdout.splitlines():
         try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):  # what another program of the device wrote
+            message = read_json(line)
+        except ValueError:  # what another program of the device wrote
             continue
         if isinstance(message, dict) and message.get("event") == "speed":
             if message.get("protocol") != PROTOCOL:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from profiler.errors import LayerError, PlanError
 from profiler.layers import BLOCK_OPS, LayerSpec, Shape
+from profiler.typed import read_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +145,19 @@ class Graph:
         """The inverse of `to_dict`, for data from a file. `PlanError` or `LayerError` if it makes no sense."""
         try:
             nodes = tuple(
-                Node(str(item["name"]), LayerSpec.from_dict(item["layer"]), tuple(map(str, item["inputs"])), item.get("block"))
+                Node(
+                    str(item["name"]),
+                    LayerSpec.from_dict(item["layer"]),
+                    tuple(map(str, item["inputs"])),
+                    read_value(str | None, item.get("block")),
+                )
                 for item in plain["nodes"]
             )
-            inputs = tuple((str(name), tuple(int(size) for size in shape)) for name, shape in plain["inputs"].items())
-            cutouts = {str(digest): base64.b64decode(data, validate=True) for digest, data in plain.get("cutouts", {}).items()}
+            inputs = tuple((name, read_value(tuple[int, ...], shape)) for name, shape in plain["inputs"].items())
+            cutouts = {digest: base64.b64decode(data, validate=True) for digest, data in plain.get("cutouts", {}).items()}
+            for digest, data in cutouts.items():
+                if hashlib.sha256(data).hexdigest() != digest:
+                    raise ValueError(f"the cut-out {digest[:16]} is not what was cut out")
             return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), cutouts)
         except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as exc:
             if isinstance(exc, LayerError):

@@ -22,13 +22,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from device_agents.plain_json import read_json
 from profiler.errors import JournalError, JournalNotWritable
+from profiler.messages import CHECKS
+from profiler.typed import read_value
 
 FORMAT = 2
 
@@ -124,14 +128,46 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     whole, _, _torn = text.rpartition("\n")
     for number, raw in enumerate(whole.splitlines(), 1):
         try:
-            line = json.loads(raw)
-        except json.JSONDecodeError as exc:
-            raise JournalError(f"{path}, line {number} is damaged: {exc.msg}") from exc
-        if not isinstance(line, dict) or "event" not in line:
+            line = read_json(raw)
+        except ValueError as exc:
+            raise JournalError(f"{path}, line {number} is damaged: {exc}") from exc
+        if not isinstance(line, dict) or not isinstance(line.get("event"), str):
             raise JournalError(f"{path}, line {number} is not a journal line")
         if number == 1 and (line["event"] != "journal" or line.get("format") != FORMAT):
             raise JournalError(f"{path} is not a journal of format {FORMAT}; it was written by another version")
+        if not _makes_sense(line):
+            raise JournalError(f"{path}, line {number} is damaged: a {line['event']!r:.40} line cannot say that")
         yield line
+
+
+FACTS = Mapping[str, Any]
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "journal": {"target": FACTS, "settings": FACTS},
+    "hello": {"utc": str | None},
+    "layer": {"key": str, "layer": FACTS},
+    "network": {"key": str, "role": str, "graph": FACTS},
+    "visit": {"key": str},
+    "reference": {"key": str},
+    "energy": {"key": str},
+    "steady": {"state": FACTS},
+    "failed": {"key": str},
+    "refresh": {"keys": Sequence[str]},
+    "staircases": {"rules": Sequence[FACTS]},
+    "spent": {"wall_s": float},
+}
+"""What a line has beside that which the runner said."""
+
+
+def _makes_sense(line: Mapping[str, Any]) -> bool:
+    check = CHECKS.get(line["event"])
+    try:
+        for name, kind in FIELDS.get(line["event"], {}).items():
+            read_value(kind, line.get(name))
+        if line["event"] == "hello" and line.get("utc") is not None:
+            datetime.fromisoformat(line["utc"])
+    except ValueError:
+        return False
+    return check is None or check(line)
 
 
 def check_header(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

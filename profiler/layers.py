@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from profiler.errors import LayerError
+from profiler.typed import read_as
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1}
+MOST_MACS = 10**15
+"""Also bytes: of a layer that comes from elsewhere."""
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
 
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "fully_connected")
@@ -277,15 +280,35 @@ class LayerSpec:
                 if name in fields:
                     fields[name] = _sizes(fields[name])
             if fields.get("cutout") is not None:
-                fields["cutout"] = Cutout(**fields["cutout"])
-            return cls(**fields)
+                fields["cutout"] = read_as(Cutout, fields["cutout"])
+            _check_kinds(fields)
+            return _measurable(cls(**fields))
         except (TypeError, KeyError, AttributeError) as exc:
             raise LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
         except ValueError as exc:
             raise exc if isinstance(exc, LayerError) else LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
 
 
+_KINDS: dict[str, type] = {"op": str, "activation": str, "dtype": str, "groups": int, "hidden": int, "bias": bool}
+_LENGTHS = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}
 _DEFAULTS: dict[str, Any] = {name: field.default for name, field in LayerSpec.__dataclass_fields__.items()}
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """`ValueError` for what is of another type, or has another number of sizes, than the field."""
+    wrong = [name for name, kind in _KINDS.items() if name in fields and type(fields[name]) is not kind]
+    wrong += [name for name, count in _LENGTHS.items() if name in fields and len(fields[name]) != count]
+    if wrong:
+        raise ValueError(f"{wrong[0]} cannot be {str(fields[wrong[0]])[:60]!r}")
+    if fields.get("groups", 1) < 1:
+        raise ValueError("groups must be at least 1")
+
+
+def _measurable(layer: LayerSpec) -> LayerSpec:
+    """`ValueError` if it is larger than any layer can be: no model, and no column of a table, could hold its figures."""
+    if max(layer.macs or 0, layer.activation_bytes, layer.weight_bytes) > MOST_MACS:
+        raise ValueError("it is larger than any layer can be")
+    return layer
 
 
 def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:

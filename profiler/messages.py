@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from device_agents.plain_json import read_json
 from profiler.errors import RunnerError
 
 PROTOCOL = 3
@@ -20,12 +20,14 @@ def parse(line: str) -> Message | None:
     if not line.startswith("{"):
         return None
     try:
-        message = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+        message = read_json(line)
+    except ValueError:
         return None
     if not isinstance(message, dict) or not isinstance(message.get("event"), str):
         return None
     event = message["event"]
+    if event in OURS:
+        raise RunnerError(f"the runner sent a {event!r} line, which only this host writes: {line[:120]!r}")
     if event in ("hello", "probe") and message.get("protocol") != PROTOCOL:
         raise RunnerError(f"the runner speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}")
     if event in ABOUT_A_MODEL and not (isinstance(message.get("model"), str) and _whole(message.get("round"), 0)):
@@ -35,12 +37,12 @@ def parse(line: str) -> Message | None:
     return message
 
 
-def _hello(message: Message) -> bool:
+def _hello(message: Mapping[str, Any]) -> bool:
     device, flags = message.get("device"), message.get("flags")
     return isinstance(device, dict) and isinstance(flags, dict) and isinstance(message.get("version"), str)
 
 
-def _probe(message: Message) -> bool:
+def _probe(message: Mapping[str, Any]) -> bool:
     runtimes = message.get("runtimes")
     return (
         isinstance(message.get("device"), dict)
@@ -49,12 +51,12 @@ def _probe(message: Message) -> bool:
     )
 
 
-def _round(message: Message) -> bool:
+def _round(message: Mapping[str, Any]) -> bool:
     numbers = ("load_1min", "temperature_c", "throttled", "thermal_status")
     return _whole(message.get("round"), 0) and all(_number_or_none(message.get(name)) for name in numbers)
 
 
-def _visit(message: Message) -> bool:
+def _visit(message: Mapping[str, Any]) -> bool:
     samples, switched, clock = message.get("samples_ns"), message.get("switched"), message.get("clock_khz")
     if not isinstance(samples, list) or not samples or not isinstance(switched, list):
         return False
@@ -64,7 +66,7 @@ def _visit(message: Message) -> bool:
     return whole and inside and clocked and _whole(message.get("loops"), 1) and type(message.get("started_ns")) is int
 
 
-def _outputs(message: Message) -> bool:
+def _outputs(message: Mapping[str, Any]) -> bool:
     outputs = message.get("outputs")
     return isinstance(outputs, list) and all(
         isinstance(output, dict) and isinstance(output.get("shape"), list) and isinstance(output.get("values"), list)
@@ -72,20 +74,22 @@ def _outputs(message: Message) -> bool:
     )
 
 
-def _idle(message: Message) -> bool:
+def _idle(message: Mapping[str, Any]) -> bool:
     return _whole(message.get("duration_ns"), 1) and _whole(message.get("energy_uj"), 0)
 
 
-def _energy(message: Message) -> bool:
+def _energy(message: Mapping[str, Any]) -> bool:
     return _idle(message) and _whole(message.get("inferences"), 1)
 
 
-def _failed(message: Message) -> bool:
+def _failed(message: Mapping[str, Any]) -> bool:
     return isinstance(message.get("reason"), str)
 
 
+OURS = ("crashed", "paused", "journal", "layer", "network", "refresh", "staircases", "steady", "error", "spent")
+"""Events of the session and of the journal: they are believed without a check."""
 ABOUT_A_MODEL = ("begin", "visit", "reference", "outputs", "energy", "failed")
-CHECKS: Mapping[str, Callable[[Message], bool]] = {
+CHECKS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "hello": _hello, "probe": _probe, "round": _round, "visit": _visit, "reference": _visit,
     "outputs": _outputs, "idle": _idle, "energy": _energy, "failed": _failed,
 }  # fmt: skip

@@ -26,7 +26,7 @@ from profiler.onnx_cutout import activations, cut_out
 from profiler.onnx_fusion import join_hard_swish, joined
 from profiler.onnx_layers import channels_last, describe
 from profiler.onnx_names import name_of, unique
-from profiler.onnx_tensors import Tensors, open_session, opset_of, shape_of, tensors_of
+from profiler.onnx_tensors import Tensors, check_sizes, open_session, opset_of, shape_of, tensors_of
 
 _LIBRARY_ERRORS = (
     DecodeError,
@@ -104,6 +104,7 @@ def _why_not_static(value: onnx.ValueInfoProto) -> str:
 def _optimised(model: ModelProto) -> ModelProto:
     """What onnxruntime makes of the model before it depends on the processor. Shapes are inferred first: they survive."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    check_sizes(inferred.graph)
     with tempfile.TemporaryDirectory(prefix="onnx_reader_") as folder:
         saved = Path(folder) / "optimised.onnx"
         open_session(inferred, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, saved)

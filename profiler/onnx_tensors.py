@@ -18,6 +18,8 @@ from profiler.layers import Shape
 
 Array = npt.NDArray[Any]
 MAX_ELEMENTS = 2**31 - 1
+MAX_DERIVED = 2**25
+"""Elements of what follows from weights alone: onnxruntime works it out, and keeps it, when it opens the model."""
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
@@ -61,6 +63,15 @@ def tensors_of(model: ModelProto) -> Tensors:
     constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived}
     known |= {name: Tensor(tuple(weight.dims), weight.data_type) for name, weight in constants.items()}
     return Tensors(known, constants)
+
+
+def check_sizes(graph: GraphProto) -> None:
+    """`ModelError` for a tensor that is too large to run, before anybody tries: a few bytes can ask for gigabytes."""
+    derived = _names_derived_from({weight.name for weight in graph.initializer}, graph.node)
+    for value in (*graph.value_info, *graph.output):
+        shape = shape_of(value) or ()
+        if math.prod(shape) > (MAX_DERIVED if value.name in derived else MAX_ELEMENTS):
+            raise ModelError(f"tensor {value.name} of shape {shape} is too large to run")
 
 
 def used_by(node: NodeProto) -> list[str]:

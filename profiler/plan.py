@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device_agents.plain_json import read_json
 from profiler.errors import PlanError
 from profiler.graph import Graph
 from profiler.model_file import read_model
+from profiler.typed import read_as, read_value
 from profiler.widths import followers, nearest, possible_widths
 
 FORMAT = 2
@@ -24,6 +26,9 @@ CHECK_NETWORKS = 12
 FIT_NETWORKS = 16
 WIDTH_STEP = 8
 """Channels between one width and the next: the networks planned for have widths of multiples of it."""
+
+Networks = tuple[Mapping[str, int], ...]
+"""The width of each block, of several networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,8 @@ class Plan:
     """
 
     graph: Graph
-    fit: tuple[Mapping[str, int], ...] = ()
-    check: tuple[Mapping[str, int], ...] = ()
+    fit: Networks = ()
+    check: Networks = ()
     step: int = WIDTH_STEP
     model: Path | None = None
     """The user's file this plan was made of; it is measured whole, as it is."""
@@ -119,7 +124,7 @@ def read_plan(path: Path) -> Plan:
         graph = read_model(path)
         return Plan(graph, model=path)
     try:
-        plain = json.loads(path.read_text())
+        plain = read_json(path.read_bytes())
     except OSError as exc:
         raise PlanError(f"{path} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
@@ -129,15 +134,11 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan(
             Graph.from_dict(plain["network"]),
-            tuple(_widths(item) for item in plain["fit"]),
-            tuple(_widths(item) for item in plain["check"]),
-            int(plain["step"]),
+            read_value(Networks, plain["fit"]),
+            read_value(Networks, plain["check"]),
+            read_as(int, plain["step"]),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         if isinstance(exc, PlanError) or "LayerError" in type(exc).__name__:
             raise PlanError(f"{path}: {exc}") from exc
         raise PlanError(f"{path} is damaged: {exc!r}") from exc
-
-
-def _widths(plain: Mapping[str, Any]) -> dict[str, int]:
-    return {str(block): int(width) for block, width in plain.items()}

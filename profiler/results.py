@@ -20,6 +20,7 @@ from profiler.layers import LayerSpec
 from profiler.settings import Target, TimingSettings
 from profiler.staircase import Staircases, read_staircases
 from profiler.table import LatencyTable, TableInfo
+from profiler.typed import read_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +98,17 @@ def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
 
 
 def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results: Results) -> TableInfo:
-    header = lines[0]
+    try:
+        target, settings = read_as(Target, lines[0]["target"]), TimingSettings.from_dict(lines[0]["settings"])
+    except ValueError as exc:
+        raise JournalError(f"the journal's first line makes no sense: {exc}") from exc
     told = ("device", "version", "library_sha256", "flags", "runner", "build", "runner_sha256", "affinity", "energy_source")
     device = {name: hello.get(name) for name in told}
     device["steady"] = next((line["state"] for line in reversed(lines) if line["event"] == "steady"), {})
     return TableInfo(
-        target=Target(**header["target"]),
+        target=target,
         device=device,
-        settings=TimingSettings.from_dict(header["settings"]),
+        settings=settings,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         measured_utc={key: utc for key, utc in results.measured_utc.items() if key in results.layers},
         closed_utc=min((utc for key, utc in results.measured_utc.items() if key in results.networks), default=None),

@@ -90,6 +90,8 @@ class Session:
                 self.cool()
                 self.agent.store(contents)
                 for message in self.runner.life({**self._job(files, course), **special}):
+                    if message.get("model") not in (None, *files):
+                        raise RunnerError(f"the runner told of a model that it was not asked for: {message['model'][:60]!r}")
                     yield from course.see(message)
                     if message["event"] == "round":
                         self._renew()

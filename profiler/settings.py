@@ -8,6 +8,7 @@ from typing import Any
 
 from device_agents.errors import ToolError
 from profiler.model_file import RUNTIME_FORMATS, UNKNOWN_RUNTIME
+from profiler.typed import read_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class TimingSettings:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TimingSettings:
-        return cls(**{name: value for name, value in plain.items() if name in cls.__dataclass_fields__})
+        return read_as(cls, plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.layers import LayerSpec
+from profiler.typed import read_as
 
 GRANULARITY = 8
 """Widths are told apart at multiples of this many channels; anything between them is never interpolated."""
@@ -103,10 +104,7 @@ def staircases_data(staircases: Staircases) -> list[dict[str, Any]]:
 
 def read_staircases(plain: Iterable[Mapping[str, Any]]) -> Staircases:
     """The inverse of `staircases_data`; ValueError, TypeError or KeyError for what is none."""
-    return {
-        (str(item["kind"]), str(item["axis"])): Staircase(int(item["step"]), bool(item["flat"]), int(item["granularity"]))
-        for item in plain
-    }
+    return {(str(item["kind"]), str(item["axis"])): read_as(Staircase, item) for item in plain}
 
 
 Sweep = Sequence[tuple[int, float]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from device_agents.lease import process_lives
+from device_agents.plain_json import read_json
 from profiler.blocks import as_blocks
 from profiler.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.closure import Closure, close
@@ -33,9 +34,14 @@ from profiler.layers import BLOCK_OPS, LayerSpec
 from profiler.pricing import Pricer
 from profiler.settings import Target, TimingSettings
 from profiler.staircase import Staircases, read_staircases, staircases_data
+from profiler.typed import read_as, read_value
 
 FORMAT = 2
 METADATA_KEY = b"latency_table"
+MOST_ROWS = 200_000
+ROWS_AT_ONCE = 100
+MOST_BYTES = 200_000_000
+"""Of the rows, unpacked; a table of twenty thousand layers has twelve million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +286,8 @@ SCHEMA = pa.schema(
     ]
 )
 """Every column of a table, in order; `layer` is the whole spec as JSON, the others before it are for reading."""
+ROW_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high", "rounds", "quiet_rounds", "samples", "energy_mj", "layer")
+"""Those a table is read from again."""
 
 
 def _columns(layer: LayerSpec, estimate: Estimate, energy_mj: float | None) -> dict[str, Any]:
@@ -308,33 +316,51 @@ def load_table(path: Path) -> LatencyTable:
     if not path.is_file():
         raise TableError(f"there is no table {path}; `profile build` makes one")
     try:
-        arrow = pq.read_table(path)
-    except (pa.ArrowException, OSError) as exc:
-        raise TableError(f"{path} is not a latency table or is damaged: {str(exc).splitlines()[0]}") from exc
-    raw = (arrow.schema.metadata or {}).get(METADATA_KEY)
+        raw, rows = _parquet(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+        raise TableError(f"{path} is not a latency table or is damaged: {_first_line(exc)}") from exc
     if raw is None:
         raise TableError(f"{path} is a Parquet file, but not a latency table")
     try:
-        plain = json.loads(raw)
+        plain = read_json(raw)
         if plain["format"] != FORMAT:
             raise TableError(
                 f"{path} has table format {plain['format']}, this version reads {FORMAT}; build it again from its journal"
             )
-        rows = arrow.to_pylist()
-        energy_mj = {LayerSpec.from_dict(json.loads(row["layer"])): row["energy_mj"] for row in rows if row.get("energy_mj")}
-        return LatencyTable(dict(_rows(rows)), _info_from_dict(plain), energy_mj)
+        layers = [LayerSpec.from_dict(read_json(row["layer"])) for row in rows]
+        energy_mj = {layer: row["energy_mj"] for layer, row in zip(layers, rows, strict=True) if row.get("energy_mj")}
+        estimates = {layer: read_as(Estimate, row) for layer, row in zip(layers, rows, strict=True)}
+        return LatencyTable(estimates, _info_from_dict(plain), energy_mj)
     except (KeyError, TypeError, ValueError, LayerError) as exc:
         raise TableError(f"{path} is damaged: {exc}") from exc
 
 
-def _rows(plain: Iterable[Mapping[str, Any]]) -> Iterable[tuple[LayerSpec, Estimate]]:
-    for row in plain:
-        yield (
-            LayerSpec.from_dict(json.loads(row["layer"])),
-            Estimate(
-                *(row[name] for name in ("latency_ms", "latency_ms_low", "latency_ms_high", "rounds", "samples", "quiet_rounds"))
-            ),
-        )
+def _parquet(path: Path) -> tuple[bytes | None, list[dict[str, Any]]]:
+    """The metadata under our key, and what is needed of the rows. `TableError` for more of them than any table has.
+
+    A small file can hold the same long text millions of times, so it is unpacked piece by piece.
+    """
+    with pq.ParquetFile(path) as file:
+        raw = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+        columns = [name for name in ROW_COLUMNS if name in file.schema_arrow.names]  # energy came later than the others
+        if raw is not None and any(file.schema_arrow.field(name).type != SCHEMA.field(name).type for name in columns):
+            raise TableError(f"{path} is damaged: its columns are not those of a latency table")
+        if file.metadata.num_rows > MOST_ROWS:
+            raise TableError(f"{path} has {file.metadata.num_rows} rows, which no latency table has; is it damaged?")
+        rows: list[dict[str, Any]] = []
+        size_bytes = 0
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+            size_bytes += batch.nbytes
+            if size_bytes > MOST_BYTES:
+                raise TableError(
+                    f"{path} unpacks to more than {MOST_BYTES / 1e6:g} MB, which no latency table does; is it damaged?"
+                )
+            rows += batch.to_pylist()
+        return raw, rows
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).splitlines() or [type(exc).__name__])[0]
 
 
 def _info_to_dict(info: TableInfo) -> dict[str, Any]:
@@ -359,25 +385,20 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
     }
 
 
+FACTS = Mapping[str, Any]
+FINGERPRINT: Mapping[str, Any] = {"device": FACTS, "flags": FACTS | None, "steady": FACTS | None, "imported": FACTS | None}
+IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[str, int]}
+"""Of what kind the parts are that are looked into; the others are only shown and compared."""
+
+
 def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
-    for utc in (plain["created_utc"], plain.get("closed_utc")):
+    """`ValueError` for what is of another type than the field. What earlier versions did not write has its default."""
+    staircases = read_staircases(plain["staircases"])
+    info = replace(read_as(TableInfo, {**plain, "staircases": {}}), staircases=staircases)
+    for utc in (info.created_utc, info.closed_utc):
         if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
             raise ValueError(f"{utc!r} is no time with a zone")
-    return TableInfo(
-        target=Target(**plain["target"]),
-        device=plain["device"],
-        settings=TimingSettings.from_dict(plain["settings"]),
-        created_utc=plain["created_utc"],
-        calibration=Calibration.from_dict(plain["calibration"]),
-        closure=Closure.from_dict(plain["closure"]),
-        failed=plain["failed"],
-        networks=tuple(plain["networks"]),
-        staircases=read_staircases(plain["staircases"]),
-        disturbances=plain["disturbances"],
-        progress=tuple(plain["progress"]),
-        reference_drift_percent=plain["reference_drift_percent"],
-        measuring_s=plain["measuring_s"],
-        wall_s=plain["wall_s"],
-        measured_utc=plain.get("measured_utc", {}),
-        closed_utc=plain.get("closed_utc"),
-    )
+    for facts, kinds in ((info.device, FINGERPRINT), (info.imported or {}, IMPORTED)):
+        for name in kinds.keys() & facts.keys():
+            read_value(kinds[name], facts[name])
+    return info

@@ -16,6 +16,7 @@ Place = tuple[str, ...]
 """Names from the outermost section to a key: ("devices", "pixel", "cpus")."""
 NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 MOST_BYTES = 1_000_000
+MOST_DOTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class TomlFile:
 
     def table(self, value: Any, place: Place) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise self.fail(place, f"{'.'.join(place)} must be a table, not {value!r}")
+            raise self.fail(place, f"{'.'.join(place)} must be a table, such as [{'.'.join(place)}] begins")  # it may be a secret
         return value
 
     def known(self, table: Mapping[str, Any], names: Sequence[str], place: Place, where: str) -> None:
@@ -63,6 +64,9 @@ def read_toml(path: Path) -> TomlFile:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(f"{path} is larger than {MOST_BYTES / 1e6:g} MB; is it the right file?")
         text = path.read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.count(".") > MOST_DOTS:  # the parser takes the square of a name's levels
+                raise ConfigError(f"{path}, line {number}: more than {MOST_DOTS} dots; break the line, if it is a list")
         return TomlFile(path, text, tomllib.loads(text))
     except OSError as exc:
         raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc

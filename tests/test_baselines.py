@@ -23,13 +23,14 @@ from netadapt.baselines.match import Match, fresh
 from netadapt.engines import EngineOptions
 from netadapt.errors import RunError, SettingsError
 from netadapt.family import Family
-from netadapt.records import Baseline, Finished, RunInfo, read_as
+from netadapt.records import Baseline, Finished, RunInfo
 from netadapt.run_folder import RunFolder
 from netadapt.stages import stages_of
 from netadapt.training import Changes
 from profiler.on_demand import OnDemand
 from profiler.progress import Silent
 from profiler.settings import Target
+from profiler.typed import read_as
 
 __all__ = ["plan", "table"]  # fixtures
 

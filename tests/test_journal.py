@@ -15,25 +15,25 @@ HEADER = {"target": {"runtime": "fake", "threads": 1}, "settings": {"rounds": 6}
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", HEADER, resume=False) as journal:
-        journal.append({"event": "visit", "round": 1})
-        journal.append({"event": "visit", "round": 2})
+        journal.append({"event": "seen", "round": 1})
+        journal.append({"event": "seen", "round": 2})
     assert [line.get("round") for line in read_journal(tmp_path / "j")] == [None, 1, 2]
 
 
 def test_a_line_is_on_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", HEADER, resume=False) as journal:
-        journal.append({"event": "visit"})
+        journal.append({"event": "seen"})
         assert len(list(read_journal(tmp_path / "j"))) == 2
 
 
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "j"
     with Journal(path, HEADER, resume=False) as journal:
-        journal.append({"event": "visit", "round": 1})
+        journal.append({"event": "seen", "round": 1})
     with path.open("a") as file:
-        file.write('{"event":"visit","rou')
+        file.write('{"event":"seen","rou')
     with Journal(path, HEADER, resume=True) as journal:
-        journal.append({"event": "visit", "round": 2})
+        journal.append({"event": "seen", "round": 2})
     assert [line.get("round") for line in read_journal(path)] == [None, 1, 2]
 
 
@@ -56,7 +56,7 @@ def test_damage_in_the_middle_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "j"
     Journal(path, HEADER, resume=False).__exit__(None, None, None)
     with path.open("a") as file:
-        file.write("garbage\n" + '{"event":"visit"}\n')
+        file.write("garbage\n" + '{"event":"seen"}\n')
     with pytest.raises(JournalError, match="line 2"):
         list(read_journal(path))
 
@@ -67,7 +67,7 @@ def test_a_disk_that_takes_no_more_is_told_plainly(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
         try:
             with pytest.raises(JournalError, match="cannot be written"):
-                journal.append({"event": "visit", "samples_ns": [1] * 500})
+                journal.append({"event": "seen", "samples_ns": [1] * 500})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

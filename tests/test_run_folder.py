@@ -21,8 +21,9 @@ from netadapt.bias import Checked
 from netadapt.candidates import Candidate
 from netadapt.errors import RunError
 from netadapt.loop import Result, Step, adapt
-from netadapt.records import Finished, RunInfo, TableFacts, Verified, read_as
+from netadapt.records import Finished, RunInfo, TableFacts, Verified
 from netadapt.run_folder import RunFolder, weights_name
+from profiler.typed import read_as
 
 
 @pytest.fixture
@@ -329,6 +330,7 @@ import os, sys
 from pathlib import Path
 from netadapt.errors import RunError
 from netadapt.run_folder import RunFolder
+
 try:
     run = RunFolder.open(Path(sys.argv[1]), write=True)
 except RunError as error:

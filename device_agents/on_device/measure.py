@@ -618,7 +618,7 @@ def read_job(path: Path) -> dict[str, Any]:
     known = {model["id"] for model in job["models"]}
     unknown = {name for entry in job["schedule"] for name in entry["models"]} | {job["reference"] or ""} - {""}
     if unknown - known:
-        raise SystemExit(f"the job's schedule or reference names {min(unknown - known)!r}, which is none of its models")
+        raise SystemExit(f"the job's schedule or reference names {min(unknown - known)[:80]!r}, which is none of its models")
     return job
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from netadapt.datasets import DataError, Pictures, check_size
+from netadapt.datasets.arrays import NO_PICTURE, check_pixels
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -62,9 +63,10 @@ def _picture(file: Path, resolution: int) -> torch.Tensor:
     """uint8 (3, resolution, resolution)"""
     try:
         with Image.open(file) as picture:
+            check_pixels(picture)
             pixels = _middle(picture.convert("RGB"), resolution)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-        raise DataError(f"{file} is not a picture, or damaged; mend or remove it") from exc
+    except NO_PICTURE as exc:
+        raise DataError(f"{file} is not a picture, or damaged, or too large; mend or remove it") from exc
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 

@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from device_agents.errors import ToolError
+from device_agents.plain_json import read_json
 from netadapt.engines.evaluation import Evaluator, OutOfMemory
 from netadapt.engines.jobs import Job
 from netadapt.errors import NetAdaptError
 from netadapt.loop import Result
-from netadapt.records import read_as
+from profiler.typed import read_as, read_value
 
 _OWN = ("device_agents.", "netadapt.", "profiler.")
 _EVERY_S = 0.5
@@ -55,9 +56,9 @@ Event = Losses | Result | Failed | Lost
 
 def read_event(line: str | bytes) -> Event:
     """`ValueError` if a worker never says that."""
-    match json.loads(line):
+    match read_json(line):
         case {"losses": list(values)}:
-            return Losses(tuple(float(value) for value in values))
+            return Losses(read_value(tuple[float, ...], values))
         case {"done": dict(result)}:
             return read_as(Result, result)
         case {"failed": str(kind), "says": str(says)}:
@@ -105,5 +106,8 @@ def _error(kind: str, says: str) -> Exception:
     module, _, name = kind.partition(":")
     if not kind:
         return WorkerFailed(says)
-    found = getattr(importlib.import_module(module), name, None) if module.startswith(_OWN) else None
+    try:
+        found = getattr(importlib.import_module(module), name, None) if module.startswith(_OWN) else None
+    except ImportError:  # of another version of ours
+        found = None
     return found(says) if isinstance(found, type) and issubclass(found, ToolError) else NetAdaptError(says)

@@ -35,8 +35,8 @@ from netadapt.engines.telling import Telling
 from netadapt.errors import NetAdaptError
 from netadapt.family import Family
 from netadapt.loop import Evaluate, Result, Step
-from netadapt.records import read_as
 from netadapt.run_folder import RunFolder, write_whole
+from profiler.typed import read_as
 
 PACKAGES = ("netadapt-profiler", "torch")
 """Must be the same on all nodes, or results would not be."""

@@ -19,8 +19,8 @@ from netadapt.engines.evaluation import Evaluator
 from netadapt.engines.jobs import Job
 from netadapt.engines.messages import evaluate_aloud
 from netadapt.family import Family
-from netadapt.records import read_as
 from netadapt.run_folder import RunFolder
+from profiler.typed import read_as
 
 _TASKS = Path("/proc/self/task")
 

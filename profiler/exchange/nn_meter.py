@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from device_agents.plain_json import read_json
 from profiler.errors import ExchangeError
 from profiler.estimate import Estimate
 from profiler.exchange.kernels import is_same, same_output, same_window
@@ -77,8 +78,8 @@ def _merged(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, Any]]]:
     merged: dict[str, dict[str, dict[str, Any]]] = {}
     for source in sources:
         try:
-            plain = json.loads(source.text)
-        except (ValueError, RecursionError) as exc:
+            plain = read_json(source.text)
+        except ValueError as exc:
             raise ExchangeError(f"{source.name} is not JSON; nn-Meter's kernel data is one JSON object") from exc
         if not isinstance(plain, dict):
             raise ExchangeError(f"{source.name} is not nn-Meter's kernel data, which is kernels by kind and id")

@@ -17,13 +17,12 @@ from typing import Any
 
 from profiler.errors import ExchangeError, LayerError
 from profiler.estimate import Estimate
-from profiler.layers import LayerSpec
+from profiler.layers import MOST_MACS, LayerSpec
 
 MOST_BYTES = 16_000_000
 MOST_ENTRIES = 50_000
 MOST_SIZE = 100_000
 """Of one dimension, kernel or stride; beyond it sizes would not fit the columns of a table."""
-MOST_MACS = 10**15
 MOST_MS = 1e7
 MOST_SAMPLES = 2**31 - 1
 NORMAL_95 = 1.96

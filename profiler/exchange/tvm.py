@@ -9,13 +9,13 @@ bias or activation.
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from device_agents.plain_json import read_json
 from profiler.errors import ExchangeError
 from profiler.estimate import Estimate
 from profiler.exchange.reading import (
@@ -76,8 +76,8 @@ def _records(source: Source) -> Iterator[tuple[str, Any]]:
         if line.strip():
             what = f"{source.name}, line {number}"
             try:
-                yield what, json.loads(line)
-            except (ValueError, RecursionError) as exc:
+                yield what, read_json(line)
+            except ValueError as exc:
                 raise ExchangeError(f"{what} is not JSON; a tuning log has a record on each line") from exc
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from profiler.runners.vendor import VendorTool
+from profiler.runners.vendor import VendorTool, nanoseconds
 
 STATISTICS = re.compile(r"count=\d+ .*?avg=([0-9.e+]+).*?(?: median=(\d+))?(?: p95=\d+)?\s*$", re.MULTILINE)
 
@@ -29,4 +29,4 @@ class BenchmarkModel(VendorTool):
         if len(found) < 2:
             return None
         mean_us, median_us = found[-1]
-        return round(float(median_us or mean_us) * 1000)
+        return nanoseconds(median_us or mean_us, 1e3)

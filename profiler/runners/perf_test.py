@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from profiler.runners.vendor import VendorTool
+from profiler.runners.vendor import VendorTool, nanoseconds
 
 MEDIAN = re.compile(r"^P50 Latency: ([0-9.e+-]+) s\s*$", re.MULTILINE)
 
@@ -23,4 +23,4 @@ class PerfTest(VendorTool):
 
     def _latency_ns(self, text: str) -> int | None:
         found = MEDIAN.findall(text)
-        return round(float(found[-1]) * 1e9) if found else None
+        return nanoseconds(found[-1], 1e9) if found else None

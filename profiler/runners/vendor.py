@@ -15,7 +15,7 @@ from device_agents import Agent
 from device_agents.errors import CommandTimedOut
 from profiler.devices import Device
 from profiler.errors import RunnerError
-from profiler.messages import PROTOCOL, Message
+from profiler.messages import MOST_NS, PROTOCOL, Message
 from profiler.runners.program import how_it_ended, named_by_content
 from profiler.settings import Target
 
@@ -97,6 +97,15 @@ class VendorTool(ABC):
             "protocol": PROTOCOL, "runner": self.name, "flags": {"tool": self.name, "lost": self.lost},
             "device": {"system": system, "kernel": kernel, "machine": machine, "governor": "not readable"},
         }  # fmt: skip
+
+
+def nanoseconds(text: str, unit_ns: float) -> int | None:
+    """A figure that a program printed; None for what no latency can be."""
+    try:
+        value_ns = float(text) * unit_ns
+    except ValueError:
+        return None
+    return round(value_ns) if 0 < value_ns < MOST_NS else None
 
 
 def _steps(job: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from device_agents.errors import ToolError
 from device_agents.lease import Holder
+from device_agents.plain_json import read_json
 from profiler.errors import ConfigError
 from profiler.fleet import on_each
 from profiler.progress import Work
@@ -157,7 +158,7 @@ def only_one(path: Path) -> Iterator[None]:
 
 def _holder(file: int) -> str:
     try:
-        plain = json.loads(os.pread(file, 10_000, 0))
+        plain = read_json(os.pread(file, 10_000, 0))
         return str(Holder(int(plain["pid"]), str(plain["command"]), float(plain["since_s"])))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it is being written
         return "another process"

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from device_agents.plain_json import read_json
 from profiler.check import OLD_DAYS
 from profiler.console import age_text
 from profiler.errors import TableError
 from profiler.table import LatencyTable
+from profiler.typed import read_as
 
 FORMAT = 1
 MOST_BYTES = 1_000_000
@@ -52,8 +54,8 @@ def read_state(table: Path) -> State:
     try:
         if path.stat().st_size > MOST_BYTES:
             return State()
-        return _from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _from_plain(read_json(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return State()
 
 
@@ -91,16 +93,8 @@ def _from_plain(plain: Mapping[str, Any]) -> State:
     """`ValueError`, `KeyError` or `TypeError` for anything else."""
     if plain["format"] != FORMAT:
         raise ValueError("another format")
-    for utc in (plain["looked_utc"], plain["next_utc"]):
+    state = read_as(State, plain)
+    for utc in (state.looked_utc, state.next_utc, None if state.failure is None else state.failure.utc):
         if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
             raise ValueError("a time without a zone")
-    failure = plain["failure"]
-    return State(
-        plain["looked_utc"],
-        plain["did"],
-        tuple(map(str, plain["stale"])),
-        plain["sentence"],
-        None if failure is None else Failure(str(failure["utc"]), str(failure["why"])),
-        plain["next_utc"],
-        float(plain["max_age_days"]),
-    )
+    return state
