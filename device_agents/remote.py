@@ -162,11 +162,12 @@ class RemoteAgent(ABC):
         """The command and what it started; whether the device was within reach for that.
 
         Of a device that has been restarted meanwhile the number is somebody else's, whose command line has no such nonce. Where
-        the shell has ended already, what it started has kept its number as that of the group, and nobody else can have it.
+        the shell has ended already it has no command line any more; what it started keeps its number as that of the group, and
+        nobody else can have it.
         """
-        ours = f"{{ ! [ -e /proc/{pid} ] || grep -qF {nonce} /proc/{pid}/cmdline; }} 2>/dev/null"
+        ours = f"case \"$(tr '\\0' ' ' 2>/dev/null </proc/{pid}/cmdline)\" in ''|*{nonce}*)"
         with contextlib.suppress(DeviceError, TimeoutError):
-            channel = self._open(f"{ours} && {{ kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null; }}; echo")
+            channel = self._open(f"{{ {ours} kill -9 -{pid} || kill -9 {pid};; esac; }} 2>/dev/null; echo")
             try:
                 said = b""
                 while (received := channel.receive(COMMAND_S))[0] is not Source.END:
