@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from netadapt.errors import RunError
-from netadapt.run_folder import write_whole
+from profiler.whole_file import write_whole
 
 _NO_WEIGHTS = (
     OSError, EOFError, UnpicklingError, TypeError, AttributeError, ValueError, LookupError, AssertionError, struct.error,
@@ -23,7 +23,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Atomically: the file is there whole or not at all."""
     data = io.BytesIO()
     torch.save(model.state_dict(), data)
-    write_whole(path, data.getvalue())
+    write_whole(path, data.getvalue(), RunError)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

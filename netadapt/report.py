@@ -18,12 +18,14 @@ import jinja2
 
 from netadapt.baselines import KINDS, title_of
 from netadapt.charts import Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.errors import RunError
 from netadapt.records import Baseline, TableFacts, Verified
 from netadapt.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, amount_text
-from netadapt.run_folder import RunFolder, write_whole
+from netadapt.run_folder import RunFolder
 from netadapt.spread import Spread
 from netadapt.tasks import Metric, Task
+from profiler.whole_file import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"
@@ -56,10 +58,10 @@ def write_report(run: RunFolder) -> Path:
     page = render(contents, sections)
     for section in sections:
         if section.picture is not None:
-            write_whole(run.path / section.file, section.picture)
+            write_whole(run.path / section.file, section.picture, RunError)
         else:
             (run.path / section.file).unlink(missing_ok=True)  # a picture of an earlier state would contradict the page
-    write_whole(run.path / REPORT, page.encode())
+    write_whole(run.path / REPORT, page, RunError)
     return run.path / REPORT
 
 

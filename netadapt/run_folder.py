@@ -34,6 +34,7 @@ from netadapt.records import Baseline, Choice, Delivered, Finished, LayerLatency
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
 from profiler.typed import Record, read_as
+from profiler.whole_file import write_whole
 
 FORMAT = 2
 LOCK = ".lock"
@@ -286,21 +287,7 @@ def weights_name(iteration: int, block: str | None, what: str = "") -> str:
 
 
 def write_json(path: Path, plain: Any) -> None:
-    write_whole(path, (json.dumps(plain, indent=1) + "\n").encode())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Atomically: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(plain, indent=1) + "\n", RunError)
 
 
 @contextmanager

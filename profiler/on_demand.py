@@ -15,19 +15,15 @@ from profiler.graph import Graph
 from profiler.journal import journal_path
 from profiler.progress import Silent, Work
 from profiler.table import LatencyTable, Prediction, load_table
+from profiler.whole_file import whole
 
 
 def copy_table(source: Path, target: Path) -> None:
     """The table and, where there is one, the journal beside it, without which it cannot grow."""
     for before, after in ((journal_path(source), journal_path(target)), (source, target)):
         if before.exists():
-            temporary = after.with_name(f".{after.name}.tmp")
-            try:
+            with whole(after, TableError) as temporary:
                 shutil.copyfile(before, temporary)
-                temporary.replace(after)
-            except OSError as exc:
-                temporary.unlink(missing_ok=True)
-                raise TableError(f"{after} cannot be written: {exc.strerror or exc}") from exc
 
 
 class OnDemand:

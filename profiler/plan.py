@@ -19,6 +19,7 @@ from profiler.errors import PlanError
 from profiler.graph import Graph
 from profiler.model_file import read_model
 from profiler.typed import read_as, read_value
+from profiler.whole_file import write_whole
 from profiler.widths import followers, nearest, possible_widths
 
 FORMAT = 2
@@ -108,14 +109,7 @@ def random_networks(graph: Graph, step: int, draws: random.Random, count: int) -
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    text = json.dumps(plan.to_dict(), indent=1)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise PlanError(f"{path} cannot be written: {exc.strerror}") from exc
+    write_whole(path, json.dumps(plan.to_dict(), indent=1), PlanError)
 
 
 def read_plan(path: Path) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -15,6 +14,7 @@ from profiler.errors import TableError
 from profiler.families import Panel, panels, undrawn
 from profiler.printing import sizes
 from profiler.table import LatencyTable, TableInfo
+from profiler.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,8 @@ def write_plot(table: LatencyTable, out: Path) -> None:
         raise TableError(
             "the table has one width of each layer and no whole network, so there is nothing to draw; plan more widths"
         )
-    _write_whole(out, page(table, found).encode() if out.suffix == ".html" else sheet(table, found))
+    data = page(table, found).encode() if out.suffix == ".html" else sheet(table, found)
+    write_whole(out, data, TableError, "; choose another --out")
 
 
 def sheet(table: LatencyTable, found: Sequence[Panel]) -> bytes:
@@ -195,15 +196,3 @@ def _data_uri(figure: Figure) -> str:
     from profiler.drawing import svg
 
     return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Atomically: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as exc:
-        raise TableError(f"{path} cannot be written: {exc.strerror or exc}; choose another --out") from exc
-    finally:
-        temporary.unlink(missing_ok=True)

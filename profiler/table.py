@@ -7,9 +7,7 @@ samples are in the journal beside it, from which the table can be made again.
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from device_agents.lease import process_lives
 from device_agents.plain_json import read_json
 from profiler.blocks import as_blocks
 from profiler.calibration import NOTHING, Calibration, Sums, sums_of
@@ -35,6 +32,7 @@ from profiler.pricing import Pricer
 from profiler.settings import Target, TimingSettings
 from profiler.staircase import Staircases, read_staircases, staircases_data
 from profiler.typed import read_as, read_value
+from profiler.whole_file import whole
 
 FORMAT = 2
 METADATA_KEY = b"latency_table"
@@ -235,23 +233,8 @@ class LatencyTable:
         rows = [_columns(layer, estimate, self.energy_mj.get(layer)) for layer, estimate in self.rows.items()]
         columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
         table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(_info_to_dict(self.info)).encode()}))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            _remove_leftovers(path)
+        with whole(path, TableError) as temporary:
             pq.write_table(table, temporary)
-            temporary.replace(path)
-        except OSError as exc:
-            raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Half-written tables of processes that were killed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        pid = left.name.split(".")[-2]
-        if pid.isdigit() and not process_lives(int(pid)):
-            left.unlink(missing_ok=True)
 
 
 def origin_of(device: Mapping[str, Any]) -> str:

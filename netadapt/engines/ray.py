@@ -32,11 +32,12 @@ from netadapt.engines.jobs import Job, Jobs
 from netadapt.engines.messages import Event, Failed, Lost, evaluate_aloud, read_event
 from netadapt.engines.side_by_side import side_by_side
 from netadapt.engines.telling import Telling
-from netadapt.errors import NetAdaptError
+from netadapt.errors import NetAdaptError, RunError
 from netadapt.family import Family
 from netadapt.loop import Evaluate, Result, Step
-from netadapt.run_folder import RunFolder, write_whole
+from netadapt.run_folder import RunFolder
 from profiler.typed import read_as
+from profiler.whole_file import write_whole
 
 PACKAGES = ("netadapt-profiler", "torch")
 """Must be the same on all nodes, or results would not be."""
@@ -157,7 +158,7 @@ class RayPool:
         except exceptions.RayError as exc:
             return Lost(f"Ray says {_last(exc)!r}")
         if isinstance(said, bytes):
-            write_whole(self._jobs.family.run.weights_path(job.weights), said)
+            write_whole(self._jobs.family.run.weights_path(job.weights), said, RunError)
             return None
         return read_event(said)
 
@@ -200,12 +201,12 @@ class _Room:
         if asked.start is not None and not self.start(asked).exists():
             for before in self.folder.glob("start-*"):
                 before.unlink()
-            write_whole(self.start(asked), ray.get(asked.start))
+            write_whole(self.start(asked), ray.get(asked.start), RunError)
         if self._evaluator is None:
             _same_packages(asked.versions)
             (self.folder / "weights").mkdir(exist_ok=True)
             for name, text in asked.run_files.items():
-                write_whole(self.folder / name, text.encode())
+                write_whole(self.folder / name, text, RunError)
             self._evaluator = Evaluator(Family(RunFolder.open(self.folder), ray.get(asked.data)))
         return self._evaluator
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, WRITABLE
 from profiler.exchange.writing import Writing
 from profiler.table import LatencyTable
+from profiler.whole_file import write_whole
 
 
 def export_table(table: LatencyTable, name: str, out: Path) -> Writing:
@@ -24,16 +24,5 @@ def export_table(table: LatencyTable, name: str, out: Path) -> Writing:
     if not writing.written:
         why = "; ".join(f"{count} {reason}" for reason, count in writing.left_out.most_common(3)) or "it has none"
         raise ExchangeError(f"{FORMATS[name].title} can hold no layer of this table: {why}")
-    _write_whole(out, writing.text)
+    write_whole(out, writing.text, ExchangeError)
     return writing
-
-
-def _write_whole(out: Path, text: str) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
-    except OSError as exc:
-        raise ExchangeError(f"{out} cannot be written: {exc.strerror or exc}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)

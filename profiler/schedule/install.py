@@ -5,6 +5,7 @@ It is started every quarter of an hour and does what is due by then, so that pro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.errors import ConfigError
+from profiler.whole_file import write_whole
 
 NAME = "netadapt-profiler"
 MARK = "# netadapt-profiler: keeps the tables fresh that this file wants"
@@ -64,13 +66,9 @@ def units(config: Path) -> tuple[Unit, ...]:
 def install_units(wanted: Sequence[Unit]) -> None:
     """Write them and have systemd start the timer. `ConfigError` if either does not work."""
     for unit in wanted:
-        temporary = unit.path.with_name(f".{unit.path.name}.tmp")
-        try:
+        with contextlib.suppress(OSError):  # told when the file cannot be written
             unit.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(unit.text, encoding="utf-8")
-            temporary.replace(unit.path)
-        except OSError as exc:
-            raise ConfigError(f"{unit.path} cannot be written: {exc.strerror or exc}") from exc
+        write_whole(unit.path, unit.text, ConfigError)
     _run(["systemctl", "--user", "daemon-reload"])
     _run(["systemctl", "--user", "enable", "--now", f"{NAME}.timer"])
 

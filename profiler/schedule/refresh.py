@@ -21,6 +21,9 @@ from profiler.errors import TableError
 from profiler.journal import Journal, journal_path, read_journal
 from profiler.layers import LayerSpec
 from profiler.results import Results
+from profiler.whole_file import whole
+
+STAYS = "; the table in force stays as it is"
 
 
 def new_path(out: Path) -> Path:
@@ -35,14 +38,10 @@ def begin_refresh(out: Path, layers: Iterable[LayerSpec]) -> None:
     lines = list(read_journal(journal_path(out)))
     results = Results.of(lines)
     keys = [*(layer.key for layer in layers), *results.networks]
-    new = journal_path(new_path(out))
-    temporary = new.with_name(f".{new.name}.tmp")
-    with _moving(temporary):
-        temporary.unlink(missing_ok=True)
+    with whole(journal_path(new_path(out)), TableError, STAYS) as temporary:
         shutil.copyfile(journal_path(out), temporary)
         with Journal(temporary, {}, resume=True) as journal:
             journal.append({"event": "refresh", "keys": keys, "utc": datetime.now(UTC).isoformat(timespec="seconds")})
-        temporary.replace(new)
 
 
 def unfinished(out: Path) -> Path | None:
@@ -104,9 +103,8 @@ def _copy_to_history(out: Path, now: datetime) -> None:
     kept = _kept_path(out, now, "")
     for source, target in ((out, kept), (journal_path(out), journal_path(kept))):
         if source.exists():
-            temporary = target.with_name(f".{target.name}.tmp")
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
+            with whole(target, TableError, STAYS) as temporary:
+                shutil.copyfile(source, temporary)
 
 
 def _into_history(out: Path, table: Path, now: datetime, suffix: str) -> None:
@@ -138,5 +136,4 @@ def _moving(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        named = f"{exc.filename or path} cannot be written: {exc.strerror or exc}"
-        raise TableError(f"{named}; the table in force stays as it is") from exc
+        raise TableError(f"{exc.filename or path} cannot be written: {exc.strerror or exc}{STAYS}") from exc

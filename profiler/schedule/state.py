@@ -15,6 +15,7 @@ from profiler.console import age_text
 from profiler.errors import TableError
 from profiler.table import LatencyTable
 from profiler.typed import read_as
+from profiler.whole_file import write_whole
 
 FORMAT = 1
 MOST_BYTES = 1_000_000
@@ -60,14 +61,7 @@ def read_state(table: Path) -> State:
 
 
 def write_state(table: Path, state: State) -> None:
-    path = state_path(table)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps({"format": FORMAT} | asdict(state), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+    write_whole(state_path(table), json.dumps({"format": FORMAT} | asdict(state), indent=1) + "\n", TableError)
 
 
 def stale_reason(path: Path, table: LatencyTable, now: datetime | None = None) -> str | None:
