@@ -28,7 +28,7 @@ from netadapt.coupling import InputShape
 from netadapt.export import Exported, ExportError, export_checked, open_network, reference, write_onnx, write_tflite
 from netadapt.quiet import quiet
 from netadapt.registry import load
-from profiler.tflite_schema import IDENTIFIER, AlignedBuffer
+from profiler.tflite.schema import IDENTIFIER, AlignedBuffer
 
 # what the quantisers raise for a network that they cannot quantise
 _QUANTISER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)

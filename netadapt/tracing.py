@@ -20,7 +20,7 @@ from netadapt.export import write_onnx
 from netadapt.trial import sound_blocks
 from profiler.errors import LayerError, PlanError
 from profiler.graph import Graph
-from profiler.onnx_reader import read_onnx
+from profiler.onnx.reader import read_onnx
 from profiler.widths import possible_widths
 
 

@@ -35,8 +35,8 @@ class Format:
 
 
 FORMATS = {
-    "onnx": Format("onnx", "profiler.onnx_reader:read_onnx", "profiler.onnx_writer:write_onnx"),
-    "tflite": Format("tflite", "profiler.tflite_reader:read_tflite", "profiler.tflite_writer:write_tflite"),
+    "onnx": Format("onnx", "profiler.onnx.reader:read_onnx", "profiler.onnx.writer:write_onnx"),
+    "tflite": Format("tflite", "profiler.tflite.reader:read_tflite", "profiler.tflite.writer:write_tflite"),
     "json": Format("json", "profiler.fake_model:read_fake", "profiler.fake_model:write_fake"),
 }
 RUNTIME_FORMATS = {

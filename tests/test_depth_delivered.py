@@ -17,7 +17,7 @@ from netadapt.verify import verify
 from profiler.model_file import read_model
 from profiler.progress import Silent
 from profiler.settings import Target
-from profiler.tflite_schema import load
+from profiler.tflite.schema import load
 
 FORMATS = ("onnx", "tflite")
 NETWORK = ["fastdepth", "--width-multiplier", 0.25, "--resolution", 32, "--data", "scenes:20"]

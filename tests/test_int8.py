@@ -26,10 +26,10 @@ from profiler.graph import Graph, Node
 from profiler.interpolation import Grid
 from profiler.layers import ACTIVATIONS, KNOWN_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.model_file import FORMATS, RUNTIME_FORMATS
-from profiler.onnx_writer import write_onnx
+from profiler.onnx.writer import write_onnx
 from profiler.settings import TimingSettings
-from profiler.tflite_schema import Contents, load
-from profiler.tflite_writer import write_tflite
+from profiler.tflite.schema import Contents, load
+from profiler.tflite.writer import write_tflite
 
 Integers = np.ndarray[Any, Any]
 

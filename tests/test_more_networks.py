@@ -22,10 +22,10 @@ from netadapt.tracing import trace
 from profiler.estimate import Estimate
 from profiler.graph import Graph
 from profiler.interpolation import Grid
-from profiler.onnx_writer import write_onnx
+from profiler.onnx.writer import write_onnx
 from profiler.plan import make_plan
 from profiler.sampling import corners_of
-from profiler.tflite_writer import write_tflite
+from profiler.tflite.writer import write_tflite
 
 NAMES = ("mobilenet_v2", "mobilenet_v3_small", "resnet18", "bottleneck", "fastdepth")
 CLASSES = 10

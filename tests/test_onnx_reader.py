@@ -19,8 +19,8 @@ from profiler.errors import ModelError
 from profiler.graph import Graph, Node
 from profiler.layers import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.model_file import FORMATS
-from profiler.onnx_reader import read_onnx
-from profiler.onnx_writer import write_onnx
+from profiler.onnx.reader import read_onnx
+from profiler.onnx.writer import write_onnx
 
 RNG = np.random.default_rng(0)
 PICTURE = (1, 3, 8, 8)

@@ -18,7 +18,7 @@ from netadapt.export import Exported, ExportError, export_onnx, export_tflite, f
 from netadapt.quantize import agreement, export_int8
 from netadapt.run_folder import RunFolder
 from profiler.model_file import read_model
-from profiler.tflite_schema import load
+from profiler.tflite.schema import load
 
 FORMATS = {"onnx": export_onnx, "tflite": export_tflite}
 

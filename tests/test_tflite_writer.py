@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from profiler.errors import ModelError
 from profiler.graph import Graph, Node
 from profiler.layers import ACTIVATIONS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.tflite_schema import same_padding
-from profiler.tflite_writer import write_tflite
+from profiler.tflite.schema import same_padding
+from profiler.tflite.writer import write_tflite
 
 Floats = NDArray[np.float32]
 

@@ -22,9 +22,9 @@ from ai_edge_litert import schema_py_generated as schema
 from profiler.errors import ModelError
 from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec, Shape
-from profiler.tflite_emitter import Emitter
-from profiler.tflite_int8 import Int8Emitter
-from profiler.tflite_schema import Padding, same_padding
+from profiler.tflite.emitter import Emitter
+from profiler.tflite.int8 import Int8Emitter
+from profiler.tflite.schema import Padding, same_padding
 
 FUSED_ACTIVATIONS: dict[str, int] = {
     "none": schema.ActivationFunctionType.NONE,

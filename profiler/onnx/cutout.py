@@ -10,7 +10,7 @@ from dataclasses import replace
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from profiler.layers import Cutout, LayerSpec
-from profiler.onnx_tensors import Tensor, Tensors, has_subgraph, used_by
+from profiler.onnx.tensors import Tensor, Tensors, has_subgraph, used_by
 
 
 def cut_out(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpec | None) -> tuple[LayerSpec, bytes]:

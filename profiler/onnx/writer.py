@@ -15,8 +15,8 @@ from onnx import ModelProto, helper
 from profiler.errors import ModelError
 from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec
-from profiler.onnx_emitter import ACTIVATIONS, Emitter, in_file
-from profiler.onnx_int8 import Int8Emitter
+from profiler.onnx.emitter import ACTIVATIONS, Emitter, in_file
+from profiler.onnx.int8 import Int8Emitter
 
 # 17 has every operator below (HardSwish came with 14) and is read by all runtimes since 2022; IR 8 is the version it came with.
 OPSET = 17

@@ -28,8 +28,8 @@ from ai_edge_litert import schema_py_generated as schema
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec, Shape
-from profiler.tflite_cutout import cut_out
-from profiler.tflite_schema import Contents, Operator, Padding, load, same_padding
+from profiler.tflite.cutout import cut_out
+from profiler.tflite.schema import Contents, Operator, Padding, load, same_padding
 
 _ACTIVATIONS: dict[int, str] = {
     number: name.lower() for name, number in vars(schema.ActivationFunctionType).items() if isinstance(number, int)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from profiler.graph import Node
 from profiler.int8 import COMMON, LARGEST, UNIT, Quantisation, quantised_bias, quantised_weights
 from profiler.layers import Shape
-from profiler.tflite_emitter import Emitter
+from profiler.tflite.emitter import Emitter
 
 _INT8: int = schema.TensorType.INT8
 

@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from profiler.errors import LayerError
 from profiler.layers import LayerSpec, Pair, Shape
-from profiler.onnx_tensors import Tensors
+from profiler.onnx.tensors import Tensors
 
 _NO_LIMIT = 3e38  # exporters write the largest float for Clip's missing maximum
 

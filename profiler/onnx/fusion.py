@@ -13,7 +13,7 @@ from dataclasses import replace
 from onnx import ModelProto, NodeProto, helper
 
 from profiler.graph import Node
-from profiler.onnx_tensors import opset_of, used_by
+from profiler.onnx.tensors import opset_of, used_by
 
 _RESHAPES = ("Reshape", "flatten")
 

@@ -22,11 +22,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.graph import Graph, Node
 from profiler.layers import LayerSpec, Shape
-from profiler.onnx_cutout import activations, cut_out
-from profiler.onnx_fusion import join_hard_swish, joined
-from profiler.onnx_layers import channels_last, describe
-from profiler.onnx_names import name_of, unique
-from profiler.onnx_tensors import Tensors, check_sizes, open_session, opset_of, shape_of, tensors_of
+from profiler.onnx.cutout import activations, cut_out
+from profiler.onnx.fusion import join_hard_swish, joined
+from profiler.onnx.layers import channels_last, describe
+from profiler.onnx.names import name_of, unique
+from profiler.onnx.tensors import Tensors, check_sizes, open_session, opset_of, shape_of, tensors_of
 
 _LIBRARY_ERRORS = (
     DecodeError,

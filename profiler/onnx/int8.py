@@ -30,7 +30,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 from profiler.graph import Graph, Node
 from profiler.int8 import COMMON, POSITIVE, UNIT, Quantisation, quantised_bias, quantised_weights
 from profiler.layers import Shape
-from profiler.onnx_emitter import Array, Emitter, in_file
+from profiler.onnx.emitter import Array, Emitter, in_file
 
 _RANGES = {"Relu": POSITIVE, "Clip": POSITIVE, "Sigmoid": UNIT, "HardSigmoid": UNIT, "Softmax": UNIT}
 """Of what these operators make; all others make COMMON."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from profiler.graph import Node
 from profiler.layers import LayerSpec, Shape
-from profiler.tflite_schema import FLOAT32, OPERATOR_NUMBERS, AlignedBuffer, operator_code, pack
+from profiler.tflite.schema import FLOAT32, OPERATOR_NUMBERS, AlignedBuffer, operator_code, pack
 
 _TYPES: dict[str, int] = {"float32": FLOAT32, "int32": schema.TensorType.INT32, "int8": schema.TensorType.INT8}
 

@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from onnx import NodeProto
 
-from profiler.onnx_tensors import Tensors, used_by
+from profiler.onnx.tensors import Tensors, used_by
 
 # what onnxruntime puts before a weight into which it folds a batch normalisation, a factor or a conversion to float32
 _FOLDED = re.compile(r"^(?:Conv(?:Bn|Mul)Fusion_W_|MatMulBnFusion_GemmB_|InsertedPrecisionFreeCast_)+")

@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import ModelError
 from profiler.layers import Cutout
-from profiler.tflite_schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack
+from profiler.tflite.schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack
 
 # LiteRT registers these by itself; any other custom operator needs code that no runtime of ours carries
 KNOWN_CUSTOM_OPERATORS = ("TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram", "NumericVerify")
