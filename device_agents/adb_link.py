@@ -110,11 +110,11 @@ class AdbLink:
             pipe = self._pipes[self._last_id] = LinkPipe(self, self._last_id, self._device.max_chunk_size)
         self.send(constants.OPEN, pipe.ours, 0, service.encode() + b"\0")
         pipe.wait_until_open(timeout_s)
-        if pipe.ended and self._broken:
+        if pipe.opened:  # and perhaps at its end already: a short command is over before this thread runs again
+            return pipe
+        if self._broken:
             raise ConnectionResetError("the connection has broken off")
-        if pipe.ended:
-            raise ServiceRefused(service.partition(":")[0])
-        return pipe
+        raise ServiceRefused(service.partition(":")[0])
 
     def send(self, command: bytes, ours: int, theirs: int, data: bytes = b"") -> None:
         """In one piece: two would wait for each other's acknowledgements."""
@@ -163,6 +163,11 @@ class LinkPipe:
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._closed = False
         self.ended = False
+
+    @property
+    def opened(self) -> bool:
+        """The device has given it a number, which is never 0."""
+        return self._theirs != 0
 
     def wait_until_open(self, timeout_s: float) -> None:
         if not self._acknowledged.acquire(timeout=timeout_s):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from adbd import Adbd
 
 from device_agents import Agent, Options, adb_direct
 from device_agents.adb_direct import AdbDirectAgent
+from device_agents.adb_link import LinkPipe
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable
 
 
@@ -136,3 +138,16 @@ def test_what_is_no_adb_daemon_is_told(answer: bytes, said: str) -> None:
             AdbDirectAgent(f"adb:127.0.0.1:{listener.getsockname()[1]}"),
         ):
             pass
+
+
+def test_a_command_that_is_over_before_we_look_was_no_refusal(phone: Adbd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy host: the answer and the end of the service arrive before the thread that asked runs again."""
+    wait = LinkPipe.wait_until_open
+
+    def late(pipe: LinkPipe, timeout_s: float) -> None:
+        wait(pipe, timeout_s)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(LinkPipe, "wait_until_open", late)
+    with AdbDirectAgent(address(phone), Options(folder=str(tmp_path))) as agent:
+        assert agent.run(["echo", "done"], timeout_s=20).stdout == "done\n"

@@ -35,8 +35,8 @@ def run_view(folder: Path, name: str) -> RunView:
     plain, broken = _about(folder)
     steps, report = _file(folder, STEPS), report_of(folder)
     return RunView(
-        id_of(folder), name, str(folder), _text(plain.get("network")), _text(plain.get("budget")), _text(plain.get("created_utc")),
-        _lines(steps), report is not None, _written_s(report) < _written_s(steps), broken,
+        id_of(folder), name, str(folder), _text(plain.get("network")), _budgets(plain.get("budgets")),
+        _text(plain.get("created_utc")), _lines(steps), report is not None, _written_s(report) < _written_s(steps), broken,
     )  # fmt: skip
 
 
@@ -65,6 +65,10 @@ def _file(folder: Path, name: str, most_bytes: int = 1 << 40) -> Path | None:
 def _written_s(path: Path | None) -> float:
     """Seconds since 1970."""
     return path.stat().st_mtime if path is not None else 0.0
+
+
+def _budgets(value: Any) -> str | None:
+    return _text(", ".join(map(str, value))) if isinstance(value, list) else None
 
 
 def _text(value: Any) -> str | None:
