@@ -63,7 +63,7 @@ def test_a_journal_that_was_removed_while_waiting_is_not_written_into(tmp_path: 
     with Journal(tmp_path / "j", HEADER, resume=True):
         (tmp_path / "j").unlink()
         with Journal(tmp_path / "j", HEADER, resume=True) as journal:
-            journal.append({"event": "visit"})
+            journal.append({"event": "seen"})
     assert len(list(read_journal(tmp_path / "j"))) == 2
 
 
@@ -82,7 +82,7 @@ def test_a_line_that_found_no_room_leaves_no_half_of_itself_before_the_next(tmp_
     with Journal(tmp_path / "j", HEADER, resume=False) as journal:
         with no_file_beyond(300), pytest.raises(JournalNotWritable):
             journal.append({"event": "visit", "samples_ns": [1] * length})
-        journal.append({"event": "spent"})
+        journal.append({"event": "spent", "wall_s": 1.0})
     assert [line["event"] for line in read_journal(tmp_path / "j")] == ["journal", "spent"]
 
 

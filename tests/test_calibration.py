@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_a_table_that_misses_by_more_than_the_limit_is_unverified() -> None:
 
 def test_a_closure_survives_json() -> None:
     found = close([checked(1.02, 1.0, 1.2)])
-    assert Closure.from_dict(found.to_dict()) == found
+    assert Closure.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_a_calibration_survives_json() -> None:
