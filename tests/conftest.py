@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from adb_program import adb_environment
 from hypothesis import HealthCheck, settings
 
 from profiler.settings import TimingSettings
@@ -20,10 +21,11 @@ pytest.register_assert_rewrite("agent_conformance", "adb_conformance", "runner_c
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Leases, built runners and named devices of our own: nobody else's builds are in the way, nor we in theirs."""
+    """Leases, built runners, named devices and an adb server of our own: nobody else's are in the way, nor we in theirs."""
     assert request.config.cache is not None
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, adb_environment(tmp_path_factory.mktemp("home")) as variables:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", variables["ANDROID_ADB_SERVER_PORT"])
         patch.setenv("XDG_CACHE_HOME", str(request.config.cache.mkdir(f"xdg-{worker}")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.delenv("PROFILE_CONFIG", raising=False)
