@@ -79,7 +79,7 @@ class Job:
                 raise ValueError("reference_every must be at least 1")
         except (ValueError, KeyError, TypeError) as exc:
             raise Ended(1, f"{type(exc).__name__}: {exc} in the job") from exc
-        if strange := sorted(named - job.models.keys()):
+        if strange := sorted(named - job.models.keys(), key=str):
             raise Ended(1, f"{strange[0]!r} in the schedule or the reference of the job is none of its models")
         return job
 

@@ -1,0 +1,84 @@
+"""The tables that are kept in the repository: whole, verified, described, and without anything private."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from netadapt.networks import network_graph
+from profiler.executed import as_executed
+from profiler.graph import Graph
+from profiler.table import METADATA_KEY, LatencyTable, load_table
+
+FOLDER = Path(__file__).parent.parent / "tables"
+TABLES = sorted(FOLDER.glob("*.parquet"))
+README = (FOLDER / "README.md").read_text()
+
+
+@pytest.fixture(params=TABLES, ids=[path.stem for path in TABLES])
+def path(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
+@pytest.fixture
+def table(path: Path) -> LatencyTable:
+    return load_table(path)
+
+
+def test_there_are_some() -> None:
+    assert TABLES
+
+
+def test_it_has_been_checked_against_whole_networks(table: LatencyTable) -> None:
+    closure = table.info.closure
+    assert table.verified and closure.networks >= 10
+    assert closure.mean_error_percent is not None and closure.mean_error_percent <= 3
+
+
+def test_its_closure_follows_from_the_networks_it_was_checked_on(table: LatencyTable) -> None:
+    closure = table.info.closure
+    errors = [100 * abs(item.predicted_ms / item.measured_ms - 1) for item in closure.checked]
+    assert closure.mean_error_percent == pytest.approx(sum(errors) / len(errors))
+    assert closure.worst_error_percent == pytest.approx(max(errors))
+
+
+def test_the_readme_says_how_it_was_made_and_how_well_it_predicts(path: Path, table: LatencyTable) -> None:
+    closure = table.info.closure
+    assert closure.mean_error_percent is not None and closure.worst_error_percent is not None
+    (row,) = [line for line in README.splitlines() if f"`{path.name}`" in line]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:] == [
+        table.info.target.runtime,
+        str(table.info.target.threads),
+        " and ".join(sorted({layer.dtype for layer in table.rows})),
+        str(len(table.rows)),
+        f"{closure.mean_error_percent:.1f} / {closure.worst_error_percent:.1f} %",
+        f"{closure.naive_mean_error_percent:.0f} %",
+    ]
+
+
+def test_it_is_small_and_names_no_place_of_the_machine_it_was_made_on(path: Path) -> None:
+    data = path.read_bytes()
+    assert len(data) < 200_000
+    assert not re.search(rb"/(home|tmp|root|work|Users)/", data)
+    assert METADATA_KEY in data
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, Graph]:
+    return {name: network_graph(name, resolution=224) for name in ("mobilenet_v1", "fastdepth")}
+
+
+def test_networks_are_still_priced_as_they_were_when_it_was_made(table: LatencyTable, networks: dict[str, Graph]) -> None:
+    """Those it was checked on; their widths are in their names."""
+    target, precisions = table.info.target, {layer.dtype for layer in table.rows}
+    for item in table.info.closure.checked:
+        name, _, widths = item.name.partition(" ")
+        whole = networks[name]
+        graph = whole.at_widths(dict(zip(whole.widths, map(int, widths.split("-")), strict=True))) if widths else whole
+        if "int8" in precisions:
+            graph = graph.with_precision("int8")
+        assert table.predict(as_executed(graph, target.runtime)).latency_ms == pytest.approx(item.predicted_ms, rel=1e-6)
