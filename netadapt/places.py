@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from netadapt.run_folder import RunFolder
+from profiler.devices import find_device
 from profiler.settings import Target
 from profiler.table import load_table
 
@@ -20,7 +21,8 @@ def where(
 ) -> tuple[Target, Path | None]:
     """What is meant by a device, or the name of one of the run's tables, and a runtime: a target, and the run's table of it.
 
-    What is not named is as for the first table. Of another device than the tables' no interpreter is known.
+    What is not named is as for the first table. Of another device than the tables' no interpreter is known. An error of the
+    device's if there is none of that name.
     """
     tables = {name: (path, load_table(path).info.target) for name, path in latency_tables(folder).items()}
     for name, (path, target) in tables.items():
@@ -31,4 +33,5 @@ def where(
     runtime = runtime or first.runtime
     if named is not None or device is None:
         return replace(first, runtime=runtime, python=python or first.python), None
+    find_device(device)  # a slip is told before anything is exported
     return Target(device, runtime, first.threads, python), None

@@ -10,6 +10,7 @@ import pytest
 from sample_run import FACTS, GRAPH, INFO
 from test_table import table as made_up_table
 
+from device_agents.errors import ToolError
 from netadapt.places import where
 from netadapt.run_folder import RunFolder
 from profiler.settings import Target
@@ -58,3 +59,8 @@ def test_without_tables_this_machine_is_meant(tmp_path: Path) -> None:
     info = replace(INFO, budgets=("macs=60%",), tables={})
     with RunFolder.create(tmp_path / "run", info, GRAPH) as folder:
         assert where(folder) == (Target(), None)
+
+
+def test_a_device_that_nobody_knows_is_told_before_anything_is_done(run: RunFolder) -> None:
+    with pytest.raises(ToolError, match="no device called 'nowhere'"):
+        where(run, "nowhere")
