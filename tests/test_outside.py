@@ -73,6 +73,11 @@ def test_any_bytes_are_taken_or_refused_in_a_sentence(name: str, data: bytes) ->
 
 # ------------------------------------------------------------------------------------------------- what fuzzing has found
 
+UNKNOWN_NAMES = (
+    READERS["simulated job"].example().replace(b'"reference": "a"', b'"reference": 0.5').replace(b'"id": "b"', b'"id": "c"')
+)
+"""Two that no model has, of different types."""
+
 FOUND: list[tuple[str, bytes]] = [
     ("schedule state", b'{"format": 1, "looked_utc": null, "did": null, "stale": [], "sentence": null, "next_utc": null,'
      b' "failure": {"utc": "-1", "why": ""}, "max_age_days": 30}'),
@@ -93,6 +98,7 @@ FOUND: list[tuple[str, bytes]] = [
     ("lease", b"[" * 100_000),
     ("simulated job", READERS["simulated job"].example().replace(b'"reference_every": 12', b'"reference_every": [12]')),
     ("simulated job", READERS["simulated job"].example().replace(b'"reference_every": 12', b'"reference_every": 0.0')),
+    ("simulated job", UNKNOWN_NAMES),
     ("vendor tools", b"P50 Latency: - s\n"),
     ("vendor tools", b"P50 Latency: 1e999 s\n"),
     ("weights", b"\x80\x02h\x0c."),
