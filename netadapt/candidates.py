@@ -45,8 +45,26 @@ class Rung:
         return round(self.end * short_term_steps) - round(self.start * short_term_steps)
 
 
+class Narrowed:
+    """What a candidate and a step have in common: blocks that were narrowed, and prices."""
+
+    __slots__ = ()
+    blocks: tuple[str, ...]
+    prices: Mapping[str, float]
+
+    @property
+    def block(self) -> str | None:
+        """The first of the blocks, which tells the candidates of an iteration apart; None for the original network."""
+        return self.blocks[0] if self.blocks else None
+
+    @property
+    def price(self) -> float:
+        """Of the first resource."""
+        return next(iter(self.prices.values()))
+
+
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Narrowed):
     """A network of one iteration before it is fine-tuned (the paper: proposal)."""
 
     iteration: int
@@ -58,16 +76,6 @@ class Candidate:
     """What is narrower than in the network it comes from; nothing in the original network."""
     rung: Rung | None = None
     """None to fine-tune it in one go."""
-
-    @property
-    def block(self) -> str | None:
-        """The first of these, which tells the candidates of an iteration apart; None for the original network."""
-        return self.blocks[0] if self.blocks else None
-
-    @property
-    def price(self) -> float:
-        """Of the first resource."""
-        return next(iter(self.prices.values()))
 
 
 class Offer:

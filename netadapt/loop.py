@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from netadapt.bias import Checked, carried_on
-from netadapt.candidates import Candidate, largest_share, narrowest, prices_of, propose_all
+from netadapt.candidates import Candidate, Narrowed, largest_share, narrowest, prices_of, propose_all
 from netadapt.choosing import RUNGS, WINNERS, Ranking, first_rung, next_rung
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.joining import join_all
@@ -49,7 +49,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Narrowed):
     """One member of the family of networks: the winner of an iteration. Step 0 is the original network."""
 
     iteration: int
@@ -70,16 +70,6 @@ class Step:
     """What was measured of it on a device, by budgets' names."""
     bias: Mapping[str, float] = field(default_factory=dict)
     """By what predictions are multiplied from here on, as far as something was measured: smoothed measured over predicted."""
-
-    @property
-    def block(self) -> str | None:
-        """The first that was narrowed."""
-        return self.blocks[0] if self.blocks else None
-
-    @property
-    def price(self) -> float:
-        """Of the first resource."""
-        return next(iter(self.prices.values()))
 
     @property
     def target(self) -> float | None:

@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from device_agents.errors import ToolError
 from profiler.closure import Checked
+from profiler.console import age_text
 from profiler.serve import chart
 from profiler.serve.access import WRITTEN, Access, Guard
 from profiler.serve.farm import BuildView, Farm, Lookout
@@ -186,11 +187,7 @@ def _chart(build: BuildView) -> chart.Chart | None:
 
 
 def _days(days: float | None) -> str:
-    if days is None:
-        return "–"
-    if days < 1 / 24:
-        return f"{days * 1440:.0f} min"
-    return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} h"
+    return "–" if days is None else age_text(days)
 
 
 def _percent(percent: float | None) -> str:
