@@ -113,6 +113,16 @@ def test_a_damaged_h5_file_is_named(tmp_path: Path) -> None:
         open_dataset(f"nyu:{tmp_path}", resolution=16, seed=0)
 
 
+def test_a_small_h5_file_that_asks_for_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = _write_h5(tmp_path) / "train/b/00001.h5"
+    with pytest.importorskip("h5py").File(file, "w") as opened:
+        opened.create_dataset("rgb", (3, 10**6, 10**6), "u1", chunks=(1, 64, 64))
+        opened.create_dataset("depth", (10**6, 10**6), "f4", chunks=(64, 64))
+    assert file.stat().st_size < 1_000_000
+    with pytest.raises(DataError, match=r"b.00001\.h5 does not hold rgb"):
+        open_dataset(f"nyu:{tmp_path}", resolution=32, seed=1)
+
+
 def test_without_h5py_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train/a/1.h5", "val/official/1.h5"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

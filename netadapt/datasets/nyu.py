@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from netadapt.datasets import DataError, Pictures, check_size
-from netadapt.datasets.arrays import Array, read_arrays, read_picture
+from netadapt.datasets.arrays import MOST_PIXELS, Array, read_arrays, read_picture
 from netadapt.registry import MissingPackage
 
 _ARRAYS = ("rgb_jpeg", "rgb_offset", "depth_png", "depth_offset", "depth_scale_m", "depth_bias_m", "nyu_index", "split")
@@ -86,9 +86,11 @@ def _from_folder(root: Path, resolution: int) -> Pictures:
 def _pair_of(file: Path) -> Pair:
     try:
         with _h5py().File(file, "r") as opened:
+            if max(opened["rgb"].size // 3, opened["depth"].size) > MOST_PIXELS:  # what is not stored there is filled in when read
+                raise ValueError("a picture that is too large")
             rgb, depth = np.asarray(opened["rgb"]), np.asarray(opened["depth"], dtype=np.float32)
         return _checked(Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0))), depth)
-    except (OSError, KeyError, ValueError, TypeError) as exc:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
         raise DataError(f"{file} does not hold rgb (3, h, w) and depth (h, w), or is damaged; mend or remove it") from exc
 
 
