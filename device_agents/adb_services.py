@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import struct
 import time
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from device_agents.errors import LinkLost, StoreFailed
 from device_agents.remote import Source
-from device_agents.shell_v2 import Kind, Packet, PacketParser
+from device_agents.shell_v2 import Kind, Packet, PacketParser, pack
 
 SHELL = "shell,v2,raw:"
 SYNC = "sync:"
@@ -67,6 +68,10 @@ class ShellChannel:
                 self._packets.extend(self._parser.feed(data))
             except ValueError as exc:
                 raise LinkLost(f"the device does not speak the shell protocol it promised ({exc}); reconnect it") from exc
+
+    def send(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._pipe.send(pack(Kind.STDIN, data), ANSWER_S)
 
     def close(self) -> None:
         self._pipe.close()

@@ -48,6 +48,10 @@ class Stream(Protocol):
 
     def __iter__(self) -> Iterator[str]: ...
 
+    def tell(self, data: bytes) -> None:
+        """Write to its standard input. If that cannot be done any more, reading will show why."""
+        ...
+
     @property
     def returncode(self) -> int | None: ...
 

@@ -1,6 +1,6 @@
 """Answering a job without a device: what a recording and a simulated device have in common.
 
-Both keep files in memory and speak the runner's side of protocol 3 (on_device/PROTOCOL.md): they read a stored job and answer with
+Both keep files in memory and speak the runner's side of protocol 4 (on_device/PROTOCOL.md): they read a stored job and answer with
 the lines that a runner would send. Neither runs anything, so every other command is an error.
 """
 
@@ -18,7 +18,7 @@ from device_agents.agent import Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError
 from device_agents.plain_json import read_json
 
-PROTOCOL = 3
+PROTOCOL = 4
 FOLDER = "/in-memory"
 CONDITIONS = ("load_1min", "frequencies_khz", "temperature_c", "throttled", "thermal_status")
 
@@ -122,6 +122,9 @@ class AnswerStream:
         except Hung:
             # a test of what the host does then need not wait for it
             raise CommandTimedOut(f"the runner said nothing for {self._silence_s:g} s on {self._address}; it was killed") from None
+
+    def tell(self, data: bytes) -> None:
+        """Every line is made when it is asked for, so nothing waits for an acknowledgement."""
 
 
 class AnsweringAgent(ABC):

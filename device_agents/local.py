@@ -125,6 +125,11 @@ class LocalStream:
                 raise LineTooLong(f"the runner wrote {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
             yield line
 
+    def tell(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), data)
+
     @property
     def returncode(self) -> int | None:
         return self._process.returncode

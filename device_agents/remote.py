@@ -53,6 +53,10 @@ class Channel(Protocol):
         """What comes next, (END, b"") at the end, however it ended. `TimeoutError` if nothing comes in time."""
         ...
 
+    def send(self, data: bytes) -> None:
+        """A few bytes to its standard input. If they do not arrive, `receive` will show why."""
+        ...
+
     def close(self) -> None:
         """Let go of it; its standard input is closed by that. What it runs need not end."""
         ...
@@ -246,6 +250,9 @@ class RemoteStream:
             waiting = "\n" if line == b"\n" else ""
             if not waiting:
                 yield line.decode(errors="replace")
+
+    def tell(self, data: bytes) -> None:
+        self._channel.send(data)
 
     def rest(self, deadline: float, timeout_s: float) -> str:
         """Everything until the command ends. `CommandTimedOut` at the deadline."""

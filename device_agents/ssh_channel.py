@@ -36,6 +36,11 @@ class SshChannel:
             return b""
         return master.errors().encode()
 
+    def send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), data)
+
     def feed(self, data: bytes, timeout_s: float) -> tuple[int, str]:
         """Write to its standard input, close that and wait for the end: its exit code, and what was said on standard error."""
         deadline = time.monotonic() + timeout_s

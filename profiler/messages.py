@@ -8,7 +8,7 @@ from typing import Any
 from device_agents.plain_json import read_json
 from profiler.errors import RunnerError
 
-PROTOCOL = 3
+PROTOCOL = 4
 Message = dict[str, Any]
 
 MOST_NS = 10**13
@@ -88,7 +88,9 @@ def _failed(message: Mapping[str, Any]) -> bool:
 
 OURS = ("crashed", "paused", "journal", "layer", "network", "refresh", "staircases", "steady", "error", "spent")
 """Events of the session and of the journal: they are believed without a check."""
-ABOUT_A_MODEL = ("begin", "visit", "reference", "outputs", "energy", "failed")
+RESULTS = ("visit", "reference", "outputs", "energy", "failed")
+"""What becomes of a model that has begun; each is acknowledged when it is recorded."""
+ABOUT_A_MODEL = ("begin", *RESULTS)
 CHECKS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "hello": _hello, "probe": _probe, "round": _round, "visit": _visit, "reference": _visit,
     "outputs": _outputs, "idle": _idle, "energy": _energy, "failed": _failed,

@@ -147,6 +147,7 @@ class Session:
             "reference_ms": settings.reference_ms,
             "reference": reference,
             "reference_every": settings.reference_every,
+            "acknowledged": True,
             "outputs": 0,
             "energy_ms": 0,
             "models": [{"id": name, "file": files[name]} for name in sorted(wanted)],

@@ -94,6 +94,20 @@ class AgentConformance:
             assert next(iter(stream)) == "one\n"
             assert stream.returncode is None
 
+    def test_what_a_stream_is_told_arrives_at_its_input(self, agent: Agent) -> None:
+        code = python("import sys", "while byte := sys.stdin.buffer.read(1): print(byte, flush=True)")
+        with agent.stream(code, silence_s=20) as stream:
+            heard = iter(stream)
+            for byte in (b".", b"\0", b"\n", b"."):
+                stream.tell(byte)
+                assert next(heard) == f"{byte!r}\n"
+
+    def test_what_a_stream_is_told_after_its_end_is_lost(self, agent: Agent) -> None:
+        with agent.stream(python("pass"), silence_s=20) as stream:
+            assert list(stream) == []
+            stream.tell(b".")
+            stream.tell(b".")
+
     def test_a_stream_ends_with_its_exit_code(self, agent: Agent) -> None:
         with agent.stream(python("import sys", "print('one')", "sys.exit('it is over')"), silence_s=20) as stream:
             assert list(stream) == ["one\n"]

@@ -308,7 +308,7 @@ def _journal_lines() -> bytes:
     target = {"device": "pixel", "runtime": "fake", "threads": 1}
     lines: list[dict[str, Any]] = [
         {"event": "journal", "format": 2, "target": target, "settings": TimingSettings().to_dict()},
-        {"event": "hello", "protocol": 3, "utc": "2026-01-01T00:00:00+00:00", **hello},
+        {"event": "hello", "protocol": 4, "utc": "2026-01-01T00:00:00+00:00", **hello},
         *({"event": "layer", "key": layer.key, "layer": layer.to_dict()} for layer in layers),
         {"event": "network", "key": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},
         {"event": "steady", "state": {"governor": "x"}},
@@ -367,8 +367,8 @@ def _runner_lines() -> bytes:
     about = {"model": "a", "round": 0}
     seen = {"started_ns": 5, "loops": 2, "samples_ns": [900, 1000], "switched": [1], "clock_khz": [1000, None], "core": 0}
     lines = [
-        {"event": "hello", "protocol": 3, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
-        {"event": "probe", "protocol": 3, "device": {}, "runtimes": {"litert": {"version": "1"}}},
+        {"event": "hello", "protocol": 4, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
+        {"event": "probe", "protocol": 4, "device": {}, "runtimes": {"litert": {"version": "1"}}},
         {"event": "round", "round": 0, "clock_ns": 5, "load_1min": 0.5, "temperature_c": 40.0, "throttled": 0, "thermal_status": 0},
         {"event": "begin", **about},
         {"event": "visit", **about, **seen},

@@ -123,7 +123,7 @@ VISIT = {
     "core": optional(whole(0, 4096)),
 }
 HELLO = {
-    "protocol": exactly(3),
+    "protocol": exactly(4),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -149,7 +149,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(3),
+        "protocol": exactly(4),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -211,6 +211,19 @@ class Process:
         """The next line of that kind."""
         return next(line for line in self if line["event"] == event and model in (None, line.get("model")))
 
+    def tell(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def says_within(self, patience_s: float) -> Line | None:
+        """The next line; None if there is none by then."""
+        try:
+            raw = self._raw.get(timeout=patience_s)
+        except queue.Empty:
+            return None
+        return None if raw is None else checked(raw)
+
     def close_input(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -257,7 +270,7 @@ def run(argv: Sequence[str]) -> tuple[list[Line], int, str]:
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their visits."""
     return {
-        "format": 3,
+        "format": 4,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -277,6 +290,7 @@ def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: A
         "reference": None,
         "reference_every": 12,
         "reference_ms": 1.0,
+        "acknowledged": False,
         "outputs": 0,
         "energy_ms": 0,
         "models": [{"id": name, "file": f"{name}.json"} for name in scripts],
@@ -512,9 +526,48 @@ class RunnerConformance:
 
     def test_what_comes_in_at_its_input_is_of_no_matter(self, command: list[str], tmp_path: Path) -> None:
         with started([*command, written(tmp_path, {"a": STEADY}, ["a"] * 20)]) as process:
-            assert process._process.stdin is not None
-            process._process.stdin.write("hello?\n")
-            process._process.stdin.flush()
+            process.tell("hello?\n")
+            process.until("done")
+            assert process.wait() == 0
+
+    def test_a_result_that_is_not_acknowledged_holds_the_next_one_up(self, command: list[str], tmp_path: Path) -> None:
+        with started([*command, written(tmp_path, {"a": STEADY, "b": STEADY}, ["ab"], acknowledged=True)]) as process:
+            process.until("visit", "a")
+            process.until("begin", "b")
+            assert process.says_within(1.0) is None
+            process.tell(".")
+            process.until("visit", "b")
+
+    @pytest.mark.timeout(60)  # it would wait for 5 s after each of them
+    def test_results_that_are_acknowledged_hold_nothing_up(self, command: list[str], tmp_path: Path) -> None:
+        models = {"a": STEADY, "r": STEADY, "bad": REFUSED}
+        job = written(tmp_path, models, [["a", "bad", "a"]] * 10, reference="r", reference_every=1, acknowledged=True)
+        with started([*command, job]) as process:
+            for line in process:
+                if line["event"] in ("visit", "reference", "failed"):
+                    process.tell(".")
+            assert process.wait() == 0
+
+    def test_one_who_never_acknowledges_is_not_waited_for_for_ever(self, command: list[str], tmp_path: Path) -> None:
+        job = written(tmp_path, {"a": STEADY}, ["aa"], acknowledged=True, silence_s=2.0)
+        lines, code, _ = run([*command, job])
+        assert (code, len(events(lines, "visit"))) == (0, 2)
+
+    def test_a_host_that_goes_without_acknowledging_loses_one_result(self, command: list[str], tmp_path: Path) -> None:
+        with started([*command, written(tmp_path, {"a": STEADY}, ["a"] * 100, acknowledged=True)]) as process:
+            process.until("visit")
+            process.close_input()
+            assert process.wait() == 1
+            assert not events(list(process), "visit")
+
+    def test_a_result_that_is_not_acknowledged_costs_the_next_model_none_of_its_time(
+        self, command: list[str], tmp_path: Path
+    ) -> None:
+        with started([*command, written(tmp_path, {"a": STEADY}, ["aa"], acknowledged=True, silence_s=0.5)]) as process:
+            process.until("visit")
+            process.until("begin")
+            time.sleep(1.0)  # twice as long as a model may keep it
+            process.tell(".")
             process.until("done")
             assert process.wait() == 0
 
@@ -830,11 +883,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 3',
+            b'{"format": 4',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 3} x',
+            b'{"format": 4} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),

@@ -7,18 +7,17 @@
    but libc and a runtime's shared library, which it opens when it runs. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "native/conditions.h"
 #include "native/energy.h"
 #include "native/files.h"
+#include "native/host.h"
 #include "native/job.h"
 #include "native/json.h"
 #include "native/models.h"
@@ -31,7 +30,7 @@
 #define BUILD "unknown compiler"
 #endif
 
-enum { PROTOCOL = 3 };
+enum { PROTOCOL = 4 };
 
 typedef struct {
     const Job *job;
@@ -83,27 +82,7 @@ static void say_hello(const Run *run) {
     say(&text, "hello");
 }
 
-/* --------------------------------------------------------------------------------------------------------------- host */
-
-/* Wait for so long at most, and end if the host closes our standard input meanwhile. What it writes there is of no matter. */
-static void listen_to_host(int64_t duration_ns) {
-    int64_t until = clock_ns() + duration_ns;
-    for (;;) {
-        char ignored[4096];
-        int64_t left_ns = until - clock_ns();
-        struct pollfd input = {.fd = 0, .events = POLLIN};
-        int ready = poll(&input, 1, left_ns <= 0 ? 0 : left_ns > 1000000000 ? 1000 : (int)((left_ns + 999999) / 1000000));
-        if (ready > 0 && ((input.revents & POLLNVAL) || read(0, ignored, sizeof ignored) == 0)) die("the host is gone");
-        if (ready <= 0 && clock_ns() >= until) return;
-    }
-}
-
-/* End by SIGALRM if nobody calls this again within so many seconds; 0 for never. */
-static void set_alarm(double seconds) {
-    struct itimerval timer = {{0, 0}, {(time_t)seconds, (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
-    if (seconds > 0 && timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0) timer.it_value.tv_usec = 1;
-    setitimer(ITIMER_REAL, &timer, NULL);
-}
+/* -------------------------------------------------------------------------------------------------------------- lease */
 
 /* Hold the lease for as long as the process lives; if another has it, say who and end. */
 static void take_lease(const char *path) {
@@ -162,12 +141,13 @@ static void measure(Run *run, JobModel *model, const JobRound *round, const char
         model->left_out = true;
     }
     say(&text, fine ? event : "failed");
+    host_told();
 }
 
 static void watch_idle(const Run *run, const JobRound *round) {
     Text text = {0};
     energy_begin(run->energy);
-    listen_to_host((int64_t)(run->job->energy_ms * 1e6));
+    host_listen((int64_t)(run->job->energy_ms * 1e6));
     Spent spent = energy_end(run->energy);
     text_add(&text, "\"round\":%lld,\"duration_ns\":%lld,\"energy_uj\":%lld", (long long)round->number, (long long)spent.duration_ns,
              (long long)spent.energy_uj);
@@ -185,7 +165,7 @@ static void run_round(Run *run, const JobRound *round) {
     if (job->energy_ms > 0) watch_idle(run, round);
     for (size_t i = 0; i < round->count; i++) {
         JobModel *model = &job->models[round->visits[i]];
-        listen_to_host(0);
+        host_listen(0);
         if (model->left_out) continue;
         bool look = latency && job->reference && !job->reference->left_out && visits % job->reference_every == 0;
         if (look) measure(run, job->reference, round, "reference", job->reference_ms);
@@ -193,7 +173,7 @@ static void run_round(Run *run, const JobRound *round) {
         if (model->left_out) continue;
         measure(run, model, round, job->outputs ? "outputs" : latency ? "visit" : "energy", job->visit_ms);
     }
-    listen_to_host((int64_t)(job->min_round_s * 1e9) - (clock_ns() - started_ns));
+    host_listen((int64_t)(job->min_round_s * 1e9) - (clock_ns() - started_ns));
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- jobs */
@@ -220,6 +200,7 @@ static void run_job(const char *path) {
     run.models = (Models){.runtime = run.runtime, .job = job};
     find_clocks(job->root);
     run.energy = energy_find(job->root);
+    host_acknowledges(job->acknowledged);
     if (job->energy_ms > 0 && run.energy == NULL) die("\"energy_ms\" asks for energy, and there is no energy source to be read here");
     say_hello(&run);
     for (size_t i = 0; i < job->round_count; i++) run_round(&run, &job->rounds[i]);

@@ -34,10 +34,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, Iterable, List, NamedTuple, Sequence  # noqa: UP035  Python 3.8
 
-PROTOCOL = 3
+PROTOCOL = 4
 UNREADABLE = "not readable"
 PROBE_S = 60
 """A runtime that has not run the probe's model by then is broken."""
+PATIENCE_S = 5.0
+"""So long a host may keep silent about a result before the next is measured all the same."""
 
 
 # ------------------------------------------------------------------------------------------------------------------- inputs
@@ -596,6 +598,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "reference": lambda value: value is None or _text(value),
     "reference_every": _whole(1),
     "reference_ms": _number,
+    "acknowledged": lambda value: isinstance(value, bool),
     "outputs": _whole(0),
     "energy_ms": _number,
     "models": _models,
@@ -667,9 +670,35 @@ def say(event: str, **values: Any) -> None:
     sys.stdout.flush()
 
 
-def host_is_gone() -> bool:
-    readable, _, _ = select.select([sys.stdin], [], [], 0)
-    return bool(readable) and os.read(sys.stdin.fileno(), 4096) == b""
+class Host:
+    """Whoever started this process: the other end of standard input. A byte from there says that one result has arrived."""
+
+    def __init__(self, acknowledges: bool) -> None:
+        self.acknowledges, self.owed = acknowledges, 0
+
+    def told(self) -> None:
+        """A result is on its way."""
+        self.owed += int(self.acknowledges)
+
+    def has_everything(self) -> bool:
+        self.listen(0.0)
+        return not self.owed
+
+    def wait(self) -> None:
+        """Until it has everything, or for so long that it may have overlooked a line."""
+        until = time.monotonic() + PATIENCE_S
+        while self.owed and time.monotonic() < until:
+            self.listen(until - time.monotonic())
+        self.owed = 0
+
+    def listen(self, wait_s: float) -> None:
+        """Take in what comes within so long, if anything does; end if nothing ever will."""
+        readable, _, _ = select.select([sys.stdin], [], [], max(0.0, wait_s))
+        if readable:
+            came = os.read(sys.stdin.fileno(), 4096)
+            if not came:
+                raise SystemExit("the host is gone")
+            self.owed = max(0, self.owed - len(came))
 
 
 # ---------------------------------------------------------------------------------------------------------------- measuring
@@ -719,6 +748,7 @@ class Work:
         self.job, self.open_models, self.device = job, models, device
         self.models = {model["id"]: model for model in job["models"]}
         self.refused: set[str] = set()
+        self.host = Host(job["acknowledged"])
         self.event = "outputs" if job["outputs"] else "energy" if job["energy_ms"] else "visit"
 
     def do(self) -> None:
@@ -736,8 +766,7 @@ class Work:
         for name in names:
             if name in self.refused:
                 continue
-            if host_is_gone():
-                raise SystemExit("the host is gone")
+            self.host.listen(0.0)
             if self.event == "visit" and visits % self.job["reference_every"] == 0:
                 self.look_at_reference(number)
             if name not in self.refused:  # it may be the reference
@@ -760,6 +789,7 @@ class Work:
             event, seen = "failed", {"reason": told(exc)}
         signal.setitimer(signal.ITIMER_REAL, 0)
         say(event, model=name, round=number, **seen)
+        self.host.told()
 
     def visit(self, opened: Opened) -> dict[str, Any]:
         return self.sample(opened.run, self.job["visit_ms"])
@@ -781,7 +811,7 @@ class Work:
                 inferences += 1
             return inferences
 
-        self.warm_up(opened.run)
+        self.get_ready(opened.run)
         inferences, seen = self.watched(run)
         return dict(seen, inferences=inferences)
 
@@ -795,18 +825,31 @@ class Work:
             duration_ns, energy_uj = self.device.energy.end()
         return result, {"duration_ns": duration_ns, "energy_uj": energy_uj}
 
-    def warm_up(self, run: Callable[[], object]) -> list[int]:
-        """How long each run took, in nanoseconds."""
+    def get_ready(self, run: Callable[[], object]) -> int:
+        """Warm up, and see meanwhile that the host has every result so far; the shortest run in nanoseconds.
+
+        A host that dies then costs one visit at most: the one it has not heard of, or the one that begins now.
+        """
+        shortest_ns = self.warm_up(run)
+        if not self.host.has_everything():
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it is the host that keeps us, not the model
+            self.host.wait()
+            signal.setitimer(signal.ITIMER_REAL, self.job["silence_s"])
+            shortest_ns = min(shortest_ns, self.warm_up(run))
+        return shortest_ns
+
+    def warm_up(self, run: Callable[[], object]) -> int:
+        """The shortest run in nanoseconds but the first, which is cold. Any other may be disturbed: by a longer one samples would
+        become too short."""
         start = clock_ns()
         once_ns = [_timed(run)]
         while len(once_ns) < 3 or clock_ns() - start < self.job["warmup_ms"] * 1e6:
             once_ns.append(_timed(run))
-        return once_ns
+        return min(once_ns[1:])
 
     def sample(self, run: Callable[[], object], visit_ms: float) -> dict[str, Any]:
         """Warm up, then sample for `visit_ms`: nanoseconds of each sample, inferences in each, and which were disturbed."""
-        # any one run may be disturbed, the first is cold: taken for longer than they are, samples would become too short
-        loops = max(1, -int(-self.job["sample_ms"] * 1e6 // min(self.warm_up(run)[1:])))
+        loops = max(1, -int(-self.job["sample_ms"] * 1e6 // self.get_ready(run)))
         samples_ns: list[int] = []
         switched: list[int] = []
         khz = self.device.fastest_khz()

@@ -18,7 +18,7 @@ from profiler.devices import Device
 from profiler.errors import RunnerError
 from profiler.graph import Graph
 from profiler.layers import conv2d
-from profiler.messages import Message, parse
+from profiler.messages import RESULTS, Message, parse
 from profiler.model_file import FORMATS
 from profiler.settings import Target
 
@@ -104,7 +104,9 @@ class ProgramRunner(ABC):
                             f"{self._agent.address} is measured by another host ({message.get('holder') or 'unknown'}); wait for it"
                         )
                     ended = message["event"] == "done"
-                    yield message
+                    yield message  # and whoever asks for the next one has recorded it
+                    if message["event"] in RESULTS:
+                        stream.tell(b".")
             except (CommandTimedOut, LineTooLong) as exc:
                 yield {"event": "crashed", "reason": str(exc)}
                 return

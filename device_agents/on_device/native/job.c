@@ -8,7 +8,7 @@
 #include "files.h"
 #include "json.h"
 
-enum { FORMAT = 3, MOST_THREADS = 4096 };
+enum { FORMAT = 4, MOST_THREADS = 4096 };
 
 /* ------------------------------------------------------------------------------------------------------------- fields */
 
@@ -146,6 +146,7 @@ static void read_timing(Job *job, const Json *object) {
     job->silence_s = duration(object, "silence_s");
     job->reference_ms = duration(object, "reference_ms");
     job->reference_every = whole(object, "reference_every", 1);
+    job->acknowledged = need_kind(object, "acknowledged", JSON_BOOL, "true or false")->boolean;
     job->outputs = whole(object, "outputs", 0);
     job->energy_ms = duration(object, "energy_ms");
     if (!(job->silence_s > 0)) die("the job's field \"silence_s\" leaves a model no time at all");
