@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from netadapt.allocation import keep_freed_memory
 from netadapt.datasets import Part
 from netadapt.errors import NetAdaptError, SettingsError
 from netadapt.tasks import Scores, open_task, scores_of
@@ -128,6 +129,7 @@ def train(
     """
     where, task = chosen_device(device), open_task(part.task)
     steps, precision = settings.steps_for(len(part)), settings.precision_on(where)
+    keep_freed_memory()
     model.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(where.type, enabled=precision is torch.float16)  # whose small gradients would become 0

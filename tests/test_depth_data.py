@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,22 @@ def test_a_small_h5_file_that_asks_for_gigabytes_is_refused_before_it_is_read(tm
     assert file.stat().st_size < 1_000_000
     with pytest.raises(DataError, match=r"b.00001\.h5 does not hold rgb"):
         open_dataset(f"nyu:{tmp_path}", resolution=32, seed=1)
+
+
+def test_an_h5_file_whose_library_would_take_gigabytes_to_open_it_is_refused_the_memory(tmp_path: Path) -> None:
+    file = _write_h5(tmp_path) / "train/b/00001.h5"
+    data = bytearray(file.read_bytes())
+    assert (data[8], data[48:56]) == (0, b"\xff" * 8)  # a superblock of version 0, which names no driver information block
+    data[48:56] = len(data).to_bytes(8, "little")
+    file.write_bytes(data + struct.pack("<4xI8s", 0xFFFF_FFF0, b"NCSAfami"))  # its version, size and driver
+    before = peak_bytes()
+    with pytest.raises(DataError, match=r"b.00001\.h5 does not hold rgb"):
+        open_dataset(f"nyu:{tmp_path}", resolution=16, seed=0)
+    assert peak_bytes() - before < 1 << 30
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def test_without_h5py_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from netadapt.allocation import growing_at_most
 from netadapt.datasets import DataError, Pictures, check_size
 from netadapt.datasets.arrays import MOST_PIXELS, Array, read_arrays, read_picture
 from netadapt.registry import MissingPackage
@@ -29,6 +30,7 @@ _HEIGHT = 250
 _CROP = (228, 304)
 _BYTES_PER_PIXEL = 5  # three colours and 16 bits of depth
 _MOST_M = 32.0
+_MOST_BYTES = 1 << 27  # an .h5 file of the set takes 3 MB; libhdf5 allocates whatever a damaged one names
 
 Pair = tuple[Image.Image, Array]
 """A photograph and its depths in metres (h, w), 0 where not known."""
@@ -85,12 +87,12 @@ def _from_folder(root: Path, resolution: int) -> Pictures:
 
 def _pair_of(file: Path) -> Pair:
     try:
-        with _h5py().File(file, "r") as opened:
+        with growing_at_most(_MOST_BYTES), _h5py().File(file, "r") as opened:
             if max(opened["rgb"].size // 3, opened["depth"].size) > MOST_PIXELS:  # what is not stored there is filled in when read
                 raise ValueError("a picture that is too large")
             rgb, depth = np.asarray(opened["rgb"]), np.asarray(opened["depth"], dtype=np.float32)
         return _checked(Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0))), depth)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as exc:
         raise DataError(f"{file} does not hold rgb (3, h, w) and depth (h, w), or is damaged; mend or remove it") from exc
 
 
