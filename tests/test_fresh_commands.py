@@ -89,6 +89,15 @@ def test_the_exit_code_says_that_something_failed_and_status_says_what(lab: Path
     assert "plan.json" in run_json("schedule", "status")[0]["last_failure"]["why"]
 
 
+def test_what_failed_is_not_due_at_once_but_how_to_have_it_again_is_said(lab: Path) -> None:
+    (lab / "plan.json").rename(lab / "mended.json")
+    run("schedule", "once")
+    (lab / "mended.json").rename(lab / "plan.json")
+    assert "small failed the last time" in run("schedule", "once").output
+    assert run("schedule", "once", "--now").exit_code == 0
+    assert "failed" not in run("schedule", "once").output
+
+
 def test_the_second_scheduler_says_who_has_it(lab: Path) -> None:
     other = lab / "other.py"
     other.write_text(

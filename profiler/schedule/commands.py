@@ -58,6 +58,8 @@ def once(
             print_json(plain)
         elif not found:
             print(f"nothing is due; next {_next(wanted)}")
+            if failed := [table.name for table in wanted.tables if read_state(table.out).did == "failed"]:
+                print(f"{', '.join(failed)} failed the last time; if that is mended, --now looks again at once")
         if any(outcome.did == "failed" for outcome in found.values()):
             raise typer.Exit(1)
 
