@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,12 @@ from typing import Self
 from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, StoreFailed
 
+PREFIX = "netadapt-profiler-"
+OWNER = "owner.lock"
+"""Held by the process that made the folder, so that one left behind by `kill -9` can be told from one in use."""
+YOUNG_S = 60.0
+"""The owner of a folder may not have locked it yet."""
+
 
 class LocalAgent:
     """Runs commands as children in a process group of their own, so that a kill reaches their children too."""
@@ -27,12 +35,14 @@ class LocalAgent:
     def __init__(self, address: str = "local", options: Options | None = None) -> None:
         self.address, self._options = address, options or Options()
         self._folder: Path | None = None
+        self._owner: int | None = None
 
     @classmethod
     def attached(cls) -> Sequence[Attached]:
         return [Attached("local", "this machine")]
 
     def __enter__(self) -> Self:
+        _sweep(Path(self._options.folder or tempfile.gettempdir()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -47,7 +57,9 @@ class LocalAgent:
             return 0
         size = sum(path.stat().st_size for path in self._folder.iterdir())
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = None
+        if self._owner is not None:
+            os.close(self._owner)
+        self._folder = self._owner = None
         return size
 
     def interpreter(self) -> str:
@@ -55,7 +67,8 @@ class LocalAgent:
 
     def store(self, files: Mapping[str, bytes]) -> str:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="netadapt-profiler-", dir=self._options.folder))
+            self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._options.folder))
+            self._owner = _locked(self._folder / OWNER, os.O_CREAT)
         for name, data in files.items():
             path = self._folder / name
             if not path.exists():
@@ -137,6 +150,32 @@ class LocalStream:
     @property
     def stderr(self) -> str:
         return "".join(self._errors)
+
+
+def _locked(path: Path, flags: int = 0) -> int | None:
+    """The open file, locked for as long as it is; None if it is not there, not ours, or somebody else's lock."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return file
+
+
+def _sweep(parent: Path) -> None:
+    """Remove folders whose owners were killed."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        try:
+            is_young = time.time() - folder.stat().st_mtime < YOUNG_S
+        except OSError:
+            continue  # its owner has just removed it
+        if not is_young and (lock := _locked(folder / OWNER)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[str]:

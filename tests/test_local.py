@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 from agent_conformance import AgentConformance, named
 
 from device_agents import Agent, open_agent
+from device_agents.agent import Options
 from device_agents.errors import CommandFailed, DeviceError, UnknownDevice
 from device_agents.local import LocalAgent
 
@@ -39,3 +43,21 @@ def test_a_long_script_is_cut_short_in_messages() -> None:
     with pytest.raises(CommandFailed) as told:
         LocalAgent().run(["sh", "-c", "true\n" * 200 + "exit 3"], timeout_s=20).check()
     assert str(told.value) == "`sh -c true...` ended with code 3: it said nothing"
+
+
+def test_what_a_killed_host_has_left_behind_is_removed_and_nothing_that_is_in_use(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom device_agents.agent import Options\nfrom device_agents.local import LocalAgent\n"
+        "with LocalAgent(options=Options(folder=sys.argv[1])) as agent:\n"
+        "    print(agent.store({'a-1': b'x'}), flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True) as host:
+        assert host.stdout is not None
+        folder = Path(host.stdout.readline().strip())
+        os.utime(folder, (0, 0))
+        with LocalAgent(options=Options(folder=str(tmp_path))):
+            assert (folder / "a-1").exists()
+        host.kill()
+    assert (folder / "a-1").exists()
+    with LocalAgent(options=Options(folder=str(tmp_path))):
+        assert not folder.exists()
