@@ -7,7 +7,7 @@ when they run. `--help` answers at once, everywhere.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from netadapt import options
+from netadapt import options, printing
 from netadapt.baselines import KINDS, title_of
 from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
@@ -25,12 +25,10 @@ from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
 from netadapt.places import latency_tables, where
-from netadapt.records import Baseline, Delivered, Finished
 from netadapt.registry import require_torch
-from netadapt.resources import Budget, amount_text, named_tables, parse_budgets
+from netadapt.resources import named_tables, parse_budgets
 from netadapt.run_folder import RunFolder
-from netadapt.spread import Spread, of_each
-from netadapt.tasks import Task, scores_text, task_of
+from netadapt.tasks import Task, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.plan import make_plan, possible_layers, write_plan
 from profiler.progress import bar
@@ -206,7 +204,7 @@ def run(
             for path in tables.values() if done.iteration == 0 else ():
                 if not (loaded := load_table(path)).verified:
                     typer.echo(f"warning: the table is {loaded.sentence()}", err=True)
-            print(step_text(done, goals, _task_of(out)), file=sys.stderr if as_json else sys.stdout, flush=True)
+            print(printing.step_text(done, goals, _task_of(out)), file=sys.stderr if as_json else sys.stdout, flush=True)
             for goal in goals:
                 if goal.name in done.misses:
                     typer.echo(f"warning: {done.misses[goal.name].sentence(goal.name, goal.unit)}", err=True)
@@ -215,7 +213,7 @@ def run(
             adapt_network(request, resume=resume, progress=progress, on_step=tell)
         if as_json:
             with RunFolder.open(out) as folder:
-                print_json({"run": str(out), "steps": list(_history(folder, goals[0].unit))})
+                print_json({"run": str(out), "steps": list(printing.history_data(folder, goals[0].unit))})
             return
         print(f"the budget is met; `netadapt finish {out}` trains the last step to convergence,")
         print(f"`netadapt verify {out}` measures every step on the device")
@@ -227,69 +225,11 @@ def history(run: options.Run, as_json: Json = False) -> None:
     with plain_errors():
         with RunFolder.open(run) as folder:
             goals, task = folder.info.goals, task_of(folder.info.settings)
-            rows = list(_history(folder, goals[0].unit))
+            rows = list(printing.history_data(folder, goals[0].unit))
         if as_json:
             print_json(rows)
-            return
-        cells = [
-            (
-                row["step"],
-                _narrowed_text(row["blocks"]),
-                prices_text(row["prices"], goals),
-                None if row["measured_ms"] is None else f"{row['measured_ms']:.3f}",
-                *_figure_texts(task, row["holdout_accuracy"], row["holdout_metrics"]),
-                *_figure_texts(task, row["test_accuracy"], row["test_metrics"]),
-                count(row["macs"]),
-                count(row["parameters"]),
-            )
-            for row in rows
-        ]
-        figures = [f" {figure.label}" for figure in (task.accuracy, *task.metrics)] if task.metrics else [""]
-        judged = [f"{part}{figure}" for part in ("holdout", "test") for figure in figures]
-        columns = ("step", "narrowed", "predicted", "measured ms", *judged, "MACs", "parameters")
-        print_table(columns, cells, right=tuple(name for name in columns if name != "narrowed"))
-
-
-def _narrowed_text(blocks: Sequence[str]) -> str:
-    if not blocks:
-        return "original"
-    return blocks[0] + (f" and {len(blocks) - 1} more" if len(blocks) > 1 else "")
-
-
-def _measured_in_the_loop(step: Step, goals: Sequence[Budget]) -> float | None:
-    """For the first latency budget, where winners were measured."""
-    found = (step.checks.get(goal.name) for goal in goals if goal.resource == "latency")
-    return next((check.measured for check in found if check is not None), None)
-
-
-def _figure_texts(task: Task, accuracy: float | None, metrics: Mapping[str, float]) -> Iterator[str | None]:
-    """A cell for each figure of the task."""
-    yield None if accuracy is None else task.accuracy.text(accuracy)
-    for figure in task.metrics:
-        yield figure.text(metrics[figure.name]) if figure.name in metrics else None
-
-
-def _history(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
-    finished, verified = folder.finished, folder.verified
-    for step in folder.steps:
-        graph, done, checked = folder.graph.at_widths(step.widths), finished.get(step.iteration), verified.get(step.iteration)
-        yield {
-            "step": step.iteration,
-            "blocks": list(step.blocks),
-            "price": step.price,
-            "unit": unit,
-            "prices": dict(step.prices),
-            "bias": dict(step.bias),
-            "measured_ms": checked.measured_ms if checked else _measured_in_the_loop(step, folder.info.goals),
-            "holdout_accuracy": step.accuracy,
-            "holdout_metrics": dict(step.metrics),
-            "test_accuracy": done.test_accuracy if done else None,
-            "test_metrics": dict(done.metrics) if done else {},
-            "test_accuracies": list(done.accuracies) if done else [],
-            "macs": graph.macs,
-            "parameters": graph.parameters,
-            "widths": dict(step.widths),
-        }
+        else:
+            printing.print_history(rows, goals, task)
 
 
 @app.command()
@@ -323,7 +263,7 @@ def finish(
             print_json([asdict(item) for item in done])
         else:
             for item in done:
-                print(f"step {item.step}: {over_seeds_text(_task_of(run), item)} on the test pictures")
+                print(f"step {item.step}: {printing.over_seeds_text(_task_of(run), item)} on the test pictures")
 
 
 @app.command()
@@ -350,21 +290,7 @@ def verify(
         if as_json:
             print_json([asdict(item) | {"error_percent": item.error_percent} for item in found])
             return
-        cells = [
-            (
-                item.step,
-                None if item.predicted_ms is None else f"{item.predicted_ms:.3f}",
-                f"{item.measured_ms:.3f}",
-                f"{item.measured_ms_low:.3f} … {item.measured_ms_high:.3f}",
-                None if item.error_percent is None else f"{item.error_percent:+.1f} %",
-            )
-            for item in found
-        ]
-        print_table(
-            ("step", "predicted ms", "measured ms", "95 % interval", "error"),
-            cells,
-            right=("step", "predicted ms", "measured ms", "error"),
-        )
+        printing.print_verified(found)
 
 
 @app.command()
@@ -420,37 +346,12 @@ def baselines(
             write_report(folder)
             names = [item.name for item in found]
             found = [item for item in folder.baselines if item.name in names]
-            compared = [("original", folder.finished[0]), (f"step {chosen.iteration}", folder.finished[chosen.iteration])]
-            measured = dict(zip(("original", compared[1][0]), whole, strict=True))
+            finished = {"original": folder.finished[0], f"step {chosen.iteration}": folder.finished[chosen.iteration]}
         if as_json:
-            print_json([_baseline_json(item) for item in found])
-            return
-        rows = [(name, _ms_cell(measured[name].measured_ms), over_seeds_text(_task_of(run), item)) for name, item in compared]
-        rows += [(title_of(item.kind), _ms_cell(item.measured_ms), over_seeds_text(_task_of(run), item)) for item in found]
-        print_table(("network", "measured ms", f"on the test pictures, {_seeds_text(found[0])}"), rows, right=("measured ms",))
-
-
-def _baseline_json(item: Baseline) -> dict[str, Any]:
-    accuracy, others = Spread.of(item.accuracies), of_each(item.all_metrics)
-    return asdict(item) | {"accuracy": asdict(accuracy), "figures": {name: asdict(value) for name, value in others.items()}}
-
-
-def _ms_cell(latency_ms: float | None) -> str | None:
-    return None if latency_ms is None else f"{latency_ms:.3f}"
-
-
-def _seeds_text(item: Baseline | Finished) -> str:
-    count = len(item.accuracies)
-    return "1 seed" if count == 1 else f"mean ± standard deviation of {count} seeds"
-
-
-def over_seeds_text(task: Task, item: Baseline | Finished) -> str:
-    """What a network reaches: `96.5 ± 0.3 %`; of a task with several figures each with its name."""
-    accuracy, others = Spread.of(item.accuracies), of_each(item.all_metrics)
-    if not task.metrics:
-        return accuracy.text(task.accuracy)
-    known = [(figure, others[figure.name]) for figure in task.metrics if figure.name in others]
-    return ", ".join(f"{figure.label} {value.text(figure)}" for figure, value in ((task.accuracy, accuracy), *known))
+            print_json([printing.baseline_data(item) for item in found])
+        else:
+            measured = dict(zip(finished, (item.measured_ms for item in whole), strict=True))
+            printing.print_baselines(found, finished, measured, _task_of(run))
 
 
 @app.command()
@@ -485,7 +386,7 @@ def export(
         if as_json:
             print_json(asdict(done))
         else:
-            print("\n".join(delivered_lines(done, _task_of(run))))
+            print("\n".join(printing.delivered_lines(done, _task_of(run))))
 
 
 @app.command()
@@ -511,36 +412,6 @@ def demo(
         run_demo(out, runtime, resume=resume)
 
 
-def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
-    """One line about a step as it is recorded."""
-    what = " + ".join(f"{block} → {step.widths[block]}" for block in step.blocks) or "original"
-    scores = scores_text(task, step.accuracy, step.metrics)
-    return f"step {step.iteration:2d}: {what}, {prices_text(step.prices, goals)}, {scores} on the holdout"
-
-
-def prices_text(prices: Mapping[str, float], goals: Sequence[Budget]) -> str:
-    """5.91 ms; of several budgets each with its name: pixel 5.91 ms, macs 41.2 M MACs."""
-    if len(goals) == 1:
-        return amount_text(prices[goals[0].name], goals[0].unit)
-    return ", ".join(f"{goal.name} {amount_text(prices[goal.name], goal.unit)}" for goal in goals)
-
-
 def _task_of(run: Path) -> Task:
     with RunFolder.open(run) as folder:
         return task_of(folder.info.settings)
-
-
-def delivered_lines(item: Delivered, task: Task) -> Iterator[str]:
-    """What is known of a file that was made to be shipped."""
-    yield f"{item.path}: step {item.step}, {item.precision}, {count(item.size_bytes)}B"
-    if item.precision == "float32":
-        yield f"  outputs within {item.max_abs_difference:.1e} of PyTorch's on {item.pictures} test pictures"
-    else:
-        same = "" if item.top1_agreement is None else f", the same class for {100 * item.top1_agreement:.1f} %"
-        yield f"  outputs beside PyTorch's on {item.pictures} test pictures: cosine similarity {item.cosine_similarity:.4f}{same}"
-    if item.accuracy is not None and item.torch_accuracy is not None:
-        yield f"  {scores_text(task, item.accuracy, item.metrics)} on the test pictures, run by its own runtime"
-        yield f"  {scores_text(task, item.torch_accuracy, item.torch_metrics)} in PyTorch"
-    if item.latency_ms is not None:
-        interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
-        yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"
