@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(READY)  ## Measure this machine, build a table, adapt MobileNetV1 to it; results in runs/demo.
 	$(BIN)/netadapt demo --out runs/demo
 
-test: $(READY)  ## Every test that needs no phone, GPU or network; most of them wait for others, so three files at a time.
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+# Most tests wait for another process, so three files at a time.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
+
+test: $(READY)  ## Tests that need no phone, GPU or network; under ten minutes on two cores.
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## Those that kill, fill disks and adapt whole networks.
+	$(PYTEST) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

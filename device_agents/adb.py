@@ -72,8 +72,9 @@ class AdbAgent(RemoteAgent):
 
     def _settled(self, client: AdbClient) -> AdbDeviceInfo:
         """The device once it is ready. The server keeps a dead network connection; so that is made anew."""
-        found = _find(client, self._serial)
+        found, passing = _find(client, self._serial), PASSING
         if ":" in self._serial and (found is None or found.state != "device"):
+            passing = (*PASSING, "unauthorized")  # until it has looked at our key
             with _translated(DeviceUnreachable, self.address):
                 client.disconnect(self._serial)
                 client.connect(self._serial, timeout=2 * ANSWER_S)
@@ -84,7 +85,7 @@ class AdbAgent(RemoteAgent):
                 raise DeviceUnreachable(self._missing(client))
             if found.state == "device":
                 return found
-            if found.state not in PASSING or time.monotonic() > deadline:
+            if found.state not in passing or time.monotonic() > deadline:
                 kind = DeviceUnauthorised if found.state == "unauthorized" else DeviceUnreachable
                 raise kind(f"{self.address} cannot be used yet: {_obstacle(found.state)}")
             time.sleep(0.1)

@@ -16,6 +16,7 @@ settings.register_profile("shared machine", deadline=None, suppress_health_check
 settings.load_profile("shared machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: PyTorch's threads would only wait for each other
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would what we start
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and so `nohup`'s
 pytest.register_assert_rewrite("agent_conformance", "adb_conformance", "runner_conformance")
 
 

@@ -74,6 +74,7 @@ def compared_again(path: Path, kinds: Sequence[str]) -> list[Baseline]:
         return compare(match, list(kinds), seed=1, seeds=2)
 
 
+@pytest.mark.slow
 def test_every_kind_is_trained_with_every_seed_and_measured(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     _, found = compared
     assert [item["kind"] for item in found] == list(KINDS)
@@ -83,6 +84,7 @@ def test_every_kind_is_trained_with_every_seed_and_measured(compared: tuple[Path
         assert item["measured_ms"] > 0 and item["predicted_ms"] > 0
 
 
+@pytest.mark.slow
 def test_original_and_adapted_are_fine_tuned_with_the_same_seeds_and_measured_beside_them(
     compared: tuple[Path, list[dict[str, Any]]],
 ) -> None:
@@ -96,6 +98,7 @@ def test_original_and_adapted_are_fine_tuned_with_the_same_seeds_and_measured_be
     assert history[-1]["test_accuracy"] == history[-1]["test_accuracies"][0]
 
 
+@pytest.mark.slow
 def test_baselines_differ_from_the_adapted_network_in_what_they_say(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     path, found = compared
     by_kind = {item["kind"]: item for item in found}
@@ -109,6 +112,7 @@ def test_baselines_differ_from_the_adapted_network_in_what_they_say(compared: tu
         assert macs.info.settings["seed"] == folder.info.settings["seed"]
 
 
+@pytest.mark.slow
 def test_what_random_weights_grow_from_is_as_long_a_training(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     path, found = compared
     training = {item["kind"]: item["training"] for item in found}
@@ -121,6 +125,7 @@ def test_what_random_weights_grow_from_is_as_long_a_training(compared: tuple[Pat
     assert {item[-1] for item in training.values()} == {last.training[-1]}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_trained_measured_or_searched_again(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     path, found = compared
     before = mtimes(path)
@@ -129,6 +134,7 @@ def test_what_is_there_is_not_trained_measured_or_searched_again(compared: tuple
     assert [item.measured_ms for item in again] == [item["measured_ms"] for item in found]
 
 
+@pytest.mark.slow
 def test_only_the_seed_that_is_missing_is_trained(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     path, _ = compared
     plain = json.loads((path / "baselines.json").read_text())
@@ -140,6 +146,7 @@ def test_only_the_seed_that_is_missing_is_trained(compared: tuple[Path, list[dic
     assert asdict(again.runs[-1]) == lost  # and comes out the same
 
 
+@pytest.mark.slow
 def test_a_search_guided_by_macs_that_was_killed_goes_on_to_the_same_end(
     compared: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -154,6 +161,7 @@ def test_a_search_guided_by_macs_that_was_killed_goes_on_to_the_same_end(
     assert [(step.widths, step.accuracy) for step in again] == [(step.widths, step.accuracy) for step in before]
 
 
+@pytest.mark.slow
 def test_a_search_from_another_original_network_is_not_gone_on_with(
     compared: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -165,12 +173,14 @@ def test_a_search_from_another_original_network_is_not_gone_on_with(
             search(match)
 
 
+@pytest.mark.slow
 def test_the_report_shows_all_kinds_with_their_spread(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     page = (compared[0] / "report.html").read_text()
     assert all(title_of(kind) in page for kind in KINDS)
     assert "test, 2 seeds" in page and "What guided the search" in page
 
 
+@pytest.mark.slow
 def test_every_seed_starts_from_other_random_weights(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with RunFolder.open(compared[0]) as folder:
         family = Family(folder)
@@ -194,6 +204,7 @@ def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
         sensible_kinds(INFO, ["unifrom"])
 
 
+@pytest.mark.slow
 def test_the_original_has_nothing_to_beat(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     told = run("baselines", compared[0], "--step", 0)
     assert told.exit_code == 1

@@ -19,6 +19,8 @@ from profiler.progress import Silent
 from profiler.settings import Target
 from profiler.tflite.schema import load
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ("onnx", "tflite")
 NETWORK = ["fastdepth", "--width-multiplier", 0.25, "--resolution", 32, "--data", "scenes:20"]
 

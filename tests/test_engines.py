@@ -64,6 +64,7 @@ def test_candidates_differ_or_the_comparison_of_engines_would_mean_nothing(setti
     assert len(set(weights.values())) == len(setting.candidates)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_candidate_whose_worker_was_killed_is_evaluated_again(setting: Setting, other: Setting) -> None:
     told = Told(Then(lambda: kill(workers())))

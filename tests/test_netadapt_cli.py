@@ -147,6 +147,7 @@ def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_pat
     assert "PyTorch" in said
 
 
+@pytest.mark.slow
 def test_verify_and_baselines_put_measured_latencies_beside_the_predicted_ones(finished_run: Path) -> None:
     succeed("baselines", finished_run, "--kind", "multiplier", "--epochs", 0.5)
     found = json.loads(succeed("verify", finished_run, "--step", 0, "--json"))

@@ -144,11 +144,13 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_remembers_how_its_filters_were_chosen(adapted: Path) -> None:
     with RunFolder.open(adapted) as folder:
         assert (folder.info.settings["filters"], folder.info.settings["reestimate_batch_norm"]) == ("reconstruction", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_export_in_integers_is_recorded_with_all_that_is_known_of_it(adapted: Path, form: str) -> None:
     done = json.loads(succeed("export", adapted, "--format", form, "--precision", "int8", "--calibration", 64, "--json"))
@@ -160,6 +162,7 @@ def test_an_export_in_integers_is_recorded_with_all_that_is_known_of_it(adapted:
     assert Path(record.path).name in (adapted / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_file_made_again_replaces_its_record_and_is_measured_when_asked_to(adapted: Path) -> None:
     succeed("export", adapted, "--format", "onnx")
     done = json.loads(succeed("export", adapted, "--format", "onnx", "--measure", "--json"))
@@ -169,6 +172,7 @@ def test_a_file_made_again_replaces_its_record_and_is_measured_when_asked_to(ada
     assert (record.device, record.runtime, record.latency_ms) == ("local", "onnxruntime", done["latency_ms"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"), [(["--precision", "int3"], "float32 and int8"), (["--calibration", 0], "--calibration is a number")]
 )

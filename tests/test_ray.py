@@ -15,6 +15,8 @@ from netadapt.errors import NetAdaptError
 from netadapt.registry import MissingPackage
 from netadapt.training import TrainingError, TrainSettings
 
+pytestmark = pytest.mark.slow
+
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'netadapt-profiler[ray]'"
 )

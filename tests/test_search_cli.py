@@ -83,6 +83,7 @@ def test_winners_are_measured_where_the_tables_device_is_there(here: Path, tmp_p
         assert ("warning: latency: measured" in told.stderr) or not step.misses
 
 
+@pytest.mark.slow
 def test_two_devices_and_memory_are_kept_to_at_once(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     budgets = ["--budget", "pixel=85%", "--budget", "jetson=90%", "--budget", "memory=100%", "--budget", "macs=80%"]

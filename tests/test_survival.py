@@ -22,6 +22,8 @@ from engine_runs import needs_proc, processes_saying
 
 from netadapt.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from netadapt.cli import app; app()", "run", "mobilenet_v1", "--data", "digits"]
 TINY = ["--width-multiplier", "0.125", "--resolution", "16", "--epochs", "2", "--short-term-steps", "2"]
 BUDGET = ["--step", "0.06", "--budget", "macs=70%"]
