@@ -39,13 +39,13 @@ import typer
 from litert_tool import litert_benchmark_median_ms
 
 from netadapt.networks import network_graph
-from profiler.estimate import QUARTILE
-from profiler.graph import Graph
-from profiler.layers import LayerSpec
-from profiler.measure import measure_files
-from profiler.model_file import FORMATS
+from profiler.measuring.estimate import QUARTILE
+from profiler.measuring.measure import measure_files
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import Graph
+from profiler.models.layers import LayerSpec
+from profiler.models.model_file import FORMATS
 from profiler.progress import Work, bar
-from profiler.settings import Target, TimingSettings
 
 TOOLS = {"litert": "litert-benchmark", "onnxruntime": "plain loop"}
 ENOUGH_FILES = 5

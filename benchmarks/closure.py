@@ -17,11 +17,11 @@ import typer
 
 from netadapt.networks import network_graph
 from netadapt.quiet import quiet
-from profiler.build import Effort, build
-from profiler.plan import make_plan
+from profiler.measuring.settings import Target
 from profiler.progress import bar
-from profiler.settings import Target
-from profiler.table import LatencyTable
+from profiler.tables.build import Effort, build
+from profiler.tables.plan import make_plan
+from profiler.tables.table import LatencyTable
 
 COLUMNS = (
     "network",

@@ -24,8 +24,8 @@ from typing import Annotated, Any
 import typer
 
 from netadapt.baselines import title_of
-from netadapt.loop import Step
 from netadapt.run_folder import RunFolder
+from netadapt.search.loop import Step
 from netadapt.spread import Spread
 from netadapt.tasks import task_of
 from profiler.console import print_table

@@ -28,7 +28,7 @@ from typing import Annotated
 import typer
 
 from device_agents.errors import ToolError
-from profiler.table import load_table
+from profiler.tables.table import load_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the servers that devices are played by
 from adb_program import adb, adb_environment, connect
@@ -36,7 +36,7 @@ from adbd import Adbd
 from graphs import mobilenet_v1
 from sshd import Sshd
 
-from profiler.plan import make_plan, write_plan
+from profiler.tables.plan import make_plan, write_plan
 
 PROFILE = (sys.executable, "-c", "from profiler.cli import app; app()")
 RUNTIMES = {"local": "litert", "board": "onnxruntime", "phone": "litert"}

@@ -30,16 +30,16 @@ import typer
 from litert_tool import litert_benchmark_median_ms
 
 from netadapt.networks import network_graph
-from profiler.bench import Bench
-from profiler.estimate import Estimate, Visit, estimate
-from profiler.graph import Graph, unique_layers
-from profiler.journal import Journal
-from profiler.layers import LayerSpec
-from profiler.model_file import FORMATS
-from profiler.opening import open_session
-from profiler.plan import make_plan
+from profiler.devices.opening import open_session
+from profiler.measuring.bench import Bench
+from profiler.measuring.estimate import Estimate, Visit, estimate
+from profiler.measuring.journal import Journal
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import Graph, unique_layers
+from profiler.models.layers import LayerSpec
+from profiler.models.model_file import FORMATS
 from profiler.progress import Silent, bar
-from profiler.settings import Target, TimingSettings
+from profiler.tables.plan import make_plan
 
 TARGET = Target(runtime="litert")
 FEWEST_PROCESSES = 3

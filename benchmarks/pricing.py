@@ -16,12 +16,12 @@ import typer
 
 from netadapt.networks import network_graph
 from netadapt.quiet import quiet
-from profiler.estimate import Estimate
-from profiler.plan import make_plan
-from profiler.sampling import corners_of
-from profiler.settings import Target, TimingSettings
-from profiler.staircase import Staircase, Staircases
-from profiler.table import LatencyTable, TableInfo, load_table
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.tables.plan import make_plan
+from profiler.tables.sampling import corners_of
+from profiler.tables.staircase import Staircase, Staircases
+from profiler.tables.table import LatencyTable, TableInfo, load_table
 
 STAIRCASES: Staircases = {("conv2d 1x1", "out"): Staircase(32, False), ("depthwise_conv2d 3x3", "in"): Staircase(16, False)}
 REPEATS = 20

@@ -20,15 +20,15 @@ import typer
 
 from netadapt.networks import network_graph
 from netadapt.quiet import quiet
-from profiler.build import build
-from profiler.compare import compare
-from profiler.graph import Graph
-from profiler.journal import journal_path, read_journal
-from profiler.plan import make_plan
+from profiler.measuring.journal import journal_path, read_journal
+from profiler.measuring.results import Results
+from profiler.measuring.settings import Target
+from profiler.models.graph import Graph
 from profiler.progress import bar
-from profiler.results import Results
-from profiler.settings import Target
-from profiler.table import LatencyTable
+from profiler.tables.build import build
+from profiler.tables.compare import compare
+from profiler.tables.plan import make_plan
+from profiler.tables.table import LatencyTable
 
 
 def busy() -> None:

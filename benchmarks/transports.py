@@ -20,14 +20,14 @@ from typing import Annotated, Any
 import typer
 
 from netadapt.networks import network_graph
-from profiler.bench import Bench
-from profiler.graph import unique_layers
-from profiler.journal import Journal
-from profiler.layers import LayerSpec
-from profiler.opening import open_session
-from profiler.plan import make_plan
+from profiler.devices.opening import open_session
+from profiler.measuring.bench import Bench
+from profiler.measuring.journal import Journal
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import unique_layers
+from profiler.models.layers import LayerSpec
 from profiler.progress import Silent, bar
-from profiler.settings import Target, TimingSettings
+from profiler.tables.plan import make_plan
 
 
 def main(

@@ -24,7 +24,7 @@ from device_agents.remote import Channel, RemoteAgent
 
 SETTLE_S = 5.0
 """A device that was just plugged in or connected is offline or being authorised for a second or two."""
-PASSING = ("offline", "connecting", "authorizing", "host")
+PASSING: tuple[str, ...] = ("offline", "connecting", "authorizing", "host")
 INSTALL = "install it (Debian: `apt install adb`; else Google's platform-tools) and put it on PATH"
 
 OBSTACLES = {
@@ -72,7 +72,8 @@ class AdbAgent(RemoteAgent):
 
     def _settled(self, client: AdbClient) -> AdbDeviceInfo:
         """The device once it is ready. The server keeps a dead network connection; so that is made anew."""
-        found, passing = _find(client, self._serial), PASSING
+        found = _find(client, self._serial)
+        passing = PASSING
         if ":" in self._serial and (found is None or found.state != "device"):
             passing = (*PASSING, "unauthorized")  # until it has looked at our key
             with _translated(DeviceUnreachable, self.address):

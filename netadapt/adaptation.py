@@ -18,21 +18,21 @@ from netadapt.engines.jobs import Jobs
 from netadapt.errors import RunError, SettingsError
 from netadapt.event_log import EventLog, open_log, require_tensorboard
 from netadapt.family import Family, NetworkOptions
-from netadapt.loop import AdaptSettings, Step, adapt, check_budgets
-from netadapt.narrowing import Narrowing
 from netadapt.networks.own import source_facts
 from netadapt.records import RunInfo, TableFacts
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.run_folder import RunFolder, is_run
+from netadapt.search.loop import AdaptSettings, Step, adapt, check_budgets
+from netadapt.shapes.narrowing import Narrowing
 from netadapt.tasks import TaskError
 from netadapt.training import Changes
 from profiler.errors import LayerNotMeasured
-from profiler.graph import Graph
-from profiler.journal import journal_path
-from profiler.on_demand import OnDemand, copy_table
+from profiler.measuring.journal import journal_path
+from profiler.models.graph import Graph
 from profiler.progress import Work
 from profiler.schedule.state import stale_reason
-from profiler.table import LatencyTable, load_table
+from profiler.tables.on_demand import OnDemand, copy_table
+from profiler.tables.table import LatencyTable, load_table
 
 PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
 

@@ -21,18 +21,18 @@ from netadapt.baselines import KINDS, title_of
 from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
 from netadapt.filters import DEFAULT as DEFAULT_FILTERS
-from netadapt.loop import AdaptSettings, Step
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
 from netadapt.places import latency_tables, where
 from netadapt.registry import require_torch
 from netadapt.resources import named_tables, parse_budgets
 from netadapt.run_folder import RunFolder
+from netadapt.search.loop import AdaptSettings, Step
 from netadapt.tasks import Task, task_of
 from profiler.console import Json, count, plain_errors, print_json, print_table
-from profiler.plan import make_plan, possible_layers, write_plan
 from profiler.progress import bar
-from profiler.table import load_table
+from profiler.tables.plan import make_plan, possible_layers, write_plan
+from profiler.tables.table import load_table
 
 app = typer.Typer(
     help="Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).",
@@ -168,7 +168,7 @@ def run(
         from netadapt.adaptation import RunRequest
         from netadapt.adaptation import run as adapt_network
         from netadapt.family import NetworkOptions
-        from netadapt.narrowing import Narrowing
+        from netadapt.shapes.narrowing import Narrowing
         from netadapt.training import Changes
 
         tables = named_tables(table or ())
@@ -250,7 +250,7 @@ def finish(
         from netadapt.event_log import open_log, require_tensorboard
         from netadapt.family import Family
         from netadapt.finish import finish as finish_steps
-        from netadapt.report import write_report
+        from netadapt.reporting.report import write_report
         from netadapt.training import Changes
 
         if tensorboard:
@@ -280,7 +280,7 @@ def verify(
     """Measure the run's networks whole on the device and compare with what the table predicted."""
     with _commands("nothing was recorded of this measurement"):
         from netadapt.family import Family
-        from netadapt.report import write_report
+        from netadapt.reporting.report import write_report
         from netadapt.verify import verify as verify_steps
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
@@ -323,10 +323,10 @@ def baselines(
         from netadapt.baselines.compare import compare, sensible_kinds
         from netadapt.baselines.match import Match
         from netadapt.family import Family
-        from netadapt.report import write_report
+        from netadapt.reporting.report import write_report
         from netadapt.stages import as_before, stages_of
         from netadapt.verify import verify as verify_steps
-        from profiler.on_demand import OnDemand
+        from profiler.tables.on_demand import OnDemand
 
         workplace = _engine_options(engine, workers, cores_per_worker, ray_address)
         workplace.require()
@@ -369,9 +369,9 @@ def export(
 ) -> None:
     """Write a step's network as a model file, compared with PyTorch, judged on the test pictures by its own runtime."""
     with _commands("the file is kept if it was written"):
-        from netadapt.deliver import Delivery, deliver
+        from netadapt.delivery.deliver import Delivery, deliver
         from netadapt.family import Family
-        from netadapt.report import write_report
+        from netadapt.reporting.report import write_report
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:
             family = Family(folder)
@@ -393,7 +393,7 @@ def export(
 def report(run: options.Run) -> None:
     """Write the run's report: one HTML page that opens offline."""
     with _commands():
-        from netadapt.report import write_report
+        from netadapt.reporting.report import write_report
 
         with RunFolder.open(run) as folder:
             print(write_report(folder))

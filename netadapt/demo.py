@@ -15,21 +15,21 @@ from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
 from netadapt.family import Family, NetworkOptions
 from netadapt.finish import finish
-from netadapt.loop import AdaptSettings
 from netadapt.networks import network_graph
 from netadapt.records import Baseline, Finished, Verified
-from netadapt.report import write_report
+from netadapt.reporting.report import write_report
 from netadapt.run_folder import RunFolder
+from netadapt.search.loop import AdaptSettings
 from netadapt.stages import stages_of
 from netadapt.training import Changes
 from netadapt.verify import exported, verify
-from profiler.build import build
 from profiler.console import print_table
-from profiler.on_demand import OnDemand
-from profiler.plan import make_plan, write_plan
+from profiler.measuring.settings import Target, TimingSettings
 from profiler.progress import Work, bar
-from profiler.settings import Target, TimingSettings
-from profiler.table import load_table
+from profiler.tables.build import build
+from profiler.tables.on_demand import OnDemand
+from profiler.tables.plan import make_plan, write_plan
+from profiler.tables.table import load_table
 
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
 BUDGET = "latency=60%"

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from device_agents.errors import DeviceError
-from netadapt.bias import Checked
 from netadapt.errors import RunError
 from netadapt.family import Family
-from netadapt.loop import Step
 from netadapt.resources import Goal
+from netadapt.search.bias import Checked
+from netadapt.search.loop import Step
 from netadapt.verify import exported
+from profiler.devices.opening import PATIENCE_S
 from profiler.errors import RunnerError
-from profiler.graph import Graph
-from profiler.layers import conv2d
-from profiler.measure import Measured, measure_files
-from profiler.model_file import FORMATS
-from profiler.on_demand import OnDemand
-from profiler.opening import PATIENCE_S
+from profiler.measuring.measure import Measured, measure_files
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import Graph
+from profiler.models.layers import conv2d
+from profiler.models.model_file import FORMATS
 from profiler.progress import Work
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable
+from profiler.tables.on_demand import OnDemand
+from profiler.tables.table import LatencyTable
 
 GLANCE = TimingSettings(rounds=1, max_rounds=1, visit_ms=1.0, min_round_s=0.0, quiet_rounds=0, silence_s=60.0)
 """Enough to hear what the device is."""

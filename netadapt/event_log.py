@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from netadapt.loop import Step
 from netadapt.registry import require
 from netadapt.run_folder import RunFolder
+from netadapt.search.loop import Step
 
 if TYPE_CHECKING:
     from pathlib import Path

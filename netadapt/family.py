@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from netadapt.checkpoint import load_weights
-from netadapt.coupling import InputShape, as_list
 from netadapt.datasets import Dataset, open_dataset
 from netadapt.errors import NetworkError, RunError
-from netadapt.loop import Step
-from netadapt.narrow import reshape_like
 from netadapt.networks import build_network
 from netadapt.networks.own import changed_source, short, users_code
 from netadapt.run_folder import RunFolder
-from netadapt.tracing import trace
-from profiler.graph import Graph
+from netadapt.search.loop import Step
+from netadapt.shapes.coupling import InputShape, as_list
+from netadapt.shapes.narrow import reshape_like
+from netadapt.shapes.tracing import trace
+from profiler.models.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from netadapt.checkpoint import save_weights
 from netadapt.event_log import EventLog
 from netadapt.family import Family
-from netadapt.loop import Step
 from netadapt.records import Finished, Trained
 from netadapt.run_folder import weights_name
+from netadapt.search.loop import Step
 from netadapt.stages import Stage, Stages, origin, stages_of, train_through
 from netadapt.training import Changes, TrainSettings, score
 from profiler.progress import Work

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from netadapt.run_folder import RunFolder
-from profiler.devices import find_device
-from profiler.settings import Target
-from profiler.table import load_table
+from profiler.devices.naming import find_device
+from profiler.measuring.settings import Target
+from profiler.tables.table import load_table
 
 
 def latency_tables(folder: RunFolder) -> dict[str, Path]:

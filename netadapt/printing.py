@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from netadapt.baselines import title_of
-from netadapt.loop import Step
 from netadapt.records import Baseline, Delivered, Finished, Verified
 from netadapt.resources import Budget, amount_text
 from netadapt.run_folder import RunFolder
+from netadapt.search.loop import Step
 from netadapt.spread import Spread, of_each
 from netadapt.tasks import Task, scores_text
 from profiler.console import count, print_table

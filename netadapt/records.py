@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netadapt.resources import Budget, parse_budgets
-from profiler.table import LatencyTable
+from profiler.tables.table import LatencyTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ from typing import IO, Any, Self
 from urllib.parse import quote
 
 from device_agents.plain_json import read_json
-from netadapt.candidates import Candidate
 from netadapt.errors import RunError
-from netadapt.loop import Evaluate, Result, Step
 from netadapt.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Evaluate, Result, Step
 from profiler.errors import LayerError, PlanError
-from profiler.graph import Graph
+from profiler.models.graph import Graph
 from profiler.typed import Record, read_as
 from profiler.whole_file import write_whole
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from torch import nn
 
 from netadapt.checkpoint import load_weights
-from netadapt.export import export_onnx, export_tflite
+from netadapt.delivery.export import export_onnx, export_tflite
 from netadapt.family import Family
-from netadapt.loop import Step
 from netadapt.records import Baseline, LayerLatency, Verified
-from profiler.estimate import Estimate
-from profiler.measure import measure_files
-from profiler.opening import PATIENCE_S
+from netadapt.search.loop import Step
+from profiler.devices.opening import PATIENCE_S
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.measure import measure_files
+from profiler.measuring.settings import Target
 from profiler.progress import Work
-from profiler.settings import Target
-from profiler.table import LatencyTable, Prediction
+from profiler.tables.table import LatencyTable, Prediction
 
 EXPORTERS = {"onnx": export_onnx, "tflite": export_tflite}
 

@@ -16,30 +16,30 @@ from device_agents import native, open_agent
 from device_agents.errors import ToolError
 from device_agents.lease import lease
 from profiler import printing
-from profiler.build import Effort
-from profiler.build import build as build_table
-from profiler.check import check_table
-from profiler.compare import compare_files
 from profiler.console import Json, percent, plain_errors, print_json, terminable
-from profiler.devices import CONFIG_VARIABLE, find_device
-from profiler.doctor import examine, judge
+from profiler.devices.doctor import examine, judge
+from profiler.devices.fleet import on_each
+from profiler.devices.naming import CONFIG_VARIABLE, find_device
+from profiler.devices.roster import roster
 from profiler.errors import TableError
 from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import READABLE, WRITABLE
 from profiler.exchange.importing import Told, import_table, save_imported
-from profiler.executed import as_executed
-from profiler.fleet import on_each
-from profiler.journal import journal_path
-from profiler.measure import measure_files
-from profiler.model_file import default_runtime, format_of, read_model
-from profiler.plan import read_plan
+from profiler.measuring.journal import journal_path
+from profiler.measuring.measure import measure_files
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.executed import as_executed
+from profiler.models.model_file import default_runtime, format_of, read_model
 from profiler.progress import Work, bar, bars
-from profiler.roster import roster
 from profiler.schedule.commands import app as schedule_app
 from profiler.schedule.state import stale_reason
 from profiler.serve.commands import serve
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, load_table
+from profiler.tables.build import Effort
+from profiler.tables.build import build as build_table
+from profiler.tables.check import check_table
+from profiler.tables.compare import compare_files
+from profiler.tables.plan import read_plan
+from profiler.tables.table import LatencyTable, load_table
 
 app = typer.Typer(
     help="Measure layers and networks on real devices and build latency tables from them.",
@@ -339,7 +339,7 @@ def export(
 def plot(table: TableFile, out: Annotated[Path, typer.Option(help="The picture (.png) or the page (.html) to write.")]) -> None:
     """Draw a table: predicted against measured networks, and latency against channels."""
     with plain_errors():
-        from profiler.plot import write_plot  # matplotlib takes a second to start, which other commands need not wait for
+        from profiler.plotting.plot import write_plot  # matplotlib takes a second to start, which other commands need not wait for
 
         loaded = load_table(table)
         write_plot(loaded, out)

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from profiler.compare import LEAST_MS, LEAST_PERCENT, Comparison, Q
 from profiler.console import count, print_table
-from profiler.estimate import Estimate
+from profiler.devices.roster import Found
 from profiler.exchange.writing import Writing
-from profiler.graph import Graph, unique_layers
-from profiler.layers import LayerSpec
-from profiler.measure import Measured
-from profiler.roster import Found
-from profiler.settings import Target
-from profiler.staircase import staircases_data
-from profiler.table import LatencyTable, Prediction, origin_of
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.measure import Measured
+from profiler.measuring.settings import Target
+from profiler.models.graph import Graph, unique_layers
+from profiler.models.layers import LayerSpec
+from profiler.tables.compare import LEAST_MS, LEAST_PERCENT, Comparison, Q
+from profiler.tables.staircase import staircases_data
+from profiler.tables.table import LatencyTable, Prediction, origin_of
 
 Plain = dict[str, Any]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from graphs import mobilenet_v1
 
-from profiler.build import Effort, build
-from profiler.journal import journal_path
-from profiler.plan import make_plan
-from profiler.settings import Target, TimingSettings
+from profiler.measuring.journal import journal_path
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.tables.build import Effort, build
+from profiler.tables.plan import make_plan
 
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)

@@ -21,7 +21,7 @@ from fault_programs import GARBAGE, set_faults, write_programs
 from graphs import mobilenet_v1
 from sshd import Sshd
 
-from profiler.plan import make_plan, write_plan
+from profiler.tables.plan import make_plan, write_plan
 
 HOST_FAULTS = ("kill", "term", "hup", "two builds")
 FILE_FAULTS = ("file operation", "disk full", "clock jump")

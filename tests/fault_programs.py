@@ -16,10 +16,10 @@ HOST = """
 import sys
 from pathlib import Path
 import typer
-from profiler.build import Effort, build
+from profiler.tables.build import Effort, build
 from profiler.console import plain_errors, terminable
-from profiler.plan import read_plan
-from profiler.settings import Target, TimingSettings
+from profiler.tables.plan import read_plan
+from profiler.measuring.settings import Target, TimingSettings
 
 def main(plan: Path, out: Path) -> None:
     settings = TimingSettings(

@@ -15,11 +15,11 @@ from fault_programs import FAKETIME, dying_after, jump, other_clock
 from faulting import JUMPS, SIGNALS, Child, Counts, count_lines, is_locked, visits_of, whole_lines
 
 from profiler.errors import TableError
-from profiler.journal import journal_path
-from profiler.results import table_from_journal
+from profiler.measuring.journal import journal_path
+from profiler.measuring.results import table_from_journal
 from profiler.schedule import refresh
 from profiler.schedule.state import state_path
-from profiler.table import load_table
+from profiler.tables.table import load_table
 
 KINDS = ("kill", "term", "hup", "file operation", "two schedulers", "clock jump")
 

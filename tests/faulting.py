@@ -28,9 +28,9 @@ from fault_places import PLACES, Place, processes_of
 from fault_programs import FAKETIME, dying_after, jump, other_clock
 
 from device_agents.lease import FREE_KINDS, lease_path
-from profiler.journal import journal_path
-from profiler.results import table_from_journal
-from profiler.table import load_table
+from profiler.measuring.journal import journal_path
+from profiler.measuring.results import table_from_journal
+from profiler.tables.table import load_table
 
 LONGEST_S = 90.0
 STRAY_S = 10.0

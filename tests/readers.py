@@ -143,7 +143,7 @@ signal = "SIGSEGV"
 
 @reader("profile.toml", "profile.toml", "toml", PROFILE.encode)
 def _profile(path: Path) -> object:
-    from profiler.devices import configured_devices
+    from profiler.devices.naming import configured_devices
     from profiler.schedule.wanted import read_wanted
 
     with environment(PROFILE_CONFIG=str(path)):
@@ -204,12 +204,12 @@ def _graph() -> Any:
 @cache
 def _table() -> Any:
     """With something in every field."""
-    from profiler.calibration import Calibration
-    from profiler.closure import Checked, close
-    from profiler.estimate import Estimate
-    from profiler.settings import Target, TimingSettings
-    from profiler.staircase import Staircase
-    from profiler.table import LatencyTable, TableInfo
+    from profiler.measuring.estimate import Estimate
+    from profiler.measuring.settings import Target, TimingSettings
+    from profiler.tables.calibration import Calibration
+    from profiler.tables.closure import Checked, close
+    from profiler.tables.staircase import Staircase
+    from profiler.tables.table import LatencyTable, TableInfo
 
     graph, now = _graph(), "2026-01-01T00:00:00+00:00"
     rows = {layer: Estimate(0.5, 0.49, 0.51, 6, 120, 6) for layer in graph.layers}
@@ -227,8 +227,8 @@ def _table() -> Any:
 
 def _use_table(path: Path) -> object:
     """As `profile check`, `show` and `predict` do."""
-    from profiler.check import check_table
-    from profiler.table import load_table
+    from profiler.tables.check import check_table
+    from profiler.tables.table import load_table
 
     table = load_table(path)
     explained = table.explain(_graph())
@@ -260,7 +260,7 @@ def _contents(path: Path) -> object:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from profiler.table import METADATA_KEY, SCHEMA
+    from profiler.tables.table import METADATA_KEY, SCHEMA
 
     try:
         plain = json.loads(path.read_bytes())
@@ -275,7 +275,7 @@ def _contents(path: Path) -> object:
 
 @reader("plan", "plan.json", "json", lambda: json.dumps(_plan().to_dict()).encode())
 def _read_plan(path: Path) -> object:
-    from profiler.plan import possible_layers, read_plan
+    from profiler.tables.plan import possible_layers, read_plan
 
     plan = read_plan(path)
     return plan.to_dict(), plan.graph.macs, plan.graph.parameters, possible_layers(plan), [*map(plan.graph.at_widths, plan.check)]
@@ -286,9 +286,9 @@ def _plan() -> Any:
     """With a cut-out and few networks."""
     import hashlib
 
-    from profiler.graph import Graph, Node
-    from profiler.layers import Cutout, LayerSpec
-    from profiler.plan import Plan
+    from profiler.models.graph import Graph, Node
+    from profiler.models.layers import Cutout, LayerSpec
+    from profiler.tables.plan import Plan
 
     graph = _graph()
     data = b"a piece of a file"
@@ -301,7 +301,7 @@ def _plan() -> Any:
 
 
 def _journal_lines() -> bytes:
-    from profiler.settings import TimingSettings
+    from profiler.measuring.settings import TimingSettings
 
     graph, hello = _graph(), {"device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1", "runner_sha256": "b" * 64}
     layers = list(dict.fromkeys(graph.layers))[:3]
@@ -336,8 +336,8 @@ def _visit(key: str, number: int) -> dict[str, Any]:
 
 @reader("journal", "t.journal.jsonl", "lines", _journal_lines)
 def _journal(path: Path) -> object:
-    from profiler.journal import read_journal
-    from profiler.results import table_from_journal
+    from profiler.measuring.journal import read_journal
+    from profiler.measuring.results import table_from_journal
 
     table = table_from_journal(list(read_journal(path)))
     table.save(path.with_name("t.parquet"))
@@ -349,7 +349,7 @@ def _recording(path: Path) -> object:
     from runner_conformance import a_job
 
     from device_agents.replay import ReplayAgent
-    from profiler.messages import parse
+    from profiler.measuring.messages import parse
 
     with ReplayAgent(f"replay:{path}") as agent:
         names = [name for _, name in agent._visits] or ["a"]
@@ -386,7 +386,7 @@ def _runner_lines() -> bytes:
 def _messages(path: Path) -> object:
     """Each line on its own: one that is refused must not hide the next."""
     from profiler.errors import RunnerError
-    from profiler.messages import parse
+    from profiler.measuring.messages import parse
 
     refused = None
     for line in path.read_bytes().decode(errors="replace").splitlines():
@@ -471,10 +471,10 @@ def _snapshot_example() -> bytes:
 
 @reader("device state", "state.txt", "text", _snapshot_example)
 def _snapshot(path: Path) -> object:
-    from profiler.doctor import judge
-    from profiler.facts import facts
-    from profiler.heat import heat
-    from profiler.snapshot import parse
+    from profiler.devices.doctor import judge
+    from profiler.devices.facts import facts
+    from profiler.devices.heat import heat
+    from profiler.devices.snapshot import parse
 
     snapshot = parse(path.read_bytes().decode(errors="replace"), "MARK")
     found = facts(snapshot, snapshot, (5, 6, 7))
@@ -552,13 +552,13 @@ reader("tvm", "tuning.log", "lines", _tuning_log)(_import)
 
 
 def _written(suffix: str) -> bytes:
-    from profiler.model_file import FORMATS
+    from profiler.models.model_file import FORMATS
 
     return FORMATS[suffix].write(_graph())
 
 
 def _read_model(path: Path) -> object:
-    from profiler.model_file import read_model
+    from profiler.models.model_file import read_model
 
     graph = read_model(path)
     return graph.to_dict(), graph.macs, [layer.key for layer in graph.layers]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from device_agents import Agent
-from profiler.devices import Device
+from profiler.devices.naming import Device
+from profiler.measuring.session import Session
+from profiler.measuring.settings import Target, TimingSettings
 from profiler.runners import runner_named
-from profiler.session import Session
-from profiler.settings import Target, TimingSettings
 
 
 def a_session(agent: Agent, runtime: str, settings: TimingSettings, runner: str = "python", **more: Any) -> Session:

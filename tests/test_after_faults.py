@@ -29,10 +29,11 @@ from device_agents.adb_direct import AdbDirectAgent
 from device_agents.errors import CommandTimedOut, LineTooLong
 from device_agents.local import LocalAgent
 from device_agents.remote import RemoteStream, Source
-from profiler.build import Effort, build
 from profiler.console import terminable
 from profiler.errors import JournalError, JournalNotWritable, RunnerError
-from profiler.journal import Journal, journal_path, read_journal
+from profiler.measuring.journal import Journal, journal_path, read_journal
+from profiler.measuring.session import _Course
+from profiler.measuring.settings import TimingSettings
 from profiler.runners import program
 from profiler.schedule import refresh
 from profiler.schedule.running import next_look
@@ -40,9 +41,8 @@ from profiler.schedule.staleness import Facts, reasons
 from profiler.schedule.state import State
 from profiler.schedule.tending import tend
 from profiler.schedule.wanted import WantedTable
-from profiler.session import _Course
-from profiler.settings import TimingSettings
-from profiler.table import load_table
+from profiler.tables.build import Effort, build
+from profiler.tables.table import load_table
 
 __all__ = ["device", "wanted"]
 HEADER = {"target": {"runtime": "fake"}, "settings": {"rounds": 6}}

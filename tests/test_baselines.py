@@ -27,9 +27,9 @@ from netadapt.records import Baseline, Finished, RunInfo
 from netadapt.run_folder import RunFolder
 from netadapt.stages import stages_of
 from netadapt.training import Changes
-from profiler.on_demand import OnDemand
+from profiler.measuring.settings import Target
 from profiler.progress import Silent
-from profiler.settings import Target
+from profiler.tables.on_demand import OnDemand
 from profiler.typed import read_as
 
 __all__ = ["plan", "table"]  # fixtures

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from netadapt.batch_norm import reestimate
 from netadapt.datasets import Part
+from netadapt.shapes.batch_norm import reestimate
 
 COUNT = 24
 

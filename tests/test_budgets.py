@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_loop import OnePerChannel, Trainer, chain
 
 from netadapt.errors import BudgetError
-from netadapt.loop import AdaptSettings, Step, adapt, check_budgets
 from netadapt.resources import Budget, Goal, Macs, Parameters
-from netadapt.schedule import reduction
-from profiler.graph import Graph
+from netadapt.search.loop import AdaptSettings, Step, adapt, check_budgets
+from netadapt.search.schedule import reduction
+from profiler.models.graph import Graph
 
 GRAPH = chain(a=64, b=64, c=64)
 SETTINGS = AdaptSettings(step=0.1)

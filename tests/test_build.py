@@ -10,17 +10,17 @@ import pytest
 from graphs import mobilenet_v1
 
 from device_agents.errors import DeviceError
-from profiler.build import Effort, build, extend
 from profiler.errors import JournalError, TableError
-from profiler.fake_model import layer_ns, write_fake
-from profiler.graph import Graph
-from profiler.journal import journal_path, read_journal
-from profiler.layers import conv2d
-from profiler.model_file import FORMATS
-from profiler.plan import Plan, make_plan
-from profiler.results import table_from_journal
-from profiler.settings import Target, TimingSettings
-from profiler.table import load_table
+from profiler.measuring.journal import journal_path, read_journal
+from profiler.measuring.results import table_from_journal
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.fake_model import layer_ns, write_fake
+from profiler.models.graph import Graph
+from profiler.models.layers import conv2d
+from profiler.models.model_file import FORMATS
+from profiler.tables.build import Effort, build, extend
+from profiler.tables.plan import Plan, make_plan
+from profiler.tables.table import load_table
 
 FAKE = Target(runtime="fake")
 NETWORK = mobilenet_v1(0.5, 16, classes=10, pairs=3)

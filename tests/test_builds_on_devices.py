@@ -12,14 +12,14 @@ import pytest
 from adbd import Adbd
 from graphs import mobilenet_v1
 
-from profiler.build import Effort, build
-from profiler.fleet import on_each
-from profiler.journal import journal_path, read_journal
-from profiler.plan import make_plan
+from profiler.devices.fleet import on_each
+from profiler.devices.roster import roster
+from profiler.measuring.journal import journal_path, read_journal
+from profiler.measuring.settings import Target, TimingSettings
 from profiler.progress import Silent, Work
-from profiler.roster import roster
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, load_table
+from profiler.tables.build import Effort, build
+from profiler.tables.plan import make_plan
+from profiler.tables.table import LatencyTable, load_table
 
 Line = dict[str, Any]
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler.changes import p_values, q_values
+from profiler.tables.changes import p_values, q_values
 
 Q = 0.05
 SIZES = st.tuples(st.integers(4, 18), st.integers(4, 18))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from netadapt.coupling import Couplings
-from netadapt.narrow import narrow, reshape_like
 from netadapt.networks import NETWORKS, build_network
-from netadapt.tracing import trace
-from profiler.graph import Graph
-from profiler.widths import possible_widths
+from netadapt.shapes.coupling import Couplings
+from netadapt.shapes.narrow import narrow, reshape_like
+from netadapt.shapes.tracing import trace
+from profiler.models.graph import Graph
+from profiler.models.widths import possible_widths
 
 SHAPE = (1, 3, 8, 8)
 

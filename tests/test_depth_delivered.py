@@ -14,10 +14,10 @@ from netadapt.family import Family
 from netadapt.run_folder import RunFolder
 from netadapt.tasks import open_task
 from netadapt.verify import verify
-from profiler.model_file import read_model
+from profiler.measuring.settings import Target
+from profiler.models.model_file import read_model
+from profiler.models.tflite.schema import load
 from profiler.progress import Silent
-from profiler.settings import Target
-from profiler.tflite.schema import load
 
 pytestmark = pytest.mark.slow
 

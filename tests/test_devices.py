@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agents.errors import ToolError, UnknownDevice
-from profiler.devices import Device, configured_devices, find_device
+from profiler.devices.naming import Device, configured_devices, find_device
+from profiler.devices.steady import Cooling
 from profiler.errors import ConfigError
-from profiler.steady import Cooling
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from device_agents.agent import CommandResult
 from device_agents.errors import DeviceError, LinkLost
-from profiler.boards import Board, Energy, Phone
 from profiler.cli import app
-from profiler.doctor import PROGRAM, examine, judge
+from profiler.devices.boards import Board, Energy, Phone
+from profiler.devices.doctor import PROGRAM, examine, judge
+from profiler.devices.facts import Facts, Process, facts
+from profiler.devices.heat import Battery, Zone
+from profiler.devices.snapshot import Snapshot
 from profiler.errors import RunnerError
-from profiler.facts import Facts, Process, facts
-from profiler.heat import Battery, Zone
-from profiler.snapshot import Snapshot
 
 QUIET = Facts(
     cores=4, affinity=(0, 1, 2, 3), siblings=((0,), (1,), (2,), (3,)), big_cores=None, governors=("performance",),

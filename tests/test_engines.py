@@ -15,15 +15,15 @@ import pytest
 import torch
 from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
-from netadapt.candidates import Rung
-from netadapt.choosing import RUNGS, first_rung, next_rung
 from netadapt.datasets import DataError
 from netadapt.engines import EngineOptions, Told, open_engine
 from netadapt.engines.evaluation import Evaluator
 from netadapt.engines.messages import Failed, WorkerFailed, read_event
 from netadapt.engines.processes import usable_cores
 from netadapt.errors import NetAdaptError, RunError, SettingsError
-from netadapt.loop import Result
+from netadapt.search.candidates import Rung
+from netadapt.search.choosing import RUNGS, first_rung, next_rung
+from netadapt.search.loop import Result
 from netadapt.training import TrainingError, TrainSettings
 from profiler.progress import Silent
 

@@ -14,20 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_table import table as measured_table
 
-from profiler.blocks import inverted_residual, pooled_classifier
-from profiler.check import check_table
 from profiler.errors import ExchangeError, LayerError, PlanError
-from profiler.estimate import Estimate
 from profiler.exchange import csv_form, flat_yaml, nn_meter, ofa, reading, tvm
 from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import FORMATS, READABLE
 from profiler.exchange.importing import Told, import_table, save_imported
 from profiler.exchange.reading import Asked, Reading, Source
-from profiler.graph import Graph
-from profiler.journal import journal_path
-from profiler.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, TableInfo, load_table
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.journal import journal_path
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import Graph
+from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.tables.blocks import inverted_residual, pooled_classifier
+from profiler.tables.check import check_table
+from profiler.tables.table import LatencyTable, TableInfo, load_table
 
 PROXYLESS = """\
 Conv-input:32x32x3-output:16x16x8: {count: 100, mean: 4.0, var: 0.25}

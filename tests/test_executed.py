@@ -8,15 +8,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from profiler.calibration import Calibration
 from profiler.errors import LayerError, ModelError
-from profiler.executed import as_executed
-from profiler.graph import Graph, Node
-from profiler.layers import LayerSpec, conv2d
-from profiler.model_file import FORMATS
-from profiler.plan import make_plan
-from profiler.pricing import Pricer
-from profiler.widths import followers
+from profiler.models.executed import as_executed
+from profiler.models.graph import Graph, Node
+from profiler.models.layers import LayerSpec, conv2d
+from profiler.models.model_file import FORMATS
+from profiler.models.widths import followers
+from profiler.tables.calibration import Calibration
+from profiler.tables.plan import make_plan
+from profiler.tables.pricing import Pricer
 
 PICTURE = (1, 8, 8, 16)
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netadapt import export
 from netadapt.datasets import Part
-from netadapt.export import Exported, ExportError, export_onnx, export_tflite, file_accuracy
-from netadapt.narrow import narrow
+from netadapt.delivery import export
+from netadapt.delivery.export import Exported, ExportError, export_onnx, export_tflite, file_accuracy
 from netadapt.registry import MissingPackage
-from netadapt.tracing import trace
+from netadapt.shapes.narrow import narrow
+from netadapt.shapes.tracing import trace
 from netadapt.training import accuracy
 from profiler.errors import ModelError
-from profiler.model_file import read_model
+from profiler.models.model_file import read_model
 
 SHAPE = (1, 3, 8, 8)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from devices import Device, recorded, tree
 
-from profiler import boards, cores, heat
-from profiler.boards import Energy, Phone
-from profiler.facts import Facts, busiest, container, facts, granted_cores, hypervisor
-from profiler.heat import Battery, Zone
-from profiler.snapshot import (
+from profiler.devices import boards, cores, heat
+from profiler.devices.boards import Energy, Phone
+from profiler.devices.facts import Facts, busiest, container, facts, granted_cores, hypervisor
+from profiler.devices.heat import Battery, Zone
+from profiler.devices.snapshot import (
     BATTERY,
     CLOCKS,
     EVERYTHING,
@@ -25,7 +25,7 @@ from profiler.snapshot import (
     Snapshot,
     Wanted,
 )
-from profiler.snapshot import take as take_snapshot
+from profiler.devices.snapshot import take as take_snapshot
 
 CPUS = "sys/devices/system/cpu"
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from device_agents.errors import LinkLost
-from profiler.fleet import Stopped, on_each
+from profiler.devices.fleet import Stopped, on_each
 from profiler.progress import Silent, Work
 
 NAMES = ["a", "b", "c"]

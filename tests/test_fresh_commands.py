@@ -21,14 +21,14 @@ from test_table import table
 from typer.testing import CliRunner, Result
 
 from profiler.cli import app
-from profiler.journal import read_journal
-from profiler.model_file import FORMATS
-from profiler.plan import make_plan, write_plan
+from profiler.measuring.journal import read_journal
+from profiler.models.model_file import FORMATS
 from profiler.schedule import install
 from profiler.schedule.state import stale_reason
 from profiler.schedule.telling import tell
 from profiler.schedule.wanted import Telling
-from profiler.table import load_table
+from profiler.tables.plan import make_plan, write_plan
+from profiler.tables.table import load_table
 
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)

@@ -10,13 +10,13 @@ import pytest
 from graphs import mobilenet_v1
 from test_table import table
 
-from profiler.estimate import Estimate
-from profiler.fingerprint import differences
-from profiler.layers import LayerSpec
+from profiler.devices.fingerprint import differences
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import LayerSpec
 from profiler.schedule.sentinel import sentinels_of
 from profiler.schedule.staleness import Facts, Needed, Sentinel, audit_failed, needed, reasons
-from profiler.staircase import kind_of
-from profiler.table import LatencyTable
+from profiler.tables.staircase import kind_of
+from profiler.tables.table import LatencyTable
 
 TABLE = table(mobilenet_v1(0.5, 64, classes=10))
 LAYERS = list(TABLE.rows)

@@ -15,20 +15,20 @@ import pytest
 from graphs import mobilenet_v1
 
 from device_agents.errors import ToolError
-from profiler.compare import compare_files
-from profiler.fake_model import CALL_NS, layer_ns
-from profiler.graph import Graph
-from profiler.journal import journal_path, read_journal
-from profiler.layers import LayerSpec
-from profiler.model_file import FORMATS
-from profiler.plan import make_plan, write_plan
+from profiler.measuring.journal import journal_path, read_journal
+from profiler.models.fake_model import CALL_NS, layer_ns
+from profiler.models.graph import Graph
+from profiler.models.layers import LayerSpec
+from profiler.models.model_file import FORMATS
 from profiler.progress import Silent
 from profiler.schedule import refresh
 from profiler.schedule.running import Clock, Keeper
 from profiler.schedule.state import read_state, stale_reason, state_path
 from profiler.schedule.tending import Outcome, tend
 from profiler.schedule.wanted import WantedTable, read_wanted
-from profiler.table import LatencyTable, load_table
+from profiler.tables.compare import compare_files
+from profiler.tables.plan import make_plan, write_plan
+from profiler.tables.table import LatencyTable, load_table
 
 NETWORK = mobilenet_v1(0.5, 16, classes=10, pairs=3)
 NOISY = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nnoise_percent = 1.0\n'

@@ -21,15 +21,15 @@ from sessions import a_session
 
 from device_agents.local import LocalAgent
 from profiler.errors import LayerError, ModelError
-from profiler.estimate import Estimate
-from profiler.graph import Graph, Node
-from profiler.interpolation import Grid
-from profiler.layers import ACTIVATIONS, KNOWN_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.model_file import FORMATS, RUNTIME_FORMATS
-from profiler.onnx.writer import write_onnx
-from profiler.settings import TimingSettings
-from profiler.tflite.schema import Contents, load
-from profiler.tflite.writer import write_tflite
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.settings import TimingSettings
+from profiler.models.graph import Graph, Node
+from profiler.models.layers import ACTIVATIONS, KNOWN_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.models.model_file import FORMATS, RUNTIME_FORMATS
+from profiler.models.onnx.writer import write_onnx
+from profiler.models.tflite.schema import Contents, load
+from profiler.models.tflite.writer import write_tflite
+from profiler.tables.interpolation import Grid
 
 Integers = np.ndarray[Any, Any]
 

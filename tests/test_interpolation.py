@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.estimate import Estimate
-from profiler.interpolation import Grid, family_of
-from profiler.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.staircase import Staircase, Staircases
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.tables.interpolation import Grid, family_of
+from profiler.tables.staircase import Staircase, Staircases
 
 FLAT: Staircases = {("conv2d 1x1", "out"): Staircase(32, True)}
 PHASED: Staircases = {("conv2d 1x1", "out"): Staircase(32, False)}

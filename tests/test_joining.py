@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_loop import OnePerChannel, chain
 
-from netadapt.candidates import prices_of, propose_all
-from netadapt.joining import join_all
 from netadapt.resources import Macs, Memory
-from profiler.graph import Graph
+from netadapt.search.candidates import prices_of, propose_all
+from netadapt.search.joining import join_all
+from profiler.models.graph import Graph
 
 GRAPH = chain(a=16, b=16, c=16, d=16)
 ONE = {"latency": OnePerChannel()}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from netadapt.networks import network_graph
-from profiler.executed import as_executed
-from profiler.graph import Graph
-from profiler.table import METADATA_KEY, LatencyTable, load_table
+from profiler.models.executed import as_executed
+from profiler.models.graph import Graph
+from profiler.tables.table import METADATA_KEY, LatencyTable, load_table
 
 FOLDER = Path(__file__).parent.parent / "tables"
 TABLES = sorted(FOLDER.glob("*.parquet"))

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netadapt.candidates import Candidate
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
-from netadapt.loop import AdaptSettings, Result, Step, adapt, check_budgets
 from netadapt.resources import Budget, Goal
-from profiler.graph import Graph, Node
-from profiler.layers import conv2d
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import AdaptSettings, Result, Step, adapt, check_budgets
+from profiler.models.graph import Graph, Node
+from profiler.models.layers import conv2d
 
 
 @dataclass(frozen=True)

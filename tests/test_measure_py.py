@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from runner_conformance import Line, RunnerConformance, events, expected_input, run, told, written
 
 from device_agents import RUNNER
-from profiler.graph import Graph
-from profiler.layers import conv2d
-from profiler.model_file import FORMATS
+from profiler.models.graph import Graph
+from profiler.models.layers import conv2d
+from profiler.models.model_file import FORMATS
 
 COMMAND = [sys.executable, str(RUNNER)]
 NUMPY_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64", "uint64", "bool")

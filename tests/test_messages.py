@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import RunnerError
-from profiler.messages import CHECKS, PROTOCOL, parse
+from profiler.measuring.messages import CHECKS, PROTOCOL, parse
 
 VISIT = {
     "event": "visit",
@@ -55,7 +55,7 @@ def test_conditions_are_numbers_or_nothing(value: Any) -> None:
 
 
 def test_another_protocol_is_refused() -> None:
-    with pytest.raises(RunnerError, match="speaks protocol 2"):
+    with pytest.raises(RunnerError, match=f"speaks protocol {PROTOCOL - 1}"):
         parse(json.dumps({"event": "hello", "protocol": PROTOCOL - 1}))
 
 

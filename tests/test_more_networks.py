@@ -14,18 +14,18 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
-from netadapt.coupling import InputShape
-from netadapt.narrow import narrow
 from netadapt.networks import NetworkError, build_network, describe
 from netadapt.networks.resnet import ResNet
-from netadapt.tracing import trace
-from profiler.estimate import Estimate
-from profiler.graph import Graph
-from profiler.interpolation import Grid
-from profiler.onnx.writer import write_onnx
-from profiler.plan import make_plan
-from profiler.sampling import corners_of
-from profiler.tflite.writer import write_tflite
+from netadapt.shapes.coupling import InputShape
+from netadapt.shapes.narrow import narrow
+from netadapt.shapes.tracing import trace
+from profiler.measuring.estimate import Estimate
+from profiler.models.graph import Graph
+from profiler.models.onnx.writer import write_onnx
+from profiler.models.tflite.writer import write_tflite
+from profiler.tables.interpolation import Grid
+from profiler.tables.plan import make_plan
+from profiler.tables.sampling import corners_of
 
 NAMES = ("mobilenet_v2", "mobilenet_v3_small", "resnet18", "bottleneck", "fastdepth")
 CLASSES = 10

@@ -17,13 +17,13 @@ from typer.testing import CliRunner, Result
 from netadapt.cli import app
 from netadapt.networks import NETWORKS
 from netadapt.run_folder import RunFolder
-from profiler.closure import Checked, close
-from profiler.estimate import Estimate
-from profiler.fake_model import layer_ns
-from profiler.plan import read_plan
-from profiler.sampling import corners_of
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, TableInfo
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.fake_model import layer_ns
+from profiler.tables.closure import Checked, close
+from profiler.tables.plan import read_plan
+from profiler.tables.sampling import corners_of
+from profiler.tables.table import LatencyTable, TableInfo
 
 NETWORK = ["mobilenet_v1", "--width-multiplier", "0.25", "--resolution", "32"]
 QUICK = ["--data", "digits", "--epochs", "1", "--short-term-steps", "1", "--step", "0.12"]

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from test_build import FAKE, FEW, NETWORK, PLAN
 
-from profiler.build import build
 from profiler.errors import LayerNotMeasured
-from profiler.graph import Graph
-from profiler.journal import journal_path
-from profiler.layers import Cutout, LayerSpec, conv2d
-from profiler.on_demand import OnDemand, copy_table
-from profiler.settings import TimingSettings
-from profiler.table import load_table
+from profiler.measuring.journal import journal_path
+from profiler.measuring.settings import TimingSettings
+from profiler.models.graph import Graph
+from profiler.models.layers import Cutout, LayerSpec, conv2d
+from profiler.tables.build import build
+from profiler.tables.on_demand import OnDemand, copy_table
+from profiler.tables.table import load_table
 
 UNKNOWN = Graph.of_layer(conv2d((1, 5, 5, 7), 9, 3))
 

@@ -16,11 +16,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from test_onnx_writer import LAYERS, OTHER_SHAPES
 
 from profiler.errors import ModelError
-from profiler.graph import Graph, Node
-from profiler.layers import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.model_file import FORMATS
-from profiler.onnx.reader import read_onnx
-from profiler.onnx.writer import write_onnx
+from profiler.models.graph import Graph, Node
+from profiler.models.layers import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.models.model_file import FORMATS
+from profiler.models.onnx.reader import read_onnx
+from profiler.models.onnx.writer import write_onnx
 
 RNG = np.random.default_rng(0)
 PICTURE = (1, 3, 8, 8)

@@ -29,10 +29,10 @@ from readers import PROFILE, READERS, attempt
 from device_agents.errors import ToolError
 from profiler.console import print_table
 from profiler.errors import ConfigError, ModelError
-from profiler.model_file import read_model
+from profiler.models.model_file import read_model
 from profiler.schedule.telling import tell
 from profiler.schedule.wanted import Telling, read_wanted
-from profiler.table import SCHEMA
+from profiler.tables.table import SCHEMA
 
 NAMES = sorted(READERS)
 EXAMPLES = 40

@@ -13,8 +13,8 @@ from test_table import table as made_up_table
 from device_agents.errors import ToolError
 from netadapt.places import where
 from netadapt.run_folder import RunFolder
-from profiler.settings import Target
-from profiler.table import LatencyTable
+from profiler.measuring.settings import Target
+from profiler.tables.table import LatencyTable
 
 PIXEL, JETSON = Target("adb:pixel", "litert", 2, python="/data/python"), Target("jetson", "onnxruntime")
 

@@ -7,7 +7,7 @@ import pytest
 from graphs import mobilenet_v1
 
 from profiler.errors import PlanError
-from profiler.plan import Plan, make_plan, possible_layers, read_plan, write_plan
+from profiler.tables.plan import Plan, make_plan, possible_layers, read_plan, write_plan
 
 NETWORK = mobilenet_v1(0.5, 64, classes=10, pairs=4)
 

@@ -8,14 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from profiler.cli import app
-from profiler.closure import Checked, Closure, close
 from profiler.errors import TableError
-from profiler.estimate import Estimate
-from profiler.families import panels, undrawn
-from profiler.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.plot import page, write_plot
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, TableInfo
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.plotting.plot import page, write_plot
+from profiler.tables.closure import Checked, Closure, close
+from profiler.tables.families import panels, undrawn
+from profiler.tables.table import LatencyTable, TableInfo
 
 WIDTHS = (8, 16, 32)
 CLOSURE = close([Checked(f"network {n}", n * 1.01, n * 0.97, n * 1.05, float(n), n * 1.2) for n in (1, 2, 3, 4)])

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
 from test_widths import grouped
 
-from profiler.calibration import Calibration
-from profiler.graph import Graph, Node
-from profiler.layers import LayerSpec, conv2d
-from profiler.plan import make_plan
-from profiler.sampling import corners_of
-from profiler.table import LatencyTable
-from profiler.widths import possible_widths
+from profiler.models.graph import Graph, Node
+from profiler.models.layers import LayerSpec, conv2d
+from profiler.models.widths import possible_widths
+from profiler.tables.calibration import Calibration
+from profiler.tables.plan import make_plan
+from profiler.tables.sampling import corners_of
+from profiler.tables.table import LatencyTable
 
 CALIBRATED = table_of(corners_of(PLAN, STAIRCASES)).with_calibration(Calibration(1.1, -1e-9, 2e-9, -1e-4, 3e-8, 1 << 17, 32))
 

@@ -21,10 +21,10 @@ from netadapt.resources import (
     parse_budget,
     parse_budgets,
 )  # fmt: skip
-from profiler.graph import Graph, Node
-from profiler.layers import LayerSpec, conv2d
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, TableInfo
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import Graph, Node
+from profiler.models.layers import LayerSpec, conv2d
+from profiler.tables.table import LatencyTable, TableInfo
 
 
 def test_latency_is_what_the_table_predicts() -> None:

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_run import FACTS, GOALS, GRAPH, INFO, SETTINGS, adapted_run, complete_run, made_up_training
 
-from netadapt.bias import Checked
-from netadapt.candidates import Candidate
 from netadapt.errors import RunError
-from netadapt.loop import Result, Step, adapt
 from netadapt.records import Finished, RunInfo, TableFacts, Verified
 from netadapt.run_folder import RunFolder, weights_name
+from netadapt.search.bias import Checked
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Result, Step, adapt
 from profiler.typed import read_as
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netadapt.errors import BudgetError
-from netadapt.schedule import check_reachable, iterations_needed, planned_fraction, reduction, smallest_step
+from netadapt.search.schedule import check_reachable, iterations_needed, planned_fraction, reduction, smallest_step
 
 
 def test_the_first_reduction_is_the_step_itself() -> None:

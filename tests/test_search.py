@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_loop import GRAPH, HALF, OnePerChannel, Trainer, chain, steps_of
 
-from netadapt.bias import Checked, carried_on
-from netadapt.candidates import Candidate, Rung
-from netadapt.choosing import RUNGS, Ranking
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
-from netadapt.loop import AdaptSettings, Result, Step, adapt
 from netadapt.resources import Budget, Goal
+from netadapt.search.bias import Checked, carried_on
+from netadapt.search.candidates import Candidate, Rung
+from netadapt.search.choosing import RUNGS, Ranking
+from netadapt.search.loop import AdaptSettings, Result, Step, adapt
 
 SETTINGS = AdaptSettings(step=0.1)
 RATIO = replace(SETTINGS, winner="ratio")

@@ -15,9 +15,9 @@ from device_agents.lease import lease
 from netadapt import device_check
 from netadapt.device_check import out_of_reach
 from netadapt.run_folder import RunFolder
+from profiler.measuring.settings import Target
 from profiler.progress import Silent
-from profiler.settings import Target
-from profiler.table import LatencyTable, load_table
+from profiler.tables.table import LatencyTable, load_table
 
 __all__ = ["plan", "table"]  # fixtures
 

@@ -25,9 +25,8 @@ from typer.testing import CliRunner
 
 from device_agents.lease import lease
 from profiler.cli import app as command
-from profiler.closure import Checked, close
 from profiler.errors import JournalError, ServeError
-from profiler.plan import make_plan, write_plan
+from profiler.measuring.settings import Target
 from profiler.schedule.state import Failure, State, write_state
 from profiler.serve.access import Access, choose_token, is_loopback
 from profiler.serve.app import make_app
@@ -35,7 +34,8 @@ from profiler.serve.building import DUTY, ErrorPoint, LiveErrors, most_telling, 
 from profiler.serve.chart import draw, duration
 from profiler.serve.farm import Farm, Lookout
 from profiler.serve.finding import find, id_of
-from profiler.settings import Target
+from profiler.tables.closure import Checked, close
+from profiler.tables.plan import make_plan, write_plan
 
 TOKEN = "a-token-of-24-letters-ok"
 NASTY = "<script>alert(1)</script>"

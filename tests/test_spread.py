@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netadapt.charts import PERCENT
+from netadapt.reporting.charts import PERCENT
 from netadapt.spread import Spread, of_each
 
 

@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from graphs import mobilenet_v1
 
-from profiler.calibration import Calibration
-from profiler.closure import Checked, close
 from profiler.errors import LayerNotMeasured, TableError
-from profiler.estimate import Estimate
-from profiler.graph import Graph
-from profiler.layers import conv2d
-from profiler.settings import Target, TimingSettings
-from profiler.table import METADATA_KEY, LatencyTable, TableInfo, load_table
+from profiler.measuring.estimate import Estimate
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.graph import Graph
+from profiler.models.layers import conv2d
+from profiler.tables.calibration import Calibration
+from profiler.tables.closure import Checked, close
+from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
 
 NETWORK = mobilenet_v1(0.25, 64, classes=10, pairs=3)
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from device_agents.errors import ToolError
-from netadapt.narrow import narrow
 from netadapt.networks import build_network
-from netadapt.tracing import trace
-from profiler.graph import Graph
-from profiler.widths import possible_widths
+from netadapt.shapes.narrow import narrow
+from netadapt.shapes.tracing import trace
+from profiler.models.graph import Graph
+from profiler.models.widths import possible_widths
 
 SHAPE = (1, 3, 16, 16)
 

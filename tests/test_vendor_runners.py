@@ -12,13 +12,13 @@ import pytest
 
 from device_agents import Agent
 from device_agents.local import LocalAgent
-from profiler.devices import Device
+from profiler.devices.naming import Device
 from profiler.errors import RunnerError
-from profiler.messages import parse
+from profiler.measuring.messages import parse
+from profiler.measuring.session import Session
+from profiler.measuring.settings import Target, TimingSettings
 from profiler.runners.benchmark_model import BenchmarkModel
 from profiler.runners.perf_test import PerfTest
-from profiler.session import Session
-from profiler.settings import Target, TimingSettings
 
 WITH_MEDIAN = """\
 INFO: Loaded model {model}

@@ -3,7 +3,7 @@
     python conditions.py            work for about two seconds and say the times in one JSON line on standard output
 
 It is pushed to the device and run there, never imported by the host. It needs nothing but the standard library and Python 3.8.
-It judges nothing. All else that the host wants to know it reads without Python: see profiler/snapshot.py.
+It judges nothing. All else that the host wants to know it reads without Python: see profiler/devices/snapshot.py.
 """
 
 from __future__ import annotations

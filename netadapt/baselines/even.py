@@ -5,8 +5,8 @@ from __future__ import annotations
 from netadapt.baselines.match import Match, Widths
 from netadapt.errors import NetAdaptError
 from netadapt.records import Choice
-from profiler.graph import Graph
-from profiler.widths import nearest, possible_widths
+from profiler.models.graph import Graph
+from profiler.models.widths import nearest, possible_widths
 
 SHAPE = "even"
 MULTIPLIER_STEP = 0.005

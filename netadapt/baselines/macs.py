@@ -18,17 +18,17 @@ from typing import Any, ClassVar
 from torch import nn
 
 from netadapt.baselines.match import Match
-from netadapt.candidates import Candidate, narrowest
 from netadapt.engines import Told, open_engine
 from netadapt.engines.jobs import Jobs
 from netadapt.errors import BudgetError, RunError
 from netadapt.family import Family
-from netadapt.loop import AdaptSettings, Evaluate, Result, Step, adapt
-from netadapt.narrowing import Narrowing
 from netadapt.records import Choice
 from netadapt.resources import open_goals
 from netadapt.run_folder import RunFolder
-from netadapt.schedule import planned_fraction
+from netadapt.search.candidates import Candidate, narrowest
+from netadapt.search.loop import AdaptSettings, Evaluate, Result, Step, adapt
+from netadapt.search.schedule import planned_fraction
+from netadapt.shapes.narrowing import Narrowing
 from netadapt.stages import Stage, origin
 
 ITERATIONS = 1000

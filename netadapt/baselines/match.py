@@ -13,16 +13,16 @@ from torch import nn
 from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
 from netadapt.family import Family
-from netadapt.loop import Step
-from netadapt.narrow import reshape_like
 from netadapt.records import Choice
+from netadapt.search.loop import Step
+from netadapt.shapes.narrow import reshape_like
 from netadapt.stages import Stages
-from profiler.measure import measure_files
-from profiler.model_file import FORMATS
-from profiler.on_demand import OnDemand
-from profiler.opening import PATIENCE_S
+from profiler.devices.opening import PATIENCE_S
+from profiler.measuring.measure import measure_files
+from profiler.measuring.settings import Target
+from profiler.models.model_file import FORMATS
 from profiler.progress import Work
-from profiler.settings import Target
+from profiler.tables.on_demand import OnDemand
 
 Widths = Mapping[str, int]
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from netadapt.baselines.even import SHAPE, as_fast_as_step
 from netadapt.baselines.match import Match
-from netadapt.narrowing import Narrowing
 from netadapt.records import Choice
+from netadapt.shapes.narrowing import Narrowing
 from netadapt.stages import Stage, origin
 
 

@@ -1,7 +1,7 @@
 """Who fine-tunes candidates: this process, worker processes on this machine, or a Ray cluster. All give the same results.
 
-An engine is a file here with a function that opens it, and a line in ENGINES. What it opens is an `Evaluate` of `netadapt.loop`;
-closing it ends whatever it started.
+An engine is a file here with a function that opens it, and a line in ENGINES. What it opens is an `Evaluate`, as in
+netadapt.search.loop; closing it ends whatever it started.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from netadapt.registry import did_you_mean, load, require
 
 if TYPE_CHECKING:
     from netadapt.engines.jobs import Jobs
-    from netadapt.loop import Evaluate
+    from netadapt.search.loop import Evaluate
     from profiler.progress import Work
 
 ENGINES: dict[str, str] = {

@@ -13,9 +13,9 @@ from netadapt.checkpoint import load_weights, save_weights
 from netadapt.engines.jobs import Job
 from netadapt.errors import NetAdaptError
 from netadapt.family import Family
-from netadapt.loop import Result
-from netadapt.narrow import narrow
 from netadapt.pretrained import start_encoder
+from netadapt.search.loop import Result
+from netadapt.shapes.narrow import narrow
 from netadapt.training import Progress, score, train
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from netadapt.candidates import Candidate
 from netadapt.engines import EngineOptions, Told
 from netadapt.engines.evaluation import Evaluator
 from netadapt.engines.jobs import Job, Jobs
 from netadapt.engines.telling import Telling
-from netadapt.loop import Evaluate, Result, Step
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Evaluate, Result, Step
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from netadapt.candidates import Candidate
 from netadapt.family import Family
-from netadapt.loop import Step
-from netadapt.narrowing import Narrowing
 from netadapt.run_folder import weights_name
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Step
+from netadapt.shapes.narrowing import Narrowing
 from netadapt.training import TrainSettings
 
 
@@ -61,7 +61,7 @@ class Jobs:
     narrowing: Narrowing = field(default_factory=Narrowing)
 
     def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Job]:
-        """What `netadapt.loop` asks for, one job for each candidate, in their order."""
+        """What `netadapt.search.loop` asks for, one job for each candidate, in their order."""
         if parent is None:
             return [self._original(candidate) for candidate in candidates]
         return [self._narrowed(parent, candidate) for candidate in candidates]

@@ -21,7 +21,7 @@ from device_agents.plain_json import read_json
 from netadapt.engines.evaluation import Evaluator, OutOfMemory
 from netadapt.engines.jobs import Job
 from netadapt.errors import NetAdaptError
-from netadapt.loop import Result
+from netadapt.search.loop import Result
 from profiler.typed import read_as, read_value
 
 _OWN = ("device_agents.", "netadapt.", "profiler.")

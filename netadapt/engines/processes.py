@@ -16,13 +16,13 @@ from typing import IO
 
 import torch
 
-from netadapt.candidates import Candidate
 from netadapt.engines import EngineOptions, Told
 from netadapt.engines.jobs import Job, Jobs
 from netadapt.engines.messages import Event, Failed, Lost, read_event
 from netadapt.engines.side_by_side import side_by_side
 from netadapt.engines.telling import Telling
-from netadapt.loop import Evaluate, Result, Step
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Evaluate, Result, Step
 
 _COMMAND = (sys.executable, "-P", "-m", "netadapt.engines.worker")
 

@@ -25,7 +25,6 @@ from uuid import uuid4
 import ray
 from ray import exceptions
 
-from netadapt.candidates import Candidate
 from netadapt.engines import EngineOptions, Told
 from netadapt.engines.evaluation import Evaluator
 from netadapt.engines.jobs import Job, Jobs
@@ -34,8 +33,9 @@ from netadapt.engines.side_by_side import side_by_side
 from netadapt.engines.telling import Telling
 from netadapt.errors import NetAdaptError, RunError
 from netadapt.family import Family
-from netadapt.loop import Evaluate, Result, Step
 from netadapt.run_folder import RunFolder
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Evaluate, Result, Step
 from profiler.typed import read_as
 from profiler.whole_file import write_whole
 

@@ -11,7 +11,7 @@ from netadapt.engines.jobs import Job
 from netadapt.engines.messages import Event, Failed, Losses, Lost
 from netadapt.engines.telling import Telling
 from netadapt.errors import NetAdaptError
-from netadapt.loop import Result
+from netadapt.search.loop import Result
 
 REPEATS = 3
 """How often a job is begun again when its worker was lost; by then it is probably the job that kills workers."""

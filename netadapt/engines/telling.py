@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from netadapt.datasets import Dataset
 from netadapt.engines import Told
 from netadapt.engines.jobs import Job
-from netadapt.loop import Result
+from netadapt.search.loop import Result
 from netadapt.tasks import scores_text
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from netadapt.errors import BudgetError
-from profiler.executed import as_executed
-from profiler.graph import Graph
-from profiler.interpolation import family_of
-from profiler.layers import LayerSpec
+from profiler.models.executed import as_executed
+from profiler.models.graph import Graph
+from profiler.models.layers import LayerSpec
+from profiler.tables.interpolation import family_of
 
 
 class Energy:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, Self
 
 from netadapt.errors import BudgetError
-from profiler.graph import Graph
+from profiler.models.graph import Graph
 
 
 class Predicted(Protocol):

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from profiler.graph import Graph
-from profiler.layers import ITEM_BYTES
+from profiler.models.graph import Graph
+from profiler.models.layers import ITEM_BYTES
 
 
 class Memory:

@@ -7,10 +7,10 @@ import io
 import math
 from typing import Any
 
-from profiler.estimate import Estimate
 from profiler.exchange.writing import Writing
-from profiler.layers import LayerSpec, Shape
-from profiler.table import LatencyTable
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import LayerSpec, Shape
+from profiler.tables.table import LatencyTable
 
 
 def write(table: LatencyTable) -> Writing:

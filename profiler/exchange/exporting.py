@@ -7,7 +7,7 @@ from pathlib import Path
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, WRITABLE
 from profiler.exchange.writing import Writing
-from profiler.table import LatencyTable
+from profiler.tables.table import LatencyTable
 from profiler.whole_file import write_whole
 
 

@@ -10,7 +10,7 @@ from profiler.errors import ExchangeError
 from profiler.exchange import csv_form, nn_meter, ofa, tvm
 from profiler.exchange.reading import Asked, Reading, Source
 from profiler.exchange.writing import Writing
-from profiler.table import LatencyTable
+from profiler.tables.table import LatencyTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from typing import Any
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, READABLE, format_of
 from profiler.exchange.reading import Asked, Reading, Source, read_source, shown
-from profiler.journal import journal_path
-from profiler.layers import ACTIVATIONS
-from profiler.model_file import UNKNOWN_RUNTIME
-from profiler.settings import Target, TimingSettings
-from profiler.table import LatencyTable, TableInfo
+from profiler.measuring.journal import journal_path
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.layers import ACTIVATIONS
+from profiler.models.model_file import UNKNOWN_RUNTIME
+from profiler.tables.table import LatencyTable, TableInfo
 
 KNOWN_FILES = {
     "4f59d150083ed33cce79925a03c7cb14198ff14cb4dd1da2868c973933267035": (

@@ -15,7 +15,6 @@ from typing import Any
 
 from device_agents.plain_json import read_json
 from profiler.errors import ExchangeError
-from profiler.estimate import Estimate
 from profiler.exchange.kernels import is_same, same_output, same_window
 from profiler.exchange.reading import (
     NORMAL_95,
@@ -32,8 +31,9 @@ from profiler.exchange.reading import (
     size,
 )
 from profiler.exchange.writing import Writing
-from profiler.layers import LayerSpec, Shape, fully_connected
-from profiler.table import LatencyTable
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import LayerSpec, Shape, fully_connected
+from profiler.tables.table import LatencyTable
 
 ACTIVATIONS = {"": "none", "-relu": "relu", "-relu6": "relu6", "-hswish": "hard_swish"}
 SUFFIXES = {activation: suffix for suffix, activation in ACTIVATIONS.items()}

@@ -14,9 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from profiler.blocks import inverted_residual, pooled_classifier
 from profiler.errors import ExchangeError
-from profiler.estimate import Estimate
 from profiler.exchange.flat_yaml import flat_mapping
 from profiler.exchange.kernels import same_window, symmetric_window
 from profiler.exchange.reading import (
@@ -35,8 +33,10 @@ from profiler.exchange.reading import (
     size,
 )
 from profiler.exchange.writing import Writing
-from profiler.layers import LayerSpec, Shape, conv2d, fully_connected
-from profiler.table import LatencyTable
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import LayerSpec, Shape, conv2d, fully_connected
+from profiler.tables.blocks import inverted_residual, pooled_classifier
+from profiler.tables.table import LatencyTable
 
 KEY = re.compile(
     r"(?P<kind>\w+)-input:(?P<input>[0-9x]{1,40})-output:(?P<output>[0-9x]{1,40})(?P<rest>(-[a-z]+:[0-9]{1,9})*)", re.ASCII

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from profiler.errors import ExchangeError, LayerError
-from profiler.estimate import Estimate
-from profiler.layers import MOST_MACS, LayerSpec
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import MOST_MACS, LayerSpec
 
 MOST_BYTES = 16_000_000
 MOST_ENTRIES = 50_000

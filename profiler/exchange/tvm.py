@@ -17,7 +17,6 @@ from typing import Any
 
 from device_agents.plain_json import read_json
 from profiler.errors import ExchangeError
-from profiler.estimate import Estimate
 from profiler.exchange.reading import (
     Asked,
     Collected,
@@ -30,7 +29,8 @@ from profiler.exchange.reading import (
     shown,
     size,
 )
-from profiler.layers import ITEM_BYTES, LayerSpec, Pair, Shape
+from profiler.measuring.estimate import Estimate
+from profiler.models.layers import ITEM_BYTES, LayerSpec, Pair, Shape
 
 CONV = re.compile(r"(topi_nn_)?conv2d(_nchw\w*)?(\.\w+)?")
 DEPTHWISE = re.compile(r"(topi_nn_)?depthwise_conv2d_nchw\w*(\.\w+)?")

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Protocol
 
 from device_agents import Agent
 from device_agents.errors import CommandTimedOut, DeviceBusy, LineTooLong
-from profiler.devices import Device
+from profiler.devices.naming import Device
 from profiler.errors import RunnerError
-from profiler.graph import Graph
-from profiler.layers import conv2d
-from profiler.messages import RESULTS, Message, parse
-from profiler.model_file import FORMATS
-from profiler.settings import Target
+from profiler.measuring.messages import RESULTS, Message, parse
+from profiler.measuring.settings import Target
+from profiler.models.graph import Graph
+from profiler.models.layers import conv2d
+from profiler.models.model_file import FORMATS
 
 PROBE_S = 120.0
 

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 from device_agents import Agent
 from device_agents.errors import CommandTimedOut
-from profiler.devices import Device
+from profiler.devices.naming import Device
 from profiler.errors import RunnerError
-from profiler.messages import MOST_NS, PROTOCOL, Message
+from profiler.measuring.messages import MOST_NS, PROTOCOL, Message
+from profiler.measuring.settings import Target
 from profiler.runners.program import how_it_ended, named_by_content
-from profiler.settings import Target
 
 
 class VendorTool(ABC):

@@ -20,7 +20,7 @@ from profiler.schedule.staleness import reasons
 from profiler.schedule.state import read_state, write_state
 from profiler.schedule.tending import look, plans_of
 from profiler.schedule.wanted import Wanted, WantedTable, read_wanted
-from profiler.table import load_table
+from profiler.tables.table import load_table
 
 app = typer.Typer(help="Keep the tables fresh that profile.toml wants.", no_args_is_help=True)
 

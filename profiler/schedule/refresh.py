@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from profiler.errors import TableError
-from profiler.journal import Journal, journal_path, read_journal
-from profiler.layers import LayerSpec
-from profiler.results import Results
+from profiler.measuring.journal import Journal, journal_path, read_journal
+from profiler.measuring.results import Results
+from profiler.models.layers import LayerSpec
 from profiler.whole_file import whole
 
 STAYS = "; the table in force stays as it is"

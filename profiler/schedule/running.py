@@ -17,14 +17,14 @@ from typing import Any
 from device_agents.errors import ToolError
 from device_agents.lease import Holder
 from device_agents.plain_json import read_json
+from profiler.devices.fleet import on_each
 from profiler.errors import ConfigError
-from profiler.fleet import on_each
 from profiler.progress import Work
 from profiler.schedule.state import Failure, State, moment, read_state, write_state
 from profiler.schedule.telling import tell
 from profiler.schedule.tending import Outcome, tend
 from profiler.schedule.wanted import Wanted, WantedTable
-from profiler.table import load_table
+from profiler.tables.table import load_table
 
 LONGEST_WAIT_S = 60.0
 """Between two looks at the clock, which may jump or have stood still with the machine, and at the file."""

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from profiler.bench import layer_job
-from profiler.build import network_jobs
+from profiler.devices.fingerprint import differences
+from profiler.devices.opening import open_session
 from profiler.errors import TableError
-from profiler.estimate import Estimate, Visit, estimate
-from profiler.fingerprint import differences
-from profiler.layers import LayerSpec
-from profiler.opening import open_session
-from profiler.plan import Plan
+from profiler.measuring.bench import layer_job
+from profiler.measuring.estimate import Estimate, Visit, estimate
+from profiler.measuring.session import Session
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.layers import LayerSpec
 from profiler.progress import Silent, Work
 from profiler.schedule.staleness import Sentinel
-from profiler.session import Session
-from profiler.settings import Target, TimingSettings
-from profiler.staircase import kind_of
-from profiler.table import LatencyTable
+from profiler.tables.build import network_jobs
+from profiler.tables.plan import Plan
+from profiler.tables.staircase import kind_of
+from profiler.tables.table import LatencyTable
 
 ROUNDS = 10
 LONGER = 2.5

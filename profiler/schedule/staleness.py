@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from profiler.check import WIDE_PERCENT
 from profiler.console import age_text
-from profiler.layers import LayerSpec
-from profiler.staircase import kind_of
-from profiler.table import LatencyTable
+from profiler.models.layers import LayerSpec
+from profiler.tables.check import WIDE_PERCENT
+from profiler.tables.staircase import kind_of
+from profiler.tables.table import LatencyTable
 
 DRIFT_PERCENT, DRIFT_MS = 3.0, 0.001
 """A device is never steadier than this from one day to the next, and a microsecond matters to no network."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from device_agents.plain_json import read_json
-from profiler.check import OLD_DAYS
 from profiler.console import age_text
 from profiler.errors import TableError
-from profiler.table import LatencyTable
+from profiler.tables.check import OLD_DAYS
+from profiler.tables.table import LatencyTable
 from profiler.typed import read_as
 from profiler.whole_file import write_whole
 

@@ -8,20 +8,20 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 
-from profiler.build import build
-from profiler.compare import compare_files
-from profiler.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
+from profiler.devices.opening import PATIENCE_S
 from profiler.errors import JournalError, JournalNotWritable, TableError
-from profiler.executed import as_executed
-from profiler.layers import LayerSpec
-from profiler.opening import PATIENCE_S
-from profiler.plan import Plan, read_plan
+from profiler.measuring.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
+from profiler.models.executed import as_executed
+from profiler.models.layers import LayerSpec
 from profiler.progress import Work
 from profiler.schedule import refresh
 from profiler.schedule.sentinel import glance, lacking
 from profiler.schedule.staleness import Facts, Needed, Reason, audit_failed, needed, reasons
 from profiler.schedule.wanted import WantedTable
-from profiler.table import LatencyTable, load_table
+from profiler.tables.build import build
+from profiler.tables.compare import compare_files
+from profiler.tables.plan import Plan, read_plan
+from profiler.tables.table import LatencyTable, load_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,14 +31,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from device_agents.errors import ToolError
-from profiler.build import Effort
-from profiler.closure import LIMIT_PERCENT
 from profiler.console import percent
-from profiler.devices import RUNNERS, config_path, find_device
+from profiler.devices.naming import RUNNERS, config_path, find_device
 from profiler.errors import ConfigError
-from profiler.model_file import RUNTIME_FORMATS
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.model_file import RUNTIME_FORMATS
 from profiler.schedule.when import When, parse_when
-from profiler.settings import Target, TimingSettings
+from profiler.tables.build import Effort
+from profiler.tables.closure import LIMIT_PERCENT
 from profiler.toml_file import Place, TomlFile, read_toml
 
 NIGHTLY = "0 3 * * *"

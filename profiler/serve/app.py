@@ -23,7 +23,6 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from device_agents.errors import ToolError
-from profiler.closure import Checked
 from profiler.console import age_text
 from profiler.serve import chart
 from profiler.serve.access import WRITTEN, Access, Guard
@@ -32,6 +31,7 @@ from profiler.serve.finding import Remembered
 from profiler.serve.metrics import metrics
 from profiler.serve.runs import RunView, report_of
 from profiler.serve.tables import TableView, safely_loaded
+from profiler.tables.closure import Checked
 
 STATIC = Path(__file__).with_name("static")
 PLOTS_KEPT = 8
@@ -147,8 +147,8 @@ def _named(things: Sequence[Thing], request: Request, what: str) -> Thing:
 
 
 def _plot(path: Path) -> str:
-    from profiler.families import panels
-    from profiler.plot import page  # matplotlib takes a second to start, which only pictures need
+    from profiler.plotting.plot import page  # matplotlib takes a second to start, which only pictures need
+    from profiler.tables.families import panels
 
     try:
         table = safely_loaded(path)
@@ -158,8 +158,8 @@ def _plot(path: Path) -> str:
 
 
 def _closure(path: Path) -> bytes | None:
-    from profiler.drawing import png
-    from profiler.pictures import closure_figure
+    from profiler.plotting.drawing import png
+    from profiler.plotting.pictures import closure_figure
 
     try:
         closure = safely_loaded(path).info.closure

@@ -17,8 +17,8 @@ from typing import Any
 
 from device_agents.errors import ToolError
 from profiler.errors import JournalError
-from profiler.journal import read_journal
-from profiler.results import table_from_journal
+from profiler.measuring.journal import read_journal
+from profiler.measuring.results import table_from_journal
 from profiler.serve.finding import stamp
 
 Line = Mapping[str, Any]

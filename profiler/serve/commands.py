@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from profiler.console import plain_errors
-from profiler.devices import CONFIG_VARIABLE, config_path
+from profiler.devices.naming import CONFIG_VARIABLE, config_path
 from profiler.errors import ServeError
 
 PACKAGES = ("jinja2", "prometheus_client", "starlette", "uvicorn")

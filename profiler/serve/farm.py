@@ -11,16 +11,16 @@ from pathlib import Path
 
 from device_agents.errors import ToolError
 from device_agents.lease import FREE_KINDS, Holder, holder
-from profiler.closure import LIMIT_PERCENT
-from profiler.devices import config_path, configured_devices, find_device
+from profiler.devices.naming import config_path, configured_devices, find_device
 from profiler.errors import ConfigError, JournalError
-from profiler.journal import journal_path
+from profiler.measuring.journal import journal_path
 from profiler.schedule.refresh import new_path
 from profiler.schedule.wanted import WantedTable, parse_wanted
 from profiler.serve.building import ErrorPoint, LiveErrors, Progress, read_progress
 from profiler.serve.finding import JOURNAL, Remembered, find, id_of
 from profiler.serve.runs import RunView, run_view
 from profiler.serve.tables import Tables, TableView, all_tables
+from profiler.tables.closure import LIMIT_PERCENT
 from profiler.toml_file import read_toml
 
 QUIET_S = 20.0

@@ -19,7 +19,7 @@ from profiler.schedule.state import Failure, read_state, stale_reason
 from profiler.schedule.tending import look, plans_of
 from profiler.schedule.wanted import WantedTable
 from profiler.serve.finding import Remembered, id_of, stamp
-from profiler.table import METADATA_KEY, LatencyTable, TableInfo, load_table
+from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
 
 MOST_BYTES = 100_000_000
 

@@ -1,0 +1,1 @@
+"""Networks as graphs of fused groups, as runtimes execute them, and the files that hold them."""

@@ -1,0 +1,1 @@
+"""Pictures of tables, and how all our pictures look."""

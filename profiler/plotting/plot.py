@@ -1,0 +1,198 @@
+"""Pictures of a latency table, made from the table alone: a PNG of the essentials, or a page with everything on it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiler.errors import TableError
+from profiler.printing import sizes
+from profiler.tables.closure import Closure
+from profiler.tables.families import Panel, panels, undrawn
+from profiler.tables.table import LatencyTable, TableInfo
+from profiler.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_PANELS = 6
+"""Families on the PNG; the page has them all."""
+
+STYLE = """
+:root { --ink: #222; --grey: #6b6f73; --rule: #dfe2e5; color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #fff; color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 3rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; font-weight: 650; margin: 0 0 .6rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; font-weight: 650; margin: 2.6rem 0 .6rem; }
+.lead { font-size: 1.08rem; margin: 0; }
+.grey, figcaption { color: var(--grey); font-size: .86rem; }
+.unverified { border-left: 3px solid #d55e00; padding-left: 1rem; }
+img { display: block; width: 100%; height: auto; }
+figure { margin: 0; }
+.closure { max-width: 36rem; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.4rem 1.2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
+th { color: var(--grey); font-weight: 500; font-size: .78rem; vertical-align: bottom; }
+th, td { padding: .45rem .45rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; min-width: 7rem; }
+td small { display: block; color: var(--grey); white-space: nowrap; }
+dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .3rem 1.25rem; font-size: .9rem; margin: 0; }
+dt { color: var(--grey); }
+dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { main { padding-top: 1.5rem; } h1 { font-size: 1.4rem; } }
+"""
+
+
+def write_plot(table: LatencyTable, out: Path) -> None:
+    """Write the table's pictures to `out`, a .png or .html, whole. `TableError` if they cannot be drawn or written."""
+    if out.suffix not in (".png", ".html") or not out.parent.is_dir():
+        raise TableError(f"{out} cannot become a picture: give a name ending in .png or .html in a folder that exists")
+    if not table.rows:
+        raise TableError("the table has no layers, so there is nothing to draw; build it again with `profile build`")
+    found = panels(table)
+    if not found and not table.info.closure.checked:
+        raise TableError(
+            "the table has one width of each layer and no whole network, so there is nothing to draw; plan more widths"
+        )
+    data = page(table, found).encode() if out.suffix == ".html" else sheet(table, found)
+    write_whole(out, data, TableError, "; choose another --out")
+
+
+def sheet(table: LatencyTable, found: Sequence[Panel]) -> bytes:
+    """The PNG: the closure and the dearest families."""
+    from profiler.plotting.drawing import png
+    from profiler.plotting.pictures import overview
+
+    info = table.info
+    return png(overview(info.closure, found[:MOST_PANELS], heading(info), capitalised(table.sentence())))
+
+
+def page(table: LatencyTable, found: Sequence[Panel]) -> str:
+    """The page: every family, the networks held out and what the table is; nothing in it is fetched from elsewhere."""
+    parts = [*_opening(table), *_networks(table.info.closure), *_staircases(table, found), *_about(table)]
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(heading(table.info))}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
+            *parts,
+            f'<p class="grey">Written {written}.</p>\n</main>\n</body>\n</html>\n',
+        ]
+    )
+
+
+def heading(info: TableInfo) -> str:
+    """What the table is, in one line."""
+    if info.imported:
+        return f"{info.target.device}, imported from {info.imported.get('from')} on {info.created_utc[:10]}, not measured by us"
+    cpu = info.device.get("device", {}).get("cpu", "unknown processor")
+    threads = f"{info.target.threads} thread{'s' if info.target.threads > 1 else ''}"
+    return (
+        f"{info.target.runtime} {info.device.get('version', '')} on {info.target.device}: {cpu}, {threads}, {info.created_utc[:10]}"
+    )
+
+
+def capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _opening(table: LatencyTable) -> Iterator[str]:
+    yield f"<h1>{escape(heading(table.info))}</h1>"
+    kind = "lead" if table.verified else "lead unverified"
+    yield f'<p class="{kind}">{escape(capitalised(table.sentence()))}.</p>'
+
+
+def _networks(closure: Closure) -> Iterator[str]:
+    if not closure.checked:
+        return
+    from profiler.plotting.pictures import closure_figure
+
+    yield "<h2>Predicted against measured</h2>"
+    yield _figure(
+        _data_uri(closure_figure(closure)),
+        "Predicted against measured latency of the held-out networks",
+        "Each network's latency as the table predicts it, with its 95 % interval, and as it was measured. On the line both agree.",
+        "closure",
+    )
+    digits = _decimals(closure)
+    yield "<h2>The networks held out</h2>"
+    yield '<div class="scroll"><table>\n<thead><tr><th>network</th><th>predicted<br>ms</th><th>measured<br>ms</th><th>error</th>'
+    yield "<th>plain sum<br>ms</th></tr></thead>\n<tbody>"
+    for item in closure.checked:
+        between = f"<small>{item.predicted_ms_low:.{digits}f} … {item.predicted_ms_high:.{digits}f}</small>"
+        yield (
+            f"<tr><td>{escape(item.name)}</td><td>{item.predicted_ms:.{digits}f}{between}</td>"
+            f"<td>{item.measured_ms:.{digits}f}</td><td>{item.error_percent:+.1f}&nbsp;%</td><td>{item.naive_ms:.{digits}f}</td></tr>"
+        )
+    yield "</tbody>\n</table></div>"
+
+
+def _decimals(closure: Closure) -> int:
+    """So many that the fastest network has three digits that count."""
+    fastest_ms = min(item.measured_ms for item in closure.checked)
+    return next((digits for digits in range(6) if fastest_ms >= 10 ** (2 - digits)), 6)
+
+
+def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
+    yield "<h2>Latency against channels</h2>"
+    if found:
+        from profiler.plotting.pictures import panel_figure
+
+        yield (
+            '<p class="grey">Points: measured, with their 95 % intervals. Lines: what the table answers for every width in '
+            "between. Families that are dear at full width come first.</p>"
+        )
+        yield '<div class="panels">'
+        yield from (_figure(_data_uri(panel_figure(panel)), f"{panel.title}, {panel.detail}", "", "") for panel in found)
+        yield "</div>"
+    else:
+        yield '<p class="grey">No layer was measured at more than one width.</p>'
+    single = undrawn(table)
+    if single:
+        named = [f"{layer.op} {' + '.join(map(sizes, layer.inputs))} → {sizes(layer.output)}" for layer in single]
+        yield f'<p class="grey">Measured at one width only, so not drawn: {escape("; ".join(named))}.</p>'
+
+
+def _about(table: LatencyTable) -> Iterator[str]:
+    info = table.info
+    if info.imported:
+        yield f"<p>{escape(heading(info))}.</p>"
+        return
+    facts = info.device.get("device", {})
+    pairs = [
+        ("device", f"{info.target.device}: {facts.get('cpu')}, {facts.get('cores')} cores, governor {facts.get('governor')}"),
+        ("system", f"{facts.get('system')} {facts.get('kernel')}, {facts.get('machine')}"),
+        ("runtime", f"{info.target.runtime} {info.device.get('version', '')}, threads {info.target.threads}"),
+        ("measured", f"{info.created_utc[:16].replace('T', ' ')} UTC, {info.measuring_s:.0f} s of samples in {info.wall_s:.0f} s"),
+        ("layers", f"{len(table.rows)} measured" + (f", {len(info.failed)} could not be" if info.failed else "")),
+        ("calibrated on", f"{info.calibration.networks} networks of random widths"),
+    ]
+    if info.progress:
+        steps = (
+            f"{step['wall_s']:.0f} s, {step['layers']} layers: "
+            + ("not known yet" if step["error_percent"] is None else f"{step['error_percent']:.1f} %")
+            for step in info.progress
+        )
+        pairs.append(("its own estimate of its error", "; ".join(steps)))
+    yield "<h2>What this table is</h2>\n<dl>"
+    yield from (f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
+    yield "</dl>"
+
+
+def _figure(source: str, alternative: str, caption: str, kind: str) -> str:
+    under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="{kind}"><img src="{source}" alt="{escape(alternative)}">{under}</figure>'
+
+
+def _data_uri(figure: Figure) -> str:
+    from profiler.plotting.drawing import svg
+
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()

@@ -1,0 +1,227 @@
+"""Building a table: measure a few layers of the plans and whole networks beside them, where the table is least sure measure more.
+
+What happens is in the journal before anything else is done with it; the table is made from the journal alone. A build that is
+killed goes on where it stopped, and a table that exists is extended by what is not in it yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from profiler.devices.opening import PATIENCE_S, open_session
+from profiler.errors import ModelError, TableError
+from profiler.measuring.bench import Bench, Job
+from profiler.measuring.estimate import estimate
+from profiler.measuring.journal import Journal, journal_path
+from profiler.measuring.results import table_from_journal
+from profiler.measuring.settings import Target, TimingSettings
+from profiler.models.executed import as_executed
+from profiler.models.graph import Graph
+from profiler.models.layers import LayerSpec
+from profiler.models.model_file import FORMATS
+from profiler.progress import Silent, Work
+from profiler.tables.plan import Plan
+from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
+from profiler.tables.staircase import staircases_data
+from profiler.tables.table import LatencyTable, load_table
+
+PREFIXES = 6
+"""A user's file has no other widths to fit on: so many beginnings of it are measured instead."""
+SWEEP_ROUNDS = 3
+BATCH = 24
+"""Layers measured between one look at the table's error and the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """When a build may stop adding layers."""
+
+    until_percent: float = 2.0
+    """The table's own estimate of its error on whole networks is below this, ..."""
+    max_layers: int = 330
+    """... or it has so many layers, or the corners of its plans alone are more."""
+
+    def __post_init__(self) -> None:
+        if self.until_percent <= 0 or self.max_layers < 1:
+            raise TableError(f"a table cannot be built until {self.until_percent:g} % with at most {self.max_layers} layers")
+
+
+def build(
+    plans: Sequence[Plan],
+    target: Target,
+    out: Path,
+    *,
+    settings: TimingSettings | None = None,
+    effort: Effort | None = None,
+    resume: bool = False,
+    energy: bool = False,
+    progress: Work | None = None,
+    wait_s: float = 0.0,
+    again: Sequence[LayerSpec] = (),
+) -> LatencyTable:
+    """Measure what is not in the table yet and write it, whole, to `out`; `again` are layers to have beside those of the plans.
+
+    `JournalError` if a journal is there and neither a table nor `resume`, or was recorded under other conditions.
+    """
+    settings, effort = settings or TimingSettings(), effort or Effort()
+    if out.suffix != ".parquet" or not out.parent.is_dir():
+        raise TableError(f"{out} cannot become a table: give a name ending in .parquet in a folder that exists")
+    if out.exists() and not journal_path(out).exists():
+        raise TableError(f"{out} has no journal beside it, so it cannot be extended; choose another --out or remove it")
+    for plan in plans:
+        if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
+            raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
+    plans = [replace(plan, graph=as_executed(plan.graph, target.runtime)) for plan in plans]
+    with _bench(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as bench:
+        _sweep(bench, plans)
+        layers = [key for plan in plans for key in _corners(bench, plan)]
+        layers += bench.want_layers(again, {name: data for plan in plans for name, data in plan.graph.cutouts.items()})
+        layers += bench.want_layers(_begun(bench))
+        networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
+        bench.visit(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
+        for plan in plans:
+            layers += _refine(bench, plan, networks, effort)
+        bench.visit(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
+        most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
+        bench.settle(most)
+        if energy:
+            bench.energy([*layers, *networks])
+    return _written(bench, out)
+
+
+def extend(
+    out: Path, layers: Sequence[LayerSpec], cutouts: Mapping[str, bytes] | None = None, *, progress: Work | None = None
+) -> LatencyTable:
+    """Measure these layers on the table's device as its others were and write it again; layers it has cost nothing.
+
+    `cutouts` are the files of layers that were cut out of a model, by digest.
+
+    `TableError` or `JournalError` if the table's journal is gone or the device has changed.
+    """
+    info = load_table(out).info
+    if not journal_path(out).exists():
+        raise TableError(f"{out} has no journal beside it, so it cannot be extended")
+    with _bench(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as bench:
+        keys = bench.want_layers(layers, cutouts)
+        bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
+        bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
+    return _written(bench, out)
+
+
+@contextmanager
+def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, progress: Work, wait_s: float) -> Iterator[Bench]:
+    """An open journal and device; what was spent is noted in the journal, and one in which nothing was measured is removed."""
+    about = {"runtime": target.runtime, "threads": target.threads, "device": target.device}
+    header = {"target": about, "settings": settings.to_dict()}
+    with (
+        open_session(target, settings, progress=progress, wait_s=wait_s) as session,
+        Journal(journal_path(out), header, resume=resume) as journal,
+    ):
+        bench = Bench(session, journal, progress)
+        try:
+            yield bench
+        finally:
+            journal.append({"event": "spent", "wall_s": round(bench.wall_s, 3)})
+            if not any(line["event"] == "hello" for line in journal.lines):
+                journal_path(out).unlink()  # the runner never started: there is nothing to go on with
+
+
+def _written(bench: Bench, out: Path) -> LatencyTable:
+    table = table_from_journal(bench.journal.lines)
+    table.save(out)
+    return table
+
+
+def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
+    """Find the staircases of the kinds of layers that none are known of yet."""
+    known = bench.results.staircases
+    for plan in plans:
+        sweeps = {kind: sweep for kind, sweep in sweeps_of(plan).items() if kind not in known}
+        if not sweeps:
+            continue
+        keys = bench.want_layers([layer for sets in sweeps.values() for layers in sets for layer in layers])
+        bench.visit(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
+        results = bench.results
+        measured = {results.layers[key]: value.latency_ms for key, value in results.estimates(keys).items()}
+        known = {**known, **(found := staircases_from(sweeps, measured, plan.step))}
+        bench.journal.append({"event": "staircases", "rules": staircases_data(found)})
+        steps = ", ".join(f"{kind} {axis} {rule.step}" for (kind, axis), rule in found.items() if rule.step > rule.granularity)
+        bench.progress.say(f"steps in channels: {steps or f'none above {plan.step}'}")
+
+
+def _corners(bench: Bench, plan: Plan) -> list[str]:
+    """The sweeps' layers go on with the others, so that all are measured alike."""
+    layers = [*corners_of(plan, bench.results.staircases)]
+    layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
+    return bench.want_layers(layers, plan.graph.cutouts)
+
+
+def _begun(bench: Bench) -> list[LayerSpec]:
+    """Layers that an earlier run has begun with and not settled: the next table would not ask for them again, being in it."""
+    results, settings = bench.results, bench.session.settings
+    visited = {key: visits for key, visits in results.visits.items() if key in results.layers and key not in results.failed}
+    unsettled = [key for key, visits in visited.items() if len(visits) < settings.rounds or not estimate(visits).settled(settings)]
+    short = [results.layers[key] for key in unsettled if len(visited[key]) < settings.max_rounds]
+    return [layer for layer in short if layer.cutout is None]
+
+
+def _refine(bench: Bench, plan: Plan, networks: Sequence[str], effort: Effort) -> list[str]:
+    """Batch by batch the layers that tell most, until the table thinks itself good enough; their keys."""
+    added: list[str] = []
+    if not plan.graph.widths:
+        return added
+    settings = bench.session.settings
+    asked = asked_for(plan) + [plan.graph.at_widths(widths) for widths in plan.fit]
+    while True:
+        table = table_from_journal(bench.journal.lines)
+        error, between = table.info.calibration.mean_error_percent, interpolation_percent(table, asked)
+        state = {"wall_s": round(bench.wall_s, 3), "layers": len(table.rows), "error_percent": error, "between_percent": between}
+        bench.journal.append({"event": "error"} | state)
+        said = "not known yet" if error is None else f"{error:.1f} %"
+        bench.progress.say(f"{bench.wall_s:.0f} s, {len(table.rows)} layers: error {said}, {between:.1f} % of it between widths")
+        batch = most_telling(table, asked, min(BATCH, effort.max_layers - len(table.rows)))
+        if not batch or _enough(error, between, effort.until_percent):
+            return added
+        keys = bench.want_layers(batch)
+        added += keys
+        rounds = dict.fromkeys(keys, settings.rounds)
+        visited = bench.results.visits
+        # whole networks go on beside the layers, so that both see the same spells of the machine
+        rounds |= {key: min(settings.network_rounds, len(visited.get(key, ())) + settings.rounds) for key in networks}
+        bench.visit(rounds, "refining with")
+
+
+def _enough(error: float | None, between: float, until: float) -> bool:
+    """The error is low enough with some room, or what lies between widths is too small a part of it for further layers to matter.
+
+    The estimate is a mean over some sixteen networks: a fifth of it is chance.
+    """
+    if error is None or between > until / 2:
+        return False
+    return 1.2 * error <= until or between < error / 4
+
+
+def network_jobs(plan: Plan, target: Target) -> Iterator[Job]:
+    """Whole networks with the part they play: fit or check."""
+    writer = FORMATS[target.model_format]
+    for role, graph in _networks(plan):
+        whole = plan.model is not None and len(graph.nodes) == len(plan.graph.nodes)
+        model = plan.model.read_bytes() if whole and plan.model is not None else writer.write(graph)
+        yield Job(
+            {"event": "network", "key": f"network {graph.name}", "role": role, "graph": replace(graph, cutouts={}).to_dict()}, model
+        )
+
+
+def _networks(plan: Plan) -> Iterator[tuple[str, Graph]]:
+    """The network itself is always checked, never fitted on."""
+    yield "check", plan.graph
+    for role, drawn in (("fit", plan.fit), ("check", plan.check)):
+        for widths in drawn:
+            name = "-".join(str(width) for width in (plan.graph.widths | dict(widths)).values())
+            yield role, replace(plan.graph.at_widths(widths), name=f"{plan.graph.name} {name}")
+    if plan.model is not None and not plan.graph.cutouts:
+        lengths = {round(len(plan.graph.nodes) * part / (PREFIXES + 1)) for part in range(1, PREFIXES + 1)}
+        yield from (("fit", plan.graph.prefix(length)) for length in sorted(lengths) if length > 0)

@@ -1,0 +1,162 @@
+"""Two tables side by side: which layers changed beyond what chance does to their rounds, and what that does to networks."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from profiler.devices.fingerprint import differences
+from profiler.measuring.estimate import Estimate, Visit, trusted
+from profiler.measuring.journal import journal_path, read_journal
+from profiler.measuring.results import Results
+from profiler.models.layers import LayerSpec
+from profiler.tables.changes import p_values, q_values
+from profiler.tables.table import LatencyTable, load_table
+
+Q = 0.05
+"""Of the layers called changed, at most this part is chance."""
+LEAST_PERCENT, LEAST_MS = 2.0, 0.001
+"""Smaller changes may be real and matter to nobody: a layer is measured until its interval is about so wide."""
+Rounds = Mapping[LayerSpec, Sequence[float]]
+"""Milliseconds of each trusted round of each layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A layer of both tables."""
+
+    layer: LayerSpec
+    before: Estimate
+    after: Estimate
+    q: float | None = None
+    """The rate of false discoveries at which it would count as changed; None where the rounds are not known."""
+
+    @property
+    def percent(self) -> float:
+        return (self.after.latency_ms / self.before.latency_ms - 1) * 100
+
+    @property
+    def beyond_intervals(self) -> bool:
+        """The two 95 % intervals do not touch."""
+        return self.before.latency_ms_high < self.after.latency_ms_low or self.after.latency_ms_high < self.before.latency_ms_low
+
+    @property
+    def changed(self) -> bool:
+        """Beyond chance and by enough to matter. Without rounds the intervals have to do."""
+        beyond = self.beyond_intervals if self.q is None else self.q <= Q
+        return beyond and abs(self.percent) >= LEAST_PERCENT and abs(self.after.latency_ms - self.before.latency_ms) >= LEAST_MS
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChange:
+    """What both tables predict for a network that both were checked on."""
+
+    name: str
+    before_ms: float
+    after_ms: float
+
+    @property
+    def percent(self) -> float:
+        return (self.after_ms / self.before_ms - 1) * 100
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    changes: tuple[Change, ...]
+    """Every layer that both tables hold, the largest relative difference first."""
+    only_before: tuple[LayerSpec, ...]
+    only_after: tuple[LayerSpec, ...]
+    differing_conditions: tuple[str, ...]
+    """What was not the same when they were measured; with any of these, it is not one device that changed."""
+    networks: tuple[NetworkChange, ...] = ()
+    tested: bool = False
+    """Whether the rounds were known and tested."""
+
+    @property
+    def changed(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.changed)
+
+    @property
+    def median_percent(self) -> float | None:
+        """Median absolute difference over the shared layers; None if there are none."""
+        sizes = sorted(abs(change.percent) for change in self.changes)
+        return sizes[len(sizes) // 2] if sizes else None
+
+    @property
+    def median_ratio(self) -> float | None:
+        """After to before."""
+        ratios = [change.after.latency_ms / change.before.latency_ms for change in self.changes]
+        return statistics.median(ratios) if ratios else None
+
+    @property
+    def networks_percent(self) -> float | None:
+        """How much the predictions changed, on average."""
+        return statistics.fmean(network.percent for network in self.networks) if self.networks else None
+
+    def sentence(self) -> str:
+        """In one line."""
+        if not self.changes:
+            return "no layer in common"
+        said = f"{len(self.changed)} of {len(self.changes)} layers changed beyond noise"
+        if self.median_ratio is not None:
+            said += f", median ratio {self.median_ratio:.3f}"
+        if self.networks_percent is not None:
+            said += f", predictions {self.networks_percent:+.1f} %"
+        return f"{said}; measured differently: {'; '.join(self.differing_conditions)}" if self.differing_conditions else said
+
+
+def compare_files(before: Path, after: Path) -> Comparison:
+    """Of two tables, with the rounds out of the journals beside them where both are there."""
+    one, two = load_table(before), load_table(after)
+    rounds = (rounds_of(before), rounds_of(after)) if journal_path(before).exists() and journal_path(after).exists() else None
+    return compare(one, two, rounds)
+
+
+def rounds_of(path: Path) -> Rounds:
+    """Of a table's journal. `JournalError` if that is damaged."""
+    results = Results.of(read_journal(journal_path(path)))
+    return {layer: _quiet_ms(results.visits[key]) for key, layer in results.layers.items() if key in results.visits}
+
+
+def _quiet_ms(visits: Sequence[Visit]) -> list[float]:
+    return [visit.quiet_ms for visit in trusted(visits)]
+
+
+def compare(before: LatencyTable, after: LatencyTable, rounds: tuple[Rounds, Rounds] | None = None) -> Comparison:
+    layers = [layer for layer in before.rows if layer in after.rows]
+    found = _tested(layers, rounds) if rounds else [None] * len(layers)
+    shared = [Change(layer, before.rows[layer], after.rows[layer], q) for layer, q in zip(layers, found, strict=True)]
+    return Comparison(
+        tuple(sorted(shared, key=lambda change: -abs(change.percent))),
+        tuple(layer for layer in before.rows if layer not in after.rows),
+        tuple(layer for layer in after.rows if layer not in before.rows),
+        tuple(_conditions(before, after)),
+        tuple(_networks(before, after)),
+        rounds is not None,
+    )
+
+
+def _tested(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[float | None]:
+    """False discovery rates; of rows that were carried over, whose rounds are the very same, nothing is asked."""
+    pairs = [(rounds[0].get(layer, ()), rounds[1].get(layer, ())) for layer in layers]
+    anew = np.array([list(one) != list(two) for one, two in pairs], dtype=bool)
+    q = np.ones(len(pairs))
+    q[anew] = q_values(p_values([pair for pair, new in zip(pairs, anew, strict=True) if new]))
+    return [float(value) for value in q]
+
+
+def _networks(before: LatencyTable, after: LatencyTable) -> list[NetworkChange]:
+    earlier = {checked.name: checked.predicted_ms for checked in before.info.closure.checked}
+    pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms) for checked in after.info.closure.checked]
+    return [NetworkChange(name, one, two) for name, one, two in pairs if one and two and math.isfinite(one)]
+
+
+def _conditions(before: LatencyTable, after: LatencyTable) -> list[str]:
+    one, two = before.info.target, after.info.target
+    asked = [("runtime", one.runtime, two.runtime), ("threads", one.threads, two.threads)]
+    return [f"{name}: {a} and {b}" for name, a, b in asked if a != b] + differences(before.info.device, after.info.device)
