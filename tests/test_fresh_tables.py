@@ -15,7 +15,8 @@ import pytest
 from graphs import mobilenet_v1
 
 from device_agents.errors import ToolError
-from profiler.measuring.journal import journal_path, read_journal
+from profiler.errors import JournalNotWritable
+from profiler.measuring.journal import journal_path, read_journal, unwritten
 from profiler.models.fake_model import CALL_NS, layer_ns
 from profiler.models.graph import Graph
 from profiler.models.layers import LayerSpec
@@ -277,6 +278,17 @@ def test_a_promotion_that_was_cut_short_is_finished(wanted: WantedTable) -> None
     tended(wanted)
     wanted.out.rename(refresh.new_path(wanted.out))
     assert tended(wanted).did == "fresh"
+
+
+def test_a_table_that_somebody_extends_is_not_replaced_meanwhile_and_nothing_is_measured_again(wanted: WantedTable) -> None:
+    tended(wanted)
+    before, old, tomorrow = wanted.out.read_bytes(), replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)
+    with unwritten(journal_path(wanted.out)), pytest.raises(JournalNotWritable):
+        tended(old, tomorrow)
+    assert wanted.out.read_bytes() == before
+    made = visits(refresh.new_path(wanted.out))
+    assert tended(old, tomorrow).did == "refreshed"
+    assert visits(wanted.out) == made
 
 
 def test_a_damaged_table_is_built_anew_and_kept_aside(wanted: WantedTable) -> None:

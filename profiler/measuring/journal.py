@@ -86,6 +86,16 @@ class Journal:
             os.close(self._file)
 
 
+@contextmanager
+def unwritten(path: Path) -> Iterator[None]:
+    """Nobody writes the journal meanwhile. `JournalNotWritable` if somebody does now."""
+    file = _locked(path)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
 def _locked(path: Path) -> int:
     """Open, made if need be, and ours alone until it is closed."""
     while True:

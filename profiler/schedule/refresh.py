@@ -12,13 +12,13 @@ import glob
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from profiler.errors import TableError
-from profiler.measuring.journal import Journal, journal_path, read_journal
+from profiler.measuring.journal import Journal, journal_path, read_journal, unwritten
 from profiler.measuring.results import Results
 from profiler.models.layers import LayerSpec
 from profiler.whole_file import whole
@@ -65,8 +65,11 @@ def _refreshes(path: Path) -> list[dict[str, Any]]:
 
 
 def promote(out: Path, keep: int, now: datetime) -> None:
-    """Put the new table in force and the old one into the history."""
-    with _moving(out):
+    """Put the new table in force and the old one into the history.
+
+    `JournalNotWritable` if somebody measures more for the old one now, who would write it over the new one at the end.
+    """
+    with _nobody_extends(out), _moving(out):
         if out.exists():
             _copy_to_history(out, now)
         if (new := journal_path(new_path(out))).exists():
@@ -80,7 +83,7 @@ def finish_promotion(out: Path) -> bool:
     new = new_path(out)
     if not new.exists() or journal_path(new).exists():
         return False
-    with _moving(out):
+    with _nobody_extends(out), _moving(out):
         new.replace(out)
     return True
 
@@ -129,6 +132,11 @@ def _prune(out: Path, keep: int) -> None:
         for path in found[: max(0, len(found) - keep)]:
             path.unlink(missing_ok=True)
             journal_path(path).unlink(missing_ok=True)
+
+
+def _nobody_extends(out: Path) -> AbstractContextManager[None]:
+    journal = journal_path(out)
+    return unwritten(journal) if journal.exists() else nullcontext()
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def build(
         bench.settle(most)
         if energy:
             bench.energy([*layers, *networks])
-    return _written(bench, out)
+    return load_table(out)
 
 
 def extend(
@@ -108,12 +108,15 @@ def extend(
         keys = bench.want_layers(layers, cutouts)
         bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
-    return _written(bench, out)
+    return load_table(out)
 
 
 @contextmanager
 def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, progress: Work, wait_s: float) -> Iterator[Bench]:
-    """An open journal and device; what was spent is noted in the journal, and one in which nothing was measured is removed."""
+    """An open journal and device, and at the end the table, while nobody else can write either.
+
+    What was spent is noted in the journal, and one in which nothing was measured is removed.
+    """
     about = {"runtime": target.runtime, "threads": target.threads, "device": target.device}
     header = {"target": about, "settings": settings.to_dict()}
     with (
@@ -127,12 +130,7 @@ def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, pr
             journal.append({"event": "spent", "wall_s": round(bench.wall_s, 3)})
             if not any(line["event"] == "hello" for line in journal.lines):
                 journal_path(out).unlink()  # the runner never started: there is nothing to go on with
-
-
-def _written(bench: Bench, out: Path) -> LatencyTable:
-    table = table_from_journal(bench.journal.lines)
-    table.save(out)
-    return table
+        table_from_journal(journal.lines).save(out)
 
 
 def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
