@@ -145,6 +145,15 @@ def package(folder: Path, name: str, files: Mapping[str, str]) -> Path:
     return path.parent
 
 
+def test_onnxruntime_leaves_nothing_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert "version" in probed(tmp_path)["onnxruntime"]
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 def test_a_probe_runs_a_model_on_each_runtime(tmp_path: Path) -> None:
     found = probed(tmp_path)
     assert set(found) == {"onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "litert", "tflite-runtime"}

@@ -125,6 +125,16 @@ def test_its_outputs_are_those_of_python_bit_for_bit(runner: Path, tmp_path: Pat
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_onnxruntime_leaves_nothing_in_the_users_home(runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    models = write_models(tmp_path, "onnxruntime")
+    assert run_models([str(runner)], models, "onnxruntime", [str(LIBRARIES["onnxruntime"])])
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 @pytest.mark.parametrize("runtime", LIBRARIES)
 def test_real_models_are_measured(runner: Path, tmp_path: Path, runtime: str) -> None:
     lines = run_models([str(runner)], write_models(tmp_path, runtime), runtime, [str(LIBRARIES[runtime])])

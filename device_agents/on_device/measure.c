@@ -225,6 +225,7 @@ static void probe(const char *folder, char **libraries, size_t count) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0); /* it would keep a database, and send, while models are measured */
     bool probing = argc >= 3 && strcmp(argv[1], "--probe") == 0;
     if (probing && argc == 3) probe(argv[2], NULL, 0);
     else if (probing && strcmp(argv[3], "--libraries") == 0) probe(argv[2], argv + 4, (size_t)argc - 4);

@@ -126,6 +126,7 @@ class OnnxRuntime:
     """Where inputs and outputs lie, as ONNX Runtime calls it."""
 
     def __init__(self, threads: int, folder: Path) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would keep a database, and send, while models are measured
         import onnxruntime
 
         self.numpy, self.ort = importlib.import_module("numpy"), onnxruntime
