@@ -205,6 +205,8 @@ def run(
                 if not (loaded := load_table(path)).verified:
                     typer.echo(f"warning: the table is {loaded.sentence()}", err=True)
             print(printing.step_text(done, goals, _task_of(out)), file=sys.stderr if as_json else sys.stdout, flush=True)
+            if warning := printing.choice_warning(done):
+                typer.echo(f"warning: {warning}", err=True)
             for goal in goals:
                 if goal.name in done.misses:
                     typer.echo(f"warning: {done.misses[goal.name].sentence(goal.name, goal.unit)}", err=True)

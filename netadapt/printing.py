@@ -23,6 +23,16 @@ def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
     return f"step {step.iteration:2d}: {what}, {prices_text(step.prices, goals)}, {scores} on the holdout"
 
 
+def choice_warning(step: Step) -> str | None:
+    """Of a step for which a single block was large enough, though there are several; None where there was a choice."""
+    if len(step.results) > 1 or len(step.blocks) != 1 or len(step.widths) == 1:
+        return None
+    return (
+        f"step {step.iteration} had no choice: only {step.blocks[0]} could bring it alone; "
+        "a smaller --step, or --small-steps join, leaves more"
+    )
+
+
 def prices_text(prices: Mapping[str, float], goals: Sequence[Budget]) -> str:
     """5.91 ms; of several budgets each with its name: pixel 5.91 ms, macs 41.2 M MACs."""
     if len(goals) == 1:
