@@ -69,14 +69,10 @@ class Counts:
         self.wrong += other.wrong
 
     @property
-    def kept(self) -> bool:
-        """Nothing lost, doubled or left behind."""
-        return not (self.lost or self.doubled or self.zero or self.locks or self.strays or self.left or self.wrong)
-
-    @property
     def sound(self) -> bool:
-        """And at most one visit made again: on a busy machine a runner may be further ahead of its host."""
-        return self.kept and self.most_repeated <= 1
+        """Nothing lost, doubled or left behind, and at most one visit made again for each fault."""
+        bad = self.lost or self.doubled or self.zero or self.locks or self.strays or self.left or self.wrong
+        return not bad and self.most_repeated <= 1
 
 
 class Child:

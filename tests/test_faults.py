@@ -26,7 +26,7 @@ def test_nothing_is_lost_doubled_or_left_behind(name: str, kinds: tuple[str, ...
     """The full disk by a limit on the size of files: mounting one is for benchmarks."""
     found = run_trials(name, tmp_path / "t", len(kinds), seed=1, kinds=kinds, full_file_system=False)
     assert {kind for kind, counts in found.items() if counts.faults} == set(kinds)
-    assert {kind: counts for kind, counts in found.items() if not counts.kept} == {}
+    assert {kind: counts for kind, counts in found.items() if not counts.sound} == {}
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime; on Debian: apt install libfaketime")
@@ -39,7 +39,7 @@ def test_a_scheduler_that_met_faults_is_gone_on_with_by_the_next(tmp_path: Path)
     found, reads = run_schedule(tmp_path / "t", 2, seed=1)
     assert reads
     assert sum(counts.faults for counts in found.values()) >= 1
-    assert {kind: counts for kind, counts in found.items() if not counts.kept} == {}
+    assert {kind: counts for kind, counts in found.items() if not counts.sound} == {}
 
 
 def test_the_harness_itself_notices_what_should_not_be() -> None:
