@@ -3,9 +3,9 @@
     python benchmarks/comparison.py --data cifar10:PATH --table table.parquet --out compared --seeds 3
 
 For each seed the commands a user would type: `netadapt run` down to the lowest budget, then `netadapt baselines` for the first step
-within each budget. Everything is kept in --out and gone on with by the same command; what is done is not done again. At the end:
-accuracy, measured latency and MACs of each kind, mean and standard deviation over the seeds, and how well every step kept to what
-was asked of it.
+within each budget. Everything is kept in --out and gone on with by the same command; what is done is not done again, but measured
+again, so that a quiet machine has the last word. At the end: accuracy, measured latency and MACs of each kind, mean and standard
+deviation over the seeds, also as a picture, OUT/comparison.png, and how well every step kept to what was asked of it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from typing import Annotated, Any
 import typer
 
 from netadapt.baselines import title_of
+from netadapt.reporting.charts import Point, accuracy_chart
 from netadapt.run_folder import RunFolder
 from netadapt.search.loop import Step
 from netadapt.spread import Spread
 from netadapt.tasks import task_of
 from profiler.console import print_table
 
+OURS = {"original": "original", "latency": "guided by latency"}
 NETADAPT = (sys.executable, "-c", "from netadapt.cli import app; app()")
 
 
@@ -77,6 +79,7 @@ def main(
     for fraction in budgets:
         print_kinds(fraction, [item for item in found if item.fraction == fraction], task_text(out / "seed1"))
     print_kept(out / f"seed{seed}" for seed in range(1, seeds + 1))
+    (out / "comparison.png").write_bytes(picture(found, task_text(out / "seed1")))
 
 
 def netadapt(*arguments: str | Path) -> str:
@@ -113,6 +116,24 @@ def task_text(run: Path) -> str:
         return task_of(folder.info.settings).name
 
 
+def picture(found: list[Compared], task: str) -> bytes:
+    """Each kind within each budget: mean accuracy with the standard deviation over seeds, mean latency from least to most."""
+    same: dict[tuple[float, str], list[Compared]] = defaultdict(list)
+    for item in found:
+        same[1.0 if item.kind == "original" else item.fraction, item.kind].append(item)
+    ours: list[Point] = []
+    others: list[Point] = []
+    for (_, kind), items in same.items():
+        accuracy, ms = Spread.of([item.accuracy for item in items]), sorted(item.measured_ms for item in items)
+        point = Point(statistics.mean(ms), ms[0], ms[-1], accuracy.mean, title(kind), accuracy.low, accuracy.high)
+        (ours if kind in OURS else others).append(point)
+    return accuracy_chart([], ours, others, task_of({"task": task}).accuracy)
+
+
+def title(kind: str) -> str:
+    return OURS.get(kind) or title_of(kind)
+
+
 def print_kinds(fraction: float, items: list[Compared], task: str) -> None:
     by_kind: dict[str, list[Compared]] = defaultdict(list)
     for item in items:
@@ -121,7 +142,7 @@ def print_kinds(fraction: float, items: list[Compared], task: str) -> None:
     metric = task_of({"task": task}).accuracy
     rows = [
         (
-            {"original": "original", "latency": "guided by latency"}.get(kind) or title_of(kind),
+            title(kind),
             Spread.of([item.accuracy for item in same]).text(metric),
             f"{statistics.mean(item.measured_ms for item in same):.3f}",
             f"{100 * statistics.mean(item.of_original for item in same):.1f} %",
