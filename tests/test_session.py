@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,33 @@ class _Lying(LocalAgent):
 
     def stream(self, argv: Any, *, silence_s: float) -> Any:
         return super().stream([argv[0], self._program], silence_s=silence_s)
+
+
+def test_each_result_is_acknowledged_once_whoever_measures_has_dealt_with_it(quick: TimingSettings) -> None:
+    results = 0
+    with _Noting() as agent:
+        for line in a_session(agent, "fake", quick).measure({"a": STEADY, "bad": REFUSED, "r": STEADY}, [(0, ["a", "bad"])], "r"):
+            assert agent.told == b"." * results, f"before {line}"
+            results += line["event"] in ("visit", "reference", "failed")
+        assert agent.told == b"." * results == b"..."
+
+
+class _Noting(LocalAgent):
+    """Keeps what its runner is told."""
+
+    told = b""
+
+    @contextmanager
+    def stream(self, argv: Any, *, silence_s: float) -> Any:
+        with super().stream(argv, silence_s=silence_s) as stream:
+            tell = stream.tell
+
+            def noted(data: bytes) -> None:
+                self.told += data
+                tell(data)
+
+            stream.tell = noted  # type: ignore[method-assign]
+            yield stream
 
 
 # ----------------------------------------------------------------------------------------------------------- devices at fault
