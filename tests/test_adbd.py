@@ -140,6 +140,6 @@ def test_programs_of_the_phone_come_first(variables: Variables, tmp_path: Path) 
     (tmp_path / "getprop").write_text("#!/bin/sh\necho simulated\n")
     (tmp_path / "getprop").chmod(0o755)
     with Adbd({"PATH": f"{tmp_path}:/usr/bin:/bin"}) as phone:
-        adb(variables, "connect", serial(phone))
+        connect(variables, serial(phone))
         assert on(phone, variables, "shell", "getprop").stdout == "simulated\n"
         adb(variables, "disconnect", serial(phone))
