@@ -127,6 +127,8 @@ class SocketPipe:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        with contextlib.suppress(OSError):  # no TCP
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is short and waited for
 
     def send(self, data: bytes, timeout_s: float) -> None:
         self._socket.settimeout(max(0.001, timeout_s))
