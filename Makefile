@@ -12,7 +12,7 @@ demo: $(READY)  ## Measure this machine, build a table, adapt MobileNetV1 to it;
 # Most tests wait for another process, so three files at a time.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 
-test: $(READY)  ## Tests that need no phone, GPU or network; under ten minutes on two cores.
+test: $(READY)  ## Tests that need no phone, GPU or network, but for the slow ones.
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)  ## Those that kill, fill disks and adapt whole networks.
