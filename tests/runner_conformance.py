@@ -556,6 +556,7 @@ class RunnerConformance:
     def test_a_host_that_goes_without_acknowledging_loses_one_result(self, command: list[str], tmp_path: Path) -> None:
         with started([*command, written(tmp_path, {"a": STEADY}, ["a"] * 100, acknowledged=True)]) as process:
             process.until("visit")
+            time.sleep(0.5)  # a hundred visits, were they made
             process.close_input()
             assert process.wait() == 1
             assert not events(list(process), "visit")
