@@ -197,8 +197,19 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
 
 def _kill(process: subprocess.Popen[str]) -> None:
     """End the child and everything it started, and collect it."""
-    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None or not _exists(process.pid):
+        # Until it is collected, its number is its own. After that only those it started can be in the group of that number: as long
+        # as one is, the kernel gives the number to nobody else.
+        with contextlib.suppress(ProcessLookupError):  # it started nothing that is left
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.getpgid(pid)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,7 +1,9 @@
 """What ssh and adb have in common: a POSIX shell at the other end, which runs commands, keeps our files and can kill.
 
-Every command is wrapped so that its first line is its process id and its last its exit code: the one lets us kill it and what it
-started, the other tells an ended command from a broken link, which neither ssh (255 for both) nor an adb shell does reliably.
+Every command runs in a shell of ours that first prints its process id and start time, and at the end the exit code. The first
+lets us kill the command and what it started; the second tells an ended command from a broken link, which neither ssh (255 for
+both) nor an adb shell does reliably. A login shell may print anything before, between and after, with or without a newline: both
+lines carry a random nonce and a word of their own, and are searched for anywhere in a line.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import secrets
 import shlex
 import signal
@@ -17,6 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
@@ -36,6 +40,8 @@ SLOWEST_BYTES_PER_S = 500_000
 COMMAND_S = 30.0
 LINGER_S = 1.0
 """How long an ended command may keep its standard error open: a child that it left behind does for ever."""
+MARK = "NETADAPT_PROFILER_COMMAND"
+"""The environment variable by which what a command started is known to be ours: it holds the command's nonce."""
 
 
 class Source(Enum):
@@ -44,6 +50,36 @@ class Source(Enum):
     OUT = 1
     ERR = 2
     END = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteProcess:
+    """The shell that a command of ours runs in, on the device."""
+
+    pid: int
+    start_ticks: str
+    """When the kernel started it: field 22 of /proc/PID/stat. A later process of the same number has another one. `?`: unreadable."""
+    nonce: str
+    """Random; stands in its command line, and in the environment of all that it starts."""
+
+    def killing(self) -> str:
+        """A shell line that kills it and what it started, and nothing else.
+
+        The shell itself is killed if process id, start time and command line are still those of the command; after a restart of
+        the device, or once it has ended, the number may be somebody else's. What it started carries the nonce in its environment.
+        Processes are signalled one by one, so no group is ever signalled, and no number below 2. A command may start more while
+        this runs, so it looks again until nothing is found.
+        """
+        stat, cmdline = f"/proc/{self.pid}/stat", f"/proc/{self.pid}/cmdline"
+        shell = (
+            f"[ {self.pid} -gt 1 ] && {{ read -r s <{stat}; }} 2>/dev/null && set -- ${{s##*) }} && "
+            f'[ "${{20}}" = "{self.start_ticks}" ] && grep -q {self.nonce} {cmdline} 2>/dev/null && kill -9 {self.pid} 2>/dev/null'
+        )
+        started = (
+            f"for f in $(grep -l {MARK}={self.nonce} /proc/[0-9]*/environ 2>/dev/null); do "
+            "p=${f#/proc/}; p=${p%/environ}; [ $p -gt 1 ] && kill -9 $p 2>/dev/null && found=1; done"
+        )
+        return f"{shell}; for i in 1 2 3 4 5; do found=; {started}; [ $found ] || break; done; echo"
 
 
 class Channel(Protocol):
@@ -73,8 +109,8 @@ class RemoteAgent(ABC):
         self._folder = ""
         self._python: str | None = None
         self._present: set[str] = set()
-        self._orphans: dict[int, str] = {}
-        """Commands that were running when the link broke off, with their nonces: the device may go on with them for hours."""
+        self._orphans: set[RemoteProcess] = set()
+        """Commands that were running when the link broke off: the device may go on with them for hours."""
 
     @abstractmethod
     def _connect(self) -> None:
@@ -109,20 +145,21 @@ class RemoteAgent(ABC):
     def reconnect(self) -> None:
         self._disconnect()
         self._connect()
-        self._orphans = {pid: nonce for pid, nonce in self._orphans.items() if not self._kill(pid, nonce)}
+        self._orphans = {process for process in self._orphans if not self._kill(process)}
         self._prepare()
 
     def _prepare(self) -> None:
         """Make our folder, drop what is old in it, see what is left and which Python there is: one round trip."""
         parent = shlex.quote(self.options.folder) if self.options.folder else self.default_folder
-        script = f"""
-            folder={parent}/{OUR_FOLDER}
-            mkdir -p "$folder" && cd "$folder" && pwd || exit 1
-            find . -type f -mtime +{KEEP_DAYS} -exec rm -f {{}} + 2>/dev/null
-            find . -name 'incoming-*' -mmin +60 -exec rm -rf {{}} + 2>/dev/null
-            command -v python3 || command -v python || echo
-            ls
-        """
+        script = "; ".join(
+            [
+                f'folder={parent}/{OUR_FOLDER}; mkdir -p "$folder" && cd "$folder" && pwd || exit 1',
+                f"find . -type f -mtime +{KEEP_DAYS} -exec rm -f {{}} + 2>/dev/null",
+                "find . -name 'incoming-*' -mmin +60 -exec rm -rf {} + 2>/dev/null",
+                "command -v python3 || command -v python || echo",
+                "ls",
+            ]
+        )
         result = self.run(["sh", "-c", script], timeout_s=COMMAND_S)
         if result.returncode != 0:
             said = result.stderr.strip() or "it said nothing"
@@ -152,26 +189,19 @@ class RemoteAgent(ABC):
     @contextmanager
     def _running(self, command: str, argv: Sequence[str]) -> Iterator[RemoteStream]:
         nonce = secrets.token_hex(8)
-        inner = f"echo {nonce} $$; {command}; printf '\\n%s %d\\n' {nonce} $?"
-        channel = self._open(f"exec sh -c {shlex.quote(inner)}")
+        channel = self._open(_shell(_wrapped(command, nonce)))
         running = RemoteStream(channel, nonce, self.address, named(argv))
         try:
             yield running
         finally:
             channel.close()
-            if running.returncode is None and running.pid is not None and not self._kill(running.pid, nonce):
-                self._orphans[running.pid] = nonce
+            if running.returncode is None and running.process is not None and not self._kill(running.process):
+                self._orphans.add(running.process)
 
-    def _kill(self, pid: int, nonce: str) -> bool:
-        """The command and what it started; whether the device was within reach for that.
-
-        Of a device that has been restarted meanwhile the number is somebody else's, whose command line has no such nonce. Where
-        the shell has ended already it has no command line any more; what it started keeps its number as that of the group, and
-        nobody else can have it.
-        """
-        ours = f"case \"$(tr '\\0' ' ' 2>/dev/null </proc/{pid}/cmdline)\" in ''|*{nonce}*)"
+    def _kill(self, process: RemoteProcess) -> bool:
+        """Kill a command and what it started; false if the device is out of reach for that now."""
         with contextlib.suppress(DeviceError, TimeoutError):
-            channel = self._open(f"{{ {ours} kill -9 -{pid} || kill -9 {pid};; esac; }} 2>/dev/null; echo")
+            channel = self._open(_shell(process.killing()))
             try:
                 said = b""
                 while (received := channel.receive(COMMAND_S))[0] is not Source.END:
@@ -221,17 +251,36 @@ class RemoteAgent(ABC):
         return int(kilobytes) * 1024 if kilobytes.isdigit() else 0
 
 
+def _shell(script: str) -> str:
+    """A line for a login shell of whatever kind. It holds no line feed, which tcsh does not take within quotes."""
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+def _wrapped(command: str, nonce: str) -> str:
+    """The command between the two lines that `RemoteStream` looks for: `NONCE began PID TICKS` and `NONCE ended CODE`.
+
+    Where /proc/PID/stat cannot be read, the ticks are `?` and the shell will not be signalled.
+    """
+    return (
+        f"{{ read -r s </proc/$$/stat; }} 2>/dev/null && set -- ${{s##*) }} || set --; "
+        f"printf '\\n%s began %d %s\\n' {nonce} $$ \"${{20:-?}}\"; {MARK}={nonce}; export {MARK}; "
+        f"{command}; printf '\\n%s ended %d\\n' {nonce} $?"
+    )
+
+
 class RemoteStream:
-    """The lines of a command on a device, between the line with its process id and the one with its exit code."""
+    """The lines of a command on a device, between the line that says it began and the one that says how it ended."""
 
     def __init__(self, channel: Channel, nonce: str, address: str, what: str) -> None:
-        self._channel, self._nonce, self._address, self._what = channel, nonce.encode(), address, what
+        self._channel, self._nonce, self._address, self._what = channel, nonce, address, what
+        self._began = re.compile(rb"%s began (\d{1,10}) (\d+|\?)\r?$" % nonce.encode())
+        self._ended = re.compile(rb"%s ended (\d{1,3})\r?$" % nonce.encode())
         self._pending = bytearray()
         self._searched = 0
         """So many of the pending bytes hold no end of a line."""
         self._errors = b""
         self.silence_s = COMMAND_S
-        self.pid: int | None = None
+        self.process: RemoteProcess | None = None
         self.returncode: int | None = None
 
     @property
@@ -286,14 +335,15 @@ class RemoteStream:
             line = bytes(self._pending[:end])
             del self._pending[: end + 1]
             self._searched = 0
-            if line.startswith(self._nonce):
-                number = int(line.split()[1])
-                if self.pid is not None:
-                    self.returncode = 128 - number if 128 < number <= 128 + max(signal.valid_signals()) else number
-                    self._linger()
-                    return None
-                self.pid = number
-            elif self.pid is not None:
+            if self.process is None:  # what comes before is the login shell's
+                if began := self._began.search(line):
+                    self.process = RemoteProcess(int(began[1]), began[2].decode(), self._nonce)
+            elif ended := self._ended.search(line):
+                number = int(ended[1])
+                self.returncode = 128 - number if 128 < number <= 128 + max(signal.valid_signals()) else number
+                self._linger()
+                return None
+            else:
                 return line + b"\n"
 
     def _linger(self) -> None:

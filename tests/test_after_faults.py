@@ -19,13 +19,10 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from adbd import Adbd
 from test_build import FAKE, PLAN
 from test_fresh_tables import NOW, Impatient, device, tended, wanted
 from test_table import table
 
-from device_agents import Options
-from device_agents.adb_direct import AdbDirectAgent
 from device_agents.errors import CommandTimedOut, LineTooLong
 from device_agents.local import LocalAgent
 from device_agents.remote import RemoteStream, Source
@@ -160,7 +157,7 @@ class Endless:
     """A channel of a command that has begun and then writes on and on."""
 
     def __init__(self, nonce: str) -> None:
-        self.parts = deque([f"{nonce} 17\n".encode()])
+        self.parts = deque([f"{nonce} began 17 1234\n".encode()])
 
     def receive(self, timeout_s: float) -> tuple[Source, bytes]:
         return Source.OUT, self.parts.popleft() if self.parts else b"x" * 65536
@@ -179,19 +176,6 @@ def test_a_runner_that_only_chatters_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(program, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     with pytest.raises(CommandTimedOut, match="nothing that makes sense for 20 s"):
         list(program._heard(itertools.repeat("WARNING: falling back\n"), 20.0))
-
-
-def test_a_process_that_has_the_number_of_one_from_before_a_restart_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with Adbd() as phone, subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:
-        with AdbDirectAgent(f"adb:{phone.host}:{phone.port}", Options(folder=str(tmp_path))) as agent:
-            agent._orphans[innocent.pid] = "n0nce"
-            agent.reconnect()
-            assert agent._orphans == {}
-        assert innocent.poll() is None
-        innocent.kill()
 
 
 # ----------------------------------------------------------------------------------------------------------------- schedule

@@ -1,0 +1,210 @@
+"""Commands at the other end of a login shell: what it prints around them, and that nothing but our own processes is ever signalled."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from adbd import Adbd
+from agent_conformance import gone
+
+from device_agents import Options
+from device_agents.adb_direct import AdbDirectAgent
+from device_agents.errors import CommandTimedOut, LinkLost
+from device_agents.remote import RemoteAgent, RemoteProcess, RemoteStream, Source
+
+TITLE = b"\033]0;user@board: ~\007"
+
+
+class Recorded:
+    """A channel on which these bytes have arrived."""
+
+    def __init__(self, data: bytes) -> None:
+        self.parts = [(Source.OUT, data)]
+
+    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
+        return self.parts.pop(0) if self.parts else (Source.END, b"")
+
+    def send(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def stream(data: bytes) -> RemoteStream:
+    return RemoteStream(Recorded(data), "n0nce", "ssh:board", "true")
+
+
+@pytest.mark.parametrize("printed", [b"", TITLE, b"no newline: ", b"a line\n", TITLE + b"\nn0nce\n", b"\r\n", b"n0nce ended 1 x\n"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_what_a_login_shell_prints_before_a_command_is_neither_its_number_nor_its_output(printed: bytes, end: bytes) -> None:
+    running = stream(printed + b"n0nce began 4242 99" + end + b"hello\n\nn0nce ended 1" + end)
+    assert running.rest(time.monotonic() + 1, 1) == "hello\n"
+    assert (running.process, running.returncode) == (RemoteProcess(4242, "99", "n0nce"), 1)
+
+
+def test_output_that_does_not_end_its_line_is_followed_by_the_exit_code_all_the_same() -> None:
+    running = stream(b"n0nce began 4242 99\nhello\nn0nce ended 0\n")
+    assert running.rest(time.monotonic() + 1, 1) == "hello"
+    assert running.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"n0nce 1", b"n0nce ended 1", b"n0nce began", b"n0nce began 1", b"n0nce began -1 99", b"n0nce began 4242 99 1"]
+)
+def test_no_other_line_is_taken_for_a_process_id(line: bytes) -> None:
+    running = stream(line + b"\n")
+    with pytest.raises(LinkLost):
+        running.rest(time.monotonic() + 1, 1)
+    assert running.process is None
+
+
+class ShellAgent(RemoteAgent):
+    """A login shell of this machine as the other end; `before` is what its start-up file does."""
+
+    default_folder = "$HOME"
+
+    def __init__(self, shell: list[str], before: str = "") -> None:
+        super().__init__("ssh:here")
+        self._shell, self._before = shell, before
+        self.lines: list[str] = []
+
+    def _connect(self) -> None: ...
+
+    def _disconnect(self) -> None: ...
+
+    def _upload(self, data: bytes, path: str, timeout_s: float) -> None: ...
+
+    def _open(self, line: str) -> ProcessChannel:
+        self.lines.append(line)
+        return ProcessChannel([*self._shell, f"{self._before}{line}"])
+
+
+class ProcessChannel:
+    """Its standard output and input; what it runs goes on when the channel is closed, as it may over ssh."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+
+    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            raise TimeoutError
+        data = os.read(self._process.stdout.fileno(), 65536)
+        return (Source.OUT, data) if data else (Source.END, b"")
+
+    def send(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        assert self._process.stdout is not None and self._process.stdin is not None
+        self._process.stdout.close()
+        self._process.stdin.close()
+
+
+SHELLS = {
+    "bash": ["bash", "-c"], "dash": ["dash", "-c"], "busybox": ["busybox", "sh", "-c"], "mksh": ["mksh", "-c"],
+    "fish": ["fish", "-c"], "tcsh": ["tcsh", "-f", "-c"],
+}  # fmt: skip
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    argv = SHELLS[request.param]
+    if shutil.which(argv[0]) is None:
+        pytest.skip(f"{argv[0]} is not installed")
+    return argv
+
+
+BEFORE = ["", "printf 'no newline: '; ", "echo a line; ", "printf '\\033]0;a title\\007'; "]
+
+
+@pytest.mark.parametrize("before", BEFORE, ids=["quiet", "no newline", "a line", "a title"])
+def test_a_command_runs_under_every_login_shell_whatever_that_prints(shell: list[str], before: str) -> None:
+    with ShellAgent(shell, before) as agent:
+        result = agent.run(
+            [sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "a  $HOME;b", "it's"], timeout_s=20
+        )
+        assert (result.stdout, result.returncode) == ("['a  $HOME;b', \"it's\"]\n", 7)
+        assert agent._folder == str(Path.home() / "netadapt-profiler")
+        assert all(line.startswith("exec sh -c ") and "\n" not in line for line in agent.lines)
+
+
+SLEEPS_WITH_A_CHILD = (
+    "import os, subprocess, sys, time; child = subprocess.Popen(['sleep', '60'], start_new_session=len(sys.argv) > 1); "
+    "print(os.getpid(), child.pid, flush=True); time.sleep(60)"
+)
+
+
+@contextmanager
+def running(agent: ShellAgent, *more: str) -> Iterator[tuple[RemoteStream, int, int]]:
+    """A command with a child, the stream of its lines and both process ids."""
+    with agent.stream([sys.executable, "-c", SLEEPS_WITH_A_CHILD, *more], silence_s=20) as lines:
+        command, child = map(int, next(iter(lines)).split())
+        yield lines, command, child
+
+
+@pytest.mark.parametrize("session", [(), ("of its own",)], ids=["same session", "session of its own"])
+def test_a_command_that_is_left_is_killed_with_what_it_started(shell: list[str], session: tuple[str, ...]) -> None:
+    with ShellAgent(shell, BEFORE[1]) as agent, running(agent, *session) as (lines, command, child):
+        pass
+    assert lines.process is not None
+    assert gone(lines.process.pid) and gone(command) and gone(child)
+
+
+def test_a_command_that_does_not_end_in_time_is_killed_with_what_it_started(shell: list[str], tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    code = SLEEPS_WITH_A_CHILD.replace("flush=True", f"file=open({str(note)!r}, 'w'), flush=True")
+    with ShellAgent(shell) as agent, pytest.raises(CommandTimedOut):
+        agent.run([sys.executable, "-c", code], timeout_s=3)
+    assert all(gone(int(pid)) for pid in note.read_text().split())
+
+
+def test_only_what_is_verified_to_be_ours_is_killed(shell: list[str]) -> None:
+    with ShellAgent(shell) as agent, running(agent) as (lines, command, child):
+        ours = lines.process
+        assert ours is not None
+        later = RemoteProcess(ours.pid, str(int(ours.start_ticks) + 1), "0123456789abcdef")
+        for other in (
+            RemoteProcess(ours.pid, str(int(ours.start_ticks) + 1), ours.nonce[:-1] + "x"),  # the number was given away
+            RemoteProcess(ours.pid, ours.start_ticks, "0123456789abcdef"),  # another's command line
+            RemoteProcess(ours.pid, "?", "0123456789abcdef"),  # it could not be verified
+            later,
+        ):
+            assert agent._kill(other)
+        assert not any(gone(pid, within_s=0.2) for pid in (ours.pid, command, child))
+
+
+@pytest.mark.parametrize("pid", [0, 1])
+def test_a_number_below_two_is_never_signalled(pid: int) -> None:
+    line = RemoteProcess(pid, "1", "0123456789abcdef").killing()
+    signalled = subprocess.run(
+        ["sh", "-c", f"kill() {{ echo signalled $*; }}; grep() {{ true; }}; {line}"], capture_output=True, text=True
+    )
+    assert "signalled" not in signalled.stdout
+
+
+def test_no_group_is_ever_signalled() -> None:
+    line = RemoteProcess(4242, "99", "0123456789abcdef").killing()
+    assert "kill -9 -" not in line and "killpg" not in line
+
+
+def test_a_process_that_has_the_number_of_one_from_before_a_restart_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Adbd() as phone, subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:
+        with AdbDirectAgent(f"adb:{phone.host}:{phone.port}", Options(folder=str(tmp_path))) as agent:
+            agent._orphans = {RemoteProcess(innocent.pid, "1", "n0nce")}
+            agent.reconnect()
+            assert agent._orphans == set()
+        assert innocent.poll() is None
+        innocent.send_signal(signal.SIGKILL)
