@@ -39,13 +39,13 @@ import typer
 from litert_tool import litert_benchmark_median_ms
 
 from netadapt.networks import network_graph
-from profiler.measuring.estimate import QUARTILE
-from profiler.measuring.measure import measure_files
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
+from profiler.measure.benchmark import measure_files
+from profiler.measure.estimate import QUARTILE
 from profiler.progress import Work, bar
+from profiler.protocol.settings import Target, TimingSettings
 
 TOOLS = {"litert": "litert-benchmark", "onnxruntime": "plain loop"}
 ENOUGH_FILES = 5

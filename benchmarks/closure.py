@@ -16,9 +16,9 @@ from typing import Annotated
 import typer
 
 from netadapt.networks import network_graph
-from netadapt.quiet import quiet
-from profiler.measuring.settings import Target
+from netadapt.silence_warnings import quiet
 from profiler.progress import bar
+from profiler.protocol.settings import Target
 from profiler.tables.build import Effort, build
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable

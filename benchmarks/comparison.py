@@ -25,14 +25,14 @@ import typer
 
 from netadapt.baselines import title_of
 from netadapt.reporting.charts import Point, accuracy_chart
-from netadapt.run_folder import RunFolder
+from netadapt.runs.multi_seed import Spread
+from netadapt.runs.run_folder import RunFolder
 from netadapt.search.loop import Step
-from netadapt.spread import Spread
-from netadapt.tasks import task_of
+from netadapt.training.tasks import task_of
 from profiler.console import print_table
 
 OURS = {"original": "original", "latency": "guided by latency"}
-NETADAPT = (sys.executable, "-c", "from netadapt.cli import app; app()")
+NETADAPT = (sys.executable, "-c", "from netadapt.cli.app import app; app()")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,17 +22,17 @@ import torch
 import typer
 from torch.nn import functional
 
-from netadapt.datasets import open_dataset
-from netadapt.engines import EngineOptions, Told, open_engine
-from netadapt.engines.jobs import Jobs
-from netadapt.family import Family, NetworkOptions
+from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors.jobs import Jobs
 from netadapt.networks import network_graph
-from netadapt.records import RunInfo
 from netadapt.resources import open_resource
-from netadapt.run_folder import RunFolder
+from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.records import RunInfo
+from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
 from netadapt.search.loop import Evaluate, Step
-from netadapt.training import TrainSettings
+from netadapt.training.datasets import open_dataset
+from netadapt.training.trainer import TrainSettings
 from profiler.progress import Silent
 
 ENGINES = (

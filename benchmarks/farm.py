@@ -27,7 +27,7 @@ from typing import Annotated
 
 import typer
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from profiler.tables.table import load_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the servers that devices are played by
@@ -38,7 +38,7 @@ from sshd import Sshd
 
 from profiler.tables.plan import make_plan, write_plan
 
-PROFILE = (sys.executable, "-c", "from profiler.cli import app; app()")
+PROFILE = (sys.executable, "-c", "from profiler.cli.app import app; app()")
 RUNTIMES = {"local": "litert", "board": "onnxruntime", "phone": "litert"}
 LOOK_S = 2.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")

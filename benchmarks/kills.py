@@ -24,10 +24,10 @@ from typing import Annotated
 import torch
 import typer
 
-from netadapt.run_folder import RunFolder
+from netadapt.runs.run_folder import RunFolder
 
 COMMAND = [
-    sys.executable, "-c", "from netadapt.cli import app; app()", "run", "mobilenet_v1", "--width-multiplier", "0.25",
+    sys.executable, "-c", "from netadapt.cli.app import app; app()", "run", "mobilenet_v1", "--width-multiplier", "0.25",
     "--resolution", "32", "--data", "digits", "--epochs", "2", "--short-term-steps", "8", "--step", "0.05",
 ]  # fmt: skip
 

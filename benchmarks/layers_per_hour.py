@@ -30,15 +30,15 @@ import typer
 from litert_tool import litert_benchmark_median_ms
 
 from netadapt.networks import network_graph
-from profiler.devices.opening import open_session
-from profiler.measuring.bench import Bench
-from profiler.measuring.estimate import Estimate, Visit, estimate
-from profiler.measuring.journal import Journal
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import Graph, unique_layers
-from profiler.models.layers import LayerSpec
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph, unique_layers
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import Estimate, Visit, estimate
+from profiler.measure.journal import Journal
+from profiler.measure.loop import Bench
+from profiler.measure.opening import open_session
 from profiler.progress import Silent, bar
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 
 TARGET = Target(runtime="litert")

@@ -15,12 +15,12 @@ from typing import Annotated
 import typer
 
 from netadapt.networks import network_graph
-from netadapt.quiet import quiet
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import Target, TimingSettings
+from netadapt.silence_warnings import quiet
+from profiler.latency.staircase import Staircase, Staircases
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 from profiler.tables.sampling import corners_of
-from profiler.tables.staircase import Staircase, Staircases
 from profiler.tables.table import LatencyTable, TableInfo, load_table
 
 STAIRCASES: Staircases = {("conv2d 1x1", "out"): Staircase(32, False), ("depthwise_conv2d 3x3", "in"): Staircase(16, False)}

@@ -16,10 +16,10 @@ import typer
 from transports import measured
 
 from netadapt.networks import network_graph
-from profiler.measuring.settings import Target
-from profiler.models.graph import unique_layers
-from profiler.models.layers import LayerSpec, conv2d
+from profiler.layers.graph import unique_layers
+from profiler.layers.layer import LayerSpec, conv2d
 from profiler.progress import bar
+from profiler.protocol.settings import Target
 from profiler.tables.plan import make_plan
 
 TINY = [conv2d((1, 2, 2, 4), channels, 1) for channels in (1, 2, 3, 4)]

@@ -19,14 +19,14 @@ import numpy as np
 import typer
 
 from netadapt.networks import network_graph
-from netadapt.quiet import quiet
-from profiler.measuring.journal import journal_path, read_journal
-from profiler.measuring.results import Results
-from profiler.measuring.settings import Target
-from profiler.models.graph import Graph
+from netadapt.silence_warnings import quiet
+from profiler.layers.graph import Graph
+from profiler.measure.journal import journal_path, read_journal
 from profiler.progress import bar
+from profiler.protocol.settings import Target
 from profiler.tables.build import build
 from profiler.tables.compare import compare
+from profiler.tables.derive import Results
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable
 

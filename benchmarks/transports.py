@@ -20,13 +20,13 @@ from typing import Annotated, Any
 import typer
 
 from netadapt.networks import network_graph
-from profiler.devices.opening import open_session
-from profiler.measuring.bench import Bench
-from profiler.measuring.journal import Journal
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import unique_layers
-from profiler.models.layers import LayerSpec
+from profiler.layers.graph import unique_layers
+from profiler.layers.layer import LayerSpec
+from profiler.measure.journal import Journal
+from profiler.measure.loop import Bench
+from profiler.measure.opening import open_session
 from profiler.progress import Silent, bar
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 
 

@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from device_agents.adb_address import attached_by_adb, open_adb
+from device_agents.adb.address import attached_by_adb, open_adb
 from device_agents.agent import Agent, Attached, CommandResult, Options, Stream
 from device_agents.errors import UnknownDevice
 from device_agents.fake import FakeAgent
 from device_agents.local import LocalAgent
 from device_agents.replay import ReplayAgent
-from device_agents.ssh import SshAgent
+from device_agents.ssh.agent import SshAgent
 
 __all__ = ["AGENTS", "RUNNER", "Agent", "Attached", "CommandResult", "Options", "Stream", "attached", "open_agent"]
 

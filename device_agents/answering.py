@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from device_agents.agent import Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError
-from device_agents.plain_json import read_json
+from device_agents.support.strict_json import read_json
 
 PROTOCOL = 4
 FOLDER = "/in-memory"

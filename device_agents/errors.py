@@ -1,27 +1,8 @@
-"""Every error a user can act on. A command prints one as a single sentence and exits with code 1; anything else is a bug."""
+"""Errors of reaching a device and of running commands there; each is a sentence that says what to do next."""
 
 from __future__ import annotations
 
-LONGEST = 1000
-"""Letters of a message; what a file or a device says may be of any length."""
-
-
-def printable(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
-
-
-class ToolError(Exception):
-    """Base of all our errors: the message is a sentence that says what is wrong and what to do next.
-
-    It may quote what a file or a device says; whatever that is, it comes out as one line that does nothing to a terminal.
-    """
-
-    def __str__(self) -> str:
-        text = printable(super().__str__())
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+from device_agents.support.errors import ToolError
 
 
 class DeviceError(ToolError):

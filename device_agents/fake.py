@@ -19,7 +19,7 @@ from device_agents.agent import Options
 from device_agents.answering import PROTOCOL, AnsweringAgent, Ended, Hung, Job, Refused
 from device_agents.errors import DeviceError, DeviceUnreachable, LinkLost, StoreFailed
 from device_agents.fake_script import EXAMPLE, Fault, read_script
-from device_agents.plain_json import read_json
+from device_agents.support.strict_json import read_json
 
 PUSHES = 3
 """Attempts at a push, as agents of real devices make."""

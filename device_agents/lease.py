@@ -20,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 
 from device_agents.errors import DeviceBusy, DeviceError
-from device_agents.plain_json import read_json
+from device_agents.support.locks import process_lives
+from device_agents.support.strict_json import read_json
 
 FREE_KINDS = ("replay", "fake")
 """Nothing is measured there, so that as many may use one as like."""
@@ -131,14 +132,3 @@ def _locked(file: int, path: Path) -> bool:
 def _write(file: int, data: bytes) -> None:
     os.pwrite(file, data, 0)
     os.ftruncate(file, len(data))
-
-
-def process_lives(pid: int) -> bool:
-    """On this machine."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:  # there is one, of somebody else
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 
 SOURCES = Path(__file__).parent / "on_device"
 TARGETS = ("host", "aarch64-linux", "android-arm64")

@@ -14,7 +14,7 @@ from typing import Any
 from device_agents.agent import Options
 from device_agents.answering import CONDITIONS, PROTOCOL, AnsweringAgent, Job, Refused
 from device_agents.errors import DeviceError
-from device_agents.plain_json import read_json
+from device_agents.support.strict_json import read_json
 
 FORMATS = (2, 3)
 """Of the journal. In 2, lines lack what protocol 3 brought; null stands for it."""

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netadapt.adaptation import RunRequest, run
 from netadapt.baselines.compare import compare
 from netadapt.baselines.match import Match
-from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
-from netadapt.family import Family, NetworkOptions
-from netadapt.finish import finish
+from netadapt.executors import EngineOptions
 from netadapt.networks import network_graph
-from netadapt.records import Baseline, Finished, Verified
 from netadapt.reporting.report import write_report
-from netadapt.run_folder import RunFolder
+from netadapt.runs.adaptation import RunRequest, run
+from netadapt.runs.finetune import finish
+from netadapt.runs.measure import exported, verify
+from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.records import Baseline, Finished, Verified
+from netadapt.runs.run_folder import RunFolder
+from netadapt.runs.training_schedule import stages_of
 from netadapt.search.loop import AdaptSettings
-from netadapt.stages import stages_of
-from netadapt.training import Changes
-from netadapt.verify import exported, verify
+from netadapt.training.trainer import Changes
 from profiler.console import print_table
-from profiler.measuring.settings import Target, TimingSettings
 from profiler.progress import Work, bar
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
-from profiler.tables.on_demand import OnDemand
+from profiler.tables.growing import OnDemand
 from profiler.tables.plan import make_plan, write_plan
 from profiler.tables.table import load_table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 
 
 class NetAdaptError(ToolError):

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 
 INSTALL_HINT = "pip install 'netadapt-profiler[adapt]'"
 

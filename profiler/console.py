@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from device_agents.errors import ToolError, printable
+from device_agents.support.errors import ToolError
+from device_agents.support.text import printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

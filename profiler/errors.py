@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from device_agents.errors import DeviceError, ToolError
+from device_agents.errors import DeviceError
+from device_agents.support.errors import ToolError
 
 
 class ModelError(ToolError):
@@ -39,10 +40,6 @@ class JournalNotWritable(JournalError):
 
 class RunnerError(ToolError):
     """The runner on the device could not start, or says things that make no sense."""
-
-
-class ConfigError(ToolError):
-    """profile.toml says something that cannot be."""
 
 
 class TooHot(DeviceError):

@@ -10,7 +10,7 @@ import pytest
 from adb_program import adb_environment
 from hypothesis import HealthCheck, settings
 
-from profiler.measuring.settings import TimingSettings
+from profiler.protocol.settings import TimingSettings
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")

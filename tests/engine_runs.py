@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from netadapt.datasets import Dataset, open_dataset
-from netadapt.engines import EngineOptions, Told, open_engine
-from netadapt.engines.jobs import Jobs
-from netadapt.family import Family, NetworkOptions
+from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors.jobs import Jobs
 from netadapt.networks import network_graph
-from netadapt.records import RunInfo
 from netadapt.resources import open_resource
-from netadapt.run_folder import RunFolder
+from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.records import RunInfo
+from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
 from netadapt.search.loop import Result, Step
-from netadapt.training import TrainSettings
-from profiler.models.graph import Graph
+from netadapt.training.datasets import Dataset, open_dataset
+from netadapt.training.trainer import TrainSettings
+from profiler.layers.graph import Graph
 from profiler.progress import Silent
 
 OPTIONS = NetworkOptions("mobilenet_v1", width_multiplier=0.125, resolution=16, classes=10)

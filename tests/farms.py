@@ -7,8 +7,8 @@ from pathlib import Path
 
 from graphs import mobilenet_v1
 
-from profiler.measuring.journal import journal_path
-from profiler.measuring.settings import Target, TimingSettings
+from profiler.measure.journal import journal_path
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import Effort, build
 from profiler.tables.plan import make_plan
 

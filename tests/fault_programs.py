@@ -19,7 +19,7 @@ import typer
 from profiler.tables.build import Effort, build
 from profiler.console import plain_errors, terminable
 from profiler.tables.plan import read_plan
-from profiler.measuring.settings import Target, TimingSettings
+from profiler.protocol.settings import Target, TimingSettings
 
 def main(plan: Path, out: Path) -> None:
     settings = TimingSettings(

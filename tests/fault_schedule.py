@@ -15,10 +15,10 @@ from fault_programs import FAKETIME, dying_after, jump, other_clock
 from faulting import JUMPS, SIGNALS, Child, Counts, count_lines, is_locked, visits_of, whole_lines
 
 from profiler.errors import TableError
-from profiler.measuring.journal import journal_path
-from profiler.measuring.results import table_from_journal
-from profiler.schedule import refresh
+from profiler.measure.journal import journal_path
+from profiler.schedule import replacement as refresh
 from profiler.schedule.state import state_path
+from profiler.tables.derive import table_from_journal
 from profiler.tables.table import load_table
 
 KINDS = ("kill", "term", "hup", "file operation", "two schedulers", "clock jump")
@@ -59,7 +59,7 @@ class ScheduleTrial:
 
     def start(self, environment: dict[str, str] | None = None) -> Child:
         words = ["schedule", "once", "--now", "--json"]
-        argv = [sys.executable, "-c", "from profiler.cli import app; app()", *words]
+        argv = [sys.executable, "-c", "from profiler.cli.app import app; app()", *words]
         return Child(argv, self.place.folder, {**self.place.environment, **(environment or {})})
 
     def change_the_device(self) -> None:

@@ -28,8 +28,8 @@ from fault_places import PLACES, Place, processes_of
 from fault_programs import FAKETIME, dying_after, jump, other_clock
 
 from device_agents.lease import FREE_KINDS, lease_path
-from profiler.measuring.journal import journal_path
-from profiler.measuring.results import table_from_journal
+from profiler.measure.journal import journal_path
+from profiler.tables.derive import table_from_journal
 from profiler.tables.table import load_table
 
 LONGEST_S = 90.0
@@ -128,7 +128,7 @@ class Trial:
             "build", str(folder / "plan.json"), "--device", "phone", "--runtime", "litert", "--rounds", "3", "--max-layers", "1",
             "--out", str(self.out), "--resume",
         ]  # fmt: skip
-        return [sys.executable, "-c", "from profiler.cli import app; app()", *words]
+        return [sys.executable, "-c", "from profiler.cli.app import app; app()", *words]
 
     def start(self, environment: Mapping[str, str] | None = None, file_bytes: int | None = None) -> Child:
         variables = {"PYTHONPATH": os.environ.get("PYTHONPATH", str(Path(__file__).parent.parent))}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 # (output channels, stride) of the 13 depthwise-pointwise pairs of MobileNetV1
 MOBILENET_PAIRS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))

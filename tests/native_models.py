@@ -14,9 +14,9 @@ from ai_edge_litert.interpreter import Interpreter
 from graphs import mobilenet_v1
 from runner_conformance import a_job
 
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.model_file import FORMATS, RUNTIME_FORMATS
+from profiler.formats.model_file import FORMATS, RUNTIME_FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 PICTURE = (1, 12, 12, 16)
 GRAPHS = {

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 
 LONGEST_SENTENCE = 2000
 Make = Callable[[], bytes]
@@ -143,8 +143,8 @@ signal = "SIGSEGV"
 
 @reader("profile.toml", "profile.toml", "toml", PROFILE.encode)
 def _profile(path: Path) -> object:
-    from profiler.devices.naming import configured_devices
-    from profiler.schedule.wanted import read_wanted
+    from profiler.devices.config import configured_devices
+    from profiler.schedule.config import read_wanted
 
     with environment(PROFILE_CONFIG=str(path)):
         return configured_devices(), repr(read_wanted())
@@ -169,7 +169,7 @@ def _state_example() -> bytes:
 
 @reader("schedule state", "t.state.json", "json", _state_example)
 def _state(path: Path) -> object:
-    from profiler.schedule.commands import _local
+    from profiler.cli.schedule import _local
     from profiler.schedule.state import read_state, stale_reason
 
     table = path.with_name("t.parquet")
@@ -204,11 +204,11 @@ def _graph() -> Any:
 @cache
 def _table() -> Any:
     """With something in every field."""
-    from profiler.measuring.estimate import Estimate
-    from profiler.measuring.settings import Target, TimingSettings
-    from profiler.tables.calibration import Calibration
-    from profiler.tables.closure import Checked, close
-    from profiler.tables.staircase import Staircase
+    from profiler.latency.calibration import Calibration
+    from profiler.latency.staircase import Staircase
+    from profiler.latency.validation import Checked, close
+    from profiler.measure.estimate import Estimate
+    from profiler.protocol.settings import Target, TimingSettings
     from profiler.tables.table import LatencyTable, TableInfo
 
     graph, now = _graph(), "2026-01-01T00:00:00+00:00"
@@ -286,8 +286,8 @@ def _plan() -> Any:
     """With a cut-out and few networks."""
     import hashlib
 
-    from profiler.models.graph import Graph, Node
-    from profiler.models.layers import Cutout, LayerSpec
+    from profiler.layers.graph import Graph, Node
+    from profiler.layers.layer import Cutout, LayerSpec
     from profiler.tables.plan import Plan
 
     graph = _graph()
@@ -301,7 +301,7 @@ def _plan() -> Any:
 
 
 def _journal_lines() -> bytes:
-    from profiler.measuring.settings import TimingSettings
+    from profiler.protocol.settings import TimingSettings
 
     graph, hello = _graph(), {"device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1", "runner_sha256": "b" * 64}
     layers = list(dict.fromkeys(graph.layers))[:3]
@@ -336,8 +336,8 @@ def _visit(key: str, number: int) -> dict[str, Any]:
 
 @reader("journal", "t.journal.jsonl", "lines", _journal_lines)
 def _journal(path: Path) -> object:
-    from profiler.measuring.journal import read_journal
-    from profiler.measuring.results import table_from_journal
+    from profiler.measure.journal import read_journal
+    from profiler.tables.derive import table_from_journal
 
     table = table_from_journal(list(read_journal(path)))
     table.save(path.with_name("t.parquet"))
@@ -349,7 +349,7 @@ def _recording(path: Path) -> object:
     from runner_conformance import a_job
 
     from device_agents.replay import ReplayAgent
-    from profiler.measuring.messages import parse
+    from profiler.protocol.events import parse
 
     with ReplayAgent(f"replay:{path}") as agent:
         names = [name for _, name in agent._visits] or ["a"]
@@ -386,7 +386,7 @@ def _runner_lines() -> bytes:
 def _messages(path: Path) -> object:
     """Each line on its own: one that is refused must not hide the next."""
     from profiler.errors import RunnerError
-    from profiler.measuring.messages import parse
+    from profiler.protocol.events import parse
 
     refused = None
     for line in path.read_bytes().decode(errors="replace").splitlines():
@@ -438,7 +438,7 @@ def _simulated_job(path: Path) -> object:
 
 @reader("shell packets", "packets.bin", "bytes", lambda: b"\x01\x05\0\0\0hello\x02\x02\0\0\0ab\x03\x01\0\0\0\x07", ValueError)
 def _packets(path: Path) -> object:
-    from device_agents.shell_v2 import PacketParser
+    from device_agents.adb.shell_v2 import PacketParser
 
     data, parser = path.read_bytes(), PacketParser()
     return [packet for place in range(0, len(data), 7) for packet in parser.feed(data[place : place + 7])]
@@ -473,8 +473,8 @@ def _snapshot_example() -> bytes:
 def _snapshot(path: Path) -> object:
     from profiler.devices.doctor import judge
     from profiler.devices.facts import facts
-    from profiler.devices.heat import heat
     from profiler.devices.snapshot import parse
+    from profiler.devices.thermal import heat
 
     snapshot = parse(path.read_bytes().decode(errors="replace"), "MARK")
     found = facts(snapshot, snapshot, (5, 6, 7))
@@ -552,13 +552,13 @@ reader("tvm", "tuning.log", "lines", _tuning_log)(_import)
 
 
 def _written(suffix: str) -> bytes:
-    from profiler.models.model_file import FORMATS
+    from profiler.formats.model_file import FORMATS
 
     return FORMATS[suffix].write(_graph())
 
 
 def _read_model(path: Path) -> object:
-    from profiler.models.model_file import read_model
+    from profiler.formats.model_file import read_model
 
     graph = read_model(path)
     return graph.to_dict(), graph.macs, [layer.key for layer in graph.layers]
@@ -596,7 +596,7 @@ def _run_example() -> bytes:
 
 @reader("run folder", "files.json", "json", _run_example)
 def _run_folder(path: Path) -> object:
-    from netadapt.run_folder import RunFolder
+    from netadapt.runs.run_folder import RunFolder
 
     try:
         plain = json.loads(path.read_bytes())
@@ -622,7 +622,7 @@ def _file_text(name: str, plain: Any) -> str:
 
 @reader("worker lines", "lines.jsonl", "lines", lambda: _worker_lines(), ValueError, needs="torch")
 def _worker(path: Path) -> object:
-    from netadapt.engines.messages import read_event
+    from netadapt.executors.messages import read_event
 
     refused = None
     for line in path.read_bytes().splitlines():
@@ -642,7 +642,7 @@ def _worker_lines() -> bytes:
 
 @reader("weights", "model.pt", "bytes", lambda: _weights_example(), needs="torch")
 def _weights(path: Path) -> object:
-    from netadapt.checkpoint import load_weights
+    from netadapt.training.checkpoint import load_weights
 
     return load_weights(_tiny(), path)
 
@@ -700,21 +700,21 @@ def _cifar_arrays() -> dict[str, Any]:
 
 @reader("nyu npz", "nyu.npz", "bytes", lambda: _npz(_nyu_arrays()), needs="torch")
 def _nyu(path: Path) -> object:
-    from netadapt.datasets.nyu import load_nyu
+    from netadapt.training.datasets.nyu import load_nyu
 
     return load_nyu(str(path), 16)
 
 
 @reader("cifar10 npz", "cifar10.npz", "bytes", lambda: _npz(_cifar_arrays()), needs="torch")
 def _cifar(path: Path) -> object:
-    from netadapt.datasets.cifar10 import load_cifar10
+    from netadapt.training.datasets.cifar10 import load_cifar10
 
     return load_cifar10(str(path), 16)
 
 
 @reader("cifar10 binary", "data_batch_1.bin", "bytes", lambda: bytes(3073 * 2), needs="torch")
 def _cifar_binary(path: Path) -> object:
-    from netadapt.datasets.cifar10 import load_cifar10
+    from netadapt.training.datasets.cifar10 import load_cifar10
 
     (path.parent / "test_batch.bin").write_bytes(bytes(3073))
     return load_cifar10(str(path.parent), 16)
@@ -722,14 +722,14 @@ def _cifar_binary(path: Path) -> object:
 
 @reader("picture", "a.png", "bytes", _png, needs="torch")
 def _one_picture(path: Path) -> object:
-    from netadapt.datasets.folder import _picture
+    from netadapt.training.datasets.folder import _picture
 
     return _picture(path, 16)
 
 
 @reader("nyu h5", "a.h5", "bytes", lambda: _h5(), needs="h5py")
 def _h5_pair(path: Path) -> object:
-    from netadapt.datasets.nyu import _pair_of
+    from netadapt.training.datasets.nyu import _pair_of
 
     return _pair_of(path)
 
@@ -745,13 +745,13 @@ def _h5() -> bytes:
 
 @reader("encoder npz", "encoder.npz", "bytes", lambda: _npz(_encoder_arrays()), needs="torch")
 def _encoder(path: Path) -> object:
-    from netadapt.pretrained import _read
+    from netadapt.training.pretrained import _read
 
     return _read(path)
 
 
 def _encoder_arrays() -> dict[str, Any]:
-    from netadapt.pretrained import _LAYERS
+    from netadapt.training.pretrained import _LAYERS
 
     kinds = np.array(["conv", *("dw" if number % 2 else "conv" for number in range(1, _LAYERS))])
     layers = {f"w{number:02d}": np.zeros((1, 1, 1, 1), np.uint8) for number in range(_LAYERS)}

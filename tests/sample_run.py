@@ -9,14 +9,14 @@ from pathlib import Path
 
 from graphs import mobilenet_v1
 
-from netadapt.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Trained, Verified
 from netadapt.resources import Goal, Latency, parse_budget
-from netadapt.run_folder import RunFolder, weights_name
+from netadapt.runs.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Trained, Verified
+from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import AdaptSettings, Check, Evaluate, Result, Step, adapt
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
 
 GRAPH = mobilenet_v1(0.5, 128, classes=10)
 BUDGET = "latency=60%"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from device_agents import Agent
-from profiler.devices.naming import Device
-from profiler.measuring.session import Session
-from profiler.measuring.settings import Target, TimingSettings
+from profiler.devices.config import Device
+from profiler.measure.session import Session
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import runner_named
 
 

@@ -28,16 +28,16 @@ from device_agents.local import LocalAgent
 from device_agents.remote import RemoteStream, Source
 from profiler.console import terminable
 from profiler.errors import JournalError, JournalNotWritable, RunnerError
-from profiler.measuring.journal import Journal, journal_path, read_journal
-from profiler.measuring.session import _Course
-from profiler.measuring.settings import TimingSettings
+from profiler.measure.journal import Journal, journal_path, read_journal
+from profiler.measure.session import _Course
+from profiler.protocol.settings import TimingSettings
 from profiler.runners import program
-from profiler.schedule import refresh
+from profiler.schedule import replacement as refresh
+from profiler.schedule.config import WantedTable
+from profiler.schedule.maintain import tend
 from profiler.schedule.running import next_look
 from profiler.schedule.staleness import Facts, reasons
 from profiler.schedule.state import State
-from profiler.schedule.tending import tend
-from profiler.schedule.wanted import WantedTable
 from profiler.tables.build import Effort, build
 from profiler.tables.table import load_table
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from netadapt.allocation import growing_at_most
+from netadapt.training.memory_limit import growing_at_most
 
 FAULTS = """
 import resource, torch
-from netadapt.datasets import Part
-from netadapt.training import TrainSettings, train
+from netadapt.training.datasets import Part
+from netadapt.training.trainer import TrainSettings, train
 {first}
 part = Part(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64), (0.5,) * 3, (0.5,) * 3, False)
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
@@ -35,7 +35,7 @@ def page_faults_a_step(first: str = "") -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back at once")
 def test_a_training_step_fetches_no_memory_anew_that_the_step_before_had() -> None:
-    without = page_faults_a_step("import netadapt.training; netadapt.training.keep_freed_memory = lambda: False")
+    without = page_faults_a_step("import netadapt.training.trainer; netadapt.training.trainer.keep_freed_memory = lambda: False")
     assert page_faults_a_step() < without / 10
 
 

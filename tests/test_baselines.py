@@ -15,22 +15,22 @@ import torch
 from sample_run import GRAPH, INFO, adapted_run
 from test_netadapt_cli import NETWORK, plan, run, succeed, table
 
+from device_agents.support.dataclass_json import read_as
 from netadapt.baselines import KINDS, open_kind, title_of
 from netadapt.baselines.compare import compare, sensible_kinds
-from netadapt.baselines.even import multipliers
 from netadapt.baselines.macs import search
 from netadapt.baselines.match import Match, fresh
-from netadapt.engines import EngineOptions
+from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
-from netadapt.family import Family
-from netadapt.records import Baseline, Finished, RunInfo
-from netadapt.run_folder import RunFolder
-from netadapt.stages import stages_of
-from netadapt.training import Changes
-from profiler.measuring.settings import Target
+from netadapt.executors import EngineOptions
+from netadapt.runs.models import Family
+from netadapt.runs.records import Baseline, Finished, RunInfo
+from netadapt.runs.run_folder import RunFolder
+from netadapt.runs.training_schedule import stages_of
+from netadapt.training.trainer import Changes
 from profiler.progress import Silent
-from profiler.tables.on_demand import OnDemand
-from profiler.typed import read_as
+from profiler.protocol.settings import Target
+from profiler.tables.growing import OnDemand
 
 __all__ = ["plan", "table"]  # fixtures
 

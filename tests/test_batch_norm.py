@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from netadapt.datasets import Part
-from netadapt.shapes.batch_norm import reestimate
+from netadapt.pruning.batch_norm import reestimate
+from netadapt.training.datasets import Part
 
 COUNT = 24
 

@@ -15,7 +15,7 @@ from netadapt.errors import BudgetError
 from netadapt.resources import Budget, Goal, Macs, Parameters
 from netadapt.search.loop import AdaptSettings, Step, adapt, check_budgets
 from netadapt.search.schedule import reduction
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 GRAPH = chain(a=64, b=64, c=64)
 SETTINGS = AdaptSettings(step=0.1)

@@ -11,14 +11,14 @@ from graphs import mobilenet_v1
 
 from device_agents.errors import DeviceError
 from profiler.errors import JournalError, TableError
-from profiler.measuring.journal import journal_path, read_journal
-from profiler.measuring.results import table_from_journal
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.fake_model import layer_ns, write_fake
-from profiler.models.graph import Graph
-from profiler.models.layers import conv2d
-from profiler.models.model_file import FORMATS
+from profiler.formats.fake import layer_ns, write_fake
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import conv2d
+from profiler.measure.journal import journal_path, read_journal
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import Effort, build, extend
+from profiler.tables.derive import table_from_journal
 from profiler.tables.plan import Plan, make_plan
 from profiler.tables.table import load_table
 

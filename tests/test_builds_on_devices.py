@@ -12,11 +12,11 @@ import pytest
 from adbd import Adbd
 from graphs import mobilenet_v1
 
+from profiler.devices.discovery import roster
 from profiler.devices.fleet import on_each
-from profiler.devices.roster import roster
-from profiler.measuring.journal import journal_path, read_journal
-from profiler.measuring.settings import Target, TimingSettings
+from profiler.measure.journal import journal_path, read_journal
 from profiler.progress import Silent, Work
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import Effort, build
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable, load_table

@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from profiler.models.layers import conv2d
-from profiler.tables.calibration import Calibration, Sums, fit, sums_of
-from profiler.tables.closure import Checked, Closure, close
+from profiler.latency.calibration import Calibration, Sums, fit, sums_of
+from profiler.latency.validation import Checked, Closure, close
+from profiler.layers.layer import conv2d
 
 
 def networks(count: int, truth: Calibration, noise: float = 0.0) -> list[tuple[Sums, float]]:

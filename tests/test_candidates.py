@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_widths import grouped
 
-from netadapt.baselines.even import multipliers
+from netadapt.baselines.uniform_family import multipliers
 from netadapt.resources import open_resource
 from netadapt.search.candidates import largest_share, narrower, narrowest, prices_of, propose, propose_all
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import conv2d
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import conv2d
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from netadapt.networks import NETWORKS, build_network
-from netadapt.shapes.coupling import Couplings
-from netadapt.shapes.narrow import narrow, reshape_like
-from netadapt.shapes.tracing import trace
-from profiler.models.graph import Graph
-from profiler.models.widths import possible_widths
+from netadapt.pruning.couplings import Couplings
+from netadapt.pruning.prune import narrow, reshape_like
+from netadapt.pruning.tracing import trace
+from profiler.layers.channels import possible_widths
+from profiler.layers.graph import Graph
 
 SHAPE = (1, 3, 8, 8)
 

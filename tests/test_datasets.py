@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from netadapt.datasets import DataError, Dataset, Part, open_dataset, resized
+from netadapt.training.datasets import DataError, Dataset, Part, open_dataset, resized
 
 RECORD = 1 + 3 * 32 * 32
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from netadapt.cli import app
-from netadapt.datasets import DataError, Dataset, _split_scenes, open_dataset
-from netadapt.datasets.nyu import millimetres, square_depth, square_picture
-from netadapt.datasets.scenes import render
+from netadapt.cli.app import app
 from netadapt.registry import MissingPackage
+from netadapt.training.datasets import DataError, Dataset, _split_scenes, open_dataset
+from netadapt.training.datasets.nyu import millimetres, square_depth, square_picture
+from netadapt.training.datasets.scenes import render
 
 SCALE, BIAS = 10 / 255, 0.02
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from test_netadapt_cli import succeed
 
-from netadapt.family import Family
-from netadapt.run_folder import RunFolder
-from netadapt.tasks import open_task
-from netadapt.verify import verify
-from profiler.measuring.settings import Target
-from profiler.models.model_file import read_model
-from profiler.models.tflite.schema import load
+from netadapt.runs.measure import verify
+from netadapt.runs.models import Family
+from netadapt.runs.run_folder import RunFolder
+from netadapt.training.tasks import open_task
+from profiler.formats.model_file import read_model
+from profiler.formats.tflite.schema import load
 from profiler.progress import Silent
+from profiler.protocol.settings import Target
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agents.errors import ToolError, UnknownDevice
-from profiler.devices.naming import Device, configured_devices, find_device
-from profiler.devices.steady import Cooling
-from profiler.errors import ConfigError
+from device_agents.errors import UnknownDevice
+from device_agents.support.errors import ConfigError, ToolError
+from profiler.devices.conditioning import Cooling
+from profiler.devices.config import Device, configured_devices, find_device
 
 
 @pytest.fixture(autouse=True)

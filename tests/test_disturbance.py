@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiler.measuring.disturbance import Watch, tag_counts
-from profiler.measuring.estimate import Visit
+from profiler.measure.disturbance import Watch, tag_counts
+from profiler.measure.estimate import Visit
 
 
 def visit(key: str = "a", milliseconds: float = 1.0, **more: Any) -> dict[str, Any]:

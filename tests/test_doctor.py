@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from device_agents.agent import CommandResult
 from device_agents.errors import DeviceError, LinkLost
-from profiler.cli import app
+from profiler.cli.app import app
 from profiler.devices.boards import Board, Energy, Phone
 from profiler.devices.doctor import PROGRAM, examine, judge
 from profiler.devices.facts import Facts, Process, facts
-from profiler.devices.heat import Battery, Zone
 from profiler.devices.snapshot import Snapshot
+from profiler.devices.thermal import Battery, Zone
 from profiler.errors import RunnerError
 
 QUIET = Facts(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from profiler.measuring.energy import energies_mj
+from profiler.measure.energy import energies_mj
 
 
 def idle(watts: float, seconds: float = 1.0) -> dict[str, Any]:

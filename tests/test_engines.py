@@ -15,21 +15,21 @@ import pytest
 import torch
 from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
-from netadapt.datasets import DataError
-from netadapt.engines import EngineOptions, Told, open_engine
-from netadapt.engines.evaluation import Evaluator
-from netadapt.engines.messages import Failed, WorkerFailed, read_event
-from netadapt.engines.processes import usable_cores
 from netadapt.errors import NetAdaptError, RunError, SettingsError
+from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors.evaluation import Evaluator
+from netadapt.executors.messages import Failed, WorkerFailed, read_event
+from netadapt.executors.processes import usable_cores
 from netadapt.search.candidates import Rung
 from netadapt.search.choosing import RUNGS, first_rung, next_rung
 from netadapt.search.loop import Result
-from netadapt.training import TrainingError, TrainSettings
+from netadapt.training.datasets import DataError
+from netadapt.training.trainer import TrainingError, TrainSettings
 from profiler.progress import Silent
 
 
 def workers() -> list[int]:
-    return processes_saying("netadapt.engines.worker", os.getpid())
+    return processes_saying("netadapt.executors.worker", os.getpid())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,7 +124,7 @@ def test_an_interrupt_ends_workers_and_hands_on_what_is_finished(setting: Settin
 def test_a_worker_ends_when_nobody_listens_any_more(setting: Setting) -> None:
     (job, *_) = setting.jobs.of(setting.original, setting.candidates)
     endless = replace(job, training=TrainSettings(0.01, steps=10**6))
-    command = [sys.executable, "-m", "netadapt.engines.worker"]
+    command = [sys.executable, "-m", "netadapt.executors.worker"]
     asked = json.dumps({"job": asdict(endless), "cores": []}) + "\n"
     ended = subprocess.run(command, input=asked, check=False, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -224,10 +224,10 @@ def test_what_no_worker_says_is_not_taken(line: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("netadapt.datasets:DataError", DataError),
+        ("netadapt.training.datasets:DataError", DataError),
         ("device_agents.errors:LinkLost", None),
         ("somebody.else:TheirError", NetAdaptError),
-        ("netadapt.records:RunInfo", NetAdaptError),
+        ("netadapt.runs.records:RunInfo", NetAdaptError),
     ],
 )
 def test_an_error_comes_back_as_the_class_it_was(kind: str, expected: type[Exception] | None) -> None:

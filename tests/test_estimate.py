@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.measuring.estimate import Estimate, Visit, estimate
-from profiler.measuring.settings import TimingSettings
+from profiler.measure.estimate import Estimate, Visit, estimate
+from profiler.protocol.settings import TimingSettings
 
 
 def visits(*latencies_ms: float, samples: int = 20) -> list[Visit]:

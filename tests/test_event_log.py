@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sample_run import adapted_run
 
-from netadapt.event_log import open_log, scalars
 from netadapt.registry import MissingPackage
-from netadapt.run_folder import RunFolder
+from netadapt.runs.event_log import open_log, scalars
+from netadapt.runs.run_folder import RunFolder
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="not installed: pip install 'netadapt-profiler[tensorboard]'"

@@ -21,11 +21,11 @@ from sessions import a_session
 from sshd import Sshd
 
 from device_agents import Options, open_agent
-from profiler.measuring.bench import Bench, Job
-from profiler.measuring.journal import Journal
-from profiler.measuring.session import Session
-from profiler.measuring.settings import TimingSettings
+from profiler.measure.journal import Journal
+from profiler.measure.loop import Bench, Job
+from profiler.measure.session import Session
 from profiler.progress import Silent
+from profiler.protocol.settings import TimingSettings
 
 Line = dict[str, Any]
 MODELS = {name: json.dumps({"latency_ns": 100_000 + number}).encode() for number, name in enumerate("abcd")}

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from test_table import table as measured_table
 
 from profiler.errors import ExchangeError, LayerError, PlanError
-from profiler.exchange import csv_form, flat_yaml, nn_meter, ofa, reading, tvm
+from profiler.exchange import csv_form, flat_yaml, nn_meter, ofa, tvm
+from profiler.exchange import reader as reading
 from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import FORMATS, READABLE
 from profiler.exchange.importing import Told, import_table, save_imported
-from profiler.exchange.reading import Asked, Reading, Source
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.journal import journal_path
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.tables.blocks import inverted_residual, pooled_classifier
+from profiler.exchange.reader import Asked, Reading, Source
+from profiler.layers.composite import inverted_residual, pooled_classifier
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.measure.estimate import Estimate
+from profiler.measure.journal import journal_path
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.check import check_table
 from profiler.tables.table import LatencyTable, TableInfo, load_table
 

@@ -10,11 +10,11 @@ import pytest
 from test_profile_cli import run, run_json
 from test_table import table as measured_table
 
-from netadapt.cli import app as netadapt_app
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.model_file import FORMATS
-from profiler.tables.blocks import as_blocks, inverted_residual, pooled_classifier
+from netadapt.cli.app import app as netadapt_app
+from profiler.formats.model_file import FORMATS
+from profiler.layers.composite import as_blocks, inverted_residual, pooled_classifier
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 LUT = """\
 Conv-input:32x32x3-output:16x16x8: {count: 100, mean: 4.0, var: 0.25}

@@ -9,14 +9,14 @@ import onnxruntime
 import pytest
 
 from profiler.errors import LayerError, ModelError
-from profiler.models.executed import as_executed
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, conv2d
-from profiler.models.model_file import FORMATS
-from profiler.models.widths import followers
-from profiler.tables.calibration import Calibration
+from profiler.formats.model_file import FORMATS
+from profiler.latency.calibration import Calibration
+from profiler.latency.pricing import Pricer
+from profiler.layers.channels import followers
+from profiler.layers.fusion import as_executed
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
-from profiler.tables.pricing import Pricer
 
 PICTURE = (1, 8, 8, 16)
 

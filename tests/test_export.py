@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netadapt.datasets import Part
-from netadapt.delivery import export
-from netadapt.delivery.export import Exported, ExportError, export_onnx, export_tflite, file_accuracy
+from netadapt.export import files as export
+from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy
+from netadapt.pruning.prune import narrow
+from netadapt.pruning.tracing import trace
 from netadapt.registry import MissingPackage
-from netadapt.shapes.narrow import narrow
-from netadapt.shapes.tracing import trace
-from netadapt.training import accuracy
+from netadapt.training.datasets import Part
+from netadapt.training.trainer import accuracy
 from profiler.errors import ModelError
-from profiler.models.model_file import read_model
+from profiler.formats.model_file import read_model
 
 SHAPE = (1, 3, 8, 8)
 

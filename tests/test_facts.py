@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from devices import Device, recorded, tree
 
-from profiler.devices import boards, cores, heat
+from profiler.devices import boards, cores
+from profiler.devices import thermal as heat
 from profiler.devices.boards import Energy, Phone
 from profiler.devices.facts import Facts, busiest, container, facts, granted_cores, hypervisor
-from profiler.devices.heat import Battery, Zone
 from profiler.devices.snapshot import (
     BATTERY,
     CLOCKS,
@@ -26,6 +26,7 @@ from profiler.devices.snapshot import (
     Wanted,
 )
 from profiler.devices.snapshot import take as take_snapshot
+from profiler.devices.thermal import Battery, Zone
 
 CPUS = "sys/devices/system/cpu"
 

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from netadapt.datasets import open_dataset
 from netadapt.errors import SettingsError
-from netadapt.filters import FILTERS, Block, FiltersError, open_filters
-from netadapt.filters import reconstruction as rule
 from netadapt.networks import network_graph
-from netadapt.shapes.coupling import Couplings
-from netadapt.shapes.narrow import narrow
-from netadapt.shapes.narrowing import Narrowing, sample
-from netadapt.shapes.tracing import trace
+from netadapt.pruning.couplings import Couplings
+from netadapt.pruning.importance import FILTERS, Block, FiltersError, open_filters
+from netadapt.pruning.importance import reconstruction as rule
+from netadapt.pruning.prune import narrow
+from netadapt.pruning.pruning import Narrowing, sample
+from netadapt.pruning.tracing import trace
+from netadapt.training.datasets import open_dataset
 
 CHANNELS = 8
 SHAPE = (1, 3, 6, 6)

@@ -20,19 +20,19 @@ from graphs import mobilenet_v1
 from test_table import table
 from typer.testing import CliRunner, Result
 
-from profiler.cli import app
-from profiler.measuring.journal import read_journal
-from profiler.models.model_file import FORMATS
+from profiler.cli.app import app
+from profiler.formats.model_file import FORMATS
+from profiler.measure.journal import read_journal
 from profiler.schedule import install
+from profiler.schedule.config import Telling
+from profiler.schedule.notify import tell
 from profiler.schedule.state import stale_reason
-from profiler.schedule.telling import tell
-from profiler.schedule.wanted import Telling
 from profiler.tables.plan import make_plan, write_plan
 from profiler.tables.table import load_table
 
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
-PROFILE = [sys.executable, "-c", "from profiler.cli import app; app()"]
+PROFILE = [sys.executable, "-c", "from profiler.cli.app import app; app()"]
 
 
 def run(*arguments: object, **more: Any) -> Result:

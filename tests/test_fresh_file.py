@@ -9,9 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agents.errors import ToolError
-from profiler.errors import ConfigError
-from profiler.schedule.wanted import Wanted, read_wanted
+from device_agents.support.errors import ConfigError, ToolError
+from profiler.schedule.config import Wanted, read_wanted
 from profiler.schedule.when import parse_when
 
 LEAST = '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "litert"\n'

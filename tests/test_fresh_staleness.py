@@ -10,12 +10,12 @@ import pytest
 from graphs import mobilenet_v1
 from test_table import table
 
-from profiler.devices.fingerprint import differences
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import LayerSpec
-from profiler.schedule.sentinel import sentinels_of
+from profiler.devices.identity import differences
+from profiler.latency.staircase import kind_of
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import Estimate
+from profiler.schedule.spot_check import sentinels_of
 from profiler.schedule.staleness import Facts, Needed, Sentinel, audit_failed, needed, reasons
-from profiler.tables.staircase import kind_of
 from profiler.tables.table import LatencyTable
 
 TABLE = table(mobilenet_v1(0.5, 64, classes=10))

@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 from graphs import mobilenet_v1
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from profiler.errors import JournalNotWritable
-from profiler.measuring.journal import journal_path, read_journal, unwritten
-from profiler.models.fake_model import CALL_NS, layer_ns
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec
-from profiler.models.model_file import FORMATS
+from profiler.formats.fake import CALL_NS, layer_ns
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
+from profiler.measure.journal import journal_path, read_journal, unwritten
 from profiler.progress import Silent
-from profiler.schedule import refresh
+from profiler.schedule import replacement as refresh
+from profiler.schedule.config import WantedTable, read_wanted
+from profiler.schedule.maintain import Outcome, tend
 from profiler.schedule.running import Clock, Keeper
 from profiler.schedule.state import read_state, stale_reason, state_path
-from profiler.schedule.tending import Outcome, tend
-from profiler.schedule.wanted import WantedTable, read_wanted
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import make_plan, write_plan
 from profiler.tables.table import LatencyTable, load_table

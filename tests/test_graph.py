@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import LayerError, PlanError
-from profiler.models.graph import Graph, Node, unique_layers
-from profiler.models.layers import LayerSpec, conv2d
+from profiler.layers.graph import Graph, Node, unique_layers
+from profiler.layers.layer import LayerSpec, conv2d
 
 NETWORK = mobilenet_v1(0.5, 64, classes=10, pairs=5)
 

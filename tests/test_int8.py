@@ -21,15 +21,15 @@ from sessions import a_session
 
 from device_agents.local import LocalAgent
 from profiler.errors import LayerError, ModelError
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import TimingSettings
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import ACTIVATIONS, KNOWN_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.model_file import FORMATS, RUNTIME_FORMATS
-from profiler.models.onnx.writer import write_onnx
-from profiler.models.tflite.schema import Contents, load
-from profiler.models.tflite.writer import write_tflite
-from profiler.tables.interpolation import Grid
+from profiler.formats.model_file import FORMATS, RUNTIME_FORMATS
+from profiler.formats.onnx.writer import write_onnx
+from profiler.formats.tflite.schema import Contents, load
+from profiler.formats.tflite.writer import write_tflite
+from profiler.latency.interpolation import Grid
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import TimingSettings
 
 Integers = np.ndarray[Any, Any]
 

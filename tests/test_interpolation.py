@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.tables.interpolation import Grid, family_of
-from profiler.tables.staircase import Staircase, Staircases
+from profiler.latency.interpolation import Grid, family_of
+from profiler.latency.staircase import Staircase, Staircases
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.measure.estimate import Estimate
 
 FLAT: Staircases = {("conv2d 1x1", "out"): Staircase(32, True)}
 PHASED: Staircases = {("conv2d 1x1", "out"): Staircase(32, False)}

@@ -10,7 +10,7 @@ from test_loop import OnePerChannel, chain
 from netadapt.resources import Macs, Memory
 from netadapt.search.candidates import prices_of, propose_all
 from netadapt.search.joining import join_all
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 GRAPH = chain(a=16, b=16, c=16, d=16)
 ONE = {"latency": OnePerChannel()}

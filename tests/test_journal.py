@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import JournalError
-from profiler.measuring.journal import Journal, read_journal
+from profiler.measure.journal import Journal, read_journal
 
 HEADER = {"target": {"runtime": "fake", "threads": 1}, "settings": {"rounds": 6}}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from netadapt.networks import network_graph
-from profiler.models.executed import as_executed
-from profiler.models.graph import Graph
+from profiler.layers.fusion import as_executed
+from profiler.layers.graph import Graph
 from profiler.tables.table import METADATA_KEY, LatencyTable, load_table
 
 FOLDER = Path(__file__).parent.parent / "tables"

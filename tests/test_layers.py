@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import LayerError
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 sizes = st.integers(1, 40)
 

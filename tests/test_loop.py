@@ -14,8 +14,8 @@ from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.resources import Budget, Goal
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import AdaptSettings, Result, Step, adapt, check_budgets
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import conv2d
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import conv2d
 
 
 @dataclass(frozen=True)

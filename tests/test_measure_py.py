@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from runner_conformance import Line, RunnerConformance, events, expected_input, run, told, written
 
 from device_agents import RUNNER
-from profiler.models.graph import Graph
-from profiler.models.layers import conv2d
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import conv2d
 
 COMMAND = [sys.executable, str(RUNNER)]
 NUMPY_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64", "uint64", "bool")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import RunnerError
-from profiler.measuring.messages import CHECKS, PROTOCOL, parse
+from profiler.protocol.events import CHECKS, PROTOCOL, parse
 
 VISIT = {
     "event": "visit",

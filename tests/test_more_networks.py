@@ -16,14 +16,14 @@ from torch import nn
 
 from netadapt.networks import NetworkError, build_network, describe
 from netadapt.networks.resnet import ResNet
-from netadapt.shapes.coupling import InputShape
-from netadapt.shapes.narrow import narrow
-from netadapt.shapes.tracing import trace
-from profiler.measuring.estimate import Estimate
-from profiler.models.graph import Graph
-from profiler.models.onnx.writer import write_onnx
-from profiler.models.tflite.writer import write_tflite
-from profiler.tables.interpolation import Grid
+from netadapt.pruning.couplings import InputShape
+from netadapt.pruning.prune import narrow
+from netadapt.pruning.tracing import trace
+from profiler.formats.onnx.writer import write_onnx
+from profiler.formats.tflite.writer import write_tflite
+from profiler.latency.interpolation import Grid
+from profiler.layers.graph import Graph
+from profiler.measure.estimate import Estimate
 from profiler.tables.plan import make_plan
 from profiler.tables.sampling import corners_of
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from netadapt.shapes.narrow import NarrowError, narrow, reshape_like
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from netadapt.pruning.prune import NarrowError, narrow, reshape_like
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 CHANNELS = 6
 

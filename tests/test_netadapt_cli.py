@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from netadapt.cli import app
+from netadapt.cli.app import app
 from netadapt.networks import NETWORKS
-from netadapt.run_folder import RunFolder
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.fake_model import layer_ns
-from profiler.tables.closure import Checked, close
+from netadapt.runs.run_folder import RunFolder
+from profiler.formats.fake import layer_ns
+from profiler.latency.validation import Checked, close
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import read_plan
 from profiler.tables.sampling import corners_of
 from profiler.tables.table import LatencyTable, TableInfo
@@ -240,7 +240,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 def test_help_needs_nothing_of_the_adapt_extra() -> None:
     extra = ["torch", "matplotlib", "jinja2", "sklearn", "PIL", "torch_pruning", "litert_torch", "onnxscript"]
-    code = f"import sys, netadapt.cli; sys.exit(', '.join(set({extra}) & set(sys.modules)) or 0)"
+    code = f"import sys, netadapt.cli.app; sys.exit(', '.join(set({extra}) & set(sys.modules)) or 0)"
     found = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
 

@@ -7,12 +7,12 @@ import pytest
 from test_build import FAKE, FEW, NETWORK, PLAN
 
 from profiler.errors import LayerNotMeasured
-from profiler.measuring.journal import journal_path
-from profiler.measuring.settings import TimingSettings
-from profiler.models.graph import Graph
-from profiler.models.layers import Cutout, LayerSpec, conv2d
+from profiler.layers.graph import Graph
+from profiler.layers.layer import Cutout, LayerSpec, conv2d
+from profiler.measure.journal import journal_path
+from profiler.protocol.settings import TimingSettings
 from profiler.tables.build import build
-from profiler.tables.on_demand import OnDemand, copy_table
+from profiler.tables.growing import OnDemand, copy_table
 from profiler.tables.table import load_table
 
 UNKNOWN = Graph.of_layer(conv2d((1, 5, 5, 7), 9, 3))

@@ -16,11 +16,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from test_onnx_writer import LAYERS, OTHER_SHAPES
 
 from profiler.errors import ModelError
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.model_file import FORMATS
-from profiler.models.onnx.reader import read_onnx
-from profiler.models.onnx.writer import write_onnx
+from profiler.formats.model_file import FORMATS
+from profiler.formats.onnx.reader import read_onnx
+from profiler.formats.onnx.writer import write_onnx
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 RNG = np.random.default_rng(0)
 PICTURE = (1, 3, 8, 8)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.errors import ModelError
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import ACTIVATIONS, KNOWN_OPS, UNARY_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.onnx.writer import IR_VERSION, OPSET, in_file, write_onnx
+from profiler.formats.onnx.writer import IR_VERSION, OPSET, in_file, write_onnx
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, UNARY_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 PICTURE = (1, 8, 6, 4)
 LAYERS = {

@@ -26,12 +26,12 @@ from mutations import changed
 from PIL import Image
 from readers import PROFILE, READERS, attempt
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ConfigError, ToolError
 from profiler.console import print_table
-from profiler.errors import ConfigError, ModelError
-from profiler.models.model_file import read_model
-from profiler.schedule.telling import tell
-from profiler.schedule.wanted import Telling, read_wanted
+from profiler.errors import ModelError
+from profiler.formats.model_file import read_model
+from profiler.schedule.config import Telling, read_wanted
+from profiler.schedule.notify import tell
 from profiler.tables.table import SCHEMA
 
 NAMES = sorted(READERS)

@@ -10,10 +10,10 @@ import pytest
 from sample_run import FACTS, GRAPH, INFO
 from test_table import table as made_up_table
 
-from device_agents.errors import ToolError
-from netadapt.places import where
-from netadapt.run_folder import RunFolder
-from profiler.measuring.settings import Target
+from device_agents.support.errors import ToolError
+from netadapt.runs.run_folder import RunFolder
+from netadapt.runs.targets import where
+from profiler.protocol.settings import Target
 from profiler.tables.table import LatencyTable
 
 PIXEL, JETSON = Target("adb:pixel", "litert", 2, python="/data/python"), Target("jetson", "onnxruntime")

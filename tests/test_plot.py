@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from profiler.cli import app
+from profiler.cli.app import app
 from profiler.errors import TableError
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.layers import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.latency.validation import Checked, Closure, close
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
-from profiler.tables.closure import Checked, Closure, close
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.families import panels, undrawn
 from profiler.tables.table import LatencyTable, TableInfo
 

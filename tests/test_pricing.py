@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
 from test_widths import grouped
 
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, conv2d
-from profiler.models.widths import possible_widths
-from profiler.tables.calibration import Calibration
+from profiler.latency.calibration import Calibration
+from profiler.layers.channels import possible_widths
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
 from profiler.tables.sampling import corners_of
 from profiler.tables.table import LatencyTable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netadapt.printing import choice_warning
+from netadapt.cli.printing import choice_warning
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import Result, Step
 

@@ -9,8 +9,8 @@ from graphs import mobilenet_v1
 from test_table import table
 from typer.testing import CliRunner, Result
 
-from profiler.cli import app
-from profiler.models.model_file import FORMATS
+from profiler.cli.app import app
+from profiler.formats.model_file import FORMATS
 from profiler.tables.plan import make_plan, write_plan
 
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)

@@ -13,12 +13,12 @@ from test_export import SHAPE, Classifier, _part
 from test_netadapt_cli import NETWORK, QUICK, run, succeed
 from torch import Tensor, nn
 
-from netadapt.delivery import quantize
-from netadapt.delivery.export import Exported, ExportError, export_onnx, export_tflite, file_accuracy, open_network
-from netadapt.delivery.quantize import agreement, export_int8
-from netadapt.run_folder import RunFolder
-from profiler.models.model_file import read_model
-from profiler.models.tflite.schema import load
+from netadapt.export import quantize
+from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy, open_network
+from netadapt.export.quantize import agreement, export_int8
+from netadapt.runs.run_folder import RunFolder
+from profiler.formats.model_file import read_model
+from profiler.formats.tflite.schema import load
 
 FORMATS = {"onnx": export_onnx, "tflite": export_tflite}
 

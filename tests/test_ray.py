@@ -10,10 +10,10 @@ import pytest
 import torch
 from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
-from netadapt.engines import EngineOptions, Told
 from netadapt.errors import NetAdaptError
+from netadapt.executors import EngineOptions, Told
 from netadapt.registry import MissingPackage
-from netadapt.training import TrainingError, TrainSettings
+from netadapt.training.trainer import TrainingError, TrainSettings
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from adbd import Adbd
 from agent_conformance import gone
 
 from device_agents import Options
-from device_agents.adb_direct import AdbDirectAgent
+from device_agents.adb.direct import AdbDirectAgent
 from device_agents.errors import CommandTimedOut, LinkLost
 from device_agents.remote import RemoteAgent, RemoteProcess, RemoteStream, Source
 

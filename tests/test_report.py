@@ -14,14 +14,14 @@ from PIL import Image
 from sample_run import FACTS, GRAPH, INFO, adapted_run, complete_run
 
 from netadapt.errors import RunError
-from netadapt.records import Baseline, Verified
 from netadapt.reporting.charts import DPI, Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.reporting.report import all_sections, headline, ms_text, render, write_report
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.reporting.report_tables import Latency as Shown
-from netadapt.run_folder import RunFolder
-from netadapt.spread import Spread
-from netadapt.tasks import open_task
+from netadapt.runs.multi_seed import Spread
+from netadapt.runs.records import Baseline, Verified
+from netadapt.runs.run_folder import RunFolder
+from netadapt.training.tasks import open_task
 
 CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
 

@@ -21,9 +21,9 @@ from netadapt.resources import (
     parse_budget,
     parse_budgets,
 )  # fmt: skip
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, conv2d
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.table import LatencyTable, TableInfo
 
 

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_run import FACTS, GOALS, GRAPH, INFO, SETTINGS, adapted_run, complete_run, made_up_training
 
+from device_agents.support.dataclass_json import read_as
 from netadapt.errors import RunError
-from netadapt.records import Finished, RunInfo, TableFacts, Verified
-from netadapt.run_folder import RunFolder, weights_name
+from netadapt.runs.records import Finished, RunInfo, TableFacts, Verified
+from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import Result, Step, adapt
-from profiler.typed import read_as
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ OTHER_PROCESS = """
 import os, sys
 from pathlib import Path
 from netadapt.errors import RunError
-from netadapt.run_folder import RunFolder
+from netadapt.runs.run_folder import RunFolder
 
 try:
     run = RunFolder.open(Path(sys.argv[1]), write=True)

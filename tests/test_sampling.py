@@ -4,14 +4,14 @@ import pytest
 from graphs import mobilenet_v1
 from test_widths import grouped
 
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec
+from profiler.latency.staircase import Staircase, Staircases, widths_of
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.families import panels
 from profiler.tables.plan import make_plan
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
-from profiler.tables.staircase import Staircase, Staircases, widths_of
 from profiler.tables.table import LatencyTable, TableInfo
 
 NETWORK = mobilenet_v1(0.5, 64, classes=10, pairs=6)

@@ -12,11 +12,11 @@ import pytest
 from test_netadapt_cli import NETWORK, QUICK, plan, run, succeed, table
 
 from device_agents.lease import lease
-from netadapt import device_check
-from netadapt.device_check import out_of_reach
-from netadapt.run_folder import RunFolder
-from profiler.measuring.settings import Target
+from netadapt.runs import device_check
+from netadapt.runs.device_check import out_of_reach
+from netadapt.runs.run_folder import RunFolder
 from profiler.progress import Silent
+from profiler.protocol.settings import Target
 from profiler.tables.table import LatencyTable, load_table
 
 __all__ = ["plan", "table"]  # fixtures

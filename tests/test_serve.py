@@ -24,17 +24,17 @@ from test_table import table
 from typer.testing import CliRunner
 
 from device_agents.lease import lease
-from profiler.cli import app as command
+from profiler.cli.app import app as command
 from profiler.errors import JournalError, ServeError
-from profiler.measuring.settings import Target
+from profiler.latency.validation import Checked, close
+from profiler.protocol.settings import Target
 from profiler.schedule.state import Failure, State, write_state
 from profiler.serve.access import Access, choose_token, is_loopback
 from profiler.serve.app import make_app
 from profiler.serve.building import DUTY, ErrorPoint, LiveErrors, most_telling, progress_of, read_progress
 from profiler.serve.chart import draw, duration
-from profiler.serve.farm import Farm, Lookout
+from profiler.serve.dashboard import Farm, Lookout
 from profiler.serve.finding import find, id_of
-from profiler.tables.closure import Checked, close
 from profiler.tables.plan import make_plan, write_plan
 
 TOKEN = "a-token-of-24-letters-ok"

@@ -25,7 +25,7 @@ if CHROMIUM is None:
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
-PROFILE = [sys.executable, "-c", "from profiler.cli import app; app()"]
+PROFILE = [sys.executable, "-c", "from profiler.cli.app import app; app()"]
 WAIT_MS = 30_000
 TOKEN = "a-token-of-24-letters-ok"
 

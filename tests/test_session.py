@@ -16,13 +16,13 @@ from sessions import a_session
 from device_agents import Agent, open_agent
 from device_agents.errors import LinkLost
 from device_agents.local import LocalAgent
-from profiler.devices.steady import Cooling
+from profiler.devices.conditioning import Cooling
 from profiler.errors import RunnerError
-from profiler.measuring.session import RECONNECT_S, Session
-from profiler.measuring.settings import RUNTIME_FORMATS, TimingSettings
-from profiler.models.graph import Graph
-from profiler.models.layers import conv2d
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import conv2d
+from profiler.measure.session import RECONNECT_S, Session
+from profiler.protocol.settings import RUNTIME_FORMATS, TimingSettings
 
 STEADY = json.dumps({"latency_ns": 200_000}).encode()
 CRASHING = json.dumps({"latency_ns": 1, "crash": True}).encode()

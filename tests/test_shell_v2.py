@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agents.shell_v2 import LONGEST_BYTES, Kind, Packet, PacketParser, pack
+from device_agents.adb.shell_v2 import LONGEST_BYTES, Kind, Packet, PacketParser, pack
 
 packets = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8)
 

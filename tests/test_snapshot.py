@@ -12,10 +12,10 @@ from devices import Device, program, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.devices.conditioning import recorded as recorded_state
 from profiler.devices.facts import facts
-from profiler.devices.heat import heat
 from profiler.devices.snapshot import EVERYTHING, MOST_BYTES, MOST_LINES, Command, Snapshot, Wanted, parse, take
-from profiler.devices.steady import recorded as recorded_state
+from profiler.devices.thermal import heat
 from profiler.errors import RunnerError
 
 SHELLS: list[Sequence[str]] = [("dash",), ("bash", "--posix"), ("busybox", "sh"), ("mksh",)]

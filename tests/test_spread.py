@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netadapt.reporting.charts import PERCENT
-from netadapt.spread import Spread, of_each
+from netadapt.runs.multi_seed import Spread, of_each
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=10))

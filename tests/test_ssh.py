@@ -19,7 +19,7 @@ from sshd import Proxy, Sshd, free_port, make_key, needs_sshd
 
 from device_agents import Options
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable, LinkLost, StoreFailed, UnknownDevice
-from device_agents.ssh import SshAgent, destination
+from device_agents.ssh.agent import SshAgent, destination
 
 TICKS = python("import time", "for i in range(600):", "    print(i, flush=True)", "    time.sleep(0.1)")
 SHIM = """#!/bin/sh
@@ -126,7 +126,7 @@ class TestTheConnection:
         code = python(
             "import sys, time",
             "from device_agents import Options",
-            "from device_agents.ssh import SshAgent",
+            "from device_agents.ssh.agent import SshAgent",
             f"with SshAgent('ssh:board', Options(ssh_config={str(sshd.config)!r})) as agent:",
             "    with agent.stream(['cat'], silence_s=20):",
             "        print('ready', flush=True)",
@@ -219,7 +219,7 @@ class TestRefusals:
             pass
 
     def test_a_host_that_answers_nothing_is_unreachable(self, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("device_agents.ssh.CONNECT_S", 1)
+        monkeypatch.setattr("device_agents.ssh.agent.CONNECT_S", 1)
         with Proxy(sshd.port, delay_s=60) as link:
             sshd.point_at(link.port)
             with pytest.raises(DeviceUnreachable, match=r"timed out.*switched on"), reach(sshd):

@@ -17,7 +17,7 @@ from sshd import Proxy, Sshd, needs_sshd
 
 from device_agents import Options
 from device_agents.errors import CommandTimedOut, DeviceUnreachable, LinkLost
-from device_agents.ssh import ALIVE_COUNT, SshAgent
+from device_agents.ssh.agent import ALIVE_COUNT, SshAgent
 
 pytestmark = needs_sshd
 NETWORK = "198.18.77"
@@ -175,7 +175,7 @@ def test_a_cable_pulled_for_a_moment_is_not_a_lost_link(sshd: Sshd, cable: Cable
 
 
 def test_a_board_that_is_not_plugged_in_is_unreachable(sshd: Sshd, cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_agents.ssh.CONNECT_S", 1)
+    monkeypatch.setattr("device_agents.ssh.agent.CONNECT_S", 1)
     cable.pull_out()
     with pytest.raises(DeviceUnreachable, match="switched on, and on this network"), reach(sshd):
         pass

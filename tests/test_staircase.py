@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.models.layers import conv2d, depthwise_conv2d
-from profiler.tables.staircase import Staircase, detect, kind_of, read_staircases, rules_of, staircases_data
+from profiler.latency.staircase import Staircase, detect, kind_of, read_staircases, rules_of, staircases_data
+from profiler.layers.layer import conv2d, depthwise_conv2d
 
 WIDTHS = range(128, 200, 8)
 

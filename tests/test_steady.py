@@ -13,8 +13,8 @@ from devices import Device, program, recorded, tree
 
 from device_agents.agent import CommandResult
 from device_agents.errors import LinkLost
+from profiler.devices.conditioning import Cooling, big_cores, steadied, wait_until_cool
 from profiler.devices.snapshot import CPUS, Snapshot
-from profiler.devices.steady import Cooling, big_cores, steadied, wait_until_cool
 from profiler.errors import TooHot
 
 # -------------------------------------------------------------------------------------------------------------- big cores

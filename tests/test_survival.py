@@ -20,11 +20,11 @@ import pytest
 import torch
 from engine_runs import needs_proc, processes_saying
 
-from netadapt.run_folder import RunFolder
+from netadapt.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
-COMMAND = [sys.executable, "-c", "from netadapt.cli import app; app()", "run", "mobilenet_v1", "--data", "digits"]
+COMMAND = [sys.executable, "-c", "from netadapt.cli.app import app; app()", "run", "mobilenet_v1", "--data", "digits"]
 TINY = ["--width-multiplier", "0.125", "--resolution", "16", "--epochs", "2", "--short-term-steps", "2"]
 BUDGET = ["--step", "0.06", "--budget", "macs=70%"]
 ENGINES = (["--engine", "in-process"], ["--engine", "processes", "--workers", "1"], ["--engine", "processes", "--workers", "2"])
@@ -129,7 +129,7 @@ def back_at_step_0(left_alone: Path, out: Path) -> Path:
 
 def leave_no_room(process: Started) -> None:
     """No file of it or of its workers may grow beyond what weights need."""
-    for pid in (process.pid, *processes_saying("netadapt.engines.worker", process.pid)):
+    for pid in (process.pid, *processes_saying("netadapt.executors.worker", process.pid)):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
 
 

@@ -8,12 +8,12 @@ import pytest
 from graphs import mobilenet_v1
 
 from profiler.errors import LayerNotMeasured, TableError
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.graph import Graph
-from profiler.models.layers import conv2d
-from profiler.tables.calibration import Calibration
-from profiler.tables.closure import Checked, close
+from profiler.latency.calibration import Calibration
+from profiler.latency.validation import Checked, close
+from profiler.layers.graph import Graph
+from profiler.layers.layer import conv2d
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
 
 NETWORK = mobilenet_v1(0.25, 64, classes=10, pairs=3)

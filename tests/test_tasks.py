@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from netadapt.datasets import Part
-from netadapt.tasks import TASKS, Metric, Scores, TaskError, open_task, scores_of, scores_text, task_of
-from netadapt.tasks.depth import recoloured, warped
-from netadapt.training import TrainingError, TrainSettings, accuracy, score, train
+from netadapt.training.datasets import Part
+from netadapt.training.tasks import TASKS, Metric, Scores, TaskError, open_task, scores_of, scores_text, task_of
+from netadapt.training.tasks.depth import recoloured, warped
+from netadapt.training.trainer import TrainingError, TrainSettings, accuracy, score, train
 
 DEPTH = open_task("depth")
 CLASSIFICATION = open_task("classification")
@@ -240,6 +240,6 @@ def test_a_task_bears_its_name_and_its_figures_have_different_ones(name: str) ->
 
 
 def test_printing_figures_needs_no_torch() -> None:
-    code = "import sys; from netadapt.tasks import open_task; [open_task(name) for name in ('classification', 'depth')]"
+    code = "import sys; from netadapt.training.tasks import open_task; [open_task(name) for name in ('classification', 'depth')]"
     found = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False)
     assert found.returncode == 0

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.errors import ModelError
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import LayerSpec, Shape, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.tflite.reader import read_tflite
-from profiler.models.tflite.schema import OPERATOR_NUMBERS, operator_code
-from profiler.models.tflite.writer import write_tflite
+from profiler.formats.tflite.reader import read_tflite
+from profiler.formats.tflite.schema import OPERATOR_NUMBERS, operator_code
+from profiler.formats.tflite.writer import write_tflite
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, Shape, conv2d, depthwise_conv2d, fully_connected
 
 PICTURE = (1, 9, 11, 6)
 ROUND_TRIPS = [

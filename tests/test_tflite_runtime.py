@@ -15,9 +15,9 @@ from ai_edge_litert.interpreter import Interpreter
 from runner_conformance import events, expected_input, run, told, written
 
 from device_agents import RUNNER
-from profiler.models.graph import Graph
-from profiler.models.layers import conv2d
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import conv2d
 
 RELEASE = "tflite-runtime==2.14.0"
 INSTALL_S = 100

@@ -10,10 +10,10 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from profiler.errors import ModelError
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import ACTIVATIONS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
-from profiler.models.tflite.schema import same_padding
-from profiler.models.tflite.writer import write_tflite
+from profiler.formats.tflite.schema import same_padding
+from profiler.formats.tflite.writer import write_tflite
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import ACTIVATIONS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 Floats = NDArray[np.float32]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from netadapt.networks import build_network
-from netadapt.shapes.narrow import narrow
-from netadapt.shapes.tracing import trace
-from profiler.models.graph import Graph
-from profiler.models.widths import possible_widths
+from netadapt.pruning.prune import narrow
+from netadapt.pruning.tracing import trace
+from profiler.layers.channels import possible_widths
+from profiler.layers.graph import Graph
 
 SHAPE = (1, 3, 16, 16)
 

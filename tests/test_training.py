@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from netadapt.datasets import Part
 from netadapt.errors import SettingsError
-from netadapt.tasks import TASKS, open_task
-from netadapt.tasks.classification import shifted
-from netadapt.training import Changes, TrainingError, TrainSettings, accuracy, train
+from netadapt.training.datasets import Part
+from netadapt.training.tasks import TASKS, open_task
+from netadapt.training.tasks.classification import shifted
+from netadapt.training.trainer import Changes, TrainingError, TrainSettings, accuracy, train
 
 SETTINGS = TrainSettings(learning_rate=0.05, steps=30, batch_size=16, augment=False)
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from netadapt.cli import app
+from netadapt.cli.app import app
 from netadapt.errors import NetworkError
-from netadapt.family import Family
 from netadapt.networks import build_network
 from netadapt.networks.own import parse_input, settled
-from netadapt.run_folder import RunFolder
+from netadapt.runs.models import Family
+from netadapt.runs.run_folder import RunFolder
 
 README = Path(__file__).parent.parent / "README.md"
 TINY = ["--epochs", "0.2", "--short-term-steps", "1"]

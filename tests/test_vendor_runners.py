@@ -12,11 +12,11 @@ import pytest
 
 from device_agents import Agent
 from device_agents.local import LocalAgent
-from profiler.devices.naming import Device
+from profiler.devices.config import Device
 from profiler.errors import RunnerError
-from profiler.measuring.messages import parse
-from profiler.measuring.session import Session
-from profiler.measuring.settings import Target, TimingSettings
+from profiler.measure.session import Session
+from profiler.protocol.events import parse
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners.benchmark_model import BenchmarkModel
 from profiler.runners.perf_test import PerfTest
 

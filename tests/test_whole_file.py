@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from device_agents.support.atomic import whole, write_whole
 from profiler.errors import TableError
-from profiler.whole_file import whole, write_whole
 
 
 @pytest.fixture

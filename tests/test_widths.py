@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import LayerError
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import Cutout, LayerSpec, conv2d
-from profiler.models.widths import Form, at_channels, followers, multiples, nearest, possible_widths
+from profiler.latency.staircase import widths_of
+from profiler.layers.channels import Form, at_channels, followers, multiples, nearest, possible_widths
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import Cutout, LayerSpec, conv2d
 from profiler.tables.plan import make_plan
-from profiler.tables.staircase import widths_of
 
 NETWORK = mobilenet_v1(0.5, 32, classes=10, pairs=4)
 PLAN = make_plan(NETWORK)

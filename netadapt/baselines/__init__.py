@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from netadapt.baselines.match import Match
-    from netadapt.records import Choice
-    from netadapt.stages import Stage
+    from netadapt.runs.records import Choice
+    from netadapt.runs.training_schedule import Stage
 
 KINDS: dict[str, str] = {
     "multiplier": "netadapt.baselines.multiplier:Multiplier",

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from netadapt.baselines import KINDS, Kind, open_kind
 from netadapt.baselines.match import Match
-from netadapt.checkpoint import save_weights
 from netadapt.errors import RunError
-from netadapt.finish import finish_with, still_there
-from netadapt.records import Baseline, Choice, RunInfo, Trained
-from netadapt.stages import train_through
-from netadapt.training import score
+from netadapt.runs.finetune import finish_with, still_there
+from netadapt.runs.records import Baseline, Choice, RunInfo, Trained
+from netadapt.runs.training_schedule import train_through
+from netadapt.training.checkpoint import save_weights
+from netadapt.training.trainer import score
 
 FAR_PERCENT = 3.0
 """Networks whose measured latencies lie further apart than this are not passed off as equally fast."""

@@ -18,18 +18,18 @@ from typing import Any, ClassVar
 from torch import nn
 
 from netadapt.baselines.match import Match
-from netadapt.engines import Told, open_engine
-from netadapt.engines.jobs import Jobs
 from netadapt.errors import BudgetError, RunError
-from netadapt.family import Family
-from netadapt.records import Choice
+from netadapt.executors import Told, open_engine
+from netadapt.executors.jobs import Jobs
+from netadapt.pruning.pruning import Narrowing
 from netadapt.resources import open_goals
-from netadapt.run_folder import RunFolder
+from netadapt.runs.models import Family
+from netadapt.runs.records import Choice
+from netadapt.runs.run_folder import RunFolder
+from netadapt.runs.training_schedule import Stage, origin
 from netadapt.search.candidates import Candidate, narrowest
 from netadapt.search.loop import AdaptSettings, Evaluate, Result, Step, adapt
 from netadapt.search.schedule import planned_fraction
-from netadapt.shapes.narrowing import Narrowing
-from netadapt.stages import Stage, origin
 
 ITERATIONS = 1000
 """More than any search takes: the latency it has to reach ends it."""

@@ -10,19 +10,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from netadapt.engines import EngineOptions
 from netadapt.errors import RunError
-from netadapt.family import Family
-from netadapt.records import Choice
+from netadapt.executors import EngineOptions
+from netadapt.pruning.prune import reshape_like
+from netadapt.runs.models import Family
+from netadapt.runs.records import Choice
+from netadapt.runs.training_schedule import Stages
 from netadapt.search.loop import Step
-from netadapt.shapes.narrow import reshape_like
-from netadapt.stages import Stages
-from profiler.devices.opening import PATIENCE_S
-from profiler.measuring.measure import measure_files
-from profiler.measuring.settings import Target
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.measure.benchmark import measure_files
+from profiler.measure.opening import PATIENCE_S
 from profiler.progress import Work
-from profiler.tables.on_demand import OnDemand
+from profiler.protocol.settings import Target
+from profiler.tables.growing import OnDemand
 
 Widths = Mapping[str, int]
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from netadapt.baselines.even import SHAPE, as_fast_as_step
 from netadapt.baselines.match import Match, fresh
-from netadapt.records import Choice
-from netadapt.stages import Stage
+from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
+from netadapt.runs.records import Choice
+from netadapt.runs.training_schedule import Stage
 
 
 class Multiplier:

@@ -12,8 +12,8 @@ from typing import ClassVar
 from torch import nn
 
 from netadapt.baselines.match import Match, fresh
-from netadapt.records import Choice
-from netadapt.stages import Stage
+from netadapt.runs.records import Choice
+from netadapt.runs.training_schedule import Stage
 
 
 class Scratch:

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from torch import nn
 
-from netadapt.baselines.even import SHAPE, as_fast_as_step
 from netadapt.baselines.match import Match
-from netadapt.records import Choice
-from netadapt.shapes.narrowing import Narrowing
-from netadapt.stages import Stage, origin
+from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
+from netadapt.pruning.pruning import Narrowing
+from netadapt.runs.records import Choice
+from netadapt.runs.training_schedule import Stage, origin
 
 
 class Uniform:

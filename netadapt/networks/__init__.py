@@ -17,7 +17,7 @@ from netadapt.registry import did_you_mean, load
 if TYPE_CHECKING:
     from torch import nn
 
-    from profiler.models.graph import Graph
+    from profiler.layers.graph import Graph
 
 NETWORKS: dict[str, str] = {
     "mobilenet_v1": "netadapt.networks.mobilenet_v1:mobilenet_v1",
@@ -100,7 +100,7 @@ def _function(name: str) -> Callable[..., nn.Module]:
 
 def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Graph:
     """The network's layers and blocks, as `build_network` with the same options would build it."""
-    from netadapt.shapes.tracing import trace
+    from netadapt.pruning.tracing import trace
 
     model = build_network(name, resolution=resolution, in_channels=in_channels, **options)
     return trace(model, (1, in_channels, resolution, resolution), name)
@@ -110,7 +110,7 @@ def describe(name: str, *, resolution: int = 224, in_channels: int = 3, **option
     """Build and count it, with the options of `build_network`; nothing is computed, so it takes a moment only."""
     import torch
 
-    from netadapt.shapes.counting import count_blocks, count_macs
+    from netadapt.pruning.counting import count_blocks, count_macs
 
     shape = (1, in_channels, resolution, resolution)
     with torch.device("meta"):

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from netadapt.errors import NetworkError
 from netadapt.registry import did_you_mean
 

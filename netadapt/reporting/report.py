@@ -16,16 +16,16 @@ from typing import Any
 
 import jinja2
 
+from device_agents.support.atomic import write_whole
 from netadapt.baselines import KINDS, title_of
 from netadapt.errors import RunError
-from netadapt.records import Baseline, TableFacts, Verified
 from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, amount_text
-from netadapt.run_folder import RunFolder
-from netadapt.spread import Spread
-from netadapt.tasks import Metric, Task
-from profiler.whole_file import write_whole
+from netadapt.runs.multi_seed import Spread
+from netadapt.runs.records import Baseline, TableFacts, Verified
+from netadapt.runs.run_folder import RunFolder
+from netadapt.training.tasks import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"

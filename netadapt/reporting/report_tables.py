@@ -8,13 +8,13 @@ from pathlib import Path
 
 from netadapt.baselines import KINDS, title_of
 from netadapt.errors import RunError
-from netadapt.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
-from netadapt.run_folder import RunFolder
+from netadapt.runs.multi_seed import Spread, of_each
+from netadapt.runs.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
+from netadapt.runs.run_folder import RunFolder
 from netadapt.search.bias import Checked
 from netadapt.search.loop import Step
-from netadapt.spread import Spread, of_each
-from netadapt.tasks import Task, task_of
-from profiler.models.graph import Graph
+from netadapt.training.tasks import Task, task_of
+from profiler.layers.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 
 class Resource(Protocol):

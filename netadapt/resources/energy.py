@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from netadapt.errors import BudgetError
-from profiler.models.executed import as_executed
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec
-from profiler.tables.interpolation import family_of
+from profiler.latency.interpolation import family_of
+from profiler.layers.fusion import as_executed
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
 
 
 class Energy:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, Self
 
 from netadapt.errors import BudgetError
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 
 class Predicted(Protocol):

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from profiler.models.graph import Graph
-from profiler.models.layers import ITEM_BYTES
+from profiler.layers.graph import Graph
+from profiler.layers.layer import ITEM_BYTES
 
 
 class Memory:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from netadapt.resources.base import COUNTS
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 
 class Parameters:

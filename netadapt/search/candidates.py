@@ -14,7 +14,7 @@ from functools import cached_property
 
 from netadapt.resources import PricesMany, Resource
 from profiler.errors import LayerError
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 Resources = Mapping[str, Resource]
 """By the names of their budgets; the first is the one that `price` speaks of."""
@@ -28,7 +28,7 @@ class Rung:
 
     The evaluation trains the candidate from `start` to `end` of the short-term steps, both as fractions of them: it goes on from
     `weights`, or narrows the parent's where there are none. Each rung's weights go into a file of their own, as the rung may have
-    to be run again after a kill: `netadapt.run_folder.weights_name(iteration, block, rung.name)`.
+    to be run again after a kill: `netadapt.runs.run_folder.weights_name(iteration, block, rung.name)`.
     """
 
     number: int

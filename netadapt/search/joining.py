@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from netadapt.search.candidates import Amounts, Candidate, Resources, narrower, offers, prices_of, propose
 from profiler.errors import LayerError
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 
 def join_all(

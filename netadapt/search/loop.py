@@ -22,7 +22,7 @@ from netadapt.search.candidates import Candidate, Narrowed, largest_share, narro
 from netadapt.search.choosing import RUNGS, WINNERS, Ranking, first_rung, next_rung
 from netadapt.search.joining import join_all
 from netadapt.search.schedule import check_reachable, reduction
-from profiler.models.graph import Graph
+from profiler.layers.graph import Graph
 
 SMALL_STEPS = ("halve", "join")
 ROUNDING = 1e-9

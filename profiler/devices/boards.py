@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from profiler.devices.heat import printable
 from profiler.devices.snapshot import CLOCKS, CPUS, GETPROP, INA, LOW_POWER, NVPMODEL, POWER, POWER_HELP, RAPL, Snapshot
+from profiler.devices.thermal import printable
 
 FIXED_PERFORMANCE_SDK = 30
 """Android 11."""

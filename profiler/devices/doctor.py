@@ -8,7 +8,7 @@ from typing import Any
 
 from device_agents import RUNNER, Agent
 from device_agents.errors import DeviceError, LinkLost
-from device_agents.plain_json import read_json
+from device_agents.support.strict_json import read_json
 from profiler.devices.boards import FIXED_PERFORMANCE_SDK
 from profiler.devices.facts import Facts, facts
 from profiler.devices.snapshot import WORK, take

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from profiler.devices import boards, cores, heat
+from profiler.devices import boards, cores
+from profiler.devices import thermal as heat
 from profiler.devices.boards import Board, Energy, Phone
-from profiler.devices.heat import Battery, Zone, printable
 from profiler.devices.snapshot import Snapshot
+from profiler.devices.thermal import Battery, Zone, printable
 
 TICKS_PER_S = 100
 """Of the counters in /proc, whatever the kernel's own."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from profiler.progress import Work
 
 T = TypeVar("T")

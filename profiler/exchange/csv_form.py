@@ -7,9 +7,9 @@ import io
 import math
 from typing import Any
 
-from profiler.exchange.writing import Writing
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import LayerSpec, Shape
+from profiler.exchange.writer import Writing
+from profiler.layers.layer import LayerSpec, Shape
+from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
 
 

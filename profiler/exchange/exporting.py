@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from device_agents.support.atomic import write_whole
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, WRITABLE
-from profiler.exchange.writing import Writing
+from profiler.exchange.writer import Writing
 from profiler.tables.table import LatencyTable
-from profiler.whole_file import write_whole
 
 
 def export_table(table: LatencyTable, name: str, out: Path) -> Writing:

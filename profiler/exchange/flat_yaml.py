@@ -8,7 +8,7 @@ from __future__ import annotations
 import yaml
 
 from profiler.errors import ExchangeError
-from profiler.exchange.reading import MOST_ENTRIES, Source, shown
+from profiler.exchange.reader import MOST_ENTRIES, Source, shown
 
 MOST_BYTES = 4_000_000
 MOST_FIGURES = 20

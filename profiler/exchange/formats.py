@@ -8,8 +8,8 @@ from pathlib import Path
 
 from profiler.errors import ExchangeError
 from profiler.exchange import csv_form, nn_meter, ofa, tvm
-from profiler.exchange.reading import Asked, Reading, Source
-from profiler.exchange.writing import Writing
+from profiler.exchange.reader import Asked, Reading, Source
+from profiler.exchange.writer import Writing
 from profiler.tables.table import LatencyTable
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, READABLE, format_of
-from profiler.exchange.reading import Asked, Reading, Source, read_source, shown
-from profiler.measuring.journal import journal_path
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.layers import ACTIVATIONS
-from profiler.models.model_file import UNKNOWN_RUNTIME
+from profiler.exchange.reader import Asked, Reading, Source, read_source, shown
+from profiler.formats.model_file import UNKNOWN_RUNTIME
+from profiler.layers.layer import ACTIVATIONS
+from profiler.measure.journal import journal_path
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.table import LatencyTable, TableInfo
 
 KNOWN_FILES = {

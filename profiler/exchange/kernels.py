@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiler.models.layers import LayerSpec, Shape
+from profiler.layers.layer import LayerSpec, Shape
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from device_agents.plain_json import read_json
+from device_agents.support.strict_json import read_json
 from profiler.errors import ExchangeError
 from profiler.exchange.kernels import is_same, same_output, same_window
-from profiler.exchange.reading import (
+from profiler.exchange.reader import (
     NORMAL_95,
     UNKNOWN,
     Asked,
@@ -30,9 +30,9 @@ from profiler.exchange.reading import (
     shown,
     size,
 )
-from profiler.exchange.writing import Writing
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import LayerSpec, Shape, fully_connected
+from profiler.exchange.writer import Writing
+from profiler.layers.layer import LayerSpec, Shape, fully_connected
+from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
 
 ACTIVATIONS = {"": "none", "-relu": "relu", "-relu6": "relu6", "-hswish": "hard_swish"}

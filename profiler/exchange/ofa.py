@@ -17,7 +17,7 @@ import yaml
 from profiler.errors import ExchangeError
 from profiler.exchange.flat_yaml import flat_mapping
 from profiler.exchange.kernels import same_window, symmetric_window
-from profiler.exchange.reading import (
+from profiler.exchange.reader import (
     MOST_SAMPLES,
     NORMAL_95,
     UNKNOWN,
@@ -32,10 +32,10 @@ from profiler.exchange.reading import (
     shown,
     size,
 )
-from profiler.exchange.writing import Writing
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import LayerSpec, Shape, conv2d, fully_connected
-from profiler.tables.blocks import inverted_residual, pooled_classifier
+from profiler.exchange.writer import Writing
+from profiler.layers.composite import inverted_residual, pooled_classifier
+from profiler.layers.layer import LayerSpec, Shape, conv2d, fully_connected
+from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
 
 KEY = re.compile(

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from device_agents.plain_json import read_json
+from device_agents.support.strict_json import read_json
 from profiler.errors import ExchangeError
-from profiler.exchange.reading import (
+from profiler.exchange.reader import (
     Asked,
     Collected,
     Reading,
@@ -29,8 +29,8 @@ from profiler.exchange.reading import (
     shown,
     size,
 )
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import ITEM_BYTES, LayerSpec, Pair, Shape
+from profiler.layers.layer import ITEM_BYTES, LayerSpec, Pair, Shape
+from profiler.measure.estimate import Estimate
 
 CONV = re.compile(r"(topi_nn_)?conv2d(_nchw\w*)?(\.\w+)?")
 DEPTHWISE = re.compile(r"(topi_nn_)?depthwise_conv2d_nchw\w*(\.\w+)?")

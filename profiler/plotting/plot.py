@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device_agents.support.atomic import write_whole
+from profiler.cli.printing import sizes
 from profiler.errors import TableError
-from profiler.printing import sizes
-from profiler.tables.closure import Closure
+from profiler.latency.validation import Closure
 from profiler.tables.families import Panel, panels, undrawn
 from profiler.tables.table import LatencyTable, TableInfo
-from profiler.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def write_plot(table: LatencyTable, out: Path) -> None:
 def sheet(table: LatencyTable, found: Sequence[Panel]) -> bytes:
     """The PNG: the closure and the dearest families."""
     from profiler.plotting.drawing import png
-    from profiler.plotting.pictures import overview
+    from profiler.plotting.figures import overview
 
     info = table.info
     return png(overview(info.closure, found[:MOST_PANELS], heading(info), capitalised(table.sentence())))
@@ -113,7 +113,7 @@ def _opening(table: LatencyTable) -> Iterator[str]:
 def _networks(closure: Closure) -> Iterator[str]:
     if not closure.checked:
         return
-    from profiler.plotting.pictures import closure_figure
+    from profiler.plotting.figures import closure_figure
 
     yield "<h2>Predicted against measured</h2>"
     yield _figure(
@@ -144,7 +144,7 @@ def _decimals(closure: Closure) -> int:
 def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
     yield "<h2>Latency against channels</h2>"
     if found:
-        from profiler.plotting.pictures import panel_figure
+        from profiler.plotting.figures import panel_figure
 
         yield (
             '<p class="grey">Points: measured, with their 95 % intervals. Lines: what the table answers for every width in '

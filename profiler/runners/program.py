@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Protocol
 
 from device_agents import Agent
 from device_agents.errors import CommandTimedOut, DeviceBusy, LineTooLong
-from profiler.devices.naming import Device
+from profiler.devices.config import Device
 from profiler.errors import RunnerError
-from profiler.measuring.messages import RESULTS, Message, parse
-from profiler.measuring.settings import Target
-from profiler.models.graph import Graph
-from profiler.models.layers import conv2d
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import conv2d
+from profiler.protocol.events import RESULTS, Message, parse
+from profiler.protocol.settings import Target
 
 PROBE_S = 120.0
 

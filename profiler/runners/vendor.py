@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from device_agents import Agent
 from device_agents.errors import CommandTimedOut
-from profiler.devices.naming import Device
+from profiler.devices.config import Device
 from profiler.errors import RunnerError
-from profiler.measuring.messages import MOST_NS, PROTOCOL, Message
-from profiler.measuring.settings import Target
+from profiler.protocol.events import MOST_NS, PROTOCOL, Message
+from profiler.protocol.settings import Target
 from profiler.runners.program import how_it_ended, named_by_content
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiler.errors import ConfigError
-from profiler.whole_file import write_whole
+from device_agents.support.atomic import write_whole
+from device_agents.support.errors import ConfigError
 
 NAME = "netadapt-profiler"
 MARK = "# netadapt-profiler: keeps the tables fresh that this file wants"

@@ -14,16 +14,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from device_agents.errors import ToolError
 from device_agents.lease import Holder
-from device_agents.plain_json import read_json
+from device_agents.support.errors import ConfigError, ToolError
+from device_agents.support.strict_json import read_json
 from profiler.devices.fleet import on_each
-from profiler.errors import ConfigError
 from profiler.progress import Work
+from profiler.schedule.config import Wanted, WantedTable
+from profiler.schedule.maintain import Outcome, tend
+from profiler.schedule.notify import tell
 from profiler.schedule.state import Failure, State, moment, read_state, write_state
-from profiler.schedule.telling import tell
-from profiler.schedule.tending import Outcome, tend
-from profiler.schedule.wanted import Wanted, WantedTable
 from profiler.tables.table import load_table
 
 LONGEST_WAIT_S = 60.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from random import Random
 
 from profiler.console import age_text
-from profiler.models.layers import LayerSpec
+from profiler.latency.staircase import kind_of
+from profiler.layers.layer import LayerSpec
 from profiler.tables.check import WIDE_PERCENT
-from profiler.tables.staircase import kind_of
 from profiler.tables.table import LatencyTable
 
 DRIFT_PERCENT, DRIFT_MS = 3.0, 0.001

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from device_agents.plain_json import read_json
+from device_agents.support.atomic import write_whole
+from device_agents.support.dataclass_json import read_as
+from device_agents.support.strict_json import read_json
 from profiler.console import age_text
 from profiler.errors import TableError
 from profiler.tables.check import OLD_DAYS
 from profiler.tables.table import LatencyTable
-from profiler.typed import read_as
-from profiler.whole_file import write_whole
 
 FORMAT = 1
 MOST_BYTES = 1_000_000

@@ -22,16 +22,16 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from profiler.console import age_text
+from profiler.latency.validation import Checked
 from profiler.serve import chart
 from profiler.serve.access import WRITTEN, Access, Guard
-from profiler.serve.farm import BuildView, Farm, Lookout
+from profiler.serve.dashboard import BuildView, Farm, Lookout
 from profiler.serve.finding import Remembered
 from profiler.serve.metrics import metrics
 from profiler.serve.runs import RunView, report_of
 from profiler.serve.tables import TableView, safely_loaded
-from profiler.tables.closure import Checked
 
 STATIC = Path(__file__).with_name("static")
 PLOTS_KEPT = 8
@@ -159,7 +159,7 @@ def _plot(path: Path) -> str:
 
 def _closure(path: Path) -> bytes | None:
     from profiler.plotting.drawing import png
-    from profiler.plotting.pictures import closure_figure
+    from profiler.plotting.figures import closure_figure
 
     try:
         closure = safely_loaded(path).info.closure

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from profiler.errors import JournalError
-from profiler.measuring.journal import read_journal
-from profiler.measuring.results import table_from_journal
+from profiler.measure.journal import read_journal
 from profiler.serve.finding import stamp
+from profiler.tables.derive import table_from_journal
 
 Line = Mapping[str, Any]
 

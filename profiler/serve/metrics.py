@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from profiler.serve.farm import Farm
+from profiler.serve.dashboard import Farm
 from profiler.serve.tables import TableView
 
 PREFIX = "netadapt_profiler"

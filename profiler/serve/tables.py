@@ -11,13 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from device_agents.errors import ToolError
+from device_agents.support.errors import ToolError
 from profiler.errors import TableError
+from profiler.schedule.config import WantedTable
+from profiler.schedule.maintain import look, plans_of
 from profiler.schedule.running import next_look
 from profiler.schedule.staleness import Facts, reasons
 from profiler.schedule.state import Failure, read_state, stale_reason
-from profiler.schedule.tending import look, plans_of
-from profiler.schedule.wanted import WantedTable
 from profiler.serve.finding import Remembered, id_of, stamp
 from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
 

@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiler.devices.opening import PATIENCE_S, open_session
 from profiler.errors import ModelError, TableError
-from profiler.measuring.bench import Bench, Job
-from profiler.measuring.estimate import estimate
-from profiler.measuring.journal import Journal, journal_path
-from profiler.measuring.results import table_from_journal
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.executed import as_executed
-from profiler.models.graph import Graph
-from profiler.models.layers import LayerSpec
-from profiler.models.model_file import FORMATS
+from profiler.formats.model_file import FORMATS
+from profiler.latency.staircase import staircases_data
+from profiler.layers.fusion import as_executed
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import estimate
+from profiler.measure.journal import Journal, journal_path
+from profiler.measure.loop import Bench, Job
+from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.progress import Silent, Work
+from profiler.protocol.settings import Target, TimingSettings
+from profiler.tables.derive import table_from_journal
 from profiler.tables.plan import Plan
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
-from profiler.tables.staircase import staircases_data
 from profiler.tables.table import LatencyTable, load_table
 
 PREFIXES = 6

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from profiler.measuring.estimate import QUARTILE
+from profiler.measure.estimate import QUARTILE
 
 Array = NDArray[np.float64]
 

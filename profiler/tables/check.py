@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from profiler.console import age_text
-from profiler.measuring.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
-from profiler.tables.closure import LIMIT_PERCENT
+from profiler.latency.validation import LIMIT_PERCENT
+from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.tables.table import LatencyTable
 
 WIDE_PERCENT = 5.0

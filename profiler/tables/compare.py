@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from profiler.devices.fingerprint import differences
-from profiler.measuring.estimate import Estimate, Visit, trusted
-from profiler.measuring.journal import journal_path, read_journal
-from profiler.measuring.results import Results
-from profiler.models.layers import LayerSpec
+from profiler.devices.identity import differences
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import Estimate, Visit, trusted
+from profiler.measure.journal import journal_path, read_journal
 from profiler.tables.changes import p_values, q_values
+from profiler.tables.derive import Results
 from profiler.tables.table import LatencyTable, load_table
 
 Q = 0.05

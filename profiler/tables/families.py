@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from profiler.errors import LayerError
-from profiler.measuring.estimate import Estimate
-from profiler.models.layers import LayerSpec
-from profiler.tables.interpolation import family_of
-from profiler.tables.staircase import FREE_OUTPUT, GRANULARITY, widths_of
+from profiler.latency.interpolation import family_of
+from profiler.latency.staircase import FREE_OUTPUT, GRANULARITY, widths_of
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
 
 Widths = tuple[int, ...]

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_agents.plain_json import read_json
+from device_agents.support.atomic import write_whole
+from device_agents.support.dataclass_json import read_as, read_value
+from device_agents.support.strict_json import read_json
 from profiler.errors import PlanError
-from profiler.models.graph import Graph
-from profiler.models.model_file import read_model
-from profiler.models.widths import followers, nearest, possible_widths
-from profiler.typed import read_as, read_value
-from profiler.whole_file import write_whole
+from profiler.formats.model_file import read_model
+from profiler.layers.channels import followers, nearest, possible_widths
+from profiler.layers.graph import Graph
 
 FORMAT = 2
 CHECK_NETWORKS = 12

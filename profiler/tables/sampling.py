@@ -10,11 +10,11 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
-from profiler.models.graph import Graph, unique_layers
-from profiler.models.layers import LayerSpec
-from profiler.models.widths import Follower, at_channels, followers, possible_widths
+from profiler.latency.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
+from profiler.layers.channels import Follower, at_channels, followers, possible_widths
+from profiler.layers.graph import Graph, unique_layers
+from profiler.layers.layer import LayerSpec
 from profiler.tables.plan import Plan, random_networks
-from profiler.tables.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
 from profiler.tables.table import LatencyTable
 
 SWEEP_POINTS = 9

@@ -17,22 +17,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from device_agents.plain_json import read_json
+from device_agents.support.atomic import whole
+from device_agents.support.dataclass_json import read_as, read_value
+from device_agents.support.strict_json import read_json
 from profiler.errors import LayerError, LayerNotMeasured, TableError
-from profiler.measuring.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
-from profiler.measuring.estimate import Estimate
-from profiler.measuring.settings import Target, TimingSettings
-from profiler.models.executed import as_executed
-from profiler.models.graph import Graph, Node
-from profiler.models.layers import BLOCK_OPS, LayerSpec
-from profiler.tables.blocks import as_blocks
-from profiler.tables.calibration import NOTHING, Calibration, Sums, sums_of
-from profiler.tables.closure import Closure, close
-from profiler.tables.interpolation import Grid
-from profiler.tables.pricing import Pricer
-from profiler.tables.staircase import Staircases, read_staircases, staircases_data
-from profiler.typed import read_as, read_value
-from profiler.whole_file import whole
+from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
+from profiler.latency.interpolation import Grid
+from profiler.latency.pricing import Pricer
+from profiler.latency.staircase import Staircases, read_staircases, staircases_data
+from profiler.latency.validation import Closure, close
+from profiler.layers.composite import as_blocks
+from profiler.layers.fusion import as_executed
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import BLOCK_OPS, LayerSpec
+from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import Target, TimingSettings
 
 FORMAT = 2
 METADATA_KEY = b"latency_table"

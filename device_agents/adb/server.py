@@ -1,0 +1,222 @@
+"""Android devices through adb's own server, which knows USB, Wi-Fi pairing and keys; it is started if it does not run.
+
+The address is `adb:SERIAL`, as `adb devices` lists it. The server is where adb's own variables say: ANDROID_ADB_SERVER_HOST and
+ANDROID_ADB_SERVER_PORT, or ADB_SERVER_SOCKET (`tcp:HOST:PORT`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from adbutils import AdbClient, AdbDevice, AdbDeviceInfo, AdbError, adb_path
+
+from device_agents.adb.services import ANSWER_S, DEFAULT_FOLDER, SHELL, SYNC, ShellChannel, write_file
+from device_agents.agent import Attached, Options
+from device_agents.errors import DeviceError, DeviceUnauthorised, DeviceUnreachable, LinkLost
+from device_agents.remote import Channel, RemoteAgent
+
+SETTLE_S = 5.0
+"""A device that was just plugged in or connected is offline or being authorised for a second or two."""
+PASSING: tuple[str, ...] = ("offline", "connecting", "authorizing", "host")
+INSTALL = "install it (Debian: `apt install adb`; else Google's platform-tools) and put it on PATH"
+
+OBSTACLES = {
+    "unauthorized": "accept the question on its screen; if there is none, run `adb kill-server` and replug it",
+    "offline": "it does not answer: replug it, or run `adb reconnect offline`",
+    "no": "this user may not open it: install the udev rules (Debian: `apt install android-sdk-platform-tools-common`), replug it",
+    "connecting": "it is still connecting: try again in a few seconds",
+    "authorizing": "it is still being authorised: try again in a few seconds",
+}
+"""By the state that the server tells; "no" is the first word of "no permissions"."""
+
+
+def knows(address: str) -> bool:
+    """Whether a server that runs already has a device of this address; none is started to find out."""
+    host, port = _server()
+    return _listens(host, port) and _find(AdbClient(host, port, socket_timeout=ANSWER_S), address.partition(":")[2]) is not None
+
+
+class AdbAgent(RemoteAgent):
+    """One connection to the server for each command; the server carries them all over one link."""
+
+    default_folder = DEFAULT_FOLDER
+
+    def __init__(self, address: str, options: Options | None = None) -> None:
+        super().__init__(address, options)
+        self._serial = address.partition(":")[2]
+        self._device: AdbDevice | None = None
+
+    @classmethod
+    def attached(cls) -> Sequence[Attached]:
+        """What the server sees; nothing where there is no adb."""
+        try:
+            return [Attached(f"adb:{info.serial}", _described(info), _obstacle(info.state)) for info in _listed(_client())]
+        except DeviceUnreachable:
+            return []
+
+    def _connect(self) -> None:
+        client = _client()
+        info = self._settled(client)
+        with _translated(DeviceUnreachable, self.address):
+            self._device = client.device(transport_id=info.transport_id)
+            features = self._device.get_features().split(",")
+        if "shell_v2" not in features:
+            raise DeviceUnreachable(f"{self.address} runs an Android before 7, whose shell tells no exit codes; use a newer device")
+
+    def _settled(self, client: AdbClient) -> AdbDeviceInfo:
+        """The device once it is ready. The server keeps a dead network connection; so that is made anew."""
+        found = _find(client, self._serial)
+        passing = PASSING
+        if ":" in self._serial and (found is None or found.state != "device"):
+            passing = (*PASSING, "unauthorized")  # until it has looked at our key
+            with _translated(DeviceUnreachable, self.address):
+                client.disconnect(self._serial)
+                client.connect(self._serial, timeout=2 * ANSWER_S)
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            found = _find(client, self._serial)
+            if found is None:
+                raise DeviceUnreachable(self._missing(client))
+            if found.state == "device":
+                return found
+            if found.state not in passing or time.monotonic() > deadline:
+                kind = DeviceUnauthorised if found.state == "unauthorized" else DeviceUnreachable
+                raise kind(f"{self.address} cannot be used yet: {_obstacle(found.state)}")
+            time.sleep(0.1)
+
+    def _missing(self, client: AdbClient) -> str:
+        serials = [info.serial for info in _listed(client)]
+        if not serials:
+            return (
+                f"{self.address} is not attached, nor any other phone: plug it in and allow USB debugging in its developer options"
+            )
+        near = [s for s in serials if self._serial and self._serial.lower() in s.lower()]
+        near = near or difflib.get_close_matches(self._serial, serials, n=1)
+        hint = f"did you mean {f'adb:{near[0]}'!r}?" if near else f"attached are: {', '.join(f'adb:{s}' for s in serials)}"
+        return f"{self.address} is not attached; {hint}"
+
+    def _disconnect(self) -> None:
+        self._device = None
+
+    def _open(self, line: str) -> Channel:
+        return ShellChannel(self._service(SHELL + line))
+
+    def _upload(self, data: bytes, path: str, timeout_s: float) -> None:
+        with contextlib.closing(self._service(SYNC)) as pipe:
+            write_file(pipe, data, path, timeout_s=timeout_s, address=self.address)
+
+    def _service(self, name: str) -> SocketPipe:
+        if self._device is None:
+            raise LinkLost(f"there is no connection to {self.address}; reconnect it")
+        with _translated(LinkLost, self.address):
+            connection = self._device.open_transport(timeout=ANSWER_S)
+            connection.send_command(name)
+            connection.check_okay()
+            return SocketPipe(connection.conn)
+
+
+class SocketPipe:
+    """A service behind a socket of the server's."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        with contextlib.suppress(OSError):  # no TCP
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is short and waited for
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        self._socket.settimeout(max(0.001, timeout_s))
+        self._socket.sendall(data)
+
+    def receive(self, timeout_s: float) -> bytes:
+        self._socket.settimeout(max(0.001, timeout_s))  # 0 would mean: do not wait, with another exception
+        try:
+            return self._socket.recv(1 << 18)
+        except TimeoutError:
+            raise
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # the other side was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@contextmanager
+def _translated(kind: type[DeviceError], address: str) -> Iterator[None]:
+    """Whatever adbutils or a socket raises, as one of our errors."""
+    try:
+        yield
+    except (AdbError, OSError, EOFError, ValueError) as exc:
+        raise kind(f"adb's server cannot reach {address}: {str(exc).strip() or type(exc).__name__}; reconnect it") from exc
+
+
+def _server() -> tuple[str, int]:
+    """Host and port of the server. `DeviceUnreachable` for a socket of another kind or a port that is no number."""
+    named = os.environ.get("ADB_SERVER_SOCKET", "")
+    host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
+    port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
+    if named:
+        kind, _, rest = named.partition(":")
+        where, _, port = rest.rpartition(":")
+        host = where or "127.0.0.1"
+        if kind != "tcp":
+            raise DeviceUnreachable(f"ADB_SERVER_SOCKET is {named!r}, and only `tcp:HOST:PORT` is understood here")
+    if not port.isdigit():
+        raise DeviceUnreachable(f"the port of adb's server is {port!r}; set ANDROID_ADB_SERVER_PORT to a number")
+    return host, int(port)
+
+
+def _client() -> AdbClient:
+    """A client of a server that runs: started if it has to be. `DeviceUnreachable` if that does not work."""
+    host, port = _server()
+    if not _listens(host, port):
+        _start_server()
+        if not _listens(host, port):
+            raise DeviceUnreachable(f"adb's server does not listen on {host}:{port}; start it there with `adb start-server`")
+    return AdbClient(host, port, socket_timeout=ANSWER_S)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _start_server() -> None:
+    """With its output thrown away: adbutils would start it too, but talking on our standard output."""
+    try:
+        subprocess.run([adb_path(), "start-server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20, check=False)
+    except (AdbError, OSError) as exc:
+        raise DeviceUnreachable(f"there is no adb on this machine; {INSTALL}") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise DeviceUnreachable("`adb start-server` does not come to an end; run it by hand to see why") from exc
+
+
+def _listed(client: AdbClient) -> list[AdbDeviceInfo]:
+    with _translated(DeviceUnreachable, "any device"):
+        return list(client.list(extended=True))
+
+
+def _find(client: AdbClient, serial: str) -> AdbDeviceInfo | None:
+    return next((info for info in _listed(client) if info.serial == serial), None)
+
+
+def _described(info: AdbDeviceInfo) -> str:
+    model, product = info.tags.get("model", "").replace("_", " "), info.tags.get("product", "")
+    return f"{model} ({product})" if model and product else model or product or "an Android device"
+
+
+def _obstacle(state: str) -> str | None:
+    if state == "device":
+        return None
+    return OBSTACLES.get(state, f"it is in the state {state!r}: restart it into Android")

@@ -1,0 +1,128 @@
+"""The two services of an Android device that we use, over any pipe: its shell (version 2), and `sync:`, which writes files."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import struct
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from device_agents.adb.shell_v2 import Kind, Packet, PacketParser, pack
+from device_agents.errors import LinkLost, StoreFailed
+from device_agents.remote import Source
+
+SHELL = "shell,v2,raw:"
+SYNC = "sync:"
+DEFAULT_FOLDER = "/data/local/tmp"
+"""What the shell's user may write to and run from; /sdcard is mounted so that nothing can be run from it."""
+ANSWER_S = 10.0
+"""How long a device may take to answer that it opens a service."""
+
+SYNC_HEADER = struct.Struct("<4sI")
+CHUNK_BYTES = 64 << 10
+"""The most that a device takes in one DATA."""
+BATCH = 16
+
+
+class Pipe(Protocol):
+    """One open service: bytes in both directions."""
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        """`OSError` if it has ended, of which `TimeoutError` if the other side does not take it in time."""
+        ...
+
+    def receive(self, timeout_s: float) -> bytes:
+        """What has come, b"" at the end, however it ended. `TimeoutError` if nothing comes in time."""
+        ...
+
+    def close(self) -> None:
+        """Never fails; may be called twice."""
+        ...
+
+
+class ShellChannel:
+    """A shell command as RemoteAgent wants it. Its exit code is left unread: RemoteAgent's own last line is the surer sign."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe, self._parser = pipe, PacketParser()
+        self._packets: deque[Packet] = deque()
+
+    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            while self._packets:
+                packet = self._packets.popleft()
+                if packet.kind == Kind.STDOUT:
+                    return Source.OUT, packet.data
+                if packet.kind == Kind.STDERR:
+                    return Source.ERR, packet.data
+                if packet.kind == Kind.EXIT:
+                    return Source.END, b""
+            data = self._pipe.receive(_left(deadline))
+            if not data:
+                return Source.END, b""
+            try:
+                self._packets.extend(self._parser.feed(data))
+            except ValueError as exc:
+                raise LinkLost(f"the device does not speak the shell protocol it promised ({exc}); reconnect it") from exc
+
+    def send(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._pipe.send(pack(Kind.STDIN, data), ANSWER_S)
+
+    def close(self) -> None:
+        self._pipe.close()
+
+
+def write_file(pipe: Pipe, data: bytes, path: str, *, timeout_s: float, address: str) -> None:
+    """Write a file, executable, through `sync:`. The device answers once, at the end, and says nothing of what it has kept of it.
+
+    `StoreFailed` if it refuses, `LinkLost` if the connection breaks off or it does not get done in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        for block in _sync_blocks(data, path):
+            pipe.send(block, _left(deadline))
+        answer = _at_least(SYNC_HEADER.size, b"", pipe, deadline)
+        word, length = SYNC_HEADER.unpack_from(answer)
+        if word == b"FAIL":
+            answer = _at_least(SYNC_HEADER.size + min(length, CHUNK_BYTES), answer, pipe, deadline)
+            said = answer[SYNC_HEADER.size :].decode(errors="replace")
+            raise StoreFailed(f"{address} refuses {path}: {said}; `profile clean {address}` makes room")
+        if word != b"OKAY":
+            raise ConnectionError(f"an answer that is none: {word!r}")
+        pipe.send(SYNC_HEADER.pack(b"QUIT", 0), _left(deadline))
+    except TimeoutError as exc:
+        raise LinkLost(f"{address} did not take {len(data) / 1e6:.1f} MB within {timeout_s:.0f} s; reconnect it") from exc
+    except OSError as exc:
+        raise LinkLost(f"the connection to {address} broke off during a push: {exc}") from exc
+
+
+def _sync_blocks(data: bytes, path: str) -> Iterator[bytes]:
+    name = f"{path},{stat.S_IFREG | 0o755}".encode()
+    yield SYNC_HEADER.pack(b"SEND", len(name)) + name
+    view = memoryview(data)
+    for start in range(0, len(data), BATCH * CHUNK_BYTES):
+        parts: list[bytes | memoryview] = []
+        for at in range(start, min(start + BATCH * CHUNK_BYTES, len(data)), CHUNK_BYTES):
+            chunk = view[at : at + CHUNK_BYTES]
+            parts += [SYNC_HEADER.pack(b"DATA", len(chunk)), chunk]
+        yield b"".join(parts)
+    yield SYNC_HEADER.pack(b"DONE", int(time.time()))
+
+
+def _at_least(count: int, data: bytes, pipe: Pipe, deadline: float) -> bytes:
+    """The data that is there already, and more until it is so much."""
+    while len(data) < count:
+        more = pipe.receive(_left(deadline))
+        if not more:
+            raise ConnectionError("it ended before the device had answered")
+        data += more
+    return data
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

@@ -1,0 +1,23 @@
+"""The base of every error that a user can act on. A command prints one as a single sentence and exits with code 1; anything else is a bug."""
+
+from __future__ import annotations
+
+from device_agents.support.text import printable
+
+LONGEST = 1000
+"""Letters of a message; what a file or a device says may be of any length."""
+
+
+class ToolError(Exception):
+    """Base of all our errors: the message is a sentence that says what is wrong and what to do next.
+
+    It may quote what a file or a device says; whatever that is, it comes out as one line that does nothing to a terminal.
+    """
+
+    def __str__(self) -> str:
+        text = printable(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+class ConfigError(ToolError):
+    """profile.toml says something that cannot be."""

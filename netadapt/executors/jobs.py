@@ -1,0 +1,104 @@
+"""A job: everything about one candidate's evaluation, in words that JSON can carry to any worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from netadapt.pruning.pruning import Narrowing
+from netadapt.runs.models import Family
+from netadapt.runs.run_folder import weights_name
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Step
+from netadapt.training.trainer import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A candidate and how to get there: its start narrowed to its widths, trained, scored on the holdout and kept."""
+
+    run: str
+    """The run's folder: the network and the data it was begun with."""
+    candidate: Candidate
+    weights: str
+    """Where the candidate's weights are kept: a file name in the run's folder of weights."""
+    seed: int
+    threads: int
+    """Of torch. Sums come out differently in their last bits with more or fewer, so it belongs to the run, not to the engine."""
+    training: TrainSettings | None = None
+    """None: scored as it is."""
+    start_weights: str | None = None
+    """The file to start from: the parent's weights, or the candidate's own to train them on. None: random ones from the seed."""
+    start_widths: Mapping[str, int] | None = None
+    """Of the network in that file; None: the original's."""
+    encoder_weights: str | None = None
+    """An .npz file for the first layers of a network that starts from random weights."""
+    narrowing: Narrowing = field(default_factory=Narrowing)
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        narrowed = self.candidate.blocks
+        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in narrowed) or "the original network"
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """A run's jobs; every candidate of a run sees the same batches in the same order."""
+
+    family: Family
+    original: TrainSettings
+    """For a network that comes without weights."""
+    short_term: TrainSettings
+    seed: int
+    threads: int = 1
+    """Of torch, for each candidate."""
+    threads_original: int = 1
+    """The original is trained alone and may have the whole machine."""
+    given_weights: Path | None = None
+    """Trained weights of the original network; an .npz file only starts its encoder."""
+    narrowing: Narrowing = field(default_factory=Narrowing)
+
+    def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Job]:
+        """What `netadapt.search.loop` asks for, one job for each candidate, in their order."""
+        if parent is None:
+            return [self._original(candidate) for candidate in candidates]
+        return [self._narrowed(parent, candidate) for candidate in candidates]
+
+    def _narrowed(self, parent: Step, candidate: Candidate) -> Job:
+        """The whole short-term fine-tune, or a rung's stretch of it, on batches that no rung before had."""
+        rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
+        training: TrainSettings | None = self.short_term
+        if rung is not None:
+            steps = rung.steps(self.short_term.steps_for(len(self.family.dataset.train)))
+            training, seed = replace(self.short_term, epochs=None, steps=steps) if steps else None, seed + rung.number
+            if rung.weights is not None:
+                start, widths = rung.weights, candidate.widths
+        return Job(
+            self._run,
+            candidate,
+            _name(candidate),
+            seed,
+            self.threads,
+            training,
+            str(self.family.run.weights_path(start).resolve()),
+            widths,
+            narrowing=self.narrowing,
+        )
+
+    def _original(self, candidate: Candidate) -> Job:
+        given = str(self.given_weights.resolve()) if self.given_weights else None
+        encoder, start = (given, None) if given and given.endswith(".npz") else (None, given)
+        training = None if start else self.original
+        return Job(
+            self._run, candidate, _name(candidate), self.seed, self.threads_original, training, start, encoder_weights=encoder
+        )
+
+    @property
+    def _run(self) -> str:
+        return str(self.family.run.path.resolve())
+
+
+def _name(candidate: Candidate) -> str:
+    return weights_name(candidate.iteration, candidate.block, candidate.rung.name if candidate.rung else "")

@@ -1,0 +1,179 @@
+"""The engine that fine-tunes candidates in worker processes on this machine, each with cores or a GPU of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import IO
+
+import torch
+
+from netadapt.executors import EngineOptions, Told
+from netadapt.executors.jobs import Job, Jobs
+from netadapt.executors.messages import Event, Failed, Lost, read_event
+from netadapt.executors.progress import Telling
+from netadapt.executors.side_by_side import side_by_side
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Evaluate, Result, Step
+
+_COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
+
+
+@contextmanager
+def processes(options: EngineOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
+    pool = ProcessPool(options, jobs.threads)
+
+    def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
+        todo = jobs.of(parent, candidates)
+        return side_by_side(pool, todo, Telling(told, todo, jobs.family.dataset))
+
+    try:
+        yield evaluate
+    finally:
+        pool.stop()
+
+
+class ProcessPool:
+    """Workers are started when there is a job for them, and kept with all they have loaded until the pool is stopped."""
+
+    def __init__(self, options: EngineOptions, threads: int) -> None:
+        gpus, cores = visible_gpus(), usable_cores()
+        each = options.cores_per_worker or threads
+        self.size = options.workers or len(gpus) or max(1, len(cores) // each)
+        self._cores = cores
+        enough = self.size * each <= len(cores)
+        self._shares = [cores[slot * each : (slot + 1) * each] if enough else cores for slot in range(self.size)]
+        self._gpus = [gpus[slot % len(gpus)] if gpus else None for slot in range(self.size)]
+        self._threads = threads
+        self._workers: list[_Worker | None] = [None] * self.size
+
+    def start(self, job: Job) -> None:
+        slot = next(number for number, worker in enumerate(self._workers) if worker is None or worker.job is None)
+        worker = self._workers[slot]
+        if worker is None or not worker.alive:
+            worker = self._workers[slot] = _Worker(_environment(self._threads, self._gpus[slot]))
+        worker.give(job, self._cores if job.candidate.block is None else self._shares[slot])  # the original is alone
+
+    def wait(self) -> Sequence[tuple[Job, Event]]:
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                if worker is not None and worker.job is not None:
+                    selector.register(worker.output, selectors.EVENT_READ, worker)
+            ready: list[_Worker] = [key.data for key, _ in selector.select()]
+        return [item for worker in ready for item in worker.read()]
+
+    def stop(self) -> Sequence[tuple[Job, Event]]:
+        workers = [worker for worker in self._workers if worker is not None]
+        self._workers = [None] * self.size
+        for worker in workers:
+            worker.kill()
+        return [item for worker in workers for item in worker.read_all()]
+
+
+class _Worker:
+    """One process, and the job that it has."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.job: Job | None = None
+        self._unread = b""
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
+        self._process = subprocess.Popen(
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=environment,
+            start_new_session=True,  # Ctrl-C is for the one who gives out the work
+        )  # fmt: skip
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def output(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def give(self, job: Job, cores: Sequence[int]) -> None:
+        assert self._process.stdin is not None
+        self.job = job
+        try:
+            self._process.stdin.write(json.dumps({"job": asdict(job), "cores": list(cores)}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has just died: reading will tell
+
+    def read(self) -> list[tuple[Job, Event]]:
+        """What has come since; blocks if nothing has."""
+        data = os.read(self.output.fileno(), 1 << 16)
+        if data:
+            return self._events(data)
+        self._process.wait()
+        return self._ended(Lost(self._how())) if self.job else []
+
+    def read_all(self) -> list[tuple[Job, Event]]:
+        """What was said before the end; then the process is done with."""
+        events: list[tuple[Job, Event]] = []
+        while data := os.read(self.output.fileno(), 1 << 16):
+            events += self._events(data)
+        self._process.wait()
+        for file in (self._process.stdout, self._said):
+            if file is not None:
+                file.close()
+        return events
+
+    def kill(self) -> None:
+        self._process.kill()
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # what was left to say is of no interest any more
+
+    def _events(self, data: bytes) -> list[tuple[Job, Event]]:
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        events: list[tuple[Job, Event]] = []
+        for line in lines:
+            assert self.job is not None
+            event = read_event(line)
+            if isinstance(event, Lost):
+                self._process.kill()  # with all the memory that it has
+            events += self._ended(event) if isinstance(event, Result | Failed | Lost) else [(self.job, event)]
+        return events
+
+    def _ended(self, event: Event) -> list[tuple[Job, Event]]:
+        assert self.job is not None
+        job, self.job = self.job, None
+        return [(job, event)]
+
+    def _how(self) -> str:
+        self._said.seek(0)
+        words = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        code = self._process.returncode
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"{name} ended it" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
+        return f"it ended with exit code {code}" + (f", saying {words[-1][:200]!r}" if words else "")
+
+
+def usable_cores() -> list[int]:
+    """Those that this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def _environment(threads: int, gpu: str | None) -> dict[str, str]:
+    """Of a worker: it imports what this process does, and no library in it takes more threads than it has cores."""
+    path = os.pathsep.join(entry or str(os.getcwd()) for entry in sys.path)  # noqa: PTH109 - a string is wanted
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu}

@@ -1,0 +1,63 @@
+"""Which channels of a block stay when it is narrowed. A new rule is one file and one line in FILTERS.
+
+A rule is a function from a `Block`, the number of positions that are to stay and a sample of pictures (n, c, h, w), as the network
+reads them, to these positions, in any order. Without grouped convolutions a position is a channel. With them it is several
+channels, which stay or go together: one of each slice of the block. A rule may change the weights of the layers that read the
+block, so that they make up for what goes: the cut comes afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from device_agents.support.errors import ToolError
+from netadapt.registry import did_you_mean, load
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FILTERS: dict[str, str] = {
+    "l2": "netadapt.pruning.importance.l2:strongest",
+    "reconstruction": "netadapt.pruning.importance.reconstruction:reconstructing",
+}
+"""Name to module:function."""
+DEFAULT = "l2"
+
+
+class FiltersError(ToolError):
+    """There is no rule of this name, or it lacks what it needs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A coupling group that is about to lose channels, in a model of the rule's own."""
+
+    model: nn.Module
+    name: str
+    width: int
+    members: Sequence[nn.Module]
+    """The layers that make the channels."""
+    readers: Mapping[nn.Module, Mapping[int, Sequence[int]]]
+    """The layers with weights that read them: which of its inputs stand for which channel."""
+    slices: int = 1
+    """Equal parts of the width that lose the same positions, for the sake of grouped convolutions."""
+
+    @property
+    def positions(self) -> int:
+        return self.width // self.slices
+
+    def channels(self, position: int) -> range:
+        """The channels of a position, one in each slice."""
+        return range(position, self.width, self.positions)
+
+
+Keep = Callable[[Block, int, "Tensor | None"], list[int]]
+
+
+def open_filters(name: str) -> Keep:
+    """`FiltersError` naming the rules there are."""
+    if name not in FILTERS:
+        raise FiltersError(f"there is no rule {name!r} for filters; {did_you_mean(name, FILTERS)}")
+    return load(FILTERS[name])

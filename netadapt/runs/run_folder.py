@@ -1,0 +1,396 @@
+"""A run on disk: everything NetAdapt found out, written as it comes, so that a killed run goes on where it stopped.
+
+  run.json           what the run was started with (RunInfo)
+  graph.json         the original network and its blocks
+  candidates.jsonl   a line for each candidate once it is fine-tuned; steps.jsonl: one for each winner
+  weights/           a state_dict for each step; those of a losing candidate go once the step is recorded
+  finished.jsonl     a line for each step after its long-term fine-tune
+  verify.json        measured latencies; layers.json: layer by layer
+  baselines.json     other networks to compare with; choices.json: how they were found; baselines/macs: a run of its own
+  exports/           model files; exports.json: what is known of each that was made to be shipped
+
+One process at a time may write: the lock is the kernel's and ends with the process. Reading needs none. Single files are replaced
+whole, lines are on the disk before anything is done that depends on them, and a torn last line is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from urllib.parse import quote
+
+from device_agents.support.atomic import write_whole
+from device_agents.support.dataclass_json import Record, read_as
+from device_agents.support.strict_json import read_json
+from netadapt.errors import RunError
+from netadapt.runs.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
+from netadapt.search.candidates import Candidate
+from netadapt.search.loop import Evaluate, Result, Step
+from profiler.errors import LayerError, PlanError
+from profiler.layers.graph import Graph
+
+FORMAT = 2
+LOCK = ".lock"
+LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
+
+
+class RunFolder:
+    """An open run folder. Make one with `create` or `open`; close it, or use it in a with statement, to let others write."""
+
+    def __init__(self, path: Path, lock: IO[str] | None) -> None:
+        self.path = path
+        self._lock = lock
+        self.info = _read_info(path)
+        self.graph = _read_graph(path / "graph.json")
+
+    @classmethod
+    def create(
+        cls, path: Path, info: RunInfo, graph: Graph, *, resume: bool = False, free: Collection[str] = ("max_iterations",)
+    ) -> Self:
+        """Start a run, or with `resume` go on with the one that is there; settings named in `free` may then differ.
+
+        `RunError` if the folder holds something else, is in use, or was begun with other settings.
+        """
+        if resume and is_run(path):
+            run = cls.open(path, write=True)
+            try:
+                run._go_on(info, graph, free)
+            except BaseException:
+                run.close()
+                raise
+            return run
+        _refuse_unless_empty(path)
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        try:
+            _refuse_unless_empty(path)  # another process may have begun a run here a moment ago
+            for name in ("weights", "exports"):
+                (path / name).mkdir(exist_ok=True)
+            write_json(path / "graph.json", graph.to_dict())
+            write_json(path / "run.json", {"format": FORMAT, **asdict(info)})  # last: with it the folder is a run
+            return cls(path, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> Self:
+        """A run that exists. `RunError` if this is none, it is damaged, or another process writes to it."""
+        if not is_run(path):
+            raise RunError(f"{path} is not a run: it has no run.json; `netadapt run` makes one")
+        lock = _locked(path) if write else None
+        try:
+            run = cls(path, lock)
+            if write:
+                for name in LINES:
+                    _drop_torn_line(path / name)
+                _drop_half_written(path)
+            return run
+        except BaseException:
+            if lock is not None:
+                lock.close()
+            raise
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # what is there
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The family so far, the original first."""
+        steps = tuple(self._lines("steps.jsonl", Step))
+        if [step.iteration for step in steps] != list(range(len(steps))):
+            raise RunError(f"{self.path / 'steps.jsonl'} is damaged: its steps are not numbered 0, 1, 2, …")
+        return steps
+
+    @property
+    def unfinished(self) -> tuple[Result, ...]:
+        """Results of the iteration that has no step yet, as far as their weights are there."""
+        done = len(self.steps)
+        results = self._lines("candidates.jsonl", Result)
+        return tuple(item for item in results if item.candidate.iteration >= done and self.weights_path(item.weights).exists())
+
+    @property
+    def finished(self) -> dict[int, Finished]:
+        """By step, in the order they were finished; of a step finished twice, the last."""
+        latest: dict[int, Finished] = {}
+        for item in self._lines("finished.jsonl", Finished):
+            latest.pop(item.step, None)
+            latest[item.step] = item
+        return latest
+
+    @property
+    def measured(self) -> tuple[Verified, ...]:
+        """Everything that was measured whole, wherever it was."""
+        return self._list("verify.json", Verified)
+
+    @property
+    def home(self) -> Place | None:
+        """The device and runtime that the run is about: its first table's if steps were measured there, else where they were
+        measured last; None before any was."""
+        places = [item.place for item in self.measured]
+        wanted = next(((facts.device, facts.runtime) for facts in self.info.tables.values()), None)
+        return wanted if wanted in places else next(reversed(places), None)
+
+    @property
+    def verified(self) -> dict[int, Verified]:
+        """By step, as measured at home."""
+        return {item.step: item for item in self.measured if item.place == self.home}
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        return self._list("baselines.json", Baseline)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Networks that were found to be as fast as a step."""
+        return self._list("choices.json", Choice)
+
+    @property
+    def layers(self) -> tuple[LayerLatency, ...]:
+        return self._list("layers.json", LayerLatency)
+
+    @property
+    def delivered(self) -> tuple[Delivered, ...]:
+        """In the order they were made; of a file made twice, the last."""
+        return self._list("exports.json", Delivered)
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    def table_path(self, name: str = "") -> Path:
+        """The run's own copy of the table of this name, which it is guided by."""
+        return self.path / (f"table-{quote(name, safe='')}.parquet" if name else "table.parquet")
+
+    def weights_path(self, name: str) -> Path:
+        """Where the weights of this name are, whether they exist yet or not. `RunError` if the name would lead elsewhere."""
+        if name in ("", "..") or Path(name).name != name:
+            raise RunError(f"{self.path} is damaged: {name!r} is not the name of a file of weights")
+        return self.path / "weights" / name
+
+    # what comes
+
+    def recorded(self, evaluate: Evaluate) -> Evaluate:
+        """The same evaluation, with each result on the disk before it is handed on."""
+
+        def record(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
+            for result in evaluate(parent, candidates):
+                self.add_result(result)
+                yield result
+
+        return record
+
+    def add_result(self, result: Result) -> None:
+        self._append("candidates.jsonl", asdict(result))
+
+    def add_step(self, step: Step) -> None:
+        """Record a winner, then let the losers' weights go."""
+        self._append("steps.jsonl", asdict(step))
+        self._drop_losers(step)
+
+    def add_finished(self, finished: Finished) -> None:
+        self._append("finished.jsonl", asdict(finished))
+
+    def write_verified(self, items: Iterable[Verified]) -> None:
+        self._write_list("verify.json", [asdict(item) for item in items])
+
+    def write_baselines(self, items: Iterable[Baseline]) -> None:
+        self._write_list("baselines.json", [asdict(item) for item in items])
+
+    def add_baseline(self, item: Baseline) -> None:
+        """In the place of what was recorded of its kind for the same step."""
+        others = [other for other in self.baselines if (other.kind, other.step) != (item.kind, item.step)]
+        self.write_baselines([*others, item])
+
+    def add_choice(self, item: Choice) -> None:
+        """In the place of what was found of its shape for the same step."""
+        others = [asdict(other) for other in self.choices if (other.shape, other.step) != (item.shape, item.step)]
+        self._write_list("choices.json", [*others, asdict(item)])
+
+    def add_delivered(self, item: Delivered) -> None:
+        others = [asdict(other) for other in self.delivered if other.path != item.path]
+        self._write_list("exports.json", [*others, asdict(item)])
+
+    def write_layers(self, items: Iterable[LayerLatency]) -> None:
+        self._write_list("layers.json", [asdict(item) for item in items])
+
+    def _go_on(self, info: RunInfo, graph: Graph, free: Collection[str]) -> None:
+        _check_same(self.path, self.info, info, free)
+        if graph.to_dict() != self.graph.to_dict():
+            raise RunError(f"{self.path} was begun with another {self.graph.name} than this {graph.name}; use another --out")
+        if json.dumps(dict(self.info.settings), sort_keys=True) != json.dumps(dict(info.settings), sort_keys=True):
+            self.info = replace(self.info, settings=dict(info.settings))
+            write_json(self.path / "run.json", {"format": FORMAT, **asdict(self.info)})
+        for step in self.steps[-1:]:
+            self._drop_losers(step)  # the process may have been killed between recording it and this
+
+    def _drop_losers(self, step: Step) -> None:
+        """And what the winner was before its last rung."""
+        recorded = (item for item in self._lines("candidates.jsonl", Result) if item.candidate.iteration == step.iteration)
+        for result in (*step.results, *recorded):
+            if result.weights != step.weights:
+                self.weights_path(result.weights).unlink(missing_ok=True)
+
+    def _append(self, name: str, plain: Mapping[str, Any]) -> None:
+        self._check_lock()
+        with _writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain, separators=(",", ":")) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write_list(self, name: str, items: list[dict[str, Any]]) -> None:
+        self._check_lock()
+        write_json(self.path / name, items)
+
+    def _check_lock(self) -> None:
+        if self._lock is None:
+            raise RuntimeError(f"{self.path} was opened for reading only")
+
+    def _lines(self, name: str, kind: type[Record]) -> Iterator[Record]:
+        path = self.path / name
+        whole = _read_text(path).rpartition("\n")[0] if path.exists() else ""
+        for number, line in enumerate(whole.splitlines(), 1):
+            yield _parse(f"{path}, line {number}", kind, line)
+
+    def _list(self, name: str, kind: type[Record]) -> tuple[Record, ...]:
+        path = self.path / name
+        items: tuple[Record, ...] = _parse(str(path), tuple[kind, ...], _read_text(path)) if path.exists() else ()  # type: ignore[valid-type]
+        return items
+
+
+def is_run(path: Path) -> bool:
+    return (path / "run.json").is_file()
+
+
+def weights_name(iteration: int, block: str | None, what: str = "") -> str:
+    """The file name of a candidate's weights; `what` tells further ones of the same network apart."""
+    name = "original" if block is None else quote(block, safe="")  # block names come from the user's network
+    return "-".join(part for part in (f"{iteration:03d}", name, what) if part) + ".pt"
+
+
+def write_json(path: Path, plain: Any) -> None:
+    write_whole(path, json.dumps(plain, indent=1) + "\n", RunError)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise RunError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+
+
+def _locked(path: Path) -> IO[str]:
+    """The open lock file; the lock is held until it is closed or the process ends, however it ends."""
+    with _writing(path / LOCK):
+        lock = (path / LOCK).open("a", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        lock.close()
+        raise RunError(f"another process is at work in {path}; wait for it or end it") from exc
+    return lock
+
+
+def _refuse_unless_empty(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; choose a folder for the run")
+    if is_run(path):
+        raise RunError(f"{path} holds a run already; go on with it with --resume, or choose another --out")
+    if path.exists() and not all(_unborn(item) for item in path.iterdir()):
+        raise RunError(f"{path} is not empty and not a run; choose another --out")
+
+
+def _unborn(item: Path) -> bool:
+    """Whether this is what a process leaves that is killed before it has made a run of the folder."""
+    is_empty = item.is_dir() and not any(item.iterdir())
+    return item.name in (LOCK, "graph.json") or (item.name in ("weights", "exports") and is_empty) or _half_written(item)
+
+
+def _half_written(item: Path) -> bool:
+    """What `write_whole` leaves when its process is killed."""
+    return item.name.startswith(".") and item.name.endswith(".tmp")
+
+
+def _drop_half_written(path: Path) -> None:
+    for folder in (path, path / "weights"):
+        for item in folder.glob(".*.tmp"):
+            item.unlink(missing_ok=True)
+
+
+def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]) -> None:
+    """`RunError` naming the first thing that would mix two different runs in one folder."""
+    one, two = _settings(before), _settings(now)
+    for name in sorted(one | two):
+        if name not in free and one.get(name) != two.get(name):
+            raise RunError(
+                f"{path} was begun with {name} {_said(one, name)}, not {_said(two, name)}; use the same {name}, or another --out"
+            )
+
+
+def _settings(info: RunInfo) -> dict[str, Any]:
+    """As they come back from JSON, where a tuple is a list."""
+    tables = {f"table {name}".rstrip(): facts.sha256[:12] for name, facts in info.tables.items()}
+    everything = {"network": info.network, "budget": ", ".join(info.budgets), **tables, **info.settings}
+    plain: dict[str, Any] = json.loads(json.dumps(everything))
+    return plain
+
+
+def _said(settings: Mapping[str, Any], name: str) -> str:
+    return str(settings[name]) if name in settings else "left out"
+
+
+def _read_info(path: Path) -> RunInfo:
+    text = _read_text(path / "run.json")
+    plain = _parse(str(path / "run.json"), dict, text)
+    if plain.get("format") != FORMAT:
+        raise RunError(f"{path} has run format {plain.get('format')}, this version reads {FORMAT}; use the version that made it")
+    return _parse(str(path / "run.json"), RunInfo, text)
+
+
+def _read_graph(path: Path) -> Graph:
+    plain = _parse(str(path), dict, _read_text(path))
+    try:
+        return Graph.from_dict(plain)
+    except (LayerError, PlanError) as exc:
+        raise RunError(f"{path} is damaged: {exc}") from exc
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise RunError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'it is not text'}") from exc
+
+
+def _parse(where: str, kind: type[Record], text: str) -> Record:
+    try:
+        return read_as(kind, read_json(text))
+    except ValueError as exc:
+        raise RunError(f"{where} is damaged: {exc}") from exc
+
+
+def _drop_torn_line(path: Path) -> None:
+    """What a process killed while writing left after the last whole line."""
+    data = path.read_bytes() if path.exists() else b""
+    if data and not data.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,123 @@
+"""How a run's networks are trained, stage by stage, so that whatever is compared with them can be trained alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from netadapt.errors import RunError
+from netadapt.runs.records import Finished, RunInfo
+from netadapt.training.datasets import Dataset, Part
+from netadapt.training.tasks import task_of
+from netadapt.training.trainer import Changes, Recipe, TrainSettings, train
+from profiler.progress import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of training."""
+
+    what: str
+    settings: TrainSettings
+    with_holdout: bool = False
+    """On the holdout pictures too: for networks among which nothing will be chosen any more."""
+
+    @property
+    def text(self) -> str:
+        """Everything that shapes the result, as it is recorded."""
+        said = ", ".join(f"{name} {value}" for name, value in asdict(self.settings).items() if value is not None)
+        return f"{self.what}{' with the holdout' if self.with_holdout else ''}: {said}"
+
+    def part(self, dataset: Dataset) -> Part:
+        return whole_training_part(dataset) if self.with_holdout else dataset.train
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the networks of a run get: the original, a candidate, and a step at the end."""
+
+    recipe: Recipe
+
+    def from_scratch(self, iterations: int) -> tuple[Stage, ...]:
+        """All that a step so many iterations from the original has had: as many steps at the same learning rates."""
+        return (Stage("training", self.recipe.from_scratch), *self.narrowed(iterations))
+
+    def narrowed(self, iterations: int) -> tuple[Stage, ...]:
+        """The same for a network that comes from the trained original."""
+        steps = iterations * (self.recipe.short_term.steps or 0)
+        short = (Stage("short-term fine-tune", replace(self.recipe.short_term, epochs=None, steps=steps)),) if steps else ()
+        return (*short, self.last)
+
+    @property
+    def last(self) -> Stage:
+        return Stage("long-term fine-tune", self.recipe.long_term, with_holdout=True)
+
+
+def stages_of(info: RunInfo, long_term: Changes) -> Stages:
+    """Of the run that was begun with this. Its long-term fine-tune is in its batches and with its changes to pictures, but for
+    what is asked for."""
+    settings, recipe = info.settings, task_of(info.settings).recipe
+    common = Changes(batch_size=settings["batch_size"], augment=settings.get("augment"))
+    original = Changes(settings.get("learning_rate"), epochs=settings["epochs"])
+    short_term = Changes(
+        settings.get("short_term_learning_rate"), steps=settings["short_term_steps"], augment=settings.get("short_term_augment")
+    )
+    return Stages(
+        Recipe(
+            original.of(common.of(recipe.from_scratch)),
+            short_term.of(replace(recipe.short_term, batch_size=settings["batch_size"])),
+            long_term.of(common.of(recipe.long_term)),
+        )
+    )
+
+
+def as_before(record: Finished | None, epochs: float | None = None) -> Changes:
+    """What makes a long-term fine-tune the same as one that was recorded, for so many epochs if they are named."""
+    if record is None:
+        return Changes(epochs=epochs)
+    return Changes(record.learning_rate, epochs=epochs or record.epochs, batch_size=record.batch_size, augment=record.augment)
+
+
+def train_through(
+    model: nn.Module,
+    dataset: Dataset,
+    stages: Sequence[Stage],
+    *,
+    seed: int,
+    name: str,
+    progress: Work,
+    loss: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> None:
+    """One stage after the other, in place; `loss` is told the steps done in all of them and the loss."""
+    before = 0
+    for stage in stages:
+        part = stage.part(dataset)
+        steps = stage.settings.steps_for(len(part))
+        progress.begin(f"{stage.what} of {name}", steps)
+
+        def tell(done: int, _all: int, found: float, before: int = before) -> None:
+            progress.advance(f"loss {found:.3f}")
+            loss(before + done, found)
+
+        train(model, part, stage.settings, seed=seed, progress=tell)
+        before += steps
+
+
+def whole_training_part(dataset: Dataset) -> Part:
+    """Training and holdout pictures together."""
+    parts = (dataset.train, dataset.holdout)
+    images, targets = torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts])
+    return replace(dataset.train, images=images, targets=targets)
+
+
+def origin(path: Path) -> str:
+    """Tells weights from others, as it is recorded. `RunError` if there are none."""
+    try:
+        return f"from {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    except OSError as exc:
+        raise RunError(f"there are no weights {path}") from exc

@@ -1,0 +1,132 @@
+"""Int8 layers as ONNX: the form of onnxruntime.quantization's static quantiser, which onnxruntime turns into integer operators.
+
+Every operator stands between a DequantizeLinear for each operand and a QuantizeLinear, and onnxruntime's optimiser puts the three
+together. As in a file of the quantiser, ReLU and ReLU6 are not written: the range that the layer before them is quantised to, from
+zero on, cuts off the rest. Three things differ, so that a lone layer is the one that runs inside a network:
+
+- The graph starts and ends in integers: no call converts from and to floats for the sake of being measured.
+- Activations are uint8, weights int8. On x86 onnxruntime makes uint8 of a quantiser's int8 activations when it loads a file, but
+  not of a graph's inputs and outputs, and would then compute the layer at either end in floats.
+- A lone convolution reads and makes pictures channels last, as integer convolutions do: onnxruntime would transpose a NCHW picture
+  before and after it, which a network does once at its ends.
+
+What onnxruntime 1.31 makes of it on x86:
+
+- integer operators: convolutions, depthwise ones too (QLinearConv), fully connected layers (QGemm, QLinearMatMul), add, mul,
+  concat, average pools, softmax, sigmoid (QLinearAdd and so on), and max pools, nearest upsampling, flatten and the global maximum
+  to (n, c), which take integers as they are;
+- floats between DequantizeLinear and QuantizeLinear: transposed convolutions, bilinear upsampling, hard-swish, hard-sigmoid and the
+  global maximum to (n, 1, 1, c);
+- nothing but these two: a ReLU or ReLU6 by itself, or after a layer that only moves values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, ValueInfoProto, helper
+
+from profiler.formats.int8 import COMMON, POSITIVE, UNIT, Quantisation, quantised_bias, quantised_weights
+from profiler.formats.onnx.emitter import Array, Emitter, in_file
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import Shape
+
+_RANGES = {"Relu": POSITIVE, "Clip": POSITIVE, "Sigmoid": UNIT, "HardSigmoid": UNIT, "Softmax": UNIT}
+"""Of what these operators make; all others make COMMON."""
+_MOVES = ("MaxPool", "AveragePool", "GlobalMaxPool", "ReduceMax", "Resize", "Flatten", "Reshape")
+"""Operators whose output is quantised as their input is."""
+_MOVING_OPS = ("max_pool2d", "avg_pool2d", "global_max_pool", "upsample_nearest", "upsample_bilinear", "flatten")
+_CHANNELS_LAST_OPS = ("conv2d", "depthwise_conv2d", "fully_connected")
+
+
+class Int8Emitter(Emitter):
+    """Quantises what is emitted: a layer's tensor of integers is called like the layer, its floats before that `.float`."""
+
+    reductions = ("ReduceMax",)  # onnxruntime averages integers in a GlobalAveragePool only
+
+    def __init__(self, graph: Graph, seed: int) -> None:
+        super().__init__(graph, seed)
+        self._tensors: dict[str, Quantisation] = {}  # of all that has been made so far
+        self._dequantised: set[str] = set()
+        self._weight_scales: dict[str, Array] = {}
+        self._rectified = {node.name for node in graph.nodes if node.layer.activation != "none" and self.absorbs_activation(node)}
+
+    def inputs(self) -> list[ValueInfoProto]:
+        self._tensors |= {name: COMMON for name, _ in self.graph.inputs}
+        if not self._is_lone_convolution:
+            return [_integers(name, in_file(shape)) for name, shape in self.graph.inputs]
+        ((name, shape),) = self.graph.inputs
+        super().node("Transpose", [f"{name}.channels_last"], name, f"{name}.transpose", perm=[0, 3, 1, 2])
+        return [_integers(f"{name}.channels_last", shape)]
+
+    def outputs(self) -> list[ValueInfoProto]:
+        if not self._is_lone_convolution:
+            return [_integers(name, in_file(shape)) for name, shape in self.output_shapes()]
+        ((name, shape),) = self.output_shapes()
+        super().node("Transpose", [name], f"{name}.channels_last", f"{name}.transpose", perm=[0, 2, 3, 1])
+        return [_integers(f"{name}.channels_last", shape)]
+
+    @property
+    def _is_lone_convolution(self) -> bool:
+        layers = self.graph.layers
+        return len(layers) == 1 and layers[0].op in _CHANNELS_LAST_OPS and len(layers[0].output) == 4
+
+    def absorbs_activation(self, node: Node) -> bool:
+        is_range = node.layer.activation in ("relu", "relu6") and node.layer.op not in _MOVING_OPS
+        return is_range or super().absorbs_activation(node)
+
+    def node(self, op_type: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
+        operands = [self._dequantise(tensor) if tensor in self._tensors else tensor for tensor in inputs]
+        super().node(op_type, operands, f"{output}.float", name, **attributes)
+        if op_type in _MOVES:
+            made = self._tensors[inputs[0]]
+        else:
+            made = POSITIVE if output in self._rectified else _RANGES.get(op_type, COMMON)
+        super().node("QuantizeLinear", [f"{output}.float", *self._parameters(made)], output, f"{name}.quantise")
+        self._tensors[output] = made
+
+    def _dequantise(self, tensor: str) -> str:
+        made = f"{tensor}.dequantised"
+        if tensor not in self._dequantised:
+            self._dequantised.add(tensor)
+            super().node("DequantizeLinear", [tensor, *self._parameters(self._tensors[tensor])], made, f"{tensor}.dequantise")
+        return made
+
+    def _parameters(self, quantisation: Quantisation) -> list[str]:
+        name = f"quantisation.{quantisation.scale:.4f}"
+        return [
+            self.constant(f"{name}.scale", np.float32(quantisation.scale)),
+            self.constant(f"{name}.zero_point", _unsigned(np.array(quantisation.zero_point))),
+        ]
+
+    def store_weight(self, node: Node, values: Array, out_axis: int) -> str:
+        integers, scales = quantised_weights(values, out_axis)
+        self._weight_scales[node.name] = scales
+        return self._store_per_channel(f"{node.name}.weight", integers, scales, out_axis)
+
+    def store_bias(self, node: Node, values: Array) -> str:
+        if len(node.layer.inputs[0]) == 3:  # then it is an operand of an Add
+            name = self.store(f"{node.name}.bias", _unsigned(np.rint(values / COMMON.scale)))
+            self._tensors[name] = COMMON
+            return name
+        # a transposed convolution with groups has a scale for each output channel of a group
+        scales = np.tile(self._weight_scales[node.name], len(values) // len(self._weight_scales[node.name]))
+        integers, scales = quantised_bias(values, self._tensors[node.inputs[0]], scales)
+        return self._store_per_channel(f"{node.name}.bias", integers, scales, 0)
+
+    def _store_per_channel(self, name: str, integers: Array, scales: Array, axis: int) -> str:
+        zero_points = np.zeros(len(scales), integers.dtype)
+        stored = [self.store(name, integers), self.store(f"{name}.scale", scales), self.store(f"{name}.zero_point", zero_points)]
+        super().node("DequantizeLinear", stored, f"{name}.dequantised", f"{name}.dequantise", axis=axis)
+        return f"{name}.dequantised"
+
+
+def _integers(name: str, shape: Shape) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
+
+
+def _unsigned(integers: Array) -> Array:
+    """The same numbers counted from -128."""
+    counted: Array = np.clip(integers + 128, 0, 255).astype(np.uint8)
+    return counted

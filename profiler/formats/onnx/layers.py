@@ -1,0 +1,319 @@
+"""One node of an optimised ONNX graph as a LayerSpec, where it is a kind of layer that we model.
+
+Each reader below looks at one operator. It answers None if this use of the operator is no layer of ours, an inexact
+description if the layer's kind and shapes hold but another file than the one we would write runs (quantised, another
+activation, weights computed at run time), and an exact one if we would write the very same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from onnx import NodeProto, TensorProto, helper
+
+from profiler.errors import LayerError
+from profiler.formats.onnx.tensors import Tensors
+from profiler.layers.layer import LayerSpec, Pair, Shape
+
+_NO_LIMIT = 3e38  # exporters write the largest float for Clip's missing maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    layer: LayerSpec
+    exact: bool = True
+    reads: tuple[str, ...] = ()
+    """Tensors it works on, weights left out; one is named twice if it is read twice, as in x + x."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A node with its attributes as Python values, and its tensors' shapes."""
+
+    node: NodeProto
+    tensors: Tensors
+    opset: int
+    attributes: dict[str, Any]
+
+    def attribute(self, name: str, default: Any) -> Any:
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def input(self, index: int) -> str:
+        """The tensor's name; '' if it is left out."""
+        return self.node.input[index] if index < len(self.node.input) else ""
+
+    def raw_shape(self, index: int) -> Shape:
+        return self.tensors[self.node.input[index]].shape
+
+    def shape(self, index: int) -> Shape:
+        return channels_last(self.raw_shape(index))
+
+    @property
+    def output(self) -> Shape:
+        return channels_last(self.tensors[self.node.output[0]].shape)
+
+    def is_constant(self, index: int) -> bool:
+        return self.input(index) in self.tensors.constants
+
+    def number(self, index: int, name: str, default: float) -> float | None:
+        """An optional number, which newer opsets give as an input and older ones as an attribute; None if it is not constant."""
+        if not self.input(index):
+            return float(self.attribute(name, default))
+        return float(self.tensors.array(self.input(index)).reshape(-1)[0]) if self.is_constant(index) else None
+
+
+def channels_last(shape: Shape) -> Shape:
+    """A picture's shape in the file, NCHW, as we write it; others stay as they are."""
+    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
+
+
+def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | None:
+    """None if it is no kind of layer that we model."""
+    reader = _READERS.get(node.op_type)
+    if reader is None or node.domain not in ("", "ai.onnx", "com.microsoft") or sum(map(bool, node.output)) != 1:
+        return None
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    try:
+        found = reader(Operation(node, tensors, opset, attributes))
+        if found is None:
+            return None
+        layer = replace(found.layer, dtype=tensors[node.input[0]].dtype)
+    except LayerError:
+        return None  # not the output ours would have: some attribute that we do not know, such as ceil_mode, is at work
+    reads = tuple(name for name in node.input if name and name not in tensors.constants)
+    types = {tensors[name].element_type for name in (*node.input, *node.output) if name in reads or name in node.output}
+    # reading more than the layer does, its weights, its kernel or its new shape come from elsewhere in the network
+    exact = found.exact and types == {TensorProto.FLOAT} and len(reads) == len(layer.inputs)
+    return Description(layer, exact, reads)
+
+
+def _conv(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
+    if len(op.raw_shape(0)) != 4 or len(op.raw_shape(weight)) != 4:
+        return None
+    groups, channels = op.attribute("group", 1), op.shape(0)[-1]
+    activation = _fused_activation(op)
+    kind = "depthwise_conv2d" if groups == channels > 1 else "conv2d"
+    layer = LayerSpec(
+        kind, (op.shape(0),), op.output, **_window(op, op.raw_shape(weight)[2:]),
+        groups=groups, activation=activation or "none", bias=bool(op.input(bias)),
+    )  # fmt: skip
+    return Description(layer, exact=activation is not None)
+
+
+def _conv_transpose(op: Operation) -> Description | None:
+    if len(op.raw_shape(0)) != 4:
+        return None
+    kernel = op.raw_shape(1)[2:]  # (in, out / groups, k, k)
+    window = _window(op, kernel)
+    if op.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in op.attributes:
+        window["padding"] = _transposed_padding(op, window)
+    layer = LayerSpec(
+        "conv_transpose2d", (op.shape(0),), op.output, **window, groups=op.attribute("group", 1), bias=bool(op.input(2))
+    )
+    return Description(layer)
+
+
+def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
+    if len(op.raw_shape(0)) != 2 or op.attribute("transA", 0):
+        return None
+    plain = op.attribute("alpha", 1.0) == 1 and op.attribute("beta", 1.0) == 1
+    full_bias = not op.input(bias) or math.prod(op.raw_shape(bias)) == op.output[-1]
+    activation = _fused_activation(op)
+    layer = LayerSpec(
+        "fully_connected", (op.shape(0),), op.output, activation=activation or "none", bias=bool(op.input(bias)),
+    )  # fmt: skip
+    return Description(layer, exact=plain and full_bias and activation is not None)
+
+
+def _matmul(op: Operation, weight: int = 1) -> Description | None:
+    """A product with a matrix; over pictures it would be one over their width, which is no layer of ours."""
+    if len(op.raw_shape(0)) not in (2, 3) or len(op.raw_shape(weight)) != 2 or not op.is_constant(weight):
+        return None
+    return Description(LayerSpec("fully_connected", (op.shape(0),), op.output, bias=False, dtype=op.tensors[op.input(0)].dtype))
+
+
+def _pool(op: Operation) -> Description | None:
+    if len(op.raw_shape(0)) != 4:
+        return None
+    kind = "avg_pool2d" if op.node.op_type == "AveragePool" else "max_pool2d"
+    window = _window(op, tuple(op.attribute("kernel_shape", ())))
+    if kind == "avg_pool2d" and (window["dilation"] != (1, 1) or (any(window["padding"]) and op.attribute("count_include_pad", 0))):
+        return None
+    return Description(LayerSpec(kind, (op.shape(0),), op.output, **window))
+
+
+def _global_pool(kind: str, op: Operation) -> Description | None:
+    return Description(LayerSpec(kind, (op.shape(0),), op.output)) if len(op.raw_shape(0)) == 4 else None
+
+
+def _reduce(kind: str, op: Operation) -> Description | None:
+    """A mean or maximum over height and width is a global pool, whichever operator does it."""
+    if op.input(1):
+        axes = op.tensors.array(op.input(1)).tolist() if op.is_constant(1) else None
+    else:
+        axes = op.attribute("axes", None)
+    return _global_pool(kind, op) if axes is not None and sorted(axis % 4 for axis in axes) == [2, 3] else None
+
+
+def _binary(kind: str, op: Operation) -> Description | None:
+    if len(op.raw_shape(0)) != len(op.raw_shape(1)) or op.is_constant(0) or op.is_constant(1):
+        return None
+    return Description(LayerSpec(kind, (op.shape(0), op.shape(1)), op.output))
+
+
+def _concat(op: Operation) -> Description | None:
+    count = len(op.node.input)
+    if not _channel_axis(op) or any(op.is_constant(index) for index in range(count)):
+        return None
+    return Description(LayerSpec("concat", tuple(op.shape(index) for index in range(count)), op.output))
+
+
+def _softmax(op: Operation) -> Description | None:
+    # before opset 13 it ran over all dimensions from the axis on
+    if not _channel_axis(op) or (op.opset < 13 and len(op.output) != 2):
+        return None
+    return Description(LayerSpec("softmax", (op.shape(0),), op.output))
+
+
+def _channel_axis(op: Operation) -> bool:
+    rank = len(op.output)
+    axis = op.attribute("axis", -1 if op.opset >= 13 else 1)
+    return rank > 1 and bool(axis % rank == (1 if rank == 4 else rank - 1))
+
+
+def _resize(op: Operation) -> Description | None:
+    """As PyTorch exports `interpolate`, nearest or bilinear; opset 10 and Upsample know no other way than PyTorch's for nearest."""
+    old = op.opset < 11
+    mode = op.attribute("mode", "nearest")
+    coordinates = op.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
+    rounding = op.attribute("nearest_mode", "floor" if old else "round_prefer_floor")
+    if mode == "nearest" and (coordinates, rounding) == ("asymmetric", "floor"):
+        kind = "upsample_nearest"
+    elif mode == "linear" and coordinates in ("half_pixel", "pytorch_half_pixel") and not op.attribute("antialias", 0):
+        kind = "upsample_bilinear"
+    else:
+        return None
+    return Description(LayerSpec(kind, (op.shape(0),), op.output))
+
+
+def _flatten(op: Operation) -> Description | None:
+    """Also a reshape or squeeze to (n, everything else), or to a picture of one pixel; one that changes nothing is no layer."""
+    changes = len(op.raw_shape(0)) > 2 or len(op.output) == 4
+    return Description(LayerSpec("flatten", (op.shape(0),), op.output)) if changes else None
+
+
+def _clip(op: Operation) -> Description | None:
+    kind = _clip_kind(op.number(1, "min", -math.inf), op.number(2, "max", math.inf))
+    return _unary(kind, op) if kind else None
+
+
+def _unary(kind: str, op: Operation) -> Description | None:
+    return Description(LayerSpec(kind, (op.shape(0),), op.output))
+
+
+def _clip_kind(low: float | None, high: float | None) -> str | None:
+    if low != 0 or high is None:
+        return None
+    return "relu6" if high == 6 else "relu" if high > _NO_LIMIT else None
+
+
+def _fused_activation(op: Operation) -> str | None:
+    """none, or what onnxruntime fused in; None if it is an activation we do not know."""
+    name = op.attribute("activation", "")
+    if name == "Clip":
+        return _clip_kind(*op.attribute("activation_params", [None, None]))
+    return _FUSED_ACTIVATIONS.get(name)
+
+
+def _window(op: Operation, kernel: Shape) -> dict[str, Any]:
+    """Kernel, stride, dilation and padding as LayerSpec fields; padding that the file asks for by name is worked out."""
+    if len(kernel) != 2:
+        raise LayerError(f"{op.node.op_type}: the kernel is not two-dimensional")
+    stride = _pair(op, "strides")
+    dilation = _pair(op, "dilations")
+    pads = tuple(op.attribute("pads", (0, 0, 0, 0)))
+    auto_pad = op.attribute("auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        pads = (0, 0, 0, 0)
+    elif auto_pad != "NOTSET":
+        sizes = zip(op.shape(0)[1:3], kernel, stride, dilation, strict=True)
+        totals = [max((math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0) for size, k, s, d in sizes]
+        pads = _split(totals, more_at_end=auto_pad == "SAME_UPPER")
+    if len(pads) != 4:
+        raise LayerError(f"{op.node.op_type}: padding must have four numbers, got {pads}")
+    return {"kernel": tuple(kernel), "stride": stride, "dilation": dilation, "padding": pads}
+
+
+def _transposed_padding(op: Operation, window: dict[str, Any]) -> tuple[int, ...]:
+    """What must be cut off so that a transposed convolution ends at the size the file asks for."""
+    extras = _pair(op, "output_padding", 0)
+    sizes = zip(op.shape(0)[1:3], op.output[1:3], window["kernel"], window["stride"], window["dilation"], extras, strict=True)
+    totals = [(size - 1) * s + extra + (k - 1) * d + 1 - out for size, out, k, s, d, extra in sizes]
+    return _split(totals, more_at_end=op.attribute("auto_pad", "NOTSET") == "SAME_UPPER")
+
+
+def _split(totals: list[int], *, more_at_end: bool) -> tuple[int, ...]:
+    """Padding of height and width as top, left, bottom, right."""
+    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return (*less, *more) if more_at_end else (*more, *less)
+
+
+def _pair(op: Operation, name: str, default: int = 1) -> Pair:
+    values = op.attribute(name, ())
+    return (int(values[0]), int(values[1])) if len(values) == 2 else (default, default)
+
+
+def _inexact(reader: Reader) -> Reader:
+    def read(op: Operation) -> Description | None:
+        found = reader(op)
+        return Description(found.layer, exact=False) if found else None
+
+    return read
+
+
+Reader = Callable[[Operation], Description | None]
+
+_FUSED_ACTIVATIONS = {"": "none", "Relu": "relu", "HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
+
+_READERS: dict[str, Reader] = {
+    "Conv": _conv,
+    "FusedConv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "FusedGemm": _gemm,
+    "MatMul": _matmul,
+    "AveragePool": _pool,
+    "MaxPool": _pool,
+    "GlobalAveragePool": partial(_global_pool, "global_avg_pool"),
+    "GlobalMaxPool": partial(_global_pool, "global_max_pool"),
+    "ReduceMean": partial(_reduce, "global_avg_pool"),
+    "ReduceMax": partial(_reduce, "global_max_pool"),
+    "Add": partial(_binary, "add"),
+    "Mul": partial(_binary, "mul"),
+    "Concat": _concat,
+    "Softmax": _softmax,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Flatten": _flatten,
+    "Reshape": _flatten,
+    "Squeeze": _flatten,
+    "Unsqueeze": _flatten,
+    "Clip": _clip,
+    "Relu": partial(_unary, "relu"),
+    "HardSwish": partial(_unary, "hard_swish"),
+    "HardSigmoid": partial(_unary, "hard_sigmoid"),
+    "Sigmoid": partial(_unary, "sigmoid"),
+    # quantised layers run as they are, but their kind and shapes say how many multiply-accumulates they take
+    "QLinearConv": _inexact(partial(_conv, weight=3, bias=8)),
+    "ConvInteger": _inexact(partial(_conv, weight=1, bias=4)),
+    "QGemm": _inexact(partial(_gemm, weight=3, bias=6)),
+    "QLinearMatMul": _inexact(partial(_matmul, weight=3)),
+    "MatMulInteger": _inexact(_matmul),
+    "MatMulIntegerToFloat": _inexact(_matmul),
+    "DynamicQuantizeMatMul": _inexact(_matmul),
+}

@@ -1,0 +1,228 @@
+"""Graphs of parametric layers as ONNX models with random weights: what is measured for every layer that has no file of its own.
+
+The files follow PyTorch's exporter: NCHW, the same operators and attributes, weights called after their layer. An activation
+is an operator of its own; onnxruntime fuses it into its layer where it can, exactly as it does with a user's network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from profiler.errors import ModelError
+from profiler.formats.onnx.emitter import ACTIVATIONS, Emitter, in_file
+from profiler.formats.onnx.int8 import Int8Emitter
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec
+
+# 17 has every operator below (HardSwish came with 14) and is read by all runtimes since 2022; IR 8 is the version it came with.
+OPSET = 17
+IR_VERSION = 8
+PRODUCER = "netadapt-profiler"
+MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf cannot hold 2 GiB; some room for the nodes
+
+_EMITTERS = {"float32": Emitter, "int8": Int8Emitter}
+
+
+def write_onnx(graph: Graph, seed: int = 0) -> bytes:
+    """The network with He-scaled random weights, the same bytes for the same seed. `ModelError` for a layer it cannot hold."""
+    emitter = _EMITTERS[_precision(graph)](graph, seed)
+    inputs = emitter.inputs()
+    for node in graph.nodes:
+        _emit(emitter, node)
+    proto = helper.make_graph(emitter.nodes, graph.name or "network", inputs, emitter.outputs(), emitter.weights)
+    model: ModelProto = helper.make_model(
+        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name=PRODUCER
+    )
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _precision(graph: Graph) -> str:
+    """The data type that all layers have. `ModelError` for what cannot be written."""
+    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
+    for node in graph.nodes:
+        if node.layer.cutout is not None:
+            raise ModelError(f"{node.name} ({node.layer.op}) is cut out of a file and cannot be written inside another network")
+        if node.layer.dtype not in _EMITTERS:
+            raise ModelError(f"{node.name} is {node.layer.dtype}, which cannot be written yet; use {' or '.join(_EMITTERS)}")
+        if node.layer.dtype != first:
+            raise ModelError(f"{node.name} is {node.layer.dtype} in a network of {first}; give all layers one data type")
+    if first != "float32" and any(layer.adds_shortcut for layer in graph.layers):
+        raise ModelError(f"{graph.name} has a {first} convolution that adds a shortcut; write an addition after it")
+    if sum(layer.weight_bytes for layer in graph.layers) > MAX_WEIGHT_BYTES:
+        raise ModelError(f"{graph.name} has over 2 GiB of weights, more than one ONNX file can hold")
+    return first
+
+
+def _emit(emitter: Emitter, node: Node) -> None:
+    if emitter.absorbs_activation(node):
+        _EMIT[node.layer.op](emitter, node, node.name)
+        return
+    before = f"{node.name}.before_activation"
+    _EMIT[node.layer.op](emitter, node, before)
+    emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name)
+
+
+def _conv(emitter: Emitter, node: Node, output: str) -> None:
+    shape = node.layer.weight_shape  # (out, in / groups, k, k)
+    source, *shortcut = node.inputs
+    weights = [emitter.weight(node, shape, int(np.prod(shape[1:]))), *emitter.bias(node)]
+    sums = f"{node.name}.before_shortcut" if shortcut else output
+    emitter.node("Conv", [source, *weights], sums, node.name, group=node.layer.groups, **_window(node.layer))
+    if shortcut:  # onnxruntime takes the addition into the convolution, as profiler.layers.fusion says
+        emitter.node("Add", [sums, *_blocked(emitter, node, shortcut)], output, f"{node.name}.shortcut")
+
+
+def _blocked(emitter: Emitter, node: Node, shortcut: list[str]) -> list[str]:
+    """A shortcut that the caller brings is in the plain layout, which no convolution adds: an identity brings it into the blocked.
+
+    That costs a lone layer one pass over the shortcut more than bringing any other input there does.
+    """
+    if shortcut[0] not in dict(emitter.graph.inputs):
+        return shortcut
+    channels = node.layer.out_channels
+    weight = emitter.constant(f"{node.name}.identity", np.ones((channels, 1, 1, 1), dtype=np.float32))
+    emitter.node("Conv", [*shortcut, weight], f"{node.name}.blocked", f"{node.name}.identity", group=channels, kernel_shape=[1, 1])
+    return [f"{node.name}.blocked"]
+
+
+def _conv_transpose(emitter: Emitter, node: Node, output: str) -> None:
+    layer = node.layer
+    shape = (layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)  # ONNX keeps these the other way round
+    weights = [emitter.weight(node, shape, int(np.prod(layer.weight_shape[1:])), out_axis=1), *emitter.bias(node)]
+    window = _window(layer) | {"output_padding": _output_padding(layer)}
+    emitter.node("ConvTranspose", [*node.inputs, *weights], output, node.name, group=layer.groups, **window)
+
+
+def _output_padding(layer: LayerSpec) -> list[int]:
+    """What the output has beyond the size its kernel, stride and padding give."""
+    top, left, bottom, right = layer.padding
+    base = (
+        (size - 1) * stride - pad + (kernel - 1) * dilation + 1
+        for size, stride, pad, kernel, dilation in zip(
+            layer.inputs[0][1:3], layer.stride, (top + bottom, left + right), layer.kernel, layer.dilation, strict=True
+        )
+    )
+    return [size - least for size, least in zip(layer.output[1:3], base, strict=True)]
+
+
+def _fully_connected(emitter: Emitter, node: Node, output: str) -> None:
+    layer, rank = node.layer, len(node.layer.inputs[0])
+    if rank == 4:
+        # over the channels of a picture this is a 1x1 convolution, which needs no transpose to channels last and back
+        weight = emitter.weight(node, (*layer.weight_shape, 1, 1), layer.in_channels)
+        emitter.node("Conv", [*node.inputs, weight, *emitter.bias(node)], output, node.name, kernel_shape=[1, 1])
+    elif rank == 2:
+        weight = emitter.weight(node, layer.weight_shape, layer.in_channels)
+        emitter.node("Gemm", [*node.inputs, weight, *emitter.bias(node)], output, node.name, transB=1)
+    else:
+        weight = emitter.weight(node, layer.weight_shape[::-1], layer.in_channels, out_axis=1)
+        product = f"{node.name}.product" if layer.bias else output
+        emitter.node("MatMul", [*node.inputs, weight], product, node.name)
+        if layer.bias:
+            emitter.node("Add", [product, *emitter.bias(node)], output, f"{node.name}.add")
+
+
+def _pool(op_type: str) -> Emit:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
+        attributes = _window(node.layer)
+        if op_type == "AveragePool" and attributes.pop("dilations") != [1, 1]:
+            raise ModelError(f"{node.name}: ONNX opset {OPSET} has no average pooling with dilation")
+        emitter.node(op_type, list(node.inputs), output, node.name, **attributes)
+
+    return emit
+
+
+def _global_pool(op_type: str, reduction: str) -> Emit:
+    """To (n, 1, 1, c), or as `mean` over height and width to (n, c)."""
+
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
+        if len(node.layer.output) == 4:
+            emitter.node(op_type, list(node.inputs), output, node.name)
+        elif reduction in emitter.reductions:
+            emitter.node(reduction, list(node.inputs), output, node.name, axes=[2, 3], keepdims=0)
+        else:
+            emitter.node(op_type, list(node.inputs), f"{node.name}.picture", node.name)
+            emitter.node("Flatten", [f"{node.name}.picture"], output, f"{node.name}.flatten", axis=1)
+
+    return emit
+
+
+def _binary(op_type: str) -> Emit:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
+        ranks = {len(shape) for shape in node.layer.inputs}
+        if len(node.inputs) != 2 or len(ranks) != 1:
+            raise ModelError(f"{node.name}: ONNX's {op_type} takes two inputs, here of the same rank, not {node.layer.inputs}")
+        emitter.node(op_type, list(node.inputs), output, node.name)
+
+    return emit
+
+
+def _upsample(mode: str, coordinates: str) -> Emit:
+    """Resize with the attributes PyTorch exports `interpolate` with (bilinear: align_corners=False)."""
+
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
+        sizes = emitter.constant(f"{node.name}.sizes", np.array(in_file(node.layer.output), dtype=np.int64))
+        attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
+        if mode == "nearest":
+            attributes["nearest_mode"] = "floor"
+        emitter.node("Resize", [*node.inputs, "", "", sizes], output, node.name, **attributes)
+
+    return emit
+
+
+def _over_channels(op_type: str) -> Emit:
+    def emit(emitter: Emitter, node: Node, output: str) -> None:
+        axis = 1 if len(node.layer.output) == 4 else len(node.layer.output) - 1
+        emitter.node(op_type, list(node.inputs), output, node.name, axis=axis)
+
+    return emit
+
+
+def _flatten(emitter: Emitter, node: Node, output: str) -> None:
+    """To (n, c), or as Reshape to a picture of one pixel."""
+    if len(node.layer.output) == 2:
+        emitter.node("Flatten", list(node.inputs), output, node.name, axis=1)
+    else:
+        shape = emitter.constant(f"{node.name}.shape", np.array(in_file(node.layer.output), dtype=np.int64))
+        emitter.node("Reshape", [*node.inputs, shape], output, node.name)
+
+
+def _unary(emitter: Emitter, node: Node, output: str) -> None:
+    emitter.activation(node.layer.op, node.name, node.inputs[0], output)
+
+
+def _window(layer: LayerSpec) -> dict[str, Any]:
+    return {
+        "kernel_shape": list(layer.kernel),
+        "strides": list(layer.stride),
+        "dilations": list(layer.dilation),
+        "pads": list(layer.padding),
+    }
+
+
+Emit = Callable[[Emitter, Node, str], None]
+"""Adds a layer, without its activation, that ends in the tensor of the given name."""
+
+_EMIT: dict[str, Emit] = {
+    "conv2d": _conv,
+    "depthwise_conv2d": _conv,
+    "conv_transpose2d": _conv_transpose,
+    "fully_connected": _fully_connected,
+    "avg_pool2d": _pool("AveragePool"),
+    "max_pool2d": _pool("MaxPool"),
+    "global_avg_pool": _global_pool("GlobalAveragePool", "ReduceMean"),
+    "global_max_pool": _global_pool("GlobalMaxPool", "ReduceMax"),
+    "upsample_nearest": _upsample("nearest", "asymmetric"),
+    "upsample_bilinear": _upsample("linear", "half_pixel"),
+    "add": _binary("Add"),
+    "mul": _binary("Mul"),
+    "concat": _over_channels("Concat"),
+    "softmax": _over_channels("Softmax"),
+    "flatten": _flatten,
+    **dict.fromkeys(ACTIVATIONS, _unary),
+}

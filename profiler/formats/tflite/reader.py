@@ -1,0 +1,409 @@
+"""Reads a .tflite file into the fused groups that LiteRT executes with its default delegate, XNNPACK.
+
+An operator is a group, with these exceptions, each of which the writer turns back into the same operators:
+
+- a PAD in front of a VALID convolution alone belongs to the convolution: XNNPACK folds it;
+- a PAD (minus infinity for a max pool) in front of a VALID pool alone belongs to the pool, which cannot pad in that way itself;
+- ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid.
+
+A ReLU that is an operator of its own stays a group, although XNNPACK folds it into a convolution before it: converters leave
+none behind.
+
+Half-precision weights count as the float32 ones XNNPACK makes of them at load time. What LayerSpec does not describe exactly
+(quantised operators, those with unusual options, those we have no word for) is cut out with its weights. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from profiler.errors import LayerError, ModelError, PlanError
+from profiler.formats.tflite.opaque import cut_out
+from profiler.formats.tflite.schema import Contents, Operator, Padding, load, same_padding
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, Shape
+
+_ACTIVATIONS: dict[int, str] = {
+    number: name.lower() for name, number in vars(schema.ActivationFunctionType).items() if isinstance(number, int)
+}
+_SAME: int = schema.Padding.SAME
+_NO_PADDING: Padding = (0, 0, 0, 0)
+
+
+def read_tflite(path: Path) -> Graph:
+    """`ModelError` in one sentence if the file is damaged, or holds what cannot be measured."""
+    network = _Network(load(path))
+    network.check_shapes()
+    try:
+        return _graph(path.stem, network)
+    except (LayerError, PlanError) as exc:
+        raise ModelError(f"{path.name} contradicts itself: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What a rule makes of an operator."""
+
+    op: str
+    inputs: tuple[int, ...]
+    """Tensors it reads, before any operator it absorbs."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = True
+    """Whether op and fields say all there is to say; else the operator is cut out under this description."""
+    absorbed: tuple[int, ...] = ()
+    """Numbers of the operators before it that belong to it."""
+    shapes: tuple[Shape, ...] = ()
+    """Of the inputs, where they are not the tensors' own."""
+
+
+class _Network:
+    """The file's operators, and who makes and reads each tensor."""
+
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+        self._makers = {tensor: operator for operator in contents.operators for tensor in operator.outputs}
+        self._readers = Counter([*contents.outputs, *(t for operator in contents.operators for t in operator.inputs)])
+
+    def check_shapes(self) -> None:
+        contents = self.contents
+        used = {*contents.inputs, *contents.outputs}
+        for operator in contents.operators:
+            used |= {*contents.activations(operator), *operator.outputs}
+        for tensor in used:
+            signature = contents.tensors[tensor].shapeSignature
+            # an open batch size is run as the file's shape says, and converters leave it open by default; no other is known
+            if min(contents.shape(tensor), default=1) < 1 or (signature is not None and min(signature[1:], default=1) < 0):
+                name = contents.name(tensor)
+                raise ModelError(f"{contents.label}: {name} has no fixed shape; convert the model again with fixed sizes")
+
+    def lone_maker(self, tensor: int, name: str) -> Operator | None:
+        """The operator of that name that makes the tensor, if nobody else reads it."""
+        maker = self._makers.get(tensor)
+        return maker if maker is not None and maker.name == name and self._readers[tensor] == 1 else None
+
+    def is_plain(self, operator: Operator, activations: int) -> bool:
+        """Whether all numbers are float32, and only this many operands are computed."""
+        contents = self.contents
+        computed = contents.activations(operator)
+        constants = [tensor for tensor in operator.inputs if tensor in contents.constants]
+        return (
+            len(computed) == activations
+            and all(contents.dtype(tensor) == "float32" for tensor in (*computed, *operator.outputs))
+            and all(
+                contents.dtype(tensor) in ("float32", "int32") and contents.tensors[tensor].sparsity is None for tensor in constants
+            )
+        )
+
+    def is_scalar(self, tensor: int, value: float) -> bool:
+        values = self.contents.values(tensor) if tensor >= 0 else None
+        return values is not None and values.size == 1 and bool(np.float32(value) == values.reshape(()))
+
+    def unpadded(self, tensor: int, filler: float) -> tuple[int, Padding, tuple[int, ...]]:
+        """What a PAD with this value padded, how, and the PAD's number; the tensor itself if there is none that can be absorbed."""
+        pad = self.lone_maker(tensor, "PAD" if filler == 0 else "PADV2")
+        if pad is not None and len(pad.inputs) == (2 if filler == 0 else 3) and self.is_plain(pad, 1):
+            amounts = self.contents.integers(pad.inputs[1])
+            fits = len(self.contents.shape(pad.inputs[0])) == 4 and (filler == 0 or self.is_scalar(pad.inputs[2], filler))
+            if fits and amounts is not None and amounts.shape == (4, 2) and not amounts[[0, 3]].any() and amounts.min() >= 0:
+                (top, bottom), (left, right) = amounts[1:3].tolist()
+                return pad.inputs[0], (top, left, bottom, right), (pad.index,)
+        return tensor, _NO_PADDING, ()
+
+
+def _graph(name: str, network: _Network) -> Graph:
+    contents = network.contents
+    groups = {operator.index: _group(network, operator) for operator in contents.operators}
+    absorbed = {number for group in groups.values() if group is not None for number in group.absorbed}
+    names = _Names()
+    sources = {tensor: names.unique(contents.name(tensor)) for tensor in contents.inputs}
+    graph_inputs = tuple((source, contents.shape(tensor)) for tensor, source in sources.items())
+    nodes, cutouts = [], {}
+    for operator in contents.operators:
+        if operator.index in absorbed:
+            continue
+        layer, inputs, data = _layer(contents, operator, groups[operator.index])
+        if layer.cutout is not None:
+            cutouts[layer.cutout.digest] = data
+        missing = [tensor for tensor in inputs if tensor not in sources]
+        if missing or any(tensor in sources for tensor in operator.outputs):
+            raise ModelError(
+                f"{contents.label} is damaged: the tensors of operator {operator.index} have no order in which to be made"
+            )
+        node = Node(names.unique(contents.name(operator.outputs[0])), layer, tuple(sources[tensor] for tensor in inputs))
+        sources |= dict.fromkeys(operator.outputs, node.name)
+        nodes.append(node)
+    outputs = dict.fromkeys(sources[tensor] for tensor in contents.outputs if tensor in sources)
+    if not nodes or not outputs:
+        raise ModelError(f"{contents.label} computes nothing: it has no operators or no outputs")
+    return Graph(name, graph_inputs, tuple(nodes), tuple(outputs), cutouts)
+
+
+class _Names:
+    """Tensor names may repeat in a file, node names may not in a graph."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def unique(self, name: str) -> str:
+        candidate, count = name, 1
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}#{count}"
+        self._taken.add(candidate)
+        return candidate
+
+
+def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tuple[LayerSpec, tuple[int, ...], bytes]:
+    """The layer, the tensors it reads, and its file if it is cut out."""
+    if not operator.outputs:
+        raise ModelError(f"{contents.label}: operator {operator.index}, {operator.name}, makes no tensor and cannot be measured")
+    computed = contents.activations(operator)
+    if group is None or (not group.exact and any(tensor not in computed for tensor in group.inputs)):
+        group = _Group(operator.name, computed, exact=False)
+    output = contents.shape(operator.outputs[0])
+    shapes = group.shapes or tuple(map(contents.shape, group.inputs))
+    if group.exact:
+        layer = LayerSpec(group.op, shapes, output, **group.fields)
+        _check_weights(contents, operator, layer)
+        return layer, group.inputs, b""
+    # a cut-out may read more than its description says: weights that are computed, for one
+    others = tuple(tensor for tensor in computed if tensor not in group.inputs)
+    inputs, shapes = group.inputs + others, shapes + tuple(map(contents.shape, others))
+    cutout, data = cut_out(contents, operator)
+    dtype = contents.dtype((*inputs, *operator.outputs)[0])
+    return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, cutout=cutout), inputs, data
+
+
+def _check_weights(contents: Contents, operator: Operator, layer: LayerSpec) -> None:
+    if layer.weight_shape and math.prod(layer.weight_shape) != math.prod(contents.shape(operator.inputs[1])):
+        raise LayerError(f"{layer.op}: {layer.inputs[0]} to {layer.output} needs {layer.weight_shape} weights, not what is there")
+
+
+def _group(network: _Network, operator: Operator) -> _Group | None:
+    """None where no rule knows the operator, or not in this form."""
+    rule = _RULES.get(operator.name)
+    if rule is None or operator.is_custom or len(operator.outputs) != 1 or len(operator.inputs) < rule.operands:
+        return None
+    if min(operator.inputs[: rule.operands]) < 0 or (rule.options and not isinstance(operator.options, rule.options)):
+        return None
+    return rule.read(network, operator)
+
+
+def _convolution(network: _Network, operator: Operator) -> _Group | None:
+    contents, options = network.contents, operator.options
+    source, weights = operator.inputs[:2]
+    if not len(contents.shape(source)) == len(contents.shape(weights)) == len(contents.shape(operator.outputs[0])) == 4:
+        return None
+    filters, channels = contents.shape(weights), contents.shape(source)[3]
+    is_depthwise = operator.name == "DEPTHWISE_CONV_2D"
+    if is_depthwise and filters[0] != 1:
+        return None
+    exact = network.is_plain(operator, 1) and source not in contents.constants and _is_fusable(options)
+    absorbed: tuple[int, ...] = ()
+    padding = _NO_PADDING
+    window = _window(options, filters[1:3]) | _dilation(options)
+    if options.padding == _SAME:
+        padding = same_padding(contents.shape(source)[1:3], **window)
+    elif exact:
+        source, padding, absorbed = network.unpadded(source, 0)
+    groups = channels if is_depthwise else channels // max(filters[3], 1)
+    fields = {**window, "padding": padding, "groups": groups, "activation": _activation(options), "bias": _has(operator, 2)}
+    return _Group("depthwise_conv2d" if is_depthwise else "conv2d", (source,), fields, exact, absorbed)
+
+
+def _transposed_convolution(network: _Network, operator: Operator) -> _Group | None:
+    contents, options = network.contents, operator.options
+    weights, source = operator.inputs[1:3]
+    size, made = contents.shape(source), contents.shape(operator.outputs[0])
+    if not len(size) == len(made) == len(contents.shape(weights)) == 4:
+        return None
+    window = _window(options, contents.shape(weights)[1:3])
+    same = same_padding(made[1:3], **window)
+    padding = same if options.padding == _SAME else _NO_PADDING
+    covered = tuple(-(-pixels // stride) for pixels, stride in zip(made[1:3], window["stride"], strict=True))
+    exact = (
+        network.is_plain(operator, 1)
+        and source not in contents.constants
+        and _is_fusable(options)
+        and (options.padding != _SAME or covered == size[1:3])
+    )
+    fields = {**window, "padding": padding, "activation": _activation(options), "bias": _has(operator, 3)}
+    return _Group("conv_transpose2d", (source,), fields, exact)
+
+
+def _fully_connected(network: _Network, operator: Operator) -> _Group | None:
+    contents, options = network.contents, operator.options
+    source, weights = operator.inputs[:2]
+    size, made, filters = contents.shape(source), contents.shape(operator.outputs[0]), contents.shape(weights)
+    if len(filters) != 2 or options.weightsFormat or not made or math.prod(size) % max(filters[1], 1):
+        return None
+    keeps_shape = len(size) >= 2 and size[-1] == filters[1] and made == (*size[:-1], filters[0])
+    exact = network.is_plain(operator, 1) and source not in contents.constants and _is_fusable(options) and keeps_shape
+    # the operator may flatten its input by itself; then this is the matrix it multiplies
+    shapes = () if keeps_shape else ((math.prod(size) // max(filters[1], 1), filters[1]),)
+    fields = {"activation": _activation(options), "bias": _has(operator, 2)}
+    return _Group("fully_connected", (source,), fields, exact, shapes=shapes)
+
+
+def _pool(op: str, filler: float) -> _Read:
+    def read(network: _Network, operator: Operator) -> _Group | None:
+        contents, options = network.contents, operator.options
+        source, padding = operator.inputs[0], _NO_PADDING
+        absorbed: tuple[int, ...] = ()
+        if len(contents.shape(source)) != 4:
+            return None
+        window = _window(options, (options.filterHeight, options.filterWidth))
+        exact = network.is_plain(operator, 1) and _is_fusable(options)
+        if options.padding == _SAME:
+            padding = same_padding(contents.shape(source)[1:3], **window)
+        elif exact:
+            inner, pads, pad = network.unpadded(source, filler)
+            # where SAME says the same the writer would take it, and that is another operation for an average
+            if pad and pads != same_padding(contents.shape(inner)[1:3], **window):
+                source, padding, absorbed = inner, pads, pad
+        fields = {**window, "padding": padding, "activation": _activation(options)}
+        return _Group(op, (source,), fields, exact, absorbed)
+
+    return read
+
+
+def _reduction(op: str) -> _Read:
+    def read(network: _Network, operator: Operator) -> _Group | None:
+        contents = network.contents
+        axes = contents.integers(operator.inputs[1])
+        rank = len(contents.shape(operator.inputs[0]))
+        if rank != 4 or axes is None or {int(axis) % 4 for axis in axes.reshape(-1)} != {1, 2}:
+            return None
+        return _Group(op, operator.inputs[:1], exact=network.is_plain(operator, 1))
+
+    return read
+
+
+def _resize(op: str) -> _Read:
+    def read(network: _Network, operator: Operator) -> _Group | None:
+        options = operator.options
+        # the pixels that nearest picks cost the same in either convention; those that bilinear mixes are others
+        if options.alignCorners or not (options.halfPixelCenters or op == "upsample_nearest"):
+            return None
+        return _Group(op, operator.inputs[:1], exact=network.is_plain(operator, 1))
+
+    return read
+
+
+def _arithmetic(op: str) -> _Read:
+    def read(network: _Network, operator: Operator) -> _Group | None:
+        contents, options = network.contents, operator.options
+        inputs = contents.activations(operator)
+        ranks = [len(contents.shape(tensor)) for tensor in inputs]
+        hard_sigmoid = _hard_sigmoid(network, operator) if op == "mul" else None
+        if hard_sigmoid is not None or not inputs:
+            return hard_sigmoid
+        exact = network.is_plain(operator, 2) and _is_fusable(options) and min(ranks) >= 2
+        return _Group(op, inputs, {"activation": _activation(options)}, exact)
+
+    return read
+
+
+def _hard_sigmoid(network: _Network, operator: Operator) -> _Group | None:
+    """MUL(ADD(x, 3) with ReLU6, 1/6), with the constants on the right as every converter puts them."""
+    shifted, sixth = operator.inputs[:2]
+    add = network.lone_maker(shifted, "ADD")
+    if add is None or len(add.inputs) != 2 or not isinstance(add.options, schema.AddOptionsT):
+        return None
+    fused = (_activation(add.options), _activation(operator.options))
+    plain = network.is_plain(add, 1) and network.is_plain(operator, 1) and len(network.contents.shape(shifted)) >= 2
+    if not plain or fused != ("relu6", "none") or not network.is_scalar(add.inputs[1], 3) or not network.is_scalar(sixth, 1 / 6):
+        return None
+    return _Group("hard_sigmoid", add.inputs[:1], absorbed=(add.index,))
+
+
+def _concatenation(network: _Network, operator: Operator) -> _Group | None:
+    contents, options = network.contents, operator.options
+    inputs = contents.activations(operator)
+    rank = len(contents.shape(operator.outputs[0]))
+    if not inputs or rank < 2:
+        return None
+    is_plain = network.is_plain(operator, len(operator.inputs)) and _activation(options) == "none"
+    return _Group("concat", inputs, exact=is_plain and options.axis in (rank - 1, -1))
+
+
+def _reshape(network: _Network, operator: Operator) -> _Group | None:
+    contents = network.contents
+    before, after = contents.shape(operator.inputs[0]), contents.shape(operator.outputs[0])
+    if len(before) < 2 or after not in ((before[0], math.prod(before[1:])), (before[0], 1, 1, math.prod(before[1:]))):
+        return None
+    return _Group("flatten", operator.inputs[:1], exact=network.is_plain(operator, 1))
+
+
+def _softmax(network: _Network, operator: Operator) -> _Group | None:
+    return _unary("softmax")(network, operator) if operator.options.beta == 1 else None
+
+
+def _unary(op: str) -> _Read:
+    def read(network: _Network, operator: Operator) -> _Group | None:
+        exact = network.is_plain(operator, 1) and len(network.contents.shape(operator.inputs[0])) >= 2
+        return _Group(op, operator.inputs[:1], exact=exact)
+
+    return read
+
+
+def _window(options: Any, kernel: Shape) -> dict[str, Any]:
+    return {"kernel": tuple(kernel), "stride": (options.strideH, options.strideW)}
+
+
+def _dilation(options: Any) -> dict[str, Any]:
+    return {"dilation": (options.dilationHFactor, options.dilationWFactor)}
+
+
+def _activation(options: Any) -> str:
+    return _ACTIVATIONS.get(options.fusedActivationFunction, "unknown")
+
+
+def _is_fusable(options: Any) -> bool:
+    return _activation(options) in ("none", "relu", "relu6")
+
+
+def _has(operator: Operator, operand: int) -> bool:
+    return len(operator.inputs) > operand and operator.inputs[operand] >= 0
+
+
+_Read = Callable[[_Network, Operator], _Group | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    read: _Read
+    operands: int
+    """Inputs that must be there, constants included."""
+    options: type[Any] | None = None
+
+
+_RULES: dict[str, _Rule] = {
+    "CONV_2D": _Rule(_convolution, 2, schema.Conv2DOptionsT),
+    "DEPTHWISE_CONV_2D": _Rule(_convolution, 2, schema.DepthwiseConv2DOptionsT),
+    "TRANSPOSE_CONV": _Rule(_transposed_convolution, 3, schema.TransposeConvOptionsT),
+    "FULLY_CONNECTED": _Rule(_fully_connected, 2, schema.FullyConnectedOptionsT),
+    "AVERAGE_POOL_2D": _Rule(_pool("avg_pool2d", 0), 1, schema.Pool2DOptionsT),
+    "MAX_POOL_2D": _Rule(_pool("max_pool2d", -math.inf), 1, schema.Pool2DOptionsT),
+    "MEAN": _Rule(_reduction("global_avg_pool"), 2, schema.ReducerOptionsT),
+    "REDUCE_MAX": _Rule(_reduction("global_max_pool"), 2, schema.ReducerOptionsT),
+    "RESIZE_NEAREST_NEIGHBOR": _Rule(_resize("upsample_nearest"), 2, schema.ResizeNearestNeighborOptionsT),
+    "RESIZE_BILINEAR": _Rule(_resize("upsample_bilinear"), 2, schema.ResizeBilinearOptionsT),
+    "ADD": _Rule(_arithmetic("add"), 2, schema.AddOptionsT),
+    "MUL": _Rule(_arithmetic("mul"), 2, schema.MulOptionsT),
+    "CONCATENATION": _Rule(_concatenation, 1, schema.ConcatenationOptionsT),
+    "RESHAPE": _Rule(_reshape, 1),
+    "SOFTMAX": _Rule(_softmax, 1, schema.SoftmaxOptionsT),
+    "RELU": _Rule(_unary("relu"), 1),
+    "RELU6": _Rule(_unary("relu6"), 1),
+    "HARD_SWISH": _Rule(_unary("hard_swish"), 1),
+    "LOGISTIC": _Rule(_unary("sigmoid"), 1),
+}

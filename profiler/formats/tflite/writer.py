@@ -1,0 +1,276 @@
+"""Graphs as .tflite files with random weights, without TensorFlow: through the schema that LiteRT's wheel carries.
+
+Operators are chosen as litert-torch chooses them, so that a lone layer costs what the same layer costs in a converted network:
+
+- ReLU and ReLU6 ride on the operator before them where TFLite lets them, any other activation is an operator of its own;
+- padding that is what SAME gives becomes SAME, no padding becomes VALID, any other becomes a PAD in front of VALID, which XNNPACK
+  folds into a convolution again. In front of a max pool it pads with minus infinity; an average pool counts the padded zeros
+  (torch's count_include_pad), except where SAME does, which never counts them;
+- a convolution without a bias gets one of zeros, because LiteRT refuses to run it without;
+- a transposed convolution cropped in a way that SAME does not know is made in full and cut by a SLICE.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from profiler.errors import ModelError
+from profiler.formats.tflite.emitter import Emitter
+from profiler.formats.tflite.int8 import Int8Emitter
+from profiler.formats.tflite.schema import Padding, same_padding
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, Shape
+
+FUSED_ACTIVATIONS: dict[str, int] = {
+    "none": schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+_SAME: int = schema.Padding.SAME
+_VALID: int = schema.Padding.VALID
+_PRECISIONS = {"float32": Emitter, "int8": Int8Emitter}
+
+
+def write_tflite(graph: Graph, seed: int = 0) -> bytes:
+    """The same graph and seed give the same bytes. `ModelError` for layers that a .tflite file cannot hold."""
+    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
+    emitter = _PRECISIONS.get(first, Emitter)(seed)
+    tensors = {name: emitter.activation(name, shape) for name, shape in graph.inputs}
+    for node in graph.nodes:
+        _check(graph, node, first)
+        tensors[node.name] = emitter.activation(node.name, node.layer.output)
+        _emit(emitter, node, [tensors[name] for name in node.inputs], tensors[node.name])
+    inputs = [tensors[name] for name, _ in graph.inputs]
+    return emitter.finish(graph.name, inputs, [tensors[name] for name in graph.outputs])
+
+
+def needs_pad(layer: LayerSpec) -> bool:
+    """Whether neither SAME nor VALID says what this sliding window's padding says."""
+    return any(layer.padding) and layer.padding != _same(layer)
+
+
+def _check(graph: Graph, node: Node, first: str) -> None:
+    layer = node.layer
+    problem = None
+    if layer.cutout is not None:
+        problem = "is cut out of a file and can only be written alone"
+    elif layer.dtype not in _PRECISIONS:
+        problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
+    elif layer.dtype != first:
+        problem = f"has data type {layer.dtype} in a network of {first}; give all layers one data type"
+    elif layer.adds_shortcut:
+        problem = "adds a shortcut, which TFLite's convolution does not; write an addition after it"
+    elif layer.op == "conv_transpose2d" and (layer.groups != 1 or layer.dilation != (1, 1)):
+        problem = "has groups or dilation, which TFLite's transposed convolution does not know"
+    elif layer.op in ("avg_pool2d", "max_pool2d") and layer.dilation != (1, 1):
+        problem = "has dilation, which TFLite's pools do not know"
+    elif layer.op in ("add", "mul") and len(layer.inputs) != 2:
+        problem = f"has {len(layer.inputs)} inputs, but TFLite knows it with two only; chain several"
+    elif layer.op in ("global_avg_pool", "global_max_pool") and len(layer.inputs[0]) != 4:
+        problem = f"needs a (n, h, w, c) input, got {layer.inputs[0]}"
+    if problem is not None:
+        raise ModelError(f"{graph.name}: {node.name} ({layer.op}) {problem}")
+
+
+def _emit(emitter: Emitter, node: Node, inputs: list[int], output: int) -> None:
+    layer = node.layer
+    if layer.op in _FUSING_OPS and layer.activation in FUSED_ACTIVATIONS:
+        _EMITTERS[layer.op](emitter, node, inputs, output, FUSED_ACTIVATIONS[layer.activation])
+    elif layer.activation == "none":
+        _EMITTERS[layer.op](emitter, node, inputs, output, 0)
+    else:
+        before = emitter.activation(f"{node.name}/linear", layer.output)
+        _EMITTERS[layer.op](emitter, node, inputs, before, 0)
+        _unary(emitter, node.name, layer.activation, before, output, layer.output)
+
+
+def _conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    layer = node.layer
+    padding, source = _padded(emitter, node, inputs[0])
+    options = schema.Conv2DOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer), **_dilations(layer))
+    version = 6 if layer.groups > 1 else 1
+    emitter.operator("CONV_2D", [source, *emitter.weights(node, (0, 2, 3, 1), source)], output, options, version)
+
+
+def _depthwise_conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    layer = node.layer
+    padding, source = _padded(emitter, node, inputs[0])
+    options = schema.DepthwiseConv2DOptionsT(
+        padding=padding, depthMultiplier=layer.out_channels // layer.in_channels, fusedActivationFunction=activation,
+        **_strides(layer), **_dilations(layer),
+    )  # fmt: skip
+    version = 2 if layer.dilation != (1, 1) else 1
+    # its weights are (1, kh, kw, channels): the axis of length one is "input channels per group"
+    emitter.operator("DEPTHWISE_CONV_2D", [source, *emitter.weights(node, (1, 2, 3, 0), source)], output, options, version)
+
+
+def _conv_transpose2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    layer = node.layer
+    top, left = layer.padding[:2]
+    out = layer.output
+    full = [
+        max((size - 1) * s + k, first + wanted)
+        for size, s, k, first, wanted in zip(layer.inputs[0][1:3], layer.stride, layer.kernel, (top, left), out[1:3], strict=True)
+    ]
+    if _is_same_transposed(layer):
+        padding, made, target = _SAME, out, output
+    else:
+        padding, made = _VALID, (out[0], *full, out[3])
+        target = output if made == out else emitter.activation(f"{node.name}/uncropped", made)
+    weights, *bias = emitter.weights(node, (0, 2, 3, 1), inputs[0])
+    options = schema.TransposeConvOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer))
+    size = emitter.constant(f"{node.name}/size", made)
+    version = 4 if activation else 3 if bias else 1
+    emitter.operator("TRANSPOSE_CONV", [size, weights, inputs[0], *bias], target, options, version)
+    if target != output:
+        corner = [emitter.constant(f"{node.name}/begin", (0, top, left, 0)), emitter.constant(f"{node.name}/end", out)]
+        emitter.operator("SLICE", [target, *corner], output, schema.SliceOptionsT())
+
+
+def _is_same_transposed(layer: LayerSpec) -> bool:
+    """SAME crops a transposed convolution by what a forward one from its output would have been padded with."""
+    same = same_padding(layer.output[1:3], layer.kernel, layer.stride)
+    covered = tuple(-(-size // stride) for size, stride in zip(layer.output[1:3], layer.stride, strict=True))
+    return any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]
+
+
+def _fully_connected(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    options = schema.FullyConnectedOptionsT(fusedActivationFunction=activation, keepNumDims=True)
+    emitter.operator("FULLY_CONNECTED", [inputs[0], *emitter.weights(node, (0, 1), inputs[0])], output, options, version=5)
+
+
+def _avg_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    padding, source = _padded(emitter, node, inputs[0])
+    emitter.operator("AVERAGE_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
+
+
+def _max_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    padding, source = _padded(emitter, node, inputs[0], value=-math.inf)
+    emitter.operator("MAX_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
+
+
+def _pool_options(layer: LayerSpec, padding: int, activation: int) -> Any:
+    height, width = layer.kernel
+    return schema.Pool2DOptionsT(
+        padding=padding, filterHeight=height, filterWidth=width, fusedActivationFunction=activation, **_strides(layer)
+    )
+
+
+def _reduce(name: str) -> _Emit:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+        axes = emitter.constant(f"{node.name}/axes", (1, 2))
+        emitter.operator(name, [inputs[0], axes], output, schema.ReducerOptionsT(keepDims=len(node.layer.output) == 4))
+
+    return emit
+
+
+def _resize(name: str, options: Callable[..., Any]) -> _Emit:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+        size = emitter.constant(f"{node.name}/size", node.layer.output[1:3])
+        emitter.operator(name, [inputs[0], size], output, options(alignCorners=False, halfPixelCenters=True), version=3)
+
+    return emit
+
+
+def _add(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    emitter.operator("ADD", inputs, output, schema.AddOptionsT(fusedActivationFunction=activation))
+
+
+def _mul(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    emitter.operator("MUL", inputs, output, schema.MulOptionsT(fusedActivationFunction=activation))
+
+
+def _concat(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    emitter.operator("CONCATENATION", inputs, output, schema.ConcatenationOptionsT(axis=len(node.layer.output) - 1))
+
+
+def _flatten(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    shape = emitter.constant(f"{node.name}/shape", node.layer.output)
+    options = schema.ReshapeOptionsT(newShape=np.array(node.layer.output, np.int32))
+    emitter.operator("RESHAPE", [inputs[0], shape], output, options)
+
+
+def _softmax(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    emitter.operator("SOFTMAX", inputs, output, schema.SoftmaxOptionsT(beta=1.0))
+
+
+def _unary_layer(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+    _unary(emitter, node.name, node.layer.op, inputs[0], output, node.layer.output)
+
+
+def _unary(emitter: Emitter, name: str, function: str, source: int, output: int, shape: Shape) -> None:
+    if function == "hard_sigmoid":  # relu6(x + 3) / 6: TFLite has no operator for it
+        shifted = emitter.activation(f"{name}/shifted", shape)
+        relu6 = FUSED_ACTIVATIONS["relu6"]
+        three, sixth = (emitter.constant(f"{name}/{word}", np.array(v, np.float32)) for word, v in (("three", 3), ("sixth", 1 / 6)))
+        emitter.operator("ADD", [source, three], shifted, schema.AddOptionsT(fusedActivationFunction=relu6))
+        emitter.operator("MUL", [shifted, sixth], output, schema.MulOptionsT())
+    else:
+        name, options = _UNARY_OPERATORS[function]
+        emitter.operator(name, [source], output, options() if options else None)
+
+
+def _padded(emitter: Emitter, node: Node, source: int, value: float = 0) -> tuple[int, int]:
+    """The padding field of the operator, and the tensor it reads: the padded one if there has to be a PAD."""
+    layer = node.layer
+    if not needs_pad(layer):
+        return (_SAME if any(layer.padding) else _VALID), source
+    (n, height, width, channels), (top, left, bottom, right) = layer.inputs[0], layer.padding
+    padded = emitter.activation(f"{node.name}/padded", (n, height + top + bottom, width + left + right, channels))
+    pads = emitter.constant(f"{node.name}/paddings", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
+    if value == 0:
+        emitter.operator("PAD", [source, pads], padded, schema.PadOptionsT())
+    else:
+        filler = emitter.constant(f"{node.name}/filler", np.array(value, np.float32))
+        emitter.operator("PADV2", [source, pads, filler], padded, schema.PadV2OptionsT())
+    return _VALID, padded
+
+
+def _same(layer: LayerSpec) -> Padding:
+    return same_padding(layer.inputs[0][1:3], layer.kernel, layer.stride, layer.dilation)
+
+
+def _strides(layer: LayerSpec) -> dict[str, int]:
+    return {"strideH": layer.stride[0], "strideW": layer.stride[1]}
+
+
+def _dilations(layer: LayerSpec) -> dict[str, int]:
+    return {"dilationHFactor": layer.dilation[0], "dilationWFactor": layer.dilation[1]}
+
+
+_Emit = Callable[[Emitter, Node, list[int], int, int], None]
+
+_UNARY_OPERATORS: dict[str, tuple[str, Callable[[], Any] | None]] = {
+    "relu": ("RELU", None),
+    "relu6": ("RELU6", None),
+    "hard_swish": ("HARD_SWISH", schema.HardSwishOptionsT),
+    "sigmoid": ("LOGISTIC", None),
+}
+_FUSING_OPS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "fully_connected", "avg_pool2d", "max_pool2d", "add", "mul")
+_EMITTERS: dict[str, _Emit] = {
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise_conv2d,
+    "conv_transpose2d": _conv_transpose2d,
+    "fully_connected": _fully_connected,
+    "avg_pool2d": _avg_pool2d,
+    "max_pool2d": _max_pool2d,
+    "global_avg_pool": _reduce("MEAN"),
+    "global_max_pool": _reduce("REDUCE_MAX"),
+    "upsample_nearest": _resize("RESIZE_NEAREST_NEIGHBOR", schema.ResizeNearestNeighborOptionsT),
+    "upsample_bilinear": _resize("RESIZE_BILINEAR", schema.ResizeBilinearOptionsT),
+    "add": _add,
+    "mul": _mul,
+    "concat": _concat,
+    "flatten": _flatten,
+    "softmax": _softmax,
+    "relu": _unary_layer,
+    "relu6": _unary_layer,
+    "hard_swish": _unary_layer,
+    "hard_sigmoid": _unary_layer,
+    "sigmoid": _unary_layer,
+}

@@ -1,0 +1,278 @@
+"""Layers between measured widths.
+
+Latency against channels is a staircase (profiler.latency.staircase says which). A width is placed on it: a coordinate, the channels
+of the tiles it needs, and a phase, how far the last tile is filled. Between measured widths of one phase latency is nearly bilinear
+in input and output channels, as the work and the bytes of a convolution are, and that is how it is interpolated: in the smallest
+cell of measured points. Nothing is extrapolated and no smooth curve is laid across the steps. A phase that was not measured is
+taken to cost what the full tile costs, with an interval as wide as the measured phases differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler.errors import LayerError
+from profiler.latency.staircase import FREE_OUTPUT, Staircase, Staircases, kind_of, rules_of, widths_of
+from profiler.layers.layer import LayerSpec
+from profiler.measure.estimate import Estimate
+
+Array = NDArray[np.float64]
+Phases = tuple[int, ...]
+
+PRIOR_CURVE_PERCENT = 6.0
+"""How far a straight line misses in the middle of a cell as wide as its upper end, before measured points have said so; ..."""
+PRIOR_PHASE_PERCENT = 10.0
+"""... how far a part-filled tile costs other than a full one; ..."""
+PRIOR_WEIGHT = 2.0
+"""... and how many measured points each of these counts for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Interpolated latencies, arrays of one shape; NaN where no measured points surround the widths."""
+
+    latency_ms: Array
+    half_ms: Array
+    """Half-width of the 95 % interval that comes from the measured points themselves."""
+    curve: Array
+    """How much room there is for curvature: 0 at a measured point, 1 in the middle of a cell from nothing to full width."""
+    phase: Array
+    """1 where a full tile stands in for a part-filled one."""
+
+
+class Surface:
+    """Measured points of one phase on a grid of their coordinates, the holes in it filled from the points around them."""
+
+    def __init__(self, points: Mapping[tuple[int, ...], Estimate]) -> None:
+        two = [(*at, 0)[:2] for at in points]
+        self.axes = [np.array(sorted({at[axis] for at in two}), dtype=np.float64) for axis in (0, 1)]
+        # (width, width, quantity): latency_ms, half_ms and curve of every node
+        self.nodes = np.full((len(self.axes[0]), len(self.axes[1]), 3), np.nan)
+        for at, estimate in zip(two, points.values(), strict=True):
+            place = tuple(int(np.searchsorted(axis, value)) for axis, value in zip(self.axes, at, strict=True))
+            self.nodes[place] = (estimate.latency_ms, estimate.half_width_ms, 0.0)
+        while self._fill():
+            pass
+
+    def _fill(self) -> bool:
+        """One pass: every hole with known nodes on both sides of its row or column; whether there was one.
+
+        A node that was measured off the coarse grid thus splits its cell: the new nodes on the cell's edges are its edges' own.
+        """
+        holes = np.argwhere(np.isnan(self.nodes[:, :, 0]))
+        found = []
+        for row, column in holes:
+            lines = [_on_line(self.axes[0], self.nodes[:, column], row), _on_line(self.axes[1], self.nodes[row, :], column)]
+            known = [line for line in lines if line is not None]
+            if known:
+                found.append((row, column, min(known, key=lambda node: float(node[2]))))
+        for row, column, node in found:
+            self.nodes[row, column] = node
+        return bool(found)
+
+    def at(self, first: Array, second: Array) -> Array:
+        """(n, 3): latency_ms, half_ms and curve at these coordinates, NaN outside what was measured."""
+        low_x, high_x, weight_x, gap_x = _bracket(self.axes[0], first)
+        low_y, high_y, weight_y, gap_y = _bracket(self.axes[1], second)
+        total = np.zeros((len(first), 3))
+        for rows, row_weight in ((low_x, 1 - weight_x), (high_x, weight_x)):
+            for columns, column_weight in ((low_y, 1 - weight_y), (high_y, weight_y)):
+                weight = (row_weight * column_weight)[:, None]
+                # a corner of no weight must not spoil the sum, whatever it is
+                total += np.where(weight == 0, 0.0, weight * self.nodes[rows, columns])
+        total[:, 2] += _bump(weight_x, gap_x) + _bump(weight_y, gap_y)
+        return total
+
+
+def _on_line(axis: Array, nodes: Array, place: int) -> Array | None:
+    """A node from its neighbours on one line; None if it has none on one side. `nodes` is (width, quantity)."""
+    known = np.flatnonzero(~np.isnan(nodes[:, 0]))
+    below, above = known[known < place], known[known > place]
+    if not len(below) or not len(above):
+        return None
+    low, high = int(below[-1]), int(above[0])
+    weight = (axis[place] - axis[low]) / (axis[high] - axis[low])
+    node: Array = (1 - weight) * nodes[low] + weight * nodes[high]
+    node[2] += _bump(weight, (axis[high] - axis[low]) / axis[high])
+    return node
+
+
+def _bracket(axis: Array, values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]:
+    """The nodes on both sides of each value, the weight of the upper one and the gap between them relative to the upper one."""
+    high = np.clip(np.searchsorted(axis, values), 0, len(axis) - 1)
+    exact = axis[high] == values
+    low = np.where(exact, high, np.maximum(high - 1, 0))
+    width = axis[high] - axis[low]
+    weight = np.where(exact, 0.0, (values - axis[low]) / np.where(width == 0, np.nan, width))
+    weight = np.where((values < axis[0]) | (values > axis[-1]), np.nan, weight)
+    return low, high, weight, width / np.maximum(axis[high], 1.0)
+
+
+def _bump(weight: Array, gap: Array) -> Array:
+    """A parabola over the cell: what a straight line can miss of a curve, which grows with the square of the gap."""
+    bump: Array = 4 * weight * (1 - weight) * gap**2
+    return bump
+
+
+@dataclass(slots=True)
+class Family:
+    """Layers that differ in channels only."""
+
+    kind: str
+    rules: tuple[Staircase, ...]
+    points: dict[Phases, dict[tuple[int, ...], Estimate]] = field(default_factory=dict)
+    surfaces: dict[Phases, Surface] = field(default_factory=dict)
+    exact: dict[tuple[int, ...], Estimate] = field(default_factory=dict)
+    """By the channels themselves: what was measured is what it is."""
+
+    def add(self, widths: Sequence[int], estimate: Estimate) -> None:
+        """Where several widths share a coordinate, the widest, which fills its tile best, stands for it; add in ascending order."""
+        phases, at = self.place(widths)
+        self.points.setdefault(phases, {})[at] = estimate
+        self.exact[tuple(widths)] = estimate
+
+    def place(self, widths: Sequence[int]) -> tuple[Phases, tuple[int, ...]]:
+        pairs = list(zip(self.rules, widths, strict=True))
+        return tuple(rule.phase(width) for rule, width in pairs), tuple(rule.coordinate(width) for rule, width in pairs)
+
+    def surface(self, phases: Phases) -> Surface | None:
+        if phases not in self.surfaces and phases in self.points:
+            self.surfaces[phases] = Surface(self.points[phases])
+        return self.surfaces.get(phases)
+
+    def between(self, phases: Phases, at: Sequence[Array]) -> Between:
+        """At coordinates of one phase, an array for each axis; where the phase tells nothing, of the full tile instead."""
+        second = at[1] if len(at) > 1 else np.zeros(len(at[0]))
+        nothing = np.full((len(at[0]), 3), np.nan)
+        own = self.surface(phases)
+        values = own.at(at[0], second) if own else nothing
+        phase = np.zeros(len(at[0]))
+        # a width between two multiples of the granularity may run on another kernel altogether: nothing stands in for it
+        told_apart = all(phase % rule.granularity == 0 for phase, rule in zip(phases, self.rules, strict=True))
+        full = self.surface((0,) * len(phases)) if any(phases) and told_apart else None
+        if full is not None and np.isnan(values[:, 0]).any():
+            stand_in = np.isnan(values[:, 0])
+            values = np.where(stand_in[:, None], full.at(at[0], second), values)
+            phase = stand_in.astype(np.float64)
+        return Between(values[:, 0], values[:, 1], values[:, 2], phase)
+
+    def left_out(self) -> Iterable[tuple[float, float, float]]:
+        """Each point predicted from the others, where they surround it: relative error, curve and phase."""
+        for phases, points in self.points.items():
+            for at, estimate in points.items():
+                others = Family(self.kind, self.rules, self.points | {phases: {k: v for k, v in points.items() if k != at}})
+                if not others.points[phases]:
+                    others.points.pop(phases)
+                # surfaces of other phases do not change, and making them is what costs
+                others.surfaces = {key: surface for key, surface in self.surfaces.items() if key != phases}
+                guess = others.between(phases, [np.array([float(value)]) for value in at])
+                if not math.isnan(guess.latency_ms[0]):
+                    yield guess.latency_ms[0] / estimate.latency_ms - 1, float(guess.curve[0]), float(guess.phase[0])
+
+
+class Grid:
+    """All measured layers, by family."""
+
+    def __init__(self, rows: Mapping[LayerSpec, Estimate], staircases: Staircases) -> None:
+        self._families: dict[LayerSpec, Family] = {}
+        for layer, estimate in sorted(rows.items(), key=lambda row: widths_of(row[0])):
+            key = family_of(layer)
+            if key is not None:
+                family = self._families.setdefault(key, Family(kind_of(layer), rules_of(layer, staircases)))
+                family.add(widths_of(layer), estimate)
+        self._spreads: dict[str, tuple[float, float]] | None = None
+
+    def interpolate(self, layer: LayerSpec) -> Estimate | None:
+        """From the measured points around it, with an interval for what lies between; None if none surround it."""
+        key = family_of(layer)
+        if key is None or key not in self._families:
+            return None
+        latency_ms, half_ms = self.interpolate_many(key, [np.array([width]) for width in widths_of(layer)])
+        if math.isnan(latency_ms[0]):
+            return None
+        family = self._families[key]
+        points = [point for group in family.points.values() for point in group.values()]
+        middle, half = float(latency_ms[0]), float(half_ms[0])
+        rounds, quiet = min(point.rounds for point in points), min(point.quiet_rounds for point in points)
+        return Estimate(middle, max(0.0, middle - half), middle + half, rounds, 0, quiet)
+
+    def cell(self, layer: LayerSpec) -> object:
+        """Equal for layers that are interpolated between the same measured points; the layer itself where it belongs to none."""
+        key = family_of(layer)
+        family = self._families.get(key) if key is not None else None
+        if family is None:
+            return layer
+        phases, at = family.place(widths_of(layer))
+        surface = family.surface(phases)
+        if surface is None:
+            return key, phases
+        return key, phases, *(int(np.searchsorted(axis, value)) for axis, value in zip(surface.axes, (*at, 0), strict=False))
+
+    def interpolate_many(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array]:
+        """Latencies and half-widths of their 95 % intervals, in ms, for an array of channels on each axis of a family."""
+        count = len(widths[0])
+        latency_ms, half_ms = np.full(count, np.nan), np.full(count, np.nan)
+        family = self._families.get(family_key)
+        if family is None:
+            return latency_ms, half_ms
+        curve_spread, phase_spread = self.spreads[family.kind]
+        placed = [rule.places(axis) for rule, axis in zip(family.rules, widths, strict=True)]
+        phases, at = np.stack([one for one, _ in placed]), np.stack([one for _, one in placed]).astype(np.float64)
+        for group in {tuple(map(int, column)) for column in phases.T}:
+            chosen = (np.array(group) == phases.T).all(axis=1)
+            found = family.between(group, list(at[:, chosen]))
+            latency_ms[chosen] = found.latency_ms
+            relative = 2 * np.hypot(curve_spread * found.curve, phase_spread * found.phase)
+            half_ms[chosen] = np.hypot(found.half_ms, relative * found.latency_ms)
+        for place, at_widths in enumerate(zip(*(axis.tolist() for axis in widths), strict=True)):
+            measured = family.exact.get(at_widths)
+            if measured is not None:
+                latency_ms[place], half_ms[place] = measured.latency_ms, measured.half_width_ms
+        return latency_ms, half_ms
+
+    @property
+    def spreads(self) -> dict[str, tuple[float, float]]:
+        """For each kind of layer, the standard deviations of curvature (for a curve of 1) and of phases, both relative.
+
+        From predicting each measured point by the others of its family, beside a prior that counts as a few points.
+        """
+        if self._spreads is None:
+            seen: dict[str, list[tuple[float, float, float]]] = {}
+            for family in self._families.values():
+                for phases in family.points:
+                    family.surface(phases)
+                seen.setdefault(family.kind, []).extend(family.left_out())
+            self._spreads = {kind: (_curve_spread(points), _phase_spread(points)) for kind, points in seen.items()}
+        return self._spreads
+
+
+def _curve_spread(points: Iterable[tuple[float, float, float]]) -> float:
+    usable = [(error, curve) for error, curve, phase in points if phase == 0 and curve > 0.01]
+    prior = PRIOR_WEIGHT * 0.25**2
+    squares = sum(error**2 for error, _ in usable) + prior * (PRIOR_CURVE_PERCENT / 100) ** 2
+    return math.sqrt(squares / (sum(curve**2 for _, curve in usable) + prior))
+
+
+def _phase_spread(points: Iterable[tuple[float, float, float]]) -> float:
+    errors = [error for error, _, phase in points if phase == 1]
+    squares = sum(error**2 for error in errors) + PRIOR_WEIGHT * (PRIOR_PHASE_PERCENT / 100) ** 2
+    return math.sqrt(squares / (len(errors) + PRIOR_WEIGHT))
+
+
+def family_of(layer: LayerSpec) -> LayerSpec | None:
+    """The layer with its channels taken out: equal for layers of one family. None where channels cannot vary freely."""
+    if layer.cutout is not None or layer.op == "concat":
+        return None
+    if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:
+        return None
+    least = layer.least_channels
+    unit = [(*shape[:-1], least) for shape in layer.inputs]
+    try:
+        return layer.resized(unit, least if layer.op in FREE_OUTPUT else None)
+    except LayerError:
+        return None

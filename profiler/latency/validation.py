@@ -1,0 +1,96 @@
+"""Does the table close? Predicted against measured latency of whole networks that took no part in fitting it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from device_agents.support.dataclass_json import read_as
+
+LIMIT_PERCENT = 5.0
+"""A table whose mean error on held-out networks is worse than this calls itself unverified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One held-out network."""
+
+    name: str
+    predicted_ms: float
+    predicted_ms_low: float
+    predicted_ms_high: float
+    measured_ms: float
+    naive_ms: float
+    """The plain sum of its layers."""
+
+    @property
+    def error_percent(self) -> float:
+        return (self.predicted_ms / self.measured_ms - 1) * 100
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """How far a table can be trusted, in per cent of the measured latency."""
+
+    networks: int
+    mean_error_percent: float | None
+    worst_error_percent: float | None
+    bias_percent: float | None
+    spearman: float | None
+    """Rank correlation; None with fewer than three networks, as everything is with none."""
+    coverage_percent: float | None
+    """How many of the measured latencies fell into the predicted 95 % intervals."""
+    naive_mean_error_percent: float | None
+    checked: tuple[Checked, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        return self.mean_error_percent is not None and self.mean_error_percent <= LIMIT_PERCENT
+
+    def sentence(self) -> str:
+        if self.mean_error_percent is None:
+            return "unverified: no whole network was measured that took no part in fitting"
+        said = (
+            f"{self.networks} held-out network{'s' if self.networks > 1 else ''}: mean error {self.mean_error_percent:.1f} %, "
+            f"worst {self.worst_error_percent:.1f} % (plain sum of layers: mean {self.naive_mean_error_percent:.1f} %)"
+        )
+        return said if self.verified else f"unverified: {said}; the limit is {LIMIT_PERCENT:g} %"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Closure:
+        return read_as(cls, plain)
+
+
+def close(checked: Sequence[Checked]) -> Closure:
+    """The closure result of these networks; of none, one that is unverified."""
+    if not checked:
+        return Closure(0, None, None, None, None, None, None)
+    errors = [network.error_percent for network in checked]
+    inside = [network.predicted_ms_low <= network.measured_ms <= network.predicted_ms_high for network in checked]
+    naive = [abs(network.naive_ms / network.measured_ms - 1) * 100 for network in checked]
+    return Closure(
+        networks=len(checked),
+        mean_error_percent=sum(map(abs, errors)) / len(errors),
+        worst_error_percent=max(map(abs, errors)),
+        bias_percent=sum(errors) / len(errors),
+        spearman=_spearman(checked),
+        coverage_percent=100 * sum(inside) / len(inside),
+        naive_mean_error_percent=sum(naive) / len(naive),
+        checked=tuple(checked),
+    )
+
+
+def _spearman(checked: Sequence[Checked]) -> float | None:
+    if len(checked) < 3:
+        return None
+    predicted = pd.Series([network.predicted_ms for network in checked]).rank()
+    measured = pd.Series([network.measured_ms for network in checked]).rank()
+    if predicted.nunique() < 2 or measured.nunique() < 2:
+        return None  # ranks that never differ correlate with nothing
+    return float(predicted.corr(measured))

@@ -1,0 +1,408 @@
+"""A layer as a runtime executes it: one fused group, described without its weights' values.
+
+Shapes are written batch first and channels last, (n, h, w, c) or (n, c), whatever layout the file or the runtime uses.
+Two layers with equal specs are the same layer: they are measured once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from device_agents.support.dataclass_json import read_as
+from profiler.errors import LayerError
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1}
+MOST_MACS = 10**15
+"""Also bytes: of a layer that comes from elsewhere."""
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
+
+WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "fully_connected")
+POOL_OPS = ("avg_pool2d", "max_pool2d")
+GLOBAL_POOL_OPS = ("global_avg_pool", "global_max_pool")
+UPSAMPLE_OPS = ("upsample_nearest", "upsample_bilinear")
+BINARY_OPS = ("add", "mul")
+UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
+KNOWN_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
+BLOCK_OPS = ("inverted_residual", "pooled_classifier")
+"""Several layers that somebody else has measured as one (profiler.layers.composite); never measured or emitted by us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """Stands for a piece of a user's file that is measured as it is, with its real weights."""
+
+    digest: str
+    """sha256 of the cut-out model file, in hex."""
+    weight_bytes: int
+    file_format: str
+    """onnx or tflite."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One fused group. Build parametric layers with the functions below; `LayerError` if the shapes contradict each other."""
+
+    op: str
+    inputs: tuple[Shape, ...]
+    """Activations only, never weights. A conv2d with a second one adds it to its sums before its activation: a shortcut."""
+    output: Shape
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Top, left, bottom, right, in pixels."""
+    groups: int = 1
+    activation: str = "none"
+    bias: bool = True
+    dtype: str = "float32"
+    cutout: Cutout | None = None
+    hidden: int = 0
+    """Channels of an inverted residual's depthwise convolution."""
+
+    def __post_init__(self) -> None:
+        for shape in (*self.inputs, self.output):
+            if any(size < 1 for size in shape):
+                raise LayerError(f"{self.op}: every size of a shape must be at least 1, got {shape}")
+        if self.cutout is None:
+            self._check_parametric()
+
+    def _check_parametric(self) -> None:
+        if self.op not in KNOWN_OPS + BLOCK_OPS:
+            raise LayerError(f"unknown layer kind {self.op!r}; known are {', '.join(KNOWN_OPS)}")
+        if self.activation not in ACTIVATIONS:
+            raise LayerError(f"{self.op}: unknown activation {self.activation!r}; known are {', '.join(ACTIVATIONS)}")
+        if self.dtype not in ITEM_BYTES:
+            raise LayerError(f"{self.op}: unknown data type {self.dtype!r}; known are {', '.join(ITEM_BYTES)}")
+        if min(*self.kernel, *self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
+            raise LayerError(f"{self.op}: kernel, stride, dilation and groups must be positive and padding not negative")
+        if not self.inputs or any(len(shape) < 2 for shape in (*self.inputs, self.output)):
+            raise LayerError(f"{self.op}: needs inputs and an output of at least two dimensions, got {self.inputs}")
+        if self.output != self._expected_output():
+            raise LayerError(f"{self.op}: input {self.inputs} cannot give output {self.output}, expected {self._expected_output()}")
+        channels_in, channels_out = self.inputs[0][-1], self.output[-1]
+        if self.op in ("conv2d", "depthwise_conv2d", "conv_transpose2d") and (
+            channels_in % self.groups or channels_out % self.groups
+        ):
+            raise LayerError(f"{self.op}: {channels_in} to {channels_out} channels cannot be split into {self.groups} groups")
+        if self.adds_shortcut and (len(self.inputs) > 2 or self.inputs[1] != self.output):
+            raise LayerError(f"conv2d: a shortcut of {self.inputs[1]} cannot be added to {self.output}")
+        if self.op == "depthwise_conv2d" and self.groups != channels_in:
+            raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
+        if (self.hidden > 0) != (self.op == "inverted_residual"):
+            raise LayerError(f"{self.op}: hidden channels are an inverted residual's, which has at least 1, got {self.hidden}")
+        if self.op == "inverted_residual" and self.inputs[1:] not in ((), (self.output,)):
+            raise LayerError(f"inverted_residual: a shortcut of {self.inputs[1:]} cannot be added to {self.output}")
+
+    def _expected_output(self) -> Shape:
+        first = self.inputs[0]
+        match self.op:
+            case "conv2d" | "depthwise_conv2d" | "avg_pool2d" | "max_pool2d":
+                channels = first[-1] if self.op in POOL_OPS else self.output[-1]
+                return (first[0], *_window_output(first, self), channels)
+            case "conv_transpose2d":
+                base = _transposed_output(first, self)
+                # output padding, below one stride, is not a field: it is whatever the output has beyond the base size
+                extra = [self.output[i + 1] - base[i] for i in (0, 1)] if len(self.output) == 4 else [-1, -1]
+                return (
+                    self.output
+                    if all(0 <= e < s for e, s in zip(extra, self.stride, strict=True))
+                    else (first[0], *base, self.output[-1])
+                )
+            case "inverted_residual":
+                height, width = (-(-size // stride) for size, stride in zip(_picture(first, self), self.stride, strict=True))
+                return (first[0], height, width, self.output[-1])
+            case "pooled_classifier":
+                _picture(first, self)
+                return (first[0], self.output[-1])
+            case "fully_connected":
+                return (*first[:-1], self.output[-1])
+            case "global_avg_pool" | "global_max_pool":
+                return (first[0], first[-1]) if len(self.output) == 2 else (first[0], 1, 1, first[-1])
+            case "upsample_nearest" | "upsample_bilinear":
+                return (first[0], *self.output[1:-1], first[-1]) if len(self.output) == len(first) == 4 else ()
+            case "add" | "mul":
+                return _broadcast(self.inputs)
+            case "concat":
+                return (*first[:-1], sum(shape[-1] for shape in self.inputs))
+            case "flatten":
+                values = math.prod(first[1:])
+                return (first[0], values) if len(self.output) == 2 else (first[0], 1, 1, values)
+            case _:
+                return first
+
+    @property
+    def key(self) -> str:
+        """Readable and unique: equal keys mean equal specs."""
+        parts = [self.op, "+".join("x".join(map(str, shape)) for shape in self.inputs), "to", "x".join(map(str, self.output))]
+        if self.kernel != (1, 1):
+            parts.append("k{}x{}".format(*self.kernel))
+        if self.stride != (1, 1):
+            parts.append("s{}x{}".format(*self.stride))
+        if self.dilation != (1, 1):
+            parts.append("d{}x{}".format(*self.dilation))
+        if self.padding != (0, 0, 0, 0):
+            parts.append("p{}.{}.{}.{}".format(*self.padding))
+        if self.groups != 1 and self.op != "depthwise_conv2d":
+            parts.append(f"g{self.groups}")
+        if self.activation != "none":
+            parts.append(self.activation)
+        if not self.bias:
+            parts.append("nobias")
+        if self.dtype != "float32":
+            parts.append(self.dtype)
+        if self.hidden:
+            parts.append(f"h{self.hidden}")
+        if self.cutout is not None:
+            parts.append(f"cut.{self.cutout.digest}")
+        return "_".join(parts)
+
+    @property
+    def adds_shortcut(self) -> bool:
+        return self.op == "conv2d" and len(self.inputs) > 1
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs[0][-1] if self.inputs and self.inputs[0] else 1
+
+    @property
+    def out_channels(self) -> int:
+        return self.output[-1] if self.output else 1
+
+    @property
+    def least_channels(self) -> int:
+        """The fewest it can be resized to: with one channel in each group, a grouped convolution would be a depthwise one."""
+        return 2 * self.groups if self.groups > 1 and self.op in ("conv2d", "conv_transpose2d") else 1
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Of a weighted op: (out, in / groups, kernel height, kernel width), or (out, in) when fully connected; else ()."""
+        if self.op == "fully_connected":
+            return (self.out_channels, self.in_channels)
+        if self.op in WEIGHTED_OPS:
+            return (self.out_channels, self.in_channels // self.groups, *self.kernel)
+        return ()
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases, batch normalisation folded in; 0 for what has none."""
+        if self.op in BLOCK_OPS:
+            return sum(weights + biases for weights, biases, _ in _block_parts(self))
+        if not self.weight_shape:
+            return 0
+        return math.prod(self.weight_shape) + (self.out_channels if self.bias else 0)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of convolutions and matrix products for the whole batch; 0 for the rest, None if unknown."""
+        if self.op in BLOCK_OPS:
+            return sum(weights * pixels for weights, _, pixels in _block_parts(self))
+        if self.op not in KNOWN_OPS:
+            return None
+        if not self.weight_shape:
+            return 0
+        # a transposed convolution spreads every input pixel over a kernel; the others gather one for every output pixel
+        pixels = math.prod(self.inputs[0][:-1]) if self.op == "conv_transpose2d" else math.prod(self.output[:-1])
+        return pixels * math.prod(self.weight_shape)
+
+    @property
+    def weight_bytes(self) -> int:
+        """As stored; the bias of an int8 layer is int32, because it is added to the sum of products."""
+        if self.cutout is not None:
+            return self.cutout.weight_bytes
+        biases = self.out_channels if self.weight_shape and self.bias else 0
+        bias_bytes = 4 if self.dtype == "int8" else ITEM_BYTES[self.dtype]
+        return (self.parameters - biases) * ITEM_BYTES[self.dtype] + biases * bias_bytes
+
+    @property
+    def activation_bytes(self) -> int:
+        """Inputs read and output written, once each."""
+        return sum(math.prod(shape) for shape in (*self.inputs, self.output)) * ITEM_BYTES.get(self.dtype, 4)
+
+    def with_dtype(self, dtype: str) -> LayerSpec:
+        """The same layer in another data type. `LayerError` for a cut-out, whose file fixes it."""
+        if dtype == self.dtype:
+            return self
+        if self.cutout is not None:
+            raise LayerError(f"{self.op} is cut out of a file as {self.dtype}: it cannot become {dtype}")
+        return replace(self, dtype=dtype)
+
+    def resized(self, inputs: Sequence[Shape], out_channels: int | None = None) -> LayerSpec:
+        """The same layer with other channel counts; the picture's size never changes with them.
+
+        `out_channels` counts for convolutions and fully connected layers only (None keeps theirs); all others follow
+        their inputs. `LayerError` for a cut-out, whose real weights fix its shapes, and for groups that do not divide or would
+        be left with one channel.
+        """
+        shapes = tuple(tuple(shape) for shape in inputs)
+        if shapes == self.inputs and out_channels in (None, self.out_channels):
+            return self
+        if self.cutout is not None:
+            raise LayerError(f"{self.op} is cut out of a file with its weights: its input cannot become {list(shapes)}")
+        channels, groups = self._resized_channels(shapes, out_channels)
+        if min(shapes[0][-1], channels) < self.least_channels:
+            raise LayerError(
+                f"{self.op}: {self.groups} groups need {self.least_channels} channels, got {shapes[0][-1]} to {channels}"
+            )
+        return replace(self, inputs=shapes, output=(*self.output[:-1], channels), groups=groups)
+
+    def _resized_channels(self, shapes: tuple[Shape, ...], out_channels: int | None) -> tuple[int, int]:
+        first = shapes[0][-1]
+        match self.op:
+            case "depthwise_conv2d":
+                return first * (self.out_channels // self.in_channels), first
+            case "conv2d" | "conv_transpose2d" | "fully_connected":
+                return out_channels or self.out_channels, self.groups
+            case "concat":
+                return sum(shape[-1] for shape in shapes), self.groups
+            case "flatten":
+                return math.prod(shapes[0][1:]), self.groups
+            case _:
+                return max(shape[-1] for shape in shapes), self.groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; defaults are left out."""
+        plain = asdict(self)
+        return {name: value for name, value in plain.items() if name in ("op", "inputs", "output") or value != _DEFAULTS[name]}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> LayerSpec:
+        """The inverse of `to_dict`, for data that may come from anywhere: `LayerError` says what is wrong with it."""
+        try:
+            fields = dict(plain)
+            fields["inputs"] = tuple(_sizes(shape) for shape in fields["inputs"])
+            for name in ("output", "kernel", "stride", "dilation", "padding"):
+                if name in fields:
+                    fields[name] = _sizes(fields[name])
+            if fields.get("cutout") is not None:
+                fields["cutout"] = read_as(Cutout, fields["cutout"])
+            _check_kinds(fields)
+            return _measurable(cls(**fields))
+        except (TypeError, KeyError, AttributeError) as exc:
+            raise LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
+        except ValueError as exc:
+            raise exc if isinstance(exc, LayerError) else LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
+
+
+_KINDS: dict[str, type] = {"op": str, "activation": str, "dtype": str, "groups": int, "hidden": int, "bias": bool}
+_LENGTHS = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}
+_DEFAULTS: dict[str, Any] = {name: field.default for name, field in LayerSpec.__dataclass_fields__.items()}
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """`ValueError` for what is of another type, or has another number of sizes, than the field."""
+    wrong = [name for name, kind in _KINDS.items() if name in fields and type(fields[name]) is not kind]
+    wrong += [name for name, count in _LENGTHS.items() if name in fields and len(fields[name]) != count]
+    if wrong:
+        raise ValueError(f"{wrong[0]} cannot be {str(fields[wrong[0]])[:60]!r}")
+    if fields.get("groups", 1) < 1:
+        raise ValueError("groups must be at least 1")
+
+
+def _measurable(layer: LayerSpec) -> LayerSpec:
+    """`ValueError` if it is larger than any layer can be: no model, and no column of a table, could hold its figures."""
+    if max(layer.macs or 0, layer.activation_bytes, layer.weight_bytes) > MOST_MACS:
+        raise ValueError("it is larger than any layer can be")
+    return layer
+
+
+def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:
+    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+        raise ValueError(f"sizes must be whole numbers, got {values}")
+    return tuple(values)
+
+
+def _picture(shape: Shape, layer: LayerSpec) -> Pair:
+    """Height and width of an input that has them."""
+    if len(shape) != 4:
+        raise LayerError(f"{layer.op}: needs a (n, h, w, c) input, got {shape}")
+    return shape[1], shape[2]
+
+
+def _block_parts(layer: LayerSpec) -> list[tuple[int, int, int]]:
+    """Weights, biases and output pixels of each weighted layer within a block."""
+    first, last, hidden = layer.in_channels, layer.out_channels, layer.hidden
+    if layer.op == "pooled_classifier":
+        return [(first * last, last, layer.inputs[0][0])]
+    before, after = math.prod(layer.inputs[0][:-1]), math.prod(layer.output[:-1])
+    widened = [(first * hidden, hidden, before)] if hidden != first else []
+    return [*widened, (math.prod(layer.kernel) * hidden, hidden, after), (hidden * last, last, after)]
+
+
+def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
+    """Height and width after a sliding window; LayerError if the window is larger than the padded picture."""
+    _picture(shape, layer)
+    top, left, bottom, right = layer.padding
+    sizes = []
+    for size, pad, k, s, d in zip(
+        shape[1:3], (top + bottom, left + right), layer.kernel, layer.stride, layer.dilation, strict=True
+    ):
+        room = size + pad - ((k - 1) * d + 1)
+        if room < 0:
+            raise LayerError(f"{layer.op}: a kernel of {layer.kernel} does not fit a padded picture of {shape[1:3]}")
+        sizes.append(room // s + 1)
+    return sizes[0], sizes[1]
+
+
+def _transposed_output(shape: Shape, layer: LayerSpec) -> Pair:
+    if len(shape) != 4:
+        raise LayerError(f"{layer.op}: needs a (n, h, w, c) input, got {shape}")
+    top, left, bottom, right = layer.padding
+    height, width = (
+        (size - 1) * s - pad + (k - 1) * d + 1
+        for size, pad, k, s, d in zip(
+            shape[1:3], (top + bottom, left + right), layer.kernel, layer.stride, layer.dilation, strict=True
+        )
+    )
+    return height, width
+
+
+def _broadcast(shapes: Sequence[Shape]) -> Shape:
+    rank = max(len(shape) for shape in shapes)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    for sizes in zip(*padded, strict=True):
+        if len(set(sizes) - {1}) > 1:
+            raise LayerError(f"shapes {list(shapes)} cannot be broadcast together")
+    return tuple(max(sizes) for sizes in zip(*padded, strict=True))
+
+
+def conv2d(
+    input: Shape,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    dilation: int = 1,
+    activation: str = "none",
+    bias: bool = True,
+) -> LayerSpec:
+    """A square convolution of an (n, h, w, c) input; padding None keeps the size at stride 1."""
+    pad = dilation * (kernel - 1) // 2 if padding is None else padding
+    sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size in input[1:3]]
+    return LayerSpec(
+        "conv2d", (input,), (input[0], *sizes, out_channels), kernel=(kernel, kernel), stride=(stride, stride),
+        dilation=(dilation, dilation), padding=(pad,) * 4, groups=groups, activation=activation, bias=bias,
+    )  # fmt: skip
+
+
+def depthwise_conv2d(
+    input: Shape, kernel: int, *, stride: int = 1, padding: int | None = None, activation: str = "none"
+) -> LayerSpec:
+    """A square depthwise convolution with multiplier 1."""
+    pad = (kernel - 1) // 2 if padding is None else padding
+    sizes = [(size + 2 * pad - kernel) // stride + 1 for size in input[1:3]]
+    return LayerSpec(
+        "depthwise_conv2d", (input,), (input[0], *sizes, input[-1]), kernel=(kernel, kernel), stride=(stride, stride),
+        padding=(pad,) * 4, groups=input[-1], activation=activation,
+    )  # fmt: skip
+
+
+def fully_connected(input: Shape, out_channels: int, *, activation: str = "none", bias: bool = True) -> LayerSpec:
+    return LayerSpec("fully_connected", (input,), (*input[:-1], out_channels), activation=activation, bias=bias)

@@ -1,0 +1,121 @@
+"""From raw samples to a latency: the quiet device's, with an interval.
+
+A shared machine only ever adds time, and does so for seconds on end. So a visit's latency is the median of its undisturbed
+samples, and a model's the lower quartile of its visits, which lie in rounds far apart in time: slow spells do not reach it, and it
+is not one lucky visit either, which for models with many rounds would be luckier than for those with few. Visits that something
+is known to have disturbed (profiler.measure.disturbance) are left out where enough others remain.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler.protocol.settings import TimingSettings
+
+QUARTILE = 0.25
+RESAMPLES = 400
+ENOUGH_ROUNDS = 3
+"""With fewer undisturbed visits the disturbed ones have to do, and the estimate says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One model, one round: raw samples as they came."""
+
+    round: int
+    loops: int
+    """Inferences in each sample."""
+    samples_ns: tuple[int, ...]
+    switched: tuple[int, ...] = ()
+    """Places of the samples during which the kernel took the process off its core."""
+    tags: tuple[str, ...] = ()
+    """What disturbed it as a whole."""
+
+    def __post_init__(self) -> None:
+        if not self.samples_ns or min(self.samples_ns) <= 0 or self.loops < 1:
+            raise ValueError(f"a visit needs positive samples, got {self.loops} loops and {self.samples_ns[:3]}")
+
+    @property
+    def undisturbed_ns(self) -> tuple[int, ...]:
+        """Samples without a switch; all of them if there are none without."""
+        left_out = set(self.switched)
+        return tuple(value for place, value in enumerate(self.samples_ns) if place not in left_out) or self.samples_ns
+
+    @property
+    def quiet_ms(self) -> float:
+        """Milliseconds of one inference: the median of the undisturbed samples."""
+        return statistics.median(self.undisturbed_ns) / self.loops / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A latency and its 95 % interval, whose ends are both NaN where nobody knows it."""
+
+    latency_ms: float
+    latency_ms_low: float
+    latency_ms_high: float
+    rounds: int
+    samples: int
+    quiet_rounds: int
+    """How many of the rounds went undisturbed."""
+
+    def __post_init__(self) -> None:
+        unknown = math.isnan(self.latency_ms_low) and math.isnan(self.latency_ms_high)
+        low_ms, high_ms = (self.latency_ms, self.latency_ms) if unknown else (self.latency_ms_low, self.latency_ms_high)
+        if not 0 <= low_ms <= self.latency_ms <= high_ms or not math.isfinite(high_ms):
+            raise ValueError(f"not an interval around a latency: {self}")
+
+    @property
+    def half_width_ms(self) -> float:
+        """Of the interval's wider side; NaN if that is not known."""
+        return max(self.latency_ms_high - self.latency_ms, self.latency_ms - self.latency_ms_low)
+
+    @property
+    def disturbed(self) -> bool:
+        """Too few rounds went undisturbed to say what the quiet device does. Of what others measured no round is known."""
+        return self.rounds > 0 and self.quiet_rounds < ENOUGH_ROUNDS
+
+    def settled(self, settings: TimingSettings) -> bool:
+        """Undisturbed and narrow enough to stop measuring."""
+        narrow_ms = max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms)
+        return self.quiet_rounds >= settings.quiet_rounds and self.half_width_ms <= narrow_ms
+
+
+def estimate(visits: Sequence[Visit]) -> Estimate:
+    """The lower quartile of the visits' quiet latencies and its bootstrap percentile interval over rounds.
+
+    With one or two rounds nothing can be said from their agreement: the interval is then the whole spread of the samples.
+    """
+    if not visits:
+        raise ValueError("no visits to estimate from")
+    used = trusted(visits)
+    quiet = np.array([visit.quiet_ms for visit in used])
+    latency_ms = float(np.quantile(quiet, QUARTILE))
+    if len(used) < ENOUGH_ROUNDS:
+        samples_ms = [value / visit.loops / 1e6 for visit in used for value in visit.samples_ns]
+        low_ms, high_ms = min(samples_ms), max(samples_ms)
+    else:
+        resampled = np.quantile(quiet[_draws(len(quiet))], QUARTILE, axis=1)
+        low_ms, high_ms = (float(value) for value in np.quantile(resampled, (0.025, 0.975)))
+    samples = sum(len(visit.samples_ns) for visit in visits)
+    undisturbed = [visit for visit in visits if not visit.tags]
+    return Estimate(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), len(visits), samples, len(undisturbed))
+
+
+def trusted(visits: Sequence[Visit]) -> Sequence[Visit]:
+    """The undisturbed ones, or all where these are too few."""
+    undisturbed = [visit for visit in visits if not visit.tags]
+    return undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else visits
+
+
+@cache
+def _draws(count: int) -> NDArray[np.int64]:
+    """(resample, visit): the same draws for every model of so many visits, so that a journal always gives the same table."""
+    return np.random.default_rng(count).integers(0, count, (RESAMPLES, count))

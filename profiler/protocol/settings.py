@@ -1,0 +1,85 @@
+"""How measurements are taken: every number that shapes one, in one place, stored with each table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from device_agents.support.dataclass_json import read_as
+from device_agents.support.errors import ToolError
+from profiler.formats.model_file import RUNTIME_FORMATS, UNKNOWN_RUNTIME
+
+
+@dataclass(frozen=True, slots=True)
+class TimingSettings:
+    """Defaults for a machine that is not quiet: many short visits, spread over time, rather than one long one."""
+
+    rounds: int = 6
+    """Visits to every model before anything is judged."""
+    max_rounds: int = 18
+    """A model whose interval is still too wide gets more rounds, up to these."""
+    settle_percent: float = 2.0
+    """A model is settled when its 95 % interval is within this of its latency, ..."""
+    settle_ms: float = 0.001
+    """... or within this: a microsecond matters to no network."""
+    visit_ms: float = 30.0
+    warmup_ms: float = 2.0
+    sample_ms: float = 1.0
+    """A sample repeats the inference until it lasts this long, a thousand times the cost of reading the clock."""
+    min_samples: int = 5
+    min_round_s: float = 0.4
+    """A round lasts at least this long, so that the rounds of a few models do not all fall into one spell of noise."""
+    silence_s: float = 120.0
+    """A runner that says nothing for longer is taken for dead."""
+    reference_every: int = 12
+    """Visits between two looks at the reference layer, ..."""
+    reference_ms: float = 8.0
+    """... which are this short."""
+    quiet_rounds: int = 3
+    """So many rounds must have gone undisturbed; a model gets more, up to `max_rounds`, until they have."""
+    network_rounds: int = 18
+    """Visits to each whole network, which everything is fitted to and checked against: theirs must not be the noise."""
+    memory_bytes: int = 4 << 30
+    max_open: int = 1000
+    """Models open at once, ..."""
+    max_open_pools: int = 4
+    """... where every one of them owns a pool of spinning threads: many would fight over the cores."""
+    seed: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> TimingSettings:
+        return read_as(cls, plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and with what to measure."""
+
+    device: str = "local"
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    python: str | None = None
+    """The interpreter on the device; None for the agent's own choice."""
+    runner: str | None = None
+    """What measures there; None for what profile.toml says, or ours in Python."""
+
+    def __post_init__(self) -> None:
+        if self.runtime not in (*RUNTIME_FORMATS, UNKNOWN_RUNTIME):
+            raise ToolError(f"there is no runtime {self.runtime!r}; known are {', '.join(RUNTIME_FORMATS)}")
+        if self.threads < 1:
+            raise ToolError(f"--threads must be at least 1, got {self.threads}")
+
+    @property
+    def model_format(self) -> str:
+        """The format of the files this runtime reads. `ToolError` if nobody knows which runtime it was."""
+        if self.runtime == UNKNOWN_RUNTIME:
+            raise ToolError("the table was imported and does not say with which runtime; import it again with --runtime")
+        return RUNTIME_FORMATS[self.runtime]
+
+    def reads(self, model_format: str) -> bool:
+        """Whether it can be asked about files of this format: an unknown runtime about any."""
+        return self.runtime == UNKNOWN_RUNTIME or self.model_format == model_format
