@@ -1,12 +1,12 @@
-"""Does `profile model` agree with independent tools? LiteRT's own litert-benchmark, and a plain loop around ONNX Runtime.
+"""Does `profile benchmark` agree with independent tools? LiteRT's own litert-benchmark, and a plain loop around ONNX Runtime.
 
     python benchmarks/agreement.py FOLDER_OR_FILES... --passes 4 --seconds 1
 
-Every pass visits every file with every tool in shuffled order, each visit in a process of its own, with the same warm-up and for
+Every pass measurements every file with every tool in shuffled order, each measurement in a process of its own, with the same warm-up and for
 about the same time, so that a shared machine's changes of speed hit all alike. The same number is taken from all: the median
 of the times of single inferences, and of that the lower quartile of the passes. The inputs are random numbers for all, though
-not the same ones. Beside it stands what one call with `profile model`'s own defaults says of the same files (six to eighteen
-visits of 0.1 s, samples of at least 1 ms, one process for all files of a runtime), made between the passes.
+not the same ones. Beside it stands what one call with `profile benchmark`'s own defaults says of the same files (six to eighteen
+measurements of 0.1 s, samples of at least 1 ms, one process for all files of a runtime), made between the passes.
 
 What each time includes beyond the inference:
   ours, LiteRT        Interpreter.invoke; inputs set beforehand, outputs never fetched
@@ -44,7 +44,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.benchmark import measure_files
 from profiler.measure.estimate import QUARTILE
-from profiler.progress import Work, bar
+from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target, TimingSettings
 
 TOOLS = {"litert": "litert-benchmark", "onnxruntime": "plain loop"}
@@ -59,7 +59,7 @@ MIN_RUNS = 20
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model file, what runs it, and how many inferences fill a visit."""
+    """A model file, what runs it, and how many inferences fill a measurement."""
 
     path: Path
     target: Target
@@ -72,7 +72,7 @@ class Candidate:
             rounds=1,
             max_rounds=1,
             min_round_s=0.0,
-            visit_ms=1000 * seconds,
+            measurement_ms=1000 * seconds,
             warmup_ms=WARMUP_MS,
             sample_ms=0.0,
             min_samples=MIN_RUNS,
@@ -91,7 +91,7 @@ class Candidate:
 def main(
     models: Annotated[list[Path], typer.Argument(help="Model files, or folders of them.")],
     passes: Annotated[int, typer.Option()] = 4,
-    seconds: Annotated[float, typer.Option(help="Length of one visit.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Length of one measurement.")] = 1.0,
     threads: Annotated[int, typer.Option()] = 1,
     seed: Annotated[int, typer.Option()] = 1,
 ) -> None:
@@ -121,7 +121,7 @@ def main(
 
 
 def _measure(
-    candidates: Sequence[Candidate], passes: int, seconds: float, draws: random.Random, progress: Work
+    candidates: Sequence[Candidate], passes: int, seconds: float, draws: random.Random, progress: ProgressReporter
 ) -> tuple[Mapping[Path, list[float]], Mapping[Path, list[float]], Mapping[Path, float]]:
     """Milliseconds by file: ours in each pass, theirs in each pass, and ours with the default settings."""
     ours: dict[Path, list[float]] = {item.path: [] for item in candidates}
@@ -131,9 +131,9 @@ def _measure(
     for number in range(passes):
         if number == passes // 2:
             defaults = _with_defaults(candidates)
-        visits = [(item, mine) for item in candidates for mine in (True, False)]
-        draws.shuffle(visits)
-        for item, mine in visits:
+        measurements = [(item, mine) for item in candidates for mine in (True, False)]
+        draws.shuffle(measurements)
+        for item, mine in measurements:
             if mine:
                 ours[item.path].append(item.ours_ms(seconds))
             else:
@@ -151,7 +151,7 @@ def _with_defaults(candidates: Sequence[Candidate]) -> dict[Path, float]:
 
 
 def _candidates(models: Sequence[Path], target: Target, folder: Path, seconds: float) -> list[Candidate]:
-    """The given files of this runtime, more if they are few, and the probes; a first short look says how many runs fill a visit."""
+    """The given files of this runtime, more if they are few, and the probes; a first short look says how many runs fill a measurement."""
     suffix = f".{target.model_format}"
     files = sorted(file for path in models for file in (path.iterdir() if path.is_dir() else [path]) if file.suffix == suffix)
     more = _zoo() if target.model_format == "onnx" else _written(folder, max(0, ENOUGH_FILES - len(files)))

@@ -5,7 +5,7 @@
 For each seed the commands a user would type: `netadapt run` down to the lowest budget, then `netadapt baselines` for the first step
 within each budget. Everything is kept in --out and gone on with by the same command; what is done is not done again, but measured
 again, so that a quiet machine has the last word. At the end: accuracy, measured latency and MACs of each kind, mean and standard
-deviation over the seeds, also as a picture, OUT/comparison.png, and how well every step kept to what was asked of it.
+deviation over the seeds, also as an image, OUT/comparison.png, and how well every step kept to what was asked of it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main(
     for fraction in budgets:
         print_kinds(fraction, [item for item in found if item.fraction == fraction], task_text(out / "seed1"))
     print_kept(out / f"seed{seed}" for seed in range(1, seeds + 1))
-    (out / "comparison.png").write_bytes(picture(found, task_text(out / "seed1")))
+    (out / "comparison.png").write_bytes(image(found, task_text(out / "seed1")))
 
 
 def netadapt(*arguments: str | Path) -> str:
@@ -116,7 +116,7 @@ def task_text(run: Path) -> str:
         return task_of(folder.info.settings).name
 
 
-def picture(found: list[Compared], task: str) -> bytes:
+def image(found: list[Compared], task: str) -> bytes:
     """Each kind within each budget: mean accuracy with the standard deviation over seeds, mean latency from least to most."""
     same: dict[tuple[float, str], list[Compared]] = defaultdict(list)
     for item in found:

@@ -5,7 +5,7 @@
 Random layers of MobileNetV1 at random widths, on LiteRT, one thread. Both sides write each layer's file, and both are done with a
 layer when the same rule calls it settled: `estimate`'s 95 % interval within `TimingSettings.settle_percent`, or a microsecond.
 
-  ours      as `profile build` does with its default settings: one process visits all layers in shuffled rounds, six to eighteen of
+  ours      as `profile build` does with its default settings: one process measurements all layers in shuffled rounds, six to eighteen of
             them; a build of few layers waits, so that a round lasts 0.4 s
   harness   `litert-benchmark` on one layer after the other: a process counts as a round, its median as the quiet latency of
             that round; it stops at three processes if they agree, and gives up after eighteen
@@ -33,7 +33,7 @@ from netadapt.networks import network_graph
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
-from profiler.measure.estimate import Estimate, Visit, estimate
+from profiler.measure.estimate import Estimate, Measurement, estimate
 from profiler.measure.journal import Journal
 from profiler.measure.loop import Bench
 from profiler.measure.opening import open_session
@@ -104,7 +104,7 @@ def measured_by_build(layers: Sequence[LayerSpec], settings: TimingSettings) -> 
     ):
         bench = Bench(session, journal, Silent())
         keys = bench.want_layers(layers)
-        bench.visit(dict.fromkeys(keys, settings.rounds), "measuring")
+        bench.measurement(dict.fromkeys(keys, settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, settings.max_rounds))
         return bench.results.estimates(keys)
 
@@ -118,11 +118,13 @@ def measured_one_by_one(
         for layer in layers:
             path = Path(folder, "layer.tflite")
             path.write_bytes(_file(layer))
-            visits: list[Visit] = []
-            while len(visits) < FEWEST_PROCESSES or (len(visits) < settings.max_rounds and not estimate(visits).settled(settings)):
+            measurements: list[Measurement] = []
+            while len(measurements) < FEWEST_PROCESSES or (
+                len(measurements) < settings.max_rounds and not estimate(measurements).settled(settings)
+            ):
                 median_ms = litert_benchmark_median_ms(path, runs=runs, warmup_runs=warmup_runs, threads=TARGET.threads)
-                visits.append(Visit(len(visits), 1, (round(median_ms * 1e6),)))
-            found[layer.key] = estimate(visits)
+                measurements.append(Measurement(len(measurements), 1, (round(median_ms * 1e6),)))
+            found[layer.key] = estimate(measurements)
     return found
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/transports.py --device local --device ssh:HOST --device adb:SERIAL --device adb:HOST:PORT --layers 200
 
-Random layers of MobileNetV1 at random widths, on LiteRT, one thread, as `profile build` visits them. They are taken in chunks, and
+Random layers of MobileNetV1 at random widths, on LiteRT, one thread, as `profile build` measurements them. They are taken in chunks, and
 each device has its turn with every chunk. Printed for each: layers an hour, the part of the wall time that was not spent in
 samples, and its layers' latencies against those of the first device (median ratio), which says something where the devices are one
 machine reached in different ways. The first chunk finds each device's store as it is: `profile clean` before gives cold figures.
@@ -72,7 +72,7 @@ def measured(layers: list[LayerSpec], target: Target) -> tuple[list[dict[str, An
     ):
         bench = Bench(session, journal, Silent())
         keys = bench.want_layers(layers)
-        bench.visit(dict.fromkeys(keys, settings.rounds), "measuring")
+        bench.measurement(dict.fromkeys(keys, settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, settings.max_rounds))
         return journal.lines, {key: value.latency_ms for key, value in bench.results.estimates(keys).items()}
 

@@ -1,6 +1,6 @@
 """Answering a job without a device: what a recording and a simulated device have in common.
 
-Both keep files in memory and speak the runner's side of protocol 4 (on_device/PROTOCOL.md): they read a stored job and answer with
+Both keep files in memory and speak the runner's side of protocol 5 (on_device/PROTOCOL.md): they read a stored job and answer with
 the lines that a runner would send. Neither runs anything, so every other command is an error.
 """
 
@@ -18,7 +18,7 @@ from device_agents.agent import Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError
 from device_agents.support.strict_json import read_json
 
-PROTOCOL = 4
+PROTOCOL = 5
 FOLDER = "/in-memory"
 CONDITIONS = ("load_1min", "frequencies_khz", "temperature_c", "throttled", "thermal_status")
 
@@ -47,7 +47,7 @@ class Job:
     threads: int
     seed: int
     cpus: Sequence[int] | None
-    visit_ms: float
+    measurement_ms: float
     warmup_ms: float
     sample_ms: float
     min_samples: int
@@ -85,24 +85,24 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """What a visit is called."""
-        return "outputs" if self.outputs else "energy" if self.energy_ms else "visit"
+        """What a measurement is called."""
+        return "outputs" if self.outputs else "energy" if self.energy_ms else "measurement"
 
     def looks(self, names: Sequence[str], failed: Collection[str]) -> Iterator[tuple[str, str]]:
-        """The visits of a round, each with its kind, and the looks at the reference between them.
+        """The measurements of a round, each with its kind, and the looks at the reference between them.
 
-        `failed` may grow meanwhile: what is in it is left out and counts for no visit.
+        `failed` may grow meanwhile: what is in it is left out and counts for no measurement.
         """
-        visits = 0
+        measurements = 0
         for name in (name for name in names if name not in failed):
-            if self._reference_is_due(visits) and self.reference not in failed:
+            if self._reference_is_due(measurements) and self.reference not in failed:
                 yield "reference", str(self.reference)
             if name not in failed:  # it may have been the reference
-                visits += 1
+                measurements += 1
                 yield self.kind, name
 
-    def _reference_is_due(self, visits: int) -> bool:
-        return self.kind == "visit" and self.reference is not None and visits % self.reference_every == 0
+    def _reference_is_due(self, measurements: int) -> bool:
+        return self.kind == "measurement" and self.reference is not None and measurements % self.reference_every == 0
 
 
 class AnswerStream:
@@ -156,7 +156,7 @@ class AnsweringAgent(ABC):
 
     @abstractmethod
     def _look(self, kind: str, name: str, job: Job) -> Mapping[str, Any] | str:
-        """The fields of a `visit`, `reference`, `outputs` or `energy` line, or a whole line that makes no sense.
+        """The fields of a `measurement`, `reference`, `outputs` or `energy` line, or a whole line that makes no sense.
 
         `Refused`, `Hung`, `Ended` or `LinkLost` for what may become of it.
         """
@@ -221,7 +221,7 @@ class AnsweringAgent(ABC):
                 yield line("idle", self._idle(job), round=number)
             for kind, model in job.looks(names, failed):
                 yield line("begin", model=model, round=number)
-                said, works = self._visited(kind, model, number, job)
+                said, works = self._measured(kind, model, number, job)
                 if not works:
                     failed.add(model)
                 yield said
@@ -232,8 +232,8 @@ class AnsweringAgent(ABC):
             raise Ended(1, f"FileNotFoundError: {FOLDER}/{name}")
         return self._files[name]
 
-    def _visited(self, kind: str, model: str, number: int, job: Job) -> tuple[str, bool]:
-        """What becomes of one visit, in a line, and whether the model works."""
+    def _measured(self, kind: str, model: str, number: int, job: Job) -> tuple[str, bool]:
+        """What becomes of one measurement, in a line, and whether the model works."""
         try:
             if job.models.get(model) not in self._files:
                 raise Refused(f"FileNotFoundError: {FOLDER}/{job.models.get(model)}")

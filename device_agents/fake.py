@@ -29,7 +29,7 @@ MOST_SAMPLES = 10_000
 
 
 class FakeAgent(AnsweringAgent):
-    """Its state, with visits and pushes counted, lasts as long as the agent; a reboot empties its store."""
+    """Its state, with measurements and pushes counted, lasts as long as the agent; a reboot empties its store."""
 
     what = "simulated"
 
@@ -41,7 +41,7 @@ class FakeAgent(AnsweringAgent):
             raise DeviceError(f"`fake:` needs a script, as in fake:SCRIPT.toml, which says {EXAMPLE}")
         self._script = read_script(Path(path))
         self._random = random.Random(self._script.seed)
-        self.pushes = self._visits = self._stores = self._starts = 0
+        self.pushes = self._measurements = self._stores = self._starts = 0
         self._clock_ns, self._round_ends_ns = 1_000_000_000, 0
         self._lost, self._unreachable, self._hot_rounds, self._hot = False, 0, 0, False
 
@@ -140,13 +140,13 @@ class FakeAgent(AnsweringAgent):
             "thermal_status": THERMAL_MODERATE if self._hot else 0,
         }
 
-    # ---------------------------------------------------------------------------------------------------------------- visits
+    # ---------------------------------------------------------------------------------------------------------------- measurements
 
     def _look(self, kind: str, name: str, job: Job) -> Mapping[str, Any] | str:
         if kind != "reference":
-            self._visits += 1
+            self._measurements += 1
             for fault in self._script.faults:
-                if fault.visit == self._visits and (line := self._befall(fault)):
+                if fault.measurement == self._measurements and (line := self._befall(fault)):
                     return line
         data = self._files[job.models[name]]
         quiet_ns = _scripted_ns(data) if job.runtime == "fake" else self._latency_ns(len(data))
@@ -155,10 +155,10 @@ class FakeAgent(AnsweringAgent):
                 return {"outputs": [_output(data, job.outputs)]}
             case "energy":
                 return self._energy(quiet_ns, job)
-        return self._timed(quiet_ns, job, job.reference_ms if kind == "reference" else job.visit_ms)
+        return self._timed(quiet_ns, job, job.reference_ms if kind == "reference" else job.measurement_ms)
 
     def _befall(self, fault: Fault) -> str | None:
-        """Let it happen; the line that is sent in place of the visit's, if only that is wrong."""
+        """Let it happen; the line that is sent in place of the measurement's, if only that is wrong."""
         match fault.kind:
             case "crash":
                 raise Ended(-signal.Signals[fault.signal])
@@ -181,11 +181,11 @@ class FakeAgent(AnsweringAgent):
         latency = self._script.latency
         return (latency.base_us + latency.us_per_kilobyte * file_bytes / 1e3) * 1e3
 
-    def _timed(self, quiet_ns: float, job: Job, visit_ms: float) -> dict[str, Any]:
+    def _timed(self, quiet_ns: float, job: Job, measurement_ms: float) -> dict[str, Any]:
         self._clock_ns += int(max(job.warmup_ms * 1e6, 3 * quiet_ns))
         loops = max(1, -int(-job.sample_ms * 1e6 // quiet_ns))
         started_ns = self._clock_ns
-        samples_ns = list(self._samples_ns(quiet_ns * loops, started_ns + visit_ms * 1e6, job.min_samples))
+        samples_ns = list(self._samples_ns(quiet_ns * loops, started_ns + measurement_ms * 1e6, job.min_samples))
         device, cores = self._script.device, self._cpus(job)
         clock_khz = [device.clock_khz] * 2 if device.clock_khz else None
         seen = {"started_ns": started_ns, "loops": loops, "samples_ns": samples_ns, "switched": []}

@@ -20,10 +20,10 @@ Every name has a default but the runtimes. One that says it all:
     [energy]                    # without it, the device has no counter
     idle_w = 1.2
     busy_w = 3.5
-    [[fault]]                   # what goes wrong at a visit, counted from 1 over the session, looks at the reference not among them
-    visit = 7
+    [[fault]]                   # what goes wrong at a measurement, counted from 1 over the session, looks at the reference not among them
+    measurement = 7
     kind = "crash"              # signal = "SIGSEGV"
-                                # hang; out_of_memory; garbage: line = what is sent in place of the visit's;
+                                # hang; out_of_memory; garbage: line = what is sent in place of the measurement's;
                                 # hot: rounds = how many to come are; link_lost, reboot: reconnects = how many attempts fail
     [[fault]]                   # or at a push of files
     push = 2
@@ -48,17 +48,17 @@ from device_agents.errors import DeviceError
 
 EXAMPLE = '[runtimes] litert = "2.3.0", [latency] base_us = 20 and us_per_kilobyte = 1.5, each on a line of its own'
 FAULTS: dict[str, tuple[str, ...]] = {
-    "crash": ("visit", "signal"),
-    "hang": ("visit",),
-    "out_of_memory": ("visit",),
-    "garbage": ("visit", "line"),
-    "hot": ("visit", "rounds"),
-    "link_lost": ("visit", "reconnects"),
-    "reboot": ("visit", "reconnects"),
+    "crash": ("measurement", "signal"),
+    "hang": ("measurement",),
+    "out_of_memory": ("measurement",),
+    "garbage": ("measurement", "line"),
+    "hot": ("measurement", "rounds"),
+    "link_lost": ("measurement", "reconnects"),
+    "reboot": ("measurement", "reconnects"),
     "short_push": ("push", "attempts"),
 }
 """What may be said of each kind, that which is needed first."""
-SPOILT = '{"event":"visit","model":null,"round":-1,"samples_ns":[-1]}'
+SPOILT = '{"event":"measurement","model":null,"round":-1,"samples_ns":[-1]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Energy:
 @dataclass(frozen=True, slots=True)
 class Fault:
     kind: str = ""
-    visit: int = field(default=0, metadata={"least": 1})
+    measurement: int = field(default=0, metadata={"least": 1})
     push: int = field(default=0, metadata={"least": 1})
     signal: str = "SIGSEGV"
     line: str = SPOILT

@@ -16,7 +16,7 @@ from device_agents.answering import CONDITIONS, PROTOCOL, AnsweringAgent, Job, R
 from device_agents.errors import DeviceError
 from device_agents.support.strict_json import read_json
 
-FORMATS = (2, 3)
+FORMATS = (3,)
 """Of the journal. In 2, lines lack what protocol 3 brought; null stands for it."""
 HELLO: dict[str, Any] = {
     "protocol": PROTOCOL,
@@ -28,12 +28,12 @@ HELLO: dict[str, Any] = {
     "energy_source": None,
 }
 """What a recorded hello may lack."""
-VISIT = ("started_ns", "loops", "samples_ns", "switched", "clock_khz", "core")
+MEASUREMENT = ("started_ns", "loops", "samples_ns", "switched", "clock_khz", "core")
 Line = dict[str, Any]
 
 
 class ReplayAgent(AnsweringAgent):
-    """Plays the visits of each model in the order they were recorded, and again from the first when they run out."""
+    """Plays the measurements of each model in the order they were recorded, and again from the first when they run out."""
 
     what = "a recording"
 
@@ -54,7 +54,7 @@ class ReplayAgent(AnsweringAgent):
         self._hellos: list[Line] = []
         self._rounds: list[Line] = []
         self._failed: dict[str, str] = {}
-        self._visits: dict[tuple[str, str], list[Line]] = {}
+        self._measurements: dict[tuple[str, str], list[Line]] = {}
         self._target: Mapping[str, Any] = {}
         for line in lines:
             match line["event"]:
@@ -66,8 +66,8 @@ class ReplayAgent(AnsweringAgent):
                     self._rounds.append(line)
                 case "failed":
                     self._failed.setdefault(line["key"], line["reason"])
-                case "visit" | "reference" as kind:
-                    self._visits.setdefault((kind, line["key"]), []).append(line)
+                case "measurement" | "reference" as kind:
+                    self._measurements.setdefault((kind, line["key"]), []).append(line)
         if not self._hellos:
             raise DeviceError(f"{self._path} holds no measurement that could be replayed; name the journal of another build")
 
@@ -110,13 +110,13 @@ class ReplayAgent(AnsweringAgent):
     def _look(self, kind: str, name: str, job: Job) -> Line:
         if name in self._failed:
             raise Refused(self._failed[name])
-        # a model that was visited then and is the reference now
-        found = next((at for at in ((kind, name), ("visit", name)) if at in self._visits), None)
+        # a model that was measured then and is the reference now
+        found = next((at for at in ((kind, name), ("measurement", name)) if at in self._measurements), None)
         if found is None:
             raise Refused("not in the recording")
         place = next(self._played.setdefault(found, count()))
-        visits = self._visits[found]
-        return {field: visits[place % len(visits)].get(field) for field in VISIT}
+        measurements = self._measurements[found]
+        return {field: measurements[place % len(measurements)].get(field) for field in MEASUREMENT}
 
 
 # --------------------------------------------------------------------------------------------------------------------- reading
@@ -161,12 +161,14 @@ def _wrong(line: Line, number: int) -> str | None:
         case "failed":
             good = isinstance(line.get("key"), str) and isinstance(line.get("reason"), str)
             return None if good else "a failed model needs a key and a reason"
-        case "visit" | "reference":
-            return None if _is_visit(line) else "a visit needs a key, a round, loops, samples_ns, switched and started_ns"
+        case "measurement" | "reference":
+            return (
+                None if _is_measurement(line) else "a measurement needs a key, a round, loops, samples_ns, switched and started_ns"
+            )
     return None
 
 
-def _is_visit(line: Line) -> bool:
+def _is_measurement(line: Line) -> bool:
     samples, switched, clock = line.get("samples_ns"), line.get("switched"), line.get("clock_khz")
     if not isinstance(samples, list) or not samples or not isinstance(switched, list):
         return False

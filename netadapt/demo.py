@@ -11,7 +11,7 @@ from pathlib import Path
 from netadapt.baselines.compare import compare
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
-from netadapt.executors import EngineOptions
+from netadapt.executors import ExecutorOptions
 from netadapt.networks import network_graph
 from netadapt.reporting.report import write_report
 from netadapt.runs.adaptation import RunRequest, run
@@ -24,7 +24,7 @@ from netadapt.runs.training_schedule import stages_of
 from netadapt.search.loop import AdaptSettings
 from netadapt.training.trainer import Changes
 from profiler.console import print_table
-from profiler.progress import Work, bar
+from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
 from profiler.tables.growing import OnDemand
@@ -75,14 +75,14 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
     print(f"report: {page}")
 
 
-def _finish_and_compare(folder: RunFolder, target: Target, progress: Work) -> None:
+def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressReporter) -> None:
     family, table = Family(folder), load_table(folder.table_path())
     last = family.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
     finish(family, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
     stages = stages_of(folder.info, LONG)
-    match = Match(family, last, target, OnDemand(folder.table_path(), progress), stages, EngineOptions(), progress)
+    match = Match(family, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")
     verify(family, None, target, table, progress)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 
-class Work(Protocol):
+class ProgressReporter(Protocol):
     """Something that knows how much there is to do and is told as it gets done."""
 
     def begin(self, what: str, total: int) -> None:
@@ -84,14 +84,14 @@ class _Lines:
 
 
 @contextmanager
-def bar(console: Console | None = None) -> Iterator[Work]:
+def bar(console: Console | None = None) -> Iterator[ProgressReporter]:
     """A bar with counts, time gone and time left; lines where standard error is no terminal."""
     with _display(console) as display:
         yield _Lines() if display is None else _Bar(display)
 
 
 @contextmanager
-def bars(names: Iterable[str], console: Console | None = None) -> Iterator[Mapping[str, Work]]:
+def bars(names: Iterable[str], console: Console | None = None) -> Iterator[Mapping[str, ProgressReporter]]:
     """The same for several devices at once, by name; each may be used from a thread of its own."""
     with _display(console) as display:
         yield {name: _Lines(name) if display is None else _Bar(display, name) for name in names}

@@ -41,7 +41,7 @@ def quick() -> TimingSettings:
         max_rounds=3,
         network_rounds=3,
         reference_ms=1.0,
-        visit_ms=2.0,
+        measurement_ms=2.0,
         warmup_ms=0.0,
         sample_ms=0.5,
         min_samples=2,

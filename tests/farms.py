@@ -9,7 +9,7 @@ from graphs import mobilenet_v1
 
 from profiler.measure.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.build import Effort, build
+from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan
 
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nbase_us = 20\nus_per_kilobyte = 20\nnoise_percent = 1\n'
@@ -25,7 +25,7 @@ def a_farm(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "script.toml").write_text(SCRIPT)
     target = Target(f"fake:{folder}/script.toml", "litert")
-    build([make_plan(NETWORK)], target, folder / "table.parquet", settings=SETTINGS, effort=Effort(max_layers=1))
+    build([make_plan(NETWORK)], target, folder / "table.parquet", settings=SETTINGS, stop=StopCriterion(max_layers=1))
     a_run(folder / "run")
     return folder
 

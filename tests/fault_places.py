@@ -106,8 +106,8 @@ class Simulated(Place):
     def arm(self, kind: str, chance: Random, models: list[str]) -> None:
         at = chance.randint(1, 150)
         text = SCRIPTED.get("crash" if kind == "poison" else kind)
-        visits = (at, at + 1) if kind == "poison" else (at,)  # the model that was running is the first to run again
-        faults = [f"[[fault]]\nvisit = {visit}\n{text}\n" for visit in visits if text]
+        measurements = (at, at + 1) if kind == "poison" else (at,)  # the model that was running is the first to run again
+        faults = [f"[[fault]]\nmeasurement = {measurement}\n{text}\n" for measurement in measurements if text]
         (self.folder / "script.toml").write_text(SCRIPT + "".join(faults))
 
     def disarm(self) -> None:

@@ -16,22 +16,22 @@ HOST = """
 import sys
 from pathlib import Path
 import typer
-from profiler.tables.build import Effort, build
+from profiler.tables.build import StopCriterion, build
 from profiler.console import plain_errors, terminable
 from profiler.tables.plan import read_plan
 from profiler.protocol.settings import Target, TimingSettings
 
 def main(plan: Path, out: Path) -> None:
     settings = TimingSettings(
-        rounds=3, max_rounds=3, network_rounds=3, reference_ms=1.0, visit_ms=20.0, warmup_ms=0.0, sample_ms=0.5,
+        rounds=3, max_rounds=3, network_rounds=3, reference_ms=1.0, measurement_ms=20.0, warmup_ms=0.0, sample_ms=0.5,
         min_samples=2, min_round_s=0.0, silence_s=1.0,
     )
     with plain_errors("kept"), terminable():
-        build([read_plan(plan)], Target("phone", "fake"), out, settings=settings, effort=Effort(max_layers=1), resume=True)
+        build([read_plan(plan)], Target("phone", "fake"), out, settings=settings, stop=StopCriterion(max_layers=1), resume=True)
 
 typer.run(main)
 """
-"""`profile build` with shorter visits and the runner's own fake runtime, which the command does not offer."""
+"""`profile build` with shorter measurements and the runner's own fake runtime, which the command does not offer."""
 
 RUNNER = """#!{python}
 import json, os, runpy, sys
@@ -42,15 +42,15 @@ try:
         faults = json.load(file)
 except FileNotFoundError:
     faults = {{}}
-visits = 0
+measurements = 0
 
 class Output:
     def write(self, text):
-        global visits
+        global measurements
         os.write(tap, text.encode())
         event = json.loads(text) if text.startswith("{{") else {{}}
-        visits += event.get("event") == "visit"
-        if visits and visits == faults.get("garbage_at"):
+        measurements += event.get("event") == "measurement"
+        if measurements and measurements == faults.get("garbage_at"):
             faults.pop("garbage_at")
             os.unlink({folder!r} + "/faults.json")  # once, not again after a restart
             real.flush()
@@ -69,9 +69,9 @@ class Output:
         elif kind == "chatter":
             os.write(1, b"WARNING: falling back\\n" * 2000)
         elif kind == "half a line":
-            os.write(1, b'{{"event":"visit","mod')
+            os.write(1, b'{{"event":"measurement","mod')
         elif kind == "nonsense":
-            os.write(1, b'{{"event":"visit","model":null,"round":-1,"samples_ns":[0,-5]}}\\n')
+            os.write(1, b'{{"event":"measurement","model":null,"round":-1,"samples_ns":[0,-5]}}\\n')
 
     def flush(self):
         real.flush()

@@ -12,7 +12,7 @@ from random import Random
 
 from fault_places import Place, Simulated
 from fault_programs import FAKETIME, dying_after, jump, other_clock
-from faulting import JUMPS, SIGNALS, Child, Counts, count_lines, is_locked, visits_of, whole_lines
+from faulting import JUMPS, SIGNALS, Child, Counts, count_lines, is_locked, measurements_of, whole_lines
 
 from profiler.errors import TableError
 from profiler.measure.journal import journal_path
@@ -53,7 +53,7 @@ class ScheduleTrial:
         text = (place.folder / "profile.toml").read_text()
         (place.folder / "profile.toml").write_text(
             f'{text}[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\n'
-            'closure = "100%"\nkeep = 3\n'
+            'held_out = "100%"\nkeep = 3\n'
         )
         self.kernels = 0
 
@@ -83,7 +83,7 @@ class ScheduleTrial:
         now = whole_lines(self.new)
         if now[: len(before)] != before and happened and self.new.exists():
             found.lost += len(before)
-        found.acknowledged = len(visits_of(now))
+        found.acknowledged = len(measurements_of(now))
         found.locks = sum(is_locked(path) for path in (self.new, self.place.folder / ".profile.toml.lock") if path.exists())
         found.wrong += self._unreadable()
         self.kept = now
@@ -127,10 +127,10 @@ class ScheduleTrial:
             found.wrong.append(f"the next `once` did not complete it: code {code}: {said[-1500:]}")
             return found
         lines = whole_lines(journal_path(self.out))
-        if self.kept and self.kept[0] == lines[0] and visits_of(self.kept)[:1] == visits_of(lines)[:1]:
+        if self.kept and self.kept[0] == lines[0] and measurements_of(self.kept)[:1] == measurements_of(lines)[:1]:
             found.lost = sum(one != two for one, two in zip(self.kept, lines, strict=False))
-        visits = [(line["key"], line["round"]) for line in map(json.loads, lines) if line["event"] == "visit"]
-        found.doubled = len(visits) - len(set(visits))
+        measurements = [(line["key"], line["round"]) for line in map(json.loads, lines) if line["event"] == "measurement"]
+        found.doubled = len(measurements) - len(set(measurements))
         found.left = len([path for path in self.place.folder.rglob("*.tmp") if path.name != "clock.tmp"])
         table = load_table(self.out)
         if table.rows != table_from_journal([json.loads(line) for line in lines]).rows:

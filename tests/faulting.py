@@ -34,7 +34,7 @@ from profiler.tables.table import load_table
 
 LONGEST_S = 90.0
 STRAY_S = 10.0
-"""A runner whose host is dead notices after a visit at the latest."""
+"""A runner whose host is dead notices after a measurement at the latest."""
 JUMPS = ("-400d", "+3650d", "-1h", "+40d")
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "hup": signal.SIGHUP}
 BY_DEVICE = ("crash", "hang", "out of memory", "link lost", "poison", "garbage")
@@ -53,7 +53,7 @@ class Counts:
     doubled: int = 0
     zero: int = 0
     repeated: int = 0
-    """Visits that a runner made and the journal does not have, so that they were made again. Simulated devices' are not seen."""
+    """Measurements that a runner made and the journal does not have, so that they were made again. Simulated devices' are not seen."""
     most_repeated: int = 0
     locks: int = 0
     strays: int = 0
@@ -70,7 +70,7 @@ class Counts:
 
     @property
     def sound(self) -> bool:
-        """Nothing lost, doubled or left behind, and at most one visit made again for each fault."""
+        """Nothing lost, doubled or left behind, and at most one measurement made again for each fault."""
         bad = self.lost or self.doubled or self.zero or self.locks or self.strays or self.left or self.wrong
         return not bad and self.most_repeated <= 1
 
@@ -232,21 +232,21 @@ class Trial:
         strays = self._strays()
         now = whole_lines(self.journal)
         self.acknowledged = now
-        found = Counts(faults=int(happened), acknowledged=len(visits_of(now)), strays=len(strays), locks=len(self._locks()))
+        found = Counts(faults=int(happened), acknowledged=len(measurements_of(now)), strays=len(strays), locks=len(self._locks()))
         found.lost = sum(now[place : place + 1] != [line] for place, line in enumerate(before))
         if "Traceback" in said or code == 1000:
             found.wrong.append(f"{kind} on {self.place.name}: code {code}: {said[-1500:]}")
         if kind in ("term", "hup") and happened and code < 0:
             found.wrong.append(f"{kind} on {self.place.name}: it did not end in order, but by signal {-code}")
         if self.place.name != "fake":
-            repeats = self._measured() - self._measured_before - len(visits_of(now))
+            repeats = self._measured() - self._measured_before - len(measurements_of(now))
             found.repeated = found.most_repeated = repeats - self._seen_repeats
             self._seen_repeats = repeats
         return found
 
     def _measured(self) -> int:
-        """Visits that runners of this place have made, told or not."""
-        return sum(line["event"] == "visit" for line in self.place.said())
+        """Measurements that runners of this place have made, told or not."""
+        return sum(line["event"] == "measurement" for line in self.place.said())
 
     def _strays(self) -> list[tuple[int, str]]:
         """Processes that outlive their host; a runner that was stopped gets to see its end first."""
@@ -272,20 +272,20 @@ class Trial:
     def check_end(self, undisturbed: Mapping[str, float], faults: list[str]) -> Counts:
         """After a process has ended well. Whatever is wrong is counted for the last fault."""
         lines = [json.loads(line) for line in whole_lines(self.journal)]
-        visits = [(line["key"], line["round"]) for line in lines if line["event"] == "visit"]
-        samples = [value for line in lines if line["event"] in ("visit", "reference") for value in line["samples_ns"]]
-        found = Counts(doubled=sum(count - 1 for count in Counter(visits).values()))
+        measurements = [(line["key"], line["round"]) for line in lines if line["event"] == "measurement"]
+        samples = [value for line in lines if line["event"] in ("measurement", "reference") for value in line["samples_ns"]]
+        found = Counts(doubled=sum(count - 1 for count in Counter(measurements).values()))
         found.zero = sum(not (type(value) is int and value > 0) for value in samples)
         found.lost = sum(one != two for one, two in zip(self.acknowledged, whole_lines(self.journal), strict=False))
         found.left = len([path for path in self.place.folder.rglob("*.tmp") if path.name != "clock.tmp"])
         table, again = load_table(self.out), table_from_journal(lines)
-        if table.rows != again.rows or table.info.closure != again.info.closure or table.info.failed != again.info.failed:
+        if table.rows != again.rows or table.info.held_out != again.info.held_out or table.info.failed != again.info.failed:
             found.wrong.append(f"after {faults}: the table is not the one of its journal")
         found.wrong += [f"after {faults}: {what}" for what in differences(rows_of(table), undisturbed, set(table.info.failed))]
         if self.place.name == "fake" and "poison" not in faults and "garbage" not in faults:
-            per_key = Counter(key for key, _ in visits)
+            per_key = Counter(key for key, _ in measurements)
             if len(set(per_key.values())) > 2:  # layers and networks
-                found.wrong.append(f"after {faults}: models were visited {sorted(set(per_key.values()))} times")
+                found.wrong.append(f"after {faults}: models were measured {sorted(set(per_key.values()))} times")
         return found
 
 
@@ -316,8 +316,8 @@ def keys(lines: list[bytes], event: str) -> list[str]:
     return [line["key"] for line in found if line["event"] == event] or [""]
 
 
-def visits_of(lines: list[bytes]) -> list[bytes]:
-    return [line for line in lines if json.loads(line)["event"] == "visit"]
+def measurements_of(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if json.loads(line)["event"] == "measurement"]
 
 
 def is_locked(path: Path) -> bool:

@@ -18,13 +18,13 @@ from profiler.formats.model_file import FORMATS, RUNTIME_FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
-PICTURE = (1, 12, 12, 16)
+IMAGE = (1, 12, 12, 16)
 GRAPHS = {
-    "conv": Graph.of_layer(conv2d(PICTURE, 24, 3, activation="relu6")),
-    "depthwise": Graph.of_layer(depthwise_conv2d(PICTURE, 3, stride=2)),
+    "conv": Graph.of_layer(conv2d(IMAGE, 24, 3, activation="relu6")),
+    "depthwise": Graph.of_layer(depthwise_conv2d(IMAGE, 3, stride=2)),
     "dense": Graph.of_layer(fully_connected((1, 40), 10)),
-    "sum": Graph.of_layer(LayerSpec("add", (PICTURE, PICTURE), PICTURE)),
-    "int8": Graph.of_layer(conv2d(PICTURE, 24, 3)).with_precision("int8"),
+    "sum": Graph.of_layer(LayerSpec("add", (IMAGE, IMAGE), IMAGE)),
+    "int8": Graph.of_layer(conv2d(IMAGE, 24, 3)).with_precision("int8"),
     "network": mobilenet_v1(0.25, 32, classes=10),
 }
 Values = np.ndarray[Any, Any]
@@ -38,7 +38,7 @@ def write_models(folder: Path, runtime: str, names: Sequence[str] = tuple(GRAPHS
 
 
 def run_models(argv: Sequence[str], models: dict[str, Path], runtime: str, libraries: Sequence[str], **more: Any) -> list[Any]:
-    """The lines of a job that visits each model once; its standard input stays open until it ends."""
+    """The lines of a job that measurements each model once; its standard input stays open until it ends."""
     job = a_job({}, [], runtime=runtime, libraries=list(libraries), silence_s=300.0) | {
         "models": [{"id": name, "file": str(path)} for name, path in models.items()],
         "schedule": [{"round": 0, "models": list(models)}],

@@ -104,7 +104,7 @@ runtime = "litert"
 threads = 2
 runner = "native"
 until = "2%"
-closure = 5.0
+held_out = 5.0
 max_age_days = 30
 max_layers = 500
 rounds = 6
@@ -136,7 +136,7 @@ idle_w = 1.0
 busy_w = 3.0
 [[fault]]
 kind = "crash"
-visit = 7
+measurement = 7
 signal = "SIGSEGV"
 """
 
@@ -214,11 +214,11 @@ def _table() -> Any:
     graph, now = _graph(), "2026-01-01T00:00:00+00:00"
     rows = {layer: Estimate(0.5, 0.49, 0.51, 6, 120, 6) for layer in graph.layers}
     checked = [Checked(f"n{number}", 1.0, 0.9, 1.1, 1.0 + number / 50, 1.3) for number in range(6)]
-    device = {"version": "2.3.0", "device": {"cpu": "test"}, "flags": {"xnnpack": True}, "steady": {}, "affinity": [0, 1]}
+    device = {"version": "2.3.0", "device": {"cpu": "test"}, "flags": {"xnnpack": True}, "conditioning": {}, "affinity": [0, 1]}
     info = TableInfo(
         Target("pixel", "litert", 1, "python3", "python"), device, TimingSettings(), now,
         Calibration(scale=0.9, tile=8, networks=6, residual_percent=2.0), close(checked), {"conv": "it crashed"}, ("n0",),
-        {("conv2d", "out"): Staircase(8, True, 8)}, {"visits": 10, "drift": 1},
+        {("conv2d", "out"): Staircase(8, True, 8)}, {"measurements": 10, "drift": 1},
         [{"wall_s": 1.0, "layers": 3, "error_percent": 4.0}],
         3.0, 10.0, 20.0, {graph.layers[0].key: now}, now,
     )  # fmt: skip
@@ -287,14 +287,14 @@ def _plan() -> Any:
     import hashlib
 
     from profiler.layers.graph import Graph, Node
-    from profiler.layers.layer import Cutout, LayerSpec
+    from profiler.layers.layer import LayerSpec, OpaqueSubgraph
     from profiler.tables.plan import Plan
 
     graph = _graph()
     data = b"a piece of a file"
     digest = hashlib.sha256(data).hexdigest()
     last = graph.nodes[-1]
-    cut = LayerSpec("odd", (last.layer.output,), last.layer.output, cutout=Cutout(digest, 4, "onnx"))
+    cut = LayerSpec("odd", (last.layer.output,), last.layer.output, opaque=OpaqueSubgraph(digest, 4, "onnx"))
     nodes = (*graph.nodes, Node("cut", cut, (last.name,)))
     whole = Graph("small", graph.inputs, nodes, ("cut",), {digest: data})
     return Plan(whole, ({"pw1": 8},), ({"pw1": 16},))
@@ -308,10 +308,10 @@ def _journal_lines() -> bytes:
     target = {"device": "pixel", "runtime": "fake", "threads": 1}
     lines: list[dict[str, Any]] = [
         {"event": "journal", "format": 2, "target": target, "settings": TimingSettings().to_dict()},
-        {"event": "hello", "protocol": 4, "utc": "2026-01-01T00:00:00+00:00", **hello},
+        {"event": "hello", "protocol": 5, "utc": "2026-01-01T00:00:00+00:00", **hello},
         *({"event": "layer", "key": layer.key, "layer": layer.to_dict()} for layer in layers),
         {"event": "network", "key": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},
-        {"event": "steady", "state": {"governor": "x"}},
+        {"event": "conditioning", "state": {"governor": "x"}},
         {"event": "round", "round": 0, "clock_ns": 5, "load_1min": 0.5, "temperature_c": 40.0, "throttled": 0, "thermal_status": 0},
         {"event": "idle", "round": 0, "duration_ns": 1000, "energy_uj": 5},
         {"event": "failed", "key": layers[2].key, "reason": "no such operator", "crash": False},
@@ -319,17 +319,17 @@ def _journal_lines() -> bytes:
         {"event": "error", "wall_s": 1.0, "layers": 2, "error_percent": 3.0},
         {"event": "spent", "wall_s": 2.0},
         {"event": "energy", "key": layers[0].key, "round": 0, "duration_ns": 1000, "energy_uj": 50, "inferences": 3},
-        *(_visit(key, number) for number in range(3) for key in ("n", layers[0].key, layers[1].key)),
-        {**_visit(layers[0].key, 3), "event": "reference"},
+        *(_measurement(key, number) for number in range(3) for key in ("n", layers[0].key, layers[1].key)),
+        {**_measurement(layers[0].key, 3), "event": "reference"},
         {"event": "refresh", "keys": [layers[1].key], "utc": "2026-02-01T00:00:00+00:00"},
-        _visit(layers[1].key, 4),
+        _measurement(layers[1].key, 4),
     ]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def _visit(key: str, number: int) -> dict[str, Any]:
+def _measurement(key: str, number: int) -> dict[str, Any]:
     return {
-        "event": "visit", "key": key, "round": number, "started_ns": 5, "loops": 2, "samples_ns": [900 + number, 1000],
+        "event": "measurement", "key": key, "round": number, "started_ns": 5, "loops": 2, "samples_ns": [900 + number, 1000],
         "switched": [1], "clock_khz": [1000, None], "core": 0,
     }  # fmt: skip
 
@@ -352,7 +352,7 @@ def _recording(path: Path) -> object:
     from profiler.protocol.events import parse
 
     with ReplayAgent(f"replay:{path}") as agent:
-        names = [name for _, name in agent._visits] or ["a"]
+        names = [name for _, name in agent._measurements] or ["a"]
         job = a_job(dict.fromkeys(names), [names, names])
         folder = agent.store({f"{name}.json": b"{}" for name in names} | {"job.json": json.dumps(job).encode()})
         probed = agent.run(["python3", "--probe"], timeout_s=1).stdout
@@ -367,11 +367,11 @@ def _runner_lines() -> bytes:
     about = {"model": "a", "round": 0}
     seen = {"started_ns": 5, "loops": 2, "samples_ns": [900, 1000], "switched": [1], "clock_khz": [1000, None], "core": 0}
     lines = [
-        {"event": "hello", "protocol": 4, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
-        {"event": "probe", "protocol": 4, "device": {}, "runtimes": {"litert": {"version": "1"}}},
+        {"event": "hello", "protocol": 5, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
+        {"event": "probe", "protocol": 5, "device": {}, "runtimes": {"litert": {"version": "1"}}},
         {"event": "round", "round": 0, "clock_ns": 5, "load_1min": 0.5, "temperature_c": 40.0, "throttled": 0, "thermal_status": 0},
         {"event": "begin", **about},
-        {"event": "visit", **about, **seen},
+        {"event": "measurement", **about, **seen},
         {"event": "outputs", **about, "outputs": [{"shape": [1, 2], "type": "float32", "values": [0.5, 1.5]}]},
         {"event": "idle", "round": 0, "duration_ns": 5, "energy_uj": 5},
         {"event": "energy", **about, "duration_ns": 5, "energy_uj": 5, "inferences": 1},
@@ -587,7 +587,7 @@ def _run_example() -> bytes:
     }  # fmt: skip
     delivered = {
         "step": 1, "path": "exports/a.onnx", "sha256": "0" * 64, "format": "onnx", "precision": "float32", "size_bytes": 5,
-        "created_utc": "2026-01-01T00:00:00+00:00", "pictures": 5, "max_abs_difference": 1e-6, "cosine_similarity": 1.0,
+        "created_utc": "2026-01-01T00:00:00+00:00", "images": 5, "max_abs_difference": 1e-6, "cosine_similarity": 1.0,
     }  # fmt: skip
     shorter = {name: files[name][:2] for name in ("verify.json", "baselines.json", "layers.json")}
     files["graph.json"] = _graph().to_dict()
@@ -661,7 +661,7 @@ def _weights_example() -> bytes:
     return data.getvalue()
 
 
-# --------------------------------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------------------------- images
 
 
 def _png(mode: str = "RGB", size: tuple[int, int] = (32, 24), shade: Any = (9, 8, 7), kind: str = "PNG") -> bytes:
@@ -720,11 +720,11 @@ def _cifar_binary(path: Path) -> object:
     return load_cifar10(str(path.parent), 16)
 
 
-@reader("picture", "a.png", "bytes", _png, needs="torch")
-def _one_picture(path: Path) -> object:
-    from netadapt.training.datasets.folder import _picture
+@reader("image", "a.png", "bytes", _png, needs="torch")
+def _one_image(path: Path) -> object:
+    from netadapt.training.datasets.folder import _image
 
-    return _picture(path, 16)
+    return _image(path, 16)
 
 
 @reader("nyu h5", "a.h5", "bytes", lambda: _h5(), needs="h5py")

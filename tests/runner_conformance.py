@@ -28,7 +28,7 @@ Check = Callable[[Any], bool]
 PATIENCE_S = 60.0
 """How long a runner may say nothing here before the test gives it up; nothing waits for it to pass."""
 
-STEADY = {"latency_ns": 200_000}
+CONDITIONING = {"latency_ns": 200_000}
 REFUSED = {"error": "no such operator"}
 CRASHING = {"latency_ns": 1, "crash": True}
 HANGING = {"latency_ns": 1, "hang": True}
@@ -113,7 +113,7 @@ DEVICE = {
     "python": optional(text),
 }
 MODEL = {"model": text, "round": whole()}
-VISIT = {
+MEASUREMENT = {
     **MODEL,
     "started_ns": whole(1),
     "loops": whole(1),
@@ -141,8 +141,8 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "busy": {"holder": lambda value: isinstance(value, str)},
     "round": {"round": whole(), "clock_ns": whole(1), **CONDITIONS},
     "begin": MODEL,
-    "visit": VISIT,
-    "reference": VISIT,
+    "measurement": MEASUREMENT,
+    "reference": MEASUREMENT,
     "outputs": {**MODEL, "outputs": list_of(output)},
     "idle": {"round": whole(), "duration_ns": whole(1), "energy_uj": whole()},
     "energy": {**MODEL, "inferences": whole(1), "duration_ns": whole(1), "energy_uj": whole()},
@@ -170,7 +170,7 @@ def checked(raw: str) -> Line:
     assert line.keys() == {"event", *fields}, f"fields of {raw!r}"
     for name, check in fields.items():
         assert check(line[name]), f"{name} of {raw!r}"
-    if line["event"] in ("visit", "reference"):
+    if line["event"] in ("measurement", "reference"):
         assert line["switched"] == sorted({place for place in line["switched"] if place < len(line["samples_ns"])}), raw
     return line
 
@@ -268,7 +268,7 @@ def run(argv: Sequence[str]) -> tuple[list[Line], int, str]:
 
 
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
-    """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their visits."""
+    """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
         "format": 4,
         "runtime": "fake",
@@ -278,7 +278,7 @@ def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: A
         "root": "/",
         "libraries": [],
         "lease": None,
-        "visit_ms": 2.0,
+        "measurement_ms": 2.0,
         "warmup_ms": 0.0,
         "sample_ms": 0.5,
         "min_samples": 2,
@@ -321,7 +321,7 @@ def events(lines: Sequence[Line], *names: str) -> list[Line]:
 
 
 def told(lines: Sequence[Line]) -> list[str]:
-    """What happened, in order: 'hello', 'round 0', 'visit a', …"""
+    """What happened, in order: 'hello', 'round 0', 'measurement a', …"""
     return [
         " ".join(str(part) for part in (line["event"], line.get("model", line.get("round"))) if part is not None) for line in lines
     ]
@@ -376,10 +376,10 @@ class RunnerConformance:
     # ------------------------------------------------------------------------------------------------------ lines and order
 
     def test_models_are_visited_in_the_order_of_the_schedule(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, dict.fromkeys("abc", STEADY), ["cab", "b", "abc"])
-        visits = [f"{event} {name}" for name in "cab" for event in ("begin", "visit")]
-        assert told(found)[:8] == ["hello", "round 0", *visits]
-        assert [(line["round"], line["model"]) for line in events(found, "visit")] == [
+        found = self.lines(command, tmp_path, dict.fromkeys("abc", CONDITIONING), ["cab", "b", "abc"])
+        measurements = [f"{event} {name}" for name in "cab" for event in ("begin", "measurement")]
+        assert told(found)[:8] == ["hello", "round 0", *measurements]
+        assert [(line["round"], line["model"]) for line in events(found, "measurement")] == [
             *((0, name) for name in "cab"),
             (1, "b"),
             *((2, name) for name in "abc"),
@@ -387,11 +387,11 @@ class RunnerConformance:
 
     def test_rounds_bear_the_numbers_of_the_schedule(self, command: list[str], tmp_path: Path) -> None:
         schedule = [{"round": 7, "models": ["a"]}, {"round": 3, "models": []}]
-        found = self.lines(command, tmp_path, {"a": STEADY}, [], schedule=schedule)
-        assert told(found) == ["hello", "round 7", "begin a", "visit a", "round 3", "done"]
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, [], schedule=schedule)
+        assert told(found) == ["hello", "round 7", "begin a", "measurement a", "round 3", "done"]
 
     def test_it_says_what_it_is(self, command: list[str], tmp_path: Path) -> None:
-        hello = self.lines(command, tmp_path, {"a": STEADY}, ["a"])[0]
+        hello = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"])[0]
         assert hello["runner_sha256"] == hashlib.sha256(Path(command[-1]).read_bytes()).hexdigest()
         assert (hello["runtime"], hello["version"], hello["flags"]) == ("fake", "0", {"simulated": True})
         assert hello["library_sha256"] == hello["runner_sha256"]
@@ -399,82 +399,94 @@ class RunnerConformance:
         assert (hello["device"]["kernel"], hello["device"]["machine"]) == (os.uname().release, os.uname().machine)
 
     def test_it_tells_its_process_id(self, command: list[str], tmp_path: Path) -> None:
-        with started([*command, written(tmp_path, {"a": STEADY}, ["a"])]) as process:
+        with started([*command, written(tmp_path, {"a": CONDITIONING}, ["a"])]) as process:
             assert process.until("hello")["pid"] == process.pid
 
     def test_ids_and_file_names_are_any_text(self, command: list[str], tmp_path: Path) -> None:
         name = 'ä "quoted" \\ \u2028 \U0001f600'
-        (tmp_path / "a.json").write_text(json.dumps(STEADY))
+        (tmp_path / "a.json").write_text(json.dumps(CONDITIONING))
         found = self.lines(command, tmp_path, {}, [[name]], models=[{"id": name, "file": "a.json"}])
-        assert [line["model"] for line in events(found, "visit")] == [name]
+        assert [line["model"] for line in events(found, "measurement")] == [name]
 
     def test_it_writes_no_file(self, command: list[str], tmp_path: Path) -> None:
-        self.lines(command, tmp_path, {"a": STEADY}, ["a"])
+        self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"])
         assert {path.name for path in tmp_path.iterdir()} == {"a.json", "job.json"}
 
     # -------------------------------------------------------------------------------------------------------------- timing
 
     def test_a_sample_is_as_many_inferences_as_it_says(self, command: list[str], tmp_path: Path) -> None:
         found = self.lines(command, tmp_path, {"a": {"latency_ns": 20_000}}, ["a", "a"])
-        for line in events(found, "visit"):
+        for line in events(found, "measurement"):
             assert 1 <= line["loops"] <= 25  # half a millisecond of at least 20 µs each
             assert min(line["samples_ns"]) >= line["loops"] * 20_000
 
     def test_a_long_model_is_sampled_one_by_one(self, command: list[str], tmp_path: Path) -> None:
         found = self.lines(command, tmp_path, {"a": {"latency_ns": 1_000_000}}, ["a"])
-        (line,) = events(found, "visit")
+        (line,) = events(found, "measurement")
         assert line["loops"] == 1
         assert min(line["samples_ns"]) >= 1_000_000
 
-    def test_a_visit_has_its_least_number_of_samples(self, command: list[str], tmp_path: Path) -> None:
-        (line,) = events(self.lines(command, tmp_path, {"a": STEADY}, ["a"], visit_ms=0, min_samples=7), "visit")
+    def test_a_measurement_has_its_least_number_of_samples(self, command: list[str], tmp_path: Path) -> None:
+        (line,) = events(self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], measurement_ms=0, min_samples=7), "measurement")
         assert len(line["samples_ns"]) == 7
 
-    def test_a_visit_lasts_as_long_as_it_shall(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, {"a": STEADY}, [["a", "a"]], visit_ms=40)
-        first, second = events(found, "visit")
+    def test_a_measurement_lasts_as_long_as_it_shall(self, command: list[str], tmp_path: Path) -> None:
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, [["a", "a"]], measurement_ms=40)
+        first, second = events(found, "measurement")
         assert second["started_ns"] - first["started_ns"] >= 40_000_000
 
-    def test_a_visit_warms_up_first(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], warmup_ms=50)
-        assert events(found, "visit")[0]["started_ns"] - events(found, "round")[0]["clock_ns"] >= 50_000_000
+    def test_a_measurement_warms_up_first(self, command: list[str], tmp_path: Path) -> None:
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], warmup_ms=50)
+        assert events(found, "measurement")[0]["started_ns"] - events(found, "round")[0]["clock_ns"] >= 50_000_000
 
     def test_all_times_are_of_one_clock_that_only_rises(self, command: list[str], tmp_path: Path) -> None:
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-        found = self.lines(command, tmp_path, dict.fromkeys("ab", STEADY), ["ab", "ab"])
-        times = [line["clock_ns" if line["event"] == "round" else "started_ns"] for line in events(found, "round", "visit")]
+        found = self.lines(command, tmp_path, dict.fromkeys("ab", CONDITIONING), ["ab", "ab"])
+        times = [line["clock_ns" if line["event"] == "round" else "started_ns"] for line in events(found, "round", "measurement")]
         found_between = [before, *times, time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)]
         assert found_between == sorted(found_between)
 
     def test_a_round_lasts_at_least_so_long(self, command: list[str], tmp_path: Path) -> None:
-        rounds = events(self.lines(command, tmp_path, {"a": STEADY}, ["a", "a", "a"], min_round_s=0.25), "round")
+        rounds = events(self.lines(command, tmp_path, {"a": CONDITIONING}, ["a", "a", "a"], min_round_s=0.25), "round")
         for before, after in itertools.pairwise(rounds):
             assert after["clock_ns"] - before["clock_ns"] >= 250_000_000
 
     # ----------------------------------------------------------------------------------------------------------- reference
 
-    def test_the_reference_is_looked_at_before_every_so_many_visits(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, dict.fromkeys("abcder", STEADY), ["abcde", "ab"], reference="r", reference_every=2)
-        looks = [line for line in told(found) if line.startswith(("round", "reference", "visit"))]
-        first = ["round 0", "reference r", "visit a", "visit b", "reference r", "visit c", "visit d", "reference r", "visit e"]
-        assert looks == [*first, "round 1", "reference r", "visit a", "visit b"]
+    def test_the_reference_is_looked_at_before_every_so_many_measurements(self, command: list[str], tmp_path: Path) -> None:
+        found = self.lines(
+            command, tmp_path, dict.fromkeys("abcder", CONDITIONING), ["abcde", "ab"], reference="r", reference_every=2
+        )
+        looks = [line for line in told(found) if line.startswith(("round", "reference", "measurement"))]
+        first = [
+            "round 0",
+            "reference r",
+            "measurement a",
+            "measurement b",
+            "reference r",
+            "measurement c",
+            "measurement d",
+            "reference r",
+            "measurement e",
+        ]
+        assert looks == [*first, "round 1", "reference r", "measurement a", "measurement b"]
 
-    def test_a_look_at_the_reference_is_shorter_than_a_visit(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], reference="a", visit_ms=20, reference_ms=1)
-        (look,), (visit,) = events(found, "reference"), events(found, "visit")
-        assert len(look["samples_ns"]) < len(visit["samples_ns"])
+    def test_a_look_at_the_reference_is_shorter_than_a_measurement(self, command: list[str], tmp_path: Path) -> None:
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], reference="a", measurement_ms=20, reference_ms=1)
+        (look,), (measurement,) = events(found, "reference"), events(found, "measurement")
+        assert len(look["samples_ns"]) < len(measurement["samples_ns"])
 
     def test_a_model_that_was_left_out_counts_for_no_look(self, command: list[str], tmp_path: Path) -> None:
-        models = {**dict.fromkeys("abr", STEADY), "x": REFUSED}
+        models = {**dict.fromkeys("abr", CONDITIONING), "x": REFUSED}
         found = self.lines(command, tmp_path, models, ["x", "xab"], reference="r", reference_every=2)
-        assert told(found)[-6:] == ["reference r", "begin a", "visit a", "begin b", "visit b", "done"]
+        assert told(found)[-6:] == ["reference r", "begin a", "measurement a", "begin b", "measurement b", "done"]
 
     def test_a_reference_that_fails_is_not_looked_at_again(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, {"a": STEADY, "r": REFUSED}, ["ar", "a"], reference="r", reference_every=1)
-        assert [line for line in told(found) if line.startswith(("failed", "reference", "visit"))] == [
+        found = self.lines(command, tmp_path, {"a": CONDITIONING, "r": REFUSED}, ["ar", "a"], reference="r", reference_every=1)
+        assert [line for line in told(found) if line.startswith(("failed", "reference", "measurement"))] == [
             "failed r",
-            "visit a",
-            "visit a",
+            "measurement a",
+            "measurement a",
         ]
 
     # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -483,89 +495,89 @@ class RunnerConformance:
     def test_a_model_that_cannot_be_run_fails_alone_and_once(
         self, command: list[str], tmp_path: Path, script: Any, reason: str
     ) -> None:
-        found = self.lines(command, tmp_path, {"a": STEADY, "bad": script}, [["bad", "a"], ["a", "bad"]])
-        assert [(line["model"], line["round"]) for line in events(found, "visit")] == [("a", 0), ("a", 1)]
+        found = self.lines(command, tmp_path, {"a": CONDITIONING, "bad": script}, [["bad", "a"], ["a", "bad"]])
+        assert [(line["model"], line["round"]) for line in events(found, "measurement")] == [("a", 0), ("a", 1)]
         (failed,) = events(found, "failed")
         assert (failed["model"], failed["round"]) == ("bad", 0)
         assert reason in failed["reason"]
 
     @pytest.mark.parametrize("data", [b"", b"garbage", b"[]", b"\xff\x00\x80", b'{"latency_ns": "long"}', b"{}"])
     def test_a_file_that_is_no_model_fails_alone(self, command: list[str], tmp_path: Path, data: bytes) -> None:
-        path = written(tmp_path, {"a": STEADY, "bad": {}}, [["bad", "a"]])
+        path = written(tmp_path, {"a": CONDITIONING, "bad": {}}, [["bad", "a"]])
         (tmp_path / "bad.json").write_bytes(data)
         lines, code, _ = run([*command, path])
-        assert (code, told(events(lines, "failed", "visit"))) == (0, ["failed bad", "visit a"])
+        assert (code, told(events(lines, "failed", "measurement"))) == (0, ["failed bad", "measurement a"])
 
     def test_a_model_whose_file_is_not_there_fails_alone(self, command: list[str], tmp_path: Path) -> None:
-        path = written(tmp_path, {"a": STEADY, "bad": {}}, [["bad", "a"]])
+        path = written(tmp_path, {"a": CONDITIONING, "bad": {}}, [["bad", "a"]])
         (tmp_path / "bad.json").unlink()
         lines, code, _ = run([*command, path])
-        assert (code, told(events(lines, "failed", "visit"))) == (0, ["failed bad", "visit a"])
+        assert (code, told(events(lines, "failed", "measurement"))) == (0, ["failed bad", "measurement a"])
 
     def test_a_model_that_crashes_has_been_named_before(self, command: list[str], tmp_path: Path) -> None:
-        lines, code, _ = run([*command, written(tmp_path, {"a": STEADY, "c": CRASHING}, ["aca"])])
+        lines, code, _ = run([*command, written(tmp_path, {"a": CONDITIONING, "c": CRASHING}, ["aca"])])
         assert told(lines)[-1] == "begin c"
         assert code == -signal.SIGSEGV
 
     def test_a_model_that_hangs_ends_the_runner(self, command: list[str], tmp_path: Path) -> None:
-        lines, code, _ = run([*command, written(tmp_path, {"a": STEADY, "h": HANGING}, ["aha"], silence_s=1.0)])
+        lines, code, _ = run([*command, written(tmp_path, {"a": CONDITIONING, "h": HANGING}, ["aha"], silence_s=1.0)])
         assert told(lines)[-1] == "begin h"
         assert code == -signal.SIGALRM
 
     def test_a_slow_job_of_quick_models_is_not_taken_for_one_that_hangs(self, command: list[str], tmp_path: Path) -> None:
-        self.lines(command, tmp_path, {"a": STEADY}, ["a"] * 4, silence_s=0.8, min_round_s=0.3, visit_ms=50)
+        self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"] * 4, silence_s=0.8, min_round_s=0.3, measurement_ms=50)
 
     def test_it_ends_when_its_host_is_gone(self, command: list[str], tmp_path: Path) -> None:
-        with started([*command, written(tmp_path, {"a": STEADY}, ["a"] * 20_000)]) as process:
-            process.until("visit")
-            process.until("visit")
+        with started([*command, written(tmp_path, {"a": CONDITIONING}, ["a"] * 20_000)]) as process:
+            process.until("measurement")
+            process.until("measurement")
             process.close_input()
             assert process.wait() == 1
             assert "the host is gone" in process.stderr
             assert not events(list(process), "done")
 
     def test_what_comes_in_at_its_input_is_of_no_matter(self, command: list[str], tmp_path: Path) -> None:
-        with started([*command, written(tmp_path, {"a": STEADY}, ["a"] * 20)]) as process:
+        with started([*command, written(tmp_path, {"a": CONDITIONING}, ["a"] * 20)]) as process:
             process.tell("hello?\n")
             process.until("done")
             assert process.wait() == 0
 
     def test_a_result_that_is_not_acknowledged_holds_the_next_one_up(self, command: list[str], tmp_path: Path) -> None:
-        with started([*command, written(tmp_path, {"a": STEADY, "b": STEADY}, ["ab"], acknowledged=True)]) as process:
-            process.until("visit", "a")
+        with started([*command, written(tmp_path, {"a": CONDITIONING, "b": CONDITIONING}, ["ab"], acknowledged=True)]) as process:
+            process.until("measurement", "a")
             process.until("begin", "b")
             assert process.says_within(1.0) is None
             process.tell(".")
-            process.until("visit", "b")
+            process.until("measurement", "b")
 
     @pytest.mark.timeout(60)  # it would wait for 5 s after each of them
     def test_results_that_are_acknowledged_hold_nothing_up(self, command: list[str], tmp_path: Path) -> None:
-        models = {"a": STEADY, "r": STEADY, "bad": REFUSED}
+        models = {"a": CONDITIONING, "r": CONDITIONING, "bad": REFUSED}
         job = written(tmp_path, models, [["a", "bad", "a"]] * 10, reference="r", reference_every=1, acknowledged=True)
         with started([*command, job]) as process:
             for line in process:
-                if line["event"] in ("visit", "reference", "failed"):
+                if line["event"] in ("measurement", "reference", "failed"):
                     process.tell(".")
             assert process.wait() == 0
 
     def test_one_who_never_acknowledges_is_not_waited_for_for_ever(self, command: list[str], tmp_path: Path) -> None:
-        job = written(tmp_path, {"a": STEADY}, ["aa"], acknowledged=True, silence_s=2.0)
+        job = written(tmp_path, {"a": CONDITIONING}, ["aa"], acknowledged=True, silence_s=2.0)
         lines, code, _ = run([*command, job])
-        assert (code, len(events(lines, "visit"))) == (0, 2)
+        assert (code, len(events(lines, "measurement"))) == (0, 2)
 
     def test_a_host_that_goes_without_acknowledging_loses_one_result(self, command: list[str], tmp_path: Path) -> None:
-        with started([*command, written(tmp_path, {"a": STEADY}, ["a"] * 100, acknowledged=True)]) as process:
-            process.until("visit")
-            time.sleep(0.5)  # a hundred visits, were they made
+        with started([*command, written(tmp_path, {"a": CONDITIONING}, ["a"] * 100, acknowledged=True)]) as process:
+            process.until("measurement")
+            time.sleep(0.5)  # a hundred measurements, were they made
             process.close_input()
             assert process.wait() == 1
-            assert not events(list(process), "visit")
+            assert not events(list(process), "measurement")
 
     def test_a_result_that_is_not_acknowledged_costs_the_next_model_none_of_its_time(
         self, command: list[str], tmp_path: Path
     ) -> None:
-        with started([*command, written(tmp_path, {"a": STEADY}, ["aa"], acknowledged=True, silence_s=0.5)]) as process:
-            process.until("visit")
+        with started([*command, written(tmp_path, {"a": CONDITIONING}, ["aa"], acknowledged=True, silence_s=0.5)]) as process:
+            process.until("measurement")
             process.until("begin")
             time.sleep(1.0)  # twice as long as a model may keep it
             process.tell(".")
@@ -580,19 +592,22 @@ class RunnerConformance:
     def test_models_stay_open_within_the_bounds(
         self, command: list[str], tmp_path: Path, bound: dict[str, int], opened_again: bool
     ) -> None:
-        path = written(tmp_path, dict.fromkeys("ab", STEADY), ["ab", "ab"], min_round_s=0.6, **bound)
+        path = written(tmp_path, dict.fromkeys("ab", CONDITIONING), ["ab", "ab"], min_round_s=0.6, **bound)
         with started([*command, path]) as process:
-            process.until("visit", "b")
+            process.until("measurement", "b")
             (tmp_path / "a.json").write_text(json.dumps(REFUSED))
-            assert told(events(list(process), "visit", "failed")) == ["failed a" if opened_again else "visit a", "visit b"]
+            assert told(events(list(process), "measurement", "failed")) == [
+                "failed a" if opened_again else "measurement a",
+                "measurement b",
+            ]
 
     def test_the_least_recently_used_model_is_closed_first(self, command: list[str], tmp_path: Path) -> None:
-        path = written(tmp_path, dict.fromkeys("abc", STEADY), ["abac", "ab"], min_round_s=0.6, max_open=2)
+        path = written(tmp_path, dict.fromkeys("abc", CONDITIONING), ["abac", "ab"], min_round_s=0.6, max_open=2)
         with started([*command, path]) as process:
-            process.until("visit", "c")
+            process.until("measurement", "c")
             for name in "ab":
                 (tmp_path / f"{name}.json").write_text(json.dumps(REFUSED))
-            assert told(events(list(process), "visit", "failed")) == ["visit a", "failed b"]
+            assert told(events(list(process), "measurement", "failed")) == ["measurement a", "failed b"]
 
     # ---------------------------------------------------------------------------------------------------------------- lease
 
@@ -602,49 +617,49 @@ class RunnerConformance:
             file.write("somebody else\n")
             file.flush()
             fcntl.flock(file, fcntl.LOCK_EX)
-            lines, code, stderr = run([*command, written(tmp_path, {"a": STEADY}, ["a"], lease=str(lease))])
+            lines, code, stderr = run([*command, written(tmp_path, {"a": CONDITIONING}, ["a"], lease=str(lease))])
         assert lines == [{"event": "busy", "holder": "somebody else"}]
         assert code == 1
         assert stderr.count("\n") == 1
 
     def test_a_lease_is_held_as_long_as_the_runner_lives(self, command: list[str], tmp_path: Path) -> None:
-        path = written(tmp_path, {"a": STEADY}, ["a"] * 20_000, lease=str(tmp_path / "lease"))
+        path = written(tmp_path, {"a": CONDITIONING}, ["a"] * 20_000, lease=str(tmp_path / "lease"))
         with started([*command, path]) as process:
-            process.until("visit")
+            process.until("measurement")
             (line,), code, _ = run([*command, path])
             assert (line["event"], code) == ("busy", 1)
             assert str(process.pid) in line["holder"]
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        self.lines(command, tmp_path, {"a": STEADY}, ["a"], lease=str(tmp_path / "lease"))
+        self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], lease=str(tmp_path / "lease"))
 
     def test_a_long_holder_of_before_leaves_nothing_of_its_name(self, command: list[str], tmp_path: Path) -> None:
         lease = tmp_path / "lease"
         lease.write_text("x" * 5000)
-        self.lines(command, tmp_path, {"a": STEADY}, ["a"], lease=str(lease))
+        self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], lease=str(lease))
         assert "x" * 100 not in lease.read_text()
 
     def test_a_lease_that_cannot_be_opened_ends_it(self, command: list[str], tmp_path: Path) -> None:
-        path = written(tmp_path, {"a": STEADY}, ["a"], lease=str(tmp_path / "no" / "lease"))
+        path = written(tmp_path, {"a": CONDITIONING}, ["a"], lease=str(tmp_path / "no" / "lease"))
         assert "lease" in self.refused(command, path)
 
     # ------------------------------------------------------------------------------------------------------------------ cores
 
     def test_it_stays_on_the_cores_it_is_given(self, command: list[str], tmp_path: Path) -> None:
         core = max(os.sched_getaffinity(0))
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], cpus=[core])
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], cpus=[core])
         assert found[0]["affinity"] == [core]
-        assert events(found, "visit")[0]["core"] == core
+        assert events(found, "measurement")[0]["core"] == core
 
     def test_without_cores_it_stays_where_it_was_put(self, command: list[str], tmp_path: Path) -> None:
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"])
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"])
         assert found[0]["affinity"] == sorted(os.sched_getaffinity(0))
-        assert events(found, "visit")[0]["core"] in found[0]["affinity"]
+        assert events(found, "measurement")[0]["core"] in found[0]["affinity"]
 
     @pytest.mark.parametrize("with_another", [False, True])
     def test_a_core_that_is_not_there_ends_it(self, command: list[str], tmp_path: Path, with_another: bool) -> None:
         cpus = [*([min(os.sched_getaffinity(0))] if with_another else []), 1000]
-        assert "1000" in self.refused(command, written(tmp_path, {"a": STEADY}, ["a"], cpus=cpus))
+        assert "1000" in self.refused(command, written(tmp_path, {"a": CONDITIONING}, ["a"], cpus=cpus))
 
     # ------------------------------------------------------------------------------------------------------------- conditions
 
@@ -668,7 +683,7 @@ class RunnerConformance:
                 "proc/cpuinfo": "processor\t: 0\nProcessor\t: AArch64\nHardware\t: Board 9000\n\nprocessor\t: 1",
             },
         )
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=root)
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=root)
         assert {name: found[1][name] for name in CONDITIONS} == {
             "load_1min": 1.25,
             "frequencies_khz": [1_000_000, 1_000_001, 1_000_002, 1_000_010],
@@ -679,20 +694,20 @@ class RunnerConformance:
         assert found[0]["device"]["governor"] == "performance+schedutil"
         assert found[0]["device"]["memory_bytes"] == 2048 * 1024
         assert found[0]["device"]["cpu"] == "Board 9000"
-        assert events(found, "visit")[0]["clock_khz"] == [1_000_010, 1_000_010]
+        assert events(found, "measurement")[0]["clock_khz"] == [1_000_010, 1_000_010]
 
     def test_what_cannot_be_read_is_null(self, command: list[str], tmp_path: Path) -> None:
         (tmp_path / "root").mkdir()
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=str(tmp_path / "root"))
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=str(tmp_path / "root"))
         assert {name: found[-1][name] for name in CONDITIONS} == dict.fromkeys(CONDITIONS)
         assert found[0]["device"]["governor"] == "not readable"
         assert found[0]["device"]["memory_bytes"] is None
         assert found[0]["energy_source"] is None
-        assert events(found, "visit")[0]["clock_khz"] is None
+        assert events(found, "measurement")[0]["clock_khz"] is None
 
     def test_conditions_are_read_anew_each_round(self, command: list[str], tmp_path: Path) -> None:
         root = files(tmp_path / "root", {"sys/class/thermal/thermal_zone0/temp": 40000})
-        path = written(tmp_path, {"a": STEADY}, ["a", "a"], root=root, min_round_s=0.6)
+        path = written(tmp_path, {"a": CONDITIONING}, ["a", "a"], root=root, min_round_s=0.6)
         with started([*command, path]) as process:
             assert process.until("round")["temperature_c"] == 40
             files(tmp_path / "root", {"sys/class/thermal/thermal_zone0/temp": 61500})
@@ -708,7 +723,7 @@ class RunnerConformance:
         script = f'#!/bin/sh\n[ "$*" = thermalservice ] && printf "IsStatusOverride: false\\nThermalEventListeners:\\n{said}\\n"'
         root = files(tmp_path / "root", {"system/bin/dumpsys": script})
         (tmp_path / "root/system/bin/dumpsys").chmod(0o755)
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=root)
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=root)
         assert events(found, "round")[0]["thermal_status"] == status
 
     # -------------------------------------------------------------------------------------------------------- inputs, outputs
@@ -717,7 +732,7 @@ class RunnerConformance:
     @pytest.mark.parametrize("seed", [0, 1, 2**40 + 12345])
     def test_inputs_are_those_of_the_formula(self, command: list[str], tmp_path: Path, kind: str, seed: int) -> None:
         inputs = [{"shape": [1, 3, 2], "type": kind}, {"shape": [], "type": "float32"}, {"shape": [70], "type": kind}]
-        found = self.lines(command, tmp_path, {"a": {**STEADY, "inputs": inputs}}, ["a"], outputs=1000, seed=seed)
+        found = self.lines(command, tmp_path, {"a": {**CONDITIONING, "inputs": inputs}}, ["a"], outputs=1000, seed=seed)
         (line,) = events(found, "outputs")
         assert line["outputs"] == [
             {"shape": [1, 3, 2], "type": kind, "values": expected_input(seed, 0, kind, 6)},
@@ -727,11 +742,11 @@ class RunnerConformance:
 
     def test_only_so_many_values_of_each_output_are_told(self, command: list[str], tmp_path: Path) -> None:
         inputs = [{"shape": [2, 5], "type": "float32"}, {"shape": [2], "type": "float32"}, {"shape": [0], "type": "float32"}]
-        found = self.lines(command, tmp_path, {"a": {**STEADY, "inputs": inputs}}, ["a"], outputs=3)
+        found = self.lines(command, tmp_path, {"a": {**CONDITIONING, "inputs": inputs}}, ["a"], outputs=3)
         assert [len(told["values"]) for told in events(found, "outputs")[0]["outputs"]] == [3, 2, 0]
 
     def test_a_job_for_outputs_measures_nothing(self, command: list[str], tmp_path: Path) -> None:
-        models = {"a": STEADY, "b": STEADY, "bad": REFUSED}
+        models = {"a": CONDITIONING, "b": CONDITIONING, "bad": REFUSED}
         found = self.lines(command, tmp_path, models, [["a", "bad", "b"]], outputs=4, reference="a", reference_every=1)
         each = ["begin a", "outputs a", "begin bad", "failed bad", "begin b", "outputs b"]
         assert told(found) == ["hello", "round 0", *each, "done"]
@@ -740,24 +755,24 @@ class RunnerConformance:
 
     def test_an_energy_job_without_a_source_ends_with_a_message(self, command: list[str], tmp_path: Path) -> None:
         (tmp_path / "root").mkdir()
-        path = written(tmp_path, {"a": STEADY}, ["a"], root=str(tmp_path / "root"), energy_ms=10)
+        path = written(tmp_path, {"a": CONDITIONING}, ["a"], root=str(tmp_path / "root"), energy_ms=10)
         assert "energy" in self.refused(command, path)
 
     def test_each_round_of_an_energy_job_begins_with_an_idle_watch(self, command: list[str], tmp_path: Path) -> None:
         root = files(tmp_path / "root", rapl(0, "package-0", 5, 1000))
-        models = {"a": STEADY, "bad": REFUSED}
+        models = {"a": CONDITIONING, "bad": REFUSED}
         found = self.lines(command, tmp_path, models, [["a", "bad"], ["bad", "a"]], root=root, energy_ms=10, reference="a")
         one = ["idle 0", "begin a", "energy a", "begin bad", "failed bad"]
         assert told(found) == ["hello", "round 0", *one, "round 1", "idle 1", "begin a", "energy a", "done"]
         assert found[0]["energy_source"] == "rapl"
 
-    def test_an_energy_visit_lasts_as_long_as_it_shall(self, command: list[str], tmp_path: Path) -> None:
+    def test_an_energy_measurement_lasts_as_long_as_it_shall(self, command: list[str], tmp_path: Path) -> None:
         root = files(tmp_path / "root", rapl(0, "package-0", 5, 1000))
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=root, energy_ms=40)
-        (idle,), (visit,) = events(found, "idle"), events(found, "energy")
-        assert min(idle["duration_ns"], visit["duration_ns"]) >= 40_000_000
-        assert visit["duration_ns"] >= visit["inferences"] * STEADY["latency_ns"]
-        assert (idle["energy_uj"], visit["energy_uj"]) == (0, 0)
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=root, energy_ms=40)
+        (idle,), (measurement,) = events(found, "idle"), events(found, "energy")
+        assert min(idle["duration_ns"], measurement["duration_ns"]) >= 40_000_000
+        assert measurement["duration_ns"] >= measurement["inferences"] * CONDITIONING["latency_ns"]
+        assert (idle["energy_uj"], measurement["energy_uj"]) == (0, 0)
 
     def test_packages_are_summed_and_their_counters_may_wrap(self, command: list[str], tmp_path: Path) -> None:
         counters = {
@@ -769,7 +784,7 @@ class RunnerConformance:
             "sys/class/powercap/intel-rapl:0:0/max_energy_range_uj": 1_000_000,
         }
         root = files(tmp_path / "root", counters)
-        path = written(tmp_path, {"a": STEADY}, ["a"], root=root, energy_ms=1000)
+        path = written(tmp_path, {"a": CONDITIONING}, ["a"], root=root, energy_ms=1000)
         with started([*command, path]) as process:
             process.until("round")
             time.sleep(0.4)  # well inside the idle watch
@@ -785,7 +800,7 @@ class RunnerConformance:
         counter = root / "sys/class/powercap/intel-rapl:0/energy_uj"
         counter.unlink()
         counter.mkdir()  # what cannot be read even as root
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=str(root))
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=str(root))
         assert found[0]["energy_source"] is None
 
     @pytest.mark.parametrize(
@@ -799,31 +814,31 @@ class RunnerConformance:
         self, command: list[str], tmp_path: Path, rails: dict[str, list[tuple[str, int, int]]], source: str, microwatts: int
     ) -> None:
         root = files(tmp_path / "root", hwmon_rails(rails))
-        self._expect_power(self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=root, energy_ms=60), source, microwatts)
+        self._expect_power(self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=root, energy_ms=60), source, microwatts)
 
     def test_rails_of_an_older_board_are_integrated(self, command: list[str], tmp_path: Path) -> None:
         chip = "sys/bus/i2c/drivers/ina3221x/1-0041/iio:device1"
         rails = {"rail_name_0": "POM_5V_IN", "in_power0_input": 3000, "rail_name_1": "POM_5V_CPU", "in_power1_input": 500}
         root = files(tmp_path / "root", {f"{chip}/{name}": value for name, value in rails.items()})
-        found = self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=root, energy_ms=60)
+        found = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=root, energy_ms=60)
         self._expect_power(found, "ina3221: POM_5V_IN", 3_000_000)
 
     def test_power_that_changes_is_followed(self, command: list[str], tmp_path: Path) -> None:
         root = files(tmp_path / "root", hwmon_rails({"1-0040": [("VDD_IN", 1000, 1000)]}))
-        path = written(tmp_path, {"a": STEADY}, ["a"], root=root, energy_ms=1000)
+        path = written(tmp_path, {"a": CONDITIONING}, ["a"], root=root, energy_ms=1000)
         with started([*command, path]) as process:
             process.until("round")
             time.sleep(0.3)
             current = tmp_path / "root/sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/curr1_input"
             current.with_name("new").write_text("2000\n")
             current.with_name("new").replace(current)
-            idle, visit = process.until("idle"), process.until("energy")
+            idle, measurement = process.until("idle"), process.until("energy")
         assert idle["duration_ns"] / 1000 < idle["energy_uj"] < 2 * idle["duration_ns"] / 1000  # some of it at 1 W, the rest at 2 W
-        assert visit["energy_uj"] == pytest.approx(2 * visit["duration_ns"] / 1000, rel=0.01)
+        assert measurement["energy_uj"] == pytest.approx(2 * measurement["duration_ns"] / 1000, rel=0.01)
 
     def test_counters_of_the_processor_come_before_rails_of_the_board(self, command: list[str], tmp_path: Path) -> None:
         root = files(tmp_path / "root", rapl(0, "package-0", 5, 1000) | hwmon_rails({"1-0040": [("VDD_IN", 5000, 1000)]}))
-        assert self.lines(command, tmp_path, {"a": STEADY}, ["a"], root=root)[0]["energy_source"] == "rapl"
+        assert self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"], root=root)[0]["energy_source"] == "rapl"
 
     @staticmethod
     def _expect_power(found: Sequence[Line], source: str, microwatts: int) -> None:
@@ -835,7 +850,7 @@ class RunnerConformance:
 
     @pytest.mark.parametrize("field", sorted(a_job({}, []).keys() - {"libraries"}))  # those are the native runner's own
     def test_a_job_with_a_field_missing_or_senseless_is_refused(self, command: list[str], tmp_path: Path, field: str) -> None:
-        job = a_job({"a": STEADY}, ["a"])
+        job = a_job({"a": CONDITIONING}, ["a"])
         senseless = tmp_path / "senseless.json"
         senseless.write_text(json.dumps(job | {field: {"x": 1}}))
         assert field in self.refused(command, senseless)
@@ -856,7 +871,7 @@ class RunnerConformance:
             {"cpus": []},
             {"cpus": [-1]},
             {"cpus": ["0"]},
-            {"visit_ms": -1},
+            {"measurement_ms": -1},
             {"silence_s": 0},
             {"reference_every": 0},
             {"min_samples": 0},
@@ -874,7 +889,7 @@ class RunnerConformance:
         ids=json.dumps,
     )
     def test_a_job_that_makes_no_sense_is_refused(self, command: list[str], tmp_path: Path, more: dict[str, Any]) -> None:
-        self.refused(command, written(tmp_path, {"a": STEADY}, ["a"], **more))
+        self.refused(command, written(tmp_path, {"a": CONDITIONING}, ["a"], **more))
 
     @pytest.mark.parametrize(
         "data",
@@ -898,7 +913,7 @@ class RunnerConformance:
         self.refused(command, tmp_path / "job.json")
 
     def test_a_job_that_was_cut_short_is_refused(self, command: list[str], tmp_path: Path) -> None:
-        path = Path(written(tmp_path, {"a": STEADY}, ["a"]))
+        path = Path(written(tmp_path, {"a": CONDITIONING}, ["a"]))
         job = path.read_bytes()
         for length in range(1, len(job), 97):
             path.write_bytes(job[:length])

@@ -1,4 +1,4 @@
-"""Sessions for tests, without a file of devices, a lease or a device to steady."""
+"""Sessions for tests, without a file of devices, a lease or a device to conditioning."""
 
 from __future__ import annotations
 

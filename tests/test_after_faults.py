@@ -38,7 +38,7 @@ from profiler.schedule.maintain import tend
 from profiler.schedule.running import next_look
 from profiler.schedule.staleness import Facts, reasons
 from profiler.schedule.state import State
-from profiler.tables.build import Effort, build
+from profiler.tables.build import StopCriterion, build
 from profiler.tables.table import load_table
 
 __all__ = ["device", "wanted"]
@@ -49,7 +49,7 @@ HEADER = {"target": {"runtime": "fake"}, "settings": {"rounds": 6}}
 
 
 def test_a_journal_has_one_writer_at_a_time(tmp_path: Path) -> None:
-    """Simulated devices have no lease, and one device may have two names: two builds of one table wrote each visit twice."""
+    """Simulated devices have no lease, and one device may have two names: two builds of one table wrote each measurement twice."""
     with Journal(tmp_path / "j", HEADER, resume=True), pytest.raises(JournalNotWritable, match="another build"):
         Journal(tmp_path / "j", HEADER, resume=True)
     with Journal(tmp_path / "j", HEADER, resume=True) as journal:
@@ -78,7 +78,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 def test_a_line_that_found_no_room_leaves_no_half_of_itself_before_the_next(tmp_path: Path, length: int) -> None:
     with Journal(tmp_path / "j", HEADER, resume=False) as journal:
         with no_file_beyond(300), pytest.raises(JournalNotWritable):
-            journal.append({"event": "visit", "samples_ns": [1] * length})
+            journal.append({"event": "measurement", "samples_ns": [1] * length})
         journal.append({"event": "spent", "wall_s": 1.0})
     assert [line["event"] for line in read_journal(tmp_path / "j")] == ["journal", "spent"]
 
@@ -100,19 +100,19 @@ class ImpatientRefining(Impatient):
 def test_layers_that_an_interrupted_build_had_begun_with_are_measured_as_often_as_the_others(
     tmp_path: Path, quick: TimingSettings
 ) -> None:
-    """They were in the table, after one visit, so that it did not ask for them again."""
+    """They were in the table, after one measurement, so that it did not ask for them again."""
     out = tmp_path / "t.parquet"
-    fine = Effort(until_percent=1e-6, max_layers=95)
+    fine = StopCriterion(target_error_percent=1e-6, max_layers=95)
     with pytest.raises(KeyboardInterrupt):
-        build([PLAN], FAKE, out, settings=quick, effort=fine, progress=ImpatientRefining(8))
-    table = build([PLAN], FAKE, out, settings=quick, effort=fine, resume=True)
+        build([PLAN], FAKE, out, settings=quick, stop=fine, progress=ImpatientRefining(8))
+    table = build([PLAN], FAKE, out, settings=quick, stop=fine, resume=True)
     assert {row.rounds for row in table.rows.values()} == {quick.rounds}
 
 
 def test_a_runner_that_dies_between_models_is_started_again_if_it_had_got_anywhere() -> None:
-    course = _Course([(0, ["a", "b"])], None, ("visit",))
+    course = _Course([(0, ["a", "b"])], None, ("measurement",))
     crashed = {"event": "crashed", "reason": "killed"}
-    for event in ("begin", "visit"):
+    for event in ("begin", "measurement"):
         list(course.see({"event": event, "model": "a", "round": 0}))
     assert list(course.see(crashed)) == [{"event": "paused", "reason": "killed"}]
     with pytest.raises(RunnerError, match="killed"):

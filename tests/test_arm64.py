@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from native_models import python_outputs, run_models, told_outputs, write_models
-from runner_conformance import STEADY, RunnerConformance, checked, events, files
+from runner_conformance import CONDITIONING, RunnerConformance, checked, events, files
 
 from device_agents import native
 
@@ -87,7 +87,7 @@ class TestNativeRunnerOfAarch64(RunnerConformance):
         return qemu
 
     def test_it_says_what_it_is(self, command: list[str], tmp_path: Path) -> None:
-        hello = self.lines(command, tmp_path, {"a": STEADY}, ["a"])[0]
+        hello = self.lines(command, tmp_path, {"a": CONDITIONING}, ["a"])[0]
         assert hello["device"]["machine"] == "aarch64"  # not this machine's
         assert "aarch64" in hello["build"]
 
@@ -113,4 +113,4 @@ def _assert_close(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> N
 def test_real_models_are_measured(qemu: list[str], runtime: tuple[str, Path], tmp_path: Path) -> None:
     name, library = runtime
     lines = run_models(qemu, write_models(tmp_path, name, ["dense", "conv"]), name, [str(library)], threads=2)
-    assert [line["model"] for line in events([checked(line) for line in lines], "visit")] == ["dense", "conv"]
+    assert [line["model"] for line in events([checked(line) for line in lines], "measurement")] == ["dense", "conv"]

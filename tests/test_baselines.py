@@ -22,7 +22,7 @@ from netadapt.baselines.macs import search
 from netadapt.baselines.match import Match, fresh
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
-from netadapt.executors import EngineOptions
+from netadapt.executors import ExecutorOptions
 from netadapt.runs.models import Family
 from netadapt.runs.records import Baseline, Finished, RunInfo
 from netadapt.runs.run_folder import RunFolder
@@ -63,7 +63,7 @@ def matching(path: Path) -> Iterator[Match]:
             Target(),
             table,
             stages_of(folder.info, Changes(epochs=LONG_EPOCHS)),
-            EngineOptions(),
+            ExecutorOptions(),
             Silent(),
         )
 
@@ -217,8 +217,8 @@ def test_a_recipe_from_scratch_has_the_steps_of_every_iteration() -> None:
     training, short, long = recipe.from_scratch(9)
     assert (training.settings.epochs, short.settings.steps, long.settings.epochs) == (7.0, 180, 3.0)
     assert [stage.with_holdout for stage in (training, short, long)] == [False, False, True]
-    assert recipe.narrowed(9) == (short, long)
-    assert recipe.narrowed(0) == (long,)
+    assert recipe.pruned(9) == (short, long)
+    assert recipe.pruned(0) == (long,)
 
 
 def test_evenly_thinner_networks_keep_multiples_of_eight_and_are_each_there_once() -> None:

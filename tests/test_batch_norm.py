@@ -1,4 +1,4 @@
-"""Statistics counted anew are those of the pictures, and nothing else changes."""
+"""Statistics counted anew are those of the images, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model() -> nn.Sequential:
     return nn.Sequential(layers).eval()
 
 
-def test_one_batch_of_everything_gives_the_statistics_of_the_pictures(model: nn.Sequential) -> None:
+def test_one_batch_of_everything_gives_the_statistics_of_the_images(model: nn.Sequential) -> None:
     reestimate(model, part(), 1, seed=1, batch_size=COUNT)
     features = model.get_submodule("conv")(part().batch(torch.arange(COUNT))[0])  # without dropout
     norm = model.get_submodule("norm")
@@ -66,12 +66,12 @@ def test_no_batches_change_nothing(model: nn.Sequential) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_last_picture_by_itself_is_left_out(model: nn.Sequential) -> None:
+def test_a_last_image_by_itself_is_left_out(model: nn.Sequential) -> None:
     reestimate(model, part(9), 5, seed=1, batch_size=8)
     assert int(model.get_submodule("norm").get_buffer("num_batches_tracked")) == 1
 
 
-def test_a_model_can_be_trained_and_narrowed_afterwards(model: nn.Sequential) -> None:
+def test_a_model_can_be_trained_and_pruned_afterwards(model: nn.Sequential) -> None:
     reestimate(model, part(), 1, seed=1)
     model.train()(part().batch(torch.arange(4))[0]).sum().backward()
     assert model.get_parameter("conv.weight").grad is not None

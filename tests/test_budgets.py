@@ -104,7 +104,7 @@ def test_steps_are_halved_for_all_resources_alike() -> None:
 
 
 def test_joining_meets_the_step_that_no_block_can_bring_alone() -> None:
-    settings = AdaptSettings(step=0.4, small_steps="join")
+    settings = AdaptSettings(step=0.4, if_no_candidate="join")
     (_, step) = steps_of(goal("pixel", 8, 0.6), goal("jetson", 16, 0.6), settings=settings)
     assert step.halvings == 0
     assert len(step.blocks) > 1
@@ -131,11 +131,11 @@ def monotone(goals: Mapping[str, float]) -> list[Goal]:
     st.booleans(),
 )
 def test_every_step_meets_every_target_and_a_run_ends_within_all_budgets_or_says_why(
-    fractions: Mapping[str, float], widths: list[int], step: float, small_steps: str, winner: str, halving: bool
+    fractions: Mapping[str, float], widths: list[int], step: float, if_no_candidate: str, winner: str, halving: bool
 ) -> None:
     graph = chain(**{f"b{place}": width for place, width in enumerate(widths)})
     goals = monotone(fractions)
-    settings = AdaptSettings(step=step, winner=winner, small_steps=small_steps, successive_halving=halving)
+    settings = AdaptSettings(step=step, select_by=winner, if_no_candidate=if_no_candidate, successive_halving=halving)
     trainer = Trainer(lambda candidate: 0.5 + 0.001 * (hash(candidate.block) % 100))
     done: list[Step] = []
     try:

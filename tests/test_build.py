@@ -17,7 +17,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 from profiler.measure.journal import journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.build import Effort, build, extend
+from profiler.tables.build import StopCriterion, build, extend
 from profiler.tables.derive import table_from_journal
 from profiler.tables.plan import Plan, make_plan
 from profiler.tables.table import load_table
@@ -26,43 +26,45 @@ FAKE = Target(runtime="fake")
 NETWORK = mobilenet_v1(0.5, 16, classes=10, pairs=3)
 PLAN = make_plan(NETWORK)
 POISONED = NETWORK.layers[3]
-FEW = Effort(max_layers=1)
+FEW = StopCriterion(max_layers=1)
 """No layers beyond those that every table has: the sweeps, the corners and the network's own."""
 
 
-def visits(out: Path) -> list[tuple[str, int]]:
-    return [(line["key"], line["round"]) for line in read_journal(journal_path(out)) if line["event"] == "visit"]
+def measurements(out: Path) -> list[tuple[str, int]]:
+    return [(line["key"], line["round"]) for line in read_journal(journal_path(out)) if line["event"] == "measurement"]
 
 
 def test_a_build_measures_the_layers_of_the_network_itself(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
     assert set(NETWORK.layers) <= set(load_table(out).rows)
 
 
 def test_a_table_can_tell_the_latency_of_every_narrower_network(tmp_path: Path, quick: TimingSettings) -> None:
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, effort=FEW)
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
     for widths in (*PLAN.fit, *PLAN.check, dict.fromkeys(NETWORK.widths, 8)):
         assert not table.explain(NETWORK.at_widths(widths)).missing
 
 
 def test_a_build_stops_adding_layers_when_the_error_is_low_enough(tmp_path: Path, quick: TimingSettings) -> None:
-    rough = build([PLAN], FAKE, tmp_path / "rough.parquet", settings=quick, effort=Effort(until_percent=100))
-    fine = build([PLAN], FAKE, tmp_path / "fine.parquet", settings=quick, effort=Effort(until_percent=1e-6, max_layers=95))
+    rough = build([PLAN], FAKE, tmp_path / "rough.parquet", settings=quick, stop=StopCriterion(target_error_percent=100))
+    fine = build(
+        [PLAN], FAKE, tmp_path / "fine.parquet", settings=quick, stop=StopCriterion(target_error_percent=1e-6, max_layers=95)
+    )
     assert len(rough.rows) < len(fine.rows) <= 95
     assert [step["layers"] for step in rough.info.progress] == [len(rough.rows)]
     assert len(fine.info.progress) > 1
 
 
-@pytest.mark.parametrize("effort", [{"until_percent": 0}, {"max_layers": 0}])
-def test_an_impossible_effort_is_refused(effort: dict[str, float]) -> None:
+@pytest.mark.parametrize("stop", [{"target_error_percent": 0}, {"max_layers": 0}])
+def test_an_impossible_effort_is_refused(stop: dict[str, float]) -> None:
     with pytest.raises(TableError, match="cannot be built"):
-        Effort(**effort)  # type: ignore[arg-type]
+        StopCriterion(**stop)  # type: ignore[arg-type]
 
 
 def test_missing_layers_are_added_to_a_table_on_demand(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    before = build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    before = build([PLAN], FAKE, out, settings=quick, stop=FEW)
     asked = conv2d((1, 5, 5, 7), 9, 3)
     after = extend(out, [asked])
     assert set(after.rows) == {*before.rows, asked}
@@ -71,30 +73,30 @@ def test_missing_layers_are_added_to_a_table_on_demand(tmp_path: Path, quick: Ti
 
 def test_a_table_without_its_journal_is_not_extended(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
     journal_path(out).unlink()
     with pytest.raises(TableError, match="no journal"):
         extend(out, [conv2d((1, 5, 5, 7), 9, 3)])
 
 
 def test_a_layer_costs_what_the_device_takes_for_it(tmp_path: Path, quick: TimingSettings) -> None:
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, effort=FEW)
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
     for layer, found in table.rows.items():
         assert found.latency_ms >= layer_ns(layer) / 1e6
 
 
-def test_the_closure_is_measured_on_networks_that_were_not_fitted_on(tmp_path: Path, quick: TimingSettings) -> None:
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, effort=FEW)
-    assert table.info.closure.networks == 1 + len(PLAN.check)
+def test_the_held_out_is_measured_on_networks_that_were_not_fitted_on(tmp_path: Path, quick: TimingSettings) -> None:
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
+    assert table.info.held_out.networks == 1 + len(PLAN.check)
     assert table.info.calibration.networks == len(PLAN.fit)
 
 
 def test_the_table_can_be_made_again_from_its_journal(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    table = build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    table = build([PLAN], FAKE, out, settings=quick, stop=FEW)
     again = table_from_journal(list(read_journal(journal_path(out))))
     assert again.rows == table.rows
-    assert again.info.closure == table.info.closure
+    assert again.info.held_out == table.info.held_out
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path, quick: TimingSettings) -> None:
@@ -113,11 +115,11 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path, quick: Ti
             pass
 
     with pytest.raises(KeyboardInterrupt):
-        build([PLAN], FAKE, out, settings=quick, effort=FEW, progress=Impatient())
+        build([PLAN], FAKE, out, settings=quick, stop=FEW, progress=Impatient())
     assert not out.exists()
-    before = visits(out)
-    build([PLAN], FAKE, out, settings=quick, effort=FEW, resume=True)
-    after = visits(out)
+    before = measurements(out)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW, resume=True)
+    after = measurements(out)
     assert after[: len(before)] == before
     assert len(after) == len(set(after))
     layers = [key for key, _ in after if not key.startswith("network ")]
@@ -126,46 +128,46 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path, quick: Ti
 
 def test_a_build_that_was_interrupted_is_not_overwritten(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
     out.unlink()
     before = journal_path(out).read_bytes()
     with pytest.raises(JournalError, match="--resume"):
-        build([PLAN], FAKE, out, settings=quick, effort=FEW)
+        build([PLAN], FAKE, out, settings=quick, stop=FEW)
     assert journal_path(out).read_bytes() == before
 
 
 def test_what_the_table_holds_is_not_measured_again(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
-    before = visits(out)
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
-    assert visits(out) == before
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
+    before = measurements(out)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
+    assert measurements(out) == before
 
 
 def test_a_table_grows_by_what_is_not_in_it(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    before = build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    before = build([PLAN], FAKE, out, settings=quick, stop=FEW)
     other = mobilenet_v1(0.25, 16, classes=10, pairs=1)
-    table = build([Plan(other)], FAKE, out, settings=quick, effort=FEW)
+    table = build([Plan(other)], FAKE, out, settings=quick, stop=FEW)
     assert set(table.rows) >= {*before.rows, *other.layers}
 
 
 def test_a_table_measured_with_other_threads_is_not_mixed_in(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
     before = out.read_bytes()
     with pytest.raises(JournalError, match="threads"):
-        build([PLAN], Target(runtime="fake", threads=2), out, settings=quick, effort=FEW)
+        build([PLAN], Target(runtime="fake", threads=2), out, settings=quick, stop=FEW)
     assert out.read_bytes() == before
 
 
 def test_a_table_of_an_updated_runtime_is_not_mixed_in(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
     journal = journal_path(out)
     journal.write_text(journal.read_text().replace('"version":"0"', '"version":"0.1"'))
     with pytest.raises(JournalError, match="has changed"):
-        build([Plan(mobilenet_v1(0.25, 16, pairs=1))], FAKE, out, settings=quick, effort=FEW)
+        build([Plan(mobilenet_v1(0.25, 16, pairs=1))], FAKE, out, settings=quick, stop=FEW)
 
 
 def write_poisoned(graph: Graph, seed: int = 0) -> bytes:
@@ -179,7 +181,7 @@ def test_a_layer_that_crashes_the_runtime_is_noted_and_the_rest_measured(
     tmp_path: Path, quick: TimingSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FORMATS, "json", replace(FORMATS["json"], writer="test_build:write_poisoned"))
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, effort=FEW)
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
     assert POISONED not in table.rows
     assert set(table.rows) >= set(NETWORK.layers) - {POISONED}
     assert list(table.info.failed) == [POISONED.key]
@@ -187,12 +189,12 @@ def test_a_layer_that_crashes_the_runtime_is_noted_and_the_rest_measured(
 
 def test_a_build_that_never_started_leaves_nothing_behind(tmp_path: Path, quick: TimingSettings) -> None:
     with pytest.raises(DeviceError, match="no-such-python"):
-        build([PLAN], Target(runtime="fake", python="no-such-python"), tmp_path / "t.parquet", settings=quick, effort=FEW)
+        build([PLAN], Target(runtime="fake", python="no-such-python"), tmp_path / "t.parquet", settings=quick, stop=FEW)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["t.txt", "nowhere/t.parquet"])
 def test_an_impossible_table_name_is_told_before_anything_is_measured(tmp_path: Path, quick: TimingSettings, name: str) -> None:
     with pytest.raises(TableError, match="cannot become a table"):
-        build([PLAN], FAKE, tmp_path / name, settings=quick, effort=FEW)
+        build([PLAN], FAKE, tmp_path / name, settings=quick, stop=FEW)
     assert not list(tmp_path.iterdir())

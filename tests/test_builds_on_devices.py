@@ -15,7 +15,7 @@ from graphs import mobilenet_v1
 from profiler.devices.discovery import roster
 from profiler.devices.fleet import on_each
 from profiler.measure.journal import journal_path, read_journal
-from profiler.progress import Silent, Work
+from profiler.progress import Silent, ProgressReporter
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import Effort, build
 from profiler.tables.plan import make_plan
@@ -37,10 +37,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def built(folder: Path, names: list[str], quick: TimingSettings) -> dict[str, Any]:
-    def work(name: str, progress: Work) -> LatencyTable:
+    def work(name: str, progress: ProgressReporter) -> LatencyTable:
         return build([PLAN], Target(name, "fake"), folder / f"{name}.parquet", settings=quick, effort=FEW, progress=progress)
 
-    progress: dict[str, Work] = {name: Silent() for name in names}
+    progress: dict[str, ProgressReporter] = {name: Silent() for name in names}
     return on_each(names, work, progress)
 
 
@@ -51,11 +51,11 @@ def journal(folder: Path, name: str) -> list[Line]:
 def test_a_build_goes_on_after_its_link_was_cut(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
     with Adbd() as phone:
         config.write_text(f'[devices.phone]\naddress = "adb:{phone.host}:{phone.port}"\nfolder = "{tmp_path}"\n')
-        phone.faults.cut_after_sent = 60_000  # some way into the visits
+        phone.faults.cut_after_sent = 60_000  # some way into the measurements
         table = built(tmp_path, ["phone"], quick)["phone"]
     assert isinstance(table, LatencyTable)
     events = journal(tmp_path, "phone")
-    seen = [(line["key"], line["round"]) for line in events if line["event"] == "visit"]
+    seen = [(line["key"], line["round"]) for line in events if line["event"] == "measurement"]
     assert len(seen) == len(set(seen))
     assert [line["event"] for line in events].count("paused") == 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from profiler.latency.calibration import Calibration, Sums, fit, sums_of
-from profiler.latency.validation import Checked, Closure, close
+from profiler.latency.validation import Checked, HeldOutError, close
 from profiler.layers.layer import conv2d
 
 
@@ -91,7 +91,7 @@ def checked(predicted: float, measured: float, naive: float, half: float = 0.1) 
     return Checked("n", predicted, predicted - half, predicted + half, measured, naive)
 
 
-def test_the_closure_states_mean_worst_bias_and_coverage() -> None:
+def test_the_held_out_states_mean_worst_bias_and_coverage() -> None:
     found = close([checked(1.02, 1.0, 1.2), checked(1.96, 2.0, 2.5), checked(3.3, 3.0, 3.9)])
     assert found.mean_error_percent == pytest.approx((2 + 2 + 10) / 3)
     assert found.worst_error_percent == pytest.approx(10)
@@ -111,9 +111,9 @@ def test_a_table_that_misses_by_more_than_the_limit_is_unverified() -> None:
     assert close([checked(1.04, 1.0, 1.2)]).verified
 
 
-def test_a_closure_survives_json() -> None:
+def test_a_held_out_survives_json() -> None:
     found = close([checked(1.02, 1.0, 1.2)])
-    assert Closure.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert HeldOutError.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_a_calibration_survives_json() -> None:

@@ -8,7 +8,7 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
-from test_widths import grouped
+from test_channels import grouped
 
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.resources import open_resource
@@ -47,7 +47,7 @@ def to(target: float) -> dict[str, float]:
 
 
 def two_convolutions(groups: int = 1) -> Graph:
-    """Blocks first (64 channels) and second (32); the last layer is nobody's to narrow."""
+    """Blocks first (64 channels) and second (32); the last layer is nobody's to prune."""
     first = conv2d((1, 8, 8, 3), 64, 3)
     second = conv2d(first.output, 32, 3, groups=groups)
     last = conv2d(second.output, 10, 1)
@@ -99,7 +99,7 @@ def test_a_width_that_a_grouped_convolution_cannot_take_is_passed_over() -> None
     assert candidate.widths["first"] == 48  # 56 channels do not divide into 16 groups
 
 
-def test_a_block_at_the_floor_cannot_be_narrowed() -> None:
+def test_a_block_at_the_floor_cannot_be_pruned() -> None:
     graph = two_convolutions().at_widths({"first": 8})
     assert propose(graph, "first", ONE, to(1000.0)) is None
 
@@ -130,7 +130,7 @@ def test_a_single_block_that_can_bring_more_than_the_way_says_so() -> None:
     assert largest_share(two_convolutions(), ONE, to(106 - 28)) == 2
 
 
-def test_there_is_no_share_where_nothing_can_be_narrowed() -> None:
+def test_there_is_no_share_where_nothing_can_be_pruned() -> None:
     assert largest_share(two_convolutions().at_widths({"first": 8, "second": 8}), ONE, to(0)) == 0
 
 

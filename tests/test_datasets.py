@@ -17,16 +17,16 @@ from netadapt.training.datasets import DataError, Dataset, Part, open_dataset, r
 RECORD = 1 + 3 * 32 * 32
 
 
-def _write_pictures(folder: Path, count: int, *, size: tuple[int, int] = (12, 10), shade: int = 100) -> None:
+def _write_images(folder: Path, count: int, *, size: tuple[int, int] = (12, 10), shade: int = 100) -> None:
     folder.mkdir(parents=True)
     for number in range(count):
         Image.new("RGB", size, (shade, number, 0)).save(folder / f"{number}.png")
 
 
-def _cifar10_arrays(pictures: int = 40) -> dict[str, np.ndarray]:
-    """Strips of ten, as in the .npz layout; picture i is of class i % 4 and of shade i."""
+def _cifar10_arrays(images: int = 40) -> dict[str, np.ndarray]:
+    """Strips of ten, as in the .npz layout; image i is of class i % 4 and of shade i."""
     strips = []
-    for start in range(0, pictures, 10):
+    for start in range(0, images, 10):
         strip = np.repeat(np.arange(start, start + 10, dtype=np.uint8), 32 * 32 * 3).reshape(320, 32, 3)
         buffer = io.BytesIO()
         Image.fromarray(strip).save(buffer, "webp", lossless=True)
@@ -34,8 +34,8 @@ def _cifar10_arrays(pictures: int = 40) -> dict[str, np.ndarray]:
     return {
         "webp": np.concatenate(strips),
         "offset": np.cumsum([0, *map(len, strips)]),
-        "label": (np.arange(pictures) % 4).astype(np.uint8),
-        "is_test": np.arange(pictures) >= 30,
+        "label": (np.arange(images) % 4).astype(np.uint8),
+        "is_test": np.arange(images) >= 30,
         "classes": np.array(["airplane", "bird", "cat", "deer"]),
     }
 
@@ -85,22 +85,22 @@ def test_the_same_seed_gives_the_same_parts(digits: Dataset) -> None:
     assert torch.equal(again.train.targets, digits.train.targets)
 
 
-def test_a_batch_of_all_training_pictures_is_normalised(digits: Dataset) -> None:
-    pictures, labels = digits.train.batch(torch.arange(len(digits.train)))
-    assert abs(float(pictures.mean())) < 1e-3
-    assert abs(float(pictures.std()) - 1) < 1e-3
+def test_a_batch_of_all_training_images_is_normalised(digits: Dataset) -> None:
+    images, labels = digits.train.batch(torch.arange(len(digits.train)))
+    assert abs(float(images.mean())) < 1e-3
+    assert abs(float(images.std()) - 1) < 1e-3
     assert torch.equal(labels, digits.train.targets)
 
 
 @settings(deadline=None, max_examples=30)
 @given(per_class=st.lists(st.integers(2, 9), min_size=2, max_size=4), seed=st.integers(0, 5), fraction=st.floats(0.05, 0.9))
-def test_parts_never_share_a_picture_and_lose_none(
+def test_parts_never_share_a_image_and_lose_none(
     per_class: list[int], seed: int, fraction: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     for label, count in enumerate(per_class):
-        _write_pictures(root / "train" / f"c{label}", count, size=(2, 2), shade=label)
-        _write_pictures(root / "test" / f"c{label}", 1, size=(2, 2), shade=100 + label)
+        _write_images(root / "train" / f"c{label}", count, size=(2, 2), shade=label)
+        _write_images(root / "test" / f"c{label}", 1, size=(2, 2), shade=100 + label)
     opened = open_dataset(str(root), resolution=2, seed=seed, holdout_fraction=fraction)
     parts = [{tuple(image[:, 0, 0].tolist()) for image in part.images} for part in (opened.train, opened.holdout, opened.test)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == sum(per_class) + len(per_class)
@@ -136,9 +136,9 @@ def test_cifar10_comes_at_another_resolution_when_asked(tmp_path: Path) -> None:
     assert opened.test.images[0, :, 20, 20].tolist() == [30, 200, 30]
 
 
-def test_pictures_of_a_folder_are_scaled_on_the_short_side_and_cut_to_the_middle(tmp_path: Path) -> None:
+def test_images_of_a_folder_are_scaled_on_the_short_side_and_cut_to_the_middle(tmp_path: Path) -> None:
     for name in ("left", "right"):
-        _write_pictures(tmp_path / name, 4)
+        _write_images(tmp_path / name, 4)
         wide = Image.new("RGB", (40, 20), (0, 0, 0))
         wide.paste((255, 255, 255), (10, 0, 30, 20))  # the middle half is white
         wide.save(tmp_path / name / "wide.png")
@@ -150,8 +150,8 @@ def test_pictures_of_a_folder_are_scaled_on_the_short_side_and_cut_to_the_middle
 
 def test_a_folder_with_val_instead_of_test_keeps_them_apart(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
-        _write_pictures(tmp_path / "train" / name, 5)
-        _write_pictures(tmp_path / "val" / name, 3, shade=200)
+        _write_images(tmp_path / "train" / name, 5)
+        _write_images(tmp_path / "val" / name, 3, shade=200)
     opened = open_dataset(str(tmp_path), resolution=8, seed=0)
     assert opened.classes == ("cat", "dog")
     assert opened.test.images[:, 0, 4, 4].tolist() == [200] * 6
@@ -177,27 +177,27 @@ def test_a_name_that_is_nearly_right_gets_a_hint() -> None:
         open_dataset("digit", resolution=8, seed=0)
 
 
-def test_a_folder_without_pictures_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("none")
-    with pytest.raises(DataError, match="there are no pictures in the subfolders"):
+    with pytest.raises(DataError, match="there are no images in the subfolders"):
         open_dataset(str(tmp_path), resolution=8, seed=0)
 
 
-def test_a_class_with_too_few_pictures_is_named(tmp_path: Path) -> None:
-    _write_pictures(tmp_path / "cat", 6)
-    _write_pictures(tmp_path / "dog", 1)
-    with pytest.raises(DataError, match="class 'dog' has 1 training picture"):
+def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
+    _write_images(tmp_path / "cat", 6)
+    _write_images(tmp_path / "dog", 1)
+    with pytest.raises(DataError, match="class 'dog' has 1 training image"):
         open_dataset(str(tmp_path), resolution=8, seed=0)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 40])
-def test_a_damaged_picture_is_named(tmp_path: Path, kept_bytes: int) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path, kept_bytes: int) -> None:
     for name in ("cat", "dog"):
-        _write_pictures(tmp_path / name, 4)
+        _write_images(tmp_path / name, 4)
     damaged = tmp_path / "dog" / "2.png"
     damaged.write_bytes(damaged.read_bytes()[:kept_bytes])
-    with pytest.raises(DataError, match=r"dog.2\.png is not a picture, or damaged"):
+    with pytest.raises(DataError, match=r"dog.2\.png is not an image, or damaged"):
         open_dataset(str(tmp_path), resolution=8, seed=0)
 
 
@@ -223,7 +223,7 @@ def test_a_damaged_strip_is_named(tmp_path: Path) -> None:
     arrays = _cifar10_arrays()
     arrays["webp"][: arrays["offset"][1]] = 0
     np.savez(tmp_path / "cifar.npz", **arrays)
-    with pytest.raises(DataError, match="strip 0 is no picture"):
+    with pytest.raises(DataError, match="strip 0 is no image"):
         open_dataset(str(tmp_path / "cifar.npz"), resolution=32, seed=0)
 
 
@@ -235,7 +235,7 @@ def test_a_truncated_binary_batch_is_named(tmp_path: Path) -> None:
         open_dataset(str(tmp_path / "batches"), resolution=32, seed=0)
 
 
-def test_more_pictures_than_memory_should_hold_are_told_before_they_are_made() -> None:
+def test_more_images_than_memory_should_hold_are_told_before_they_are_made() -> None:
     with pytest.raises(DataError, match="GiB of memory"):
         open_dataset("digits", resolution=4096, seed=0)
 

@@ -1,4 +1,4 @@
-"""Pictures with distances: both layouts of NYU Depth V2, rendered scenes, how they are split, and a whole run on them."""
+"""Images with distances: both layouts of NYU Depth V2, rendered scenes, how they are split, and a whole run on them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from typer.testing import CliRunner
 from netadapt.cli.app import app
 from netadapt.registry import MissingPackage
 from netadapt.training.datasets import DataError, Dataset, _split_scenes, open_dataset
-from netadapt.training.datasets.nyu import millimetres, square_depth, square_picture
+from netadapt.training.datasets.nyu import millimetres, square_depth, square_image
 from netadapt.training.datasets.scenes import render
 
 SCALE, BIAS = 10 / 255, 0.02
 
 
-def _file(picture: Image.Image, kind: str) -> np.ndarray:
+def _file(image: Image.Image, kind: str) -> np.ndarray:
     buffer = io.BytesIO()
-    picture.save(buffer, kind)
+    image.save(buffer, kind)
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
@@ -93,7 +93,7 @@ def test_a_depth_of_nothing_is_not_known(tmp_path: Path) -> None:
     assert opened.test.targets[0, 0, 4].tolist() == [0] * 4 + [round(1000 * (100 * SCALE + BIAS))] * 4
 
 
-def test_without_official_test_pictures_some_are_cut_off(tmp_path: Path) -> None:
+def test_without_official_test_images_some_are_cut_off(tmp_path: Path) -> None:
     opened = open_dataset(f"nyu:{_write_npz(tmp_path / 'nyu.npz', split=np.array(['train'] * 6))}", resolution=8, seed=0)
     assert len(opened.train) + len(opened.holdout) + len(opened.test) == 6
     assert len(opened.test) >= 1
@@ -162,11 +162,11 @@ def test_the_cut_is_the_middle_that_fastdepth_judges_by(size: tuple[int, int]) -
     assert (left, right) == (pytest.approx(14, abs=1), pytest.approx(317, abs=1))
 
 
-def test_a_picture_and_its_depths_are_cut_alike() -> None:
+def test_a_image_and_its_depths_are_cut_alike() -> None:
     depth = np.zeros((240, 320), np.float32)
     depth[60:180, 100:260] = 200
-    picture = square_picture(Image.fromarray(depth.astype(np.uint8)).convert("RGB"), 64)[:, :, 0].astype(float)
-    assert np.abs(picture - square_depth(depth, 64)).mean() < 6  # only edges differ, which the picture blurs
+    image = square_image(Image.fromarray(depth.astype(np.uint8)).convert("RGB"), 64)[:, :, 0].astype(float)
+    assert np.abs(image - square_depth(depth, 64)).mean() < 6  # only edges differ, which the image blurs
 
 
 @given(metres=st.lists(st.floats(-5, 50) | st.sampled_from([float("nan"), float("inf")]), min_size=1, max_size=9))
@@ -179,11 +179,11 @@ def test_stored_depths_are_right_to_half_a_millimetre_or_not_known(metres: list[
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a split of another length": ({"split": np.array(["train"])}, "is damaged"),
     "offsets of another length": ({"rgb_offset": np.arange(3)}, "is damaged"),
-    "bytes that are no picture": ({"rgb_jpeg": np.zeros(5000, np.uint8)}, "pair 0 is no picture"),
+    "bytes that are no image": ({"rgb_jpeg": np.zeros(5000, np.uint8)}, "pair 0 is no image"),
     "depths of another size": (
         {"depth_png": np.tile(_file(Image.new("L", (8, 8)), "png"), 6),
          "depth_offset": np.arange(7) * len(_file(Image.new("L", (8, 8)), "png"))},
-        "pair 0 is no picture",
+        "pair 0 is no image",
     ),
 }  # fmt: skip
 

@@ -7,66 +7,66 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.measure.estimate import Estimate, Visit, estimate
+from profiler.measure.estimate import Estimate, Measurement, estimate
 from profiler.protocol.settings import TimingSettings
 
 
-def visits(*latencies_ms: float, samples: int = 20) -> list[Visit]:
-    return [Visit(number, 2, (round(latency * 2e6),) * samples) for number, latency in enumerate(latencies_ms)]
+def measurements(*latencies_ms: float, samples: int = 20) -> list[Measurement]:
+    return [Measurement(number, 2, (round(latency * 2e6),) * samples) for number, latency in enumerate(latencies_ms)]
 
 
 @given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=30))
 def test_the_interval_always_holds_the_latency(latencies_ms: list[float]) -> None:
-    found = estimate(visits(*latencies_ms))
+    found = estimate(measurements(*latencies_ms))
     assert found.latency_ms_low <= found.latency_ms <= found.latency_ms_high
 
 
 def test_slow_spells_do_not_move_the_latency() -> None:
-    assert estimate(visits(1.0, 1.3, 1.0, 1.31, 1.0, 1.3)).latency_ms == pytest.approx(1.0)
+    assert estimate(measurements(1.0, 1.3, 1.0, 1.31, 1.0, 1.3)).latency_ms == pytest.approx(1.0)
 
 
 def test_rounds_that_agree_are_settled() -> None:
-    assert estimate(visits(1.0, 1.02, 1.005, 1.01, 1.01, 1.3)).settled(TimingSettings())
+    assert estimate(measurements(1.0, 1.02, 1.005, 1.01, 1.01, 1.3)).settled(TimingSettings())
 
 
 def test_one_fast_round_against_many_slow_ones_is_not_settled() -> None:
-    assert not estimate(visits(1.0, 1.3, 1.25, 1.35, 1.3, 1.3)).settled(TimingSettings())
+    assert not estimate(measurements(1.0, 1.3, 1.25, 1.35, 1.3, 1.3)).settled(TimingSettings())
 
 
-def test_disturbed_visits_are_left_out_where_enough_others_remain() -> None:
-    disturbed = [Visit(9 + number, 1, (2_000_000,), tags=("drift",)) for number in range(9)]
-    found = estimate([*visits(1.0, 1.0, 1.0), *disturbed])
+def test_disturbed_measurements_are_left_out_where_enough_others_remain() -> None:
+    disturbed = [Measurement(9 + number, 1, (2_000_000,), tags=("drift",)) for number in range(9)]
+    found = estimate([*measurements(1.0, 1.0, 1.0), *disturbed])
     assert (found.latency_ms, found.rounds, found.quiet_rounds) == (pytest.approx(1.0), 12, 3)
 
 
-def test_a_latency_of_disturbed_visits_says_so_and_is_not_settled() -> None:
-    found = estimate([Visit(number, 1, (1_000_000,), tags=("drift",)) for number in range(9)])
+def test_a_latency_of_disturbed_measurements_says_so_and_is_not_settled() -> None:
+    found = estimate([Measurement(number, 1, (1_000_000,), tags=("drift",)) for number in range(9)])
     assert found.disturbed
     assert not found.settled(TimingSettings())
 
 
 def test_samples_in_which_the_kernel_took_the_core_away_do_not_count() -> None:
-    assert Visit(0, 1, (1_000_000, 9_000_000, 8_000_000), switched=(1, 2)).quiet_ms == pytest.approx(1.0)
+    assert Measurement(0, 1, (1_000_000, 9_000_000, 8_000_000), switched=(1, 2)).quiet_ms == pytest.approx(1.0)
 
 
 def test_more_rounds_do_not_make_a_model_faster() -> None:
     """As a minimum would: that of many rounds is lower than that of few."""
     draws = random.Random(7)
     few, many = (
-        sum(estimate(visits(*(1 + abs(draws.gauss(0, 0.03)) for _ in range(rounds)))).latency_ms for _ in range(200)) / 200
+        sum(estimate(measurements(*(1 + abs(draws.gauss(0, 0.03)) for _ in range(rounds)))).latency_ms for _ in range(200)) / 200
         for rounds in (6, 24)
     )
     assert many == pytest.approx(few, abs=0.004)
 
 
-def test_one_visit_says_nothing_by_its_agreement_with_itself() -> None:
-    visit = Visit(0, 1, (1_000_000, 1_500_000))
-    assert estimate([visit]).latency_ms_high == pytest.approx(1.5)
+def test_one_measurement_says_nothing_by_its_agreement_with_itself() -> None:
+    measurement = Measurement(0, 1, (1_000_000, 1_500_000))
+    assert estimate([measurement]).latency_ms_high == pytest.approx(1.5)
 
 
-def test_a_slow_tail_within_a_visit_does_not_move_the_latency() -> None:
+def test_a_slow_tail_within_a_measurement_does_not_move_the_latency() -> None:
     samples = [1_000_000] * 18 + [9_000_000] * 2
-    assert Visit(0, 1, tuple(samples)).quiet_ms == pytest.approx(1.0)
+    assert Measurement(0, 1, tuple(samples)).quiet_ms == pytest.approx(1.0)
 
 
 def test_the_interval_covers_the_lower_quartile_of_a_noisy_machine() -> None:
@@ -75,7 +75,7 @@ def test_the_interval_covers_the_lower_quartile_of_a_noisy_machine() -> None:
     truth = 1 + 0.02 * NormalDist().inv_cdf(0.625)  # the lower quartile of the folded normal distribution
     covered = 0
     for _ in range(300):
-        found = estimate(visits(*(1 + abs(draws.gauss(0, 0.02)) for _ in range(18))))
+        found = estimate(measurements(*(1 + abs(draws.gauss(0, 0.02)) for _ in range(18))))
         covered += found.latency_ms_low <= truth <= found.latency_ms_high
     assert covered >= 0.9 * 300
 
@@ -83,7 +83,7 @@ def test_the_interval_covers_the_lower_quartile_of_a_noisy_machine() -> None:
 @pytest.mark.parametrize("samples", [(), (0,), (-5, 10)])
 def test_samples_that_cannot_be_are_refused(samples: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="positive samples"):
-        Visit(0, 1, samples)
+        Measurement(0, 1, samples)
 
 
 def test_an_interval_that_does_not_hold_its_latency_is_refused() -> None:

@@ -85,12 +85,12 @@ def lines(session: Session, models: Mapping[str, bytes] = MODELS, rounds: int = 
     return list(session.measure(models, [(number, sorted(models)) for number in range(rounds)], **more))
 
 
-def visits(found: list[Line]) -> list[tuple[str, int]]:
-    return sorted((line["model"], line["round"]) for line in found if line["event"] == "visit")
+def measurements(found: list[Line]) -> list[tuple[str, int]]:
+    return sorted((line["model"], line["round"]) for line in found if line["event"] == "measurement")
 
 
 def test_every_model_is_visited_once_a_round(session: Session) -> None:
-    assert visits(lines(session)) == [(name, number) for name in "abcd" for number in range(2)]
+    assert measurements(lines(session)) == [(name, number) for name in "abcd" for number in range(2)]
 
 
 def test_every_line_is_one_of_the_protocol(session: Session) -> None:
@@ -100,13 +100,13 @@ def test_every_line_is_one_of_the_protocol(session: Session) -> None:
 
 def test_models_take_as_long_as_they_say(session: Session) -> None:
     for line in lines(session):
-        if line["event"] == "visit":
+        if line["event"] == "measurement":
             assert min(line["samples_ns"]) >= 100_000 * line["loops"]
 
 
 def test_a_model_that_takes_the_runner_down_costs_itself_only(session: Session) -> None:
     found = lines(session, MODELS | {"x": CRASHING})
-    assert visits(found) == [(name, number) for name in "abcd" for number in range(2)]
+    assert measurements(found) == [(name, number) for name in "abcd" for number in range(2)]
     (failed,) = [line for line in found if line["event"] == "failed"]
     assert (failed["model"], "SIGSEGV" in failed["reason"]) == ("x", True)
 
@@ -151,5 +151,5 @@ def test_a_device_that_does_not_exist_speaks_like_one_that_does(kind: Any, tmp_p
         found = lines(session, reference="a")
     for line in found:
         checked(json.dumps(line))
-    assert visits(found) == [(name, number) for name in "abcd" for number in range(2)]
+    assert measurements(found) == [(name, number) for name in "abcd" for number in range(2)]
     assert {"simulated", "replayed"} & found[0]["flags"].keys()

@@ -42,7 +42,7 @@ def network() -> Graph:
             last = add(f"{name}.widen", conv2d(given, hidden, 1, activation="relu6"), last)
         deep = depthwise_conv2d((*given[:-1], hidden), kernel, stride=stride, activation="relu6")
         last = add(f"{name}.deep", deep, last)
-        last = add(f"{name}.narrow", conv2d(deep.output, out, 1), last)
+        last = add(f"{name}.prune", conv2d(deep.output, out, 1), last)
         made = (*deep.output[:-1], out)
         return add(f"{name}.add", LayerSpec("add", (made, made), made), last, before) if shortcut else last
 
@@ -81,7 +81,7 @@ BLOCKS = {
 def test_blocks_are_found_in_a_network() -> None:
     found = as_blocks(network(), BLOCKS)
     assert [(node.name, node.layer.op) for node in found] == [
-        ("stem", "conv2d"), ("b1.add", "inverted_residual"), ("b2.narrow", "inverted_residual"),
+        ("stem", "conv2d"), ("b1.add", "inverted_residual"), ("b2.prune", "inverted_residual"),
         ("b3.add", "inverted_residual"), ("mix", "conv2d"), ("head", "pooled_classifier"),
     ]  # fmt: skip
 
@@ -140,7 +140,7 @@ def test_every_view_says_imported_and_unverified(table: Path, command: str) -> N
     assert "licence not known" in said
 
 
-def test_the_picture_of_an_imported_table_says_so(lut: Path, tmp_path: Path) -> None:
+def test_the_image_of_an_imported_table_says_so(lut: Path, tmp_path: Path) -> None:
     kernels = {
         str(cout): {"config": {"HW": 8, "CIN": 8, "COUT": cout, "KERNEL_SIZE": 1, "STRIDES": 1}, "latency": cout / 8}
         for cout in (8, 16, 24, 32)

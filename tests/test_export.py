@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from netadapt.export import files as export
 from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy
-from netadapt.pruning.prune import narrow
+from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from netadapt.registry import MissingPackage
 from netadapt.training.datasets import Part
@@ -32,15 +32,15 @@ class Classifier(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(8, 4)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = torch.relu(self.norm(self.conv(pictures)))
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.norm(self.conv(images)))
         scores: Tensor = self.head(self.pool(features).flatten(1))
         return scores
 
 
 class Branching(nn.Module):
-    def forward(self, pictures: Tensor) -> Tensor:
-        return pictures + 1 if pictures.sum() > 0 else pictures
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 1 if images.sum() > 0 else images
 
 
 def _part(count: int = 12) -> Part:
@@ -89,13 +89,13 @@ def test_the_profiler_reads_the_file_and_its_input_is_channels_last(exported: Ex
 
 
 @pytest.mark.parametrize(("name", "write"), [("onnx", export_onnx), ("tflite", export_tflite)])
-def test_a_narrowed_grouped_convolution_comes_back_as_the_graph_says(name: str, write: Any, tmp_path: Path) -> None:
+def test_a_pruned_grouped_convolution_comes_back_as_the_graph_says(name: str, write: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(12, 4, 1)
     model = nn.Sequential(*layers).eval()
     graph = trace(model, SHAPE, "grouped")
-    narrowed = narrow(model, graph, {"0": 4, "2": 6})
-    path = write(narrowed, SHAPE, tmp_path / f"network.{name}").path
+    pruned = prune(model, graph, {"0": 4, "2": 6})
+    path = write(pruned, SHAPE, tmp_path / f"network.{name}").path
     assert read_model(path).layers == graph.at_widths({"0": 4, "2": 6}).layers
 
 
@@ -103,7 +103,7 @@ def test_a_narrowed_grouped_convolution_comes_back_as_the_graph_says(name: str, 
 def test_a_file_that_computes_something_else_is_not_written(
     trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(export, "_OPENERS", {f".{name}": lambda _path: (lambda pictures: [pictures[:, 0, 0, :4]], 1)})
+    monkeypatch.setattr(export, "_OPENERS", {f".{name}": lambda _path: (lambda images: [images[:, 0, 0, :4]], 1)})
     path = tmp_path / f"network.{name}"
     path.write_text("old")
     with pytest.raises(ExportError, match="differ from PyTorch's"):

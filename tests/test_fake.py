@@ -59,8 +59,8 @@ def play(agent: FakeAgent, schedule: Sequence[Sequence[str]], models: Mapping[st
     return found
 
 
-def fault(visit: int, kind: str, more: str = "") -> str:
-    return f'[[fault]]\nvisit = {visit}\nkind = "{kind}"\n{more}\n'
+def fault(measurement: int, kind: str, more: str = "") -> str:
+    return f'[[fault]]\nmeasurement = {measurement}\nkind = "{kind}"\n{more}\n'
 
 
 def latencies_us(lines: Sequence[Line]) -> list[float]:
@@ -72,39 +72,49 @@ def latencies_us(lines: Sequence[Line]) -> list[float]:
 
 def test_a_job_is_answered_as_by_a_runner(tmp_path: Path) -> None:
     found = play(opened(tmp_path), ["ba", "a"], reference="b", reference_every=2)
-    visits = ["begin b", "reference b", "begin b", "visit b", "begin a", "visit a"]
-    assert found.told == ["hello", "round 0", *visits, "round 1", "begin b", "reference b", "begin a", "visit a", "done"]
+    measurements = ["begin b", "reference b", "begin b", "measurement b", "begin a", "measurement a"]
+    assert found.told == [
+        "hello",
+        "round 0",
+        *measurements,
+        "round 1",
+        "begin b",
+        "reference b",
+        "begin a",
+        "measurement a",
+        "done",
+    ]
     assert (found.returncode, found.stderr, found.error) == (0, "", None)
 
 
 def test_a_models_latency_follows_from_the_size_of_its_file(tmp_path: Path) -> None:
     agent = opened(tmp_path, "[latency]\nbase_us = 20\nus_per_kilobyte = 1.5")
-    found = events(play(agent, ["ab"]).checked, "visit")
+    found = events(play(agent, ["ab"]).checked, "measurement")
     assert latencies_us(found[:1]) == pytest.approx([21.5] * len(found[0]["samples_ns"]), rel=1e-4)
     assert latencies_us(found[1:]) == pytest.approx([24.5] * len(found[1]["samples_ns"]), rel=1e-4)
 
 
-def test_a_visit_has_the_samples_that_the_job_asks_for(tmp_path: Path) -> None:
-    found = play(opened(tmp_path), ["a"], visit_ms=10, sample_ms=1, reference="a", reference_ms=3, min_samples=2).checked
-    (visit,), (look,) = events(found, "visit"), events(found, "reference")
-    assert [len(line["samples_ns"]) for line in (visit, look)] == [10, 3]
-    assert min(visit["samples_ns"]) >= 1_000_000
+def test_a_measurement_has_the_samples_that_the_job_asks_for(tmp_path: Path) -> None:
+    found = play(opened(tmp_path), ["a"], measurement_ms=10, sample_ms=1, reference="a", reference_ms=3, min_samples=2).checked
+    (measurement,), (look,) = events(found, "measurement"), events(found, "reference")
+    assert [len(line["samples_ns"]) for line in (measurement, look)] == [10, 3]
+    assert min(measurement["samples_ns"]) >= 1_000_000
 
 
 def test_noise_is_only_added_and_the_same_for_a_seed(tmp_path: Path) -> None:
     noisy = "[latency]\nbase_us = 100\nus_per_kilobyte = 0\nnoise_percent = 2"
-    first, second = (latencies_us(events(play(opened(tmp_path, noisy), ["a"] * 9).checked, "visit")) for _ in range(2))
+    first, second = (latencies_us(events(play(opened(tmp_path, noisy), ["a"] * 9).checked, "measurement")) for _ in range(2))
     assert first == second
     assert min(first) >= 100
     assert 101 < sum(first) / len(first) < 103
     other = opened(tmp_path, noisy)
     (tmp_path / "script.toml").write_text("seed = 2\n" + RUNTIMES + noisy)
-    assert latencies_us(events(play(FakeAgent(other.address, Options()), ["a"] * 9).checked, "visit")) != first
+    assert latencies_us(events(play(FakeAgent(other.address, Options()), ["a"] * 9).checked, "measurement")) != first
 
 
 def test_slow_spells_come_and_go_by_the_devices_own_clock(tmp_path: Path) -> None:
     agent = opened(tmp_path, "[slow]\nevery_s = 10\nfor_s = 5\npercent = 50\n[latency]\nbase_us = 100\nus_per_kilobyte = 0")
-    found = latencies_us(events(play(agent, ["a"] * 40, min_round_s=1).checked, "visit"))
+    found = latencies_us(events(play(agent, ["a"] * 40, min_round_s=1).checked, "measurement"))
     assert {round(latency) for latency in found} == {100, 150}
     assert 0.4 < sum(latency > 120 for latency in found) / len(found) < 0.6
 
@@ -116,8 +126,8 @@ def test_rounds_last_as_long_as_they_shall_without_anybody_sleeping(tmp_path: Pa
 
 def test_a_build_of_hundreds_of_layers_is_a_matter_of_lines(tmp_path: Path) -> None:
     models = {f"m{number}": random.Random(number).randbytes(number) for number in range(300)}
-    found = play(opened(tmp_path), [list(models)] * 6, models, visit_ms=30, sample_ms=1, min_round_s=0.4)
-    assert len(events([json.loads(line) for line in found.lines], "visit")) == 1800
+    found = play(opened(tmp_path), [list(models)] * 6, models, measurement_ms=30, sample_ms=1, min_round_s=0.4)
+    assert len(events([json.loads(line) for line in found.lines], "measurement")) == 1800
 
 
 def test_it_says_that_it_is_simulated(tmp_path: Path) -> None:
@@ -148,7 +158,7 @@ def test_a_runtime_that_it_has_not_ends_the_runner(tmp_path: Path) -> None:
 
 def test_the_cores_asked_for_are_those_it_runs_on(tmp_path: Path) -> None:
     found = play(opened(tmp_path), ["a"], cpus=[1, 2]).checked
-    assert (found[0]["affinity"], events(found, "visit")[0]["core"]) == ([1, 2], 2)
+    assert (found[0]["affinity"], events(found, "measurement")[0]["core"]) == ([1, 2], 2)
 
 
 def test_a_core_that_it_has_not_ends_the_runner(tmp_path: Path) -> None:
@@ -159,8 +169,8 @@ def test_a_core_that_it_has_not_ends_the_runner(tmp_path: Path) -> None:
 
 def test_clocks_are_told_where_the_script_has_any(tmp_path: Path) -> None:
     found = play(opened(tmp_path, "[device]\ncores = 2\nclock_khz = 1800000\ntemperature_c = 41.5"), ["a"]).checked
-    (begun,), (visit,) = events(found, "round"), events(found, "visit")
-    assert (begun["frequencies_khz"], begun["temperature_c"], visit["clock_khz"]) == ([1800000] * 2, 41.5, [1800000] * 2)
+    (begun,), (measurement,) = events(found, "round"), events(found, "measurement")
+    assert (begun["frequencies_khz"], begun["temperature_c"], measurement["clock_khz"]) == ([1800000] * 2, 41.5, [1800000] * 2)
 
 
 def test_outputs_follow_from_the_file_alone(tmp_path: Path) -> None:
@@ -174,9 +184,9 @@ def test_energy_is_power_times_time(tmp_path: Path) -> None:
     agent = opened(tmp_path, "[energy]\nidle_w = 1\nbusy_w = 3")
     found = play(agent, ["a"], energy_ms=100, reference="a").checked
     assert told(found) == ["hello", "round 0", "idle 0", "begin a", "energy a", "done"]
-    (idle,), (visit,) = events(found, "idle"), events(found, "energy")
+    (idle,), (measurement,) = events(found, "idle"), events(found, "energy")
     assert (idle["duration_ns"], idle["energy_uj"]) == (100_000_000, 100_000)
-    assert visit["energy_uj"] == pytest.approx(3 * visit["duration_ns"] / 1e3, abs=1)
+    assert measurement["energy_uj"] == pytest.approx(3 * measurement["duration_ns"] / 1e3, abs=1)
 
 
 def test_a_device_without_a_counter_ends_an_energy_job(tmp_path: Path) -> None:
@@ -188,7 +198,7 @@ def test_a_device_without_a_counter_ends_an_energy_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "outcome"),
     [
-        ({"latency_ns": 5000}, "visit m"),
+        ({"latency_ns": 5000}, "measurement m"),
         ({"error": "no such operator"}, "failed m"),
         ({"latency_ns": 1, "nan": True}, "failed m"),
         ({}, "failed m"),
@@ -221,9 +231,9 @@ def test_a_fault_comes_once_in_a_session(tmp_path: Path) -> None:
     assert [play(agent, ["ab"]).returncode for _ in range(3)] == [0, 0, 0]
 
 
-def test_looks_at_the_reference_are_no_visits_to_count(tmp_path: Path) -> None:
+def test_looks_at_the_reference_are_no_measurements_to_count(tmp_path: Path) -> None:
     found = play(opened(tmp_path, fault(2, "crash")), ["ab"], reference="a", reference_every=1)
-    assert found.told[-4:] == ["visit a", "begin a", "reference a", "begin b"]
+    assert found.told[-4:] == ["measurement a", "begin a", "reference a", "begin b"]
 
 
 def test_a_device_that_hangs_is_given_up_at_once(tmp_path: Path) -> None:
@@ -260,11 +270,11 @@ def test_a_device_that_starts_anew_has_lost_its_files(tmp_path: Path) -> None:
     assert agent.clean() == 0
 
 
-def test_garbage_comes_in_place_of_a_visit(tmp_path: Path) -> None:
+def test_garbage_comes_in_place_of_a_measurement(tmp_path: Path) -> None:
     found = play(opened(tmp_path, fault(1, "garbage")), ["ab"])
     with pytest.raises(AssertionError):
         checked(found.lines[3])
-    assert told([checked(line) for line in found.lines[4:]]) == ["begin b", "visit b", "done"]
+    assert told([checked(line) for line in found.lines[4:]]) == ["begin b", "measurement b", "done"]
 
 
 def test_garbage_may_be_any_text(tmp_path: Path) -> None:
@@ -308,11 +318,11 @@ def test_a_push_that_is_always_short_fails_and_stores_nothing(tmp_path: Path) ->
         ("[device]\ncores = 0", 4, "cores must be at least 1"),
         ("[device]\ncores = 1.5", 4, "cores must be a whole number"),
         (fault(1, "crash") + fault(1, "crsh"), 9, "did you mean 'crash'"),
-        (fault(1, "hang", "signal = 'SIGSEGV'"), 6, "a hang has no 'signal', only visit"),
+        (fault(1, "hang", "signal = 'SIGSEGV'"), 6, "a hang has no 'signal', only measurement"),
         (fault(1, "crash", "signal = 'SIGSEV'"), 6, "did you mean 'SIGSEGV'"),
-        ("[[fault]]\nkind = 'crash'", 4, "needs the number of its visit"),
-        ("[[fault]]\nkind = 'short_push'\nvisit = 2", 5, "a short_push has no 'visit', only push and attempts"),
-        ("[fault]\nvisit = 2", 3, r"fault must be written as \[\[fault\]\]"),
+        ("[[fault]]\nkind = 'crash'", 4, "needs the number of its measurement"),
+        ("[[fault]]\nkind = 'short_push'\nmeasurement = 2", 5, "a short_push has no 'measurement', only push and attempts"),
+        ("[fault]\nmeasurement = 2", 3, r"fault must be written as \[\[fault\]\]"),
         ("[latency\nbase_us = 1", 3, "is not TOML"),
         ("[slow]\nevery_s = 1e400", 4, "every_s must be at least"),
     ],
@@ -326,9 +336,9 @@ def test_a_script_that_makes_no_sense_is_told_with_its_line(tmp_path: Path, scri
 
 def test_inline_tables_and_lists_are_scripts_too(tmp_path: Path) -> None:
     path = tmp_path / "script.toml"
-    path.write_text('runtimes = {litert = "2.3.0"}\nfault = [{visit = 2, kind = "crash"}]\n')
+    path.write_text('runtimes = {litert = "2.3.0"}\nfault = [{measurement = 2, kind = "crash"}]\n')
     assert play(FakeAgent(f"fake:{path}", Options()), ["ab"]).told[-1] == "begin b"
-    path.write_text('runtimes = {litert = "2.3.0"}\nfault = [{visit = 2, kind = "crsh"}]\n')
+    path.write_text('runtimes = {litert = "2.3.0"}\nfault = [{measurement = 2, kind = "crsh"}]\n')
     with pytest.raises(DeviceError, match="line 2: there is no fault 'crsh'"):
         FakeAgent(f"fake:{path}", Options())
 
@@ -359,7 +369,9 @@ TOML = st.one_of(
     st.integers(-5, 5).map(str), st.floats().map(str), st.booleans().map(lambda flag: str(flag).lower()),
     st.sampled_from(["'crash'", "'hot'", "[]", "{}", "[1]", "1979-05-27"]),
 )  # fmt: skip
-NAMES = st.sampled_from(["seed", "cores", "kind", "visit", "base_us", "every_s", "line", "x", "[[fault]]", "[device]", "[slow]"])
+NAMES = st.sampled_from(
+    ["seed", "cores", "kind", "measurement", "base_us", "every_s", "line", "x", "[[fault]]", "[device]", "[slow]"]
+)
 ENTRIES = st.tuples(NAMES, TOML).map(lambda entry: entry[0] if entry[0].startswith("[") else " = ".join(entry))
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from device_agents.errors import LinkLost
 from profiler.devices.fleet import Stopped, on_each
-from profiler.progress import Silent, Work
+from profiler.progress import ProgressReporter, Silent
 
 NAMES = ["a", "b", "c"]
-PROGRESS: dict[str, Work] = {name: Silent() for name in NAMES}
+PROGRESS: dict[str, ProgressReporter] = {name: Silent() for name in NAMES}
 
 
 def test_every_device_works_at_the_same_time() -> None:
@@ -21,7 +21,7 @@ def test_every_device_works_at_the_same_time() -> None:
 
 
 def test_one_device_lost_does_not_stop_the_others() -> None:
-    def work(name: str, progress: Work) -> str:
+    def work(name: str, progress: ProgressReporter) -> str:
         if name == "b":
             raise LinkLost("gone")
         return name
@@ -34,7 +34,7 @@ def test_one_device_lost_does_not_stop_the_others() -> None:
 def test_this_machine_waits_for_the_others() -> None:
     order: list[str] = []
 
-    def work(name: str, progress: Work) -> None:
+    def work(name: str, progress: ProgressReporter) -> None:
         time.sleep(0.05 if name != "a" else 0)
         order.append(name)
 
@@ -46,7 +46,7 @@ def test_ctrl_c_stops_every_worker_where_it_reports_next() -> None:
     left: list[str] = []
     ready = threading.Barrier(3, timeout=20)
 
-    def work(name: str, progress: Work) -> None:
+    def work(name: str, progress: ProgressReporter) -> None:
         try:
             if ready.wait() == 0:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -63,7 +63,7 @@ def test_ctrl_c_stops_every_worker_where_it_reports_next() -> None:
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_lost_device() -> None:
-    def work(name: str, progress: Work) -> None:
+    def work(name: str, progress: ProgressReporter) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -74,7 +74,7 @@ def test_a_mistake_of_ours_on_one_device_stops_the_others_too() -> None:
     """They would go on for hours, and nobody could read what they found."""
     done: list[str] = []
 
-    def work(name: str, progress: Work) -> None:
+    def work(name: str, progress: ProgressReporter) -> None:
         if name == "a":
             raise ZeroDivisionError
         for _ in range(300):

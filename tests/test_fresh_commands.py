@@ -53,7 +53,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "script.toml").write_text(SCRIPT)
     (tmp_path / "profile.toml").write_text(
         f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
-        '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\nclosure = "60%"\n'
+        '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\nheld_out = "60%"\n'
     )
     return tmp_path
 
@@ -145,27 +145,27 @@ def _started(lab: Path) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_build_that_was_ended_is_gone_on_with_and_nothing_is_measured_twice(lab: Path, number: signal.Signals) -> None:
     (lab / "profile.toml").write_text(
-        '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "fake"\nrounds = 3\nmax_layers = 1\nclosure = "100%"\n'
+        '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "fake"\nrounds = 3\nmax_layers = 1\nheld_out = "100%"\n'
     )
     journal = lab / "mine.new.journal.jsonl"
     with subprocess.Popen([*PROFILE, "schedule", "once"], cwd=lab, text=True, stderr=subprocess.PIPE) as first:
-        while first.poll() is None and not (journal.exists() and journal.read_text().count('"visit"') >= 20):
+        while first.poll() is None and not (journal.exists() and journal.read_text().count('"measurement"') >= 20):
             time.sleep(0.05)
         first.send_signal(number)
         _, err = first.communicate(timeout=60)
     assert "Traceback" not in err
     assert run_json("schedule", "status")[0]["interrupted"]
-    before = visits(journal)
+    before = measurements(journal)
     result = run("schedule", "once")
     assert "its building was interrupted" in result.output, result.output + result.stderr
     (kept,) = [lab / "mine.journal.jsonl"] if result.exit_code == 0 else (lab / "history").glob("*.failed.journal.jsonl")
-    after = visits(kept)
+    after = measurements(kept)
     assert after[: len(before)] == before
     assert len(after) == len(set(after))
 
 
-def visits(journal: Path) -> list[tuple[str, int]]:
-    return [(line["key"], line["round"]) for line in read_journal(journal) if line["event"] == "visit"]
+def measurements(journal: Path) -> list[tuple[str, int]]:
+    return [(line["key"], line["round"]) for line in read_journal(journal) if line["event"] == "measurement"]
 
 
 def test_a_stale_table_is_warned_of_in_one_line_and_netadapts_question_has_an_answer(lab: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_real_table_of_this_machine_is_made_and_found_fresh_or_told_why_not(la
     write_plan(make_plan(mobilenet_v1(0.25, 32, classes=10, pairs=1)), lab / "plan.json")
     (lab / "profile.toml").write_text(
         '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "onnxruntime"\nrounds = 3\nmax_layers = 1\n'
-        'closure = "100%"\nout = "tables/mine.parquet"\n'
+        'held_out = "100%"\nout = "tables/mine.parquet"\n'
     )
     result = run("schedule", "once")
     if result.exit_code:

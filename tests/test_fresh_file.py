@@ -32,7 +32,7 @@ def read(text: str) -> Wanted:
 def test_three_words_are_enough_and_the_rest_has_defaults() -> None:
     (table,) = read(LEAST).tables
     assert (table.name, table.target.device, table.target.runtime) == ("mine", "local", "litert")
-    assert (table.out, table.closure_percent, table.max_age_days, table.keep) == (Path("mine.parquet"), 5.0, 30.0, 5)
+    assert (table.out, table.held_out_percent, table.max_age_days, table.keep) == (Path("mine.parquet"), 5.0, 30.0, 5)
     assert table.when.after(datetime(2026, 1, 1, tzinfo=UTC)).minute == 0
 
 
@@ -40,12 +40,12 @@ def test_everything_can_be_said() -> None:
     wanted = read(
         '[devices.pixel]\naddress = "adb:1A"\n'
         + LEAST.replace("local", "pixel")
-        + 'threads = 2\nuntil = "3%"\nclosure = 4\nmax_age_days = 7.5\nwhen = "*/5 * * * 1-5"\nout = "t/x.parquet"\nkeep = 0\n'
+        + 'threads = 2\nuntil = "3%"\nheld_out = 4\nmax_age_days = 7.5\nwhen = "*/5 * * * 1-5"\nout = "t/x.parquet"\nkeep = 0\n'
         + 'max_layers = 40\nrounds = 4\nenergy = true\n[schedule]\nwebhook = "https://h/T0KEN"\ncommand = ["x", "y"]\n'
     )
     (table,) = wanted.tables
-    assert (table.target.threads, table.effort.until_percent, table.closure_percent) == (2, 3.0, 4.0)
-    assert (table.settings.rounds, table.effort.max_layers, table.out) == (4, 40, Path("t/x.parquet"))
+    assert (table.target.threads, table.stop.target_error_percent, table.held_out_percent) == (2, 3.0, 4.0)
+    assert (table.settings.rounds, table.stop.max_layers, table.out) == (4, 40, Path("t/x.parquet"))
     assert (table.energy, wanted.telling.command) == (True, ("x", "y"))
 
 
@@ -131,7 +131,7 @@ VALUES = st.one_of(
     st.sampled_from(["[]", "[1]", "{}", "{ a = 1 }", "1979-05-27", '"\\u0000"', '"~nobody/x"', '["a", 3]', '"http://[/"']),
 )
 WORDS = st.sampled_from(
-    ["device", "plan", "runtime", "threads", "until", "closure", "max_age_days", "when", "out", "keep", "rounds", "max_layers"]
+    ["device", "plan", "runtime", "threads", "until", "held_out", "max_age_days", "when", "out", "keep", "rounds", "max_layers"]
 )
 
 

@@ -14,8 +14,8 @@ from profiler.devices.identity import differences
 from profiler.latency.staircase import kind_of
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
-from profiler.schedule.spot_check import sentinels_of
-from profiler.schedule.staleness import Facts, Needed, Sentinel, audit_failed, needed, reasons
+from profiler.schedule.spot_check import spot_check_layers
+from profiler.schedule.staleness import Facts, Needed, SpotCheckItem, audit_failed, needed, reasons
 from profiler.tables.table import LatencyTable
 
 TABLE = table(mobilenet_v1(0.5, 64, classes=10))
@@ -24,8 +24,8 @@ DEPTHWISE = [layer for layer in LAYERS if layer.op == "depthwise_conv2d"]
 ELSEWHERE = next(layer for layer in table(mobilenet_v1(0.25, 32)).rows if layer not in TABLE.rows)
 
 
-def sentinel(kind: str | None, now_ms: float = 1.0) -> Sentinel:
-    return Sentinel(kind or "network", kind, 1.0, 0.01, now_ms, 0.01)
+def item(kind: str | None, now_ms: float = 1.0) -> SpotCheckItem:
+    return SpotCheckItem(kind or "network", kind, 1.0, 0.01, now_ms, 0.01)
 
 
 def kinds(facts: Facts) -> list[str]:
@@ -42,7 +42,7 @@ def with_width(layer: LayerSpec, half_ms: float) -> LatencyTable:
 
 
 def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
-    assert reasons(Facts(age_days=29.9, sentinels=(sentinel("a", 1.02), sentinel(None)))) == ()
+    assert reasons(Facts(age_days=29.9, items=(item("a", 1.02), item(None)))) == ()
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
         (Facts(fingerprint=("governor: a and b",)), "fingerprint", "the device has changed: governor: a and b"),
         (Facts(asked_otherwise=("threads",)), "asked", "with other threads"),
         (Facts(lacking=(ELSEWHERE,)), "lacking", "1 layers"),
-        (Facts(sentinels=(sentinel("a", 1.1), sentinel("b"))), "drifted", r"a +10.0 %"),
-        (Facts(sentinels=(sentinel(None, 0.9),)), "drifted", r"network -10.0 %"),
+        (Facts(items=(item("a", 1.1), item("b"))), "drifted", r"a +10.0 %"),
+        (Facts(items=(item(None, 0.9),)), "drifted", r"network -10.0 %"),
     ],
 )
 def test_each_reason_says_what_is_wrong(facts: Facts, kind: str, said: str) -> None:
@@ -64,13 +64,13 @@ def test_each_reason_says_what_is_wrong(facts: Facts, kind: str, said: str) -> N
 
 
 def test_a_drift_within_the_intervals_is_none() -> None:
-    wide = Sentinel("a", "a", 1.0, 0.2, 1.15, 0.01)
+    wide = SpotCheckItem("a", "a", 1.0, 0.2, 1.15, 0.01)
     assert not wide.drifted
     assert replace(wide, before_half_ms=0.01).drifted
 
 
 def test_a_drift_too_small_to_matter_is_none() -> None:
-    assert not Sentinel("a", "a", 1.0, 0.001, 1.025, 0.001).drifted
+    assert not SpotCheckItem("a", "a", 1.0, 0.001, 1.025, 0.001).drifted
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_drift_too_small_to_matter_is_none() -> None:
     [
         Facts(fingerprint=("kernel: a and b",)),
         Facts(asked_otherwise=("runtime",)),
-        Facts(sentinels=(sentinel("a", 1.1), sentinel("b", 1.1), sentinel("c"))),
+        Facts(items=(item("a", 1.1), item("b", 1.1), item("c"))),
     ],
 )
 def test_another_device_or_a_general_drift_takes_the_whole_table(facts: Facts) -> None:
@@ -86,7 +86,7 @@ def test_another_device_or_a_general_drift_takes_the_whole_table(facts: Facts) -
 
 
 def test_one_kind_that_drifted_is_measured_again_and_no_other_but_the_audit() -> None:
-    found = decide(Facts(sentinels=(sentinel(kind_of(DEPTHWISE[0]), 1.1), sentinel("b"), sentinel("c"))))
+    found = decide(Facts(items=(item(kind_of(DEPTHWISE[0]), 1.1), item("b"), item("c"))))
     assert not found.whole
     assert set(found.layers) == {*DEPTHWISE, *found.audit}
 
@@ -94,12 +94,12 @@ def test_one_kind_that_drifted_is_measured_again_and_no_other_but_the_audit() ->
 def test_a_kind_that_most_of_the_table_consists_of_takes_the_whole_table() -> None:
     pointwise = next(kind_of(layer) for layer in LAYERS if kind_of(layer) == "conv2d 1x1")
     wide = LatencyTable({**TABLE.rows, **table(mobilenet_v1(1.0, 128)).rows, **table(mobilenet_v1(0.75, 96)).rows}, TABLE.info)
-    assert decide(Facts(sentinels=(sentinel(pointwise, 1.1), sentinel("b"), sentinel("c"))), wide).whole
+    assert decide(Facts(items=(item(pointwise, 1.1), item("b"), item("c"))), wide).whole
 
 
 def test_the_order_is_missing_drifted_widest_and_a_few_by_chance() -> None:
     wide = next(layer for layer in LAYERS if layer.op == "fully_connected")
-    drifted = Facts(lacking=(ELSEWHERE,), sentinels=(sentinel(kind_of(DEPTHWISE[0]), 1.1), sentinel("b"), sentinel("c")))
+    drifted = Facts(lacking=(ELSEWHERE,), items=(item(kind_of(DEPTHWISE[0]), 1.1), item("b"), item("c")))
     found = decide(drifted, with_width(wide, 0.1))
     assert found.layers == (ELSEWHERE, *DEPTHWISE, wide, *found.audit)
     assert len(found.audit) == 3
@@ -123,17 +123,17 @@ def test_an_audit_that_finds_changes_doubts_all(changed: int, failed: bool) -> N
 
 
 def test_every_kind_of_layer_has_its_sentinel() -> None:
-    found = sentinels_of(TABLE)
+    found = spot_check_layers(TABLE)
     assert {kind_of(layer) for layer in found} == {kind_of(layer) for layer in LAYERS}
     assert len(found) <= 8
 
 
 def test_devices_differ_in_what_both_tell() -> None:
-    one = {"version": "1", "device": {"kernel": "a"}, "steady": {"build": "x", "governors": None}}
-    two = {"version": "2", "device": {"kernel": "a", "cpu": "new"}, "steady": {"build": "x", "governors": ["powersave"]}}
+    one = {"version": "1", "device": {"kernel": "a"}, "conditioning": {"build": "x", "governors": None}}
+    two = {"version": "2", "device": {"kernel": "a", "cpu": "new"}, "conditioning": {"build": "x", "governors": ["powersave"]}}
     assert differences(one, two) == ["runtime version: 1 and 2"]
 
 
-@pytest.mark.parametrize("odd", [{}, {"device": 3, "steady": []}, {"device": {"cpu": ["a\x1b[2J"] * 99}}])
+@pytest.mark.parametrize("odd", [{}, {"device": 3, "conditioning": []}, {"device": {"cpu": ["a\x1b[2J"] * 99}}])
 def test_a_device_that_tells_nonsense_is_compared_all_the_same(odd: dict[str, object]) -> None:
     assert all("\x1b" not in said and len(said) < 200 for said in differences({"device": {"cpu": "b"}}, odd))

@@ -87,8 +87,8 @@ def tended(wanted: WantedTable, now: datetime | None = None) -> Outcome:
     return tend(wanted, now or datetime.now(UTC), Silent(), Random(1))
 
 
-def visits(path: Path) -> list[str]:
-    return [line["key"] for line in read_journal(journal_path(path)) if line["event"] == "visit"]
+def measurements(path: Path) -> list[str]:
+    return [line["key"] for line in read_journal(journal_path(path)) if line["event"] == "measurement"]
 
 
 def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
@@ -105,14 +105,16 @@ def test_a_missing_table_is_built_and_then_fresh(wanted: WantedTable) -> None:
 
 def test_an_old_table_is_refreshed_in_part_and_closed_anew(wanted: WantedTable) -> None:
     tended(wanted)
-    before, count = load_table(wanted.out), len(visits(wanted.out))
+    before, count = load_table(wanted.out), len(measurements(wanted.out))
     outcome = tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1))
     assert outcome.did == "refreshed"
     assert "24 hours old, 12 hours are allowed" in outcome.sentence
-    again = visits(wanted.out)[count:]
+    again = measurements(wanted.out)[count:]
     known = {layer.key for layer in before.rows}
     assert 0 < len({key for key in again if key in known}) < 0.2 * len(known)  # the audit and what was wide
-    assert {key for key in again if key.startswith("network ")} == {key for key in visits(wanted.out) if key.startswith("network ")}
+    assert {key for key in again if key.startswith("network ")} == {
+        key for key in measurements(wanted.out) if key.startswith("network ")
+    }
 
 
 def test_the_rows_that_were_kept_keep_their_date_and_their_values(wanted: WantedTable, device: Device) -> None:
@@ -211,7 +213,7 @@ def test_a_new_table_that_does_not_close_leaves_the_old_one_in_force(wanted: Wan
 
 
 def test_a_first_table_that_does_not_close_is_not_put_in_force(wanted: WantedTable) -> None:
-    outcome = tended(replace(wanted, closure_percent=1e-9))
+    outcome = tended(replace(wanted, held_out_percent=1e-9))
     assert outcome.did == "failed"
     assert not wanted.out.exists()
 
@@ -228,7 +230,7 @@ def test_earlier_tables_are_kept_and_pruned(wanted: WantedTable) -> None:
 
 
 class Impatient(Silent):
-    """Ends the work after so many visits."""
+    """Ends the work after so many measurements."""
 
     def __init__(self, left: int, message: str = "measuring") -> None:
         self.left, self.message, self.counting = left, message, False
@@ -249,19 +251,19 @@ def test_an_interrupted_refresh_is_gone_on_with(wanted: WantedTable, device: Dev
     with pytest.raises(KeyboardInterrupt):
         tend(wanted, NOW, Impatient(20), Random(1))
     assert wanted.out.read_bytes() == before
-    done = visits(refresh.new_path(wanted.out))
+    done = measurements(refresh.new_path(wanted.out))
     assert tended(wanted).did == "refreshed"
-    assert visits(wanted.out)[: len(done)] == done
-    rounds = [(line["key"], line["round"]) for line in read_journal(journal_path(wanted.out)) if line["event"] == "visit"]
+    assert measurements(wanted.out)[: len(done)] == done
+    rounds = [(line["key"], line["round"]) for line in read_journal(journal_path(wanted.out)) if line["event"] == "measurement"]
     assert len(rounds) == len(set(rounds))
 
 
 def test_an_interrupted_first_build_is_gone_on_with(wanted: WantedTable) -> None:
     with pytest.raises(KeyboardInterrupt):
         tend(wanted, NOW, Impatient(20), Random(1))
-    done = visits(refresh.new_path(wanted.out))
+    done = measurements(refresh.new_path(wanted.out))
     assert tended(wanted).did == "rebuilt"
-    assert visits(wanted.out)[: len(done)] == done
+    assert measurements(wanted.out)[: len(done)] == done
 
 
 def test_what_was_interrupted_before_the_device_changed_is_begun_again_and_kept_aside(wanted: WantedTable) -> None:
@@ -286,9 +288,9 @@ def test_a_table_that_somebody_extends_is_not_replaced_meanwhile_and_nothing_is_
     with unwritten(journal_path(wanted.out)), pytest.raises(JournalNotWritable):
         tended(old, tomorrow)
     assert wanted.out.read_bytes() == before
-    made = visits(refresh.new_path(wanted.out))
+    made = measurements(refresh.new_path(wanted.out))
     assert tended(old, tomorrow).did == "refreshed"
-    assert visits(wanted.out) == made
+    assert measurements(wanted.out) == made
 
 
 def test_a_damaged_table_is_built_anew_and_kept_aside(wanted: WantedTable) -> None:
@@ -390,7 +392,7 @@ def test_a_table_that_stays_stale_is_said_to_be_until_it_is_made_anew(wanted: Wa
     assert stale_reason(wanted.out, load_table(wanted.out)) is None
     device.slower = lambda layer, alone: 1.3
     clock.sleep(86400)
-    strict = replace(read_wanted(), tables=(replace(wanted, closure_percent=1e-9),))
+    strict = replace(read_wanted(), tables=(replace(wanted, held_out_percent=1e-9),))
     keeper(clock).once(strict, silent(["phone"]))
     assert "measured again, it is off" in str(stale_reason(wanted.out, load_table(wanted.out)))
     clock.sleep(86400)
@@ -428,7 +430,7 @@ def test_a_mistake_made_in_the_file_meanwhile_is_told_once_and_the_old_goes_on(w
 
 def test_nothing_that_is_wrong_with_one_table_is_a_traceback(wanted: WantedTable) -> None:
     tended(wanted)
-    journal_path(wanted.out).write_bytes(b'{"event":"journal","format":2}\n{"event":"visit"}\n')
+    journal_path(wanted.out).write_bytes(b'{"event":"journal","format":2}\n{"event":"measurement"}\n')
     try:
         assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
     except ToolError:

@@ -14,6 +14,18 @@ ORDER = ("device_agents", "profiler", "netadapt")
 MODULES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*.py"))
 
 
+FLOORS = (
+    "device_agents.support", "device_agents", "device_agents.adb", "device_agents.ssh",
+    "profiler", "profiler.layers", "profiler.formats", "profiler.protocol", "profiler.runners", "profiler.devices",
+    "profiler.measure", "profiler.latency", "profiler.tables", "profiler.exchange", "profiler.plotting", "profiler.schedule",
+    "profiler.serve", "profiler.cli",
+    "netadapt", "netadapt.resources", "netadapt.search", "netadapt.pruning", "netadapt.networks", "netadapt.training",
+    "netadapt.runs", "netadapt.executors", "netadapt.export", "netadapt.baselines", "netadapt.reporting", "netadapt.cli",
+)  # fmt: skip
+"""Folders from the lowest up: a module imports from its own folder and from those before it. A folder within one of these is part
+of it."""
+
+
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -21,6 +33,11 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module or ""
+
+
+def floor_of(module: str) -> int:
+    """The place in FLOORS of the innermost listed folder that holds the module."""
+    return max((len(name), place) for place, name in enumerate(FLOORS) if f"{module}.".startswith(f"{name}."))[1]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -43,7 +43,7 @@ def test_the_block_that_saves_most_for_its_channels_goes_along() -> None:
     assert found["a"] == ("a", "b")
 
 
-def test_tensors_of_one_size_are_narrowed_together_where_each_alone_saves_nothing() -> None:
+def test_tensors_of_one_size_are_pruned_together_where_each_alone_saves_nothing() -> None:
     graph = chain(a=16, b=16, c=64, d=64, e=16, f=64, g=64)  # the peak is at d and at g
     memory = {"memory": Memory()}
     now = Memory().price(graph)

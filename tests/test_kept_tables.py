@@ -33,21 +33,21 @@ def test_there_are_some() -> None:
 
 
 def test_it_has_been_checked_against_whole_networks(table: LatencyTable) -> None:
-    closure = table.info.closure
-    assert table.verified and closure.networks >= 10
-    assert closure.mean_error_percent is not None and closure.mean_error_percent <= 3
+    held_out = table.info.held_out
+    assert table.verified and held_out.networks >= 10
+    assert held_out.mean_error_percent is not None and held_out.mean_error_percent <= 3
 
 
-def test_its_closure_follows_from_the_networks_it_was_checked_on(table: LatencyTable) -> None:
-    closure = table.info.closure
-    errors = [100 * abs(item.predicted_ms / item.measured_ms - 1) for item in closure.checked]
-    assert closure.mean_error_percent == pytest.approx(sum(errors) / len(errors))
-    assert closure.worst_error_percent == pytest.approx(max(errors))
+def test_its_held_out_follows_from_the_networks_it_was_checked_on(table: LatencyTable) -> None:
+    held_out = table.info.held_out
+    errors = [100 * abs(item.predicted_ms / item.measured_ms - 1) for item in held_out.checked]
+    assert held_out.mean_error_percent == pytest.approx(sum(errors) / len(errors))
+    assert held_out.worst_error_percent == pytest.approx(max(errors))
 
 
 def test_the_readme_says_how_it_was_made_and_how_well_it_predicts(path: Path, table: LatencyTable) -> None:
-    closure = table.info.closure
-    assert closure.mean_error_percent is not None and closure.worst_error_percent is not None
+    held_out = table.info.held_out
+    assert held_out.mean_error_percent is not None and held_out.worst_error_percent is not None
     (row,) = [line for line in README.splitlines() if f"`{path.name}`" in line]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:] == [
@@ -55,8 +55,8 @@ def test_the_readme_says_how_it_was_made_and_how_well_it_predicts(path: Path, ta
         str(table.info.target.threads),
         " and ".join(sorted({layer.dtype for layer in table.rows})),
         str(len(table.rows)),
-        f"{closure.mean_error_percent:.1f} / {closure.worst_error_percent:.1f} %",
-        f"{closure.naive_mean_error_percent:.0f} %",
+        f"{held_out.mean_error_percent:.1f} / {held_out.worst_error_percent:.1f} %",
+        f"{held_out.naive_mean_error_percent:.0f} %",
     ]
 
 
@@ -75,7 +75,7 @@ def networks() -> dict[str, Graph]:
 def test_networks_are_still_priced_as_they_were_when_it_was_made(table: LatencyTable, networks: dict[str, Graph]) -> None:
     """Those it was checked on; their widths are in their names."""
     target, precisions = table.info.target, {layer.dtype for layer in table.rows}
-    for item in table.info.closure.checked:
+    for item in table.info.held_out.checked:
         name, _, widths = item.name.partition(" ")
         whole = networks[name]
         graph = whole.at_widths(dict(zip(whole.widths, map(int, widths.split("-")), strict=True))) if widths else whole

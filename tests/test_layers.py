@@ -12,25 +12,25 @@ sizes = st.integers(1, 40)
 
 @st.composite
 def layers(draw: st.DrawFn) -> LayerSpec:
-    picture = (1, draw(st.integers(5, 40)), draw(st.integers(5, 40)), draw(sizes))
+    image = (1, draw(st.integers(5, 40)), draw(st.integers(5, 40)), draw(sizes))
     activation = draw(st.sampled_from(["none", "relu", "relu6", "hard_swish"]))
     kernel, stride = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 2]))
     match draw(st.sampled_from(["conv2d", "depthwise", "add", "concat", "fully_connected", "global_avg_pool", "flatten"])):
         case "conv2d":
-            return conv2d(picture, draw(sizes), kernel, stride=stride, activation=activation)
+            return conv2d(image, draw(sizes), kernel, stride=stride, activation=activation)
         case "depthwise":
-            return depthwise_conv2d(picture, kernel, stride=stride, activation=activation)
+            return depthwise_conv2d(image, kernel, stride=stride, activation=activation)
         case "add":
-            return LayerSpec("add", (picture, picture), picture, activation=activation)
+            return LayerSpec("add", (image, image), image, activation=activation)
         case "concat":
-            other = (*picture[:-1], draw(sizes))
-            return LayerSpec("concat", (picture, other), (*picture[:-1], picture[-1] + other[-1]))
+            other = (*image[:-1], draw(sizes))
+            return LayerSpec("concat", (image, other), (*image[:-1], image[-1] + other[-1]))
         case "fully_connected":
-            return fully_connected((1, picture[-1]), draw(sizes))
+            return fully_connected((1, image[-1]), draw(sizes))
         case "flatten":
-            return LayerSpec("flatten", (picture,), (1, picture[1] * picture[2] * picture[3]))
+            return LayerSpec("flatten", (image,), (1, image[1] * image[2] * image[3]))
         case _:
-            return LayerSpec("global_avg_pool", (picture,), (1, picture[-1]))
+            return LayerSpec("global_avg_pool", (image,), (1, image[-1]))
 
 
 @given(layers())
@@ -74,7 +74,7 @@ def test_an_output_that_does_not_follow_from_the_input_is_refused() -> None:
         LayerSpec("conv2d", ((1, 8, 8, 4),), (1, 9, 8, 4))
 
 
-def test_a_kernel_larger_than_the_picture_is_refused() -> None:
+def test_a_kernel_larger_than_the_image_is_refused() -> None:
     with pytest.raises(LayerError, match="does not fit"):
         LayerSpec("max_pool2d", ((1, 2, 2, 4),), (1, 1, 1, 4), kernel=(3, 3))
 

@@ -45,7 +45,7 @@ class Trainer:
 
 
 def chain(**widths: int) -> Graph:
-    """Convolutions in a row, a block for each name, and a classifier nobody narrows."""
+    """Convolutions in a row, a block for each name, and a classifier nobody prunes."""
     nodes: list[Node] = []
     shape: tuple[int, ...] = (1, 4, 4, 3)
     for name, width in widths.items():
@@ -168,15 +168,15 @@ def test_the_reduction_is_halved_until_a_block_can_bring_it() -> None:
     assert [(step.halvings, step.target, step.price) for step in steps[1:]] == [(1, 56.0, 56.0), (0, 48.0, 48.0)]
 
 
-def test_a_network_that_cannot_be_narrowed_to_any_gain_ends_the_run_in_one_sentence() -> None:
+def test_a_network_that_cannot_be_pruned_to_any_gain_ends_the_run_in_one_sentence() -> None:
     class Bumpy(OnePerChannel):
-        """Cheap at the floor all together, dearer with any single block narrowed."""
+        """Cheap at the floor all together, dearer with any single block pruned."""
 
         def price(self, graph: Graph) -> float:
-            narrow = sum(width < 16 for width in graph.widths.values())
-            return {0: 10.0, 1: 11.0, 2: 11.0, 3: 1.0}[narrow]
+            prune = sum(width < 16 for width in graph.widths.values())
+            return {0: 10.0, 1: 11.0, 2: 11.0, 3: 1.0}[prune]
 
-    with pytest.raises(BudgetError, match="after step 0 no block can be narrowed any further to any gain"):
+    with pytest.raises(BudgetError, match="after step 0 no block can be pruned any further to any gain"):
         list(adapt(chain(a=16, b=16, c=16), [Goal(Bumpy(), HALF)], Trainer(), SETTINGS))
 
 

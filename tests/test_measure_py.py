@@ -111,11 +111,11 @@ def test_outputs_are_those_of_litert_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_real_models_are_visited(tmp_path: Path, runtime: str, threads: int) -> None:
+def test_real_models_are_measured(tmp_path: Path, runtime: str, threads: int) -> None:
     model = convolution("onnx" if runtime == "onnxruntime" else "tflite")
     lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, model, threads=threads)])
     assert code == 0, stderr
-    assert told(lines) == ["hello", "round 0", "begin a", "visit a", "done"]
+    assert told(lines) == ["hello", "round 0", "begin a", "measurement a", "done"]
     assert lines[0]["library_sha256"] is not None
 
 
@@ -295,7 +295,7 @@ def on_simulated_gpu(
 @pytest.mark.parametrize("runtime", PROVIDERS)
 def test_a_gpu_is_waited_for_within_each_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
     lines, _ = on_simulated_gpu(tmp_path, monkeypatch, runtime, [PROVIDERS[runtime], "CPUExecutionProvider"])
-    (line,) = events(lines, "visit")
+    (line,) = events(lines, "measurement")
     assert min(line["samples_ns"]) >= line["loops"] * 1_000_000
 
 

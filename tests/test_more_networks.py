@@ -17,7 +17,7 @@ from torch import nn
 from netadapt.networks import NetworkError, build_network, describe
 from netadapt.networks.resnet import ResNet
 from netadapt.pruning.couplings import InputShape
-from netadapt.pruning.prune import narrow
+from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from profiler.formats.onnx.writer import write_onnx
 from profiler.formats.tflite.writer import write_tflite
@@ -130,7 +130,7 @@ def test_fastdepth_has_sixteen_blocks_and_its_head_none() -> None:
     assert len(graph.widths) == 16
 
 
-def test_fastdepth_gives_one_depth_for_every_pixel_of_any_picture() -> None:
+def test_fastdepth_gives_one_depth_for_every_pixel_of_any_image() -> None:
     with torch.inference_mode():
         assert _model("fastdepth").eval()(torch.zeros(2, 3, 50, 70)).shape == (2, 1, 50, 70)
 
@@ -186,10 +186,10 @@ def test_a_thinner_mobilenet_v2_keeps_its_last_features() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_graph_at_other_widths_is_the_graph_of_the_narrowed_network(name: str) -> None:
+def test_the_graph_at_other_widths_is_the_graph_of_the_pruned_network(name: str) -> None:
     graph = _graph(name)
     widths = _widths(graph)
-    assert trace(narrow(_model(name), graph, widths), _shape(name), name) == graph.at_widths(widths)
+    assert trace(prune(_model(name), graph, widths), _shape(name), name) == graph.at_widths(widths)
 
 
 @pytest.mark.parametrize("name", NAMES)

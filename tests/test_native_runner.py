@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_models import GRAPHS, python_outputs, run_models, told_outputs, write_models
-from runner_conformance import STEADY, RunnerConformance, a_job, checked, events, run, started, written
+from runner_conformance import CONDITIONING, RunnerConformance, a_job, checked, events, run, started, written
 
 from device_agents import native
 
@@ -67,7 +67,7 @@ def test_it_compiles_without_a_warning(compiler: str, tmp_path: Path) -> None:
 
 def test_what_built_it_is_told(runner: Path, tmp_path: Path) -> None:
     built = native.build("host", tmp_path / "again")
-    hello = run([str(runner), written(tmp_path, {"a": STEADY}, ["a"])])[0][0]
+    hello = run([str(runner), written(tmp_path, {"a": CONDITIONING}, ["a"])])[0][0]
     assert hello["build"] == built.build
     assert hello["runner_sha256"] == built.sha256
 
@@ -139,7 +139,7 @@ def test_onnxruntime_leaves_nothing_in_the_users_home(runner: Path, tmp_path: Pa
 def test_real_models_are_measured(runner: Path, tmp_path: Path, runtime: str) -> None:
     lines = run_models([str(runner)], write_models(tmp_path, runtime), runtime, [str(LIBRARIES[runtime])])
     found = [checked(line) for line in lines]
-    assert [line["model"] for line in events(found, "visit")] == list(GRAPHS)
+    assert [line["model"] for line in events(found, "measurement")] == list(GRAPHS)
     assert found[0]["library_sha256"] is not None
 
 
@@ -150,7 +150,7 @@ def test_litert_works_with_as_many_threads_as_it_is_told(runner: Path, tmp_path:
     job = a_job({}, [["a"]] * 3, runtime="litert", libraries=[str(LIBRARIES["litert"])], threads=threads, min_round_s=5.0)
     (tmp_path / "job.json").write_text(json.dumps(job | {"models": [{"id": "a", "file": str(path)}]}))
     with started([str(runner), str(tmp_path / "job.json")]) as process:
-        process.until("visit")
+        process.until("measurement")
         assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == threads
 
 
@@ -159,7 +159,10 @@ def test_a_file_that_is_no_model_of_the_runtime_fails_alone(runner: Path, tmp_pa
     models = write_models(tmp_path, runtime, ["dense", "conv"])
     models["dense"].write_bytes(b"garbage")
     found = [checked(line) for line in run_models([str(runner)], models, runtime, [str(LIBRARIES[runtime])])]
-    assert [(line["event"], line["model"]) for line in events(found, "failed", "visit")] == [("failed", "dense"), ("visit", "conv")]
+    assert [(line["event"], line["model"]) for line in events(found, "failed", "measurement")] == [
+        ("failed", "dense"),
+        ("measurement", "conv"),
+    ]
 
 
 def test_a_model_of_open_shape_fails_with_the_reason(runner: Path, tmp_path: Path) -> None:
@@ -284,7 +287,7 @@ def test_a_stub_of_the_classic_library_is_driven_by_its_c_functions(runner: Path
 
 def test_no_memory_is_misused_in_a_job(checked_runner: Path, tmp_path: Path) -> None:
     models: dict[str, Any] = {
-        **dict.fromkeys("abcd", STEADY),
+        **dict.fromkeys("abcd", CONDITIONING),
         "x": {"error": "no"},
         "n": {"latency_ns": 1, "nan": True},
         "i": {"latency_ns": 1, "inputs": [{"shape": [2, 3], "type": "int8"}, {"shape": [], "type": "float64"}]},

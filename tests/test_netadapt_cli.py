@@ -50,11 +50,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(plan: Path) -> Path:
     """Of a device that takes as long as the fake runtime would."""
     rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in corners_of(read_plan(plan), {})}
-    closure = close([Checked("held out", 1.0, 0.9, 1.1, 1.0, 1.0)])
-    info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", closure=closure)
+    held_out = close([Checked("held out", 1.0, 0.9, 1.1, 1.0, 1.0)])
+    info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
     path = plan.with_name("table.parquet")
     LatencyTable(rows, info).save(path)
-    LatencyTable(rows, replace(info, closure=close([]))).save(plan.with_name("unverified.parquet"))
+    LatencyTable(rows, replace(info, held_out=close([]))).save(plan.with_name("unverified.parquet"))
     LatencyTable({layer.with_dtype("int8"): row for layer, row in rows.items()}, info).save(plan.with_name("int8.parquet"))
     return path
 
@@ -132,7 +132,7 @@ def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: P
     assert json.loads((path / "steps.jsonl").read_text().splitlines()[-1])["widths"] == lost["widths"]
 
 
-def test_finishing_tells_the_accuracy_on_the_test_pictures(finished_run: Path) -> None:
+def test_finishing_tells_the_accuracy_on_the_test_images(finished_run: Path) -> None:
     found = json.loads(succeed("finish", finished_run, "--step", 0, "--epochs", 1, "--json"))
     assert 0 < found[0]["test_accuracy"] <= 1
     with RunFolder.open(finished_run) as folder:
@@ -177,7 +177,7 @@ ERRORS = {
         "raise --step",
     ),
     "no such data": (["run", *NETWORK, "--data", "nowhere/", "--budget", "macs=75%", "--out", "new"], "nowhere"),
-    "a folder without pictures": (["run", *NETWORK, "--data", "empty", "--budget", "macs=75%", "--out", "new"], "empty"),
+    "a folder without images": (["run", *NETWORK, "--data", "empty", "--budget", "macs=75%", "--out", "new"], "empty"),
     "no such weights": (["run", *NETWORK, *QUICK, "--weights", "w.pt", "--budget", "macs=75%", "--out", "new"], "w.pt"),
     "a table that does not predict": (
         ["run", *NETWORK, *QUICK, "--table", "UNVERIFIED", "--budget", "latency=75%", "--out", "new"],

@@ -23,7 +23,7 @@ from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 RNG = np.random.default_rng(0)
-PICTURE = (1, 3, 8, 8)
+IMAGE = (1, 3, 8, 8)
 CONSTANTS = {"zero": np.float32(0), "six": np.float32(6)}
 
 
@@ -44,10 +44,10 @@ def model(
     outputs: tuple[str, ...] = ("y",),
     opset: int = 17,
 ) -> ModelProto:
-    """A model that ends in y; its input x is a picture of 8x8 unless told otherwise."""
+    """A model that ends in y; its input x is an image of 8x8 unless told otherwise."""
     graph = helper.make_graph(
         nodes, "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (inputs or {"x": PICTURE}).items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (inputs or {"x": IMAGE}).items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
     )  # fmt: skip
@@ -70,8 +70,8 @@ def read(tmp_path: Path):
     return save_and_read
 
 
-def run_cut_out(graph: Graph, node: Node, feed: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
-    data = graph.cutouts[node.layer.cutout.digest]
+def run_extracted(graph: Graph, node: Node, feed: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
+    data = graph.opaques[node.layer.opaque.digest]
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     zeros = {
         value.name: np.zeros(value.shape, dtype=np.uint8 if "uint8" in value.type else np.float32) for value in session.get_inputs()
@@ -102,7 +102,7 @@ def test_a_written_layer_comes_back_as_onnxruntime_groups_it(read, kind: str, ac
 def test_layers_of_other_ranks_come_back(read, layer: LayerSpec) -> None:
     expected = layer
     if layer.op == "fully_connected" and len(layer.output) == 4:
-        expected = replace(layer, op="conv2d")  # over the pixels of a picture they are the same
+        expected = replace(layer, op="conv2d")  # over the pixels of an image they are the same
     assert read(write_onnx(Graph.of_layer(layer))).layers == (expected,)
 
 
@@ -239,13 +239,13 @@ def test_layers_that_share_a_weight_get_names_of_their_own(read) -> None:
 )
 def test_padding_by_name_becomes_pixels(read, attributes: dict[str, object], padding: tuple[int, ...]) -> None:
     (layer,) = read(model([op("Conv", "x w", "y", **attributes)], {"w": weights(4, 3, 3, 3)})).layers
-    assert (layer.cutout, layer.padding) == (None, padding)
+    assert (layer.opaque, layer.padding) == (None, padding)
 
 
 def test_padding_of_a_transposed_convolution_follows_from_its_output(read) -> None:
     nodes = [op("ConvTranspose", "x w", "y", auto_pad="SAME_UPPER", strides=[2, 2])]
     (layer,) = read(model(nodes, {"w": weights(3, 4, 3, 3)})).layers
-    assert (layer.cutout, layer.output, layer.padding) == (None, (1, 16, 16, 4), (0, 0, 1, 1))
+    assert (layer.opaque, layer.output, layer.padding) == (None, (1, 16, 16, 4), (0, 0, 1, 1))
 
 
 def test_weights_listed_among_the_inputs_are_weights(read) -> None:
@@ -293,27 +293,27 @@ def test_what_we_do_not_model_is_cut_out_and_runs(read, kind: str) -> None:
     graph = read(ODD_NODES[kind])
     (node,) = graph.nodes
     assert node.layer.op == kind
-    assert [output.shape for output in run_cut_out(graph, node)] == [node.layer.output]
+    assert [output.shape for output in run_extracted(graph, node)] == [node.layer.output]
 
 
 def test_a_cut_out_computes_what_it_did_in_its_network(read) -> None:
     proto = model([op("LayerNormalization", "x ln.weight", "y")], {"ln.weight": weights(8)})
     graph = read(proto)
-    data = weights(*PICTURE)
+    data = weights(*IMAGE)
     (expected,) = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": data})
-    np.testing.assert_array_equal(run_cut_out(graph, graph.nodes[0], {"input_0": data})[0], expected)
+    np.testing.assert_array_equal(run_extracted(graph, graph.nodes[0], {"input_0": data})[0], expected)
 
 
 def test_a_lone_cut_out_is_written_back_as_it_was_cut(read) -> None:
     graph = read(ODD_NODES["LSTM"])
     layer = graph.layers[0]
-    assert FORMATS["onnx"].write(Graph.of_layer(layer, graph.cutouts)) == graph.cutouts[layer.cutout.digest]
+    assert FORMATS["onnx"].write(Graph.of_layer(layer, graph.opaques)) == graph.opaques[layer.opaque.digest]
 
 
 def test_a_cut_out_is_named_by_the_digest_of_its_file(read) -> None:
     graph = read(ODD_NODES["LSTM"])
-    assert {digest: hashlib.sha256(data).hexdigest() for digest, data in graph.cutouts.items()} == {
-        graph.layers[0].cutout.digest: graph.layers[0].cutout.digest
+    assert {digest: hashlib.sha256(data).hexdigest() for digest, data in graph.opaques.items()} == {
+        graph.layers[0].opaque.digest: graph.layers[0].opaque.digest
     }
 
 
@@ -323,12 +323,12 @@ def test_a_cut_out_counts_its_weights(read) -> None:
 
 def test_the_same_work_twice_is_one_cut_out(read) -> None:
     graph = read(model([op("LeakyRelu", "x", "a"), op("LeakyRelu", "a", "y")]))
-    assert len(graph.nodes) == 2 and len(set(graph.layers)) == len(graph.cutouts) == 1
+    assert len(graph.nodes) == 2 and len(set(graph.layers)) == len(graph.opaques) == 1
 
 
 def test_other_weights_are_another_cut_out(read) -> None:
     nodes = [op("LayerNormalization", "x a.weight", "a"), op("LayerNormalization", "a b.weight", "y")]
-    assert len(read(model(nodes, {"a.weight": weights(8), "b.weight": weights(8)})).cutouts) == 2
+    assert len(read(model(nodes, {"a.weight": weights(8), "b.weight": weights(8)})).opaques) == 2
 
 
 def test_a_quantised_convolution_keeps_its_kind_and_its_macs(read) -> None:
@@ -342,20 +342,20 @@ def test_a_quantised_convolution_keeps_its_kind_and_its_macs(read) -> None:
     node = graph.nodes[1]
     assert (node.name, node.layer.op, node.layer.dtype, node.layer.kernel) == ("conv", "conv2d", "uint8", (3, 3))
     assert node.layer.macs == conv2d((1, 8, 8, 3), 4, 3).macs
-    assert run_cut_out(graph, node)[0].shape == (1, 4, 8, 8)
+    assert run_extracted(graph, node)[0].shape == (1, 4, 8, 8)
 
 
 def test_a_convolution_with_an_activation_we_do_not_model_is_cut_out_whole(read) -> None:
     graph = read(model([op("Conv", "x w", "a"), op("LeakyRelu", "a", "y")], {"w": weights(4, 3, 1, 1)}))
     (node,) = graph.nodes
     assert (node.layer.op, node.layer.weight_bytes) == ("conv2d", 48)
-    assert run_cut_out(graph, node)[0].shape == (1, 4, 8, 8)
+    assert run_extracted(graph, node)[0].shape == (1, 4, 8, 8)
 
 
 def test_a_convolution_whose_weights_are_computed_is_cut_out(read) -> None:
-    graph = read(model([op("Conv", "x w", "y")], inputs={"x": PICTURE, "w": (4, 3, 3, 3)}))
+    graph = read(model([op("Conv", "x w", "y")], inputs={"x": IMAGE, "w": (4, 3, 3, 3)}))
     (node,) = graph.nodes
-    assert node.layer.cutout is not None and node.inputs == ("x", "w")
+    assert node.layer.opaque is not None and node.inputs == ("x", "w")
 
 
 def test_a_node_with_branches_is_cut_out_with_what_they_read(read) -> None:
@@ -368,8 +368,8 @@ def test_a_node_with_branches_is_cut_out_with_what_they_read(read) -> None:
     graph = read(proto)
     (node,) = graph.nodes
     assert (node.layer.op, node.inputs, node.layer.weight_bytes) == ("If", ("flag", "x"), 4)
-    data = weights(*PICTURE)
-    (output,) = run_cut_out(graph, node, {"flag": np.array(False), "x": data})
+    data = weights(*IMAGE)
+    (output,) = run_extracted(graph, node, {"flag": np.array(False), "x": data})
     np.testing.assert_array_equal(output, data - numpy_helper.to_array(proto.graph.initializer[0]))
 
 

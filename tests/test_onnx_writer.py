@@ -11,36 +11,45 @@ from hypothesis import strategies as st
 from profiler.errors import ModelError
 from profiler.formats.onnx.writer import IR_VERSION, OPSET, in_file, write_onnx
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, UNARY_OPS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.layers.layer import (
+    ACTIVATIONS,
+    KNOWN_OPS,
+    UNARY_OPS,
+    LayerSpec,
+    OpaqueSubgraph,
+    conv2d,
+    depthwise_conv2d,
+    fully_connected,
+)
 
-PICTURE = (1, 8, 6, 4)
+IMAGE = (1, 8, 6, 4)
 LAYERS = {
-    "conv2d": conv2d(PICTURE, 8, 3, stride=2, groups=2),
-    "depthwise_conv2d": depthwise_conv2d(PICTURE, 5),
+    "conv2d": conv2d(IMAGE, 8, 3, stride=2, groups=2),
+    "depthwise_conv2d": depthwise_conv2d(IMAGE, 5),
     "conv_transpose2d": LayerSpec(
-        "conv_transpose2d", (PICTURE,), (1, 16, 12, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1), groups=2
+        "conv_transpose2d", (IMAGE,), (1, 16, 12, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1), groups=2
     ),
     "fully_connected": fully_connected((1, 12), 5),
-    "avg_pool2d": LayerSpec("avg_pool2d", (PICTURE,), (1, 4, 3, 4), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1)),
-    "max_pool2d": LayerSpec("max_pool2d", (PICTURE,), (1, 4, 3, 4), kernel=(2, 2), stride=(2, 2)),
-    "global_avg_pool": LayerSpec("global_avg_pool", (PICTURE,), (1, 1, 1, 4)),
-    "global_max_pool": LayerSpec("global_max_pool", (PICTURE,), (1, 1, 1, 4)),
-    "upsample_nearest": LayerSpec("upsample_nearest", (PICTURE,), (1, 16, 12, 4)),
-    "upsample_bilinear": LayerSpec("upsample_bilinear", (PICTURE,), (1, 11, 7, 4)),
-    "add": LayerSpec("add", (PICTURE, PICTURE), PICTURE),
-    "mul": LayerSpec("mul", (PICTURE, (1, 1, 1, 4)), PICTURE),
-    "concat": LayerSpec("concat", (PICTURE, (1, 8, 6, 2)), (1, 8, 6, 6)),
-    "flatten": LayerSpec("flatten", (PICTURE,), (1, 192)),
-    **{op: LayerSpec(op, (PICTURE,), PICTURE) for op in UNARY_OPS},
+    "avg_pool2d": LayerSpec("avg_pool2d", (IMAGE,), (1, 4, 3, 4), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1)),
+    "max_pool2d": LayerSpec("max_pool2d", (IMAGE,), (1, 4, 3, 4), kernel=(2, 2), stride=(2, 2)),
+    "global_avg_pool": LayerSpec("global_avg_pool", (IMAGE,), (1, 1, 1, 4)),
+    "global_max_pool": LayerSpec("global_max_pool", (IMAGE,), (1, 1, 1, 4)),
+    "upsample_nearest": LayerSpec("upsample_nearest", (IMAGE,), (1, 16, 12, 4)),
+    "upsample_bilinear": LayerSpec("upsample_bilinear", (IMAGE,), (1, 11, 7, 4)),
+    "add": LayerSpec("add", (IMAGE, IMAGE), IMAGE),
+    "mul": LayerSpec("mul", (IMAGE, (1, 1, 1, 4)), IMAGE),
+    "concat": LayerSpec("concat", (IMAGE, (1, 8, 6, 2)), (1, 8, 6, 6)),
+    "flatten": LayerSpec("flatten", (IMAGE,), (1, 192)),
+    **{op: LayerSpec(op, (IMAGE,), IMAGE) for op in UNARY_OPS},
 }
 OTHER_SHAPES = (
-    LayerSpec("global_avg_pool", (PICTURE,), (1, 4)),
-    LayerSpec("global_max_pool", (PICTURE,), (1, 4)),
-    LayerSpec("conv2d", (PICTURE,), (1, 3, 6, 2), kernel=(3, 1), stride=(3, 1), padding=(0, 0, 1, 0), bias=False),
-    LayerSpec("depthwise_conv2d", (PICTURE,), (1, 8, 6, 8), groups=4),
+    LayerSpec("global_avg_pool", (IMAGE,), (1, 4)),
+    LayerSpec("global_max_pool", (IMAGE,), (1, 4)),
+    LayerSpec("conv2d", (IMAGE,), (1, 3, 6, 2), kernel=(3, 1), stride=(3, 1), padding=(0, 0, 1, 0), bias=False),
+    LayerSpec("depthwise_conv2d", (IMAGE,), (1, 8, 6, 8), groups=4),
     LayerSpec("fully_connected", ((2, 3, 4),), (2, 3, 5)),
     LayerSpec("fully_connected", ((2, 3, 4),), (2, 3, 5), bias=False),
-    LayerSpec("fully_connected", (PICTURE,), (1, 8, 6, 5)),
+    LayerSpec("fully_connected", (IMAGE,), (1, 8, 6, 5)),
     LayerSpec("concat", ((2, 3), (2, 4), (2, 5)), (2, 12)),
     LayerSpec("flatten", ((2, 7),), (2, 1, 1, 7)),
     LayerSpec("softmax", ((2, 7),), (2, 7)),
@@ -91,7 +100,7 @@ def test_any_convolution_runs(size: int, channels: int, out: int, kernel: int, s
 
 
 def test_relu6_stops_at_six() -> None:
-    (output,) = run(write_onnx(Graph.of_layer(conv2d(PICTURE, 64, 1, activation="relu6"))), largest=100.0)
+    (output,) = run(write_onnx(Graph.of_layer(conv2d(IMAGE, 64, 1, activation="relu6"))), largest=100.0)
     assert (output.min(), output.max()) == (0, 6)
 
 
@@ -117,7 +126,7 @@ def test_a_whole_mobilenet_runs_and_is_valid() -> None:
 
 
 def test_a_network_may_branch_and_join_again() -> None:
-    first = conv2d(PICTURE, 4, 3, activation="hard_swish")
+    first = conv2d(IMAGE, 4, 3, activation="hard_swish")
     scale = conv2d((1, 1, 1, 4), 4, 1, activation="hard_sigmoid")
     nodes = (
         Node("a", first, ("x",)),
@@ -126,7 +135,7 @@ def test_a_network_may_branch_and_join_again() -> None:
         Node("scaled", LAYERS["mul"], ("a", "gate")),
         Node("sum", LAYERS["add"], ("scaled", "x")),
     )
-    graph = Graph("branches", (("x", PICTURE),), nodes, ("sum", "gate"))
+    graph = Graph("branches", (("x", IMAGE),), nodes, ("sum", "gate"))
     assert [output.shape for output in run(write_onnx(graph))] == [(1, 4, 8, 6), (1, 4, 1, 1)]
 
 
@@ -157,23 +166,23 @@ def test_the_file_is_of_a_version_that_old_runtimes_read() -> None:
 
 
 def test_a_cut_out_layer_cannot_be_written() -> None:
-    layer = LayerSpec("LSTM", ((1, 3),), (1, 3), cutout=Cutout("00", 4, "onnx"))
+    layer = LayerSpec("LSTM", ((1, 3),), (1, 3), opaque=OpaqueSubgraph("00", 4, "onnx"))
     with pytest.raises(ModelError, match="cut out"):
         write_onnx(Graph.of_layer(layer))
 
 
 def test_layers_in_half_precision_cannot_be_written_yet() -> None:
     with pytest.raises(ModelError, match="cannot be written yet"):
-        write_onnx(Graph.of_layer(LayerSpec("relu", (PICTURE,), PICTURE, dtype="float16")))
+        write_onnx(Graph.of_layer(LayerSpec("relu", (IMAGE,), IMAGE, dtype="float16")))
 
 
 def test_dilated_average_pooling_is_refused() -> None:
-    layer = LayerSpec("avg_pool2d", (PICTURE,), (1, 6, 4, 4), kernel=(2, 2), dilation=(2, 2))
+    layer = LayerSpec("avg_pool2d", (IMAGE,), (1, 6, 4, 4), kernel=(2, 2), dilation=(2, 2))
     with pytest.raises(ModelError, match="dilation"):
         write_onnx(Graph.of_layer(layer))
 
 
 def test_adding_tensors_of_different_ranks_is_refused() -> None:
-    layer = LayerSpec("add", (PICTURE, (1, 4)), PICTURE)
+    layer = LayerSpec("add", (IMAGE, (1, 4)), IMAGE)
     with pytest.raises(ModelError, match="same rank"):
         write_onnx(Graph.of_layer(layer))

@@ -83,12 +83,12 @@ FOUND: list[tuple[str, bytes]] = [
      b' "failure": {"utc": "-1", "why": ""}, "max_age_days": 30}'),
     ("plan", READERS["plan"].example().replace(b'"step": 8', b'"step": 1e999')),
     ("plan", b"[" * 100_000),
-    ("table contents", READERS["table contents"].example().replace(b'"visits"', b'"x"')
+    ("table contents", READERS["table contents"].example().replace(b'"measurements"', b'"x"')
      .replace(b'"quiet_rounds": 6', b'"quiet_rounds": 0')),
     ("journal", b'{"event": "journal", "format": 2, "x": ' + b"9" * 5000 + b"}\n"),
     ("journal", b'{"event": "journal", "format": 2, "target": 1, "settings": {}}\n{"event": "hello"}\n'),
     ("journal", b'{"event": "journal", "format": 2}\n{"event": ["hello"]}\n'),
-    ("runner lines", b'{"event": "visit", "x": ' + b"9" * 5000 + b"}\n"),
+    ("runner lines", b'{"event": "measurement", "x": ' + b"9" * 5000 + b"}\n"),
     ("runner lines", b'{"event": "failed", "model": "a", "round": 0, "reason": "\\ud800"}\n'),
     ("runner lines", b'{"event": "crashed"}\n'),
     ("fake script", b"a = " + b"[" * 100_000),
@@ -204,7 +204,7 @@ LARGE = {
     "a table of long texts, stored once": ("table file", lambda: parquet(10_000, "x" * 900_000)),
     "zeros by the gigabyte": ("cifar10 npz", lambda: npz_of_zeros(400 * MEGABYTE)),
     "an array that says it has terabytes": ("cifar10 npz", lambda: npz_that_claims(1 << 42)),
-    "a picture of fifty million pixels": ("picture", lambda: png_of(10_000, 5_000)),
+    "an image of fifty million pixels": ("image", lambda: png_of(10_000, 5_000)),
     "aliases of aliases": ("ofa", lambda: aliases(12)),
     "a tensor of a billion numbers": ("onnx", lambda: onnx_that_fills(10**9)),
     "lists in lists": ("table contents", lambda: b'{"info": ' + b"[" * 400_000 + b"]" * 400_000 + b', "rows": []}'),

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from profiler.cli.app import app
 from profiler.errors import TableError
-from profiler.latency.validation import Checked, Closure, close
+from profiler.latency.validation import Checked, HeldOutError, close
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
@@ -18,7 +18,7 @@ from profiler.tables.families import panels, undrawn
 from profiler.tables.table import LatencyTable, TableInfo
 
 WIDTHS = (8, 16, 32)
-CLOSURE = close([Checked(f"network {n}", n * 1.01, n * 0.97, n * 1.05, float(n), n * 1.2) for n in (1, 2, 3, 4)])
+HELD_OUT = close([Checked(f"network {n}", n * 1.01, n * 0.97, n * 1.05, float(n), n * 1.2) for n in (1, 2, 3, 4)])
 
 
 def estimate(latency_ms: float) -> Estimate:
@@ -37,9 +37,11 @@ ROWS = (
 ALONE = conv2d((1, 28, 28, 3), 8, 3, stride=2)
 
 
-def table(rows: dict[LayerSpec, Estimate] | None = None, closure: Closure = CLOSURE, cpu: str = "a processor") -> LatencyTable:
+def table(
+    rows: dict[LayerSpec, Estimate] | None = None, held_out: HeldOutError = HELD_OUT, cpu: str = "a processor"
+) -> LatencyTable:
     device = {"version": "2.3.0", "device": {"cpu": cpu}}
-    info = TableInfo(Target(runtime="litert"), device, TimingSettings(), "2026-01-01T00:00:00+00:00", closure=closure)
+    info = TableInfo(Target(runtime="litert"), device, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
     return LatencyTable(ROWS if rows is None else rows, info)
 
 
@@ -90,14 +92,14 @@ def test_a_png_is_written(tmp_path: Path) -> None:
 def test_a_page_stands_alone(tmp_path: Path) -> None:
     write_plot(table(), tmp_path / "x.html")
     text = (tmp_path / "x.html").read_text()
-    assert text.count("data:image/svg+xml;base64,") == 4  # the closure and three families
+    assert text.count("data:image/svg+xml;base64,") == 4  # the held_out and three families
     assert "http" not in text
     assert "network 3" in text
     assert "4 held-out networks" in text
 
 
-def test_a_table_without_closure_says_so_and_has_its_staircases(tmp_path: Path) -> None:
-    bare = table(closure=close([]))
+def test_a_table_without_held_out_says_so_and_has_its_staircases(tmp_path: Path) -> None:
+    bare = table(held_out=close([]))
     write_plot(bare, tmp_path / "x.png")
     text = page(bare, panels(bare))
     assert "Unverified: no whole network" in text
@@ -105,7 +107,7 @@ def test_a_table_without_closure_says_so_and_has_its_staircases(tmp_path: Path) 
 
 
 def test_what_a_table_says_is_no_markup() -> None:
-    made = table(closure=close([Checked("<script>", 1.0, 0.9, 1.1, 1.0, 1.0)]), cpu="<b>&")
+    made = table(held_out=close([Checked("<script>", 1.0, 0.9, 1.1, 1.0, 1.0)]), cpu="<b>&")
     text = page(made, panels(made))
     assert "<script>" not in text
     assert "<b>&" not in text
@@ -113,8 +115,8 @@ def test_what_a_table_says_is_no_markup() -> None:
 
 def test_one_network_or_very_different_ones_can_be_drawn(tmp_path: Path) -> None:
     for latencies in ((1.0,), (0.01, 1.0, 100.0)):
-        closure = close([Checked(str(ms), ms, 0.9 * ms, 1.1 * ms, 1.02 * ms, 0.7 * ms) for ms in latencies])
-        write_plot(table(closure=closure), tmp_path / "x.png")
+        held_out = close([Checked(str(ms), ms, 0.9 * ms, 1.1 * ms, 1.02 * ms, 0.7 * ms) for ms in latencies])
+        write_plot(table(held_out=held_out), tmp_path / "x.png")
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_an_empty_table_is_told() -> None:
         write_plot(table({}), Path("x.png"))
 
 
-def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     target = tmp_path / "x.html"
     target.mkdir()
     with pytest.raises(TableError, match="cannot be written"):

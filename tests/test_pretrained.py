@@ -82,7 +82,7 @@ def test_the_encoder_computes_at_first_what_the_file_s_network_does(file: Path) 
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_another_normalisation_of_pictures_changes_nothing_within_them(file: Path) -> None:
+def test_another_normalisation_of_images_changes_nothing_within_them(file: Path) -> None:
     part = _part(0.4, 0.25)
     outputs = []
     for other in (_part(), part):
@@ -96,10 +96,10 @@ def test_another_normalisation_of_pictures_changes_nothing_within_them(file: Pat
 def test_in_training_it_begins_where_it_stands(file: Path) -> None:
     network, part = _network(), _part()
     start_encoder(network, file, part)
-    pictures, _ = part.batch(torch.arange(6))
+    images, _ = part.batch(torch.arange(6))
     with torch.no_grad():
-        still = network.stem(pictures)
-        moving = network.train().stem(pictures)
+        still = network.stem(images)
+        moving = network.train().stem(images)
     assert torch.allclose(still, moving, atol=1e-2)
 
 

@@ -10,7 +10,7 @@ from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
 from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
-from test_widths import grouped
+from test_channels import grouped
 
 from profiler.latency.calibration import Calibration
 from profiler.layers.channels import possible_widths
@@ -70,7 +70,7 @@ def test_int8_weights_are_counted_as_they_are() -> None:
     assert table.prices(graph, "pw3", [32, 64]) == pytest.approx(one_by_one(table, graph, "pw3", [32, 64]))
 
 
-def test_concatenations_and_flattened_pictures_are_followed() -> None:
+def test_concatenations_and_flattened_images_are_followed() -> None:
     left = conv2d((1, 4, 4, 3), 16, 1)
     right = conv2d((1, 4, 4, 3), 24, 3)
     both = LayerSpec("concat", (left.output, right.output), (1, 4, 4, 40))

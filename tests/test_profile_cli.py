@@ -72,7 +72,7 @@ def test_build_show_predict_check_and_compare_work_in_a_row(tmp_path: Path, mode
     plan, out = tmp_path / "plan.json", tmp_path / "t.parquet"
     write_plan(make_plan(NETWORK), plan)
     built = run_json("build", plan, "--runtime", "litert", "--out", out, "--rounds", 3)
-    assert built["closure"]["networks"] >= 1
+    assert built["held_out"]["networks"] >= 1
     said = run_json("predict", out, model)
     assert said["missing"] == []
     assert said["latency_ms_low"] < said["latency_ms"] < said["latency_ms_high"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from profiler.progress import Work, bar, bars
+from profiler.progress import ProgressReporter, bar, bars
 
 
 def terminal(width: int = 100) -> tuple[Console, io.StringIO]:
@@ -27,7 +27,7 @@ def shown(screen: io.StringIO, *parts: str) -> bool:
     return all(part in text for part in parts)
 
 
-def do(work: Work, what: str, total: int, done: int) -> None:
+def do(work: ProgressReporter, what: str, total: int, done: int) -> None:
     work.begin(what, total)
     for place in range(done):
         work.advance(f"layer {place}")
@@ -74,7 +74,7 @@ def test_lines_of_threads_are_never_mixed(capsys: pytest.CaptureFixture[str]) ->
     assert sorted(found) == sorted(f"{name}: measuring: {tenth}0 %" for name in names for tenth in range(1, 11))
 
 
-def run_each(works: Mapping[str, Work], what: object) -> None:
+def run_each(works: Mapping[str, ProgressReporter], what: object) -> None:
     assert callable(what)
     threads = [threading.Thread(target=what, args=(work,)) for work in works.values()]
     for thread in threads:

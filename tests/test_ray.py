@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
+from executor_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
 from netadapt.errors import NetAdaptError
-from netadapt.executors import EngineOptions, Told
+from netadapt.executors import ExecutorOptions, Told
 from netadapt.registry import MissingPackage
 from netadapt.training.trainer import TrainingError, TrainSettings
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'netadapt-profiler[ray]'"
 )
-LOCAL = EngineOptions("ray", workers=2, ray_address="local")
+LOCAL = ExecutorOptions("ray", workers=2, ray_address="local")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +59,7 @@ def test_ray_gives_the_same_results_bit_for_bit(setting: Setting, other: Setting
 @needs_proc
 def test_a_candidate_whose_ray_worker_was_killed_is_evaluated_again(setting: Setting, other: Setting) -> None:
     found = other.evaluate(LOCAL, Told(Then(lambda: kill(ray_workers()))))
-    assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(EngineOptions()))
+    assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(ExecutorOptions()))
 
 
 @needs_ray
@@ -72,11 +72,11 @@ def test_a_loss_that_is_no_number_is_told_as_what_it_is(setting: Setting) -> Non
 def test_a_cluster_that_is_not_there_is_named(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(NetAdaptError, match=r"no Ray cluster answers at auto.*ray start"):
-        setting.evaluate(EngineOptions("ray"))
+        setting.evaluate(ExecutorOptions("ray"))
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
     with pytest.raises(MissingPackage, match=r"netadapt-profiler\[ray\]"):
-        EngineOptions("ray").require()
+        ExecutorOptions("ray").require()

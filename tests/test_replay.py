@@ -29,7 +29,7 @@ HELLO = {
 }  # fmt: skip
 
 
-def visit(key: str, sample_ns: int, event: str = "visit") -> Line:
+def measurement(key: str, sample_ns: int, event: str = "measurement") -> Line:
     return {
         "event": event, "key": key, "round": 0, "started_ns": 5, "loops": 2, "samples_ns": [sample_ns, sample_ns],
         "switched": [1], "clock_khz": None,
@@ -59,74 +59,74 @@ def play(agent: ReplayAgent, schedule: Sequence[Sequence[str]], **more: Any) -> 
     return lines
 
 
-def samples(lines: Sequence[Line], event: str = "visit") -> list[int]:
+def samples(lines: Sequence[Line], event: str = "measurement") -> list[int]:
     return [line["samples_ns"][0] for line in events(lines, event)]
 
 
 def test_a_job_is_answered_as_by_a_runner(tmp_path: Path) -> None:
-    agent = ReplayAgent(recorded(tmp_path, visit("a", 10), visit("b", 20)), Options())
-    assert told(play(agent, ["ba"])) == ["hello", "round 0", "begin b", "visit b", "begin a", "visit a", "done"]
+    agent = ReplayAgent(recorded(tmp_path, measurement("a", 10), measurement("b", 20)), Options())
+    assert told(play(agent, ["ba"])) == ["hello", "round 0", "begin b", "measurement b", "begin a", "measurement a", "done"]
 
 
-def test_visits_come_in_the_order_they_were_recorded_and_then_again(tmp_path: Path) -> None:
-    agent = ReplayAgent(recorded(tmp_path, visit("a", 10), visit("b", 20), visit("a", 11)), Options())
+def test_measurements_come_in_the_order_they_were_recorded_and_then_again(tmp_path: Path) -> None:
+    agent = ReplayAgent(recorded(tmp_path, measurement("a", 10), measurement("b", 20), measurement("a", 11)), Options())
     assert samples(play(agent, ["a", "a", "a"])) == [10, 11, 10]
 
 
 def test_the_next_job_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
-    agent = ReplayAgent(recorded(tmp_path, visit("a", 10), visit("a", 11)), Options())
+    agent = ReplayAgent(recorded(tmp_path, measurement("a", 10), measurement("a", 11)), Options())
     assert samples(play(agent, ["a"])) + samples(play(agent, ["a"])) == [10, 11]
 
 
-def test_a_visit_is_told_with_all_that_was_recorded_in_the_round_that_was_asked_for(tmp_path: Path) -> None:
-    agent = ReplayAgent(recorded(tmp_path, visit("a", 10)), Options())
-    (line,) = events(play(agent, [[], [], "a"]), "visit")
+def test_a_measurement_is_told_with_all_that_was_recorded_in_the_round_that_was_asked_for(tmp_path: Path) -> None:
+    agent = ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options())
+    (line,) = events(play(agent, [[], [], "a"]), "measurement")
     assert line == {
-        "event": "visit", "model": "a", "round": 2, "started_ns": 5, "loops": 2, "samples_ns": [10, 10], "switched": [1],
+        "event": "measurement", "model": "a", "round": 2, "started_ns": 5, "loops": 2, "samples_ns": [10, 10], "switched": [1],
         "clock_khz": None, "core": None,
     }  # fmt: skip
 
 
 def test_looks_at_the_reference_are_those_recorded(tmp_path: Path) -> None:
-    lines = [visit("a", 10), visit("r", 5), visit("r", 3, "reference"), visit("r", 4, "reference")]
+    lines = [measurement("a", 10), measurement("r", 5), measurement("r", 3, "reference"), measurement("r", 4, "reference")]
     found = play(ReplayAgent(recorded(tmp_path, *lines), Options()), ["aaa"], reference="r", reference_every=2)
-    assert [line for line in told(found) if line.startswith(("visit", "ref"))] == [
-        "reference r", "visit a", "visit a", "reference r", "visit a",
+    assert [line for line in told(found) if line.startswith(("measurement", "ref"))] == [
+        "reference r", "measurement a", "measurement a", "reference r", "measurement a",
     ]  # fmt: skip
     assert samples(found, "reference") == [3, 4]
 
 
-def test_a_reference_that_was_none_then_is_taken_from_its_visits(tmp_path: Path) -> None:
-    found = play(ReplayAgent(recorded(tmp_path, visit("a", 10)), Options()), ["a"], reference="a")
+def test_a_reference_that_was_none_then_is_taken_from_its_measurements(tmp_path: Path) -> None:
+    found = play(ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options()), ["a"], reference="a")
     assert (samples(found, "reference"), samples(found)) == ([10], [10])
 
 
 def test_a_model_that_failed_fails_for_the_same_reason_and_once(tmp_path: Path) -> None:
     failed = {"event": "failed", "key": "b", "round": 0, "reason": "no such operator", "crash": True}
-    found = play(ReplayAgent(recorded(tmp_path, visit("a", 10), failed), Options()), ["ab", "ba"])
+    found = play(ReplayAgent(recorded(tmp_path, measurement("a", 10), failed), Options()), ["ab", "ba"])
     assert [line["reason"] for line in events(found, "failed")] == ["no such operator"]
 
 
 def test_a_model_that_was_not_recorded_fails(tmp_path: Path) -> None:
-    found = play(ReplayAgent(recorded(tmp_path, visit("a", 10)), Options()), ["xa"])
-    assert told(found) == ["hello", "round 0", "begin x", "failed x", "begin a", "visit a", "done"]
+    found = play(ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options()), ["xa"])
+    assert told(found) == ["hello", "round 0", "begin x", "failed x", "begin a", "measurement a", "done"]
     assert events(found, "failed")[0]["reason"] == "not in the recording"
 
 
 def test_rounds_have_the_conditions_of_those_recorded(tmp_path: Path) -> None:
-    agent = ReplayAgent(recorded(tmp_path, a_round(0, 40), a_round(1, 60), visit("a", 10)), Options())
+    agent = ReplayAgent(recorded(tmp_path, a_round(0, 40), a_round(1, 60), measurement("a", 10)), Options())
     found = play(agent, ["a", "a", "a"])
     assert [line["temperature_c"] for line in events(found, "round")] == [40, 60, 40]
     assert found[-1]["temperature_c"] == 40
 
 
 def test_conditions_that_were_not_recorded_are_null(tmp_path: Path) -> None:
-    (found,) = events(play(ReplayAgent(recorded(tmp_path, visit("a", 10)), Options()), ["a"]), "round")
+    (found,) = events(play(ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options()), ["a"]), "round")
     assert {name: found[name] for name in CONDITIONS} == dict.fromkeys(CONDITIONS)
 
 
 def test_it_says_that_it_is_a_recording_and_of_which_device(tmp_path: Path) -> None:
-    hello = play(ReplayAgent(recorded(tmp_path, visit("a", 10)), Options()), ["a"])[0]
+    hello = play(ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options()), ["a"])[0]
     assert hello["flags"] == {"delegate": "none", "replayed": "table.journal.jsonl"}
     assert hello["device"] == HELLO["device"]
 
@@ -160,7 +160,7 @@ def test_no_other_command_can_be_run(tmp_path: Path) -> None:
 )
 def test_what_was_not_recorded_cannot_be_asked_for(tmp_path: Path, more: dict[str, Any], said: str) -> None:
     with pytest.raises(DeviceError, match=said):
-        play(ReplayAgent(recorded(tmp_path, visit("a", 10)), Options()), ["a"], **more)
+        play(ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options()), ["a"], **more)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_job_that_was_never_stored_ends_the_runner(tmp_path: Path) -> None:
 
 
 def test_a_model_whose_file_was_never_stored_fails(tmp_path: Path) -> None:
-    agent = ReplayAgent(recorded(tmp_path, visit("a", 10)), Options())
+    agent = ReplayAgent(recorded(tmp_path, measurement("a", 10)), Options())
     folder = agent.store({"job.json": json.dumps(a_job({"a": None}, ["a"])).encode()})
     with agent.stream(["m", f"{folder}/job.json"], silence_s=1) as stream:
         assert "failed a" in told([checked(line) for line in stream])
@@ -195,9 +195,9 @@ def test_cleaning_empties_the_store(tmp_path: Path) -> None:
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    address = recorded(tmp_path, visit("a", 10))
+    address = recorded(tmp_path, measurement("a", 10))
     with (tmp_path / "table.journal.jsonl").open("a") as file:
-        file.write('{"event":"visit","key":"a","rou')
+        file.write('{"event":"measurement","key":"a","rou')
     assert samples(play(ReplayAgent(address, Options()), ["a", "a"])) == [10, 10]
 
 
@@ -207,13 +207,13 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
         "garbage",
         "[]",
         "[" * 100_000,
-        '{"event":"visit"}',
+        '{"event":"measurement"}',
         '{"event":"failed","key":"a"}',
         '{"event":"hello","device":{}}',
         json.dumps(HEADER),
-        json.dumps(visit("a", 0)),
-        json.dumps(visit("a", 1) | {"switched": [9]}),
-        json.dumps(visit("a", 1) | {"loops": True}),
+        json.dumps(measurement("a", 0)),
+        json.dumps(measurement("a", 1) | {"switched": [9]}),
+        json.dumps(measurement("a", 1) | {"loops": True}),
     ],
     ids=lambda damage: damage[:40],
 )

@@ -63,7 +63,7 @@ def test_the_page_needs_no_other_file_and_no_script(complete: RunFolder) -> None
     assert "url(" not in page(complete) and "@import" not in page(complete)
 
 
-def test_the_pictures_stand_beside_the_page_too(complete: RunFolder) -> None:
+def test_the_images_stand_beside_the_page_too(complete: RunFolder) -> None:
     assert sorted(path.name for path in complete.path.glob("*.png")) == CHARTS
 
 
@@ -128,16 +128,16 @@ def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(com
 
 def test_kinds_of_baselines_not_there_yet_are_named(complete: RunFolder) -> None:
     some = tuple(item for item in complete.baselines if item.kind in ("multiplier", "macs"))
-    assert "Not compared with yet: uniform narrowing, adapted shape from scratch" in render(
+    assert "Not compared with yet: uniform pruning, adapted shape from scratch" in render(
         replace(Contents.of(complete), baselines=some), []
     )
     assert "Not compared with yet" not in page(complete)
 
 
-def test_counts_in_the_summary_are_those_of_the_narrowed_graph(complete: RunFolder) -> None:
-    narrowed = GRAPH.at_widths(complete.steps[-1].widths)
+def test_counts_in_the_summary_are_those_of_the_pruned_graph(complete: RunFolder) -> None:
+    pruned = GRAPH.at_widths(complete.steps[-1].widths)
     adapted = summary(Contents.of(complete))[1]
-    assert (adapted.macs, adapted.parameters) == (narrowed.macs, narrowed.parameters)
+    assert (adapted.macs, adapted.parameters) == (pruned.macs, pruned.parameters)
 
 
 def test_test_accuracy_takes_the_place_of_holdout_accuracy_once_it_is_known(complete: RunFolder, bare: RunFolder) -> None:
@@ -145,8 +145,8 @@ def test_test_accuracy_takes_the_place_of_holdout_accuracy_once_it_is_known(comp
     assert [row.accuracy_on for row in summary(Contents.of(bare))] == ["holdout", "holdout"]
 
 
-def test_conditions_name_device_runtime_threads_table_age_and_closure(complete: RunFolder) -> None:
-    for said in ("Made-up CPU at 1 GHz", "onnxruntime 1.31.0, threads 1", "2.0 days before this run", FACTS.closure, "0.96"):
+def test_conditions_name_device_runtime_threads_table_age_and_held_out(complete: RunFolder) -> None:
+    for said in ("Made-up CPU at 1 GHz", "onnxruntime 1.31.0, threads 1", "2.0 days before this run", FACTS.held_out, "0.96"):
         assert said in page(complete)
 
 
@@ -164,7 +164,7 @@ def test_only_the_charts_there_is_data_for_are_drawn(bare: RunFolder) -> None:
     assert [path.name for path in bare.path.glob("*.png")] == ["widths.png"]
 
 
-def test_a_picture_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
+def test_a_image_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
     run = complete_run(tmp_path / "run")
     write_report(run)
     run.write_verified([])
@@ -173,7 +173,7 @@ def test_a_picture_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
 
 
 def test_an_unverified_table_is_warned_about(bare: RunFolder) -> None:
-    table = replace(FACTS, verified=False, closure="unverified: no whole network was measured")
+    table = replace(FACTS, verified=False, held_out="unverified: no whole network was measured")
     text = render(replace(Contents.of(bare), info=replace(INFO, tables={"": table})), [])
     assert "The latency table is unverified" in text
 
@@ -293,13 +293,13 @@ def charts() -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(("name", "data"), list(charts()), ids=lambda value: value if isinstance(value, str) else "")
-def test_a_chart_of_very_little_or_very_much_is_a_picture(name: str, data: bytes) -> None:
-    picture = Image.open(io.BytesIO(data))
-    assert picture.format == "PNG"
-    assert picture.width in (6 * DPI, 8 * DPI)
+def test_a_chart_of_very_little_or_very_much_is_a_image(name: str, data: bytes) -> None:
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "PNG"
+    assert image.width in (6 * DPI, 8 * DPI)
 
 
-def test_the_same_data_gives_the_same_picture() -> None:
+def test_the_same_data_gives_the_same_image() -> None:
     assert prediction_chart([LONE]) == prediction_chart([LONE])
 
 
@@ -307,7 +307,7 @@ def test_a_dollar_sign_in_a_name_is_a_dollar_sign() -> None:
     assert accuracy_chart([replace(POINT, label=r"$\no such formula$")], [], [])
 
 
-def test_pictures_are_shown_at_half_their_size(complete: RunFolder) -> None:
+def test_images_are_shown_at_half_their_size(complete: RunFolder) -> None:
     widths = {int(width) for width in re.findall(r'<img width="(\d+)"', page(complete))}
     assert widths == {600, 800}
 

@@ -38,7 +38,7 @@ def test_latency_without_a_table_says_where_one_comes_from() -> None:
 
 
 def line(*channels: int) -> Graph:
-    """Pointwise convolutions on pictures of 2x2 pixels, four bytes a value: 16 bytes for each channel."""
+    """Pointwise convolutions on images of 2x2 pixels, four bytes a value: 16 bytes for each channel."""
     nodes: list[Node] = []
     for place, width in enumerate(channels[1:]):
         layer = conv2d((1, 2, 2, channels[place]), width, 1)

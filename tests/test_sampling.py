@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from graphs import mobilenet_v1
-from test_widths import grouped
+from test_channels import grouped
 
 from profiler.latency.staircase import Staircase, Staircases, widths_of
 from profiler.layers.graph import Graph

@@ -18,7 +18,7 @@ from netadapt.search.choosing import RUNGS, Ranking
 from netadapt.search.loop import AdaptSettings, Result, Step, adapt
 
 SETTINGS = AdaptSettings(step=0.1)
-RATIO = replace(SETTINGS, winner="ratio")
+RATIO = replace(SETTINGS, select_by="ratio")
 HALVING = replace(SETTINGS, successive_halving=True)
 SIX = chain(**dict.fromkeys("abcdef", 64))
 
@@ -58,7 +58,7 @@ def test_a_run_can_be_led_by_the_ratio() -> None:
     assert steps_of(trainer, graph=graph, settings=RATIO)[1].block == "b"
 
 
-@pytest.mark.parametrize("name", ["winner", "small_steps"])
+@pytest.mark.parametrize("name", ["select_by", "if_no_candidate"])
 def test_an_unknown_rule_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} is .* or .*, not 'coin'"):
         AdaptSettings(**{name: "coin"})  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ def test_an_amount_is_met_as_it_is_measured() -> None:
     assert last.price * 1.25 <= 120
 
 
-def test_networks_that_gain_less_than_predicted_are_narrowed_further() -> None:
+def test_networks_that_gain_less_than_predicted_are_pruned_further() -> None:
     def lazy(step: Step) -> dict[str, Checked]:
         return {"latency": measured(1.0 if step.iteration == 0 else 1.2, step.price)}
 

@@ -88,14 +88,14 @@ def test_two_devices_and_memory_are_kept_to_at_once(table: Path, tmp_path: Path)
     out = tmp_path / "run"
     budgets = ["--budget", "pixel=85%", "--budget", "jetson=90%", "--budget", "memory=100%", "--budget", "macs=80%"]
     devices = ["--table", f"pixel={table}", "--table", f"jetson={table}"]
-    search = ["--winner", "ratio", "--small-steps", "join", "--successive-halving", "--no-measure"]
+    search = ["--select-by", "ratio", "--if-no-candidate", "join", "--successive-halving", "--no-measure"]
     said = json.loads(succeed("run", *NETWORK, *QUICK, *devices, *budgets, *search, "--out", out, "--json"))
     first, last = said["steps"][0]["prices"], said["steps"][-1]["prices"]
     for name, fraction in {"pixel": 0.85, "jetson": 0.9, "memory": 1.0, "macs": 0.8}.items():
         assert last[name] <= fraction * first[name]
     with RunFolder.open(out) as folder:
         settings = folder.info.settings
-        assert (settings["winner"], settings["small_steps"], settings["successive_halving"]) == ("ratio", "join", True)
+        assert (settings["select_by"], settings["if_no_candidate"], settings["successive_halving"]) == ("ratio", "join", True)
         assert any(result.dropped for result in folder.steps[1].results)
         assert {path.name for path in (out / "weights").iterdir()} == {step.weights for step in folder.steps}
         assert (out / "table-jetson.parquet").exists()
@@ -107,7 +107,7 @@ def test_two_devices_and_memory_are_kept_to_at_once(table: Path, tmp_path: Path)
     [
         (["--table", "pixel=TABLE", "--budget", "latency=75%"], "pixel=60%"),
         (["--table", "TABLE", "--budget", "latency=75%", "--budget", "energy=75%"], "--energy"),
-        (["--budget", "macs=75%", "--winner", "luck"], "--winner is accuracy or ratio"),
+        (["--budget", "macs=75%", "--select-by", "luck"], "--select-by is accuracy or ratio"),
     ],
 )
 def test_bad_input_gets_one_sentence(table: Path, tmp_path: Path, arguments: list[str], said: str) -> None:

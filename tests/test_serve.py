@@ -98,12 +98,12 @@ def test_the_same_is_said_in_json(lab: Path) -> None:
     assert [item["name"] for item in found["devices"]] == ["local"]
 
 
-def test_a_table_has_a_page_with_its_closure(lab: Path) -> None:
+def test_a_table_has_a_page_with_its_held_out(lab: Path) -> None:
     client, shown = browser(lab), farm(lab).tables[0]
     page = client.get(f"/tables/{shown.id}").text
     assert shown.sentence[1:] in page and "Predicted against measured" in page
-    picture = client.get(f"/tables/{shown.id}/closure.png")
-    assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
+    figure = client.get(f"/tables/{shown.id}/held_out.png")
+    assert figure.headers["content-type"] == "image/png" and figure.content.startswith(b"\x89PNG")
 
 
 def test_the_page_that_profile_plot_writes_is_shown_in_a_sandbox(lab: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_table_without_whole_networks_has_nothing_to_draw(tmp_path: Path) -> N
     table().save(tmp_path / "bare.parquet")
     client, shown = browser(tmp_path), farm(tmp_path).tables[0]
     assert client.get(f"/tables/{shown.id}").status_code == 200
-    assert client.get(f"/tables/{shown.id}/closure.png").status_code == 404
+    assert client.get(f"/tables/{shown.id}/held_out.png").status_code == 404
 
 
 def test_a_report_is_passed_on_in_a_sandbox(lab: Path) -> None:
@@ -218,9 +218,9 @@ def test_working_out_errors_takes_a_twentieth_of_the_time(lab: Path) -> None:
 def test_nothing_is_worked_out_for_a_program_that_collects_metrics(lab: Path) -> None:
     begin(lab)
     client = browser(lab)
-    assert "build_closure_mean_error_ratio{" not in client.get("/metrics").text
+    assert "build_held_out_mean_error_ratio{" not in client.get("/metrics").text
     client.get("/")
-    assert "build_closure_mean_error_ratio{" in client.get("/metrics").text
+    assert "build_held_out_mean_error_ratio{" in client.get("/metrics").text
 
 
 @given(st.sets(st.integers(0, 30), min_size=1), st.data())
@@ -259,7 +259,7 @@ def test_of_a_refresh_only_what_is_new_is_counted(lab: Path) -> None:
 
 
 WORDS = ("key", "keys", "clock_ns", "started_ns", "samples_ns", "error_percent", "utc")
-EVENTS = ("hello", "layer", "network", "visit", "round", "refresh", "error", "spent", "failed")
+EVENTS = ("hello", "layer", "network", "measurement", "round", "refresh", "error", "spent", "failed")
 VALUES = st.none() | st.integers() | st.text() | st.floats() | st.lists(st.integers())
 
 
@@ -332,13 +332,13 @@ def test_a_broken_run_is_a_sentence(lab: Path, data: bytes) -> None:
 
 
 def test_a_parquet_file_of_somebody_else_is_left_out(lab: Path) -> None:
-    pq.write_table(pa.table({"x": [1]}), lab / "pictures.parquet")
+    pq.write_table(pa.table({"x": [1]}), lab / "figures.parquet")
     assert [view.name for view in farm(lab).tables] == ["table.parquet"]
 
 
 def test_a_table_that_says_words_where_numbers_belong_is_broken(tmp_path: Path) -> None:
     told = close([Checked("n", 1.0, 0.9, 1.1, 1.05, 1.3)])
-    table().with_closure(replace(told, mean_error_percent="ten")).save(tmp_path / "t.parquet")  # type: ignore[arg-type]
+    table().with_held_out(replace(told, mean_error_percent="ten")).save(tmp_path / "t.parquet")  # type: ignore[arg-type]
     assert farm(tmp_path).tables[0].state == "broken"
     assert browser(tmp_path).get("/").status_code == 200
 
@@ -346,7 +346,7 @@ def test_a_table_that_says_words_where_numbers_belong_is_broken(tmp_path: Path) 
 def test_names_are_escaped_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     evil = "<script>alert(1)<"
-    made = table().with_closure(close([Checked(NASTY, 1.0, 0.9, 1.1, 1.05, 1.3)]))
+    made = table().with_held_out(close([Checked(NASTY, 1.0, 0.9, 1.1, 1.05, 1.3)]))
     made.info = replace(made.info, target=Target(NASTY, "litert"))
     made.save(tmp_path / f"{evil}.parquet")
     a_run(tmp_path / evil)
@@ -535,8 +535,8 @@ def test_metrics_are_what_prometheus_reads(lab: Path) -> None:
 
     shown = farm(lab).tables[0]
     assert 0 <= value("table_age_seconds") < 3600
-    assert value("table_closure_mean_error_ratio") == pytest.approx((shown.mean_error_percent or 0) / 100)
-    assert value("table_closure_worst_error_ratio") >= value("table_closure_mean_error_ratio")
+    assert value("table_held_out_mean_error_ratio") == pytest.approx((shown.mean_error_percent or 0) / 100)
+    assert value("table_held_out_worst_error_ratio") >= value("table_held_out_mean_error_ratio")
     assert (value("table_fresh"), value("builds_running")) == (1, 1)
     busy = {sample.labels["device"]: sample.value for sample in found["netadapt_profiler_device_busy"].samples}
     assert busy["local"] == 0 and sum(busy.values()) == 1

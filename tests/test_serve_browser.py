@@ -108,13 +108,13 @@ def screenshot(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(folder, f"{name}.png")), full_page=True)
 
 
-def test_the_table_is_there_and_leads_to_its_closure_plot(browser: Browser, served: Served) -> None:
+def test_the_table_is_there_and_leads_to_its_held_out_plot(browser: Browser, served: Served) -> None:
     with looking(browser) as (page, complaints):
         page.goto(served.url)
         page.get_by_role("link", name="table.parquet").click()
-        picture = page.get_by_role("img", name=re.compile("Predicted against measured"))
-        expect(picture).to_be_visible()
-        expect(picture).not_to_have_js_property("naturalWidth", 0, timeout=WAIT_MS)
+        figure = page.get_by_role("img", name=re.compile("Predicted against measured"))
+        expect(figure).to_be_visible()
+        expect(figure).not_to_have_js_property("naturalWidth", 0, timeout=WAIT_MS)
         screenshot(page, "table")
         page.get_by_role("link", name="Every family of layers").click()
         expect(page.get_by_role("heading", name="Latency against channels")).to_be_visible(timeout=WAIT_MS)

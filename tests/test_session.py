@@ -24,7 +24,7 @@ from profiler.layers.layer import conv2d
 from profiler.measure.session import RECONNECT_S, Session
 from profiler.protocol.settings import RUNTIME_FORMATS, TimingSettings
 
-STEADY = json.dumps({"latency_ns": 200_000}).encode()
+CONDITIONING = json.dumps({"latency_ns": 200_000}).encode()
 CRASHING = json.dumps({"latency_ns": 1, "crash": True}).encode()
 REFUSED = json.dumps({"error": "no such operator"}).encode()
 HANGING = json.dumps({"latency_ns": 1, "hang": True}).encode()
@@ -42,8 +42,8 @@ def lines(session: Session, models: Mapping[str, bytes], rounds: int = 2, **more
     return list(session.measure(models, [(number, sorted(models)) for number in range(rounds)], **more))
 
 
-def visits(found: list[Line]) -> list[tuple[str, int]]:
-    return sorted((line["model"], line["round"]) for line in found if line["event"] == "visit")
+def measurements(found: list[Line]) -> list[tuple[str, int]]:
+    return sorted((line["model"], line["round"]) for line in found if line["event"] == "measurement")
 
 
 def failed(found: list[Line]) -> dict[str, str]:
@@ -54,8 +54,8 @@ def failed(found: list[Line]) -> dict[str, str]:
 
 
 def test_every_model_is_visited_once_a_round(agent: Agent, quick: TimingSettings) -> None:
-    found = lines(a_session(agent, "fake", quick), {"a": STEADY, "b": STEADY})
-    assert visits(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    found = lines(a_session(agent, "fake", quick), {"a": CONDITIONING, "b": CONDITIONING})
+    assert measurements(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 
 def test_the_order_is_shuffled_by_the_stored_seed(agent: Agent, quick: TimingSettings) -> None:
@@ -63,33 +63,33 @@ def test_the_order_is_shuffled_by_the_stored_seed(agent: Agent, quick: TimingSet
 
     def order(seed: int) -> list[str]:
         found = lines(a_session(agent, "fake", replace(quick, seed=seed)), models, rounds=1)
-        return [line["model"] for line in found if line["event"] == "visit"]
+        return [line["model"] for line in found if line["event"] == "measurement"]
 
     assert order(1) == order(1) != order(2)
 
 
 def test_a_model_the_runtime_refuses_fails_alone_and_once(agent: Agent, quick: TimingSettings) -> None:
-    found = lines(a_session(agent, "fake", quick), {"a": STEADY, "bad": REFUSED})
-    assert visits(found) == [("a", 0), ("a", 1)]
+    found = lines(a_session(agent, "fake", quick), {"a": CONDITIONING, "bad": REFUSED})
+    assert measurements(found) == [("a", 0), ("a", 1)]
     assert "no such operator" in failed(found)["bad"]
 
 
 def test_a_model_that_takes_the_runner_down_costs_itself_only(agent: Agent, quick: TimingSettings) -> None:
-    found = lines(a_session(agent, "fake", quick), {"a": STEADY, "b": STEADY, "c": CRASHING})
-    assert visits(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    found = lines(a_session(agent, "fake", quick), {"a": CONDITIONING, "b": CONDITIONING, "c": CRASHING})
+    assert measurements(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert "SIGSEGV" in failed(found)["c"]
     assert sum(line["event"] == "hello" for line in found) == 3  # the runner was started again after each of two crashes
 
 
 def test_a_model_that_hangs_is_given_up(agent: Agent, quick: TimingSettings) -> None:
-    found = lines(a_session(agent, "fake", replace(quick, silence_s=1.0)), {"a": STEADY, "h": HANGING}, rounds=1)
-    assert visits(found) == [("a", 0)]
+    found = lines(a_session(agent, "fake", replace(quick, silence_s=1.0)), {"a": CONDITIONING, "h": HANGING}, rounds=1)
+    assert measurements(found) == [("a", 0)]
     assert "for too long" in failed(found)["h"]
 
 
 def test_the_reference_is_given_up_when_it_crashes(agent: Agent, quick: TimingSettings) -> None:
-    found = lines(a_session(agent, "fake", quick), {"a": STEADY, "r": CRASHING}, rounds=1, reference="r")
-    assert visits(found) == [("a", 0)]
+    found = lines(a_session(agent, "fake", quick), {"a": CONDITIONING, "r": CRASHING}, rounds=1, reference="r")
+    assert measurements(found) == [("a", 0)]
 
 
 def test_an_interpreter_without_the_runtime_is_told_with_the_next_step(agent: Agent, quick: TimingSettings) -> None:
@@ -101,7 +101,7 @@ def test_an_interpreter_without_the_runtime_is_told_with_the_next_step(agent: Ag
 def test_every_runtime_speaks_the_same_lines(agent: Agent, quick: TimingSettings, runtime: str) -> None:
     model = FORMATS[RUNTIME_FORMATS[runtime]].write(Graph.of_layer(conv2d((1, 16, 16, 8), 16, 3, activation="relu6")))
     found = lines(a_session(agent, runtime, quick), {"conv": model}, rounds=1)
-    assert [line["event"] for line in found] == ["hello", "round", "begin", "visit", "done"]
+    assert [line["event"] for line in found] == ["hello", "round", "begin", "measurement", "done"]
     assert found[0]["runtime"] == runtime
     assert len(found[0]["library_sha256"]) == 64
 
@@ -109,7 +109,7 @@ def test_every_runtime_speaks_the_same_lines(agent: Agent, quick: TimingSettings
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_every_runtime_survives_a_file_that_is_no_model(agent: Agent, quick: TimingSettings, runtime: str) -> None:
     found = lines(a_session(agent, runtime, quick), {"bad": b"garbage"}, rounds=1)
-    assert [line["event"] for line in found if line["event"] in ("visit", "failed")] == ["failed"]
+    assert [line["event"] for line in found if line["event"] in ("measurement", "failed")] == ["failed"]
 
 
 def test_a_probe_names_the_device_and_its_runtimes(agent: Agent, quick: TimingSettings) -> None:
@@ -120,10 +120,10 @@ def test_a_probe_names_the_device_and_its_runtimes(agent: Agent, quick: TimingSe
 
 
 def test_a_runner_that_talks_nonsense_is_not_believed(agent: Agent, quick: TimingSettings) -> None:
-    line = '{"event":"visit","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[0],"switched":[]}'
+    line = '{"event":"measurement","model":"a","round":0,"started_ns":1,"loops":1,"samples_ns":[0],"switched":[]}'
     liar = agent.store({"liar.py": f"print('runtime chatter')\nprint({line!r})\n".encode()})
     with pytest.raises(RunnerError):
-        lines(a_session(_Lying(f"{liar}/liar.py"), "fake", quick), {"a": STEADY})
+        lines(a_session(_Lying(f"{liar}/liar.py"), "fake", quick), {"a": CONDITIONING})
 
 
 class _Lying(LocalAgent):
@@ -140,9 +140,11 @@ class _Lying(LocalAgent):
 def test_each_result_is_acknowledged_once_whoever_measures_has_dealt_with_it(quick: TimingSettings) -> None:
     results = 0
     with _Noting() as agent:
-        for line in a_session(agent, "fake", quick).measure({"a": STEADY, "bad": REFUSED, "r": STEADY}, [(0, ["a", "bad"])], "r"):
+        for line in a_session(agent, "fake", quick).measure(
+            {"a": CONDITIONING, "bad": REFUSED, "r": CONDITIONING}, [(0, ["a", "bad"])], "r"
+        ):
             assert agent.told == b"." * results, f"before {line}"
-            results += line["event"] in ("visit", "reference", "failed")
+            results += line["event"] in ("measurement", "reference", "failed")
         assert agent.told == b"." * results == b"..."
 
 
@@ -177,64 +179,64 @@ MODELS = {name: name.encode() * 1000 for name in "abc"}
 ALL = [(name, number) for name in "abc" for number in range(2)]
 
 
-def test_a_broken_link_costs_the_visit_it_broke_in_only(tmp_path: Path, quick: TimingSettings) -> None:
+def test_a_broken_link_costs_the_measurement_it_broke_in_only(tmp_path: Path, quick: TimingSettings) -> None:
     slept: list[float] = []
-    session = scripted(tmp_path, '[[fault]]\nvisit = 3\nkind = "link_lost"\nreconnects = 2\n', quick, sleep=slept.append)
+    session = scripted(tmp_path, '[[fault]]\nmeasurement = 3\nkind = "link_lost"\nreconnects = 2\n', quick, sleep=slept.append)
     found = lines(session, MODELS)
-    assert visits(found) == ALL
+    assert measurements(found) == ALL
     assert slept == [1.0, 2.0, 4.0]
     assert [line["event"] for line in found].count("paused") == 1
 
 
 def test_a_device_that_does_not_come_back_is_given_up_after_half_a_minute(tmp_path: Path, quick: TimingSettings) -> None:
     slept: list[float] = []
-    session = scripted(tmp_path, '[[fault]]\nvisit = 3\nkind = "link_lost"\nreconnects = 99\n', quick, sleep=slept.append)
+    session = scripted(tmp_path, '[[fault]]\nmeasurement = 3\nkind = "link_lost"\nreconnects = 99\n', quick, sleep=slept.append)
     seen: list[Line] = []
     with pytest.raises(LinkLost, match="did not come back within 31 s"):
         for line in session.measure(MODELS, [(0, list(MODELS)), (1, list(MODELS))]):
             seen.append(line)
     assert tuple(slept) == RECONNECT_S
-    assert len(visits(seen)) == 2
+    assert len(measurements(seen)) == 2
 
 
 def test_a_model_whose_link_breaks_again_and_again_is_taken_for_the_reason(tmp_path: Path, quick: TimingSettings) -> None:
-    faults = "".join(f'[[fault]]\nvisit = {number}\nkind = "reboot"\n' for number in (1, 2, 3))
+    faults = "".join(f'[[fault]]\nmeasurement = {number}\nkind = "reboot"\n' for number in (1, 2, 3))
     session = scripted(tmp_path, faults, quick, sleep=lambda _: None)
     found = lines(session, MODELS)
     (culprit,) = failed(found)
-    assert visits(found) == [(name, number) for name, number in ALL if name != culprit]
+    assert measurements(found) == [(name, number) for name, number in ALL if name != culprit]
 
 
 def test_a_rebooted_device_gets_its_files_again(tmp_path: Path, quick: TimingSettings) -> None:
-    session = scripted(tmp_path, '[[fault]]\nvisit = 2\nkind = "reboot"\n', quick, sleep=lambda _: None)
-    assert visits(lines(session, MODELS)) == ALL
+    session = scripted(tmp_path, '[[fault]]\nmeasurement = 2\nkind = "reboot"\n', quick, sleep=lambda _: None)
+    assert measurements(lines(session, MODELS)) == ALL
 
 
 def test_a_device_without_memory_is_told_so(tmp_path: Path, quick: TimingSettings) -> None:
-    faults = "".join(f'[[fault]]\nvisit = {number}\nkind = "out_of_memory"\n' for number in (1, 2))
+    faults = "".join(f'[[fault]]\nmeasurement = {number}\nkind = "out_of_memory"\n' for number in (1, 2))
     found = lines(scripted(tmp_path, faults, quick), MODELS)
     assert "ran out of memory" in next(iter(failed(found).values()))
 
 
 def test_a_short_push_is_repeated(tmp_path: Path, quick: TimingSettings) -> None:
     session = scripted(tmp_path, '[[fault]]\npush = 1\nkind = "short_push"\n', quick)
-    assert visits(lines(session, MODELS)) == ALL
+    assert measurements(lines(session, MODELS)) == ALL
 
 
 def test_a_hot_device_is_left_to_cool_and_then_measured(tmp_path: Path, quick: TimingSettings) -> None:
     waited: list[str] = []
     session = scripted(
-        tmp_path, '[[fault]]\nvisit = 1\nkind = "hot"\nrounds = 1\n', quick, cool=lambda: waited.append("x"), cooling=Cooling()
+        tmp_path, '[[fault]]\nmeasurement = 1\nkind = "hot"\nrounds = 1\n', quick, cool=lambda: waited.append("x"), cooling=Cooling()
     )
     found = lines(session, MODELS)
-    assert visits(found) == ALL
+    assert measurements(found) == ALL
     assert len(waited) == 2  # at the start, and after the round that said it is hot
     assert [line["event"] for line in found].count("paused") == 1
 
 
 def test_a_line_that_makes_no_sense_ends_the_run(tmp_path: Path, quick: TimingSettings) -> None:
     with pytest.raises(RunnerError):
-        lines(scripted(tmp_path, '[[fault]]\nvisit = 2\nkind = "garbage"\n', quick), MODELS)
+        lines(scripted(tmp_path, '[[fault]]\nmeasurement = 2\nkind = "garbage"\n', quick), MODELS)
 
 
 def test_energy_comes_in_lines_of_its_own(tmp_path: Path, quick: TimingSettings) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import needs_proc, processes_saying
+from executor_runs import needs_proc, processes_saying
 
 from netadapt.runs.run_folder import RunFolder
 
@@ -27,7 +27,11 @@ pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-c", "from netadapt.cli.app import app; app()", "run", "mobilenet_v1", "--data", "digits"]
 TINY = ["--width-multiplier", "0.125", "--resolution", "16", "--epochs", "2", "--short-term-steps", "2"]
 BUDGET = ["--step", "0.06", "--budget", "macs=70%"]
-ENGINES = (["--engine", "in-process"], ["--engine", "processes", "--workers", "1"], ["--engine", "processes", "--workers", "2"])
+EXECUTORS = (
+    ["--executor", "in-process"],
+    ["--executor", "processes", "--workers", "1"],
+    ["--executor", "processes", "--workers", "2"],
+)
 LONGEST_S = 200
 
 
@@ -102,14 +106,14 @@ def kill_at_random(out: Path, chance: random.Random, *options: str) -> bool:
 def killed_and_resumed(out: Path, kills: int) -> None:
     chance = random.Random(kills)
     for number in range(kills):
-        if not kill_at_random(out, chance, *ENGINES[number % len(ENGINES)]):
+        if not kill_at_random(out, chance, *EXECUTORS[number % len(EXECUTORS)]):
             break
     assert finished(Started(out, "--resume"))[0] == 0
 
 
 @pytest.mark.timeout(600)
 def test_a_run_killed_at_random_points_has_the_history_of_one_left_alone(left_alone: Path, tmp_path: Path) -> None:
-    """Six times, twice with each engine; `benchmarks/kills.py` kills as often as one likes."""
+    """Six times, twice with each executor; `benchmarks/kills.py` kills as often as one likes."""
     out = tmp_path / "run"
     killed_and_resumed(out, kills=6)
     assert history(out) == history(left_alone)
@@ -135,19 +139,19 @@ def leave_no_room(process: Started) -> None:
 
 @needs_proc
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to limit a process that runs")
-@pytest.mark.parametrize("engine", ENGINES[::2], ids=" ".join)
+@pytest.mark.parametrize("executor", EXECUTORS[::2], ids=" ".join)
 def test_a_full_disk_is_told_in_one_sentence_and_the_run_goes_on_when_there_is_room(
-    left_alone: Path, tmp_path: Path, engine: list[str]
+    left_alone: Path, tmp_path: Path, executor: list[str]
 ) -> None:
     out = back_at_step_0(left_alone, tmp_path / "run")
-    process = Started(out, "--resume", *engine)
+    process = Started(out, "--resume", *executor)
     wait_for(process, out, 3)
     leave_no_room(process)
     code, said = finished(process)
     assert code == 1
     assert said.startswith("error: ")
     assert said.endswith("cannot be written: File too large")
-    assert finished(Started(out, "--resume", *engine))[0] == 0
+    assert finished(Started(out, "--resume", *executor))[0] == 0
     assert history(out) == history(left_alone)
 
 

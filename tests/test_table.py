@@ -28,7 +28,7 @@ def table(graph: Graph = NETWORK, latency_ms: float = 0.5) -> LatencyTable:
 
 
 def test_a_table_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
-    before = table().with_closure(close([Checked("n", 1.0, 0.9, 1.1, 1.05, 1.3)]))
+    before = table().with_held_out(close([Checked("n", 1.0, 0.9, 1.1, 1.05, 1.3)]))
     before.save(tmp_path / "t.parquet")
     after = load_table(tmp_path / "t.parquet")
     assert after.rows == before.rows

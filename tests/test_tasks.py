@@ -28,19 +28,19 @@ class Constant(nn.Module):
         super().__init__()
         self.metres = nn.Parameter(torch.tensor(metres))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.metres.expand(len(pictures), 1, *pictures.shape[-2:])
+    def forward(self, images: Tensor) -> Tensor:
+        return self.metres.expand(len(images), 1, *images.shape[-2:])
 
 
 def _part(millimetres: list[int], side: int = 4) -> Part:
-    """Grey pictures, each of one distance."""
+    """Grey images, each of one distance."""
     count = len(millimetres)
     targets = torch.tensor(millimetres, dtype=torch.int16).view(-1, 1, 1, 1).expand(-1, 1, side, side)
     return Part(torch.full((count, 3, side, side), 128, dtype=torch.uint8), targets, (0.5,) * 3, (0.2,) * 3, True, "depth")
 
 
 def _metres(*values: float) -> Tensor:
-    """One picture with these distances."""
+    """One image with these distances."""
     return torch.tensor(values).view(1, 1, 1, -1)
 
 
@@ -58,7 +58,7 @@ def test_a_constant_distance_misses_by_what_it_is_off() -> None:
     assert found.metrics == {"rmse_m": pytest.approx(1.0), "rel": pytest.approx(0.25)}
 
 
-def test_every_picture_counts_the_same_however_many_of_its_pixels_are_known() -> None:
+def test_every_image_counts_the_same_however_many_of_its_pixels_are_known() -> None:
     found = torch.cat([_metres(1, 1, 1, 1), _metres(1, 1, 1, 1)])
     true = torch.cat([_metres(1, 1, 1, 1), _metres(0, 0, 0, 3)])
     assert _judged(found, true) == Scores(0.5, {"rmse_m": 1.0, "rel": pytest.approx(1 / 3)})
@@ -71,14 +71,14 @@ def test_pixels_of_unknown_distance_do_not_count(unknown: float) -> None:
     assert float(DEPTH.loss(found, true)) == 0
 
 
-def test_a_picture_of_which_nothing_is_known_is_left_out() -> None:
+def test_a_image_of_which_nothing_is_known_is_left_out() -> None:
     found, true = torch.cat([_metres(1.0), _metres(5.0)]), torch.cat([_metres(1.0), _metres(0.0)])
     assert _judged(found, true).accuracy == 1
     assert float(DEPTH.loss(found[1:], true[1:])) == 0
 
 
-def test_pictures_of_which_nothing_is_known_at_all_are_told() -> None:
-    with pytest.raises(TaskError, match="no picture can be judged for depth"):
+def test_images_of_which_nothing_is_known_at_all_are_told() -> None:
+    with pytest.raises(TaskError, match="no image can be judged for depth"):
         score(Constant(1.0), _part([0, 0]))
 
 
@@ -137,36 +137,36 @@ def test_targets_of_another_kind_make_no_part(targets: Tensor) -> None:
         Part(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), targets, (0.0,) * 3, (1.0,) * 3, True, "depth")
 
 
-def test_enlarging_a_picture_brings_its_distances_as_much_nearer() -> None:
-    pictures, targets = torch.rand(50, 3, 16, 16), torch.full((50, 1, 16, 16), 3.0)
-    _, nearer = warped(pictures, targets, torch.Generator().manual_seed(0), mirrored=True)
+def test_enlarging_a_image_brings_its_distances_as_much_nearer() -> None:
+    images, targets = torch.rand(50, 3, 16, 16), torch.full((50, 1, 16, 16), 3.0)
+    _, nearer = warped(images, targets, torch.Generator().manual_seed(0), mirrored=True)
     middles = nearer[:, 0, 6:10, 6:10].flatten(1)
     assert torch.equal(middles.amin(dim=1), middles.amax(dim=1))
     assert 2 - 1e-6 <= float(middles.min()) < 2.1
     assert 2.9 < float(middles.max()) <= 3
 
 
-def test_a_picture_and_its_distances_move_together() -> None:
+def test_a_image_and_its_distances_move_together() -> None:
     """Where it is bright it is far."""
     targets = 1 + torch.linspace(0, 1, 32).view(1, 1, 1, -1).expand(40, 1, 32, 32)
-    pictures, moved = warped(targets.expand(-1, 3, -1, -1), targets, torch.Generator().manual_seed(1), mirrored=True)
-    zoom = pictures[:, :1, 12:20, 12:20] / moved[:, :, 12:20, 12:20]
+    images, moved = warped(targets.expand(-1, 3, -1, -1), targets, torch.Generator().manual_seed(1), mirrored=True)
+    zoom = images[:, :1, 12:20, 12:20] / moved[:, :, 12:20, 12:20]
     assert float((zoom.amax(dim=(1, 2, 3)) / zoom.amin(dim=(1, 2, 3))).max()) < 1.05
-    falls = pictures[:, 0, 16, 10] > pictures[:, 0, 16, 22]
+    falls = images[:, 0, 16, 10] > images[:, 0, 16, 22]
     assert 10 < int(falls.sum()) < 30
 
 
 def test_only_scenes_that_may_be_are_mirrored() -> None:
     targets = 1 + torch.linspace(0, 1, 32).view(1, 1, 1, -1).expand(40, 1, 32, 32)
-    pictures, _ = warped(targets, targets, torch.Generator().manual_seed(1), mirrored=False)
-    assert bool((pictures[:, 0, 16, 10] < pictures[:, 0, 16, 22]).all())
+    images, _ = warped(targets, targets, torch.Generator().manual_seed(1), mirrored=False)
+    assert bool((images[:, 0, 16, 10] < images[:, 0, 16, 22]).all())
 
 
 def test_colours_change_by_at_most_two_fifths_in_brightness() -> None:
     """Grey stays grey, whatever the saturation; the mean is 0.5 of white, which contrast leaves alone."""
     part = _part([1000] * 200)
-    pictures, _ = part.batch(torch.arange(200))
-    changed = recoloured(torch.zeros_like(pictures), part, torch.Generator().manual_seed(0))
+    images, _ = part.batch(torch.arange(200))
+    changed = recoloured(torch.zeros_like(images), part, torch.Generator().manual_seed(0))
     seen = changed[:, :, 0, 0] * 0.2 + 0.5
     assert float((seen.amax(dim=1) - seen.amin(dim=1)).max()) < 1e-5
     assert 0.5 * (1 - 0.4 * 1.4) < float(seen.min()) < 0.35

@@ -22,42 +22,42 @@ from profiler.formats.tflite.writer import write_tflite
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape, conv2d, depthwise_conv2d, fully_connected
 
-PICTURE = (1, 9, 11, 6)
+IMAGE = (1, 9, 11, 6)
 ROUND_TRIPS = [
-    conv2d(PICTURE, 8, 3),
-    conv2d(PICTURE, 8, 1, activation="relu6"),
-    conv2d(PICTURE, 1, 3, activation="relu"),
+    conv2d(IMAGE, 8, 3),
+    conv2d(IMAGE, 8, 1, activation="relu6"),
+    conv2d(IMAGE, 1, 3, activation="relu"),
     conv2d((1, 12, 12, 6), 8, 3, stride=2),
-    conv2d(PICTURE, 8, 3, groups=2),
-    conv2d(PICTURE, 6, 3, groups=6),
-    conv2d(PICTURE, 8, 3, dilation=2),
-    LayerSpec("conv2d", (PICTURE,), (1, 5, 4, 8), kernel=(3, 5), stride=(2, 3), padding=(2, 1, 1, 4)),
+    conv2d(IMAGE, 8, 3, groups=2),
+    conv2d(IMAGE, 6, 3, groups=6),
+    conv2d(IMAGE, 8, 3, dilation=2),
+    LayerSpec("conv2d", (IMAGE,), (1, 5, 4, 8), kernel=(3, 5), stride=(2, 3), padding=(2, 1, 1, 4)),
     LayerSpec("conv2d", ((1, 8, 8, 2),), (1, 4, 4, 3), kernel=(3, 3), stride=(2, 2), padding=(0, 0, 1, 1)),
-    depthwise_conv2d(PICTURE, 3, activation="relu6"),
+    depthwise_conv2d(IMAGE, 3, activation="relu6"),
     depthwise_conv2d((1, 12, 12, 6), 5, stride=2),
     depthwise_conv2d((1, 12, 12, 1), 3),
-    LayerSpec("depthwise_conv2d", (PICTURE,), (1, 9, 11, 12), kernel=(3, 3), padding=(1,) * 4, groups=6),
-    LayerSpec("conv_transpose2d", (PICTURE,), (1, 18, 22, 4), kernel=(2, 2), stride=(2, 2), activation="relu"),
-    LayerSpec("conv_transpose2d", (PICTURE,), (1, 18, 22, 4), kernel=(4, 4), stride=(2, 2), padding=(1,) * 4, bias=False),
-    LayerSpec("conv_transpose2d", (PICTURE,), (1, 20, 24, 4), kernel=(3, 3), stride=(2, 2)),
+    LayerSpec("depthwise_conv2d", (IMAGE,), (1, 9, 11, 12), kernel=(3, 3), padding=(1,) * 4, groups=6),
+    LayerSpec("conv_transpose2d", (IMAGE,), (1, 18, 22, 4), kernel=(2, 2), stride=(2, 2), activation="relu"),
+    LayerSpec("conv_transpose2d", (IMAGE,), (1, 18, 22, 4), kernel=(4, 4), stride=(2, 2), padding=(1,) * 4, bias=False),
+    LayerSpec("conv_transpose2d", (IMAGE,), (1, 20, 24, 4), kernel=(3, 3), stride=(2, 2)),
     fully_connected((1, 12), 5, activation="relu"),
     fully_connected((1, 7, 12), 5, bias=False),
-    LayerSpec("avg_pool2d", (PICTURE,), (1, 4, 5, 6), kernel=(2, 2), stride=(2, 2)),
-    LayerSpec("avg_pool2d", (PICTURE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
-    LayerSpec("max_pool2d", (PICTURE,), (1, 9, 11, 6), kernel=(3, 3), padding=(1,) * 4, activation="relu"),
-    LayerSpec("max_pool2d", (PICTURE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
-    LayerSpec("global_avg_pool", (PICTURE,), (1, 6)),
-    LayerSpec("global_avg_pool", (PICTURE,), (1, 1, 1, 6)),
-    LayerSpec("global_max_pool", (PICTURE,), (1, 6)),
-    LayerSpec("add", (PICTURE, PICTURE), PICTURE, activation="relu"),
-    LayerSpec("mul", (PICTURE, (1, 1, 1, 6)), PICTURE),
-    LayerSpec("concat", (PICTURE, (1, 9, 11, 2)), (1, 9, 11, 8)),
-    LayerSpec("flatten", (PICTURE,), (1, 9 * 11 * 6)),
+    LayerSpec("avg_pool2d", (IMAGE,), (1, 4, 5, 6), kernel=(2, 2), stride=(2, 2)),
+    LayerSpec("avg_pool2d", (IMAGE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
+    LayerSpec("max_pool2d", (IMAGE,), (1, 9, 11, 6), kernel=(3, 3), padding=(1,) * 4, activation="relu"),
+    LayerSpec("max_pool2d", (IMAGE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
+    LayerSpec("global_avg_pool", (IMAGE,), (1, 6)),
+    LayerSpec("global_avg_pool", (IMAGE,), (1, 1, 1, 6)),
+    LayerSpec("global_max_pool", (IMAGE,), (1, 6)),
+    LayerSpec("add", (IMAGE, IMAGE), IMAGE, activation="relu"),
+    LayerSpec("mul", (IMAGE, (1, 1, 1, 6)), IMAGE),
+    LayerSpec("concat", (IMAGE, (1, 9, 11, 2)), (1, 9, 11, 8)),
+    LayerSpec("flatten", (IMAGE,), (1, 9 * 11 * 6)),
     LayerSpec("flatten", ((1, 6),), (1, 1, 1, 6)),
-    LayerSpec("upsample_nearest", (PICTURE,), (1, 18, 22, 6)),
-    LayerSpec("upsample_bilinear", (PICTURE,), (1, 18, 22, 6)),
+    LayerSpec("upsample_nearest", (IMAGE,), (1, 18, 22, 6)),
+    LayerSpec("upsample_bilinear", (IMAGE,), (1, 18, 22, 6)),
     LayerSpec("softmax", ((1, 10),), (1, 10)),
-    *(LayerSpec(op, (PICTURE,), PICTURE) for op in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")),
+    *(LayerSpec(op, (IMAGE,), IMAGE) for op in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")),
 ]
 CONVOLUTION = conv2d((1, 5, 5, 2), 3, 3)
 FLOAT, HALF, INT8, INT32 = (getattr(schema.TensorType, name) for name in ("FLOAT32", "FLOAT16", "INT8", "INT32"))
@@ -147,10 +147,10 @@ def run(data: bytes) -> list[tuple[Shape, np.dtype[Any]]]:
     return [(values.shape, values.dtype) for values in runner(**feed).values()]
 
 
-def only_cutout(graph: Graph) -> tuple[LayerSpec, bytes]:
-    (layer,) = [layer for layer in graph.layers if layer.cutout is not None]
-    assert layer.cutout is not None
-    return layer, graph.cutouts[layer.cutout.digest]
+def only_opaque(graph: Graph) -> tuple[LayerSpec, bytes]:
+    (layer,) = [layer for layer in graph.layers if layer.opaque is not None]
+    assert layer.opaque is not None
+    return layer, graph.opaques[layer.opaque.digest]
 
 
 @contextmanager
@@ -177,17 +177,17 @@ def test_a_network_keeps_its_names_and_wires(tmp_path: Path) -> None:
 
 
 def test_an_activation_that_is_an_operator_is_a_group_of_its_own(tmp_path: Path) -> None:
-    graph = read(tmp_path, bytes_of(conv2d(PICTURE, 8, 3, activation="hard_swish")))
+    graph = read(tmp_path, bytes_of(conv2d(IMAGE, 8, 3, activation="hard_swish")))
     assert [layer.op for layer in graph.layers] == ["conv2d", "hard_swish"]
 
 
 def test_a_convolution_without_bias_is_read_with_the_zeros_that_litert_adds(tmp_path: Path) -> None:
-    (layer,) = read(tmp_path, bytes_of(conv2d(PICTURE, 8, 3, bias=False))).layers
-    assert layer == conv2d(PICTURE, 8, 3)
+    (layer,) = read(tmp_path, bytes_of(conv2d(IMAGE, 8, 3, bias=False))).layers
+    assert layer == conv2d(IMAGE, 8, 3)
 
 
 def test_a_cropped_transposed_convolution_is_two_groups(tmp_path: Path) -> None:
-    layer = LayerSpec("conv_transpose2d", (PICTURE,), (1, 18, 22, 4), kernel=(3, 3), stride=(2, 2), padding=(1,) * 4)
+    layer = LayerSpec("conv_transpose2d", (IMAGE,), (1, 18, 22, 4), kernel=(3, 3), stride=(2, 2), padding=(1,) * 4)
     assert [layer.op for layer in read(tmp_path, bytes_of(layer)).layers] == ["conv_transpose2d", "SLICE"]
 
 
@@ -223,41 +223,41 @@ def tanh(changed: Changed) -> None:
 
 
 def test_a_quantised_convolution_is_cut_out_under_its_own_kind(tmp_path: Path) -> None:
-    layer, _ = only_cutout(read(tmp_path, quantised(conv2d(PICTURE, 8, 3, activation="relu6"))))
+    layer, _ = only_opaque(read(tmp_path, quantised(conv2d(IMAGE, 8, 3, activation="relu6"))))
     assert (layer.op, layer.kernel, layer.padding, layer.activation) == ("conv2d", (3, 3), (1, 1, 1, 1), "relu6")
     assert (layer.dtype, layer.macs, layer.weight_bytes) == ("int8", 9 * 11 * 8 * 54, 8 * 54 + 4 * 8)
 
 
 def test_a_quantised_cut_out_runs_with_quantised_input_and_output(tmp_path: Path) -> None:
-    _, data = only_cutout(read(tmp_path, quantised(conv2d(PICTURE, 8, 3))))
+    _, data = only_opaque(read(tmp_path, quantised(conv2d(IMAGE, 8, 3))))
     assert run(data) == [((1, 9, 11, 8), np.dtype(np.int8))]
 
 
 def test_an_activation_without_a_word_for_it_makes_a_cut_out_that_runs(tmp_path: Path) -> None:
     changed = Changed(bytes_of(CONVOLUTION))
     tanh(changed)
-    layer, data = only_cutout(read(tmp_path, changed.data))
+    layer, data = only_opaque(read(tmp_path, changed.data))
     assert (layer.op, layer.activation) == ("conv2d", "tanh")
     assert run(data) == [((1, 5, 5, 3), np.dtype(np.float32))]
 
 
 def test_an_operator_we_have_no_word_for_keeps_its_tflite_name(tmp_path: Path) -> None:
-    changed = Changed(bytes_of(LayerSpec("relu", (PICTURE,), PICTURE)))
+    changed = Changed(bytes_of(LayerSpec("relu", (IMAGE,), IMAGE)))
     changed.rename_operator("ABS")
-    layer, data = only_cutout(read(tmp_path, changed.data))
-    assert (layer.op, layer.macs, layer.inputs) == ("ABS", None, (PICTURE,))
-    assert run(data) == [(PICTURE, np.dtype(np.float32))]
+    layer, data = only_opaque(read(tmp_path, changed.data))
+    assert (layer.op, layer.macs, layer.inputs) == ("ABS", None, (IMAGE,))
+    assert run(data) == [(IMAGE, np.dtype(np.float32))]
 
 
 def test_a_product_with_a_constant_is_cut_out_with_the_constant(tmp_path: Path) -> None:
-    changed = Changed(bytes_of(LayerSpec("mul", (PICTURE, PICTURE), PICTURE)))
+    changed = Changed(bytes_of(LayerSpec("mul", (IMAGE, IMAGE), IMAGE)))
     changed.model.buffers.append(schema.BufferT(data=np.ones(6, np.float32).view(np.uint8)))
     changed.main.tensors[changed.operators[0].inputs[1]].shape = np.array([6], np.int32)
     changed.main.tensors[changed.operators[0].inputs[1]].buffer = len(changed.model.buffers) - 1
     changed.main.inputs = changed.main.inputs[:1]
-    layer, data = only_cutout(read(tmp_path, changed.data))
-    assert (layer.op, layer.inputs, layer.weight_bytes) == ("mul", (PICTURE,), 24)
-    assert run(data) == [(PICTURE, np.dtype(np.float32))]
+    layer, data = only_opaque(read(tmp_path, changed.data))
+    assert (layer.op, layer.inputs, layer.weight_bytes) == ("mul", (IMAGE,), 24)
+    assert run(data) == [(IMAGE, np.dtype(np.float32))]
 
 
 def test_weights_that_are_computed_are_an_input_of_the_cut_out(tmp_path: Path) -> None:
@@ -267,22 +267,22 @@ def test_weights_that_are_computed_are_an_input_of_the_cut_out(tmp_path: Path) -
     changed.main.inputs = np.array([*changed.main.inputs, changed.main.tensors.index(weights)], np.int32)
     graph = read(tmp_path, changed.data)
     assert graph.nodes[0].inputs == ("input_0", "layer/weights")
-    assert graph.layers[0].cutout is not None
+    assert graph.layers[0].opaque is not None
 
 
 def test_equal_operators_with_equal_weights_have_one_digest_whatever_they_are_called(tmp_path: Path) -> None:
     changed = Changed(bytes_of(CONVOLUTION))
     tanh(changed)
-    before = only_cutout(read(tmp_path, changed.data))
+    before = only_opaque(read(tmp_path, changed.data))
     changed.tensor("layer").name = b"another"
-    assert only_cutout(read(tmp_path, changed.data)) == before
+    assert only_opaque(read(tmp_path, changed.data)) == before
 
 
 def test_other_weights_give_another_digest(tmp_path: Path) -> None:
     def digest(seed: int) -> LayerSpec:
         changed = Changed(write_tflite(Graph.of_layer(CONVOLUTION), seed))
         tanh(changed)
-        return only_cutout(read(tmp_path, changed.data))[0]
+        return only_opaque(read(tmp_path, changed.data))[0]
 
     assert digest(0) != digest(1)
 

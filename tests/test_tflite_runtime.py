@@ -92,7 +92,7 @@ def test_a_probe_says_that_it_works(numpy1: str, tmp_path: Path) -> None:
 def test_a_convolution_is_measured(numpy1: str, tmp_path: Path) -> None:
     lines, code, stderr = run([numpy1, str(RUNNER), job(tmp_path)])
     assert code == 0, stderr
-    assert told(lines) == ["hello", "round 0", "begin a", "visit a", "done"]
+    assert told(lines) == ["hello", "round 0", "begin a", "measurement a", "done"]
     assert (lines[0]["runtime"], lines[0]["version"]) == ("tflite-runtime", "2.14.0")
     assert lines[0]["library_sha256"] is not None
 

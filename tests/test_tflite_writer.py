@@ -13,47 +13,47 @@ from profiler.errors import ModelError
 from profiler.formats.tflite.schema import same_padding
 from profiler.formats.tflite.writer import write_tflite
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import ACTIVATIONS, Cutout, LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.layers.layer import ACTIVATIONS, LayerSpec, OpaqueSubgraph, conv2d, depthwise_conv2d, fully_connected
 
 Floats = NDArray[np.float32]
 
-PICTURE = (1, 9, 11, 6)
+IMAGE = (1, 9, 11, 6)
 LAYERS = {
-    "conv2d": conv2d(PICTURE, 8, 3),
-    "pointwise": conv2d(PICTURE, 8, 1),
-    "one output channel": conv2d(PICTURE, 1, 3),
+    "conv2d": conv2d(IMAGE, 8, 3),
+    "pointwise": conv2d(IMAGE, 8, 1),
+    "one output channel": conv2d(IMAGE, 1, 3),
     "strided": conv2d((1, 12, 12, 6), 8, 3, stride=2),
-    "grouped": conv2d(PICTURE, 8, 3, groups=2),
-    "dilated": conv2d(PICTURE, 8, 3, dilation=2),
-    "without bias": conv2d(PICTURE, 8, 3, bias=False),
+    "grouped": conv2d(IMAGE, 8, 3, groups=2),
+    "dilated": conv2d(IMAGE, 8, 3, dilation=2),
+    "without bias": conv2d(IMAGE, 8, 3, bias=False),
     "batch of two": conv2d((2, 9, 11, 6), 8, 3),
-    "depthwise": depthwise_conv2d(PICTURE, 3),
+    "depthwise": depthwise_conv2d(IMAGE, 3),
     "depthwise, twice the channels": LayerSpec(
-        "depthwise_conv2d", (PICTURE,), (1, 9, 11, 12), kernel=(3, 3), padding=(1,) * 4, groups=6
+        "depthwise_conv2d", (IMAGE,), (1, 9, 11, 12), kernel=(3, 3), padding=(1,) * 4, groups=6
     ),
-    "transposed": LayerSpec("conv_transpose2d", (PICTURE,), (1, 18, 22, 4), kernel=(2, 2), stride=(2, 2)),
+    "transposed": LayerSpec("conv_transpose2d", (IMAGE,), (1, 18, 22, 4), kernel=(2, 2), stride=(2, 2)),
     "fully connected": fully_connected((1, 12), 40),
     "fully connected, three dimensions": fully_connected((1, 7, 12), 40, bias=False),
-    "avg_pool2d": LayerSpec("avg_pool2d", (PICTURE,), (1, 4, 5, 6), kernel=(2, 2), stride=(2, 2)),
-    "avg_pool2d, padded": LayerSpec("avg_pool2d", (PICTURE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
-    "max_pool2d": LayerSpec("max_pool2d", (PICTURE,), (1, 9, 11, 6), kernel=(3, 3), padding=(1,) * 4),
-    "max_pool2d, padded": LayerSpec("max_pool2d", (PICTURE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
-    "global_avg_pool": LayerSpec("global_avg_pool", (PICTURE,), (1, 6)),
-    "global_avg_pool, kept": LayerSpec("global_avg_pool", (PICTURE,), (1, 1, 1, 6)),
-    "global_max_pool": LayerSpec("global_max_pool", (PICTURE,), (1, 6)),
-    "add": LayerSpec("add", (PICTURE, PICTURE), PICTURE),
-    "mul, broadcast": LayerSpec("mul", (PICTURE, (1, 1, 1, 6)), PICTURE),
-    "concat": LayerSpec("concat", (PICTURE, (1, 9, 11, 2)), (1, 9, 11, 8)),
-    "flatten": LayerSpec("flatten", (PICTURE,), (1, 9 * 11 * 6)),
+    "avg_pool2d": LayerSpec("avg_pool2d", (IMAGE,), (1, 4, 5, 6), kernel=(2, 2), stride=(2, 2)),
+    "avg_pool2d, padded": LayerSpec("avg_pool2d", (IMAGE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
+    "max_pool2d": LayerSpec("max_pool2d", (IMAGE,), (1, 9, 11, 6), kernel=(3, 3), padding=(1,) * 4),
+    "max_pool2d, padded": LayerSpec("max_pool2d", (IMAGE,), (1, 5, 6, 6), kernel=(3, 3), stride=(2, 2), padding=(1, 1, 2, 1)),
+    "global_avg_pool": LayerSpec("global_avg_pool", (IMAGE,), (1, 6)),
+    "global_avg_pool, kept": LayerSpec("global_avg_pool", (IMAGE,), (1, 1, 1, 6)),
+    "global_max_pool": LayerSpec("global_max_pool", (IMAGE,), (1, 6)),
+    "add": LayerSpec("add", (IMAGE, IMAGE), IMAGE),
+    "mul, broadcast": LayerSpec("mul", (IMAGE, (1, 1, 1, 6)), IMAGE),
+    "concat": LayerSpec("concat", (IMAGE, (1, 9, 11, 2)), (1, 9, 11, 8)),
+    "flatten": LayerSpec("flatten", (IMAGE,), (1, 9 * 11 * 6)),
     "flatten, to one pixel": LayerSpec("flatten", ((1, 6),), (1, 1, 1, 6)),
-    "upsample_nearest": LayerSpec("upsample_nearest", (PICTURE,), (1, 18, 22, 6)),
-    "upsample_bilinear": LayerSpec("upsample_bilinear", (PICTURE,), (1, 18, 22, 6)),
+    "upsample_nearest": LayerSpec("upsample_nearest", (IMAGE,), (1, 18, 22, 6)),
+    "upsample_bilinear": LayerSpec("upsample_bilinear", (IMAGE,), (1, 18, 22, 6)),
     "softmax": LayerSpec("softmax", ((1, 10),), (1, 10)),
-    "relu": LayerSpec("relu", (PICTURE,), PICTURE),
-    "relu6": LayerSpec("relu6", (PICTURE,), PICTURE),
-    "hard_swish": LayerSpec("hard_swish", (PICTURE,), PICTURE),
-    "hard_sigmoid": LayerSpec("hard_sigmoid", (PICTURE,), PICTURE),
-    "sigmoid": LayerSpec("sigmoid", (PICTURE,), PICTURE),
+    "relu": LayerSpec("relu", (IMAGE,), IMAGE),
+    "relu6": LayerSpec("relu6", (IMAGE,), IMAGE),
+    "hard_swish": LayerSpec("hard_swish", (IMAGE,), IMAGE),
+    "hard_sigmoid": LayerSpec("hard_sigmoid", (IMAGE,), IMAGE),
+    "sigmoid": LayerSpec("sigmoid", (IMAGE,), IMAGE),
 }
 
 
@@ -171,12 +171,12 @@ def test_a_transposed_convolution_is_cropped_as_its_padding_says(kernel: int, st
 
 
 def test_a_padded_max_pool_never_picks_the_padding() -> None:
-    output = model_of(LAYERS["max_pool2d, padded"])(np.full(PICTURE, -3, np.float32))
+    output = model_of(LAYERS["max_pool2d, padded"])(np.full(IMAGE, -3, np.float32))
     np.testing.assert_array_equal(output, -3)
 
 
 def test_a_padded_average_pool_counts_the_padding() -> None:
-    output = model_of(LAYERS["avg_pool2d, padded"])(np.ones(PICTURE, np.float32))
+    output = model_of(LAYERS["avg_pool2d, padded"])(np.ones(IMAGE, np.float32))
     assert output[0, 0, 0, 0] == pytest.approx(4 / 9)
 
 
@@ -217,18 +217,18 @@ def test_a_residual_network_runs_as_one_model() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
-    graph = Graph.of_layer(conv2d(PICTURE, 8, 3))
+    graph = Graph.of_layer(conv2d(IMAGE, 8, 3))
     assert write_tflite(graph, 1) == write_tflite(graph, 1) != write_tflite(graph, 2)
 
 
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        (LayerSpec("conv2d", (PICTURE,), (1, 9, 11, 4), dtype="float16"), "cannot be written yet"),
-        (LayerSpec("LSTM", (PICTURE,), PICTURE, cutout=Cutout("0" * 64, 0, "tflite")), "cut out of a file"),
-        (LayerSpec("conv_transpose2d", (PICTURE,), (1, 9, 11, 6), groups=2), "groups"),
-        (LayerSpec("avg_pool2d", (PICTURE,), (1, 7, 9, 6), kernel=(2, 2), dilation=(2, 2)), "dilation"),
-        (LayerSpec("add", (PICTURE,) * 3, PICTURE), "two only"),
+        (LayerSpec("conv2d", (IMAGE,), (1, 9, 11, 4), dtype="float16"), "cannot be written yet"),
+        (LayerSpec("LSTM", (IMAGE,), IMAGE, opaque=OpaqueSubgraph("0" * 64, 0, "tflite")), "cut out of a file"),
+        (LayerSpec("conv_transpose2d", (IMAGE,), (1, 9, 11, 6), groups=2), "groups"),
+        (LayerSpec("avg_pool2d", (IMAGE,), (1, 7, 9, 6), kernel=(2, 2), dilation=(2, 2)), "dilation"),
+        (LayerSpec("add", (IMAGE,) * 3, IMAGE), "two only"),
     ],
     ids=lambda value: value.key if isinstance(value, LayerSpec) else "",
 )

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from device_agents.support.errors import ToolError
 from netadapt.networks import build_network
-from netadapt.pruning.prune import narrow
+from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Graph
@@ -31,8 +31,8 @@ class Residual(nn.Module):
         self.depthwise = nn.Conv2d(16, 16, 3, stride=2, padding=1, groups=16)
         self.classifier = nn.Linear(16 * 8 * 8, 5)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = functional.relu(self.stem(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        features = functional.relu(self.stem(images))
         features = features + self.outer(functional.relu(self.inner(features)))
         logits: Tensor = self.classifier(self.depthwise(features).flatten(1))
         return logits
@@ -46,17 +46,17 @@ class Depth(nn.Module):
         self.left = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.right = nn.Conv2d(3, 16, 3, stride=2, padding=1)
         self.up = nn.ConvTranspose2d(24, 16, 2, stride=2)
-        self.narrow = nn.Conv2d(16, 1, 1)
+        self.prune = nn.Conv2d(16, 1, 1)
         self.wide = nn.Conv2d(1, 8, 3, padding=1)
         self.head = nn.Conv2d(8, 1, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = torch.cat([functional.relu(self.left(pictures)), functional.relu(self.right(pictures))], dim=1)
-        features = functional.relu(self.narrow(functional.relu(self.up(features))))
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.cat([functional.relu(self.left(images)), functional.relu(self.right(images))], dim=1)
+        features = functional.relu(self.prune(functional.relu(self.up(features))))
         return functional.interpolate(self.head(functional.relu(self.wide(features))), scale_factor=2)
 
 
-class Unnarrowable(nn.Module):
+class Unprunable(nn.Module):
     """A depthwise layer of two channels for each, a layer used twice, and a concatenation that is added to another's output."""
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class Unnarrowable(nn.Module):
         self.free = nn.Conv2d(16, 12, 1)
         self.classifier = nn.Conv2d(12, 4, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = functional.relu(self.grouped(functional.relu(self.first(pictures))))
+    def forward(self, images: Tensor) -> Tensor:
+        features = functional.relu(self.grouped(functional.relu(self.first(images))))
         features = self.twice(functional.relu(self.twice(features)))
         features = features + torch.cat([self.left(features), self.right(features)], dim=1)
         scores: Tensor = self.classifier(functional.relu(self.free(features)))
@@ -86,8 +86,8 @@ class Grouped(nn.Module):
         self.inner, self.grouped, self.outer = nn.Conv2d(16, 32, 1), nn.Conv2d(32, 24, 3, padding=1, groups=4), nn.Conv2d(24, 16, 1)
         self.classifier = nn.Linear(16, 5)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = functional.relu(self.stem(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        features = functional.relu(self.stem(images))
         features = features + self.outer(functional.relu(self.grouped(functional.relu(self.inner(features)))))
         logits: Tensor = self.classifier(features.mean((2, 3)))
         return logits
@@ -96,8 +96,8 @@ class Grouped(nn.Module):
 class Branching(nn.Module):
     """Goes one way or another depending on its pixels, which no graph can say."""
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return pictures + 1 if pictures.sum() > 0 else pictures
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 1 if images.sum() > 0 else images
 
 
 def _random_widths(graph: Graph, seed: int) -> dict[str, int]:
@@ -125,10 +125,10 @@ def test_a_head_of_one_channel_is_a_convolution_and_what_makes_the_output_has_no
 
 
 def test_layers_whose_width_cannot_be_chosen_alone_have_no_block() -> None:
-    assert trace(Unnarrowable(), SHAPE, "unnarrowable").widths == {"free": 12}
+    assert trace(Unprunable(), SHAPE, "unprunable").widths == {"free": 12}
 
 
-def test_a_grouped_bottleneck_can_be_narrowed_to_what_its_groups_divide() -> None:
+def test_a_grouped_bottleneck_can_be_pruned_to_what_its_groups_divide() -> None:
     possible = possible_widths(trace(Grouped(), SHAPE, "grouped"), 1)
     assert {block: widths[:3] for block, widths in possible.items()} == {
         "stem": (1, 2, 3), "inner": (8, 12, 16), "grouped": (8, 12, 16),
@@ -136,19 +136,19 @@ def test_a_grouped_bottleneck_can_be_narrowed_to_what_its_groups_divide() -> Non
 
 
 @pytest.mark.parametrize(("kind", "seed"), [(Residual, 0), (Depth, 1), (Grouped, 2)])
-def test_the_graph_at_other_widths_is_the_graph_of_the_narrowed_network(kind: type[nn.Module], seed: int) -> None:
+def test_the_graph_at_other_widths_is_the_graph_of_the_pruned_network(kind: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)
     model = kind()
     graph = trace(model, SHAPE, "network")
     widths = {block: max(2, width) for block, width in _random_widths(graph, seed).items()}
-    assert trace(narrow(model, graph, widths), SHAPE, "network").layers == graph.at_widths(widths).layers
+    assert trace(prune(model, graph, widths), SHAPE, "network").layers == graph.at_widths(widths).layers
 
 
-def test_mobilenet_v1_at_other_widths_is_the_graph_of_the_narrowed_network() -> None:
+def test_mobilenet_v1_at_other_widths_is_the_graph_of_the_pruned_network() -> None:
     model = build_network("mobilenet_v1", width_multiplier=0.25, classes=10)
     graph = trace(model, (1, 3, 32, 32), "mobilenet_v1")
     widths = {block: max(2, width) for block, width in _random_widths(graph, 5).items()}
-    assert trace(narrow(model, graph, widths), (1, 3, 32, 32), "mobilenet_v1") == graph.at_widths(widths)
+    assert trace(prune(model, graph, widths), (1, 3, 32, 32), "mobilenet_v1") == graph.at_widths(widths)
 
 
 def _with_batch_norm() -> nn.Sequential:

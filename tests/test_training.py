@@ -115,17 +115,17 @@ def test_learning_rates_follow_their_schedule(schedule: str, expected: list[floa
     assert [round(settings.rate_at(progress), 4) for progress in (0.0, 0.3, 0.5, 1.0)] == expected
 
 
-def test_a_shifted_picture_holds_a_piece_of_the_old_one_and_zeros() -> None:
-    pictures = torch.arange(1, 65.0).reshape(1, 1, 8, 8).expand(200, -1, -1, -1)
-    moved = shifted(pictures, torch.Generator().manual_seed(0), mirrored=False)
-    corners = {tuple(picture[0, 3, 3:5].tolist()) for picture in moved}
+def test_a_shifted_image_holds_a_piece_of_the_old_one_and_zeros() -> None:
+    images = torch.arange(1, 65.0).reshape(1, 1, 8, 8).expand(200, -1, -1, -1)
+    moved = shifted(images, torch.Generator().manual_seed(0), mirrored=False)
+    corners = {tuple(image[0, 3, 3:5].tolist()) for image in moved}
     # an eighth of 8 pixels is 1: the pixel at (3, 3) comes from one of nine, and its right neighbour stays its right neighbour
     assert corners == {(1.0 + 8 * row + column, 2.0 + 8 * row + column) for row in (2, 3, 4) for column in (2, 3, 4)}
 
 
-def test_only_pictures_that_may_be_are_mirrored() -> None:
-    pictures = torch.arange(1, 65.0).reshape(1, 1, 8, 8).expand(100, -1, -1, -1)
-    moved = shifted(pictures, torch.Generator().manual_seed(0), mirrored=True)
+def test_only_images_that_may_be_are_mirrored() -> None:
+    images = torch.arange(1, 65.0).reshape(1, 1, 8, 8).expand(100, -1, -1, -1)
+    moved = shifted(images, torch.Generator().manual_seed(0), mirrored=True)
     falling = int((moved[:, 0, 3, 3] > moved[:, 0, 3, 4]).sum())
     assert 25 < falling < 75
 

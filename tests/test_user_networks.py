@@ -33,8 +33,8 @@ class Net(nn.Module):
         self.stem = nn.Conv2d(channels, 16, 3, padding=1)
         self.classifier = nn.Linear(16, classes)
 
-    def forward(self, pictures):
-        return self.classifier(torch.relu(self.stem(pictures)).mean((2, 3)))
+    def forward(self, images):
+        return self.classifier(torch.relu(self.stem(images)).mean((2, 3)))
 
 
 def grey(num_classes):
@@ -153,7 +153,7 @@ ERRORS = {
     "is no Python": (["broken.py:f"], "(FOLDER/broken.py, line 1)"),
     "leaves": (["leaves:f"], "SystemExit: 3 (FOLDER/leaves.py, line 2)"),
     "takes another input": (["usersnets:grey"], "does not take an input of 1x3x8x8: RuntimeError"),
-    "nothing to narrow": (["usersnets:flat"], "nothing in usersnets:flat can be narrowed"),
+    "nothing to prune": (["usersnets:flat"], "nothing in usersnets:flat can be pruned"),
     "a width multiplier": (["usersnets:ten", "--width-multiplier", "0.5"], "a width multiplier is for our networks"),
 }
 
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_a_network_is_told_in_one_sentence(folder: Path, argu
 def test_outputs_that_do_not_fit_the_classes_of_the_data_are_told_before_training(folder: Path) -> None:
     result = run("run", "usersnets:seven", "--input", "1x3x8x8", "--data", "digits", "--budget", "macs=90%", "--out", "run")
     assert result.exit_code == 1
-    assert "gives (1, 7) for one picture, but the data asks for (1, 10)" in result.stderr
+    assert "gives (1, 7) for one image, but the data asks for (1, 10)" in result.stderr
     assert not (folder / "run").exists()
 
 
@@ -185,7 +185,7 @@ def test_an_input_that_is_none_is_told(text: str, sentence: str) -> None:
         parse_input(text)
 
 
-def test_pictures_of_two_channels_are_refused(folder: Path) -> None:
+def test_images_of_two_channels_are_refused(folder: Path) -> None:
     result = run("run", "usersnets:ten", "--input", "1x2x8x8", "--data", "digits", "--budget", "macs=90%", "--out", "run")
     assert result.exit_code == 1
     assert "digits have 3 channels, the network takes 2" in result.stderr

@@ -56,7 +56,7 @@ def device(folder: Path, name: str, printed: str, code: int = 0) -> Device:
     return Device("phone", "local", tools={name: tool})
 
 
-def visits(agent: Agent, runner: Any, target: Target, quick: TimingSettings, **more: Any) -> list[dict[str, Any]]:
+def measurements(agent: Agent, runner: Any, target: Target, quick: TimingSettings, **more: Any) -> list[dict[str, Any]]:
     session = Session(agent, runner, target, quick, **more)
     return list(session.measure({"a": b"model"}, [(0, ["a"]), (1, ["a"])]))
 
@@ -67,27 +67,27 @@ def test_benchmark_model_is_read_by_its_timed_runs(
 ) -> None:
     target = Target("phone", "litert")
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", printed), target)
-    found = visits(agent, runner, target, quick)
-    assert [line["samples_ns"] for line in found if line["event"] == "visit"] == [[latency_ns]] * 2
+    found = measurements(agent, runner, target, quick)
+    assert [line["samples_ns"] for line in found if line["event"] == "measurement"] == [[latency_ns]] * 2
 
 
 def test_a_run_without_timed_runs_has_failed(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "litert")
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", WARM_UP_ONLY), target)
-    assert [line["event"] for line in visits(agent, runner, target, quick)].count("failed") == 1
+    assert [line["event"] for line in measurements(agent, runner, target, quick)].count("failed") == 1
 
 
 def test_onnxruntimes_perf_test_is_read_by_its_median(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "onnxruntime")
     runner = PerfTest(agent, device(tmp_path, "onnxruntime_perf_test", PERF_TEST), target)
-    found = visits(agent, runner, target, quick)
-    assert [line["samples_ns"] for line in found if line["event"] == "visit"] == [[99_508_600]] * 2
+    found = measurements(agent, runner, target, quick)
+    assert [line["samples_ns"] for line in found if line["event"] == "measurement"] == [[99_508_600]] * 2
 
 
 def test_a_tool_that_fails_fails_the_model_with_what_it_said(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "onnxruntime")
     runner = PerfTest(agent, device(tmp_path, "onnxruntime_perf_test", "no such operator\n", code=3), target)
-    (failed,) = [line for line in visits(agent, runner, target, quick) if line["event"] == "failed"]
+    (failed,) = [line for line in measurements(agent, runner, target, quick) if line["event"] == "failed"]
     assert "no such operator" in failed["reason"]
 
 
@@ -95,7 +95,7 @@ def test_its_lines_are_those_of_a_runner_and_say_what_is_lost(agent: Agent, quic
 
     target = Target("phone", "litert")
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", WITH_MEDIAN), target)
-    found = visits(agent, runner, target, quick)
+    found = measurements(agent, runner, target, quick)
     assert [parse(json.dumps(line)) for line in found] == found
     assert "no raw samples" in found[0]["flags"]["lost"]
 
@@ -103,7 +103,7 @@ def test_its_lines_are_those_of_a_runner_and_say_what_is_lost(agent: Agent, quic
 def test_threads_and_cores_are_passed_on(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "litert", threads=2)
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", WITH_MEDIAN), target)
-    visits(agent, runner, target, quick, cpus=(0,))
+    measurements(agent, runner, target, quick, cpus=(0,))
     assert "--num_threads=2" in (tmp_path / "calls").read_text()
 
 

@@ -24,13 +24,13 @@
 #include "native/probe.h"
 #include "native/runtime.h"
 #include "native/sha256.h"
-#include "native/visit.h"
+#include "native/measurement.h"
 
 #ifndef BUILD
 #define BUILD "unknown compiler"
 #endif
 
-enum { PROTOCOL = 4 };
+enum { PROTOCOL = 5 };
 
 typedef struct {
     const Job *job;
@@ -59,7 +59,7 @@ static void add_digest(Text *text, const char *name, const char *path) {
     add_string(text, name, sha256_file(path, hex) ? hex : NULL);
 }
 
-static void add_visit(Text *text, const JobModel *model, const JobRound *round) {
+static void add_measurement(Text *text, const JobModel *model, const JobRound *round) {
     add_string(text, "model", model->id);
     text_add(text, ",\"round\":%lld", (long long)round->number);
 }
@@ -101,7 +101,7 @@ static void take_lease(const char *path) {
     die("the device is busy; it is leased to %s", holder && *holder ? holder : "another");
 }
 
-/* ------------------------------------------------------------------------------------------------------------- visits */
+/* ------------------------------------------------------------------------------------------------------------- measurements */
 
 static bool tell_outputs(Text *text, Model *model, int64_t most, Reason *reason) {
     Tensor tensor;
@@ -115,28 +115,28 @@ static bool tell_outputs(Text *text, Model *model, int64_t most, Reason *reason)
     return true;
 }
 
-static bool visit(Run *run, Text *text, const JobModel *wanted, double visit_ms, Reason *reason) {
+static bool measurement(Run *run, Text *text, const JobModel *wanted, double measurement_ms, Reason *reason) {
     Model *model = models_get(&run->models, wanted, reason);
     if (model == NULL) return false;
     text_add(text, ",");
     if (run->job->outputs) return tell_outputs(text, model, run->job->outputs, reason);
-    if (run->job->energy_ms > 0) return visit_energy(text, model, run->job, run->energy, reason);
-    return visit_latency(text, model, run->job, visit_ms, reason);
+    if (run->job->energy_ms > 0) return measurement_energy(text, model, run->job, run->energy, reason);
+    return measurement_latency(text, model, run->job, measurement_ms, reason);
 }
 
-/* One visit, told in a line; a model that cannot be run is left out from then on. */
-static void measure(Run *run, JobModel *model, const JobRound *round, const char *event, double visit_ms) {
+/* One measurement, told in a line; a model that cannot be run is left out from then on. */
+static void measure(Run *run, JobModel *model, const JobRound *round, const char *event, double measurement_ms) {
     Text text = {0};
     Reason reason = {""};
-    add_visit(&text, model, round);
+    add_measurement(&text, model, round);
     say(&text, "begin");
     set_alarm(run->job->silence_s);
-    add_visit(&text, model, round);
-    bool fine = visit(run, &text, model, visit_ms, &reason);
+    add_measurement(&text, model, round);
+    bool fine = measurement(run, &text, model, measurement_ms, &reason);
     set_alarm(0);
     if (!fine) {
         text_free(&text);
-        add_visit(&text, model, round);
+        add_measurement(&text, model, round);
         add_string(&text, "reason", reason.text);
         model->left_out = true;
     }
@@ -157,21 +157,21 @@ static void watch_idle(const Run *run, const JobRound *round) {
 static void run_round(Run *run, const JobRound *round) {
     const Job *job = run->job;
     bool latency = !job->outputs && !(job->energy_ms > 0);
-    int64_t visits = 0, started_ns = clock_ns();
+    int64_t measurements = 0, started_ns = clock_ns();
     Text text = {0};
     text_add(&text, "\"round\":%lld,\"clock_ns\":%lld,", (long long)round->number, (long long)started_ns);
     tell_conditions(&text, job->root);
     say(&text, "round");
     if (job->energy_ms > 0) watch_idle(run, round);
     for (size_t i = 0; i < round->count; i++) {
-        JobModel *model = &job->models[round->visits[i]];
+        JobModel *model = &job->models[round->measurements[i]];
         host_listen(0);
         if (model->left_out) continue;
-        bool look = latency && job->reference && !job->reference->left_out && visits % job->reference_every == 0;
+        bool look = latency && job->reference && !job->reference->left_out && measurements % job->reference_every == 0;
         if (look) measure(run, job->reference, round, "reference", job->reference_ms);
-        visits++;
+        measurements++;
         if (model->left_out) continue;
-        measure(run, model, round, job->outputs ? "outputs" : latency ? "visit" : "energy", job->visit_ms);
+        measure(run, model, round, job->outputs ? "outputs" : latency ? "measurement" : "energy", job->measurement_ms);
     }
     host_listen((int64_t)(job->min_round_s * 1e9) - (clock_ns() - started_ns));
 }

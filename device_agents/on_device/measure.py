@@ -6,9 +6,9 @@
 PROTOCOL.md beside it is the contract. It is pushed to the device and run there, never imported by the host. It needs the standard
 library and one runtime (numpy comes with that) and Python 3.8, so that a board's old interpreter will do.
 
-Models stay open within a memory bound and are visited in rounds, in the order the host has shuffled them into. A visit warms the
+Models stay open within a memory bound and are measured in rounds, in the order the host has shuffled them into. A measurement warms the
 model up and then takes samples; a sample is as many inferences as last at least `sample_ms`, so that reading the clock costs
-nothing. What disturbed a visit is told with it. Nothing is averaged here: the host keeps every sample.
+nothing. What disturbed a measurement is told with it. Nothing is averaged here: the host keeps every sample.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, Iterable, List, NamedTuple, Sequence  # noqa: UP035  Python 3.8
 
-PROTOCOL = 4
+PROTOCOL = 5
 UNREADABLE = "not readable"
 PROBE_S = 60
 """A runtime that has not run the probe's model by then is broken."""
@@ -589,7 +589,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "cpus": _cores,
     "root": _text,
     "lease": lambda value: value is None or _text(value),
-    "visit_ms": _number,
+    "measurement_ms": _number,
     "warmup_ms": _number,
     "sample_ms": _number,
     "min_samples": _whole(1),
@@ -745,14 +745,14 @@ def run_once(runtime: Any, path: Path, seed: int) -> Opened:
 
 
 class Work:
-    """A job under way: visits, or looks at outputs or energy, each told in a line."""
+    """A job under way: measurements, or looks at outputs or energy, each told in a line."""
 
     def __init__(self, job: dict[str, Any], models: OpenModels, device: Device) -> None:
         self.job, self.open_models, self.device = job, models, device
         self.models = {model["id"]: model for model in job["models"]}
         self.refused: set[str] = set()
         self.host = Host(job["acknowledged"])
-        self.event = "outputs" if job["outputs"] else "energy" if job["energy_ms"] else "visit"
+        self.event = "outputs" if job["outputs"] else "energy" if job["energy_ms"] else "measurement"
 
     def do(self) -> None:
         for entry in self.job["schedule"]:
@@ -765,16 +765,16 @@ class Work:
         say("done", **self.device.conditions())
 
     def one_round(self, number: int, names: list[str]) -> None:
-        visits = 0
+        measurements = 0
         for name in names:
             if name in self.refused:
                 continue
             self.host.listen(0.0)
-            if self.event == "visit" and visits % self.job["reference_every"] == 0:
+            if self.event == "measurement" and measurements % self.job["reference_every"] == 0:
                 self.look_at_reference(number)
             if name not in self.refused:  # it may be the reference
                 self.attempt(self.event, name, number)
-                visits += 1
+                measurements += 1
 
     def look_at_reference(self, number: int) -> None:
         name = self.job["reference"]
@@ -794,8 +794,8 @@ class Work:
         say(event, model=name, round=number, **seen)
         self.host.told()
 
-    def visit(self, opened: Opened) -> dict[str, Any]:
-        return self.sample(opened.run, self.job["visit_ms"])
+    def measurement(self, opened: Opened) -> dict[str, Any]:
+        return self.sample(opened.run, self.job["measurement_ms"])
 
     def reference(self, opened: Opened) -> dict[str, Any]:
         return self.sample(opened.run, self.job["reference_ms"])
@@ -831,7 +831,7 @@ class Work:
     def get_ready(self, run: Callable[[], object]) -> int:
         """Warm up, and see meanwhile that the host has every result so far; the shortest run in nanoseconds.
 
-        A host that dies then costs one visit at most: the one it has not heard of, or the one that begins now.
+        A host that dies then costs one measurement at most: the one it has not heard of, or the one that begins now.
         """
         shortest_ns = self.warm_up(run)
         soon = clock_ns() + SOON_NS
@@ -853,14 +853,14 @@ class Work:
             once_ns.append(_timed(run))
         return min(once_ns[1:])
 
-    def sample(self, run: Callable[[], object], visit_ms: float) -> dict[str, Any]:
-        """Warm up, then sample for `visit_ms`: nanoseconds of each sample, inferences in each, and which were disturbed."""
+    def sample(self, run: Callable[[], object], measurement_ms: float) -> dict[str, Any]:
+        """Warm up, then sample for `measurement_ms`: nanoseconds of each sample, inferences in each, and which were disturbed."""
         loops = max(1, -int(-self.job["sample_ms"] * 1e6 // self.get_ready(run)))
         samples_ns: list[int] = []
         switched: list[int] = []
         khz = self.device.fastest_khz()
         start = clock_ns()
-        while len(samples_ns) < self.job["min_samples"] or clock_ns() - start < visit_ms * 1e6:
+        while len(samples_ns) < self.job["min_samples"] or clock_ns() - start < measurement_ms * 1e6:
             switches = involuntary_switches()
             before = clock_ns()
             for _ in range(loops):

@@ -1,6 +1,6 @@
 """The same loop guided by multiply-accumulates: what the latency table was worth.
 
-Equal to the adapted network: the measured latency; the original's trained weights; the loop's settings, data, seed and engine; the
+Equal to the adapted network: the measured latency; the original's trained weights; the loop's settings, data, seed and executor; the
 long-term fine-tune. Not equal: what an iteration takes away is counted in MACs, so there may be more iterations or fewer. It is a
 run folder of its own, which goes on when it is asked for again, or for a faster step.
 """
@@ -19,9 +19,9 @@ from torch import nn
 
 from netadapt.baselines.match import Match
 from netadapt.errors import BudgetError, RunError
-from netadapt.executors import Told, open_engine
+from netadapt.executors import Told, open_executor
 from netadapt.executors.jobs import Jobs
-from netadapt.pruning.pruning import Narrowing
+from netadapt.pruning.pruner import Pruner
 from netadapt.resources import open_goals
 from netadapt.runs.models import Family
 from netadapt.runs.records import Choice
@@ -62,7 +62,7 @@ def folder_of(match: Match) -> Path:
 
 
 def search(match: Match) -> tuple[Step, ...]:
-    """Go on until the network is predicted to be as fast as the step, or nothing is left to narrow; all steps there are."""
+    """Go on until the network is predicted to be as fast as the step, or nothing is left to prune; all steps there are."""
     goal_ms = match.step_ms
     with _opened(match) as folder:
         _begin(match, folder)
@@ -70,14 +70,14 @@ def search(match: Match) -> tuple[Step, ...]:
             return folder.steps
         why = "the schedule takes away no more"
         try:
-            with open_engine(match.engine, _jobs(match, folder), Told(match.progress)) as engine:
-                for step in _further(folder, engine):
+            with open_executor(match.executor, _jobs(match, folder), Told(match.progress)) as executor:
+                for step in _further(folder, executor):
                     folder.add_step(step)
                     found_ms = match.predicted_ms(step.widths)
                     match.progress.say(f"guided by MACs, step {step.iteration}: {found_ms:.3f} ms predicted of {goal_ms:.3f}")
                     if found_ms <= goal_ms:
                         return folder.steps
-        except BudgetError as exc:  # it was narrowed as far as it goes; what is nearest is still worth showing
+        except BudgetError as exc:  # it was pruned as far as it goes; what is nearest is still worth showing
             why = str(exc)
         match.progress.say(f"warning: guided by MACs, no step is predicted as fast as step {match.step.iteration}: {why}")
         return folder.steps
@@ -113,16 +113,16 @@ def _begin(match: Match, folder: RunFolder) -> None:
     folder.add_step(Step(0, first.widths, {"macs": macs}, first.accuracy, first.weights, (result,)))
 
 
-def _further(folder: RunFolder, engine: Evaluate) -> Iterator[Step]:
+def _further(folder: RunFolder, executor: Evaluate) -> Iterator[Step]:
     """The steps that are not there yet."""
     goals, settings = open_goals(folder.info.goals, {}), _adapt_settings(folder.info.settings)
-    return adapt(folder.graph, goals, folder.recorded(engine), settings, folder.steps, folder.unfinished)
+    return adapt(folder.graph, goals, folder.recorded(executor), settings, folder.steps, folder.unfinished)
 
 
 def _jobs(match: Match, folder: RunFolder) -> Jobs:
     settings, recipe = folder.info.settings, match.stages.recipe
     family, threads = Family(folder, match.family.dataset), settings.get("threads_per_candidate") or 1
-    return Jobs(family, recipe.from_scratch, recipe.short_term, settings["seed"], threads, narrowing=Narrowing.of(settings))
+    return Jobs(family, recipe.from_scratch, recipe.short_term, settings["seed"], threads, pruning=Pruner.of(settings))
 
 
 def _adapt_settings(settings: Mapping[str, Any]) -> AdaptSettings:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from netadapt.errors import RunError
-from netadapt.executors import EngineOptions
+from netadapt.executors import ExecutorOptions
 from netadapt.pruning.prune import reshape_like
 from netadapt.runs.models import Family
 from netadapt.runs.records import Choice
@@ -20,7 +20,7 @@ from netadapt.search.loop import Step
 from profiler.formats.model_file import FORMATS
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
 from profiler.tables.growing import OnDemand
 
@@ -41,9 +41,9 @@ class Match:
     table: OnDemand | None
     """By which networks are shortlisted; None where the run had no latency budget."""
     stages: Stages
-    engine: EngineOptions
+    executor: ExecutorOptions
     """Where candidates of another search are fine-tuned."""
-    progress: Work
+    progress: ProgressReporter
 
     @property
     def step_ms(self) -> float:

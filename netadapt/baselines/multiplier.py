@@ -1,7 +1,7 @@
 """A width multiplier: the evenly thinner network, trained from random weights.
 
 Equal to the adapted network: the measured latency; the training steps of the original, of one candidate in each iteration and of
-the long-term fine-tune, at their learning rates and on the same pictures. Not equal: it never was wider, and no search was made.
+the long-term fine-tune, at their learning rates and on the same images. Not equal: it never was wider, and no search was made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The adapted shape, trained from random weights: was it the widths that were worth finding, or the weights that came with them?
 
 Equal to the adapted network: the network itself, so that there is no latency to match; the training steps of the original, of one
-candidate in each iteration and of the long-term fine-tune, at their learning rates and on the same pictures. Not equal: it was
+candidate in each iteration and of the long-term fine-tune, at their learning rates and on the same images. Not equal: it was
 never wider.
 """
 

@@ -1,4 +1,4 @@
-"""Uniform narrowing: the run's trained original, every block narrowed by the same factor at once.
+"""Uniform pruning: the run's trained original, every block pruned by the same factor at once.
 
 Equal to the adapted network: the measured latency; the trained weights it starts from; the rule that chooses filters; the steps of
 one candidate's short-term fine-tune in each iteration, here in one go, and of the long-term one. Not equal: which blocks gave how
@@ -13,13 +13,13 @@ from torch import nn
 
 from netadapt.baselines.match import Match
 from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
-from netadapt.pruning.pruning import Narrowing
+from netadapt.pruning.pruner import Pruner
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage, origin
 
 
 class Uniform:
-    title: ClassVar[str] = "uniform narrowing"
+    title: ClassVar[str] = "uniform pruning"
     shape: ClassVar[str] = SHAPE
     needs_latency: ClassVar[bool] = True
     starts_anew: ClassVar[bool] = False
@@ -32,10 +32,10 @@ class Uniform:
         return origin(run.weights_path(run.steps[0].weights))
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        family, narrowing = match.family, Narrowing.of(match.family.run.info.settings)
+        family, pruning = match.family, Pruner.of(match.family.run.info.settings)
         original = family.step(0)
         model, graph = family.model(original, finished=False), family.graph(original.widths)
-        return narrowing(model, graph, choice.widths, family.dataset.train, seed)
+        return pruning(model, graph, choice.widths, family.dataset.train, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
-        return match.stages.narrowed(match.step.iteration)
+        return match.stages.pruned(match.step.iteration)

@@ -19,10 +19,10 @@ import typer
 from netadapt.baselines import KINDS, title_of
 from netadapt.cli import options, printing
 from netadapt.errors import RunError
-from netadapt.executors import EngineOptions
+from netadapt.executors import ExecutorOptions
 from netadapt.networks import NETWORKS, describe, has_classifier
 from netadapt.networks.own import parse_input, settled
-from netadapt.pruning.importance import DEFAULT as DEFAULT_FILTERS
+from netadapt.pruning.importance import DEFAULT as DEFAULT_IMPORTANCE
 from netadapt.registry import require_torch
 from netadapt.resources import named_tables, parse_budgets
 from netadapt.runs.run_folder import RunFolder
@@ -50,8 +50,8 @@ class Format(StrEnum):
 DEFAULTS = AdaptSettings()
 
 
-def _engine_options(engine: str | None, workers: int | None, cores_per_worker: int | None, ray_address: str) -> EngineOptions:
-    return EngineOptions(engine or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address)
+def _executor_options(executor: str | None, workers: int | None, cores_per_worker: int | None, ray_address: str) -> ExecutorOptions:
+    return ExecutorOptions(executor or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address)
 
 
 @contextmanager
@@ -142,11 +142,11 @@ def run(
     max_iterations: options.MaxIterations = DEFAULTS.max_iterations,
     width_step: options.WidthStep = DEFAULTS.width_step,
     min_width: options.MinWidth = DEFAULTS.min_width,
-    winner: options.Winner = DEFAULTS.winner,
-    small_steps: options.SmallSteps = DEFAULTS.small_steps,
+    select_by: options.SelectBy = DEFAULTS.select_by,
+    if_no_candidate: options.IfNoCandidate = DEFAULTS.if_no_candidate,
     successive_halving: options.SuccessiveHalving = False,
-    filters: options.Filters = DEFAULT_FILTERS,
-    reestimate_batch_norm: options.ReestimateBatchNorm = 0,
+    importance: options.Importance = DEFAULT_IMPORTANCE,
+    bn_recalibration_batches: options.BnRecalibrationBatches = 0,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     short_term_steps: options.ShortTermSteps = None,
@@ -154,7 +154,7 @@ def run(
     batch_size: options.BatchSize = None,
     augment: options.Augment = None,
     holdout: options.Holdout = 0.15,
-    engine: options.Engine = None,
+    executor: options.Executor = None,
     workers: options.Workers = None,
     cores_per_worker: options.CoresPerWorker = None,
     ray_address: options.RayAddress = "auto",
@@ -163,16 +163,16 @@ def run(
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Adapt a network to its budgets: narrow it step by step, fine-tuning every candidate, and keep the whole family."""
+    """Adapt a network to its budgets: prune it step by step, fine-tuning every candidate, and keep the whole family."""
     with _commands(f"every finished candidate is kept in {out}; go on with --resume"):
-        from netadapt.pruning.pruning import Narrowing
+        from netadapt.pruning.pruner import Pruner
         from netadapt.runs.adaptation import RunRequest
         from netadapt.runs.adaptation import run as adapt_network
         from netadapt.runs.models import NetworkOptions
         from netadapt.training.trainer import Changes
 
         tables = named_tables(table or ())
-        adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width, winner, small_steps, successive_halving)
+        adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
         request = RunRequest(
             options=NetworkOptions(
                 settled(network),
@@ -188,13 +188,13 @@ def run(
             adapting=adapting,
             original=Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment),
             short_term=Changes(short_term_learning_rate, steps=short_term_steps, batch_size=batch_size, augment=augment),
-            narrowing=Narrowing(filters, reestimate_batch_norm),
+            pruning=Pruner(importance, bn_recalibration_batches),
             holdout_fraction=holdout,
             seed=seed,
             weights=weights,
             allow_unverified=allow_unverified,
             measure=measure,
-            engine=_engine_options(engine, workers, cores_per_worker, ray_address),
+            executor=_executor_options(executor, workers, cores_per_worker, ray_address),
             threads_per_candidate=threads_per_candidate,
             tensorboard=tensorboard,
         )
@@ -217,8 +217,8 @@ def run(
             with RunFolder.open(out) as folder:
                 print_json({"run": str(out), "steps": list(printing.history_data(folder, goals[0].unit))})
             return
-        print(f"the budget is met; `netadapt finish {out}` trains the last step to convergence,")
-        print(f"`netadapt verify {out}` measures every step on the device")
+        print(f"the budget is met; `netadapt finetune {out}` trains the last step to convergence,")
+        print(f"`netadapt measure {out}` measures every step on the device")
 
 
 @app.command()
@@ -247,7 +247,7 @@ def finish(
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Long-term fine-tune: train steps to convergence and look at the test pictures."""
+    """Long-term fine-tune: train steps to convergence and look at the test images."""
     with _commands("the steps finished so far are kept"):
         from netadapt.reporting.report import write_report
         from netadapt.runs.event_log import open_log, require_tensorboard
@@ -265,7 +265,7 @@ def finish(
             print_json([asdict(item) for item in done])
         else:
             for item in done:
-                print(f"step {item.step}: {printing.over_seeds_text(_task_of(run), item)} on the test pictures")
+                print(f"step {item.step}: {printing.over_seeds_text(_task_of(run), item)} on the test images")
 
 
 @app.command()
@@ -309,7 +309,7 @@ def baselines(
         typer.Option(help="Of everyone's long-term fine-tune; by default as many as the step or the original had, or the task's."),
     ] = None,
     device: options.Device = None,
-    engine: options.Engine = None,
+    executor: options.Executor = None,
     workers: options.Workers = None,
     cores_per_worker: options.CoresPerWorker = None,
     ray_address: options.RayAddress = "auto",
@@ -318,7 +318,7 @@ def baselines(
 ) -> None:
     """Train simpler networks of the same measured latency, and measure them beside the adapted one: what it has to beat.
 
-    multiplier: evenly thinner, from random weights. uniform: the trained original narrowed evenly. macs: the same search guided by
+    multiplier: evenly thinner, from random weights. uniform: the trained original pruned evenly. macs: the same search guided by
     MACs. scratch: the adapted shape from random weights. The original and the step are fine-tuned with the same seeds.
     """
     with _commands(f"every seed trained so far is kept in {run}; the same command goes on"):
@@ -330,7 +330,7 @@ def baselines(
         from netadapt.runs.training_schedule import as_before, stages_of
         from profiler.tables.growing import OnDemand
 
-        workplace = _engine_options(engine, workers, cores_per_worker, ray_address)
+        workplace = _executor_options(executor, workers, cores_per_worker, ray_address)
         workplace.require()
         with RunFolder.open(run, write=True) as folder, bar() as progress:
             kinds = sensible_kinds(folder.info, kind or ())
@@ -363,13 +363,13 @@ def export(
     step: Annotated[int | None, typer.Option(help="The step to export; by default the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in the run's folder of exports.")] = None,
     precision: Annotated[str, typer.Option(help="float32 or int8. In int8 a TFLite file takes and gives integers.")] = "float32",
-    calibration: Annotated[int, typer.Option(help="Training pictures that the ranges of int8 are taken from.")] = 256,
+    calibration: Annotated[int, typer.Option(help="Training images that the ranges of int8 are taken from.")] = 256,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the file's latency on the device, too.")] = False,
     device: options.Device = None,
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Write a step's network as a model file, compared with PyTorch, judged on the test pictures by its own runtime."""
+    """Write a step's network as a model file, compared with PyTorch, judged on the test images by its own runtime."""
     with _commands("the file is kept if it was written"):
         from netadapt.export.step import Delivery, deliver
         from netadapt.reporting.report import write_report

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from netadapt.executors import ENGINES
-from netadapt.pruning.importance import FILTERS
+from netadapt.executors import EXECUTORS
+from netadapt.pruning.importance import IMPORTANCES
 from netadapt.resources import RESOURCES
 
 _network = partial(typer.Option, rich_help_panel="Network and data")
 _budget = partial(typer.Option, rich_help_panel="Budgets")
 _search = partial(typer.Option, rich_help_panel="Search")
 _training = partial(typer.Option, rich_help_panel="Training")
-_engine = partial(typer.Option, rich_help_panel="Where candidates are trained")
+_executor = partial(typer.Option, rich_help_panel="Where candidates are trained")
 
 Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
@@ -33,9 +33,9 @@ Network = Annotated[
     str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
 ]
 Multiplier = Annotated[float, _network(help="Width multiplier of the original network.")]
-Resolution = Annotated[int, _network(help="Side of the input picture, in pixels.")]
+Resolution = Annotated[int, _network(help="Side of the input image, in pixels.")]
 Input = Annotated[str | None, _network("--input", help="Shape of the input, such as 1x3x224x224, instead of --resolution.")]
-SmallInput = Annotated[bool, _network("--small-input", help="Keep more of small pictures: the stem does not halve them.")]
+SmallInput = Annotated[bool, _network("--small-input", help="Keep more of small images: the stem does not halve them.")]
 Classes = Annotated[int, _network(help="Outputs of the classifier.")]
 Data = Annotated[str, _network(help="digits, cifar10:PATH, folder:PATH, nyu:PATH, scenes or a path.")]
 Weights = Annotated[
@@ -71,15 +71,17 @@ Decay = Annotated[float, _search(help="By what that shrinks from iteration to it
 MaxIterations = Annotated[int, _search(help="Iterations at most.")]
 WidthStep = Annotated[int, _search(help="Widths stay multiples of this.")]
 MinWidth = Annotated[int, _search(help="No block becomes narrower than this.")]
-Winner = Annotated[str, _search(help="What picks an iteration's winner: accuracy, or ratio (accuracy lost for the price saved).")]
-SmallSteps = Annotated[str, _search(help="Where no block alone can bring a step: halve it, or join several blocks.")]
+SelectBy = Annotated[str, _search(help="What picks an iteration's winner: accuracy, or ratio (accuracy lost for the price saved).")]
+IfNoCandidate = Annotated[str, _search(help="Where no block alone can bring a step: halve it, or join several blocks.")]
 SuccessiveHalving = Annotated[
     bool,
     _search("--successive-halving", help="Drop the worse half of the candidates after a quarter and a half of their steps."),
 ]
-Filters = Annotated[str, _search(help=f"Which channels stay: {' or '.join(FILTERS)}. Reconstruction refits the next layers, too.")]
-ReestimateBatchNorm = Annotated[
-    int, _search(help="Batches to count batch normalisation's statistics anew from after narrowing; 0 leaves them.")
+Importance = Annotated[
+    str, _search(help=f"Which channels stay: {' or '.join(IMPORTANCES)}. Reconstruction refits the next layers, too.")
+]
+BnRecalibrationBatches = Annotated[
+    int, _search(help="Batches to count batch normalisation's statistics anew from after pruning; 0 leaves them.")
 ]
 
 # training: what is not said is the task's own recipe
@@ -88,19 +90,21 @@ Epochs = Annotated[float | None, _training(help="To train the original network, 
 LearningRate = Annotated[float | None, _training(help="The highest of the schedule; by default the task's.")]
 ShortTermSteps = Annotated[int | None, _training(help="Batches to fine-tune each candidate; by default 20.")]
 ShortTermLearningRate = Annotated[float | None, _training(help="Of candidates; by default the task's.")]
-BatchSize = Annotated[int | None, _training(help="Pictures in a batch; by default the task's, and then as the run began.")]
+BatchSize = Annotated[int | None, _training(help="Images in a batch; by default the task's, and then as the run began.")]
 Augment = Annotated[
     bool | None,
-    _training("--augment/--no-augment", help="Change training pictures at random; by default as the task says."),
+    _training("--augment/--no-augment", help="Change training images at random; by default as the task says."),
 ]
-Holdout = Annotated[float, _training(help="Part of the training pictures that picks the winners.")]
+Holdout = Annotated[float, _training(help="Part of the training images that picks the winners.")]
 
 # where candidates are trained
 
-Engine = Annotated[str | None, _engine(help=f"Where candidates are fine-tuned: {', '.join(ENGINES)}; no result depends on it.")]
-Workers = Annotated[int | None, _engine(help="Candidates at the same time, in worker processes unless --engine says ray.")]
-CoresPerWorker = Annotated[int | None, _engine(help="By default as many as a candidate has threads.")]
-RayAddress = Annotated[str, _engine(help="Of the Ray cluster: auto, HOST:PORT or local.")]
+Executor = Annotated[
+    str | None, _executor(help=f"Where candidates are fine-tuned: {', '.join(EXECUTORS)}; no result depends on it.")
+]
+Workers = Annotated[int | None, _executor(help="Candidates at the same time, in worker processes unless --executor says ray.")]
+CoresPerWorker = Annotated[int | None, _executor(help="By default as many as a candidate has threads.")]
+RayAddress = Annotated[str, _executor(help="Of the Ray cluster: auto, HOST:PORT or local.")]
 ThreadsPerCandidate = Annotated[
-    int | None, _engine(help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.")
+    int | None, _executor(help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.")
 ]

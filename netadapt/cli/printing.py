@@ -29,7 +29,7 @@ def choice_warning(step: Step) -> str | None:
         return None
     return (
         f"step {step.iteration} had no choice: only {step.blocks[0]} could bring it alone; "
-        "a smaller --step, or --small-steps join, leaves more"
+        "a smaller --step, or --if-no-candidate join, leaves more"
     )
 
 
@@ -69,7 +69,7 @@ def print_history(rows: Sequence[Mapping[str, Any]], goals: Sequence[Budget], ta
     cells = [
         (
             row["step"],
-            _narrowed_text(row["blocks"]),
+            _pruned_text(row["blocks"]),
             prices_text(row["prices"], goals),
             _ms_text(row["measured_ms"]),
             *_figure_texts(task, row["holdout_accuracy"], row["holdout_metrics"]),
@@ -81,8 +81,8 @@ def print_history(rows: Sequence[Mapping[str, Any]], goals: Sequence[Budget], ta
     ]
     figures = [f" {figure.label}" for figure in (task.accuracy, *task.metrics)] if task.metrics else [""]
     judged = [f"{part}{figure}" for part in ("holdout", "test") for figure in figures]
-    columns = ("step", "narrowed", "predicted", "measured ms", *judged, "MACs", "parameters")
-    print_table(columns, cells, right=tuple(name for name in columns if name != "narrowed"))
+    columns = ("step", "pruned", "predicted", "measured ms", *judged, "MACs", "parameters")
+    print_table(columns, cells, right=tuple(name for name in columns if name != "pruned"))
 
 
 def print_verified(found: Sequence[Verified]) -> None:
@@ -113,7 +113,7 @@ def print_baselines(
     """The networks of the run, by what they are called, and those that they have to beat."""
     rows = [(name, _ms_text(measured_ms[name]), over_seeds_text(task, item)) for name, item in finished.items()]
     rows += [(title_of(item.kind), _ms_text(item.measured_ms), over_seeds_text(task, item)) for item in found]
-    print_table(("network", "measured ms", f"on the test pictures, {_seeds_text(found[0])}"), rows, right=("measured ms",))
+    print_table(("network", "measured ms", f"on the test images, {_seeds_text(found[0])}"), rows, right=("measured ms",))
 
 
 def over_seeds_text(task: Task, item: Baseline | Finished) -> str:
@@ -129,19 +129,19 @@ def delivered_lines(item: Delivered, task: Task) -> Iterator[str]:
     """What is known of a file that was made to be shipped."""
     yield f"{item.path}: step {item.step}, {item.precision}, {count(item.size_bytes)}B"
     if item.precision == "float32":
-        yield f"  outputs within {item.max_abs_difference:.1e} of PyTorch's on {item.pictures} test pictures"
+        yield f"  outputs within {item.max_abs_difference:.1e} of PyTorch's on {item.images} test images"
     else:
         same = "" if item.top1_agreement is None else f", the same class for {100 * item.top1_agreement:.1f} %"
-        yield f"  outputs beside PyTorch's on {item.pictures} test pictures: cosine similarity {item.cosine_similarity:.4f}{same}"
+        yield f"  outputs beside PyTorch's on {item.images} test images: cosine similarity {item.cosine_similarity:.4f}{same}"
     if item.accuracy is not None and item.torch_accuracy is not None:
-        yield f"  {scores_text(task, item.accuracy, item.metrics)} on the test pictures, run by its own runtime"
+        yield f"  {scores_text(task, item.accuracy, item.metrics)} on the test images, run by its own runtime"
         yield f"  {scores_text(task, item.torch_accuracy, item.torch_metrics)} in PyTorch"
     if item.latency_ms is not None:
         interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
         yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"
 
 
-def _narrowed_text(blocks: Sequence[str]) -> str:
+def _pruned_text(blocks: Sequence[str]) -> str:
     if not blocks:
         return "original"
     return blocks[0] + (f" and {len(blocks) - 1} more" if len(blocks) > 1 else "")

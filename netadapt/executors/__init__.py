@@ -1,6 +1,6 @@
 """Who fine-tunes candidates: this process, worker processes on this machine, or a Ray cluster. All give the same results.
 
-An engine is a file here with a function that opens it, and a line in ENGINES. What it opens is an `Evaluate`, as in
+An executor is a file here with a function that opens it, and a line in EXECUTORS. What it opens is an `Evaluate`, as in
 netadapt.search.loop; closing it ends whatever it started.
 """
 
@@ -17,18 +17,18 @@ from netadapt.registry import did_you_mean, load, require
 if TYPE_CHECKING:
     from netadapt.executors.jobs import Jobs
     from netadapt.search.loop import Evaluate
-    from profiler.progress import Work
+    from profiler.progress import ProgressReporter
 
-ENGINES: dict[str, str] = {
+EXECUTORS: dict[str, str] = {
     "in-process": "netadapt.executors.in_process:in_process",
     "processes": "netadapt.executors.processes:processes",
     "ray": "netadapt.executors.ray:on_ray",
 }
-"""Name to module:function, from (EngineOptions, Jobs, Told) to what a with statement opens as an `Evaluate`."""
+"""Name to module:function, from (ExecutorOptions, Jobs, Told) to what a with statement opens as an `Evaluate`."""
 
 
 @dataclass(frozen=True, slots=True)
-class EngineOptions:
+class ExecutorOptions:
     """Where candidates are fine-tuned; no result depends on it, a run may go on with others. `SettingsError` if they clash."""
 
     name: str = "in-process"
@@ -40,30 +40,30 @@ class EngineOptions:
     """Of the cluster: auto, HOST:PORT, or local for one of its own on this machine."""
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise SettingsError(f"there is no engine {self.name!r}; {did_you_mean(self.name, ENGINES)}")
+        if self.name not in EXECUTORS:
+            raise SettingsError(f"there is no executor {self.name!r}; {did_you_mean(self.name, EXECUTORS)}")
         for option, count in (("--workers", self.workers), ("--cores-per-worker", self.cores_per_worker)):
             if count is not None and count < 1:
                 raise SettingsError(f"{option} must be at least 1, got {count}")
             if count is not None and self.name == "in-process":
-                raise SettingsError(f"{option} is for --engine processes or ray; in-process works alone")
+                raise SettingsError(f"{option} is for --executor processes or ray; in-process works alone")
 
     def require(self) -> None:
-        """`MissingPackage` if the engine needs what is not installed."""
+        """`MissingPackage` if the executor needs what is not installed."""
         if self.name == "ray":
             require("ray", extra="ray")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Whom an engine tells how far it is."""
+    """Whom an executor tells how far it is."""
 
-    progress: Work
+    progress: ProgressReporter
     loss: Callable[[int, float], None] = lambda _step, _loss: None
     """After every step of the original network's training: steps done and the loss."""
 
 
-def open_engine(options: EngineOptions, jobs: Jobs, told: Told) -> AbstractContextManager[Evaluate]:
-    """The engine, ready to evaluate this run's candidates; workers are started when there is work."""
-    opened: AbstractContextManager[Evaluate] = load(ENGINES[options.name])(options, jobs, told)
+def open_executor(options: ExecutorOptions, jobs: Jobs, told: Told) -> AbstractContextManager[Evaluate]:
+    """The executor, ready to evaluate this run's candidates; workers are started when there is work."""
+    opened: AbstractContextManager[Evaluate] = load(EXECUTORS[options.name])(options, jobs, told)
     return opened

@@ -1,4 +1,4 @@
-"""How a candidate is evaluated, wherever that happens: every engine ends up here, so that all give the same results."""
+"""How a candidate is evaluated, wherever that happens: every executor ends up here, so that all give the same results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from netadapt.errors import NetAdaptError
 from netadapt.executors.jobs import Job
-from netadapt.pruning.prune import narrow
+from netadapt.pruning.prune import prune
 from netadapt.runs.models import Family
 from netadapt.search.loop import Result
 from netadapt.training.checkpoint import load_weights, save_weights
@@ -50,8 +50,8 @@ class Evaluator:
         start = self._loaded(job.start_weights, widths)
         graph = self.family.graph(widths)
         if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that goes on from its last rung
-            return narrow(start, graph, job.candidate.widths)
-        return job.narrowing(start, graph, job.candidate.widths, self.family.dataset.train, job.seed)
+            return prune(start, graph, job.candidate.widths)
+        return job.pruning(start, graph, job.candidate.widths, self.family.dataset.train, job.seed)
 
     def _random(self, seed: int) -> nn.Module:
         with torch.random.fork_rng():

@@ -1,11 +1,11 @@
-"""The engine that fine-tunes candidates in this process, one after the other."""
+"""The executor that fine-tunes candidates in this process, one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from netadapt.executors import EngineOptions, Told
+from netadapt.executors import ExecutorOptions, Told
 from netadapt.executors.evaluation import Evaluator
 from netadapt.executors.jobs import Job, Jobs
 from netadapt.executors.progress import Telling
@@ -14,7 +14,7 @@ from netadapt.search.loop import Evaluate, Result, Step
 
 
 @contextmanager
-def in_process(_options: EngineOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
+def in_process(_options: ExecutorOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
     evaluator = Evaluator(jobs.family)
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from netadapt.pruning.pruning import Narrowing
+from netadapt.pruning.pruner import Pruner
 from netadapt.runs.models import Family
 from netadapt.runs.run_folder import weights_name
 from netadapt.search.candidates import Candidate
@@ -16,7 +16,7 @@ from netadapt.training.trainer import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A candidate and how to get there: its start narrowed to its widths, trained, scored on the holdout and kept."""
+    """A candidate and how to get there: its start pruned to its widths, trained, scored on the holdout and kept."""
 
     run: str
     """The run's folder: the network and the data it was begun with."""
@@ -25,7 +25,7 @@ class Job:
     """Where the candidate's weights are kept: a file name in the run's folder of weights."""
     seed: int
     threads: int
-    """Of torch. Sums come out differently in their last bits with more or fewer, so it belongs to the run, not to the engine."""
+    """Of torch. Sums come out differently in their last bits with more or fewer, so it belongs to the run, not to the executor."""
     training: TrainSettings | None = None
     """None: scored as it is."""
     start_weights: str | None = None
@@ -34,13 +34,13 @@ class Job:
     """Of the network in that file; None: the original's."""
     encoder_weights: str | None = None
     """An .npz file for the first layers of a network that starts from random weights."""
-    narrowing: Narrowing = field(default_factory=Narrowing)
+    pruning: Pruner = field(default_factory=Pruner)
 
     @property
     def name(self) -> str:
         """What users call it."""
-        narrowed = self.candidate.blocks
-        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in narrowed) or "the original network"
+        pruned = self.candidate.blocks
+        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in pruned) or "the original network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class Jobs:
     """The original is trained alone and may have the whole machine."""
     given_weights: Path | None = None
     """Trained weights of the original network; an .npz file only starts its encoder."""
-    narrowing: Narrowing = field(default_factory=Narrowing)
+    pruning: Pruner = field(default_factory=Pruner)
 
     def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Job]:
         """What `netadapt.search.loop` asks for, one job for each candidate, in their order."""
         if parent is None:
             return [self._original(candidate) for candidate in candidates]
-        return [self._narrowed(parent, candidate) for candidate in candidates]
+        return [self._pruned(parent, candidate) for candidate in candidates]
 
-    def _narrowed(self, parent: Step, candidate: Candidate) -> Job:
+    def _pruned(self, parent: Step, candidate: Candidate) -> Job:
         """The whole short-term fine-tune, or a rung's stretch of it, on batches that no rung before had."""
         rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
         training: TrainSettings | None = self.short_term
@@ -84,7 +84,7 @@ class Jobs:
             training,
             str(self.family.run.weights_path(start).resolve()),
             widths,
-            narrowing=self.narrowing,
+            pruning=self.pruning,
         )
 
     def _original(self, candidate: Candidate) -> Job:

@@ -1,4 +1,4 @@
-"""The engine that fine-tunes candidates in worker processes on this machine, each with cores or a GPU of its own."""
+"""The executor that fine-tunes candidates in worker processes on this machine, each with cores or a GPU of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO
 
 import torch
 
-from netadapt.executors import EngineOptions, Told
+from netadapt.executors import ExecutorOptions, Told
 from netadapt.executors.jobs import Job, Jobs
 from netadapt.executors.messages import Event, Failed, Lost, read_event
 from netadapt.executors.progress import Telling
@@ -28,7 +28,7 @@ _COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
 
 
 @contextmanager
-def processes(options: EngineOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
+def processes(options: ExecutorOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
     pool = ProcessPool(options, jobs.threads)
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
@@ -44,7 +44,7 @@ def processes(options: EngineOptions, jobs: Jobs, told: Told) -> Iterator[Evalua
 class ProcessPool:
     """Workers are started when there is a job for them, and kept with all they have loaded until the pool is stopped."""
 
-    def __init__(self, options: EngineOptions, threads: int) -> None:
+    def __init__(self, options: ExecutorOptions, threads: int) -> None:
         gpus, cores = visible_gpus(), usable_cores()
         each = options.cores_per_worker or threads
         self.size = options.workers or len(gpus) or max(1, len(cores) // each)

@@ -1,4 +1,4 @@
-"""What a user sees of an engine at work: a bar for the original's training steps, then one for each iteration's candidates."""
+"""What a user sees of an executor at work: a bar for the original's training steps, then one for each iteration's candidates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine that fine-tunes candidates on a Ray cluster, or on a Ray of its own on this machine.
+"""The executor that fine-tunes candidates on a Ray cluster, or on a Ray of its own on this machine.
 
 Data and weights travel through Ray's object store: nodes need no folder in common, only the same packages. Results come back to
 this process, which alone writes to the run.
@@ -28,7 +28,7 @@ from ray import exceptions
 from device_agents.support.atomic import write_whole
 from device_agents.support.dataclass_json import read_as
 from netadapt.errors import NetAdaptError, RunError
-from netadapt.executors import EngineOptions, Told
+from netadapt.executors import ExecutorOptions, Told
 from netadapt.executors.evaluation import Evaluator
 from netadapt.executors.jobs import Job, Jobs
 from netadapt.executors.messages import Event, Failed, Lost, evaluate_aloud, read_event
@@ -44,7 +44,7 @@ PACKAGES = ("netadapt-profiler", "torch")
 
 
 @contextmanager
-def on_ray(options: EngineOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
+def on_ray(options: ExecutorOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
     with _connected(options.ray_address):
         pool = RayPool(options, jobs)
 
@@ -94,7 +94,7 @@ class Asked:
 class RayPool:
     """Tasks of which each has cores and perhaps a GPU, as many as the cluster has room for."""
 
-    def __init__(self, options: EngineOptions, jobs: Jobs) -> None:
+    def __init__(self, options: ExecutorOptions, jobs: Jobs) -> None:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._cores = options.cores_per_worker or jobs.threads
         gpus = resources.get("GPU", 0)

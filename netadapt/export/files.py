@@ -29,7 +29,7 @@ from profiler.errors import ModelError
 
 Array = npt.NDArray[np.float32]
 Network = Callable[[Array], list[Array]]
-"""An opened file: from pictures (n, c, h, w) to its outputs, pictures among them channels first too."""
+"""An opened file: from images (n, c, h, w) to its outputs, images among them channels first too."""
 
 RELATIVE_TOLERANCE = 1e-3
 """Of the largest output. Sums in another order give about 1e-6; a layer that was converted wrongly gives far more than this."""
@@ -78,18 +78,18 @@ def write_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> None:
 
 
 def write_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> None:
-    """The bare export, unchecked. Pictures go in and come out channels last, so that no layer is spent on turning them."""
+    """The bare export, unchecked. Images go in and come out channels last, so that no layer is spent on turning them."""
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
-    pictures = torch.zeros(input_shape)
-    turned = [index for index, output in enumerate(reference(model, pictures)) if output.ndim == 4]
+    images = torch.zeros(input_shape)
+    turned = [index for index, output in enumerate(reference(model, images)) if output.ndim == 4]
     with _export_errors("tflite"), quiet():
         channels_last = load("litert_torch:to_channel_last_io")(model, args=[0], outputs=turned).eval()
-        converted = load("litert_torch:convert")(channels_last, (pictures.permute(0, 2, 3, 1),))
+        converted = load("litert_torch:convert")(channels_last, (images.permute(0, 2, 3, 1),))
         path.write_bytes(converted.model_content())
 
 
 def open_network(path: Path) -> tuple[Network, int]:
-    """An exported file in its runtime, and how many pictures it takes at once. `ModelError` if it cannot be run.
+    """An exported file in its runtime, and how many images it takes at once. `ModelError` if it cannot be run.
 
     Floats go in and come out, of a file that takes and gives integers too.
     """
@@ -104,14 +104,14 @@ def open_network(path: Path) -> tuple[Network, int]:
 
 
 def file_scores(path: Path, part: Part) -> Scores:
-    """How good an exported network is on all pictures of the part, run by its own runtime."""
+    """How good an exported network is on all images of the part, run by its own runtime."""
     network, at_once = open_network(path)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for indices in torch.split(torch.arange(len(part)), at_once):
-            pictures, targets = part.batch(indices)
+            images, targets = part.batch(indices)
             missing = at_once - len(indices)  # the file takes full batches only
-            outputs = network(np.pad(pictures.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
+            outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
             yield torch.from_numpy(outputs[: len(indices)]), targets
 
     return scores_of(open_task(part.task), batches())
@@ -158,8 +158,8 @@ def _checked_difference(model: nn.Module, input_shape: InputShape, written: Path
     generator = torch.Generator().manual_seed(_SEED)
     largest = 0.0
     for _ in range(_CHECKS):
-        pictures = torch.randn(input_shape, generator=generator)
-        for expected, found in zip(reference(model, pictures), network(pictures.numpy()), strict=True):
+        images = torch.randn(input_shape, generator=generator)
+        for expected, found in zip(reference(model, images), network(images.numpy()), strict=True):
             difference = float(np.abs(expected.numpy() - found).max())
             if not difference <= RELATIVE_TOLERANCE * float(expected.abs().max()):  # so that NaN fails too
                 raise ExportError(
@@ -169,35 +169,35 @@ def _checked_difference(model: nn.Module, input_shape: InputShape, written: Path
     return largest
 
 
-def reference(model: nn.Module, pictures: Tensor) -> list[Tensor]:
+def reference(model: nn.Module, images: Tensor) -> list[Tensor]:
     with torch.inference_mode():
-        outputs = model(pictures)
+        outputs = model(images)
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _open_onnx(path: Path) -> tuple[Network, int]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    # between two pictures other work is done, from which threads that spin would take the cores
+    # between two images other work is done, from which threads that spin would take the cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (pictures,) = session.get_inputs()
-    return lambda array: session.run(None, {pictures.name: array}), int(pictures.shape[0])
+    (images,) = session.get_inputs()
+    return lambda array: session.run(None, {images.name: array}), int(images.shape[0])
 
 
 def _open_tflite(path: Path) -> tuple[Network, int]:
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
-    (pictures,) = interpreter.get_input_details()
+    (images,) = interpreter.get_input_details()
     outputs: Sequence[dict[str, Any]] = interpreter.get_output_details()
 
     def run(array: Array) -> list[Array]:
-        interpreter.set_tensor(pictures["index"], _quantised(np.ascontiguousarray(array.transpose(0, 2, 3, 1)), pictures))
+        interpreter.set_tensor(images["index"], _quantised(np.ascontiguousarray(array.transpose(0, 2, 3, 1)), images))
         interpreter.invoke()
         found = [_dequantised(interpreter.get_tensor(output["index"]), output) for output in outputs]
         return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in found]
 
-    return run, int(pictures["shape"][0])
+    return run, int(images["shape"][0])
 
 
 def _quantised(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:

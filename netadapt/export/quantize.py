@@ -1,4 +1,4 @@
-"""Exported networks in eight-bit integers, calibrated on pictures of the training part, by each format's own quantiser.
+"""Exported networks in eight-bit integers, calibrated on images of the training part, by each format's own quantiser.
 
 ONNX: onnxruntime's static quantiser, QDQ form, weights with a scale for every output channel; the file takes and gives floats.
 TFLite: ai-edge-quantizer's static_wi8_ai8 recipe; the file takes and gives int8, with the scales it stores for them.
@@ -36,17 +36,17 @@ _QUANTISER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, Attribute
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near a file's outputs are to PyTorch's, over some pictures."""
+    """How near a file's outputs are to PyTorch's, over some images."""
 
     cosine_similarity: float
-    """Of all outputs of a picture, the mean over the pictures."""
+    """Of all outputs of an image, the mean over the images."""
     top1_agreement: float | None
-    """The share of pictures whose highest score is of the same class; None for a network that gives no scores."""
+    """The share of images whose highest score is of the same class; None for a network that gives no scores."""
     max_abs_difference: float
 
 
-def export_int8(model: nn.Module, input_shape: InputShape, path: Path, pictures: Tensor) -> Exported:
-    """Calibrated on the pictures (n, c, h, w), of which those that fill no batch of the file are left out.
+def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: Tensor) -> Exported:
+    """Calibrated on the images (n, c, h, w), of which those that fill no batch of the file are left out.
 
     `ExportError` leaves an existing file untouched; so does a file whose outputs are no numbers or always the same.
     """
@@ -57,29 +57,29 @@ def export_int8(model: nn.Module, input_shape: InputShape, path: Path, pictures:
         floats = written.with_name(f"floats.{file_format}")
         write_float(ours, shape, floats)
         with _quantiser_errors(file_format), quiet(), contextlib.redirect_stdout(io.StringIO()):
-            quantise(floats, written, list(_batches(pictures, shape[0])))
+            quantise(floats, written, list(_batches(images, shape[0])))
         floats.unlink()
 
     def check(ours: nn.Module, _shape: InputShape, written: Path, path: Path) -> float:
-        return sensible_agreement(ours, written, pictures, path).max_abs_difference
+        return sensible_agreement(ours, written, images, path).max_abs_difference
 
-    if len(pictures) < input_shape[0]:
-        raise ExportError(f"{path} was not written: calibration needs at least {input_shape[0]} pictures, got {len(pictures)}")
+    if len(images) < input_shape[0]:
+        raise ExportError(f"{path} was not written: calibration needs at least {input_shape[0]} images, got {len(images)}")
     return export_checked(model, input_shape, path, file_format, write, check)
 
 
-def agreement(model: nn.Module, path: Path, pictures: Tensor) -> Agreement:
-    """Of an exported file with the model in evaluation. Pictures that fill no batch of the file are left out."""
-    return _agreement(*_outputs(model, path, pictures))
+def agreement(model: nn.Module, path: Path, images: Tensor) -> Agreement:
+    """Of an exported file with the model in evaluation. Images that fill no batch of the file are left out."""
+    return _agreement(*_outputs(model, path, images))
 
 
-def sensible_agreement(model: nn.Module, written: Path, pictures: Tensor, path: Path) -> Agreement:
-    """The same; `ExportError` for outputs that are no numbers, or the same for every picture where PyTorch's are not."""
-    expected, found = _outputs(model, written, pictures)
+def sensible_agreement(model: nn.Module, written: Path, images: Tensor, path: Path) -> Agreement:
+    """The same; `ExportError` for outputs that are no numbers, or the same for every image where PyTorch's are not."""
+    expected, found = _outputs(model, written, images)
     if not found.isfinite().all():
         raise ExportError(f"{path} was not written: its outputs are not all numbers")
     if len(found) > 1 and not (found != found[0]).any() and (expected != expected[0]).any():
-        raise ExportError(f"{path} was not written: its outputs are the same for every picture; try more --calibration pictures")
+        raise ExportError(f"{path} was not written: its outputs are the same for every image; try more --calibration images")
     return _agreement(expected, found)
 
 
@@ -152,14 +152,14 @@ def _rank(model: ModelProto, name: str) -> int:
     return shapes.get(name, 0)
 
 
-def _batches(pictures: Tensor, size: int) -> Iterator[Tensor]:
-    return (batch for batch in torch.split(pictures, size) if len(batch) == size)
+def _batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    return (batch for batch in torch.split(images, size) if len(batch) == size)
 
 
-def _outputs(model: nn.Module, path: Path, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def _outputs(model: nn.Module, path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
     """PyTorch's and the file's first outputs, (n, …)."""
     network, at_once = open_network(path)
-    batches = list(_batches(pictures, at_once))
+    batches = list(_batches(images, at_once))
     expected = torch.cat([reference(model, batch)[0] for batch in batches])
     return expected, torch.cat([torch.from_numpy(np.array(network(batch.numpy())[0])) for batch in batches])
 

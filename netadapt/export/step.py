@@ -10,7 +10,7 @@ from pathlib import Path
 from netadapt.errors import SettingsError
 from netadapt.export.files import file_scores
 from netadapt.export.quantize import agreement, export_int8
-from netadapt.pruning.pruning import sample
+from netadapt.pruning.pruner import sample
 from netadapt.runs.measure import EXPORTERS
 from netadapt.runs.models import Family
 from netadapt.runs.records import Delivered
@@ -19,12 +19,12 @@ from netadapt.training.trainer import score
 from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
 
 PRECISIONS = ("float32", "int8")
 _COMPARED = 256
-"""Pictures of the test part on which outputs are compared."""
+"""Images of the test part on which outputs are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Delivery:
     """Ends in .onnx or .tflite."""
     precision: str = "float32"
     calibration: int = 256
-    """Pictures of the training part, for int8."""
+    """Images of the training part, for int8."""
     seed: int = 1
     target: Target | None = None
     """Where to measure the file; None leaves it unmeasured."""
@@ -44,22 +44,22 @@ class Delivery:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"files can be written in {' and '.join(PRECISIONS)}, not in {self.precision!r}")
         if self.calibration < 1:
-            raise SettingsError(f"--calibration is a number of pictures, at least 1, got {self.calibration}")
+            raise SettingsError(f"--calibration is a number of images, at least 1, got {self.calibration}")
 
     @property
     def file_format(self) -> str:
         return self.path.suffix.lstrip(".")
 
 
-def deliver(family: Family, step: Step, asked: Delivery, progress: Work) -> Delivered:
-    """Write the file, examine it, record it. The test pictures judge it; they had no part in making it."""
+def deliver(family: Family, step: Step, asked: Delivery, progress: ProgressReporter) -> Delivered:
+    """Write the file, examine it, record it. The test images judge it; they had no part in making it."""
     model, shape = family.model(step), family.options.input_shape
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
-        pictures = sample(family.dataset.train, asked.calibration, asked.seed)
-        calibration = len(pictures)
-        export_int8(model, shape, asked.path, pictures)
+        images = sample(family.dataset.train, asked.calibration, asked.seed)
+        calibration = len(images)
+        export_int8(model, shape, asked.path, images)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
     progress.advance("written")
@@ -74,7 +74,7 @@ def deliver(family: Family, step: Step, asked: Delivery, progress: Work) -> Deli
         precision=asked.precision,
         size_bytes=asked.path.stat().st_size,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        pictures=len(shown),
+        images=len(shown),
         max_abs_difference=near.max_abs_difference,
         cosine_similarity=near.cosine_similarity,
         top1_agreement=near.top1_agreement,
@@ -99,7 +99,7 @@ def target_for(path: Path, target: Target) -> Target:
     return replace(target, runtime=default_runtime(path))
 
 
-def _measured(record: Delivered, path: Path, target: Target, progress: Work) -> Delivered:
+def _measured(record: Delivered, path: Path, target: Target, progress: ProgressReporter) -> Delivered:
     target = target_for(path, target)
     found = measure_files([path], target, progress=progress, wait_s=PATIENCE_S)[path].estimate
     return replace(

@@ -1,4 +1,4 @@
-"""FastDepth (Wofk et al., ICRA 2019, https://arxiv.org/abs/1903.03273): the distance of every pixel of a picture.
+"""FastDepth (Wofk et al., ICRA 2019, https://arxiv.org/abs/1903.03273): the distance of every pixel of an image.
 
 MobileNetV1 without its classifier, then five separable pairs of 5x5 convolutions (NNConv5), each followed by nearest upsampling;
 to three of them what the encoder saw at that size is added. As `MobileNetSkipAdd` in https://github.com/dwofk/fast-depth.
@@ -33,9 +33,9 @@ class FastDepth(nn.Module):
         initialise(self)
         nn.init.constant_(self.head.get_submodule("norm").get_parameter("bias"), _TYPICAL_M)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        larger = [pictures]  # what each halving took in
-        features = self.stem(pictures)  # (n, c, h, w)
+    def forward(self, images: Tensor) -> Tensor:
+        larger = [images]  # what each halving took in
+        features = self.stem(images)  # (n, c, h, w)
         for number, pair in enumerate(self.pairs, start=1):
             if number in HALVING_PAIRS:
                 larger.append(features)
@@ -51,5 +51,5 @@ class FastDepth(nn.Module):
 
 
 def fastdepth(*, width_multiplier: float = 1.0, resolution: int = 224, in_channels: int = 3) -> FastDepth:
-    """Any resolution runs; the output has the picture's size and one channel."""
+    """Any resolution runs; the output has the image's size and one channel."""
     return FastDepth(width_multiplier, in_channels)

@@ -12,8 +12,8 @@ from netadapt.networks.units import ConvUnit, SeparablePair, initialise, scaled_
 CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 """Of the stem, then of the 13 pairs."""
 HALVING_PAIRS = (2, 4, 6, 12)
-"""Pairs that halve the picture, counted from 1, besides the stem: 224 pixels end as 7."""
-# for pictures of about 32 pixels: the stem keeps the size, and 32 pixels end as 4
+"""Pairs that halve the image, counted from 1, besides the stem: 224 pixels end as 7."""
+# for images of about 32 pixels: the stem keeps the size, and 32 pixels end as 4
 _HALVING_PAIRS_SMALL = (2, 4, 6)
 
 
@@ -38,8 +38,8 @@ class MobileNetV1(nn.Module):
         self.classifier = nn.Linear(widths[-1], classes)
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = self.pairs(self.stem(pictures))  # (n, c, h, w)
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.pairs(self.stem(images))  # (n, c, h, w)
         logits: Tensor = self.classifier(self.flatten(self.pool(features)))  # (n, classes)
         return logits
 
@@ -47,5 +47,5 @@ class MobileNetV1(nn.Module):
 def mobilenet_v1(
     *, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3, small_input: bool = False
 ) -> MobileNetV1:
-    """Any resolution runs; `small_input` keeps more of a small picture's detail (32 pixels: 32, 16, 8, 4)."""
+    """Any resolution runs; `small_input` keeps more of a small image's detail (32 pixels: 32, 16, 8, 4)."""
     return MobileNetV1(width_multiplier, classes, in_channels, small_input=small_input)

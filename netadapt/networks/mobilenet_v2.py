@@ -15,7 +15,7 @@ _LAST_CHANNELS = 1280
 
 
 class InvertedResidual(nn.Module):
-    """Widened by a 1x1, filtered depthwise, narrowed by a 1x1 without activation, and added to its input where shapes allow."""
+    """Widened by a 1x1, filtered depthwise, pruned by a 1x1 without activation, and added to its input where shapes allow."""
 
     def __init__(self, in_channels: int, out_channels: int, *, expansion: int, stride: int) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Linear(last, classes)
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = self.last(self.blocks(self.stem(pictures)))  # (n, c, h, w)
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.last(self.blocks(self.stem(images)))  # (n, c, h, w)
         logits: Tensor = self.classifier(self.flatten(self.pool(features)))  # (n, classes)
         return logits
 

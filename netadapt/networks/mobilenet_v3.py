@@ -59,7 +59,7 @@ class SqueezeExcite(nn.Module):
 
 
 class GatedResidual(nn.Module):
-    """Widened by a 1x1, filtered depthwise, gated, narrowed by a 1x1 without activation, added to its input where shapes allow."""
+    """Widened by a 1x1, filtered depthwise, gated, pruned by a 1x1 without activation, added to its input where shapes allow."""
 
     def __init__(self, in_channels: int, hidden: int, out_channels: int, row: _Row) -> None:
         super().__init__()
@@ -99,8 +99,8 @@ class MobileNetV3Small(nn.Module):
         self.classifier = nn.Linear(head, classes)
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = self.last(self.blocks(self.stem(pictures)))  # (n, c, h, w)
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.last(self.blocks(self.stem(images)))  # (n, c, h, w)
         features = self.activation(self.head(self.flatten(self.pool(features))))  # (n, features)
         logits: Tensor = self.classifier(self.dropout(features))  # (n, classes)
         return logits

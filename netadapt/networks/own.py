@@ -84,13 +84,13 @@ def changed_source(name: str, facts: Mapping[str, str]) -> str | None:
 
 
 def parse_input(text: str) -> tuple[int, int, int, int]:
-    """`1x3x224x224`: one picture, its channels, height and width."""
+    """`1x3x224x224`: one image, its channels, height and width."""
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})x(\d{1,6})", text.strip().lower())
     n, channels, height, width = map(int, match.groups()) if match else (0, 0, 0, 0)
     if min(n, channels, height, width) < 1:
-        raise NetworkError(f"{text!r} is no shape of an input; write 1x3x224x224: one picture, channels, height, width")
+        raise NetworkError(f"{text!r} is no shape of an input; write 1x3x224x224: one image, channels, height, width")
     if n != 1:
-        raise NetworkError(f"an input of {n} pictures at once cannot be planned for; write 1x{channels}x{height}x{width}")
+        raise NetworkError(f"an input of {n} images at once cannot be planned for; write 1x{channels}x{height}x{width}")
     return n, channels, height, width
 
 

@@ -49,7 +49,7 @@ def _bottleneck(in_channels: int, channels: int, out_channels: int, *, stride: i
 
 
 class ResNet(nn.Module):
-    """`depths`: how many residuals each stage has; each stage but the first halves the picture."""
+    """`depths`: how many residuals each stage has; each stage but the first halves the image."""
 
     def __init__(self, depths: Sequence[int], width_multiplier: float, classes: int, in_channels: int, *, bottleneck: bool) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class ResNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = self.stages(self.stem_pool(self.stem(pictures)))  # (n, c, h, w)
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stages(self.stem_pool(self.stem(images)))  # (n, c, h, w)
         logits: Tensor = self.classifier(self.flatten(self.pool(features)))  # (n, classes)
         return logits
 

@@ -10,9 +10,9 @@ from netadapt.training.datasets import Part
 
 
 def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_size: int = 64) -> None:
-    """Set the running mean and variance to their averages over so many batches of pictures as they are, in place.
+    """Set the running mean and variance to their averages over so many batches of images as they are, in place.
 
-    The pictures are drawn without repetition, fewer where there are not so many. Weights, gradients and modes are left alone, and
+    The images are drawn without repetition, fewer where there are not so many. Weights, gradients and modes are left alone, and
     nothing else, such as dropout, works as in training.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
@@ -28,7 +28,7 @@ def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_s
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: batches * batch_size]
     with torch.inference_mode():
         for indices in torch.split(order, batch_size):
-            if len(indices) > 1 or len(order) == 1:  # the variance of one picture alone would count as much as a batch's
+            if len(indices) > 1 or len(order) == 1:  # the variance of one image alone would count as much as a batch's
                 model(part.batch(indices)[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -26,5 +26,5 @@ def count_macs(model: nn.Module, input_shape: InputShape) -> int:
 
 
 def count_blocks(model: nn.Module, input_shape: InputShape) -> int:
-    """Coupling groups that can be narrowed; nothing that a runtime cannot resize must be among the network's layers."""
+    """Coupling groups that can be pruned; nothing that a runtime cannot resize must be among the network's layers."""
     return len(Couplings(model, input_shape).blocks())

@@ -51,7 +51,7 @@ class Couplings:
             hook.remove()
 
     def blocks(self) -> list[tuple[str, ...]]:
-        """The members of every group that can be narrowed, in the order in which the network calls their first."""
+        """The members of every group that can be pruned, in the order in which the network calls their first."""
         found: dict[frozenset[str], tuple[str, ...]] = {}
         for module in self._calls:
             if members := self.members(self._names[module]):

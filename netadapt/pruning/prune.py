@@ -9,61 +9,61 @@ from torch import Tensor, nn
 
 from device_agents.support.errors import ToolError
 from netadapt.pruning.couplings import Couplings
-from netadapt.pruning.importance import DEFAULT, Block, FiltersError, Keep, open_filters
+from netadapt.pruning.importance import DEFAULT, Block, ImportanceError, Keep, open_importance
 from netadapt.pruning.importance.l2 import by_filter
 from netadapt.registry import did_you_mean
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
 
 
-class NarrowError(ToolError):
-    """Widths that this network cannot be narrowed to."""
+class PruningError(ToolError):
+    """Widths that this network cannot be pruned to."""
 
 
-def narrow(
-    model: nn.Module, graph: Graph, widths: Mapping[str, int], filters: str = DEFAULT, pictures: Tensor | None = None
+def prune(
+    model: nn.Module, graph: Graph, widths: Mapping[str, int], importance: str = DEFAULT, images: Tensor | None = None
 ) -> nn.Module:
     """A copy of the model that `graph` was traced from, keeping in every block the filters that the rule of this name chooses.
 
     All layers of a block keep the same filters, in their old order; where there are grouped convolutions, the same of every slice
     (netadapt.pruning.couplings). Blocks that are not named keep their widths. The copy is in training or evaluation mode as the model
-    is. `pictures`, (n, c, h, w), are for rules that look at what layers compute.
+    is. `images`, (n, c, h, w), are for rules that look at what layers compute.
     """
-    return _cut(model, graph, widths, open_filters(filters), pictures)
+    return _cut(model, graph, widths, open_importance(importance), images)
 
 
 def reshape_like(model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> nn.Module:
-    """A copy of the same shapes as `narrow` gives, for weights to be loaded into: which filters it keeps means nothing."""
-    return _cut(model, graph, widths, lambda _block, count, _pictures: list(range(count)))
+    """A copy of the same shapes as `prune` gives, for weights to be loaded into: which filters it keeps means nothing."""
+    return _cut(model, graph, widths, lambda _block, count, _images: list(range(count)))
 
 
-def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, pictures: Tensor | None = None) -> nn.Module:
+def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, images: Tensor | None = None) -> nn.Module:
     changed = _checked(model, graph, widths)
-    narrowed = deepcopy(model)
+    pruned = deepcopy(model)
     if not changed:
-        return narrowed
-    was_training = {name: module.training for name, module in narrowed.named_modules()}
-    needed_gradient = {name: weight.requires_grad for name, weight in narrowed.named_parameters()}
+        return pruned
+    was_training = {name: module.training for name, module in pruned.named_modules()}
+    needed_gradient = {name: weight.requires_grad for name, weight in pruned.named_parameters()}
     _, (n, height, width, channels) = graph.inputs[0]
-    couplings = Couplings(narrowed, (n, channels, height, width))
+    couplings = Couplings(pruned, (n, channels, height, width))
     for block, kept_width in changed.items():
-        members = [narrowed.get_submodule(name) for name in _members(graph, block)]
-        readers = {narrowed.get_submodule(name): inputs for name, inputs in couplings.readers(block).items()}
-        losing = Block(narrowed, block, graph.widths[block], members, readers, couplings.slices(block))
-        couplings.remove(block, _lost(losing, kept_width, keep, pictures))
-    for name, module in narrowed.named_modules():
+        members = [pruned.get_submodule(name) for name in _members(graph, block)]
+        readers = {pruned.get_submodule(name): inputs for name, inputs in couplings.readers(block).items()}
+        losing = Block(pruned, block, graph.widths[block], members, readers, couplings.slices(block))
+        couplings.remove(block, _lost(losing, kept_width, keep, images))
+    for name, module in pruned.named_modules():
         module.training = was_training[name]
-    for name, weight in narrowed.named_parameters():
+    for name, weight in pruned.named_parameters():
         weight.requires_grad_(needed_gradient[name])
-    return narrowed
+    return pruned
 
 
-def _lost(block: Block, width: int, keep: Keep, pictures: Tensor | None) -> list[int]:
+def _lost(block: Block, width: int, keep: Keep, images: Tensor | None) -> list[int]:
     """The channels that go, by what the rule keeps."""
     count = width // block.slices
-    kept = set(keep(block, count, pictures))
+    kept = set(keep(block, count, images))
     if len(kept) != count or not kept <= set(range(block.positions)):
-        raise FiltersError(
+        raise ImportanceError(
             f"the rule must keep {count} of {block.positions} positions of block {block.name}, but keeps {sorted(kept)}"
         )
     return sorted(channel for position in range(block.positions) if position not in kept for channel in block.channels(position))
@@ -74,16 +74,16 @@ def _checked(model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> dict[
     present = graph.widths
     for block, width in widths.items():
         if block not in present:
-            raise NarrowError(f"{graph.name} has no block {block!r}; {did_you_mean(block, present)}")
+            raise PruningError(f"{graph.name} has no block {block!r}; {did_you_mean(block, present)}")
         if not 1 <= width <= present[block]:
-            raise NarrowError(f"block {block} has {present[block]} channels and cannot be narrowed to {width}")
+            raise PruningError(f"block {block} has {present[block]} channels and cannot be pruned to {width}")
     try:
         graph.at_widths(widths)
     except LayerError as exc:
-        raise NarrowError(f"{graph.name} cannot be narrowed to these widths: {exc}") from exc
+        raise PruningError(f"{graph.name} cannot be pruned to these widths: {exc}") from exc
     for node in graph.nodes:
         if node.block is not None and (filters := len(by_filter(model.get_submodule(node.name)))) != node.layer.out_channels:
-            raise NarrowError(f"{node.name} has {filters} filters but the graph says {node.layer.out_channels}: trace it again")
+            raise PruningError(f"{node.name} has {filters} filters but the graph says {node.layer.out_channels}: trace it again")
     return {block: width for block, width in widths.items() if width != present[block]}
 
 

@@ -1,4 +1,4 @@
-"""A torch model as a graph of fused groups, as its runtime will execute it, with the blocks that NetAdapt may narrow.
+"""A torch model as a graph of fused groups, as its runtime will execute it, with the blocks that NetAdapt may prune.
 
 The layers come from the exported ONNX file, the blocks from Torch-Pruning; they meet in the names of the modules. Blocks that do
 not stand a trial (netadapt.pruning.trial) are none.

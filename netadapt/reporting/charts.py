@@ -1,4 +1,4 @@
-"""The report's pictures, as PNG files: labels at the data instead of legends, colours that everyone can tell apart."""
+"""The report's figures, as PNG files: labels at the data instead of legends, colours that everyone can tell apart."""
 
 from __future__ import annotations
 

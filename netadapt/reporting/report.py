@@ -1,4 +1,4 @@
-"""RUN/report.html: what an adaptation brought, on one page that opens anywhere, its pictures inside it.
+"""RUN/report.html: what an adaptation brought, on one page that opens anywhere, its images inside it.
 
 Only what is in the run folder is said; what has not been measured yet is named, with the command that measures it.
 """
@@ -38,29 +38,29 @@ class Section:
     title: str
     file: str
     caption: str
-    picture: bytes | None
+    image: bytes | None
     missing: str
 
     @property
     def width_px(self) -> int:
-        """Half of the picture's own, which is made for screens of two pixels where one was; from the PNG's header."""
-        return int.from_bytes((self.picture or bytes(20))[16:20], "big") // 2
+        """Half of the image's own, which is made for screens of two pixels where one was; from the PNG's header."""
+        return int.from_bytes((self.image or bytes(20))[16:20], "big") // 2
 
     @property
     def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.picture or b"").decode()
+        return "data:image/png;base64," + base64.b64encode(self.image or b"").decode()
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write the page and its pictures into the run's folder; returns the page's path. `RunError` if there is no step yet."""
+    """Write the page and its images into the run's folder; returns the page's path. `RunError` if there is no step yet."""
     contents = Contents.of(run)
     sections = all_sections(contents)
     page = render(contents, sections)
     for section in sections:
-        if section.picture is not None:
-            write_whole(run.path / section.file, section.picture, RunError)
+        if section.image is not None:
+            write_whole(run.path / section.file, section.image, RunError)
         else:
-            (run.path / section.file).unlink(missing_ok=True)  # a picture of an earlier state would contradict the page
+            (run.path / section.file).unlink(missing_ok=True)  # an image of an earlier state would contradict the page
     write_whole(run.path / REPORT, page, RunError)
     return run.path / REPORT
 
@@ -168,7 +168,7 @@ def _accuracy_section(contents: Contents) -> Section:
         "on the test set. Squares: baselines, on the test set. Bars across: 95 % intervals of the latency; bars upright: the "
         "standard deviation over seeds.",
         accuracy_chart(steps, finished, baselines, contents.task.accuracy) if steps else None,
-        f"No step has been measured on the device yet: `netadapt verify {contents.path}` does it.",
+        f"No step has been measured on the device yet: `netadapt measure {contents.path}` does it.",
     )
 
 
@@ -198,7 +198,7 @@ def _prediction_section(contents: Contents) -> Section:
         "prediction.png",
         f"Each step's whole-network latency as predicted by the table and as measured, on the line where both agree: {said}.",
         prediction_chart(items) if items else None,
-        f"No prediction has been checked on the device yet: `netadapt verify {contents.path}` does it.",
+        f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` does it.",
     )
 
 
@@ -211,7 +211,7 @@ def _widths_section(contents: Contents) -> Section:
         "widths.png",
         f"Channels of every block: pale, the original; blue, step {contents.chosen.iteration}.",
         bars_chart(rows, "channels", texts) if rows and contents.chosen.iteration > 0 else None,
-        f"Nothing has been narrowed yet: `netadapt run --resume` goes on with {contents.path}.",
+        f"Nothing has been pruned yet: `netadapt run --resume` goes on with {contents.path}.",
     )
 
 
@@ -223,7 +223,7 @@ def _layers_section(contents: Contents) -> Section:
         "layers.png",
         "By the table: pale, the original; blue, the last step.",
         bars_chart(rows, "latency (ms)", texts) if rows else None,
-        f"The layers' latencies are not in this run yet: `netadapt verify {contents.path}` adds them.",
+        f"The layers' latencies are not in this run yet: `netadapt measure {contents.path}` adds them.",
     )
 
 
@@ -241,12 +241,12 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
 
 
 def _about(table: TableFacts, begun: str) -> list[tuple[str, str]]:
-    doubted = not table.verified and "unverified" not in table.closure
+    doubted = not table.verified and "unverified" not in table.held_out
     return [
         ("device", f"{table.device}: {table.cpu}"),
         ("runtime", f"{table.runtime} {table.runtime_version}, threads {table.threads}"),
         ("table", f"{table.path}, built {_date(table.created_utc)}{_age(table.created_utc, begun)}"),
-        ("error of the table", f"unverified: {table.closure}" if doubted else table.closure),
+        ("error of the table", f"unverified: {table.held_out}" if doubted else table.held_out),
     ]
 
 

@@ -40,7 +40,7 @@ class Row:
     macs: int
     parameters: int
     metrics: Mapping[str, Spread] = field(default_factory=dict)
-    """The task's other figures, on the same pictures."""
+    """The task's other figures, on the same images."""
     kind: str = ""
     """Of netadapt.baselines.KINDS; empty for steps of the run."""
 

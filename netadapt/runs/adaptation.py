@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from netadapt.errors import RunError, SettingsError
-from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors import ExecutorOptions, Told, open_executor
 from netadapt.executors.jobs import Jobs
 from netadapt.networks.own import source_facts
-from netadapt.pruning.pruning import Narrowing
+from netadapt.pruning.pruner import Pruner
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
 from netadapt.runs.event_log import EventLog, open_log, require_tensorboard
@@ -29,7 +29,7 @@ from netadapt.training.trainer import Changes
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.measure.journal import journal_path
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.schedule.state import stale_reason
 from profiler.tables.growing import OnDemand, copy_table
 from profiler.tables.table import LatencyTable, load_table
@@ -52,7 +52,7 @@ class RunRequest:
     original: Changes = field(default_factory=Changes)
     """To the task's recipe, as all of these."""
     short_term: Changes = field(default_factory=Changes)
-    narrowing: Narrowing = field(default_factory=Narrowing)
+    pruning: Pruner = field(default_factory=Pruner)
     holdout_fraction: float = 0.15
     seed: int = 1
     weights: Path | None = None
@@ -61,7 +61,7 @@ class RunRequest:
     """Rely on a table that is not known to predict networks."""
     measure: bool | None = None
     """Measure each winner on the tables' devices; None for those that can be reached."""
-    engine: EngineOptions = field(default_factory=EngineOptions)
+    executor: ExecutorOptions = field(default_factory=ExecutorOptions)
     threads_per_candidate: int | None = None
     """Of torch; None: as the run that is gone on with, 1 for a new one."""
     threads_original: int | None = None
@@ -88,8 +88,8 @@ class RunRequest:
             "batch_size": original.batch_size,
             "augment": original.augment,
             "short_term_augment": short_term.augment,
-            "filters": self.narrowing.filters,
-            "reestimate_batch_norm": self.narrowing.batch_norm_batches,
+            "importance": self.pruning.importance,
+            "bn_recalibration_batches": self.pruning.batch_norm_batches,
             "threads_per_candidate": self.threads_per_candidate,
             "threads_original": self.threads_original,
         }
@@ -103,12 +103,12 @@ FREE_TO_CHANGE = ("max_iterations", "measure")
 """Settings that a run may be gone on with under others: they change how far it gets and what is known, not what is asked for."""
 
 
-def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[[Step], None]) -> None:
+def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_step: Callable[[Step], None]) -> None:
     """Adapt until every budget is met; each step is recorded, then told. All that can be wrong is found before training starts.
 
     The run has its own copy of each table, which grows by the layers that are asked for and missing.
     """
-    request.engine.require()
+    request.executor.require()
     if request.tensorboard:
         require_tensorboard()
     request = _with_threads(request, resume=resume)
@@ -139,9 +139,9 @@ def run(request: RunRequest, *, resume: bool, progress: Work, on_step: Callable[
         check = DeviceCheck(family, measured, progress) if measured else None
         with (
             open_log(folder, wanted=request.tensorboard) as events,
-            open_engine(request.engine, _jobs(request, family), _told(progress, events)) as engine,
+            open_executor(request.executor, _jobs(request, family), _told(progress, events)) as executor,
         ):
-            evaluate, history, known = folder.recorded(engine), folder.steps, folder.unfinished
+            evaluate, history, known = folder.recorded(executor), folder.steps, folder.unfinished
             for step in adapt(graph, open_goals(budgets, growing), evaluate, request.adapting, history, known, check=check):
                 folder.add_step(step)
                 events.step(step)
@@ -152,7 +152,7 @@ def _with_threads(request: RunRequest, *, resume: bool) -> RunRequest:
     """A run keeps the numbers of threads it was begun with, as its results depend on them in their last bits.
 
     One by default for a candidate: several of these next to each other make better use of cores than threads do, and a number
-    that depends on no machine and no engine gives the same results on all of them.
+    that depends on no machine and no executor gives the same results on all of them.
     """
     if request.threads_per_candidate is not None and request.threads_per_candidate < 1:
         raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
@@ -169,14 +169,14 @@ def _jobs(request: RunRequest, family: Family) -> Jobs:
     assert request.threads_per_candidate is not None and request.threads_original is not None
     threads, recipe = (request.threads_per_candidate, request.threads_original), family.dataset.task.recipe
     training = request.original.of(recipe.from_scratch), request.short_term.of(recipe.short_term)
-    return Jobs(family, *training, request.seed, *threads, request.weights, request.narrowing)
+    return Jobs(family, *training, request.seed, *threads, request.weights, request.pruning)
 
 
-def _told(progress: Work, events: EventLog) -> Told:
+def _told(progress: ProgressReporter, events: EventLog) -> Told:
     return Told(progress, lambda step, loss: events.loss("original", step, loss))
 
 
-def _own_tables(request: RunRequest, folder: RunFolder, progress: Work) -> dict[str, OnDemand]:
+def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, OnDemand]:
     found = {}
     for name, path in request.tables.items():
         own = folder.table_path(name)
@@ -214,7 +214,7 @@ def _dataset(request: RunRequest) -> Dataset:
     options = request.options
     return open_dataset(
         request.data,
-        resolution=options.picture_side,
+        resolution=options.image_side,
         channels=options.input_shape[1],
         seed=request.seed,
         holdout_fraction=request.holdout_fraction,

@@ -1,6 +1,6 @@
 """Winners measured on the devices that their latencies are predicted for, as far as these can be reached.
 
-A step is exported as it would be shipped and measured whole, as `netadapt verify` does, so that a run learns while it lasts what
+A step is exported as it would be shipped and measured whole, as `netadapt measure` does, so that a run learns while it lasts what
 its tables are off by. A device that cannot be reached, or is another than the table's, costs a run nothing but this knowledge.
 """
 
@@ -25,12 +25,12 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 from profiler.measure.benchmark import Measured, measure_files
 from profiler.measure.opening import PATIENCE_S
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.growing import OnDemand
 from profiler.tables.table import LatencyTable
 
-GLANCE = TimingSettings(rounds=1, max_rounds=1, visit_ms=1.0, min_round_s=0.0, quiet_rounds=0, silence_s=60.0)
+SPOT_CHECK = TimingSettings(rounds=1, max_rounds=1, measurement_ms=1.0, min_round_s=0.0, quiet_rounds=0, silence_s=60.0)
 """Enough to hear what the device is."""
 UNREACHABLE = (DeviceError, RunnerError)
 
@@ -42,7 +42,7 @@ class DeviceCheck:
     family: Family
     tables: Mapping[str, OnDemand]
     """By the budgets' names."""
-    progress: Work
+    progress: ProgressReporter
 
     def __call__(self, step: Step) -> dict[str, Checked]:
         """A device that has gone away by now is told and left out."""
@@ -64,7 +64,7 @@ class DeviceCheck:
 
 
 def within_reach(
-    goals: Iterable[Goal], tables: Mapping[str, LatencyTable], measure: bool | None, progress: Work
+    goals: Iterable[Goal], tables: Mapping[str, LatencyTable], measure: bool | None, progress: ProgressReporter
 ) -> tuple[str, ...]:
     """Names of the latency budgets that winners can be measured for; none where `measure` is false.
 
@@ -85,7 +85,7 @@ def within_reach(
     return tuple(names)
 
 
-def out_of_reach(table: LatencyTable, progress: Work) -> str | None:
+def out_of_reach(table: LatencyTable, progress: ProgressReporter) -> str | None:
     """Why nothing can be measured where this table was made; None if it can."""
     try:
         hello = _hello(table.info.target, progress)
@@ -98,11 +98,11 @@ def out_of_reach(table: LatencyTable, progress: Work) -> str | None:
     return None
 
 
-def _hello(target: Target, progress: Work) -> Mapping[str, Any]:
+def _hello(target: Target, progress: ProgressReporter) -> Mapping[str, Any]:
     """What the device says of itself before it runs a convolution of a few microseconds."""
     writer = FORMATS[target.model_format]
     with tempfile.TemporaryDirectory(prefix="glance_") as folder:
-        path = Path(folder, f"glance.{writer.name}")
+        path = Path(folder, f"spot_check.{writer.name}")
         path.write_bytes(writer.write(Graph.of_layer(conv2d((1, 8, 8, 8), 8, 1))))
-        measured: Measured = measure_files([path], target, settings=GLANCE, progress=progress, wait_s=PATIENCE_S)[path]
+        measured: Measured = measure_files([path], target, settings=SPOT_CHECK, progress=progress, wait_s=PATIENCE_S)[path]
         return measured.device

@@ -1,6 +1,6 @@
-"""The long-term fine-tune: a step's network is trained to convergence on all training pictures, the holdout among them.
+"""The long-term fine-tune: a step's network is trained to convergence on all training images, the holdout among them.
 
-The choice among candidates is made by then, so the holdout has done its work (Yang et al., 2018, section 3). The test pictures are
+The choice among candidates is made by then, so the holdout has done its work (Yang et al., 2018, section 3). The test images are
 looked at here for the first time. With several seeds the fine-tune is repeated, from the same weights, on other batches: how far
 the results lie apart says how much of a difference between networks is luck.
 """
@@ -17,7 +17,7 @@ from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of, tr
 from netadapt.search.loop import Step
 from netadapt.training.checkpoint import save_weights
 from netadapt.training.trainer import Changes, TrainSettings, score
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 
 
 def finish(
@@ -27,10 +27,10 @@ def finish(
     *,
     seed: int,
     seeds: int = 1,
-    progress: Work,
+    progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
-    """Fine-tune these steps (None: the last) with so many seeds, and record what they reach on the test pictures."""
+    """Fine-tune these steps (None: the last) with so many seeds, and record what they reach on the test images."""
     return finish_with(family, numbers, stages_of(family.run.info, asked), seed=seed, seeds=seeds, progress=progress, log=log)
 
 
@@ -41,7 +41,7 @@ def finish_with(
     *,
     seed: int,
     seeds: int = 1,
-    progress: Work,
+    progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
     """Each is recorded as soon as it is done; what is recorded, from the same weights in the same way, is not done again."""
@@ -52,7 +52,7 @@ def finish_with(
     return [family.run.finished[step.iteration] for step in steps]
 
 
-def _finish_once(family: Family, step: Step, stage: Stage, seed: int, progress: Work, log: EventLog | None) -> None:
+def _finish_once(family: Family, step: Step, stage: Stage, seed: int, progress: ProgressReporter, log: EventLog | None) -> None:
     run, number = family.run, step.iteration
     training = (origin(run.weights_path(step.weights)), stage.text)
     before = run.finished.get(number)

@@ -16,7 +16,7 @@ from netadapt.training.checkpoint import load_weights
 from profiler.measure.benchmark import measure_files
 from profiler.measure.estimate import Estimate
 from profiler.measure.opening import PATIENCE_S
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
 from profiler.tables.table import LatencyTable, Prediction
 
@@ -24,7 +24,7 @@ EXPORTERS = {"onnx": export_onnx, "tflite": export_tflite}
 
 
 def verify(
-    family: Family, numbers: Sequence[int] | None, target: Target, table: LatencyTable | None, progress: Work
+    family: Family, numbers: Sequence[int] | None, target: Target, table: LatencyTable | None, progress: ProgressReporter
 ) -> list[Verified]:
     """Measure these steps (None: every one kept) beside the run's baselines, and record what was predicted and what came.
 

@@ -41,11 +41,11 @@ class NetworkOptions:
         return self.input or (1, 3, self.resolution, self.resolution)
 
     @property
-    def picture_side(self) -> int:
-        """In pixels, for datasets, whose pictures are square."""
+    def image_side(self) -> int:
+        """In pixels, for datasets, whose images are square."""
         _, _, height, width = self.input_shape
         if height != width:
-            raise NetworkError(f"the pictures of a dataset are square, an input of {height} by {width} pixels is not")
+            raise NetworkError(f"the images of a dataset are square, an input of {height} by {width} pixels is not")
         return height
 
     @property
@@ -66,14 +66,14 @@ class NetworkOptions:
             model(torch.zeros(2, *self.input_shape[1:]))  # as in training
         if outputs is not None and found != [outputs]:
             raise NetworkError(
-                f"{name} gives {', '.join(map(str, found))} for one picture, but the data asks for {outputs}; "
+                f"{name} gives {', '.join(map(str, found))} for one image, but the data asks for {outputs}; "
                 "let its function take num_classes, or return a network with as many outputs"
             )
         with users_code(f"{name} cannot be traced"):
             graph = trace(model, self.input_shape, name)
         if not graph.widths:
             raise NetworkError(
-                f"nothing in {name} can be narrowed: it needs convolutions or linear layers that are called once, are not grouped, "
+                f"nothing in {name} can be pruned: it needs convolutions or linear layers that are called once, are not grouped, "
                 "and whose outputs only layers read that can follow"
             )
         return graph
@@ -106,7 +106,7 @@ class Family:
             settings = self.run.info.settings
             self._dataset = open_dataset(
                 settings["data"],
-                resolution=self.options.picture_side,
+                resolution=self.options.image_side,
                 channels=self.options.input_shape[1],
                 seed=settings["seed"],
                 holdout_fraction=settings["holdout_fraction"],

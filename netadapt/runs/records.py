@@ -28,7 +28,7 @@ class TableFacts:
     cpu: str
     created_utc: str
     verified: bool
-    closure: str
+    held_out: str
     """The table's own sentence about its error on whole networks."""
     mean_error_percent: float | None = None
     worst_error_percent: float | None = None
@@ -46,9 +46,9 @@ class TableFacts:
             cpu=str(facts.get("cpu", "unknown")),
             created_utc=info.created_utc,
             verified=table.verified,
-            closure=table.sentence(),
-            mean_error_percent=info.closure.mean_error_percent,
-            worst_error_percent=info.closure.worst_error_percent,
+            held_out=table.sentence(),
+            mean_error_percent=info.held_out.mean_error_percent,
+            worst_error_percent=info.held_out.worst_error_percent,
         )
 
 
@@ -110,7 +110,7 @@ class OverSeeds:
 
 @dataclass(frozen=True, slots=True)
 class Finished(OverSeeds):
-    """A step after its long-term fine-tune, which the holdout pictures take part in: only the test set is left to judge it."""
+    """A step after its long-term fine-tune, which the holdout images take part in: only the test set is left to judge it."""
 
     step: int
     weights: str
@@ -221,17 +221,17 @@ class Delivered:
     """float32 or int8."""
     size_bytes: int
     created_utc: str
-    pictures: int
+    images: int
     """Of the test part, on which the file's outputs were compared with PyTorch's."""
     max_abs_difference: float
     cosine_similarity: float
     top1_agreement: float | None = None
     calibration: int | None = None
-    """Pictures of the training part that an int8 file was calibrated on."""
+    """Images of the training part that an int8 file was calibrated on."""
     accuracy: float | None = None
     """Of the file, run by its runtime on this machine, on the whole test part; that of the task's figures which picks."""
     torch_accuracy: float | None = None
-    """Of the same network in PyTorch on the same pictures."""
+    """Of the same network in PyTorch on the same images."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The task's other figures of the file, by names with units: rmse_m."""
     torch_metrics: Mapping[str, float] = field(default_factory=dict)

@@ -36,7 +36,7 @@ from netadapt.search.loop import Evaluate, Result, Step
 from profiler.errors import LayerError, PlanError
 from profiler.layers.graph import Graph
 
-FORMAT = 2
+FORMAT = 3
 LOCK = ".lock"
 LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 

@@ -15,7 +15,7 @@ from netadapt.runs.records import Finished, RunInfo
 from netadapt.training.datasets import Dataset, Part
 from netadapt.training.tasks import task_of
 from netadapt.training.trainer import Changes, Recipe, TrainSettings, train
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Stage:
     what: str
     settings: TrainSettings
     with_holdout: bool = False
-    """On the holdout pictures too: for networks among which nothing will be chosen any more."""
+    """On the holdout images too: for networks among which nothing will be chosen any more."""
 
     @property
     def text(self) -> str:
@@ -45,9 +45,9 @@ class Stages:
 
     def from_scratch(self, iterations: int) -> tuple[Stage, ...]:
         """All that a step so many iterations from the original has had: as many steps at the same learning rates."""
-        return (Stage("training", self.recipe.from_scratch), *self.narrowed(iterations))
+        return (Stage("training", self.recipe.from_scratch), *self.pruned(iterations))
 
-    def narrowed(self, iterations: int) -> tuple[Stage, ...]:
+    def pruned(self, iterations: int) -> tuple[Stage, ...]:
         """The same for a network that comes from the trained original."""
         steps = iterations * (self.recipe.short_term.steps or 0)
         short = (Stage("short-term fine-tune", replace(self.recipe.short_term, epochs=None, steps=steps)),) if steps else ()
@@ -59,7 +59,7 @@ class Stages:
 
 
 def stages_of(info: RunInfo, long_term: Changes) -> Stages:
-    """Of the run that was begun with this. Its long-term fine-tune is in its batches and with its changes to pictures, but for
+    """Of the run that was begun with this. Its long-term fine-tune is in its batches and with its changes to images, but for
     what is asked for."""
     settings, recipe = info.settings, task_of(info.settings).recipe
     common = Changes(batch_size=settings["batch_size"], augment=settings.get("augment"))
@@ -90,7 +90,7 @@ def train_through(
     *,
     seed: int,
     name: str,
-    progress: Work,
+    progress: ProgressReporter,
     loss: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> None:
     """One stage after the other, in place; `loss` is told the steps done in all of them and the loss."""
@@ -109,7 +109,7 @@ def train_through(
 
 
 def whole_training_part(dataset: Dataset) -> Part:
-    """Training and holdout pictures together."""
+    """Training and holdout images together."""
     parts = (dataset.train, dataset.holdout)
     images, targets = torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts])
     return replace(dataset.train, images=images, targets=targets)

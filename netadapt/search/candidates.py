@@ -2,7 +2,7 @@
 
 Widths and prices only; no weights. A narrower block makes the layers that read it cheaper too: a price is always that of the
 whole network. There may be several resources, each with a target of its own; a candidate meets them all. Where no block alone
-can, `netadapt.search.joining` narrows several.
+can, `netadapt.search.joining` prunes several.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Rung:
     """A stretch of the short-term fine-tune, where clear losers are dropped between stretches (successive halving).
 
     The evaluation trains the candidate from `start` to `end` of the short-term steps, both as fractions of them: it goes on from
-    `weights`, or narrows the parent's where there are none. Each rung's weights go into a file of their own, as the rung may have
+    `weights`, or prunes the parent's where there are none. Each rung's weights go into a file of their own, as the rung may have
     to be run again after a kill: `netadapt.runs.run_folder.weights_name(iteration, block, rung.name)`.
     """
 
@@ -45,8 +45,8 @@ class Rung:
         return round(self.end * short_term_steps) - round(self.start * short_term_steps)
 
 
-class Narrowed:
-    """What a candidate and a step have in common: blocks that were narrowed, and prices."""
+class Pruned:
+    """What a candidate and a step have in common: blocks that were pruned, and prices."""
 
     __slots__ = ()
     blocks: tuple[str, ...]
@@ -64,7 +64,7 @@ class Narrowed:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate(Narrowed):
+class Candidate(Pruned):
     """A network of one iteration before it is fine-tuned (the paper: proposal)."""
 
     iteration: int
@@ -169,7 +169,7 @@ def prices_of(graph: Graph, resources: Resources) -> dict[str, float]:
 
 
 def narrowest(graph: Graph, width_step: int = 8, min_width: int = 8) -> Graph:
-    """The network with every block as narrow as it may become: no budget below its prices can be reached."""
+    """The network with every block as prune as it may become: no budget below its prices can be reached."""
     for block in graph.widths:
         for width in reversed(narrower(graph.widths[block], width_step, min_width)):
             try:

@@ -17,7 +17,7 @@ from netadapt.search.candidates import Amounts, Candidate, Rung
 if TYPE_CHECKING:
     from netadapt.search.loop import Result
 
-WINNERS = ("accuracy", "ratio")
+SELECT_BY = ("accuracy", "ratio")
 RUNGS = (0.25, 0.5, 1.0)
 """Of the short-term steps: what a candidate has had at the end of each stretch; half of them go on to the next."""
 _LOST = 1e-6

@@ -1,7 +1,7 @@
-"""Candidates that narrow several blocks at once, for a step that no block alone can bring.
+"""Candidates that prune several blocks at once, for a step that no block alone can bring.
 
 There is one for each block, which begins with it. Then whatever block saves most for the share of its channels that goes is
-narrowed by one stair, again and again, until every target is met. At the end each block gets back what turned out not to be needed.
+pruned by one stair, again and again, until every target is met. At the end each block gets back what turned out not to be needed.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ class Joining:
 
     def _one_step(self, graph: Graph, blocks: Iterable[str]) -> Graph | None:
         """All these blocks narrower at once, where none alone saves anything: two tensors of the same size are the peak, say."""
-        narrowed = graph
+        pruned = graph
         for block in blocks:
-            for width in narrower(narrowed.widths[block], *self.widths):
+            for width in narrower(pruned.widths[block], *self.widths):
                 try:
-                    narrowed = narrowed.at_widths({block: width})
+                    pruned = pruned.at_widths({block: width})
                 except LayerError:
                     continue
                 break
-        return None if narrowed.widths == graph.widths else narrowed
+        return None if pruned.widths == graph.widths else pruned
 
     def _given_back(self, graph: Graph, first: str) -> Graph:
         """Every block as wide as the targets let it be, the others being what they are; `first` is the last to get back."""

@@ -1,6 +1,6 @@
 """The NetAdapt loop: Algorithm 1 of Yang et al., 2018 (https://arxiv.org/abs/1804.03230).
 
-Narrow one block at a time. Each iteration asks every block for the widest it can stay if it alone has to meet the iteration's
+Prune one block at a time. Each iteration asks every block for the widest it can stay if it alone has to meet the iteration's
 targets, one for each budget, fine-tunes these candidates shortly and goes on with the most accurate; it ends within all budgets.
 The original network is the one candidate of iteration 0. Training happens behind `evaluate`, measuring behind `check`; nothing
 here knows weights or devices.
@@ -18,13 +18,13 @@ from dataclasses import dataclass, field, replace
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.resources import Goal, Resource, amount_text
 from netadapt.search.bias import Checked, carried_on
-from netadapt.search.candidates import Candidate, Narrowed, largest_share, narrowest, prices_of, propose_all
-from netadapt.search.choosing import RUNGS, WINNERS, Ranking, first_rung, next_rung
+from netadapt.search.candidates import Candidate, Pruned, largest_share, narrowest, prices_of, propose_all
+from netadapt.search.choosing import RUNGS, SELECT_BY, Ranking, first_rung, next_rung
 from netadapt.search.joining import join_all
 from netadapt.search.schedule import check_reachable, reduction
 from profiler.layers.graph import Graph
 
-SMALL_STEPS = ("halve", "join")
+IF_NO_CANDIDATE = ("halve", "join")
 ROUNDING = 1e-9
 """A budget that was multiplied and divided by a bias is met when it is reached up to this."""
 
@@ -49,7 +49,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Step(Narrowed):
+class Step(Pruned):
     """One member of the family of networks: the winner of an iteration. Step 0 is the original network."""
 
     iteration: int
@@ -61,7 +61,7 @@ class Step(Narrowed):
     results: tuple[Result, ...]
     """All candidates of the iteration, the winner among them, in the order of the network."""
     blocks: tuple[str, ...] = ()
-    """What was narrowed; nothing in the original."""
+    """What was pruned; nothing in the original."""
     targets: Mapping[str, float] = field(default_factory=dict)
     """What the prices had to meet; none for the original."""
     halvings: int = 0
@@ -99,9 +99,9 @@ class AdaptSettings:
     width_step: int = 8
     """Widths stay multiples of this; kernels are fastest there."""
     min_width: int = 8
-    winner: str = "accuracy"
+    select_by: str = "accuracy"
     """What picks it: `accuracy`, the paper's, or `ratio`, accuracy lost for the price saved."""
-    small_steps: str = "halve"
+    if_no_candidate: str = "halve"
     """What happens where no block alone can bring a step: it is halved, or several blocks `join`."""
     successive_halving: bool = False
     """Drop the worse half of the candidates after a quarter, and again after half of the short-term steps."""
@@ -114,13 +114,13 @@ class AdaptSettings:
         for name in ("max_iterations", "width_step", "min_width"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name, known in (("winner", WINNERS), ("small_steps", SMALL_STEPS)):
+        for name, known in (("select_by", SELECT_BY), ("if_no_candidate", IF_NO_CANDIDATE)):
             if getattr(self, name) not in known:
                 raise SettingsError(f"--{name.replace('_', '-')} is {' or '.join(known)}, not {getattr(self, name)!r}")
 
 
 Evaluate = Callable[[Step | None, Sequence[Candidate]], Iterable[Result]]
-"""Narrows the weights of a step to each candidate, fine-tunes and scores them, and yields results as they come, in any order.
+"""Prunes the weights of a step to each candidate, fine-tunes and scores them, and yields results as they come, in any order.
 
 With no step it is asked for the original network as it stands. A candidate with a `rung` gets that stretch of the short-term steps
 only, from the rung's weights; see `netadapt.search.candidates.Rung`."""
@@ -175,7 +175,7 @@ def adapt(
     are not evaluated again. With `check` each winner is measured before it is handed out, and what the prediction was off by goes
     into the later targets.
 
-    Budgets and schedule are checked at the call; `BudgetError` comes later only if narrowing stops to help, or a device is found
+    Budgets and schedule are checked at the call; `BudgetError` comes later only if pruning stops to help, or a device is found
     to be slower than a budget can bear.
     """
     settings = settings or AdaptSettings()
@@ -241,7 +241,7 @@ class _Run:
             for name, limit in limits.items()
         }
         candidates, targets, halvings = self._candidates(step, targets)
-        ranking = Ranking(self.settings.winner, step.accuracy, unmet, initial)
+        ranking = Ranking(self.settings.select_by, step.accuracy, unmet, initial)
         results = self._in_rungs(step, candidates, ranking) if self.settings.successive_halving else self._results(step, candidates)
         winner = ranking.best([result for result in results if not result.dropped])
         return self._checked(_step(winner, results, targets, halvings), step.bias)
@@ -251,12 +251,12 @@ class _Run:
         graph, resources, iteration = self.graph.at_widths(step.widths), self.resources, step.iteration + 1
         widths = self.settings.width_step, self.settings.min_width
         candidates = propose_all(graph, resources, targets, *widths, iteration=iteration)
-        if not candidates and self.settings.small_steps == "join":
+        if not candidates and self.settings.if_no_candidate == "join":
             candidates = join_all(graph, resources, targets, *widths, iteration=iteration)
             if not candidates:
                 raise BudgetError(self._no_gain(step, "no blocks together"))
         if not candidates and largest_share(graph, resources, targets, *widths) <= 0:
-            raise BudgetError(self._no_gain(step, "no block") + ", and so may --small-steps join")
+            raise BudgetError(self._no_gain(step, "no block") + ", and so may --if-no-candidate join")
         halvings, prices = 0, step.prices
         while not candidates:
             targets = {name: (target + prices[name]) / 2 if prices[name] > target else target for name, target in targets.items()}
@@ -266,7 +266,7 @@ class _Run:
 
     def _no_gain(self, step: Step, who: str) -> str:
         return (
-            f"after step {step.iteration} {who} can be narrowed any further to any gain: the network takes "
+            f"after step {step.iteration} {who} can be pruned any further to any gain: the network takes "
             f"{_amounts(step.prices, self.goals)}; a smaller --width-step or --min-width may help"
         )
 

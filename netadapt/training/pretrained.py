@@ -4,10 +4,10 @@ The file is an .npz of its layers in order: `kind` (conv or dw), weights `w00`, 
 (1, k, k, channels), which `w_zero` and `w_scale` turn into floats, and biases `b00`, … of int32, which `b_scale` does. Three
 things differ from our networks:
 
-- Batch normalisation is folded into the weights. It is made anew from what each layer puts out for some pictures, such that it
+- Batch normalisation is folded into the weights. It is made anew from what each layer puts out for some images, such that it
   changes nothing at first and training has it to work with.
-- Pictures went in as (value - 128) / 128. The first layer's weights take up the difference to our normalisation.
-- TensorFlow pads only at the bottom and on the right where a layer halves the picture, we pad all around. Each halving thus sees
+- Images went in as (value - 128) / 128. The first layer's weights take up the difference to our normalisation.
+- TensorFlow pads only at the bottom and on the right where a layer halves the image, we pad all around. Each halving thus sees
   its input moved by one pixel, which is left to the training: padding as TensorFlow does would cost a layer in every exported file.
 """
 
@@ -27,7 +27,7 @@ from netadapt.training.datasets import Part
 from netadapt.training.datasets.arrays import read_arrays
 
 _LAYERS = 2 * len(CHANNELS) - 1  # the stem and the pairs; a classifier after them is left alone
-_PICTURES = 32
+_IMAGES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ def start_encoder(model: nn.Module, path: Path, part: Part) -> None:
             )
         bias = layer.bias[kept]
         if number == 0:
-            weight, bias = _for_our_pictures(weight, bias, part)
+            weight, bias = _for_our_images(weight, bias, part)
         with torch.no_grad():
             conv.weight.copy_(weight)
         biases.append(bias)
@@ -87,14 +87,14 @@ def _read(path: Path) -> list[_Folded]:
     return layers
 
 
-def _for_our_pictures(weight: Tensor, bias: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+def _for_our_images(weight: Tensor, bias: Tensor, part: Part) -> tuple[Tensor, Tensor]:
     """A first layer for (value - mean) / std in place of (value - 128) / 128."""
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (part.mean, part.std))
     return weight * std * (255 / 128), bias + (weight * (255 / 128 * mean - 1)).sum(dim=(1, 2, 3))
 
 
 def _renormalise(model: nn.Module, units: list[ConvUnit], biases: list[Tensor], part: Part) -> None:
-    """One pass over some pictures; each normalisation is set when its input comes by, so that later layers see it at work."""
+    """One pass over some images; each normalisation is set when its input comes by, so that later layers see it at work."""
     handles = []
     for unit, bias in zip(units, biases, strict=True):
         norm = unit.get_submodule("norm")
@@ -110,7 +110,7 @@ def _renormalise(model: nn.Module, units: list[ConvUnit], biases: list[Tensor], 
         handles.append(norm.register_forward_pre_hook(set_norm))
     was_training = model.training
     with torch.no_grad():
-        model.eval()(part.batch(torch.linspace(0, len(part) - 1, min(_PICTURES, len(part))).long())[0])
+        model.eval()(part.batch(torch.linspace(0, len(part) - 1, min(_IMAGES, len(part))).long())[0])
     model.train(was_training)
     for handle in handles:
         handle.remove()

@@ -24,7 +24,7 @@ SCHEDULES = ("constant", "cosine", "one_cycle")
 _WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 _FIRST_RATE = 1 / 25  # what it starts from, of its highest
 PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_AT_ONCE, _AT_ONCE_PIXELS = 256, 2**20  # pictures judged together: of large ones fewer, as a network keeps many values per pixel
+_AT_ONCE, _AT_ONCE_PIXELS = 256, 2**20  # images judged together: of large ones fewer, as a network keeps many values per pixel
 
 
 class TrainingError(NetAdaptError):
@@ -46,7 +46,7 @@ class TrainSettings:
     weight_decay: float = 4e-5
     """MobileNet's. Of convolutions and linear layers only: a batch normalisation's few numbers need none."""
     augment: bool = True
-    """Change pictures at random, as the task does it."""
+    """Change images at random, as the task does it."""
     precision: str = "auto"
     """What layers compute in where that is safe; weights stay float32. `auto`: 16 bits on a GPU, float32 elsewhere."""
 
@@ -66,10 +66,10 @@ class TrainSettings:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"unknown precision {self.precision!r}; known are {', '.join(PRECISIONS)}")
 
-    def steps_for(self, pictures: int) -> int:
+    def steps_for(self, images: int) -> int:
         if self.steps is not None:
             return self.steps
-        return max(1, round((self.epochs or 0) * pictures / self.batch_size))
+        return max(1, round((self.epochs or 0) * images / self.batch_size))
 
     def precision_on(self, device: torch.device) -> torch.dtype:
         """What layers compute in there."""
@@ -136,11 +136,11 @@ def train(
     losses = []
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)  # for dropout and the like
-        for step, (pictures, targets) in enumerate(_batches(part, settings, steps, seed, where), start=1):
+        for step, (images, targets) in enumerate(_batches(part, settings, steps, seed, where), start=1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
             with torch.autocast(where.type, precision, enabled=precision is not torch.float32):
-                outputs = model(pictures.contiguous(memory_format=torch.channels_last))
+                outputs = model(images.contiguous(memory_format=torch.channels_last))
             loss = task.loss(outputs.float(), targets)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
@@ -159,7 +159,7 @@ def train(
 
 
 def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> Scores:
-    """How good the model is on all pictures of the part, by the part's task. The model's mode is left as it is."""
+    """How good the model is on all images of the part, by the part's task. The model's mode is left as it is."""
     where, task = chosen_device(device), open_task(part.task)
     was_training = model.training
     home = next(model.parameters()).device
@@ -168,8 +168,8 @@ def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for indices in torch.split(torch.arange(len(part)), at_once):
-            pictures, targets = part.batch(indices, where)
-            yield model(pictures.contiguous(memory_format=torch.channels_last)), targets
+            images, targets = part.batch(indices, where)
+            yield model(images.contiguous(memory_format=torch.channels_last)), targets
 
     with torch.inference_mode():
         found = scores_of(task, batches())
@@ -198,15 +198,15 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
 
 def _batches(part: Part, settings: TrainSettings, steps: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Always full: what an epoch leaves over begins the next one's first batch. What is random is drawn on the processor, so that
-    every device sees the same pictures."""
+    every device sees the same images."""
     task, generator = open_task(part.task), torch.Generator().manual_seed(seed)
     waiting = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         while len(waiting) < settings.batch_size:
             waiting = torch.cat([waiting, torch.randperm(len(part), generator=generator)])
-        pictures, targets = part.batch(waiting[: settings.batch_size], device)
+        images, targets = part.batch(waiting[: settings.batch_size], device)
         waiting = waiting[settings.batch_size :]
-        yield task.augmented(pictures, targets, part, generator) if settings.augment else (pictures, targets)
+        yield task.augmented(images, targets, part, generator) if settings.augment else (images, targets)
 
 
 def _falling(progress: float) -> float:

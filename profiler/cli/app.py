@@ -31,10 +31,10 @@ from profiler.formats.model_file import default_runtime, format_of, read_model
 from profiler.layers.fusion import as_executed
 from profiler.measure.benchmark import measure_files
 from profiler.measure.journal import journal_path
-from profiler.progress import Work, bar, bars
+from profiler.progress import ProgressReporter, bar, bars
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.schedule.state import stale_reason
-from profiler.tables.build import Effort
+from profiler.tables.build import StopCriterion
 from profiler.tables.build import build as build_table
 from profiler.tables.check import check_table
 from profiler.tables.compare import compare_files
@@ -170,9 +170,9 @@ def build(
     python: Python = None,
     runner: Runner = None,
     until: Annotated[str, typer.Option(help="Stop adding layers when the table's own estimate of its error is below this.")] = "2%",
-    max_layers: Annotated[int, typer.Option(min=1, help="Layers at most, whatever the error.")] = Effort().max_layers,
-    rounds: Annotated[int, typer.Option(min=3, help="Visits to every layer before extra ones.")] = TimingSettings().rounds,
-    seed: Annotated[int, typer.Option(help="Order of visits and values of weights.")] = 1,
+    max_layers: Annotated[int, typer.Option(min=1, help="Layers at most, whatever the error.")] = StopCriterion().max_layers,
+    rounds: Annotated[int, typer.Option(min=3, help="Measurements to every layer before extra ones.")] = TimingSettings().rounds,
+    seed: Annotated[int, typer.Option(help="Order of measurements and values of weights.")] = 1,
     energy: Annotated[bool, typer.Option("--energy", help="Measure energy too, where the device's hardware tells it.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was interrupted.")] = False,
     wait: Wait = False,
@@ -187,13 +187,13 @@ def build(
                 f"{len(device)} devices cannot share one table; write {{device}} into --out, as in tables/{{device}}.parquet"
             )
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
-        effort = Effort(percent(until, "--until"), max_layers)
+        stop = StopCriterion(percent(until, "--target-error"), max_layers)
         read = [read_plan(path) for path in plans]
 
-        def build_on(name: str, progress: Work) -> LatencyTable:
+        def build_on(name: str, progress: ProgressReporter) -> LatencyTable:
             target = Target(name, runtime.value, threads, python, runner and runner.value)
             return build_table(
-                read, target, outs[name], settings=settings, effort=effort, resume=resume, energy=energy, progress=progress,
+                read, target, outs[name], settings=settings, stop=stop, resume=resume, energy=energy, progress=progress,
                 wait_s=FOREVER_S if wait else 0,
             )  # fmt: skip
 
@@ -257,7 +257,7 @@ def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
             return
         adds = None if loaded.info.imported else f"profile build {model} --runtime {runtime} --out {table}"
         printing.print_prediction(plain, model.name, adds)
-        print(f"closure of this table: {loaded.sentence()}")
+        print(f"held_out of this table: {loaded.sentence()}")
 
 
 @app.command()
@@ -336,7 +336,7 @@ def export(
 
 
 @app.command()
-def plot(table: TableFile, out: Annotated[Path, typer.Option(help="The picture (.png) or the page (.html) to write.")]) -> None:
+def plot(table: TableFile, out: Annotated[Path, typer.Option(help="The figure (.png) or the page (.html) to write.")]) -> None:
     """Draw a table: predicted against measured networks, and latency against channels."""
     with plain_errors():
         from profiler.plotting.plot import write_plot  # matplotlib takes a second to start, which other commands need not wait for

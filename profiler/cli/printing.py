@@ -86,7 +86,7 @@ def layer_data(layer: LayerSpec) -> Plain:
         "macs": layer.macs,
         "weight_bytes": layer.weight_bytes,
         "activation_bytes": layer.activation_bytes,
-        "measured_as": "cut out of the file" if layer.cutout else "made from its shapes",
+        "measured_as": "cut out of the file" if layer.opaque else "made from its shapes",
         "key": layer.key,
     }
 
@@ -156,7 +156,7 @@ def table_data(table: LatencyTable) -> Plain:
         "age_days": info.age_days,
         "networks": list(info.networks),
         "calibration": info.calibration.to_dict(),
-        "closure": info.closure.to_dict(),
+        "held_out": info.held_out.to_dict(),
         "verified": table.verified,
         "staircases": staircases_data(info.staircases),
         "disturbed_percent": table.disturbed_percent,
@@ -168,7 +168,7 @@ def table_data(table: LatencyTable) -> Plain:
     }
 
 
-def print_table_data(name: str, plain: Plain, closure: str) -> None:
+def print_table_data(name: str, plain: Plain, held_out: str) -> None:
     version, facts = plain["fingerprint"].get("version"), plain["fingerprint"].get("device", {})
     imported = plain["fingerprint"].get("imported")
     if imported:
@@ -176,8 +176,8 @@ def print_table_data(name: str, plain: Plain, closure: str) -> None:
     else:
         print(f"{name}: {plain['layers_measured']} layers, {plain['runtime']} {version}, threads {plain['threads']}")
         print(f"  {plain['device']}: {facts.get('cpu')}; measured {plain['created_utc']}, {plain['age_days']:.1f} days ago")
-    print(f"  closure: {closure}")
-    figures = plain["closure"]
+    print(f"  held_out: {held_out}")
+    figures = plain["held_out"]
     if figures["bias_percent"] is not None:
         rank = "no rank correlation" if figures["spearman"] is None else f"Spearman {figures['spearman']:.3f}"
         inside = f"{figures['coverage_percent']:.0f} % inside their 95 % intervals"
@@ -294,7 +294,7 @@ def prediction_data(said: Prediction, table: LatencyTable) -> Plain:
     return {name: None if said.missing else known(getattr(said, name)) for name in names} | {
         "missing": [part.layer.key for part in said.missing],
         "verified": table.verified,
-        "closure": table.info.closure.to_dict(),
+        "held_out": table.info.held_out.to_dict(),
         "layers": parts,
     }
 

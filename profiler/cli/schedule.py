@@ -12,7 +12,7 @@ import typer
 
 from device_agents.support.errors import ToolError
 from profiler.console import Json, plain_errors, print_json, print_table, terminable
-from profiler.progress import Work, bar, bars
+from profiler.progress import ProgressReporter, bar, bars
 from profiler.schedule import install as installing
 from profiler.schedule import replacement as refresh
 from profiler.schedule.config import Wanted, WantedTable, read_wanted
@@ -106,7 +106,7 @@ def install(
         print("installed; `profile schedule status` says what comes of it")
 
 
-def _status(table: WantedTable, progress: Work | None) -> dict[str, Any]:
+def _status(table: WantedTable, progress: ProgressReporter | None) -> dict[str, Any]:
     state, now = read_state(table.out), datetime.now(UTC)
     plain: dict[str, Any] = {"table": table.name, "file": str(table.out), "device": table.target.device}
     try:
@@ -122,8 +122,8 @@ def _status(table: WantedTable, progress: Work | None) -> dict[str, Any]:
     except ToolError:
         plain |= {"age_days": None, "mean_error_percent": None, "verified": False}
     else:
-        closure = loaded.info.closure.mean_error_percent
-        plain |= {"age_days": loaded.info.age_at(now), "mean_error_percent": closure, "verified": loaded.verified}
+        held_out = loaded.info.held_out.mean_error_percent
+        plain |= {"age_days": loaded.info.age_at(now), "mean_error_percent": held_out, "verified": loaded.verified}
     if progress is None:  # what the device said last still holds
         why += [text for text in state.stale if text not in why]
     return plain | {
@@ -167,7 +167,7 @@ def _next(wanted: Wanted) -> str:
 
 
 @contextmanager
-def _progress(names: Sequence[str]) -> Iterator[dict[str, Work]]:
+def _progress(names: Sequence[str]) -> Iterator[dict[str, ProgressReporter]]:
     if len(names) == 1:
         with bar() as lone:
             yield {names[0]: lone}

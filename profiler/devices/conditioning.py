@@ -23,7 +23,7 @@ from profiler.devices.snapshot import EVERYTHING, HEAT, Snapshot, take
 from profiler.devices.thermal import Heat, heat
 from profiler.errors import TooHot
 
-__all__ = ["Cooling", "Steadied", "big_cores", "steadied", "wait_until_cool"]
+__all__ = ["Conditioned", "Cooling", "big_cores", "conditioned", "wait_until_cool"]
 
 PROGRAM = RUNNER.with_name("fixed_performance.sh")
 POLL_S, SAY_EVERY_S = 10.0, 60.0
@@ -89,11 +89,11 @@ def _too_warm(now: Heat, rules: Cooling) -> list[str]:
     return reasons
 
 
-# --------------------------------------------------------------------------------------------------------------- steadied
+# --------------------------------------------------------------------------------------------------------------- conditioned
 
 
-class Steadied:
-    """A device while it is held steady."""
+class Conditioned:
+    """A device while it is held conditioning."""
 
     def __init__(self, state: dict[str, Any], lease: _Lease | None, clock: Callable[[], float]) -> None:
         self.state = state
@@ -111,9 +111,9 @@ class Steadied:
 
 
 @contextmanager
-def steadied(
+def conditioned(
     agent: Agent, *, fixed_performance: bool, clock: Callable[[], float] = time.monotonic, lease_s: int = LEASE_S
-) -> Iterator[Steadied]:
+) -> Iterator[Conditioned]:
     """Switch Android's mode of fixed performance on, if wanted and supported, and off again at the end, whatever happens.
 
     Whether it was on before cannot be read: it is off afterwards. `state["restored"]` is false if the device was out of reach at
@@ -122,13 +122,13 @@ def steadied(
     snapshot = take(agent, replace(EVERYTHING, watch_s=0))
     state = recorded(snapshot)
     if not fixed_performance or not _offers(snapshot):
-        yield Steadied(state | {"fixed_performance": "unsupported" if fixed_performance else "not wanted"}, None, clock)
+        yield Conditioned(state | {"fixed_performance": "unsupported" if fixed_performance else "not wanted"}, None, clock)
         return
     lease = _Lease(agent, lease_s)
     try:
         works = lease.switch("on")
         state |= {"fixed_performance": "on" if works else "unsupported"}
-        yield Steadied(state, lease if works else None, clock)
+        yield Conditioned(state, lease if works else None, clock)
     finally:
         state["restored"] = _restore(agent, lease)
 

@@ -35,7 +35,7 @@ MORE_ROUNDS = "build with more rounds, so that some fall into quiet spells: `pro
 def examine(agent: Agent, python: str | None = None) -> Facts:
     """Read the facts on the device, which takes some four seconds. `RunnerError` if it does not tell them.
 
-    How steady its speed is stays unknown where there is no Python and none was named.
+    How conditioning its speed is stays unknown where there is no Python and none was named.
     """
     quiet = take(agent)
     interpreter = python or _interpreter(agent)
@@ -132,7 +132,7 @@ def _clocks(facts: Facts, threads: int) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"the clock governor is {'+'.join(facts.governors)}: the clock follows the load",
-            _steady_phone(facts)
+            _conditioned_phone(facts)
             or "`sudo cpupower frequency-set -g performance`, or "
             "`echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor`",
         )
@@ -145,7 +145,7 @@ def _clocks(facts: Facts, threads: int) -> Iterator[Finding]:
         )
 
 
-def _steady_phone(facts: Facts) -> str | None:
+def _conditioned_phone(facts: Facts) -> str | None:
     """What holds a phone's clock without root; None for what is no phone."""
     if facts.phone is None:
         return None

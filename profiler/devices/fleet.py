@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from device_agents.support.errors import ToolError
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 
 T = TypeVar("T")
 LOOK_S = 0.2
@@ -22,7 +22,7 @@ class Stopped(BaseException):
 class _Stoppable:
     """Passes progress on, until the work is to stop."""
 
-    def __init__(self, work: Work, stop: threading.Event) -> None:
+    def __init__(self, work: ProgressReporter, stop: threading.Event) -> None:
         self._work, self._stop = work, stop
 
     def begin(self, what: str, total: int) -> None:
@@ -43,7 +43,11 @@ class _Stoppable:
 
 
 def on_each(
-    devices: Sequence[str], work: Callable[[str, Work], T], progress: Mapping[str, Work], *, last: Sequence[str] = ()
+    devices: Sequence[str],
+    work: Callable[[str, ProgressReporter], T],
+    progress: Mapping[str, ProgressReporter],
+    *,
+    last: Sequence[str] = (),
 ) -> dict[str, T | ToolError]:
     """What `work` made of each device, or the error that stopped it there, in the order of `devices`.
 

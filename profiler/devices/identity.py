@@ -10,13 +10,13 @@ TOLD = {
     "flags": "runtime's flags", "affinity": "cores",
 }  # fmt: skip
 STATE = {"build": "system build", "governors": "governors", "turbo": "turbo", "power_mode": "power mode"}
-"""Of what steadying the device has recorded."""
+"""Of what conditioning the device has recorded."""
 
 
 def fingerprint(device: Mapping[str, Any]) -> dict[str, Any]:
     """By the names people know them by; of a table's or a runner's account of its device. What it does not tell is left out."""
     told = {name: device.get(word) for word, name in TOLD.items()}
-    facts, state = device.get("device"), device.get("steady")
+    facts, state = device.get("device"), device.get("conditioning")
     if isinstance(facts, Mapping):
         told |= {str(name): value for name, value in facts.items()}
     if isinstance(state, Mapping):

@@ -54,7 +54,7 @@ def _row(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
         "activation": layer.activation,
         "bias": layer.bias,
         "precision": layer.dtype,
-        "cut_out_sha256": layer.cutout.digest if layer.cutout else None,
+        "cut_out_sha256": layer.opaque.digest if layer.opaque else None,
         "macs": layer.macs,
         "weight_bytes": layer.weight_bytes,
         "activation_bytes": layer.activation_bytes,

@@ -1,4 +1,4 @@
-"""Windows that slide over a picture as foreign tables describe them: by kernel and stride alone."""
+"""Windows that slide over a figure as foreign tables describe them: by kernel and stride alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from profiler.layers.layer import LayerSpec, Shape
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME along one axis: as many outputs as strides begin in the picture, the odd pixel at the end."""
+    """TensorFlow's SAME along one axis: as many outputs as strides begin in the figure, the odd pixel at the end."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 

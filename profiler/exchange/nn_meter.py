@@ -1,7 +1,7 @@
 """nn-Meter's kernel data: JSON, kernels by kind and id, each with its configuration and its latency in milliseconds.
 
 `{"conv-bn-relu": {"YB2F4N": {"config": {"HW": 13, "CIN": 212, ...}, "latency": "37.53 +- 0.314"}}}`. nn-Meter writes the
-configurations and the latencies into two files, which belong together by id, or into one. Pictures are square, batch is 1,
+configurations and the latencies into two files, which belong together by id, or into one. Figures are square, batch is 1,
 windows are padded as TensorFlow's SAME. Its `model` entries, paths of the machine it ran on, are not looked at.
 """
 
@@ -107,13 +107,13 @@ def _number(config: Config, names: Sequence[str], what: str) -> int:
     raise ExchangeError(f"{what}: its config has no {names[0]}")
 
 
-def _picture(config: Config, what: str) -> Shape:
+def _figure(config: Config, what: str) -> Shape:
     side = _number(config, ("HW",), what)
     return (1, side, side, _number(config, ("CIN",), what))
 
 
 def _conv(config: Config, depthwise: bool, activation: str, what: str) -> LayerSpec:
-    given = _picture(config, what)
+    given = _figure(config, what)
     kernel, stride = _number(config, ("KERNEL_SIZE",), what), _number(config, ("STRIDES",), what)
     channels = given[-1] if depthwise else _number(config, ("COUT",), what)
     return checked(
@@ -123,7 +123,7 @@ def _conv(config: Config, depthwise: bool, activation: str, what: str) -> LayerS
 
 
 def _pool(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _picture(config, what)
+    given = _figure(config, what)
     kernel, stride = _number(config, ("KERNEL_SIZE",), what), _number(config, ("POOL_STRIDES", "STRIDES"), what)
     return checked(
         what, LayerSpec, POOLS[kind], (given,), same_output(given, given[-1], stride), **same_window(given, kernel, stride)
@@ -135,17 +135,17 @@ def _fully_connected(kind: str, config: Config, what: str) -> LayerSpec:
 
 
 def _global_pool(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _picture(config, what)
+    given = _figure(config, what)
     return checked(what, LayerSpec, "global_avg_pool", (given,), (1, given[-1]))
 
 
 def _unary(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _picture(config, what)
+    given = _figure(config, what)
     return checked(what, LayerSpec, UNARY[kind], (given,), given)
 
 
 def _add(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _picture(config, what)
+    given = _figure(config, what)
     return checked(what, LayerSpec, "add", (given, given), given, activation="relu" if kind == "addrelu" else "none")
 
 
@@ -215,17 +215,17 @@ def _latency(estimate: Estimate) -> str:
 def _kernel(layer: LayerSpec) -> tuple[str, dict[str, int]] | None:
     """Kind and configuration; None if nn-Meter has none that is exactly this layer."""
     first = layer.inputs[0] if layer.inputs else ()
-    if layer.cutout is not None or layer.dtype != "float32" or not layer.bias or first[:1] != (1,):
+    if layer.opaque is not None or layer.dtype != "float32" or not layer.bias or first[:1] != (1,):
         return None
     if layer.op == "fully_connected":
         plain = len(first) == 2 and layer.activation == "none"
         return ("fc", {"CIN": first[-1], "COUT": layer.out_channels}) if plain else None
     if len(first) != 4 or first[1] != first[2]:
         return None
-    return _picture_kernel(layer, {"HW": first[1], "CIN": first[-1]})
+    return _figure_kernel(layer, {"HW": first[1], "CIN": first[-1]})
 
 
-def _picture_kernel(layer: LayerSpec, config: dict[str, int]) -> tuple[str, dict[str, int]] | None:
+def _figure_kernel(layer: LayerSpec, config: dict[str, int]) -> tuple[str, dict[str, int]] | None:
     window = {"COUT": layer.out_channels, "KERNEL_SIZE": layer.kernel[0]}
     match layer.op:
         case "conv2d" | "depthwise_conv2d":

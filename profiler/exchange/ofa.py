@@ -2,7 +2,7 @@
 
 A key says what was measured: `Conv-input:224x224x3-output:112x112x32`, height x width x channels. The kinds of keys are those
 that once-for-all's lookup asks for: Conv (the first one, 3x3 with stride 2), Conv_1 and Conv_2 (1x1), AvgPool2D (global), Logits
-(all that comes after: the classifier, and the pooling if its input is a picture) and expanded_conv (a whole inverted residual).
+(all that comes after: the classifier, and the pooling if its input is a figure) and expanded_conv (a whole inverted residual).
 Keys of MobileNetV3 tables add `se` and `hs`, and their `expand` counts channels where it is a ratio otherwise.
 """
 
@@ -60,7 +60,7 @@ def read(sources: Sequence[Source], asked: Asked) -> Reading:
     return found.reading(
         (
             f"convolutions outside of blocks have {' or '.join(activations)}, {told}; a key does not tell",
-            "the first convolution is padded either way that halves the picture; a key does not tell",
+            "the first convolution is padded either way that halves the figure; a key does not tell",
             "float32 and batch 1",
         ),
         "mean; its interval is 1.96 standard errors, from count and var",
@@ -182,7 +182,7 @@ def _fields(estimate: Estimate) -> dict[str, float]:
 
 def _key(layer: LayerSpec, activation: str) -> str | None:
     """None for a layer that no key stands for."""
-    if layer.dtype != "float32" or layer.cutout is not None or layer.inputs[0][0] != 1 or not layer.bias:
+    if layer.dtype != "float32" or layer.opaque is not None or layer.inputs[0][0] != 1 or not layer.bias:
         return None
     given, made = layer.inputs[0], layer.output
     if layer.op == "inverted_residual":

@@ -28,8 +28,8 @@ class Format:
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
         """Random weights from the seed; a lone cut-out comes back as it was cut. `ModelError` if the format has no such layer."""
-        if len(graph.nodes) == 1 and graph.nodes[0].layer.cutout is not None:
-            return graph.cutouts[graph.nodes[0].layer.cutout.digest]
+        if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
+            return graph.opaques[graph.nodes[0].layer.opaque.digest]
         data: bytes = _load(self.writer)(graph, seed)
         return data
 

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 NETWORKS_PER_TERM = 2
 UNFITTED_PERCENT = 10.0
-"""What a plain sum is trusted to; between 3 % (LiteRT) and 50 % (ONNX Runtime, small pictures) off in our own closures."""
+"""What a plain sum is trusted to; between 3 % (LiteRT) and 50 % (ONNX Runtime, small figures) off in our own held_outs."""
 EARNS_ITS_PLACE = 0.9
 """Each further term must bring the leave-one-out error down to this part of what it was."""
 

@@ -266,7 +266,7 @@ def _phase_spread(points: Iterable[tuple[float, float, float]]) -> float:
 
 def family_of(layer: LayerSpec) -> LayerSpec | None:
     """The layer with its channels taken out: equal for layers of one family. None where channels cannot vary freely."""
-    if layer.cutout is not None or layer.op == "concat":
+    if layer.opaque is not None or layer.op == "concat":
         return None
     if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:
         return None

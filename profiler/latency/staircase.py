@@ -77,7 +77,7 @@ Staircases = Mapping[Kind, Staircase]
 
 
 def kind_of(layer: LayerSpec) -> str:
-    """Layers of one kernel: what its tiles are has nothing to do with the size of the picture, but each group has its own."""
+    """Layers of one kernel: what its tiles are has nothing to do with the size of the figure, but each group has its own."""
     groups = f" g{layer.groups}" if layer.least_channels > 1 else ""
     return "{} {}x{}".format(layer.op, *layer.kernel) + groups + ("" if layer.dtype == "float32" else f" {layer.dtype}")
 

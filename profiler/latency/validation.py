@@ -32,7 +32,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Closure:
+class HeldOutError:
     """How far a table can be trusted, in per cent of the measured latency."""
 
     networks: int
@@ -63,18 +63,18 @@ class Closure:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Closure:
+    def from_dict(cls, plain: Mapping[str, Any]) -> HeldOutError:
         return read_as(cls, plain)
 
 
-def close(checked: Sequence[Checked]) -> Closure:
-    """The closure result of these networks; of none, one that is unverified."""
+def close(checked: Sequence[Checked]) -> HeldOutError:
+    """The held_out result of these networks; of none, one that is unverified."""
     if not checked:
-        return Closure(0, None, None, None, None, None, None)
+        return HeldOutError(0, None, None, None, None, None, None)
     errors = [network.error_percent for network in checked]
     inside = [network.predicted_ms_low <= network.measured_ms <= network.predicted_ms_high for network in checked]
     naive = [abs(network.naive_ms / network.measured_ms - 1) * 100 for network in checked]
-    return Closure(
+    return HeldOutError(
         networks=len(checked),
         mean_error_percent=sum(map(abs, errors)) / len(errors),
         worst_error_percent=max(map(abs, errors)),

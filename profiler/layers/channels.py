@@ -104,13 +104,13 @@ class Follower:
 def followers(graph: Graph) -> tuple[Follower, ...]:
     """Every node of the network with the widths it follows, in order."""
     forms = {name: Form(shape[-1] if shape else 1, {}) for name, shape in graph.inputs}
-    cut_out = {node.name for node in graph.nodes if node.layer.cutout is not None}
+    extract = {node.name for node in graph.nodes if node.layer.opaque is not None}
     found = []
     for node in graph.nodes:
         given = [forms[name] for name in node.inputs]
-        if node.layer.cutout is None:  # a cut-out before it may count its output's dimensions in another order
+        if node.layer.opaque is None:  # a cut-out before it may count its output's dimensions in another order
             own = zip(node.inputs, node.layer.inputs, strict=True)
-            given = [Form(shape[-1], {}) if name in cut_out else forms[name] for name, shape in own]
+            given = [Form(shape[-1], {}) if name in extract else forms[name] for name, shape in own]
         first = given[0] if given else Form(node.layer.in_channels, {})
         if node.layer.op in ("add", "mul"):  # a narrow factor is broadcast over the wide one
             first = max(zip(given, node.layer.inputs, strict=True), key=lambda pair: (pair[1][-1], len(pair[0].blocks)))[0]
@@ -123,7 +123,7 @@ def _output(node: Node, first: Form, given: Sequence[Form]) -> Form:
     layer = node.layer
     if node.block is not None:
         return Form(0, {node.block: 1})
-    if layer.cutout is not None or layer.op in FREE_OUTPUT:
+    if layer.opaque is not None or layer.op in FREE_OUTPUT:
         return Form(layer.out_channels, {})
     if layer.op == "depthwise_conv2d":
         return first.scaled(layer.out_channels // layer.in_channels)

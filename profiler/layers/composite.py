@@ -64,7 +64,7 @@ class _Finder:
 
     def matches(self, end: Node) -> Iterator[_Match]:
         """Every block that could end here, the longest first."""
-        if end.layer.cutout is not None:
+        if end.layer.opaque is not None:
             return
         if end.layer.op == "fully_connected":
             yield from self._classifier(end)
@@ -81,7 +81,7 @@ class _Finder:
     def _own(self, name: str) -> Node | None:
         """The node of this name if nothing else reads it."""
         node = self._nodes.get(name)
-        return node if node is not None and self._uses[name] == 1 and node.layer.cutout is None else None
+        return node if node is not None and self._uses[name] == 1 and node.layer.opaque is None else None
 
     def _activated(self, name: str) -> tuple[LayerSpec, str, tuple[str, ...]] | None:
         """A layer and what it reads, with the activation after it where that stands by itself."""

@@ -51,7 +51,7 @@ def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> 
         return None
     for place, name in enumerate(node.inputs):
         conv, shortcut = kept.get(name), node.inputs[1 - place]
-        if conv is None or uses[name] != 1 or shortcut == name or conv.layer.op != "conv2d" or conv.layer.cutout is not None:
+        if conv is None or uses[name] != 1 or shortcut == name or conv.layer.op != "conv2d" or conv.layer.opaque is not None:
             continue
         if conv.layer.activation == "none" and len(conv.inputs) == 1:
             whole = replace(conv.layer, inputs=(*conv.layer.inputs, layer.inputs[1 - place]))
@@ -62,7 +62,7 @@ def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> 
 def _with_activation(node: Node, kept: Mapping[str, Node], uses: Counter[str], runtime: str) -> tuple[str, Node] | None:
     """What was joined already, or an addition, and the activation after it."""
     before = kept.get(node.inputs[0]) if len(node.inputs) == 1 else None
-    if before is None or uses[before.name] != 1 or before.layer.activation != "none" or before.layer.cutout is not None:
+    if before is None or uses[before.name] != 1 or before.layer.activation != "none" or before.layer.opaque is not None:
         return None
     adds_alone = before.layer.op == "add" and (runtime != "onnxruntime" or before.layer.dtype != "float32")
     takes = AFTER_CONVOLUTION if before.layer.adds_shortcut else AFTER_ADDITION if adds_alone else ()

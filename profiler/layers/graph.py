@@ -36,26 +36,26 @@ class Graph:
     inputs: tuple[tuple[str, Shape], ...]
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
-    cutouts: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    opaques: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     """Model files of cut-out layers, by digest."""
 
     def __post_init__(self) -> None:
         shapes = dict(self.inputs)
-        cut_out: set[str] = set()
+        extract: set[str] = set()
         for node in self.nodes:
             if node.name in shapes:
                 raise PlanError(f"{self.name}: the name {node.name!r} is used twice")
             missing = [name for name in node.inputs if name not in shapes]
             if missing:
                 raise PlanError(f"{self.name}: {node.name} reads {missing[0]!r}, which nothing before it makes")
-            if node.layer.op in BLOCK_OPS and node.layer.cutout is None:
+            if node.layer.op in BLOCK_OPS and node.layer.opaque is None:
                 raise PlanError(
                     f"{self.name}: {node.name} is a block that others have measured as one, which no network is made of"
                 )
             shapes[node.name] = node.layer.output
-            if node.layer.cutout is not None:
-                cut_out.add(node.name)  # its shapes are in its file's own layout, and it may make several tensors
-            elif cut_out.isdisjoint(node.inputs):
+            if node.layer.opaque is not None:
+                extract.add(node.name)  # its shapes are in its file's own layout, and it may make several tensors
+            elif extract.isdisjoint(node.inputs):
                 given = tuple(shapes[name] for name in node.inputs)
                 if given != node.layer.inputs:
                     raise PlanError(f"{self.name}: {node.name} expects inputs {list(node.layer.inputs)} but is given {list(given)}")
@@ -64,11 +64,11 @@ class Graph:
                 raise PlanError(f"{self.name}: output {name!r} is not made by any node")
 
     @classmethod
-    def of_layer(cls, layer: LayerSpec, cutouts: Mapping[str, bytes] | None = None) -> Graph:
+    def of_layer(cls, layer: LayerSpec, opaques: Mapping[str, bytes] | None = None) -> Graph:
         """The graph of one lone layer."""
         inputs = tuple((f"input_{index}", shape) for index, shape in enumerate(layer.inputs))
         node = Node("layer", layer, tuple(name for name, _ in inputs))
-        return cls(layer.key, inputs, (node,), ("layer",), cutouts or {})
+        return cls(layer.key, inputs, (node,), ("layer",), opaques or {})
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
@@ -108,19 +108,19 @@ class Graph:
                 layer = layer.resized(_resized_inputs(node, before, after), width)
             before[node.name], after[node.name] = node.layer.output, layer.output
             nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
-        return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.cutouts)
+        return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.opaques)
 
     def with_precision(self, dtype: str) -> Graph:
         """The same network with every layer in this data type. `LayerError` if there is no such type, and for a cut-out."""
         nodes = tuple(replace(node, layer=node.layer.with_dtype(dtype)) for node in self.nodes)
-        return Graph(self.name, self.inputs, nodes, self.outputs, self.cutouts)
+        return Graph(self.name, self.inputs, nodes, self.outputs, self.opaques)
 
     def prefix(self, count: int) -> Graph:
         """The network's first `count` nodes; what they do not use themselves becomes its outputs."""
         nodes = self.nodes[:count]
         used = {name for node in nodes for name in node.inputs}
         outputs = tuple(node.name for node in nodes if node.name not in used)
-        return Graph(f"{self.name}[:{count}]", tuple(item for item in self.inputs if item[0] in used), nodes, outputs, self.cutouts)
+        return Graph(f"{self.name}[:{count}]", tuple(item for item in self.inputs if item[0] in used), nodes, outputs, self.opaques)
 
     def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
         """One node's layer in the network at these widths."""
@@ -137,7 +137,7 @@ class Graph:
                 for node in self.nodes
             ],
             "outputs": list(self.outputs),
-            "cutouts": {digest: base64.b64encode(data).decode() for digest, data in self.cutouts.items()},
+            "opaques": {digest: base64.b64encode(data).decode() for digest, data in self.opaques.items()},
         }
 
     @classmethod
@@ -154,11 +154,11 @@ class Graph:
                 for item in plain["nodes"]
             )
             inputs = tuple((name, read_value(tuple[int, ...], shape)) for name, shape in plain["inputs"].items())
-            cutouts = {digest: base64.b64decode(data, validate=True) for digest, data in plain.get("cutouts", {}).items()}
-            for digest, data in cutouts.items():
+            opaques = {digest: base64.b64decode(data, validate=True) for digest, data in plain.get("opaques", {}).items()}
+            for digest, data in opaques.items():
                 if hashlib.sha256(data).hexdigest() != digest:
                     raise ValueError(f"the cut-out {digest[:16]} is not what was cut out")
-            return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), cutouts)
+            return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), opaques)
         except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as exc:
             if isinstance(exc, LayerError):
                 raise
@@ -167,7 +167,7 @@ class Graph:
 
 def _resized_inputs(node: Node, before: Mapping[str, Shape], after: Mapping[str, Shape]) -> list[Shape]:
     """What has not changed the layer knows itself: a cut-out's output may be in another layout than the layer reads it."""
-    if node.layer.cutout is not None:
+    if node.layer.opaque is not None:
         return [after[name] for name in node.inputs]
     own = zip(node.inputs, node.layer.inputs, strict=True)
     return [shape if before[name] == after[name] else after[name] for name, shape in own]

@@ -34,7 +34,7 @@ BLOCK_OPS = ("inverted_residual", "pooled_classifier")
 
 
 @dataclass(frozen=True, slots=True)
-class Cutout:
+class OpaqueSubgraph:
     """Stands for a piece of a user's file that is measured as it is, with its real weights."""
 
     digest: str
@@ -61,7 +61,7 @@ class LayerSpec:
     activation: str = "none"
     bias: bool = True
     dtype: str = "float32"
-    cutout: Cutout | None = None
+    opaque: OpaqueSubgraph | None = None
     hidden: int = 0
     """Channels of an inverted residual's depthwise convolution."""
 
@@ -69,7 +69,7 @@ class LayerSpec:
         for shape in (*self.inputs, self.output):
             if any(size < 1 for size in shape):
                 raise LayerError(f"{self.op}: every size of a shape must be at least 1, got {shape}")
-        if self.cutout is None:
+        if self.opaque is None:
             self._check_parametric()
 
     def _check_parametric(self) -> None:
@@ -115,10 +115,10 @@ class LayerSpec:
                     else (first[0], *base, self.output[-1])
                 )
             case "inverted_residual":
-                height, width = (-(-size // stride) for size, stride in zip(_picture(first, self), self.stride, strict=True))
+                height, width = (-(-size // stride) for size, stride in zip(_figure(first, self), self.stride, strict=True))
                 return (first[0], height, width, self.output[-1])
             case "pooled_classifier":
-                _picture(first, self)
+                _figure(first, self)
                 return (first[0], self.output[-1])
             case "fully_connected":
                 return (*first[:-1], self.output[-1])
@@ -158,8 +158,8 @@ class LayerSpec:
             parts.append(self.dtype)
         if self.hidden:
             parts.append(f"h{self.hidden}")
-        if self.cutout is not None:
-            parts.append(f"cut.{self.cutout.digest}")
+        if self.opaque is not None:
+            parts.append(f"cut.{self.opaque.digest}")
         return "_".join(parts)
 
     @property
@@ -213,8 +213,8 @@ class LayerSpec:
     @property
     def weight_bytes(self) -> int:
         """As stored; the bias of an int8 layer is int32, because it is added to the sum of products."""
-        if self.cutout is not None:
-            return self.cutout.weight_bytes
+        if self.opaque is not None:
+            return self.opaque.weight_bytes
         biases = self.out_channels if self.weight_shape and self.bias else 0
         bias_bytes = 4 if self.dtype == "int8" else ITEM_BYTES[self.dtype]
         return (self.parameters - biases) * ITEM_BYTES[self.dtype] + biases * bias_bytes
@@ -228,12 +228,12 @@ class LayerSpec:
         """The same layer in another data type. `LayerError` for a cut-out, whose file fixes it."""
         if dtype == self.dtype:
             return self
-        if self.cutout is not None:
+        if self.opaque is not None:
             raise LayerError(f"{self.op} is cut out of a file as {self.dtype}: it cannot become {dtype}")
         return replace(self, dtype=dtype)
 
     def resized(self, inputs: Sequence[Shape], out_channels: int | None = None) -> LayerSpec:
-        """The same layer with other channel counts; the picture's size never changes with them.
+        """The same layer with other channel counts; the figure's size never changes with them.
 
         `out_channels` counts for convolutions and fully connected layers only (None keeps theirs); all others follow
         their inputs. `LayerError` for a cut-out, whose real weights fix its shapes, and for groups that do not divide or would
@@ -242,7 +242,7 @@ class LayerSpec:
         shapes = tuple(tuple(shape) for shape in inputs)
         if shapes == self.inputs and out_channels in (None, self.out_channels):
             return self
-        if self.cutout is not None:
+        if self.opaque is not None:
             raise LayerError(f"{self.op} is cut out of a file with its weights: its input cannot become {list(shapes)}")
         channels, groups = self._resized_channels(shapes, out_channels)
         if min(shapes[0][-1], channels) < self.least_channels:
@@ -279,8 +279,8 @@ class LayerSpec:
             for name in ("output", "kernel", "stride", "dilation", "padding"):
                 if name in fields:
                     fields[name] = _sizes(fields[name])
-            if fields.get("cutout") is not None:
-                fields["cutout"] = read_as(Cutout, fields["cutout"])
+            if fields.get("opaque") is not None:
+                fields["opaque"] = read_as(OpaqueSubgraph, fields["opaque"])
             _check_kinds(fields)
             return _measurable(cls(**fields))
         except (TypeError, KeyError, AttributeError) as exc:
@@ -317,7 +317,7 @@ def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _picture(shape: Shape, layer: LayerSpec) -> Pair:
+def _figure(shape: Shape, layer: LayerSpec) -> Pair:
     """Height and width of an input that has them."""
     if len(shape) != 4:
         raise LayerError(f"{layer.op}: needs a (n, h, w, c) input, got {shape}")
@@ -335,8 +335,8 @@ def _block_parts(layer: LayerSpec) -> list[tuple[int, int, int]]:
 
 
 def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
-    """Height and width after a sliding window; LayerError if the window is larger than the padded picture."""
-    _picture(shape, layer)
+    """Height and width after a sliding window; LayerError if the window is larger than the padded figure."""
+    _figure(shape, layer)
     top, left, bottom, right = layer.padding
     sizes = []
     for size, pad, k, s, d in zip(
@@ -344,7 +344,7 @@ def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
     ):
         room = size + pad - ((k - 1) * d + 1)
         if room < 0:
-            raise LayerError(f"{layer.op}: a kernel of {layer.kernel} does not fit a padded picture of {shape[1:3]}")
+            raise LayerError(f"{layer.op}: a kernel of {layer.kernel} does not fit a padded figure of {shape[1:3]}")
         sizes.append(room // s + 1)
     return sizes[0], sizes[1]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from profiler.errors import ModelError
 from profiler.formats.model_file import format_of
-from profiler.measure.estimate import Estimate, Visit, estimate
+from profiler.measure.estimate import Estimate, Measurement, estimate
 from profiler.measure.opening import open_session
-from profiler.progress import Silent, Work
+from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
 
 
@@ -31,13 +31,13 @@ def measure_files(
     target: Target,
     *,
     settings: TimingSettings | None = None,
-    progress: Work | None = None,
+    progress: ProgressReporter | None = None,
     wait_s: float = 0.0,
 ) -> dict[Path, Measured]:
-    """Visit all files in shuffled rounds until each has settled or had its most rounds. `ModelError` if one cannot run."""
-    settings, progress = settings or TimingSettings(visit_ms=100.0, min_round_s=1.0), progress or Silent()
+    """Measurement all files in shuffled rounds until each has settled or had its most rounds. `ModelError` if one cannot run."""
+    settings, progress = settings or TimingSettings(measurement_ms=100.0, min_round_s=1.0), progress or Silent()
     models = {str(path): _file_for(path, target) for path in paths}
-    visits: dict[str, list[Visit]] = {name: [] for name in models}
+    measurements: dict[str, list[Measurement]] = {name: [] for name in models}
     hello: dict[str, Any] = {}
     conditions: list[dict[str, Any]] = []
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
@@ -55,13 +55,15 @@ def measure_files(
                         progress.say(f"{message['reason']}; going on as soon as it is possible")
                     case "failed":
                         raise ModelError(f"{message['model']} cannot be measured on {target.runtime}: {message['reason']}")
-                    case "visit":
-                        seen = Visit(message["round"], message["loops"], tuple(message["samples_ns"]), tuple(message["switched"]))
-                        visits[message["model"]].append(seen)
+                    case "measurement":
+                        seen = Measurement(
+                            message["round"], message["loops"], tuple(message["samples_ns"]), tuple(message["switched"])
+                        )
+                        measurements[message["model"]].append(seen)
                         progress.advance(Path(message["model"]).name)
-            wide = [name for name in wide if not estimate(visits[name]).settled(settings)]
+            wide = [name for name in wide if not estimate(measurements[name]).settled(settings)]
             rounds = range(rounds.stop, min(rounds.stop + settings.rounds // 2, settings.max_rounds))
-    return {path: Measured(path, estimate(visits[str(path)]), hello, tuple(conditions)) for path in paths}
+    return {path: Measured(path, estimate(measurements[str(path)]), hello, tuple(conditions)) for path in paths}
 
 
 def _file_for(path: Path, target: Target) -> bytes:

@@ -1,6 +1,6 @@
-"""What disturbed a build, read off its journal: which visits are not to be trusted, and how much of the time that was.
+"""What disturbed a build, read off its journal: which measurements are not to be trusted, and how much of the time that was.
 
-A visit is tagged, never deleted:
+A measurement is tagged, never deleted:
   drift      the looks at the reference layer before or after it took longer than on the quiet device
   switched   the kernel took the process off its core during most of its samples
   clock      the processor's clock changed during it, or was below its usual one
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiler.measure.estimate import Visit
+from profiler.measure.estimate import Measurement
 
 DRIFT_PERCENT = 6.0
 """The reference layer's own spread on a quiet device is two to three per cent."""
@@ -27,7 +27,7 @@ LIMIT_PERCENT = 10.0
 
 @dataclass(slots=True)
 class _Seen:
-    """One line of the journal about a visit, and what surrounded it."""
+    """One line of the journal about a measurement, and what surrounded it."""
 
     line: Mapping[str, Any]
     look: int
@@ -43,9 +43,9 @@ class _Seen:
 
 @dataclass(slots=True)
 class Watch:
-    """Follows a journal line by line and tells afterwards what disturbed each visit."""
+    """Follows a journal line by line and tells afterwards what disturbed each measurement."""
 
-    _visits: list[_Seen] = field(default_factory=list)
+    _measurements: list[_Seen] = field(default_factory=list)
     _looks: list[tuple[int, int, float]] = field(default_factory=list)
     """(epoch, start of the runner, quiet latency) of each look at the reference."""
     _life: int = 0
@@ -65,41 +65,41 @@ class Watch:
             case "refresh":
                 self._epoch += 1
                 dropped = set(line["keys"])
-                self._visits = [seen for seen in self._visits if seen.line["key"] not in dropped]
+                self._measurements = [seen for seen in self._measurements if seen.line["key"] not in dropped]
             case "round":
                 count, warm = line.get("throttled"), bool(line.get("thermal_status"))
                 self._hot = warm or (count is not None and self._throttled is not None and count > self._throttled)
                 self._throttled = count
                 if warm:  # it became so during the round before
-                    for seen in self._visits:
+                    for seen in self._measurements:
                         seen.hot = seen.hot or seen.line["round"] == self._round
                 self._round = line.get("round")
             case "reference":
                 self._reference = self._reference or line["key"]
                 if line["key"] == self._reference:  # two layers' levels cannot be compared
-                    self._looks.append((self._epoch, self._life, _visit(line, ()).quiet_ms))
-            case "visit":
-                self._visits.append(_Seen(line, len(self._looks), self._life, self._epoch, self._hot, self._utc))
+                    self._looks.append((self._epoch, self._life, _measurement(line, ()).quiet_ms))
+            case "measurement":
+                self._measurements.append(_Seen(line, len(self._looks), self._life, self._epoch, self._hot, self._utc))
 
     @property
     def looks_ms(self) -> tuple[float, ...]:
         return tuple(quiet_ms for _, _, quiet_ms in self._looks)
 
     def measured_utc(self) -> dict[str, str]:
-        """When the oldest visit that counts was made, by key, where the journal tells."""
-        dates = [(seen.line["key"], seen.utc) for seen in self._visits if seen.utc is not None]
+        """When the oldest measurement that counts was made, by key, where the journal tells."""
+        dates = [(seen.line["key"], seen.utc) for seen in self._measurements if seen.utc is not None]
         return dict(sorted(dates, key=lambda item: item[1], reverse=True))
 
-    def visits(self) -> Iterable[tuple[str, Visit]]:
-        """Each visit's key and the visit with its tags."""
+    def measurements(self) -> Iterable[tuple[str, Measurement]]:
+        """Each measurement's key and the measurement with its tags."""
         usual = {epoch: self._usual(epoch) for epoch in range(self._epoch + 1)}
-        for seen in self._visits:
-            yield seen.line["key"], _visit(seen.line, tuple(self._tags(seen, *usual[seen.epoch])))
+        for seen in self._measurements:
+            yield seen.line["key"], _measurement(seen.line, tuple(self._tags(seen, *usual[seen.epoch])))
 
     def _usual(self, epoch: int) -> tuple[float | None, float | None]:
         """The quiet device's latency of the reference and its clock: weeks later they need not be what they were."""
         looks = [quiet_ms for when, _, quiet_ms in self._looks if when == epoch]
-        clocks = [khz for seen in self._visits if seen.epoch == epoch for khz in seen.line.get("clock_khz") or () if khz]
+        clocks = [khz for seen in self._measurements if seen.epoch == epoch for khz in seen.line.get("clock_khz") or () if khz]
         return _low(looks) if len(looks) >= 4 else None, statistics.median(clocks) if clocks else None
 
     def _tags(self, seen: _Seen, best_ms: float | None, usual_khz: float | None) -> Iterable[str]:
@@ -116,8 +116,8 @@ class Watch:
             yield "heat"
 
 
-def _visit(line: Mapping[str, Any], tags: tuple[str, ...]) -> Visit:
-    return Visit(line["round"], line["loops"], tuple(line["samples_ns"]), tuple(line["switched"]), tags)
+def _measurement(line: Mapping[str, Any], tags: tuple[str, ...]) -> Measurement:
+    return Measurement(line["round"], line["loops"], tuple(line["samples_ns"]), tuple(line["switched"]), tags)
 
 
 def _low(levels: Sequence[float]) -> float:
@@ -125,10 +125,10 @@ def _low(levels: Sequence[float]) -> float:
     return statistics.quantiles(levels, n=10, method="inclusive")[0]
 
 
-def tag_counts(visits: Iterable[Visit]) -> dict[str, int]:
-    """How many visits carry each tag, and `visits` in all."""
+def tag_counts(measurements: Iterable[Measurement]) -> dict[str, int]:
+    """How many measurements carry each tag, and `measurements` in all."""
     counts: Counter[str] = Counter()
-    for visit in visits:
-        counts["visits"] += 1
-        counts.update(visit.tags)
+    for measurement in measurements:
+        counts["measurements"] += 1
+        counts.update(measurement.tags)
     return dict(counts)

@@ -1,4 +1,4 @@
-"""Joules of one inference, where the hardware counts them: what a long visit took, less what the device takes doing nothing."""
+"""Joules of one inference, where the hardware counts them: what a long measurement took, less what the device takes doing nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-VISIT_MS = 1000.0
-"""Counters move in steps of a millisecond and more, so a visit lasts a second."""
+MEASUREMENT_MS = 1000.0
+"""Counters move in steps of a millisecond and more, so a measurement lasts a second."""
 ROUNDS = 3
 
 
@@ -18,24 +18,24 @@ def energies_mj(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """
     lines = list(lines)
     idle_w = [line["energy_uj"] / line["duration_ns"] * 1e3 for line in lines if line["event"] == "idle"]
-    visits = visits_in_force(lines)
+    measurements = measurements_in_force(lines)
     if not idle_w:
         return {}
     floor_w = statistics.median(idle_w)
     above: dict[str, list[float]] = {}
-    for line in visits:
+    for line in measurements:
         idle_uj = floor_w * line["duration_ns"] / 1e3
         above.setdefault(line["key"], []).append((line["energy_uj"] - idle_uj) / line["inferences"] / 1e3)
     medians = {key: statistics.median(values) for key, values in above.items()}
     return {key: value for key, value in medians.items() if value > 0}
 
 
-def visits_in_force(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def measurements_in_force(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The lines `energy` of models that were not begun anew after them."""
-    visits: list[Mapping[str, Any]] = []
+    measurements: list[Mapping[str, Any]] = []
     for line in lines:
         if line["event"] == "refresh":
-            visits = [visit for visit in visits if visit["key"] not in line["keys"]]
+            measurements = [measurement for measurement in measurements if measurement["key"] not in line["keys"]]
         elif line["event"] == "energy":
-            visits.append(line)
-    return visits
+            measurements.append(line)
+    return measurements

@@ -1,8 +1,8 @@
 """From raw samples to a latency: the quiet device's, with an interval.
 
-A shared machine only ever adds time, and does so for seconds on end. So a visit's latency is the median of its undisturbed
-samples, and a model's the lower quartile of its visits, which lie in rounds far apart in time: slow spells do not reach it, and it
-is not one lucky visit either, which for models with many rounds would be luckier than for those with few. Visits that something
+A shared machine only ever adds time, and does so for seconds on end. So a measurement's latency is the median of its undisturbed
+samples, and a model's the lower quartile of its measurements, which lie in rounds far apart in time: slow spells do not reach it, and it
+is not one lucky measurement either, which for models with many rounds would be luckier than for those with few. Measurements that something
 is known to have disturbed (profiler.measure.disturbance) are left out where enough others remain.
 """
 
@@ -22,11 +22,11 @@ from profiler.protocol.settings import TimingSettings
 QUARTILE = 0.25
 RESAMPLES = 400
 ENOUGH_ROUNDS = 3
-"""With fewer undisturbed visits the disturbed ones have to do, and the estimate says so."""
+"""With fewer undisturbed measurements the disturbed ones have to do, and the estimate says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Measurement:
     """One model, one round: raw samples as they came."""
 
     round: int
@@ -40,7 +40,7 @@ class Visit:
 
     def __post_init__(self) -> None:
         if not self.samples_ns or min(self.samples_ns) <= 0 or self.loops < 1:
-            raise ValueError(f"a visit needs positive samples, got {self.loops} loops and {self.samples_ns[:3]}")
+            raise ValueError(f"a measurement needs positive samples, got {self.loops} loops and {self.samples_ns[:3]}")
 
     @property
     def undisturbed_ns(self) -> tuple[int, ...]:
@@ -88,34 +88,34 @@ class Estimate:
         return self.quiet_rounds >= settings.quiet_rounds and self.half_width_ms <= narrow_ms
 
 
-def estimate(visits: Sequence[Visit]) -> Estimate:
-    """The lower quartile of the visits' quiet latencies and its bootstrap percentile interval over rounds.
+def estimate(measurements: Sequence[Measurement]) -> Estimate:
+    """The lower quartile of the measurements' quiet latencies and its bootstrap percentile interval over rounds.
 
     With one or two rounds nothing can be said from their agreement: the interval is then the whole spread of the samples.
     """
-    if not visits:
-        raise ValueError("no visits to estimate from")
-    used = trusted(visits)
-    quiet = np.array([visit.quiet_ms for visit in used])
+    if not measurements:
+        raise ValueError("no measurements to estimate from")
+    used = trusted(measurements)
+    quiet = np.array([measurement.quiet_ms for measurement in used])
     latency_ms = float(np.quantile(quiet, QUARTILE))
     if len(used) < ENOUGH_ROUNDS:
-        samples_ms = [value / visit.loops / 1e6 for visit in used for value in visit.samples_ns]
+        samples_ms = [value / measurement.loops / 1e6 for measurement in used for value in measurement.samples_ns]
         low_ms, high_ms = min(samples_ms), max(samples_ms)
     else:
         resampled = np.quantile(quiet[_draws(len(quiet))], QUARTILE, axis=1)
         low_ms, high_ms = (float(value) for value in np.quantile(resampled, (0.025, 0.975)))
-    samples = sum(len(visit.samples_ns) for visit in visits)
-    undisturbed = [visit for visit in visits if not visit.tags]
-    return Estimate(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), len(visits), samples, len(undisturbed))
+    samples = sum(len(measurement.samples_ns) for measurement in measurements)
+    undisturbed = [measurement for measurement in measurements if not measurement.tags]
+    return Estimate(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), len(measurements), samples, len(undisturbed))
 
 
-def trusted(visits: Sequence[Visit]) -> Sequence[Visit]:
+def trusted(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
     """The undisturbed ones, or all where these are too few."""
-    undisturbed = [visit for visit in visits if not visit.tags]
-    return undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else visits
+    undisturbed = [measurement for measurement in measurements if not measurement.tags]
+    return undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else measurements
 
 
 @cache
 def _draws(count: int) -> NDArray[np.int64]:
-    """(resample, visit): the same draws for every model of so many visits, so that a journal always gives the same table."""
+    """(resample, measurement): the same draws for every model of so many measurements, so that a journal always gives the same table."""
     return np.random.default_rng(count).integers(0, count, (RESAMPLES, count))

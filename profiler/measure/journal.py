@@ -5,13 +5,13 @@ Lines, by `event`:
   hello     the device and runtime as the runner described them, and the time (utc); again after every restart
   layer     key and spec of a layer about to be measured; network: key, role (fit or check) and graph of a whole network
   round     a round begins: load, clocks, temperature and how often cores were throttled so far
-  visit     raw samples of one visit: key, round, loops, samples_ns, which of them were disturbed (switched), clock_khz, started_ns
+  measurement     raw samples of one measurement: key, round, loops, samples_ns, which of them were disturbed (switched), clock_khz, started_ns
   reference the same of a short look at the reference layer
-  idle, energy  what a watch of the idle device and a long visit took: round, duration_ns, energy_uj; key and inferences
-  steady    what the device was set to for measuring, and how it was found
+  idle, energy  what a watch of the idle device and a long measurement took: round, duration_ns, energy_uj; key and inferences
+  conditioning    what the device was set to for measuring, and how it was found
   paused    the link broke off, or the device was left to cool: reason
   failed    a model the runtime refuses (reason), or one that took the runner down (crash)
-  refresh   from here on earlier visits of these keys do not count: they are measured again; utc
+  refresh   from here on earlier measurements of these keys do not count: they are measured again; utc
   staircases  what sweeps have shown; error: the table's own estimate of its error so far; spent: how long a run of the build took
 A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again. Only one
 process writes at a time: it holds a lock on the file, which the kernel lets go of however it ends.
@@ -34,7 +34,7 @@ from device_agents.support.strict_json import read_json
 from profiler.errors import JournalError, JournalNotWritable
 from profiler.protocol.events import CHECKS
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Journal:
@@ -156,10 +156,10 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "hello": {"utc": str | None},
     "layer": {"key": str, "layer": FACTS},
     "network": {"key": str, "role": str, "graph": FACTS},
-    "visit": {"key": str},
+    "measurement": {"key": str},
     "reference": {"key": str},
     "energy": {"key": str},
-    "steady": {"state": FACTS},
+    "conditioning": {"state": FACTS},
     "failed": {"key": str},
     "refresh": {"keys": Sequence[str]},
     "staircases": {"rules": Sequence[FACTS]},

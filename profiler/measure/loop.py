@@ -1,4 +1,4 @@
-"""The measuring half of a build: models that are wanted, a journal of what has been seen of them, and rounds of visits between."""
+"""The measuring half of a build: models that are wanted, a journal of what has been seen of them, and rounds of measurements between."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from profiler.errors import JournalError
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
+from profiler.measure.energy import MEASUREMENT_MS as ENERGY_MEASUREMENT_MS
 from profiler.measure.energy import ROUNDS as ENERGY_ROUNDS
-from profiler.measure.energy import VISIT_MS as ENERGY_VISIT_MS
-from profiler.measure.energy import visits_in_force
+from profiler.measure.energy import measurements_in_force
 from profiler.measure.estimate import estimate
 from profiler.measure.journal import Journal
 from profiler.measure.session import Session
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.tables.derive import Results
 
 
@@ -34,8 +34,8 @@ class Job:
         return str(self.line["key"])
 
 
-def layer_job(layer: LayerSpec, model_format: str, cutouts: Mapping[str, bytes] | None = None) -> Job:
-    model = FORMATS[model_format].write(Graph.of_layer(layer, cutouts))
+def layer_job(layer: LayerSpec, model_format: str, opaques: Mapping[str, bytes] | None = None) -> Job:
+    model = FORMATS[model_format].write(Graph.of_layer(layer, opaques))
     return Job({"event": "layer", "key": layer.key, "layer": layer.to_dict()}, model)
 
 
@@ -45,7 +45,7 @@ class Bench:
 
     session: Session
     journal: Journal
-    progress: Work
+    progress: ProgressReporter
     jobs: dict[str, Job] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     _seen: tuple[int, Results] | None = None
@@ -72,24 +72,24 @@ class Bench:
                 self.journal.append(job.line)
         return list(wanted)
 
-    def want_layers(self, layers: Iterable[LayerSpec], cutouts: Mapping[str, bytes] | None = None) -> list[str]:
+    def want_layers(self, layers: Iterable[LayerSpec], opaques: Mapping[str, bytes] | None = None) -> list[str]:
         """The same for layers, whose files are only written if they are not wanted yet."""
         wanted = {layer.key: layer for layer in layers}
         model_format = self.session.target.model_format
-        self.want(layer_job(layer, model_format, cutouts) for key, layer in wanted.items() if key not in self.jobs)
+        self.want(layer_job(layer, model_format, opaques) for key, layer in wanted.items() if key not in self.jobs)
         return list(wanted)
 
-    def visit(self, rounds: Mapping[str, int], what: str) -> None:
-        """Bring each model to so many visits, those of earlier runs counted, each in a round of its own."""
+    def measurement(self, rounds: Mapping[str, int], what: str) -> None:
+        """Bring each model to so many measurements, those of earlier runs counted, each in a round of its own."""
         results = self.results
         needs = {
-            key: count - len(results.visits.get(key, ()))
+            key: count - len(results.measurements.get(key, ()))
             for key, count in rounds.items()
-            if key not in results.failed and count > len(results.visits.get(key, ()))
+            if key not in results.failed and count > len(results.measurements.get(key, ()))
         }
         if not needs:
             return
-        first = max((line["round"] for line in self.journal.lines if line["event"] == "visit"), default=-1) + 1
+        first = max((line["round"] for line in self.journal.lines if line["event"] == "measurement"), default=-1) + 1
         schedule = [(first + number, [key for key in needs if needs[key] > number]) for number in range(max(needs.values()))]
         self.progress.begin(f"{what} {len(needs)} models", sum(needs.values()))
         models = {key: self.jobs[key].model for key in needs}
@@ -100,18 +100,18 @@ class Bench:
             self._note(message)
 
     def energy(self, keys: Iterable[str]) -> None:
-        """Visit these models for their energy; nothing is measured again that has been."""
+        """Measurement these models for their energy; nothing is measured again that has been."""
         hello: Mapping[str, Any] = next((line for line in self.journal.lines if line["event"] == "hello"), {})
         if not hello.get("energy_source"):
             self.progress.say("no energy: the device has no counter for it, or does not let us read it")
             return
-        seen = {line["key"] for line in visits_in_force(self.journal.lines)} | self.results.failed.keys()
+        seen = {line["key"] for line in measurements_in_force(self.journal.lines)} | self.results.failed.keys()
         wanted = [key for key in dict.fromkeys(keys) if key not in seen]
         if wanted:
             self.progress.begin(f"energy of {len(wanted)} models", ENERGY_ROUNDS * len(wanted))
             models = {key: self.jobs[key].model for key in wanted}
             schedule = [(number, wanted) for number in range(ENERGY_ROUNDS)]
-            for message in self.session.energy(models, schedule, ENERGY_VISIT_MS):
+            for message in self.session.energy(models, schedule, ENERGY_MEASUREMENT_MS):
                 self._note(message)
 
     def settle(self, most: Mapping[str, int]) -> None:
@@ -120,27 +120,29 @@ class Bench:
         step = settings.rounds // 2 or 1
         while True:
             results = self.results
-            counts = {key: len(results.visits[key]) for key in most if key in results.visits and key not in results.failed}
+            counts = {
+                key: len(results.measurements[key]) for key in most if key in results.measurements and key not in results.failed
+            }
             wide = {
                 key: min(count + step, most[key])
                 for key, count in counts.items()
-                if count < most[key] and not estimate(results.visits[key]).settled(settings)
+                if count < most[key] and not estimate(results.measurements[key]).settled(settings)
             }
             if not wide:
                 return
-            self.visit(wide, "settling")
+            self.measurement(wide, "settling")
 
     def _note(self, message: Mapping[str, Any]) -> None:
         match message["event"]:
             case "hello":
                 _check_same_device(self.journal, message)
                 self.journal.append({**message, "utc": datetime.now(UTC).isoformat(timespec="seconds")})
-                if self.session.steady is not None:
-                    self.journal.append({"event": "steady", "state": dict(self.session.steady.state)})
+                if self.session.conditioning is not None:
+                    self.journal.append({"event": "conditioning", "state": dict(self.session.conditioning.state)})
             case "paused":
                 self.journal.append(message)
                 self.progress.say(f"{message['reason']}; going on as soon as it is possible")
-            case "visit" | "reference" | "failed" | "energy":
+            case "measurement" | "reference" | "failed" | "energy":
                 line = {name: value for name, value in message.items() if name != "model"}
                 self.journal.append(line | {"key": message["model"]})
                 if message["event"] != "reference":

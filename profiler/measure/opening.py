@@ -1,4 +1,4 @@
-"""From the name of a device to a session on it: leased, connected, steadied, and left as it was found."""
+"""From the name of a device to a session on it: leased, connected, conditioned, and left as it was found."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from functools import partial
 from device_agents import Agent, open_agent
 from device_agents.errors import DeviceError
 from device_agents.lease import FREE_KINDS, lease
-from profiler.devices.conditioning import Steadied, steadied, wait_until_cool
+from profiler.devices.conditioning import Conditioned, conditioned, wait_until_cool
 from profiler.devices.config import Device, find_device
 from profiler.measure.session import Session
-from profiler.progress import Silent, Work
+from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner, runner_named
 
 PATIENCE_S = 3600.0
-"""Work of hours waits so long for a device that somebody else is measuring on, rather than go without it."""
+"""ProgressReporter of hours waits so long for a device that somebody else is measuring on, rather than go without it."""
 
 
 @contextmanager
 def open_session(
-    target: Target, settings: TimingSettings | None = None, *, progress: Work | None = None, wait_s: float = 0.0
+    target: Target, settings: TimingSettings | None = None, *, progress: ProgressReporter | None = None, wait_s: float = 0.0
 ) -> Iterator[Session]:
     """A session that has the device to itself. `DeviceBusy` if that takes longer than `wait_s`."""
     device, say = find_device(target.device), (progress or Silent()).say
     with ExitStack() as stack:
         stack.enter_context(lease(device.address, wait_s=wait_s, say=say))
         agent = stack.enter_context(open_agent(device.address, device.options))
-        if kind_of(device) in FREE_KINDS:  # there is nothing to steady
+        if kind_of(device) in FREE_KINDS:  # there is nothing to conditioning
             yield Session(agent, choose_runner(agent, device, target), target, settings or TimingSettings())
             return
-        steady = stack.enter_context(steadied(agent, fixed_performance=device.fixed_performance))
+        conditioning = stack.enter_context(conditioned(agent, fixed_performance=device.fixed_performance))
         yield Session(
             agent,
             choose_runner(agent, device, target),
             target,
             settings or TimingSettings(),
-            cpus=_cpus(device, steady),
-            steady=steady,
+            cpus=_cpus(device, conditioning),
+            conditioning=conditioning,
             cooling=device.cool,
             cool=partial(wait_until_cool, agent, device.cool, say),
         )
@@ -64,9 +64,9 @@ def _own(agent: Agent, device: Device, target: Target) -> str:
     return "python"
 
 
-def _cpus(device: Device, steady: Steadied) -> tuple[int, ...] | None:
+def _cpus(device: Device, conditioning: Conditioned) -> tuple[int, ...] | None:
     """The cores to stay on; None for any, also where they are all alike or cannot be told apart."""
     if isinstance(device.cpus, tuple):
         return device.cpus
-    big = steady.state["big_cores"] if device.cpus == "big" else None
+    big = conditioning.state["big_cores"] if device.cpus == "big" else None
     return tuple(big) if big else None

@@ -17,7 +17,7 @@ from typing import Any
 
 from device_agents import Agent
 from device_agents.errors import DeviceUnreachable, LinkLost
-from profiler.devices.conditioning import Cooling, Steadied
+from profiler.devices.conditioning import Conditioned, Cooling
 from profiler.errors import RunnerError
 from profiler.protocol.events import PROTOCOL, Message
 from profiler.protocol.settings import Target, TimingSettings
@@ -31,7 +31,7 @@ WARMER_C = 5.0
 """A device may become so much warmer than it has to be at the start before it is left to cool."""
 
 Schedule = Sequence[tuple[int, Sequence[str]]]
-"""Rounds in order: the round's number and the models visited in it."""
+"""Rounds in order: the round's number and the models measured in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Session:
     target: Target
     settings: TimingSettings
     cpus: tuple[int, ...] | None = None
-    steady: Steadied | None = None
+    conditioning: Conditioned | None = None
     """What the device was set to for measuring, and how it was found."""
     cooling: Cooling = field(default_factory=Cooling)
     cool: Callable[[], object] = lambda: None
@@ -55,12 +55,12 @@ class Session:
         return self.runner.probe()
 
     def measure(self, models: Mapping[str, bytes], schedule: Schedule, reference: str | None = None) -> Iterator[Message]:
-        """Visit `models` (file contents by id) as scheduled, each round in an order of its own; the lines as they come.
+        """Measurement `models` (file contents by id) as scheduled, each round in an order of its own; the lines as they come.
 
         A crash comes as a `failed` line with `crash` true, a broken link or heat as a `paused` line with its reason.
         `RunnerError` if the runner cannot start at all, `LinkLost` if the device does not come back.
         """
-        return self._measure(models, schedule, reference, {}, ("visit", "failed"))
+        return self._measure(models, schedule, reference, {}, ("measurement", "failed"))
 
     def energy(self, models: Mapping[str, bytes], schedule: Schedule, energy_ms: float) -> Iterator[Message]:
         """The same for energy instead of latency: lines `idle` and `energy`."""
@@ -115,9 +115,9 @@ class Session:
         raise LinkLost(f"{lost}, and {self.agent.address} did not come back within {sum(RECONNECT_S):.0f} s") from lost
 
     def _renew(self) -> None:
-        """Without this the device would give up its steady state, for its host may have died."""
-        if self.steady is not None:
-            self.steady.renew()
+        """Without this the device would give up its conditioning state, for its host may have died."""
+        if self.conditioning is not None:
+            self.conditioning.renew()
 
     def _hot(self, conditions: Message) -> bool:
         status, temperature_c, rules = conditions.get("thermal_status"), conditions.get("temperature_c"), self.cooling
@@ -135,7 +135,7 @@ class Session:
             "cpus": list(self.cpus) if self.cpus else None,
             "root": "/",
             "seed": settings.seed,
-            "visit_ms": settings.visit_ms,
+            "measurement_ms": settings.measurement_ms,
             "warmup_ms": settings.warmup_ms,
             "sample_ms": settings.sample_ms,
             "min_samples": settings.min_samples,

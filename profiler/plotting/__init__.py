@@ -1,1 +1,1 @@
-"""Pictures of tables, and how all our pictures look."""
+"""Figures of tables, and how all our figures look."""

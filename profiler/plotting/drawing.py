@@ -1,4 +1,4 @@
-"""How all our pictures look: labels at the data instead of legends, colours that everyone can tell apart."""
+"""How all our figures look: labels at the data instead of legends, colours that everyone can tell apart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLE: Any = {
     "text.color": INK,
     "text.parse_math": False,  # names of layers and networks may hold a dollar sign
 }
-DPI = 200  # 1600 pixels across, so that a picture shown 800 wide is sharp on any screen
+DPI = 200  # 1600 pixels across, so that a figure shown 800 wide is sharp on any screen
 # where a label may stand beside its point: offset in points, then alignment; the first free place is taken
 PLACES = (
     (8, 0, "left", "center"),

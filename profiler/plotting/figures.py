@@ -1,4 +1,4 @@
-"""The pictures of a table: whole networks on the line where prediction and measurement agree, families as staircases."""
+"""The figures of a table: whole networks on the line where prediction and measurement agree, families as staircases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, MultipleLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from profiler.latency.validation import LIMIT_PERCENT, Checked, Closure
+from profiler.latency.validation import LIMIT_PERCENT, Checked, HeldOutError
 from profiler.measure.estimate import Estimate
 from profiler.plotting.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, along, boxes, put_label
 from profiler.tables.families import Curve, Panel
@@ -24,7 +24,7 @@ COLOURS = (BLUE, ORANGE, GREEN)
 NAIVE = "#B3B8BD"
 DPI = 150
 COLUMNS = 3
-PANEL_INCHES, CLOSURE_INCHES = 3.2, 6.2
+PANEL_INCHES, HELD_OUT_INCHES = 3.2, 6.2
 LETTER_INCHES = 0.095
 """Width of a letter of the heading, on average."""
 TICKS = (1, 2, 2.5, 5, 10)
@@ -34,35 +34,35 @@ END_LABELS_PT = 12.0
 """Curves' labels keep at least this distance from each other."""
 
 
-def overview(closure: Closure, panels: Sequence[Panel], heading: str, note: str) -> Figure:
-    """Everything on one sheet: the closure on the left, the panels in rows of three beside it."""
+def overview(held_out: HeldOutError, panels: Sequence[Panel], heading: str, note: str) -> Figure:
+    """Everything on one sheet: the held_out on the left, the panels in rows of three beside it."""
     with _style():
         columns, rows = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
-        first = 1 if closure.checked else 0  # the column of the first panel
-        widths = [CLOSURE_INCHES] * first + [PANEL_INCHES] * columns
-        height = max(PANEL_INCHES * rows, CLOSURE_INCHES * first)
+        first = 1 if held_out.checked else 0  # the column of the first panel
+        widths = [HELD_OUT_INCHES] * first + [PANEL_INCHES] * columns
+        height = max(PANEL_INCHES * rows, HELD_OUT_INCHES * first)
         figure = Figure(
             figsize=(max(sum(widths), 8.5), height + 0.7), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
         )
         lines = [line for text in (heading, note) for line in textwrap.wrap(text, int(figure.get_figwidth() / LETTER_INCHES))]
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=12, linespacing=1.5)
         grid = figure.add_gridspec(max(rows, 1), len(widths), width_ratios=widths)
-        if closure.checked:
+        if held_out.checked:
             axes = figure.add_subplot(grid[:, 0], anchor="NW")
         drawn = [figure.add_subplot(grid[place // COLUMNS, first + place % COLUMNS]) for place in range(len(panels))]
         for place, panel in zip(drawn, panels, strict=True):
             _draw_panel(place, panel)
-        if closure.checked:
-            _draw_closure(figure, axes, closure)  # labels look for room last, once the layout stands
+        if held_out.checked:
+            _draw_held_out(figure, axes, held_out)  # labels look for room last, once the layout stands
         for place, panel in zip(drawn, panels, strict=True):
             _label_curves(figure, place, panel.curves)
         return figure
 
 
-def closure_figure(closure: Closure) -> Figure:
+def held_out_figure(held_out: HeldOutError) -> Figure:
     with _style():
         figure = Figure(figsize=(5.6, 5.4), dpi=DPI, layout="constrained")
-        _draw_closure(figure, figure.add_subplot(), closure)
+        _draw_held_out(figure, figure.add_subplot(), held_out)
         return figure
 
 
@@ -84,8 +84,8 @@ def _style() -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------- whole networks
 
 
-def _draw_closure(figure: Figure, axes: Axes, closure: Closure) -> None:
-    items = closure.checked
+def _draw_held_out(figure: Figure, axes: Axes, held_out: HeldOutError) -> None:
+    items = held_out.checked
     ends = _ends(axes, items)
     share = LIMIT_PERCENT / 100
     axes.fill_between(ends, [e * (1 - share) for e in ends], [e * (1 + share) for e in ends], color="#EEF1F4", lw=0, zorder=0)
@@ -98,7 +98,7 @@ def _draw_closure(figure: Figure, axes: Axes, closure: Closure) -> None:
     axes.set_title("Networks that took no part in fitting", loc="left", fontsize=11)
     points = [point for item in items for point in _covered(item)]
     taken = boxes(figure, axes, [*along([(e, e) for e in ends]), *points])
-    _write_statistics(axes, closure, taken)
+    _write_statistics(axes, held_out, taken)
     for name, colour, values in (("plain sums of layers", "#8A9096", "naive_ms"), ("predicted", BLUE, "predicted_ms")):
         for item in sorted(items, key=lambda item: -item.measured_ms):
             if put_label(axes, (item.measured_ms, getattr(item, values)), name, colour, taken):
@@ -127,15 +127,15 @@ def _covered(item: Checked) -> list[tuple[float, float]]:
     return [(item.measured_ms, item.naive_ms), *along(bar)]
 
 
-def _write_statistics(axes: Axes, closure: Closure, taken: list[Bbox]) -> None:
+def _write_statistics(axes: Axes, held_out: HeldOutError, taken: list[Bbox]) -> None:
     """In the corner, above or below the line, that fewer points stand in."""
     lines = [
-        f"mean error {closure.mean_error_percent:.1f} %",
-        f"worst {closure.worst_error_percent:.1f} %",
-        f"bias {closure.bias_percent:+.1f} %",
-        f"Spearman {'not defined' if closure.spearman is None else f'{closure.spearman:.3f}'}",
-        f"inside their 95 % interval: {closure.coverage_percent:.0f} %",
-        f"plain sums: mean error {closure.naive_mean_error_percent:.1f} %",
+        f"mean error {held_out.mean_error_percent:.1f} %",
+        f"worst {held_out.worst_error_percent:.1f} %",
+        f"bias {held_out.bias_percent:+.1f} %",
+        f"Spearman {'not defined' if held_out.spearman is None else f'{held_out.spearman:.3f}'}",
+        f"inside their 95 % interval: {held_out.coverage_percent:.0f} %",
+        f"plain sums: mean error {held_out.naive_mean_error_percent:.1f} %",
         f"shaded: ±{LIMIT_PERCENT:g} %",
     ]
     notes: list[tuple[int, Text]] = []

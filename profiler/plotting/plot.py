@@ -1,4 +1,4 @@
-"""Pictures of a latency table, made from the table alone: a PNG of the essentials, or a page with everything on it."""
+"""Figures of a latency table, made from the table alone: a PNG of the essentials, or a page with everything on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from device_agents.support.atomic import write_whole
 from profiler.cli.printing import sizes
 from profiler.errors import TableError
-from profiler.latency.validation import Closure
+from profiler.latency.validation import HeldOutError
 from profiler.tables.families import Panel, panels, undrawn
 from profiler.tables.table import LatencyTable, TableInfo
 
@@ -35,7 +35,7 @@ h2 { font-size: 1.15rem; font-weight: 650; margin: 2.6rem 0 .6rem; }
 .unverified { border-left: 3px solid #d55e00; padding-left: 1rem; }
 img { display: block; width: 100%; height: auto; }
 figure { margin: 0; }
-.closure { max-width: 36rem; }
+.held_out { max-width: 36rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.4rem 1.2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
@@ -51,13 +51,13 @@ dd { margin: 0; overflow-wrap: anywhere; }
 
 
 def write_plot(table: LatencyTable, out: Path) -> None:
-    """Write the table's pictures to `out`, a .png or .html, whole. `TableError` if they cannot be drawn or written."""
+    """Write the table's figures to `out`, a .png or .html, whole. `TableError` if they cannot be drawn or written."""
     if out.suffix not in (".png", ".html") or not out.parent.is_dir():
-        raise TableError(f"{out} cannot become a picture: give a name ending in .png or .html in a folder that exists")
+        raise TableError(f"{out} cannot become a figure: give a name ending in .png or .html in a folder that exists")
     if not table.rows:
         raise TableError("the table has no layers, so there is nothing to draw; build it again with `profile build`")
     found = panels(table)
-    if not found and not table.info.closure.checked:
+    if not found and not table.info.held_out.checked:
         raise TableError(
             "the table has one width of each layer and no whole network, so there is nothing to draw; plan more widths"
         )
@@ -66,17 +66,17 @@ def write_plot(table: LatencyTable, out: Path) -> None:
 
 
 def sheet(table: LatencyTable, found: Sequence[Panel]) -> bytes:
-    """The PNG: the closure and the dearest families."""
+    """The PNG: the held_out and the dearest families."""
     from profiler.plotting.drawing import png
     from profiler.plotting.figures import overview
 
     info = table.info
-    return png(overview(info.closure, found[:MOST_PANELS], heading(info), capitalised(table.sentence())))
+    return png(overview(info.held_out, found[:MOST_PANELS], heading(info), capitalised(table.sentence())))
 
 
 def page(table: LatencyTable, found: Sequence[Panel]) -> str:
     """The page: every family, the networks held out and what the table is; nothing in it is fetched from elsewhere."""
-    parts = [*_opening(table), *_networks(table.info.closure), *_staircases(table, found), *_about(table)]
+    parts = [*_opening(table), *_networks(table.info.held_out), *_staircases(table, found), *_about(table)]
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return "\n".join(
         [
@@ -110,23 +110,23 @@ def _opening(table: LatencyTable) -> Iterator[str]:
     yield f'<p class="{kind}">{escape(capitalised(table.sentence()))}.</p>'
 
 
-def _networks(closure: Closure) -> Iterator[str]:
-    if not closure.checked:
+def _networks(held_out: HeldOutError) -> Iterator[str]:
+    if not held_out.checked:
         return
-    from profiler.plotting.figures import closure_figure
+    from profiler.plotting.figures import held_out_figure
 
     yield "<h2>Predicted against measured</h2>"
     yield _figure(
-        _data_uri(closure_figure(closure)),
+        _data_uri(held_out_figure(held_out)),
         "Predicted against measured latency of the held-out networks",
         "Each network's latency as the table predicts it, with its 95 % interval, and as it was measured. On the line both agree.",
-        "closure",
+        "held_out",
     )
-    digits = _decimals(closure)
+    digits = _decimals(held_out)
     yield "<h2>The networks held out</h2>"
     yield '<div class="scroll"><table>\n<thead><tr><th>network</th><th>predicted<br>ms</th><th>measured<br>ms</th><th>error</th>'
     yield "<th>plain sum<br>ms</th></tr></thead>\n<tbody>"
-    for item in closure.checked:
+    for item in held_out.checked:
         between = f"<small>{item.predicted_ms_low:.{digits}f} … {item.predicted_ms_high:.{digits}f}</small>"
         yield (
             f"<tr><td>{escape(item.name)}</td><td>{item.predicted_ms:.{digits}f}{between}</td>"
@@ -135,9 +135,9 @@ def _networks(closure: Closure) -> Iterator[str]:
     yield "</tbody>\n</table></div>"
 
 
-def _decimals(closure: Closure) -> int:
+def _decimals(held_out: HeldOutError) -> int:
     """So many that the fastest network has three digits that count."""
-    fastest_ms = min(item.measured_ms for item in closure.checked)
+    fastest_ms = min(item.measured_ms for item in held_out.checked)
     return next((digits for digits in range(6) if fastest_ms >= 10 ** (2 - digits)), 6)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from device_agents.support.strict_json import read_json
 from profiler.errors import RunnerError
 
-PROTOCOL = 4
+PROTOCOL = 5
 Message = dict[str, Any]
 
 MOST_NS = 10**13
-"""No visit takes hours."""
+"""No measurement takes hours."""
 
 
 def parse(line: str) -> Message | None:
@@ -56,7 +56,7 @@ def _round(message: Mapping[str, Any]) -> bool:
     return _whole(message.get("round"), 0) and all(_number_or_none(message.get(name)) for name in numbers)
 
 
-def _visit(message: Mapping[str, Any]) -> bool:
+def _measurement(message: Mapping[str, Any]) -> bool:
     samples, switched, clock = message.get("samples_ns"), message.get("switched"), message.get("clock_khz")
     if not isinstance(samples, list) or not samples or not isinstance(switched, list):
         return False
@@ -86,13 +86,13 @@ def _failed(message: Mapping[str, Any]) -> bool:
     return isinstance(message.get("reason"), str)
 
 
-OURS = ("crashed", "paused", "journal", "layer", "network", "refresh", "staircases", "steady", "error", "spent")
+OURS = ("crashed", "paused", "journal", "layer", "network", "refresh", "staircases", "conditioning", "error", "spent")
 """Events of the session and of the journal: they are believed without a check."""
-RESULTS = ("visit", "reference", "outputs", "energy", "failed")
+RESULTS = ("measurement", "reference", "outputs", "energy", "failed")
 """What becomes of a model that has begun; each is acknowledged when it is recorded."""
 ABOUT_A_MODEL = ("begin", *RESULTS)
 CHECKS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
-    "hello": _hello, "probe": _probe, "round": _round, "visit": _visit, "reference": _visit,
+    "hello": _hello, "probe": _probe, "round": _round, "measurement": _measurement, "reference": _measurement,
     "outputs": _outputs, "idle": _idle, "energy": _energy, "failed": _failed,
 }  # fmt: skip
 

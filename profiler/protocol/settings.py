@@ -13,17 +13,17 @@ from profiler.formats.model_file import RUNTIME_FORMATS, UNKNOWN_RUNTIME
 
 @dataclass(frozen=True, slots=True)
 class TimingSettings:
-    """Defaults for a machine that is not quiet: many short visits, spread over time, rather than one long one."""
+    """Defaults for a machine that is not quiet: many short measurements, spread over time, rather than one long one."""
 
     rounds: int = 6
-    """Visits to every model before anything is judged."""
+    """Measurements to every model before anything is judged."""
     max_rounds: int = 18
     """A model whose interval is still too wide gets more rounds, up to these."""
     settle_percent: float = 2.0
     """A model is settled when its 95 % interval is within this of its latency, ..."""
     settle_ms: float = 0.001
     """... or within this: a microsecond matters to no network."""
-    visit_ms: float = 30.0
+    measurement_ms: float = 30.0
     warmup_ms: float = 2.0
     sample_ms: float = 1.0
     """A sample repeats the inference until it lasts this long, a thousand times the cost of reading the clock."""
@@ -33,13 +33,13 @@ class TimingSettings:
     silence_s: float = 120.0
     """A runner that says nothing for longer is taken for dead."""
     reference_every: int = 12
-    """Visits between two looks at the reference layer, ..."""
+    """Measurements between two looks at the reference layer, ..."""
     reference_ms: float = 8.0
     """... which are this short."""
     quiet_rounds: int = 3
     """So many rounds must have gone undisturbed; a model gets more, up to `max_rounds`, until they have."""
     network_rounds: int = 18
-    """Visits to each whole network, which everything is fitted to and checked against: theirs must not be the noise."""
+    """Measurements to each whole network, which everything is fitted to and checked against: theirs must not be the noise."""
     memory_bytes: int = 4 << 30
     max_open: int = 1000
     """Models open at once, ..."""

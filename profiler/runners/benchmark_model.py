@@ -14,13 +14,13 @@ STATISTICS = re.compile(r"count=\d+ .*?avg=([0-9.e+]+).*?(?: median=(\d+))?(?: p
 class BenchmarkModel(VendorTool):
     name: ClassVar[str] = "benchmark_model"
     runtimes: ClassVar[tuple[str, ...]] = ("litert", "tflite-runtime")
-    lost: ClassVar[str] = "no raw samples, whole microseconds, a process for each visit"
+    lost: ClassVar[str] = "no raw samples, whole microseconds, a process for each measurement"
 
     def _arguments(self, model: str, job: Mapping[str, Any]) -> Sequence[str]:
         return [
             f"--graph={model}", f"--num_threads={job['threads']}", "--use_xnnpack=true", "--warmup_runs=1",
             f"--warmup_min_secs={job['warmup_ms'] / 1000:g}", f"--num_runs={job['min_samples']}",
-            f"--min_secs={job['visit_ms'] / 1000:g}",
+            f"--min_secs={job['measurement_ms'] / 1000:g}",
         ]  # fmt: skip
 
     def _latency_ns(self, text: str) -> int | None:

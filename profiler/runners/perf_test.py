@@ -14,7 +14,7 @@ MEDIAN = re.compile(r"^P50 Latency: ([0-9.e+-]+) s\s*$", re.MULTILINE)
 class PerfTest(VendorTool):
     name: ClassVar[str] = "onnxruntime_perf_test"
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime",)
-    lost: ClassVar[str] = "no raw samples, six digits, a process for each visit"
+    lost: ClassVar[str] = "no raw samples, six digits, a process for each measurement"
     RUNS: ClassVar[int] = 50
     """It counts runs or whole seconds; a second would be too long for a layer."""
 

@@ -1,7 +1,7 @@
-"""Where a vendor's benchmark program is all a user has: one process for each visit, and what it prints instead of samples.
+"""Where a vendor's benchmark program is all a user has: one process for each measurement, and what it prints instead of samples.
 
-What is lost against our own runners: no raw samples (each visit is one number, mostly in whole microseconds), no clocks, heat or
-core switches seen, and a process start for every visit. The flags of the table say so.
+What is lost against our own runners: no raw samples (each measurement is one number, mostly in whole microseconds), no clocks, heat or
+core switches seen, and a process start for every measurement. The flags of the table say so.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class VendorTool(ABC):
                 yield {"event": "round", "round": number, "clock_ns": time.monotonic_ns()}
             elif name not in refused:
                 yield {"event": "begin", "model": name, "round": number}
-                message = {"event": event, **self._visited(f"{folder}/{program}", folder, name, job)}
+                message = {"event": event, **self._measured(f"{folder}/{program}", folder, name, job)}
                 if message["event"] == "failed":
                     refused.add(name)
                 yield {"model": name, "round": number, **message}
         yield {"event": "done"}
 
-    def _visited(self, program: str, folder: str, name: str, job: Mapping[str, Any]) -> Message:
-        """What a visit saw, or that it failed."""
+    def _measured(self, program: str, folder: str, name: str, job: Mapping[str, Any]) -> Message:
+        """What a measurement saw, or that it failed."""
         file = next(model["file"] for model in job["models"] if model["id"] == name)
         pin = ["taskset", f"{sum(1 << cpu for cpu in job['cpus']):x}"] if job["cpus"] else []
         started_ns = time.monotonic_ns()
@@ -109,10 +109,10 @@ def nanoseconds(text: str, unit_ns: float) -> int | None:
 
 
 def _steps(job: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """(round, "", its number), then its visits and looks at the reference in their order."""
+    """(round, "", its number), then its measurements and looks at the reference in their order."""
     for entry in job["schedule"]:
         yield "round", "", entry["round"]
         for place, name in enumerate(entry["models"]):
             if job["reference"] is not None and place % job["reference_every"] == 0:
                 yield "reference", job["reference"], entry["round"]
-            yield "visit", name, entry["round"]
+            yield "measurement", name, entry["round"]

@@ -6,7 +6,7 @@
     runtime = "litert"
     threads = 1
     until = "2%"                        # stop adding layers at this estimate of the error
-    closure = "5%"                      # put a new table in force only if it misses whole networks by no more than this
+    held_out = "5%"                      # put a new table in force only if it misses whole networks by no more than this
     max_age_days = 30
     when = "0 3 * * *"                  # minute, hour, day, month, weekday; local time
     energy = true                       # millijoules of every layer too, where the device counts them
@@ -38,12 +38,12 @@ from profiler.formats.model_file import RUNTIME_FORMATS
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.schedule.when import When, parse_when
-from profiler.tables.build import Effort
+from profiler.tables.build import StopCriterion
 
 NIGHTLY = "0 3 * * *"
 SECTIONS = ("devices", "tables", "schedule")
 TABLE_WORDS = (
-    "device", "plan", "runtime", "threads", "runner", "until", "closure", "max_age_days", "max_layers", "rounds", "energy", "when",
+    "device", "plan", "runtime", "threads", "runner", "until", "held_out", "max_age_days", "max_layers", "rounds", "energy", "when",
     "out", "keep",
 )  # fmt: skip
 NEEDED = {"device": '"local"', "plan": '"plan.json"', "runtime": '"litert"'}
@@ -61,9 +61,9 @@ class WantedTable:
     plans: tuple[Path, ...]
     out: Path
     when: When
-    effort: Effort = field(default_factory=Effort)
+    stop: StopCriterion = field(default_factory=StopCriterion)
     settings: TimingSettings = field(default_factory=TimingSettings)
-    closure_percent: float = LIMIT_PERCENT
+    held_out_percent: float = LIMIT_PERCENT
     max_age_days: float = 30.0
     keep: int = 5
     energy: bool = False
@@ -125,9 +125,12 @@ def _table(file: TomlFile, name: str, value: Any) -> WantedTable:
         _plans(file, plain["plan"], (*section, "plan"), where),
         _out(file, plain.get("out", f"{name}.parquet"), (*section, "out"), where),
         _when(file, plain.get("when", NIGHTLY), (*section, "when"), where),
-        Effort(_percent(file, plain, "until", Effort().until_percent, section), number.get("max_layers", Effort().max_layers)),
+        StopCriterion(
+            _percent(file, plain, "until", StopCriterion().target_error_percent, section),
+            number.get("max_layers", StopCriterion().max_layers),
+        ),
         TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds),
-        _percent(file, plain, "closure", LIMIT_PERCENT, section),
+        _percent(file, plain, "held_out", LIMIT_PERCENT, section),
         _days(file, plain.get("max_age_days", 30), (*section, "max_age_days"), where),
         number.get("keep", 5),
         file.typed(plain.get("energy", False), bool, (*section, "energy"), where),

@@ -13,10 +13,10 @@ from profiler.layers.fusion import as_executed
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.opening import PATIENCE_S
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.schedule import replacement as refresh
 from profiler.schedule.config import WantedTable
-from profiler.schedule.spot_check import glance, lacking
+from profiler.schedule.spot_check import lacking, spot_check
 from profiler.schedule.staleness import Facts, Needed, Reason, audit_failed, needed, reasons
 from profiler.tables.build import build
 from profiler.tables.compare import compare_files
@@ -41,7 +41,7 @@ def plans_of(wanted: WantedTable) -> list[Plan]:
     return [read_plan(path) for path in wanted.plans]
 
 
-def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: Work | None = None) -> Facts:
+def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: ProgressReporter | None = None) -> Facts:
     """What is known of a table; with progress, what its device says too. Errors of the device's if it cannot be asked."""
     try:
         table = load_table(wanted.out)
@@ -51,8 +51,8 @@ def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: Wo
     facts = Facts(None, table.info.age_at(now), wanted.max_age_days, _asked_otherwise(table, wanted), (), lacking(table, executed))
     if progress is None or any(reason.whole for reason in reasons(facts)):
         return facts
-    seen = glance(table, executed[0], wanted.target, progress=progress, wait_s=PATIENCE_S)
-    return replace(facts, fingerprint=seen.differences, sentinels=seen.sentinels)
+    seen = spot_check(table, executed[0], wanted.target, progress=progress, wait_s=PATIENCE_S)
+    return replace(facts, fingerprint=seen.differences, items=seen.items)
 
 
 def _asked_otherwise(table: LatencyTable, wanted: WantedTable) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def _asked_otherwise(table: LatencyTable, wanted: WantedTable) -> tuple[str, ...
     return tuple(words + (["rounds"] if table.info.settings != wanted.settings else []))
 
 
-def tend(wanted: WantedTable, now: datetime, progress: Work, draws: Random) -> Outcome:
+def tend(wanted: WantedTable, now: datetime, progress: ProgressReporter, draws: Random) -> Outcome:
     """Make the table fresh if it is not. What is interrupted is gone on with the next time.
 
     Errors of the device's, the plan's or the disk's; the table in force is then as it was.
@@ -85,7 +85,13 @@ def tend(wanted: WantedTable, now: datetime, progress: Work, draws: Random) -> O
 
 
 def _made_fresh(
-    wanted: WantedTable, plans: Sequence[Plan], facts: Facts, why: Sequence[Reason], now: datetime, progress: Work, draws: Random
+    wanted: WantedTable,
+    plans: Sequence[Plan],
+    facts: Facts,
+    why: Sequence[Reason],
+    now: datetime,
+    progress: ProgressReporter,
+    draws: Random,
 ) -> Outcome:
     said = tuple(reason.text for reason in why)
     wants = Needed(True) if facts.unusable is not None else needed(load_table(wanted.out), facts, why, draws)
@@ -108,7 +114,7 @@ def _made_fresh(
     return _judged(wanted, "rebuilt", said, now)
 
 
-def _resumed(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: Work) -> Outcome | None:
+def _resumed(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: ProgressReporter) -> Outcome | None:
     """None if what was interrupted cannot be gone on with: the device or what is asked for has changed."""
     try:
         layers = refresh.refreshing(wanted.out)
@@ -122,11 +128,11 @@ def _resumed(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress
     return _judged(wanted, "rebuilt" if layers is None else "refreshed", ("its building was interrupted",), now)
 
 
-def _build(wanted: WantedTable, plans: Sequence[Plan], again: Sequence[LayerSpec], progress: Work) -> LatencyTable:
+def _build(wanted: WantedTable, plans: Sequence[Plan], again: Sequence[LayerSpec], progress: ProgressReporter) -> LatencyTable:
     """Beside the table in force; what a journal there holds already is not measured again."""
     out = refresh.new_path(wanted.out)
     return build(
-        plans, wanted.target, out, settings=wanted.settings, effort=wanted.effort, resume=True, progress=progress,
+        plans, wanted.target, out, settings=wanted.settings, stop=wanted.stop, resume=True, progress=progress,
         wait_s=PATIENCE_S, again=again, energy=wanted.energy,
     )  # fmt: skip
 
@@ -134,7 +140,7 @@ def _build(wanted: WantedTable, plans: Sequence[Plan], again: Sequence[LayerSpec
 def _judged(wanted: WantedTable, did: str, why: tuple[str, ...], now: datetime) -> Outcome:
     """In force if it passes; else the old one stays."""
     table = load_table(refresh.new_path(wanted.out))
-    if (fault := shortcoming(table, wanted.closure_percent)) is not None:
+    if (fault := shortcoming(table, wanted.held_out_percent)) is not None:
         refresh.set_aside(wanted.out, wanted.keep, now)
         stays = "the last good one stays in force" if wanted.out.exists() else "there is none in force"
         return Outcome("failed", f"{wanted.name} was {did}, but {fault}: {stays}", why)
@@ -154,7 +160,7 @@ def _compared(out: Path) -> tuple[int | None, str]:
 
 def shortcoming(table: LatencyTable, limit_percent: float) -> str | None:
     """Why a new table must not be put in force."""
-    error = table.info.closure.mean_error_percent
+    error = table.info.held_out.mean_error_percent
     if error is None:
         return "no whole network could be measured to check it"
     if error > limit_percent:

@@ -18,7 +18,7 @@ from device_agents.lease import Holder
 from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.strict_json import read_json
 from profiler.devices.fleet import on_each
-from profiler.progress import Work
+from profiler.progress import ProgressReporter
 from profiler.schedule.config import Wanted, WantedTable
 from profiler.schedule.maintain import Outcome, tend
 from profiler.schedule.notify import tell
@@ -57,12 +57,12 @@ class Keeper:
         now = self.clock.now()
         return [table for table in wanted.tables if at_once or next_look(table, read_state(table.out), now) <= now]
 
-    def once(self, wanted: Wanted, progress: Mapping[str, Work], *, at_once: bool = False) -> dict[str, Outcome]:
+    def once(self, wanted: Wanted, progress: Mapping[str, ProgressReporter], *, at_once: bool = False) -> dict[str, Outcome]:
         """Do what is due; what became of each table. Devices are measured side by side, this very machine after the others."""
         due = self.due(wanted, at_once=at_once)
         found: dict[str, Outcome] = {}
 
-        def on_device(device: str, work: Work) -> None:
+        def on_device(device: str, work: ProgressReporter) -> None:
             for table in due:
                 if table.target.device == device:
                     found[table.name] = self._tended(table, wanted, work)
@@ -91,7 +91,7 @@ class Keeper:
             moments = [next_look(table, read_state(table.out), now) for table in wanted.tables]
             self.clock.sleep(min(LONGEST_WAIT_S, max(0.0, (min(moments) - now).total_seconds())))
 
-    def _tended(self, table: WantedTable, wanted: Wanted, progress: Work) -> Outcome:
+    def _tended(self, table: WantedTable, wanted: Wanted, progress: ProgressReporter) -> Outcome:
         before, started = read_state(table.out), self.clock.now()
         try:
             outcome = tend(table, started, progress, Random(f"{table.name} {started.date()}"))
@@ -126,7 +126,7 @@ def news(table: WantedTable, outcome: Outcome, now: datetime) -> dict[str, Any]:
     """What others are told, JSON-ready."""
     try:
         loaded = load_table(table.out)
-        error, verified = loaded.info.closure.mean_error_percent, loaded.verified
+        error, verified = loaded.info.held_out.mean_error_percent, loaded.verified
     except ToolError:
         error, verified = None, False
     told = {"table": table.name, "file": str(table.out), "device": table.target.device, "utc": now.isoformat(timespec="seconds")}

@@ -17,14 +17,14 @@ DRIFT_PERCENT, DRIFT_MS = 3.0, 0.001
 AHEAD_DAYS = 1.0
 """A table of the future was made by a clock that was wrong; it would hardly ever become too old."""
 GENERAL_PART = 0.5
-"""When so many of the sentinels have drifted, or the kinds they stand for make up so much of the table, all of it has."""
+"""When so many of the items have drifted, or the kinds they stand for make up so much of the table, all of it has."""
 AUDIT_PART, AUDIT_LEAST = 0.05, 3
 MOST_PART, MOST_LEAST = 0.4, 24
 """A refresh measures so many rows at most: with more of them, building anew is hardly longer and cleaner."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sentinel:
+class SpotCheckItem:
     """A layer or network that was measured again to see whether the device is still the one it was."""
 
     name: str
@@ -61,11 +61,11 @@ class Facts:
     """What of the device has changed."""
     lacking: tuple[LayerSpec, ...] = ()
     """Layers of the networks it is for that it cannot tell."""
-    sentinels: tuple[Sentinel, ...] = ()
+    items: tuple[SpotCheckItem, ...] = ()
 
     @property
-    def drifted(self) -> tuple[Sentinel, ...]:
-        return tuple(sentinel for sentinel in self.sentinels if sentinel.drifted)
+    def drifted(self) -> tuple[SpotCheckItem, ...]:
+        return tuple(item for item in self.items if item.drifted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def reasons(facts: Facts) -> tuple[Reason, ...]:
     if facts.lacking:
         found.append(Reason("lacking", f"{len(facts.lacking)} layers it is for are not in it"))
     if facts.drifted:
-        said = ", ".join(f"{sentinel.name} {sentinel.percent:+.1f} %" for sentinel in facts.drifted)
-        found.append(Reason("drifted", f"measured again, it is off: {said}", whole=_general(facts.sentinels)))
+        said = ", ".join(f"{item.name} {item.percent:+.1f} %" for item in facts.drifted)
+        found.append(Reason("drifted", f"measured again, it is off: {said}", whole=_general(facts.items)))
     if facts.age_days < -AHEAD_DAYS:
         found.append(Reason("old", f"its date is {-facts.age_days:.0f} days ahead of this machine's clock"))
     if facts.age_days > facts.max_age_days:
@@ -107,9 +107,9 @@ def reasons(facts: Facts) -> tuple[Reason, ...]:
     return tuple(found)
 
 
-def _general(sentinels: Sequence[Sentinel]) -> bool:
-    layers = [sentinel for sentinel in sentinels if sentinel.kind is not None]
-    drifted = sum(sentinel.drifted for sentinel in layers)
+def _general(items: Sequence[SpotCheckItem]) -> bool:
+    layers = [item for item in items if item.kind is not None]
+    drifted = sum(item.drifted for item in layers)
     return drifted >= 2 and drifted >= GENERAL_PART * len(layers)
 
 
@@ -118,7 +118,7 @@ def needed(table: LatencyTable, facts: Facts, why: Sequence[Reason], draws: Rand
 
     The whole table if the device is another one, drift is general, or most of the rows would be measured anyway.
     """
-    kinds = {sentinel.kind for sentinel in facts.drifted} - {None}
+    kinds = {item.kind for item in facts.drifted} - {None}
     drifted = [layer for layer in table.rows if kind_of(layer) in kinds]
     most = max(MOST_LEAST, round(MOST_PART * len(table.rows)))
     if any(reason.whole for reason in why) or len({*facts.lacking, *drifted}) > most:

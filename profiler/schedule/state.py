@@ -17,7 +17,7 @@ from profiler.errors import TableError
 from profiler.tables.check import OLD_DAYS
 from profiler.tables.table import LatencyTable
 
-FORMAT = 1
+FORMAT = 2
 MOST_BYTES = 1_000_000
 
 

@@ -26,7 +26,7 @@ OURS = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 WRITTEN = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
-"""For pages that lie on the disk as they are: they have their pictures inside them, and need neither a script nor a form."""
+"""For pages that lie on the disk as they are: they have their figures inside them, and need neither a script nor a form."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -47,7 +47,7 @@ def make_app(lookout: Lookout, access: Access) -> Starlette:
         Route("/metrics", pages.metrics),
         Route("/tables/{id}", pages.table),
         Route("/tables/{id}/plot", pages.plot),
-        Route("/tables/{id}/closure.png", pages.closure),
+        Route("/tables/{id}/held_out.png", pages.held_out),
         Route("/runs/{id}/report", pages.report),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -56,13 +56,13 @@ def make_app(lookout: Lookout, access: Access) -> Starlette:
 
 
 class Pages:
-    """What each address answers. Functions without `async` run in a thread, so that a slow picture holds nobody up."""
+    """What each address answers. Functions without `async` run in a thread, so that a slow figure holds nobody up."""
 
     def __init__(self, lookout: Lookout) -> None:
         self._lookout = lookout
         self._templates = _templates()
         self._plots: Remembered[str] = Remembered(PLOTS_KEPT)
-        self._closures: Remembered[bytes | None] = Remembered(PLOTS_KEPT)
+        self._held_outs: Remembered[bytes | None] = Remembered(PLOTS_KEPT)
         self._drawing = threading.Lock()
 
     def front(self, request: Request) -> Response:
@@ -84,7 +84,7 @@ class Pages:
         fault = view.broken
         if view.exists and not view.broken:
             try:
-                checked = safely_loaded(Path(view.file)).info.closure.checked
+                checked = safely_loaded(Path(view.file)).info.held_out.checked
             except ToolError as exc:  # it was whole a moment ago
                 fault = str(exc)
         return self._page("table.html", table=view, checked=checked, fault=fault)
@@ -96,13 +96,13 @@ class Pages:
             page = self._plots.get(path, _plot)
         return Response(page.encode("utf-8", "replace"), media_type="text/html", headers={"Content-Security-Policy": WRITTEN})
 
-    def closure(self, request: Request) -> Response:
+    def held_out(self, request: Request) -> Response:
         path = Path(self._readable(request).file)
         with self._drawing:
-            picture = self._closures.get(path, _closure)
-        if picture is None:
+            figure = self._held_outs.get(path, _held_out)
+        if figure is None:
             raise HTTPException(404, "No whole network was measured that took no part in fitting, so there is nothing to draw.")
-        return Response(picture, media_type="image/png")
+        return Response(figure, media_type="image/png")
 
     def report(self, request: Request) -> Response:
         """As NetAdapt wrote it."""
@@ -147,7 +147,7 @@ def _named(things: Sequence[Thing], request: Request, what: str) -> Thing:
 
 
 def _plot(path: Path) -> str:
-    from profiler.plotting.plot import page  # matplotlib takes a second to start, which only pictures need
+    from profiler.plotting.plot import page  # matplotlib takes a second to start, which only figures need
     from profiler.tables.families import panels
 
     try:
@@ -157,15 +157,15 @@ def _plot(path: Path) -> str:
         raise HTTPException(404, str(exc)) from exc
 
 
-def _closure(path: Path) -> bytes | None:
+def _held_out(path: Path) -> bytes | None:
     from profiler.plotting.drawing import png
-    from profiler.plotting.figures import closure_figure
+    from profiler.plotting.figures import held_out_figure
 
     try:
-        closure = safely_loaded(path).info.closure
+        held_out = safely_loaded(path).info.held_out
     except ToolError as exc:
         raise HTTPException(404, str(exc)) from exc
-    return png(closure_figure(closure)) if closure.checked else None
+    return png(held_out_figure(held_out)) if held_out.checked else None
 
 
 # -------------------------------------------------------------------------------------------------------------- templates

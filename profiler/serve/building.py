@@ -127,9 +127,9 @@ class _Seen:
                 self._end_of_round(number)
                 self.rounds += 1
                 self._clock(line.get("clock_ns"))
-            case "visit" | "reference":
+            case "measurement" | "reference":
                 self._clock(line["started_ns"] + sum(line["samples_ns"]))
-                if line["event"] == "visit":
+                if line["event"] == "measurement":
                     self.measured.add(line["key"])
             case "error" if line["error_percent"] is not None:
                 self.estimates.append(ErrorPoint(self.measuring_s, float(line["error_percent"])))
@@ -222,7 +222,7 @@ def most_telling(ends: Sequence[int], known: Mapping[int, object]) -> int | None
 
 def _error_percent(path: Path, number: int) -> float | None:
     try:
-        percent = table_from_journal(_lines(path)[:number]).info.closure.mean_error_percent
+        percent = table_from_journal(_lines(path)[:number]).info.held_out.mean_error_percent
     except ToolError:  # too little has been measured for a table
         return None
     return percent if percent is not None and math.isfinite(percent) else None

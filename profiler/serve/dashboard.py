@@ -111,7 +111,7 @@ class Lookout:
         limits: dict[Path, tuple[str, float]] = {}
         for table in wanted:
             for journal in (journal_path(new_path(table.out)), journal_path(table.out)):
-                limits[journal.resolve()] = (table.name, table.closure_percent)
+                limits[journal.resolve()] = (table.name, table.held_out_percent)
         named = {path: name for path, (name, _) in limits.items() if path.is_file()}
         for path, shown in ({path: shown.removesuffix(JOURNAL) for path, shown in found.items()} | named).items():
             build = self._build(path, shown, limits.get(path), watched)

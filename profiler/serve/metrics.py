@@ -17,11 +17,11 @@ DAY_S = 86400.0
 TABLE_GAUGES: tuple[tuple[str, str, Callable[[TableView], float | None]], ...] = (
     ("table_age_seconds", "Since the table was last held against whole networks.", lambda view: _seconds(view.age_days)),
     (
-        "table_closure_mean_error_ratio", "Mean error on networks that took no part in fitting; 0.02 is 2 %.",
+        "table_held_out_mean_error_ratio", "Mean error on networks that took no part in fitting; 0.02 is 2 %.",
         lambda view: _part(view.mean_error_percent),
     ),
     (
-        "table_closure_worst_error_ratio", "Worst error on networks that took no part in fitting.",
+        "table_held_out_worst_error_ratio", "Worst error on networks that took no part in fitting.",
         lambda view: _part(view.worst_error_percent),
     ),
     ("table_fresh", "1 for a table that can be relied on, 0 for a stale, missing or broken one.", lambda view: _fresh(view)),
@@ -63,7 +63,7 @@ class _Farm(Collector):
         labels = ["build", "device", "file"]
         layers = _family("build_layers_measured", "Layers that a running build has measured so far.", labels)
         error = _family(
-            "build_closure_mean_error_ratio", "Mean error of a running build so far; only worked out while watched.", labels
+            "build_held_out_mean_error_ratio", "Mean error of a running build so far; only worked out while watched.", labels
         )
         for build in self._farm.running:
             if build.progress is not None:

@@ -1,4 +1,4 @@
-"""Tables as they are shown: those that profile.toml wants and those that were found, with age, freshness and closure."""
+"""Tables as they are shown: those that profile.toml wants and those that were found, with age, freshness and held_out."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _described(view: TableView, table: LatencyTable) -> TableView:
         view,
         device=str(info.target.device), runtime=str(info.target.runtime),
         threads=None if info.imported else int(info.target.threads), layers=len(table.rows),
-        mean_error_percent=_number(info.closure.mean_error_percent), worst_error_percent=_number(info.closure.worst_error_percent),
+        mean_error_percent=_number(info.held_out.mean_error_percent), worst_error_percent=_number(info.held_out.worst_error_percent),
         verified=table.verified, imported=bool(info.imported), sentence=table.sentence(),
     )  # fmt: skip
 

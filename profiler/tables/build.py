@@ -21,7 +21,7 @@ from profiler.measure.estimate import estimate
 from profiler.measure.journal import Journal, journal_path
 from profiler.measure.loop import Bench, Job
 from profiler.measure.opening import PATIENCE_S, open_session
-from profiler.progress import Silent, Work
+from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.derive import table_from_journal
 from profiler.tables.plan import Plan
@@ -36,17 +36,17 @@ BATCH = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class StopCriterion:
     """When a build may stop adding layers."""
 
-    until_percent: float = 2.0
+    target_error_percent: float = 2.0
     """The table's own estimate of its error on whole networks is below this, ..."""
     max_layers: int = 330
     """... or it has so many layers, or the corners of its plans alone are more."""
 
     def __post_init__(self) -> None:
-        if self.until_percent <= 0 or self.max_layers < 1:
-            raise TableError(f"a table cannot be built until {self.until_percent:g} % with at most {self.max_layers} layers")
+        if self.target_error_percent <= 0 or self.max_layers < 1:
+            raise TableError(f"a table cannot be built until {self.target_error_percent:g} % with at most {self.max_layers} layers")
 
 
 def build(
@@ -55,10 +55,10 @@ def build(
     out: Path,
     *,
     settings: TimingSettings | None = None,
-    effort: Effort | None = None,
+    stop: StopCriterion | None = None,
     resume: bool = False,
     energy: bool = False,
-    progress: Work | None = None,
+    progress: ProgressReporter | None = None,
     wait_s: float = 0.0,
     again: Sequence[LayerSpec] = (),
 ) -> LatencyTable:
@@ -66,7 +66,7 @@ def build(
 
     `JournalError` if a journal is there and neither a table nor `resume`, or was recorded under other conditions.
     """
-    settings, effort = settings or TimingSettings(), effort or Effort()
+    settings, stop = settings or TimingSettings(), stop or StopCriterion()
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise TableError(f"{out} cannot become a table: give a name ending in .parquet in a folder that exists")
     if out.exists() and not journal_path(out).exists():
@@ -78,13 +78,13 @@ def build(
     with _bench(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as bench:
         _sweep(bench, plans)
         layers = [key for plan in plans for key in _corners(bench, plan)]
-        layers += bench.want_layers(again, {name: data for plan in plans for name, data in plan.graph.cutouts.items()})
+        layers += bench.want_layers(again, {name: data for plan in plans for name, data in plan.graph.opaques.items()})
         layers += bench.want_layers(_begun(bench))
         networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
-        bench.visit(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
+        bench.measurement(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
         for plan in plans:
-            layers += _refine(bench, plan, networks, effort)
-        bench.visit(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
+            layers += _refine(bench, plan, networks, stop)
+        bench.measurement(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
         most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
         bench.settle(most)
         if energy:
@@ -93,11 +93,11 @@ def build(
 
 
 def extend(
-    out: Path, layers: Sequence[LayerSpec], cutouts: Mapping[str, bytes] | None = None, *, progress: Work | None = None
+    out: Path, layers: Sequence[LayerSpec], opaques: Mapping[str, bytes] | None = None, *, progress: ProgressReporter | None = None
 ) -> LatencyTable:
     """Measure these layers on the table's device as its others were and write it again; layers it has cost nothing.
 
-    `cutouts` are the files of layers that were cut out of a model, by digest.
+    `opaques` are the files of layers that were cut out of a model, by digest.
 
     `TableError` or `JournalError` if the table's journal is gone or the device has changed.
     """
@@ -105,14 +105,16 @@ def extend(
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
     with _bench(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as bench:
-        keys = bench.want_layers(layers, cutouts)
-        bench.visit(dict.fromkeys(keys, info.settings.rounds), "measuring")
+        keys = bench.want_layers(layers, opaques)
+        bench.measurement(dict.fromkeys(keys, info.settings.rounds), "measuring")
         bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return load_table(out)
 
 
 @contextmanager
-def _bench(target: Target, out: Path, settings: TimingSettings, resume: bool, progress: Work, wait_s: float) -> Iterator[Bench]:
+def _bench(
+    target: Target, out: Path, settings: TimingSettings, resume: bool, progress: ProgressReporter, wait_s: float
+) -> Iterator[Bench]:
     """An open journal and device, and at the end the table, while nobody else can write either.
 
     What was spent is noted in the journal, and one in which nothing was measured is removed.
@@ -141,7 +143,7 @@ def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
         if not sweeps:
             continue
         keys = bench.want_layers([layer for sets in sweeps.values() for layers in sets for layer in layers])
-        bench.visit(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
+        bench.measurement(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
         results = bench.results
         measured = {results.layers[key]: value.latency_ms for key, value in results.estimates(keys).items()}
         known = {**known, **(found := staircases_from(sweeps, measured, plan.step))}
@@ -154,19 +156,27 @@ def _corners(bench: Bench, plan: Plan) -> list[str]:
     """The sweeps' layers go on with the others, so that all are measured alike."""
     layers = [*corners_of(plan, bench.results.staircases)]
     layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
-    return bench.want_layers(layers, plan.graph.cutouts)
+    return bench.want_layers(layers, plan.graph.opaques)
 
 
 def _begun(bench: Bench) -> list[LayerSpec]:
     """Layers that an earlier run has begun with and not settled: the next table would not ask for them again, being in it."""
     results, settings = bench.results, bench.session.settings
-    visited = {key: visits for key, visits in results.visits.items() if key in results.layers and key not in results.failed}
-    unsettled = [key for key, visits in visited.items() if len(visits) < settings.rounds or not estimate(visits).settled(settings)]
-    short = [results.layers[key] for key in unsettled if len(visited[key]) < settings.max_rounds]
-    return [layer for layer in short if layer.cutout is None]
+    measured = {
+        key: measurements
+        for key, measurements in results.measurements.items()
+        if key in results.layers and key not in results.failed
+    }
+    unsettled = [
+        key
+        for key, measurements in measured.items()
+        if len(measurements) < settings.rounds or not estimate(measurements).settled(settings)
+    ]
+    short = [results.layers[key] for key in unsettled if len(measured[key]) < settings.max_rounds]
+    return [layer for layer in short if layer.opaque is None]
 
 
-def _refine(bench: Bench, plan: Plan, networks: Sequence[str], effort: Effort) -> list[str]:
+def _refine(bench: Bench, plan: Plan, networks: Sequence[str], stop: StopCriterion) -> list[str]:
     """Batch by batch the layers that tell most, until the table thinks itself good enough; their keys."""
     added: list[str] = []
     if not plan.graph.widths:
@@ -180,16 +190,16 @@ def _refine(bench: Bench, plan: Plan, networks: Sequence[str], effort: Effort) -
         bench.journal.append({"event": "error"} | state)
         said = "not known yet" if error is None else f"{error:.1f} %"
         bench.progress.say(f"{bench.wall_s:.0f} s, {len(table.rows)} layers: error {said}, {between:.1f} % of it between widths")
-        batch = most_telling(table, asked, min(BATCH, effort.max_layers - len(table.rows)))
-        if not batch or _enough(error, between, effort.until_percent):
+        batch = most_telling(table, asked, min(BATCH, stop.max_layers - len(table.rows)))
+        if not batch or _enough(error, between, stop.target_error_percent):
             return added
         keys = bench.want_layers(batch)
         added += keys
         rounds = dict.fromkeys(keys, settings.rounds)
-        visited = bench.results.visits
+        measured = bench.results.measurements
         # whole networks go on beside the layers, so that both see the same spells of the machine
-        rounds |= {key: min(settings.network_rounds, len(visited.get(key, ())) + settings.rounds) for key in networks}
-        bench.visit(rounds, "refining with")
+        rounds |= {key: min(settings.network_rounds, len(measured.get(key, ())) + settings.rounds) for key in networks}
+        bench.measurement(rounds, "refining with")
 
 
 def _enough(error: float | None, between: float, until: float) -> bool:
@@ -209,7 +219,7 @@ def network_jobs(plan: Plan, target: Target) -> Iterator[Job]:
         whole = plan.model is not None and len(graph.nodes) == len(plan.graph.nodes)
         model = plan.model.read_bytes() if whole and plan.model is not None else writer.write(graph)
         yield Job(
-            {"event": "network", "key": f"network {graph.name}", "role": role, "graph": replace(graph, cutouts={}).to_dict()}, model
+            {"event": "network", "key": f"network {graph.name}", "role": role, "graph": replace(graph, opaques={}).to_dict()}, model
         )
 
 
@@ -220,6 +230,6 @@ def _networks(plan: Plan) -> Iterator[tuple[str, Graph]]:
         for widths in drawn:
             name = "-".join(str(width) for width in (plan.graph.widths | dict(widths)).values())
             yield role, replace(plan.graph.at_widths(widths), name=f"{plan.graph.name} {name}")
-    if plan.model is not None and not plan.graph.cutouts:
+    if plan.model is not None and not plan.graph.opaques:
         lengths = {round(len(plan.graph.nodes) * part / (PREFIXES + 1)) for part in range(1, PREFIXES + 1)}
         yield from (("fit", plan.graph.prefix(length)) for length in sorted(lengths) if length > 0)

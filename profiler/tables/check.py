@@ -37,31 +37,33 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
     info = table.info
     if info.imported:
         yield from _about_import(table, info.imported)
-    elif info.closure.networks == 0:
+    elif info.held_out.networks == 0:
         yield Finding(
             "problem", "no whole network was measured to check the sum of layers", "build it from a plan or from a whole model"
         )
-    elif not info.closure.verified:
+    elif not info.held_out.verified:
         yield Finding(
             "problem",
-            f"it misses whole networks by {info.closure.mean_error_percent:.1f} % on average, the limit is {LIMIT_PERCENT:g} %",
+            f"it misses whole networks by {info.held_out.mean_error_percent:.1f} % on average, the limit is {LIMIT_PERCENT:g} %",
             "build it again on a quieter machine, or from a plan with more widths",
         )
     if table.disturbed_percent > 0:
-        visits = max(1, info.disturbances.get("visits", 0))
-        seen = ", ".join(f"{name} {100 * count / visits:.0f} %" for name, count in info.disturbances.items() if name != "visits")
+        measurements = max(1, info.disturbances.get("measurements", 0))
+        seen = ", ".join(
+            f"{name} {100 * count / measurements:.0f} %" for name, count in info.disturbances.items() if name != "measurements"
+        )
         yield Finding(
             "problem" if table.disturbed_percent > DISTURBED_PERCENT else "warning",
-            f"{table.disturbed_percent:.0f} % of the layers had hardly an undisturbed round (visits disturbed by: {seen})",
+            f"{table.disturbed_percent:.0f} % of the layers had hardly an undisturbed round (measurements disturbed by: {seen})",
             f"`profile doctor {info.target.device}` says what disturbs it; then build again",
         )
-    if info.closure.coverage_percent is not None and info.closure.networks >= 5 and info.closure.coverage_percent < 80:
+    if info.held_out.coverage_percent is not None and info.held_out.networks >= 5 and info.held_out.coverage_percent < 80:
         yield Finding(
             "warning",
-            f"only {info.closure.coverage_percent:.0f} % of held-out networks fall into their stated 95 % interval",
+            f"only {info.held_out.coverage_percent:.0f} % of held-out networks fall into their stated 95 % interval",
             "take its intervals as too narrow",
         )
-    unpredicted = len(info.networks) - info.closure.networks
+    unpredicted = len(info.networks) - info.held_out.networks
     if unpredicted > 0:
         yield Finding(
             "warning",

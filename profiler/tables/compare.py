@@ -12,7 +12,7 @@ import numpy as np
 
 from profiler.devices.identity import differences
 from profiler.layers.layer import LayerSpec
-from profiler.measure.estimate import Estimate, Visit, trusted
+from profiler.measure.estimate import Estimate, Measurement, trusted
 from profiler.measure.journal import journal_path, read_journal
 from profiler.tables.changes import p_values, q_values
 from profiler.tables.derive import Results
@@ -120,11 +120,11 @@ def compare_files(before: Path, after: Path) -> Comparison:
 def rounds_of(path: Path) -> Rounds:
     """Of a table's journal. `JournalError` if that is damaged."""
     results = Results.of(read_journal(journal_path(path)))
-    return {layer: _quiet_ms(results.visits[key]) for key, layer in results.layers.items() if key in results.visits}
+    return {layer: _quiet_ms(results.measurements[key]) for key, layer in results.layers.items() if key in results.measurements}
 
 
-def _quiet_ms(visits: Sequence[Visit]) -> list[float]:
-    return [visit.quiet_ms for visit in trusted(visits)]
+def _quiet_ms(measurements: Sequence[Measurement]) -> list[float]:
+    return [measurement.quiet_ms for measurement in trusted(measurements)]
 
 
 def compare(before: LatencyTable, after: LatencyTable, rounds: tuple[Rounds, Rounds] | None = None) -> Comparison:
@@ -151,8 +151,8 @@ def _tested(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[
 
 
 def _networks(before: LatencyTable, after: LatencyTable) -> list[NetworkChange]:
-    earlier = {checked.name: checked.predicted_ms for checked in before.info.closure.checked}
-    pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms) for checked in after.info.closure.checked]
+    earlier = {checked.name: checked.predicted_ms for checked in before.info.held_out.checked}
+    pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms) for checked in after.info.held_out.checked]
     return [NetworkChange(name, one, two) for name, one, two in pairs if one and two and math.isfinite(one)]
 
 

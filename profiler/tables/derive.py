@@ -1,4 +1,4 @@
-"""What a journal's lines add up to: visits by model, and the table made of them."""
+"""What a journal's lines add up to: measurements by model, and the table made of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import Watch, tag_counts
 from profiler.measure.energy import energies_mj
-from profiler.measure.estimate import Estimate, Visit, estimate
+from profiler.measure.estimate import Estimate, Measurement, estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.table import LatencyTable, TableInfo
 
@@ -30,21 +30,21 @@ class Results:
     layers: Mapping[str, LayerSpec]
     networks: Mapping[str, tuple[str, Graph]]
     """Role (fit or check) and graph, by key."""
-    visits: Mapping[str, tuple[Visit, ...]]
+    measurements: Mapping[str, tuple[Measurement, ...]]
     """With what disturbed them."""
     looks_ms: tuple[float, ...]
     """Latency at each look at the reference layer."""
     failed: Mapping[str, str]
     staircases: Staircases
     measured_utc: Mapping[str, str]
-    """When the oldest visit that counts was made, by key; journals of earlier versions do not tell."""
+    """When the oldest measurement that counts was made, by key; journals of earlier versions do not tell."""
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> Results:
         """`JournalError` for a line that makes no sense."""
         layers: dict[str, LayerSpec] = {}
         networks: dict[str, tuple[str, Graph]] = {}
-        visits: dict[str, list[Visit]] = {}
+        measurements: dict[str, list[Measurement]] = {}
         failed: dict[str, str] = {}
         staircases: Staircases = {}
         watch = Watch()
@@ -62,19 +62,19 @@ class Results:
                         failed = {key: reason for key, reason in failed.items() if key not in line["keys"]}
                     case "staircases":
                         staircases = {**staircases, **read_staircases(line["rules"])}
-            for key, visit in watch.visits():
-                visits.setdefault(key, []).append(visit)
+            for key, measurement in watch.measurements():
+                measurements.setdefault(key, []).append(measurement)
         except (KeyError, TypeError, ValueError) as exc:
             raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
-        tagged = {key: tuple(items) for key, items in visits.items()}
+        tagged = {key: tuple(items) for key, items in measurements.items()}
         return cls(layers, networks, tagged, watch.looks_ms, failed, staircases, watch.measured_utc())
 
     def estimates(self, keys: Iterable[str]) -> dict[str, Estimate]:
-        return {key: estimate(self.visits[key]) for key in keys if key in self.visits and key not in self.failed}
+        return {key: estimate(self.measurements[key]) for key in keys if key in self.measurements and key not in self.failed}
 
 
 def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
-    """Estimate every layer, fit the calibration on one part of the networks and state the closure on the other."""
+    """Estimate every layer, fit the calibration on one part of the networks and state the held_out on the other."""
     results = Results.of(lines)
     hello = next((line for line in lines if line["event"] == "hello"), None)
     if hello is None:
@@ -89,7 +89,7 @@ def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
         fit([(naive.sums(graph), value.latency_ms) for role, graph, value in usable if role == "fit"], naive.tile)
     )
     checked = [_checked(calibrated, graph, value) for role, graph, value in usable if role == "check"]
-    return calibrated.with_closure(close(checked))
+    return calibrated.with_held_out(close(checked))
 
 
 def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
@@ -104,23 +104,23 @@ def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results:
         raise JournalError(f"the journal's first line makes no sense: {exc}") from exc
     told = ("device", "version", "library_sha256", "flags", "runner", "build", "runner_sha256", "affinity", "energy_source")
     device = {name: hello.get(name) for name in told}
-    device["steady"] = next((line["state"] for line in reversed(lines) if line["event"] == "steady"), {})
+    device["conditioning"] = next((line["state"] for line in reversed(lines) if line["event"] == "conditioning"), {})
     return TableInfo(
         target=target,
         device=device,
         settings=settings,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         measured_utc={key: utc for key, utc in results.measured_utc.items() if key in results.layers},
-        closed_utc=min((utc for key, utc in results.measured_utc.items() if key in results.networks), default=None),
+        validated_utc=min((utc for key, utc in results.measured_utc.items() if key in results.networks), default=None),
         staircases=results.staircases,
         failed=dict(results.failed),
         networks=tuple(graph.name for role, graph in results.networks.values() if role == "check"),
-        disturbances=tag_counts(visit for visits in results.visits.values() for visit in visits),
+        disturbances=tag_counts(measurement for measurements in results.measurements.values() for measurement in measurements),
         progress=tuple(
             {name: value for name, value in line.items() if name != "event"} for line in lines if line["event"] == "error"
         ),
         reference_drift_percent=_drift_percent(results.looks_ms),
-        measuring_s=sum(sum(line["samples_ns"]) for line in lines if line["event"] in ("visit", "reference")) / 1e9,
+        measuring_s=sum(sum(line["samples_ns"]) for line in lines if line["event"] in ("measurement", "reference")) / 1e9,
         wall_s=sum(line["wall_s"] for line in lines if line["event"] == "spent"),
     )
 

@@ -13,7 +13,7 @@ from device_agents.support.atomic import whole
 from profiler.errors import TableError
 from profiler.layers.graph import Graph
 from profiler.measure.journal import journal_path
-from profiler.progress import Silent, Work
+from profiler.progress import ProgressReporter, Silent
 from profiler.tables.build import extend
 from profiler.tables.table import LatencyTable, Prediction, load_table
 
@@ -29,7 +29,7 @@ def copy_table(source: Path, target: Path) -> None:
 class OnDemand:
     """Predicts like the table in `path`, which grows by what was missing. Without its journal it is a table like any other."""
 
-    def __init__(self, path: Path, progress: Work | None = None) -> None:
+    def __init__(self, path: Path, progress: ProgressReporter | None = None) -> None:
         self.path = path
         self.table: LatencyTable = load_table(path)
         self._progress = progress or Silent()
@@ -38,7 +38,7 @@ class OnDemand:
         """`LayerNotMeasured` if a layer is missing and cannot be measured; an error of the device's if it cannot be reached."""
         missing = list(dict.fromkeys(part.layer for part in self.table.explain(graph).missing))
         if missing and journal_path(self.path).exists():
-            self.table = extend(self.path, missing, graph.cutouts, progress=self._progress)
+            self.table = extend(self.path, missing, graph.opaques, progress=self._progress)
         return self.table.predict(graph)
 
     def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:

@@ -22,7 +22,7 @@ SWEEP_POINTS = 9
 SWEEP_UP_TO = 192
 """Around here a step is still a good part of the whole latency, and the layer large enough to time."""
 SWEEPS_PER_KIND = 3
-"""An early, a middle and a late layer of the network: large pictures and wide layers need not behave alike."""
+"""An early, a middle and a late layer of the network: large figures and wide layers need not behave alike."""
 NARROW_TILES = 2
 """A layer of so many tiles is likely to be asked for with less than one."""
 ASKED_NETWORKS = 48
@@ -97,7 +97,7 @@ def _resizable(graph: Graph) -> list[Follower]:
     return [
         follower
         for follower in followers(graph)
-        if follower.blocks and follower.node.layer.cutout is None and follower.node.layer.op != "concat"
+        if follower.blocks and follower.node.layer.opaque is None and follower.node.layer.op != "concat"
     ]
 
 

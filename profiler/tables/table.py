@@ -1,7 +1,7 @@
 """The latency table: what each layer costs on one device with one runtime, and how far the sum can be trusted.
 
 One Parquet file: a row for each layer (its spec as columns, its estimate as columns), and in the file's metadata, under one key,
-everything else as JSON: format version, device and runtime fingerprint, timing settings, calibration and closure. The raw
+everything else as JSON: format version, device and runtime fingerprint, timing settings, calibration and held_out. The raw
 samples are in the journal beside it, from which the table can be made again.
 """
 
@@ -25,7 +25,7 @@ from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid
 from profiler.latency.pricing import Pricer
 from profiler.latency.staircase import Staircases, read_staircases, staircases_data
-from profiler.latency.validation import Closure, close
+from profiler.latency.validation import HeldOutError, close
 from profiler.layers.composite import as_blocks
 from profiler.layers.fusion import as_executed
 from profiler.layers.graph import Graph, Node
@@ -34,7 +34,7 @@ from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 
-FORMAT = 2
+FORMAT = 3
 METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000
 ROWS_AT_ONCE = 100
@@ -82,7 +82,7 @@ class TableInfo:
     settings: TimingSettings
     created_utc: str
     calibration: Calibration = field(default_factory=Calibration)
-    closure: Closure = field(default_factory=lambda: close(()))
+    held_out: HeldOutError = field(default_factory=lambda: close(()))
     failed: Mapping[str, str] = field(default_factory=dict)
     """Layers that could not be measured, by key, and why."""
     networks: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class TableInfo:
     staircases: Staircases = field(default_factory=dict)
     """What the sweeps have shown of the device's steps in channels."""
     disturbances: Mapping[str, int] = field(default_factory=dict)
-    """How many visits there were, and how many of them were disturbed by what."""
+    """How many measurements there were, and how many of them were disturbed by what."""
     progress: Sequence[Mapping[str, Any]] = ()
     """How the table's own estimate of its error fell as layers were added: wall_s, layers, error_percent, between_percent."""
     reference_drift_percent: float | None = None
@@ -101,7 +101,7 @@ class TableInfo:
     """... the time the build took on the device and the host."""
     measured_utc: Mapping[str, str] = field(default_factory=dict)
     """When each row was measured, by its layer's key; tables of earlier versions do not tell."""
-    closed_utc: str | None = None
+    validated_utc: str | None = None
     """When the whole networks were measured that it was fitted to and checked against: they vouch for the rows, older ones too."""
 
     @property
@@ -117,7 +117,7 @@ class TableInfo:
 
     def age_at(self, now: datetime) -> float:
         """Days."""
-        return (now - datetime.fromisoformat(self.closed_utc or self.created_utc)).total_seconds() / 86400
+        return (now - datetime.fromisoformat(self.validated_utc or self.created_utc)).total_seconds() / 86400
 
 
 class LatencyTable:
@@ -213,11 +213,11 @@ class LatencyTable:
     @property
     def verified(self) -> bool:
         """Whether the table may be relied on: it predicts networks it has not seen, and was measured on a quiet device."""
-        return self.info.closure.verified and self.disturbed_percent <= DISTURBED_PERCENT
+        return self.info.held_out.verified and self.disturbed_percent <= DISTURBED_PERCENT
 
     def sentence(self) -> str:
         """How far to trust it, for people."""
-        said = origin_of(self.info.device) + self.info.closure.sentence()
+        said = origin_of(self.info.device) + self.info.held_out.sentence()
         if self.disturbed_percent <= DISTURBED_PERCENT:
             return said
         return f"unverified: the device was disturbed while {self.disturbed_percent:.0f} % of the layers were measured; {said}"
@@ -225,8 +225,8 @@ class LatencyTable:
     def with_calibration(self, calibration: Calibration) -> LatencyTable:
         return LatencyTable(self.rows, replace(self.info, calibration=calibration), self.energy_mj)
 
-    def with_closure(self, closure: Closure) -> LatencyTable:
-        return LatencyTable(self.rows, replace(self.info, closure=closure), self.energy_mj)
+    def with_held_out(self, held_out: HeldOutError) -> LatencyTable:
+        return LatencyTable(self.rows, replace(self.info, held_out=held_out), self.energy_mj)
 
     def save(self, path: Path) -> None:
         """Atomically: a reader sees the old table or the new one."""
@@ -354,7 +354,7 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
         "settings": info.settings.to_dict(),
         "created_utc": info.created_utc,
         "calibration": info.calibration.to_dict(),
-        "closure": info.closure.to_dict(),
+        "held_out": info.held_out.to_dict(),
         "failed": dict(info.failed),
         "networks": list(info.networks),
         "staircases": staircases_data(info.staircases),
@@ -364,12 +364,12 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
         "measuring_s": info.measuring_s,
         "wall_s": info.wall_s,
         "measured_utc": dict(info.measured_utc),
-        "closed_utc": info.closed_utc,
+        "validated_utc": info.validated_utc,
     }
 
 
 FACTS = Mapping[str, Any]
-FINGERPRINT: Mapping[str, Any] = {"device": FACTS, "flags": FACTS | None, "steady": FACTS | None, "imported": FACTS | None}
+FINGERPRINT: Mapping[str, Any] = {"device": FACTS, "flags": FACTS | None, "conditioning": FACTS | None, "imported": FACTS | None}
 IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[str, int]}
 """Of what kind the parts are that are looked into; the others are only shown and compared."""
 
@@ -378,7 +378,7 @@ def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
     """`ValueError` for what is of another type than the field. What earlier versions did not write has its default."""
     staircases = read_staircases(plain["staircases"])
     info = replace(read_as(TableInfo, {**plain, "staircases": {}}), staircases=staircases)
-    for utc in (info.created_utc, info.closed_utc):
+    for utc in (info.created_utc, info.validated_utc):
         if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
             raise ValueError(f"{utc!r} is no time with a zone")
     for facts, kinds in ((info.device, FINGERPRINT), (info.imported or {}, IMPORTED)):

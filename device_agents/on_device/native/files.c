@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { BLOCK = 1 << 16 };
-static const size_t LARGEST = (size_t)1 << 28; /* a job of a million visits is a few dozen megabytes */
+static const size_t LARGEST = (size_t)1 << 28; /* a job of a million measurements is a few dozen megabytes */
 
 char *read_whole(const char *path, size_t *length, Reason *reason) {
     FILE *file = fopen(path, "rb");

@@ -84,7 +84,7 @@ static char *beside(const char *job_path, const char *file) {
     return format_text("%.*s/%s", (int)(slash - job_path), job_path, file);
 }
 
-/* Models sorted by id, so that a schedule of a million visits is read quickly. */
+/* Models sorted by id, so that a schedule of a million measurements is read quickly. */
 static int by_id(const void *first, const void *second) {
     return strcmp(((const JobModel *)first)->id, ((const JobModel *)second)->id);
 }
@@ -111,13 +111,13 @@ static void read_models(Job *job, const Json *object, const char *job_path) {
 
 static void read_round(const Job *job, JobRound *round, const Json *entry) {
     if (entry->kind != JSON_OBJECT) die("the job's field \"schedule\" holds something that is no object");
-    const Json *visits = list(entry, "models");
+    const Json *measurements = list(entry, "models");
     round->number = whole(entry, "round", 0);
-    round->visits = allocate(visits->count, sizeof *round->visits);
-    for (const Json *id = visits->first; id != NULL; id = id->next) {
+    round->measurements = allocate(measurements->count, sizeof *round->measurements);
+    for (const Json *id = measurements->first; id != NULL; id = id->next) {
         JobModel *model = id->kind == JSON_STRING ? find_model(job, id->string) : NULL;
         if (model == NULL) die("the job's field \"schedule\" names a model that is not among its models");
-        round->visits[round->count++] = (size_t)(model - job->models);
+        round->measurements[round->count++] = (size_t)(model - job->models);
     }
 }
 
@@ -138,7 +138,7 @@ static void read_reference(Job *job, const Json *object) {
 }
 
 static void read_timing(Job *job, const Json *object) {
-    job->visit_ms = duration(object, "visit_ms");
+    job->measurement_ms = duration(object, "measurement_ms");
     job->warmup_ms = duration(object, "warmup_ms");
     job->sample_ms = duration(object, "sample_ms");
     job->min_samples = whole(object, "min_samples", 1);

@@ -12,7 +12,7 @@ typedef struct {
 typedef struct {
     int64_t number;
     size_t count;
-    size_t *visits; /* places in the job's models */
+    size_t *measurements; /* places in the job's models */
 } JobRound;
 
 typedef struct {
@@ -23,7 +23,7 @@ typedef struct {
     size_t cpu_count; /* 0: wherever it was put */
     char **libraries;
     size_t library_count;
-    double visit_ms, warmup_ms, sample_ms, min_round_s, silence_s, reference_ms, energy_ms;
+    double measurement_ms, warmup_ms, sample_ms, min_round_s, silence_s, reference_ms, energy_ms;
     bool acknowledged; /* the host says of each result that it has arrived */
     int64_t min_samples, memory_bytes, max_open, max_open_pools, reference_every, outputs;
     JobModel *reference; /* NULL for none */

@@ -1,6 +1,6 @@
-"""Which channels of a block stay when it is narrowed. A new rule is one file and one line in FILTERS.
+"""Which channels of a block stay when it is pruned. A new rule is one file and one line in IMPORTANCES.
 
-A rule is a function from a `Block`, the number of positions that are to stay and a sample of pictures (n, c, h, w), as the network
+A rule is a function from a `Block`, the number of positions that are to stay and a sample of images (n, c, h, w), as the network
 reads them, to these positions, in any order. Without grouped convolutions a position is a channel. With them it is several
 channels, which stay or go together: one of each slice of the block. A rule may change the weights of the layers that read the
 block, so that they make up for what goes: the cut comes afterwards.
@@ -18,7 +18,7 @@ from netadapt.registry import did_you_mean, load
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FILTERS: dict[str, str] = {
+IMPORTANCES: dict[str, str] = {
     "l2": "netadapt.pruning.importance.l2:strongest",
     "reconstruction": "netadapt.pruning.importance.reconstruction:reconstructing",
 }
@@ -26,7 +26,7 @@ FILTERS: dict[str, str] = {
 DEFAULT = "l2"
 
 
-class FiltersError(ToolError):
+class ImportanceError(ToolError):
     """There is no rule of this name, or it lacks what it needs."""
 
 
@@ -56,8 +56,8 @@ class Block:
 Keep = Callable[[Block, int, "Tensor | None"], list[int]]
 
 
-def open_filters(name: str) -> Keep:
-    """`FiltersError` naming the rules there are."""
-    if name not in FILTERS:
-        raise FiltersError(f"there is no rule {name!r} for filters; {did_you_mean(name, FILTERS)}")
-    return load(FILTERS[name])
+def open_importance(name: str) -> Keep:
+    """`ImportanceError` naming the rules there are."""
+    if name not in IMPORTANCES:
+        raise ImportanceError(f"there is no rule {name!r} for filters; {did_you_mean(name, IMPORTANCES)}")
+    return load(IMPORTANCES[name])

@@ -1,4 +1,4 @@
-"""The paper's rule: the filters of largest L2 norm stay. It looks at no picture."""
+"""The paper's rule: the filters of largest L2 norm stay. It looks at no image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from netadapt.pruning.importance import Block
 
 
-def strongest(block: Block, count: int, _pictures: Tensor | None) -> list[int]:
+def strongest(block: Block, count: int, _images: Tensor | None) -> list[int]:
     """Squared norms are added up over layers and slices. Among equals the first, so that it is the same everywhere."""
     strength = torch.stack([by_filter(layer).square().sum(dim=1) for layer in block.members]).sum(dim=0)
     of_positions = strength.reshape(block.slices, block.positions).sum(dim=0)

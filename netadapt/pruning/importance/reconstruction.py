@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from netadapt.pruning.importance import Block, FiltersError
+from netadapt.pruning.importance import Block, ImportanceError
 from netadapt.pruning.importance.l2 import strongest
 
 RIDGE = 1e-3
@@ -50,16 +50,16 @@ class Reader:
         return max(float(((self.weights @ self.moments) * self.weights).sum()), 1e-30)
 
 
-def reconstructing(block: Block, count: int, pictures: Tensor | None) -> list[int]:
+def reconstructing(block: Block, count: int, images: Tensor | None) -> list[int]:
     """Chooses by the error of all layers that read the block, each as a part of its energy, and refits each on its own.
 
     A block that only layers of too many features read, such as the first linear layer of VGG, is judged by L2 norm.
     """
-    if pictures is None or not len(pictures):
-        raise FiltersError("filters by reconstruction need a sample of pictures")
-    readers = observed(block, pictures)
+    if images is None or not len(images):
+        raise ImportanceError("importance by reconstruction needs a sample of images")
+    readers = observed(block, images)
     if not readers:
-        return strongest(block, count, pictures)
+        return strongest(block, count, images)
     kept = eliminated(readers, block.positions, count)
     for reader in readers:
         _store(reader, refitted(reader, kept))
@@ -98,19 +98,19 @@ def refitted(reader: Reader, kept: Sequence[int]) -> Tensor:
     return fitted
 
 
-def observed(block: Block, pictures: Tensor) -> list[Reader]:
-    """The layers that read the block, by their groups, with the moments of what they are given for these pictures."""
+def observed(block: Block, images: Tensor) -> list[Reader]:
+    """The layers that read the block, by their groups, with the moments of what they are given for these images."""
     layers = [layer for layer in block.readers if _can_be_refitted(layer)]
     sums: dict[nn.Module, Tensor] = {}
-    per_picture = max(1, _PLACES // len(pictures))
+    per_image = max(1, _PLACES // len(images))
     generator = torch.Generator().manual_seed(_SEED)
 
     def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen = _features(layer, given[0].detach(), per_picture, generator).double()  # (groups, places, features)
+        seen = _features(layer, given[0].detach(), per_image, generator).double()  # (groups, places, features)
         sums[layer] = sums.get(layer, torch.zeros(())) + seen.mT @ seen
 
     with _hooked(layers, add), torch.inference_mode():
-        for some in torch.split(pictures, _BATCH):
+        for some in torch.split(images, _BATCH):
             block.model(some)
     return [
         _reader(block, layer, group, sums[layer][group].clone())
@@ -207,12 +207,12 @@ def _store(reader: Reader, matrix: Tensor) -> None:
         own.copy_((matrix.T if isinstance(layer, nn.ConvTranspose2d) else matrix).reshape(own.shape))
 
 
-def _features(layer: nn.Module, given: Tensor, per_picture: int, generator: torch.Generator) -> Tensor:
-    """(groups, places, features): the patches that a convolution sees at some places, the same in every picture."""
+def _features(layer: nn.Module, given: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
+    """(groups, places, features): the patches that a convolution sees at some places, the same in every image."""
     if isinstance(layer, nn.Conv2d):
-        seen = _patches(layer, given, per_picture, generator)
+        seen = _patches(layer, given, per_image, generator)
     elif isinstance(layer, nn.ConvTranspose2d):
-        pixels = given.flatten(2)[:, :, _some(given.shape[2] * given.shape[3], per_picture, generator)]  # (n, c, places)
+        pixels = given.flatten(2)[:, :, _some(given.shape[2] * given.shape[3], per_image, generator)]  # (n, c, places)
         seen = pixels.transpose(1, 2).flatten(0, 1)
     else:
         seen = given.flatten(0, -2)
@@ -220,14 +220,14 @@ def _features(layer: nn.Module, given: Tensor, per_picture: int, generator: torc
     return torch.cat([by_group, torch.ones(*by_group.shape[:2], 1)], dim=2) if _has_constant(layer) else by_group
 
 
-def _patches(layer: nn.Conv2d, given: Tensor, per_picture: int, generator: torch.Generator) -> Tensor:
+def _patches(layer: nn.Conv2d, given: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
     offsets = [torch.arange(k) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
     height, width = (
         (size - int(reach[-1]) - 1) // step + 1 for size, reach, step in zip(padded.shape[2:], offsets, layer.stride, strict=True)
     )
-    chosen = _some(height * width, per_picture, generator)
+    chosen = _some(height * width, per_image, generator)
     rows = (chosen // width * layer.stride[0])[:, None] + offsets[0]  # (places, k)
     columns = (chosen % width * layer.stride[1])[:, None] + offsets[1]
     patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, places, k, k)

@@ -1,6 +1,6 @@
-"""Pictures to train on and to judge by, opened by a name or a path. A new dataset is one file and one line in DATASETS.
+"""Images to train on and to judge by, opened by a name or a path. A new dataset is one file and one line in DATASETS.
 
-Three parts that never mix: the training part, the holdout that is cut from the training pictures and picks among candidates,
+Three parts that never mix: the training part, the holdout that is cut from the training images and picks among candidates,
 and the test part, which is looked at when all is decided.
 """
 
@@ -25,10 +25,10 @@ DATASETS: dict[str, str] = {
     "nyu": "netadapt.training.datasets.nyu:load_nyu",
     "scenes": "netadapt.training.datasets.scenes:load_scenes",
 }
-"""Name to module:function, from the path after the colon ("" if there is none) and a resolution to `Pictures`."""
+"""Name to module:function, from the path after the colon ("" if there is none) and a resolution to `LabelledImages`."""
 
 TEST_SPLIT_SEED = 0
-"""Where a dataset has no test part of its own, it is cut off with this seed, so that every run is judged by the same pictures."""
+"""Where a dataset has no test part of its own, it is cut off with this seed, so that every run is judged by the same images."""
 _CHUNK = 1024
 _MAX_BYTES = 8 * 2**30
 
@@ -39,23 +39,23 @@ class DataError(NetAdaptError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Pictures with what a network should make of them, kept as bytes and made ready in batches."""
+    """Images with what a network should make of them, kept as bytes and made ready in batches."""
 
     images: Tensor
     """uint8 (n, c, h, w)"""
     targets: Tensor
     """As the task stores them: labels, int64 (n,); depths, int16 millimetres (n, 1, h, w)."""
     mean: tuple[float, ...]
-    """Of every channel over the training pictures, where 0 is black and 1 white."""
+    """Of every channel over the training images, where 0 is black and 1 white."""
     std: tuple[float, ...]
     mirrored: bool
-    """A mirrored picture still shows the same; not so for digits."""
+    """A mirrored image still shows the same; not so for digits."""
     task: str = DEFAULT_TASK
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or not open_task(self.task).holds(self.images, self.targets):
             raise ValueError(
-                f"pictures of {self.images.dtype} {tuple(self.images.shape)} with targets of {self.targets.dtype} "
+                f"images of {self.images.dtype} {tuple(self.images.shape)} with targets of {self.targets.dtype} "
                 f"{tuple(self.targets.shape)} for {self.task}"
             )
 
@@ -63,14 +63,14 @@ class Part:
         return len(self.images)
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Normalised pictures, float32, and what the task compares outputs with; carried to the device as bytes."""
+        """Normalised images, float32, and what the task compares outputs with; carried to the device as bytes."""
         scale = [1 / (255 * std) for std in self.std]
         shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        pictures = self.images[indices].to(device).float()
+        images = self.images[indices].to(device).float()
         per_channel = (1, -1, 1, 1)
-        pictures.mul_(torch.tensor(scale, device=device).view(per_channel))
-        pictures.add_(torch.tensor(shift, device=device).view(per_channel))
-        return pictures, open_task(self.task).unpacked(self.targets[indices].to(device))
+        images.mul_(torch.tensor(scale, device=device).view(per_channel))
+        images.add_(torch.tensor(shift, device=device).view(per_channel))
+        return images, open_task(self.task).unpacked(self.targets[indices].to(device))
 
     def subset(self, indices: Tensor) -> Part:
         return replace(self, images=self.images[indices], targets=self.targets[indices])
@@ -91,7 +91,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
+class LabelledImages:
     """What a loader gives: bytes (n, c, h, w) of one resolution, targets as the task stores them, split in two already or not."""
 
     name: str
@@ -103,39 +103,37 @@ class Pictures:
     mirrored: bool = True
     task: str = DEFAULT_TASK
     scenes: Tensor | None = None
-    """int64 (n,), where there are no classes: pictures of one scene look so much alike that they stay in one part."""
+    """int64 (n,), where there are no classes: images of one scene look so much alike that they stay in one part."""
 
 
 def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, holdout_fraction: float = 0.15) -> Dataset:
-    """`digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or just a path. The seed decides which training pictures are
+    """`digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or just a path. The seed decides which training images are
     the holdout.
 
-    Pictures have as many channels as their dataset gives, or one: the mean of them.
+    Images have as many channels as their dataset gives, or one: the mean of them.
 
     `DataError` says in one sentence what is wrong with the path, the files or the fraction.
     """
     if resolution < 1 or not 0 < holdout_fraction < 1:
         raise DataError(f"needs a resolution above 0 and a holdout between 0 and 1, got {resolution} and {holdout_fraction:g}")
     name, path = _name_and_path(spec)
-    pictures: Pictures = load(DATASETS[name])(path, resolution)
-    images = _with_channels(pictures.images, channels, spec)
-    if pictures.is_test is None:
-        training, testing = _split(pictures, torch.arange(len(pictures.images)), 0.25, TEST_SPLIT_SEED)
+    labelled: LabelledImages = load(DATASETS[name])(path, resolution)
+    images = _with_channels(labelled.images, channels, spec)
+    if labelled.is_test is None:
+        training, testing = _split(labelled, torch.arange(len(labelled.images)), 0.25, TEST_SPLIT_SEED)
     else:
-        training, testing = (~pictures.is_test).nonzero()[:, 0], pictures.is_test.nonzero()[:, 0]
-    kept, held_out = _split(pictures, training, holdout_fraction, seed)
+        training, testing = (~labelled.is_test).nonzero()[:, 0], labelled.is_test.nonzero()[:, 0]
+    kept, held_out = _split(labelled, training, holdout_fraction, seed)
     mean, std = _mean_and_std(images, kept)
-    everything = Part(images, pictures.targets, mean, std, pictures.mirrored, pictures.task)
-    return Dataset(
-        pictures.name, pictures.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing)
-    )
+    everything = Part(images, labelled.targets, mean, std, labelled.mirrored, labelled.task)
+    return Dataset(labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing))
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
     if channels == images.shape[1]:
         return images
     if channels != 1:
-        raise DataError(f"the pictures of {spec} have {images.shape[1]} channels, the network takes {channels}; give it 3 or 1")
+        raise DataError(f"the images of {spec} have {images.shape[1]} channels, the network takes {channels}; give it 3 or 1")
     grey = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
     for start in range(0, len(images), _CHUNK):
         grey[start : start + _CHUNK] = images[start : start + _CHUNK].float().mean(dim=1, keepdim=True).round().byte()
@@ -143,7 +141,7 @@ def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:
-    """Square pictures, uint8 (n, c, s, s), bilinearly at another size; a chunk at a time, since floats take four times the room."""
+    """Square images, uint8 (n, c, s, s), bilinearly at another size; a chunk at a time, since floats take four times the room."""
     if images.shape[-2:] == (resolution, resolution):
         return images
     check_size(len(images), images.shape[1], resolution)
@@ -156,12 +154,12 @@ def resized(images: Tensor, resolution: int) -> Tensor:
 
 
 def check_size(count: int, bytes_per_pixel: int, resolution: int) -> None:
-    """Pictures are kept in memory: say so before it runs out."""
+    """Images are kept in memory: say so before it runs out."""
     needed = count * bytes_per_pixel * resolution**2
     if needed > _MAX_BYTES:
         raise DataError(
-            f"{count} pictures of {resolution} pixels need {needed / 2**30:.1f} GiB of memory, above {_MAX_BYTES >> 30} GiB;"
-            " choose a lower resolution or fewer pictures"
+            f"{count} images of {resolution} pixels need {needed / 2**30:.1f} GiB of memory, above {_MAX_BYTES >> 30} GiB;"
+            " choose a lower resolution or fewer images"
         )
 
 
@@ -177,19 +175,19 @@ def _name_and_path(spec: str) -> tuple[str, str]:
     return ("cifar10" if is_cifar10 else "folder"), spec
 
 
-def _split(pictures: Pictures, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def _split(labelled: LabelledImages, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """What is kept and what is cut off, both in their old order."""
-    if pictures.classes:
-        return _split_classes(pictures.targets, indices, fraction, seed, pictures.classes)
-    scenes = torch.arange(len(pictures.images)) if pictures.scenes is None else pictures.scenes
+    if labelled.classes:
+        return _split_classes(labelled.targets, indices, fraction, seed, labelled.classes)
+    scenes = torch.arange(len(labelled.images)) if labelled.scenes is None else labelled.scenes
     return _split_scenes(scenes, indices, fraction, seed)
 
 
 def _split_scenes(scenes: Tensor, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Cut whole scenes off, as many as bring the pictures nearest to this fraction, but at least one and never all."""
+    """Cut whole scenes off, as many as bring the images nearest to this fraction, but at least one and never all."""
     present, sizes = torch.unique(scenes[indices], return_counts=True)
     if len(present) < 2:
-        raise DataError(f"the training pictures show {len(present)} scenes, too few to set one aside for the holdout or the test")
+        raise DataError(f"the training images show {len(present)} scenes, too few to set one aside for the holdout or the test")
     order = torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))
     reached = sizes[order].cumsum(0)
     nearest = int((reached - fraction * len(indices)).abs().argmin()) + 1
@@ -198,14 +196,14 @@ def _split_scenes(scenes: Tensor, indices: Tensor, fraction: float, seed: int) -
 
 
 def _split_classes(labels: Tensor, indices: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Cut this fraction off, of every class alike and at least one picture; both parts in their old order."""
+    """Cut this fraction off, of every class alike and at least one image; both parts in their old order."""
     generator = torch.Generator().manual_seed(seed)
     kept, cut = [], []
     for label, name in enumerate(classes):
         members = indices[labels[indices] == label]
         if len(members) < 2:
             raise DataError(
-                f"class {name!r} has {len(members)} training pictures, too few to set some aside for the holdout or the test"
+                f"class {name!r} has {len(members)} training images, too few to set some aside for the holdout or the test"
             )
         shuffled = members[torch.randperm(len(members), generator=generator)]
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)

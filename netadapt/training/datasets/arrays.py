@@ -1,4 +1,4 @@
-"""Arrays out of .npz files, and pictures out of the bytes in them."""
+"""Arrays out of .npz files, and images out of the bytes in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAMAGE = (
     MemoryError,  # a part that claims to be larger than it is
 )  # fmt: skip
 """What numpy and zipfile raise, depending on where in a damaged file they stumble."""
-NO_PICTURE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+NO_IMAGE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_arrays(file: Path, names: Sequence[str], what: str) -> dict[str, Array]:
@@ -43,18 +43,18 @@ def read_arrays(file: Path, names: Sequence[str], what: str) -> dict[str, Array]
         raise DataError(f"{file} is not an .npz file of plain arrays, or damaged") from exc  # numpy would advise to unpickle it
 
 
-def read_picture(data: Array) -> Image.Image:
-    """A picture out of its file's bytes, uint8. `ValueError` if they are none."""
+def read_image(data: Array) -> Image.Image:
+    """An image out of its file's bytes, uint8. `ValueError` if they are none."""
     try:
-        with Image.open(io.BytesIO(data.tobytes())) as picture:
-            check_pixels(picture)
-            picture.load()
-            return picture.copy()
-    except NO_PICTURE as exc:
-        raise ValueError("not a picture") from exc
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            check_pixels(image)
+            image.load()
+            return image.copy()
+    except NO_IMAGE as exc:
+        raise ValueError("not an image") from exc
 
 
-def check_pixels(picture: Image.Image) -> None:
+def check_pixels(image: Image.Image) -> None:
     """`ValueError`, before they are unpacked, for more of them than a photograph has."""
-    if picture.width * picture.height > MOST_PIXELS:
-        raise ValueError(f"a picture of {picture.width} by {picture.height} pixels is too large")
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"an image of {image.width} by {image.height} pixels is too large")

@@ -1,6 +1,6 @@
 """CIFAR-10 (Krizhevsky, 2009): 60,000 photographs of 32 by 32 pixels in ten classes, 10,000 of them for the test.
 
-Two layouts: the folder of the official "binary version", and an .npz file of lossless WebP strips of 100 pictures each
+Two layouts: the folder of the official "binary version", and an .npz file of lossless WebP strips of 100 images each
 (`webp` the bytes of all strips, `offset` where each begins, `label`, `is_test` and `classes`).
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from netadapt.training.datasets import DataError, Pictures, resized
-from netadapt.training.datasets.arrays import Array, read_arrays, read_picture
+from netadapt.training.datasets import DataError, LabelledImages, resized
+from netadapt.training.datasets.arrays import Array, read_arrays, read_image
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SIDE = 32
@@ -22,13 +22,13 @@ _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE  # a label, then the red, the green and th
 _ARRAYS = ("webp", "offset", "label", "is_test", "classes")
 
 
-def load_cifar10(path: str, resolution: int) -> Pictures:
+def load_cifar10(path: str, resolution: int) -> LabelledImages:
     """`DataError` if it is neither of the two layouts, or damaged."""
     where = Path(path)
     if not path or not where.exists():
         raise DataError(f"there is no CIFAR-10 at {path!r}; give cifar10:PATH, a folder of data_batch_*.bin or the .npz file")
     images, labels, is_test, classes = _from_folder(where) if where.is_dir() else _from_npz(where)
-    return Pictures(
+    return LabelledImages(
         "cifar10", classes, resized(torch.from_numpy(images), resolution), torch.from_numpy(labels.astype(np.int64)),
         torch.from_numpy(is_test.astype(np.bool_)),
     )  # fmt: skip
@@ -62,13 +62,13 @@ def _from_npz(file: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
     labels, is_test = arrays["label"], arrays["is_test"]
     classes = tuple(str(name) for name in arrays["classes"])
     if not len(images) == len(labels) == len(is_test) or labels.max() >= len(classes):
-        raise DataError(f"{file} is damaged: its labels do not fit its {len(images)} pictures and {len(classes)} classes")
+        raise DataError(f"{file} is damaged: its labels do not fit its {len(images)} images and {len(classes)} classes")
     return np.ascontiguousarray(images), labels, is_test, classes
 
 
 def _strips(file: Path, webp: Array, offset: Array) -> Iterator[Array]:
     for number, (start, end) in enumerate(pairwise(offset.tolist())):
         try:
-            yield np.asarray(read_picture(webp[start:end]).convert("RGB")).reshape(-1, _SIDE, _SIDE, 3)
+            yield np.asarray(read_image(webp[start:end]).convert("RGB")).reshape(-1, _SIDE, _SIDE, 3)
         except ValueError as exc:
-            raise DataError(f"{file} is damaged: strip {number} is no picture of {_SIDE} pixels' width") from exc
+            raise DataError(f"{file} is damaged: strip {number} is no image of {_SIDE} pixels' width") from exc

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn, 8 by 8 pixels: real pictures without a download.
+"""The 1,797 handwritten digits that come with scikit-learn, 8 by 8 pixels: real images without a download.
 
 From the UCI repository's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998).
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from sklearn import datasets
 
-from netadapt.training.datasets import DataError, Pictures, resized
+from netadapt.training.datasets import DataError, LabelledImages, resized
 
 _LEVELS = 16  # each pixel counts the dark dots of a 4 by 4 square
 
 
-def load_digits(path: str, resolution: int) -> Pictures:
+def load_digits(path: str, resolution: int) -> LabelledImages:
     """In three equal channels, as networks for photographs expect; scaled up, since 8 pixels leave nothing to down-sample."""
     if path:
         raise DataError(f"digits come with scikit-learn and have no path, got {path!r}")
@@ -21,4 +21,4 @@ def load_digits(path: str, resolution: int) -> Pictures:
     grey = torch.from_numpy(bundle.images).mul(255 / _LEVELS).round().byte().unsqueeze(1)  # (n, 1, 8, 8)
     images = resized(grey, resolution).expand(-1, 3, -1, -1)
     labels = torch.from_numpy(bundle.target).long()
-    return Pictures("digits", tuple(str(digit) for digit in range(10)), images, labels, is_test=None, mirrored=False)
+    return LabelledImages("digits", tuple(str(digit) for digit in range(10)), images, labels, is_test=None, mirrored=False)

@@ -1,4 +1,4 @@
-"""Small rooms with boxes in them, rendered here: pictures with exact depths, for a first run of a depth network without any data.
+"""Small rooms with boxes in them, rendered here: images with exact depths, for a first run of a depth network without any data.
 
 Rays are cast from a camera inside a box, the room, at smaller boxes on its floor. What is learnt from them says nothing about
 photographs, but everything about whether the line works.
@@ -12,22 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from netadapt.training.datasets import DataError, Pictures, check_size
+from netadapt.training.datasets import DataError, LabelledImages, check_size
 from netadapt.training.datasets.nyu import millimetres
 
 Array = npt.NDArray[Any]
 
-PICTURES = 480
+IMAGES = 480
 VIEWS = 4
-"""Pictures of each room, from different places."""
+"""Images of each room, from different places."""
 _TEST_SHARE = 5  # every fifth room
 _SEED = 0  # the rooms are the same for everybody; a run's seed moves the holdout only
 _HALF_VIEW = (0.50, 0.375)  # of what the camera sees at 1 m: FastDepth's crop of a Kinect's view, 304 by 228 of 333 by 250 pixels
 _LEAST_M = 0.3
 
 
-def load_scenes(path: str, resolution: int) -> Pictures:
-    """`scenes`, or `scenes:COUNT` for another number of pictures. `DataError` if that is none."""
+def load_scenes(path: str, resolution: int) -> LabelledImages:
+    """`scenes`, or `scenes:COUNT` for another number of images. `DataError` if that is none."""
     count = _count(path)
     check_size(count, 5, resolution)
     images = np.empty((count, 3, resolution, resolution), np.uint8)
@@ -40,7 +40,7 @@ def load_scenes(path: str, resolution: int) -> Pictures:
             image, depth = render(boxes, *_camera(boxes[0], generator), resolution)
             images[number], depths[number, 0] = image, millimetres(depth)
     is_test = torch.from_numpy(rooms % _TEST_SHARE == _TEST_SHARE - 1)
-    return Pictures(
+    return LabelledImages(
         "scenes", (), torch.from_numpy(images), torch.from_numpy(depths), is_test, task="depth", scenes=torch.from_numpy(rooms)
     )
 
@@ -50,7 +50,7 @@ def _count(path: str) -> int:
         raise DataError(
             f"scenes are rendered here and have no path; give scenes, or scenes:COUNT from {VIEWS * _TEST_SHARE}, not {path!r}"
         )
-    return int(path or PICTURES)
+    return int(path or IMAGES)
 
 
 def _boxes(generator: np.random.Generator) -> Array:
@@ -83,7 +83,7 @@ def _camera(room: Array, generator: np.random.Generator) -> tuple[Array, Array]:
 
 
 def render(boxes: Array, place: Array, axes: Array, resolution: int) -> tuple[Array, Array]:
-    """A picture, uint8 (3, r, r), and its depths in metres along the camera's axis (r, r), as a Kinect tells them.
+    """An image, uint8 (3, r, r), and its depths in metres along the camera's axis (r, r), as a Kinect tells them.
 
     Rays end where they leave the first box, the room, or enter one of the others.
     """

@@ -59,7 +59,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How good a network is on some pictures."""
+    """How good a network is on some images."""
 
     accuracy: float
     """What picks among candidates, from 0 to 1."""
@@ -93,15 +93,15 @@ class Task(Protocol):
         ...
 
     def holds(self, images: Tensor, targets: Tensor) -> bool:
-        """Whether these are targets, as they are stored, for pictures (n, c, h, w)."""
+        """Whether these are targets, as they are stored, for images (n, c, h, w)."""
         ...
 
     def unpacked(self, targets: Tensor) -> Tensor:
         """Stored targets as `loss` and `judge` take them."""
         ...
 
-    def fits(self, outputs: tuple[int, ...], pictures: tuple[int, ...], classes: int) -> bool:
-        """Whether a network that turns pictures of this shape (n, c, h, w) into outputs of that shape can learn the task."""
+    def fits(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
+        """Whether a network that turns images of this shape (n, c, h, w) into outputs of that shape can learn the task."""
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -109,10 +109,10 @@ class Task(Protocol):
         ...
 
     def judge(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Every figure of every picture that can be judged, `accuracy` among them: each (n,) or shorter, all equally long."""
+        """Every figure of every image that can be judged, `accuracy` among them: each (n,) or shorter, all equally long."""
         ...
 
-    def augmented(self, pictures: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def augmented(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A batch of the part, changed at random so that nothing can be learnt by heart. Draws from this generator only."""
         ...
 
@@ -131,9 +131,9 @@ def task_of(settings: Mapping[str, Any]) -> Task:
 
 
 def scores_of(task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
-    """The mean of each picture's figures over all pictures, from outputs and targets, batch by batch.
+    """The mean of each image's figures over all images, from outputs and targets, batch by batch.
 
-    `TaskError` if there is no picture to judge, or a figure is no number.
+    `TaskError` if there is no image to judge, or a figure is no number.
     """
     names = [figure.name for figure in (task.accuracy, *task.metrics)]
     sums, count = dict.fromkeys(names, 0.0), 0
@@ -143,7 +143,7 @@ def scores_of(task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
         for name in names:
             sums[name] += float(judged[name].double().sum())
     if not count:
-        raise TaskError(f"no picture can be judged for {task.name}: every one lacks what its outputs should be compared with")
+        raise TaskError(f"no image can be judged for {task.name}: every one lacks what its outputs should be compared with")
     means = {name: total / count for name, total in sums.items()}
     for name, mean in means.items():
         if not math.isfinite(mean):

@@ -1,4 +1,4 @@
-"""Which of some classes a picture shows: cross-entropy, judged by the share of right answers (top-1)."""
+"""Which of some classes an image shows: cross-entropy, judged by the share of right answers (top-1)."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Classification:
     def unpacked(self, targets: Tensor) -> Tensor:
         return targets
 
-    def fits(self, outputs: tuple[int, ...], pictures: tuple[int, ...], classes: int) -> bool:
-        return outputs == (pictures[0], classes)
+    def fits(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
+        return outputs == (images[0], classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         from torch.nn import functional
@@ -55,22 +55,22 @@ class Classification:
     def judge(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         return {self.accuracy.name: outputs.argmax(dim=1) == targets}
 
-    def augmented(self, pictures: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return shifted(pictures, generator, mirrored=part.mirrored), targets
+    def augmented(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return shifted(images, generator, mirrored=part.mirrored), targets
 
 
-def shifted(pictures: Tensor, generator: torch.Generator, *, mirrored: bool) -> Tensor:
-    """Each picture shifted on its own, what comes in being the mean (0), and each second one mirrored if it may be."""
+def shifted(images: Tensor, generator: torch.Generator, *, mirrored: bool) -> Tensor:
+    """Each image shifted on its own, what comes in being the mean (0), and each second one mirrored if it may be."""
     import torch
     from torch.nn import functional
 
-    n, _, height, width = pictures.shape
+    n, _, height, width = images.shape
     most = max(1, round(min(height, width) * _SHIFT))
     shifts = torch.randint(0, 2 * most + 1, (n, 2), generator=generator)
     flips = torch.rand(n, generator=generator) < 0.5 if mirrored else torch.zeros(n, dtype=torch.bool)
-    padded = functional.pad(pictures, (most, most, most, most))
+    padded = functional.pad(images, (most, most, most, most))
     rows = shifts[:, 0, None] + torch.arange(height)  # (n, h)
     columns = shifts[:, 1, None] + torch.where(flips[:, None], torch.arange(width - 1, -1, -1), torch.arange(width))  # (n, w)
     each = torch.arange(n)[:, None, None]
-    where = [index.to(pictures.device) for index in (each, rows[:, :, None], columns[:, None, :])]
+    where = [index.to(images.device) for index in (each, rows[:, :, None], columns[:, None, :])]
     return padded[where[0], :, where[1], where[2]].permute(0, 3, 1, 2)  # (n, h, w, c) to (n, c, h, w)

@@ -1,8 +1,8 @@
 """How far away every pixel is: L1 loss over the pixels whose depth is known, judged by δ1, RMSE and REL.
 
 As in FastDepth (Wofk et al., 2019, https://arxiv.org/abs/1903.03273; metrics.py and the validation loop of main.py in
-https://github.com/dwofk/fast-depth): every figure is the mean over a picture's pixels and then over the pictures, so that each
-picture counts the same. Many others (Eigen et al., 2014) take all pixels together, which gives a somewhat higher RMSE. Unlike
+https://github.com/dwofk/fast-depth): every figure is the mean over an image's pixels and then over the images, so that each
+image counts the same. Many others (Eigen et al., 2014) take all pixels together, which gives a somewhat higher RMSE. Unlike
 FastDepth's, our figures leave out the pixels whose depth is not known.
 """
 
@@ -29,7 +29,7 @@ MOST_ZOOM = 1.5
 MOST_DEGREES = 5.0
 JITTER = 0.4
 ASPECT = 304 / 228
-"""Pictures are squeezed into a square from crops of this width over height; rotations have to know."""
+"""Images are squeezed into a square from crops of this width over height; rotations have to know."""
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow, which FastDepth's saturation comes from
 
 
@@ -70,8 +70,8 @@ class Depth:
     def unpacked(self, targets: Tensor) -> Tensor:
         return targets.float() / 1000
 
-    def fits(self, outputs: tuple[int, ...], pictures: tuple[int, ...], classes: int) -> bool:
-        return outputs == (pictures[0], 1, *pictures[2:])
+    def fits(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
+        return outputs == (images[0], 1, *images[2:])
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         known = _known(targets)
@@ -79,7 +79,7 @@ class Depth:
         return missed.sum() / known.sum().clamp(min=1)
 
     def judge(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Pictures without a single known depth are left out."""
+        """Images without a single known depth are left out."""
         some = _known(targets).flatten(1).any(dim=1)
         found, true = outputs[some].float().flatten(1), targets[some].flatten(1)  # (n, pixels)
         known = _known(true)
@@ -91,48 +91,48 @@ class Depth:
         means = {name: (values * known).sum(dim=1) / known.sum(dim=1) for name, values in each.items()}
         return means | {"rmse_m": means["rmse_m"].sqrt()}
 
-    def augmented(self, pictures: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def augmented(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Zoom, rotation, mirroring and colours as in FastDepth, in one resampling and one mixing of the colour channels.
 
         Left out for speed: the random order of the three changes of colour, the clipping of colours to what a camera can tell,
-        and contrast is about the mean of all pictures rather than of each. What is rotated in from outside is of mean colour
+        and contrast is about the mean of all images rather than of each. What is rotated in from outside is of mean colour
         and unknown depth.
         """
-        pictures, targets = warped(pictures, targets, generator, mirrored=part.mirrored)
-        return recoloured(pictures, part, generator), targets
+        images, targets = warped(images, targets, generator, mirrored=part.mirrored)
+        return recoloured(images, part, generator), targets
 
 
 def _known(targets: Tensor) -> Tensor:
     return (targets > 0) & targets.isfinite()
 
 
-def warped(pictures: Tensor, targets: Tensor, generator: torch.Generator, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+def warped(images: Tensor, targets: Tensor, generator: torch.Generator, *, mirrored: bool) -> tuple[Tensor, Tensor]:
     """Each enlarged about its middle by 1 to 1.5, which brings its depths as much nearer, rotated by up to 5°, mirrored or not."""
     import torch
     from torch.nn import functional
 
-    n = len(pictures)
+    n = len(images)
     zoom = 1 + (MOST_ZOOM - 1) * torch.rand(n, generator=generator)
     angle = math.radians(MOST_DEGREES) * (2 * torch.rand(n, generator=generator) - 1)
     flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0) if mirrored else torch.ones(n)
     cosine, sine, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros(n)
-    # where a pixel of the new picture, both coordinates from -1 to 1, comes from
+    # where a pixel of the new image, both coordinates from -1 to 1, comes from
     across = torch.stack([flip * cosine, -sine / ASPECT, zero], dim=1)
     down = torch.stack([flip * sine * ASPECT, cosine, zero], dim=1)
-    matrix = torch.stack([across, down], dim=1).to(pictures.device)  # (n, 2, 3)
-    grid = functional.affine_grid(matrix, [n, 1, *pictures.shape[-2:]], align_corners=False)
+    matrix = torch.stack([across, down], dim=1).to(images.device)  # (n, 2, 3)
+    grid = functional.affine_grid(matrix, [n, 1, *images.shape[-2:]], align_corners=False)
     nearer = targets / zoom.view(-1, 1, 1, 1).to(targets.device)
     return (
-        functional.grid_sample(pictures, grid, mode="bilinear", align_corners=False),
+        functional.grid_sample(images, grid, mode="bilinear", align_corners=False),
         functional.grid_sample(nearer, grid, mode="nearest", align_corners=False),
     )
 
 
-def recoloured(pictures: Tensor, part: Part, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation of each changed by up to 0.4 either way; normalised pictures in and out."""
+def recoloured(images: Tensor, part: Part, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation of each changed by up to 0.4 either way; normalised images in and out."""
     import torch
 
-    n, channels, height, width = pictures.shape
+    n, channels, height, width = images.shape
     brightness, contrast, saturation = (1 + JITTER * (2 * torch.rand(3, n, generator=generator) - 1)).unbind()
     grey = torch.tensor(_GREY if channels == 3 else [1 / channels] * channels)
     kept = saturation.view(-1, 1, 1) * torch.eye(channels)  # (n, c, c): of each channel's own
@@ -141,5 +141,5 @@ def recoloured(pictures: Tensor, part: Part, generator: torch.Generator) -> Tens
     gain = (brightness * contrast).view(-1, 1, 1)
     # brighter is further from black, more contrast is further from the mean, which is 0
     offset = (contrast * (1 - brightness)).view(-1, 1, 1) * black.view(1, -1, 1)
-    mixed = torch.baddbmm(offset.to(pictures.device), (gain * mixing).to(pictures.device), pictures.flatten(2))  # (n, c, h * w)
+    mixed = torch.baddbmm(offset.to(images.device), (gain * mixing).to(images.device), images.flatten(2))  # (n, c, h * w)
     return mixed.view(n, channels, height, width)

@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
 
 
 def in_file(shape: Shape) -> Shape:
-    """A channels-last shape as the file has it: pictures become NCHW, everything else stays."""
+    """A channels-last shape as the file has it: figures become NCHW, everything else stays."""
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 

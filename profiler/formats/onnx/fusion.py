@@ -70,13 +70,13 @@ def _only_source(node: Node, kept: dict[str, Node], uses: Counter[str]) -> Node 
 
 def _conv_with_hard_swish(conv: Node, swish: Node) -> Node | None:
     layers = (conv.layer, swish.layer)
-    if conv.layer.op not in ("conv2d", "depthwise_conv2d") or swish.layer.op != "hard_swish" or any(x.cutout for x in layers):
+    if conv.layer.op not in ("conv2d", "depthwise_conv2d") or swish.layer.op != "hard_swish" or any(x.opaque for x in layers):
         return None
     return replace(conv, layer=replace(conv.layer, activation="hard_swish")) if conv.layer.activation == "none" else None
 
 
 def _linear_over_sequence(first: Node, linear: Node, last: Node) -> Node | None:
-    if linear.layer.op != "fully_connected" or linear.layer.cutout or {first.layer.op, last.layer.op} - set(_RESHAPES):
+    if linear.layer.op != "fully_connected" or linear.layer.opaque or {first.layer.op, last.layer.op} - set(_RESHAPES):
         return None
     source, target = first.layer.inputs[0], last.layer.output
     if not len(source) == len(target) == 3 or source[:2] != target[:2] or source[2] != linear.layer.in_channels:

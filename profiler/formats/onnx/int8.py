@@ -7,7 +7,7 @@ zero on, cuts off the rest. Three things differ, so that a lone layer is the one
 - The graph starts and ends in integers: no call converts from and to floats for the sake of being measured.
 - Activations are uint8, weights int8. On x86 onnxruntime makes uint8 of a quantiser's int8 activations when it loads a file, but
   not of a graph's inputs and outputs, and would then compute the layer at either end in floats.
-- A lone convolution reads and makes pictures channels last, as integer convolutions do: onnxruntime would transpose a NCHW picture
+- A lone convolution reads and makes figures channels last, as integer convolutions do: onnxruntime would transpose a NCHW figure
   before and after it, which a network does once at its ends.
 
 What onnxruntime 1.31 makes of it on x86:

@@ -68,7 +68,7 @@ class Operation:
 
 
 def channels_last(shape: Shape) -> Shape:
-    """A picture's shape in the file, NCHW, as we write it; others stay as they are."""
+    """A figure's shape in the file, NCHW, as we write it; others stay as they are."""
     return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
 
 
@@ -131,7 +131,7 @@ def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
 
 
 def _matmul(op: Operation, weight: int = 1) -> Description | None:
-    """A product with a matrix; over pictures it would be one over their width, which is no layer of ours."""
+    """A product with a matrix; over figures it would be one over their width, which is no layer of ours."""
     if len(op.raw_shape(0)) not in (2, 3) or len(op.raw_shape(weight)) != 2 or not op.is_constant(weight):
         return None
     return Description(LayerSpec("fully_connected", (op.shape(0),), op.output, bias=False, dtype=op.tensors[op.input(0)].dtype))
@@ -202,7 +202,7 @@ def _resize(op: Operation) -> Description | None:
 
 
 def _flatten(op: Operation) -> Description | None:
-    """Also a reshape or squeeze to (n, everything else), or to a picture of one pixel; one that changes nothing is no layer."""
+    """Also a reshape or squeeze to (n, everything else), or to a figure of one pixel; one that changes nothing is no layer."""
     changes = len(op.raw_shape(0)) > 2 or len(op.output) == 4
     return Description(LayerSpec("flatten", (op.shape(0),), op.output)) if changes else None
 

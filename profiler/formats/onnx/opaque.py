@@ -10,16 +10,16 @@ from dataclasses import replace
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from profiler.formats.onnx.tensors import Tensor, Tensors, has_subgraph, used_by
-from profiler.layers.layer import Cutout, LayerSpec
+from profiler.layers.layer import LayerSpec, OpaqueSubgraph
 
 
-def cut_out(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpec | None) -> tuple[LayerSpec, bytes]:
+def extract(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpec | None) -> tuple[LayerSpec, bytes]:
     """The layer and its model file. `kind` says which layer it is, where it is one whose weights or data are just unusual."""
     data = _model_of(node, tensors, model)
     weights = [tensors.constants[name] for name in used_by(node) if name in tensors.constants]
-    cutout = Cutout(hashlib.sha256(data).hexdigest(), sum(map(_size_bytes, weights)), "onnx")
+    opaque = OpaqueSubgraph(hashlib.sha256(data).hexdigest(), sum(map(_size_bytes, weights)), "onnx")
     if kind is not None:
-        return replace(kind, cutout=cutout), data
+        return replace(kind, opaque=opaque), data
     inputs = [tensors[name] for name in activations(node, tensors)]
     output = tensors[_outputs(node)[0]]
     layer = LayerSpec(
@@ -27,7 +27,7 @@ def cut_out(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpe
         tuple(tensor.shape for tensor in inputs),
         output.shape,
         dtype=(inputs[0] if inputs else output).dtype,
-        cutout=cutout,
+        opaque=opaque,
     )
     return layer, data
 

@@ -23,7 +23,7 @@ from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.fusion import join_hard_swish, joined
 from profiler.formats.onnx.layers import channels_last, describe
 from profiler.formats.onnx.names import name_of, unique
-from profiler.formats.onnx.opaque import activations, cut_out
+from profiler.formats.onnx.opaque import activations, extract
 from profiler.formats.onnx.tensors import Tensors, check_sizes, open_session, opset_of, shape_of, tensors_of
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
@@ -47,7 +47,7 @@ _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ 
 
 
 def read_onnx(path: Path) -> Graph:
-    """The groups in the order in which they run, pictures channels last. `ModelError` if onnxruntime could not run the file."""
+    """The groups in the order in which they run, figures channels last. `ModelError` if onnxruntime could not run the file."""
     with _told_in_one_sentence(path):
         model = _load(path)
         inputs = _inputs(model)
@@ -82,7 +82,7 @@ def _load(path: Path) -> ModelProto:
 
 
 def _inputs(model: ModelProto) -> dict[str, Shape]:
-    """Pictures channels last. `ModelError` unless every input is a tensor of one fixed shape."""
+    """Figures channels last. `ModelError` unless every input is a tensor of one fixed shape."""
     inputs = {}
     for value in model.graph.input:
         shape = shape_of(value)
@@ -115,11 +115,11 @@ def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tens
     """From here on a tensor is called after the node or the input that makes it."""
     made_by = {key: key for key in inputs}
     nodes: dict[str, Node] = {}
-    cutouts: dict[str, bytes] = {}
+    opaques: dict[str, bytes] = {}
     for proto in model.graph.node:
         if all(key in tensors.constants for key in proto.output if key):
             continue
-        layer, reads = _layer(proto, model, tensors, cutouts)
+        layer, reads = _layer(proto, model, tensors, opaques)
         node = Node(unique(name_of(proto, tensors), inputs.keys() | nodes.keys()), layer, tuple(made_by[key] for key in reads))
         nodes[node.name] = node
         made_by |= {key: node.name for key in proto.output if key}
@@ -127,16 +127,16 @@ def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tens
     if not nodes or not outputs:
         raise ModelError("its outputs do not depend on its inputs, so there is nothing to measure")
     groups, outputs = joined(tuple(nodes.values()), outputs)
-    used = {group.layer.cutout.digest for group in groups if group.layer.cutout}
-    return Graph(name, tuple(inputs.items()), groups, outputs, {digest: cutouts[digest] for digest in sorted(used)})
+    used = {group.layer.opaque.digest for group in groups if group.layer.opaque}
+    return Graph(name, tuple(inputs.items()), groups, outputs, {digest: opaques[digest] for digest in sorted(used)})
 
 
-def _layer(proto: NodeProto, model: ModelProto, tensors: Tensors, cutouts: dict[str, bytes]) -> tuple[LayerSpec, list[str]]:
+def _layer(proto: NodeProto, model: ModelProto, tensors: Tensors, opaques: dict[str, bytes]) -> tuple[LayerSpec, list[str]]:
     """The node as a layer, put among the cut-outs if it must be, and the tensors it reads."""
     description = describe(proto, tensors, opset_of(model))
     if description is not None and description.exact:
         return description.layer, list(description.reads)
-    layer, data = cut_out(proto, tensors, model, description.layer if description else None)
-    if layer.cutout is not None:
-        cutouts[layer.cutout.digest] = data
+    layer, data = extract(proto, tensors, model, description.layer if description else None)
+    if layer.opaque is not None:
+        opaques[layer.opaque.digest] = data
     return layer, activations(proto, tensors)

@@ -45,7 +45,7 @@ def _precision(graph: Graph) -> str:
     """The data type that all layers have. `ModelError` for what cannot be written."""
     first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
     for node in graph.nodes:
-        if node.layer.cutout is not None:
+        if node.layer.opaque is not None:
             raise ModelError(f"{node.name} ({node.layer.op}) is cut out of a file and cannot be written inside another network")
         if node.layer.dtype not in _EMITTERS:
             raise ModelError(f"{node.name} is {node.layer.dtype}, which cannot be written yet; use {' or '.join(_EMITTERS)}")
@@ -113,7 +113,7 @@ def _output_padding(layer: LayerSpec) -> list[int]:
 def _fully_connected(emitter: Emitter, node: Node, output: str) -> None:
     layer, rank = node.layer, len(node.layer.inputs[0])
     if rank == 4:
-        # over the channels of a picture this is a 1x1 convolution, which needs no transpose to channels last and back
+        # over the channels of a figure this is a 1x1 convolution, which needs no transpose to channels last and back
         weight = emitter.weight(node, (*layer.weight_shape, 1, 1), layer.in_channels)
         emitter.node("Conv", [*node.inputs, weight, *emitter.bias(node)], output, node.name, kernel_shape=[1, 1])
     elif rank == 2:
@@ -146,8 +146,8 @@ def _global_pool(op_type: str, reduction: str) -> Emit:
         elif reduction in emitter.reductions:
             emitter.node(reduction, list(node.inputs), output, node.name, axes=[2, 3], keepdims=0)
         else:
-            emitter.node(op_type, list(node.inputs), f"{node.name}.picture", node.name)
-            emitter.node("Flatten", [f"{node.name}.picture"], output, f"{node.name}.flatten", axis=1)
+            emitter.node(op_type, list(node.inputs), f"{node.name}.figure", node.name)
+            emitter.node("Flatten", [f"{node.name}.figure"], output, f"{node.name}.flatten", axis=1)
 
     return emit
 
@@ -184,7 +184,7 @@ def _over_channels(op_type: str) -> Emit:
 
 
 def _flatten(emitter: Emitter, node: Node, output: str) -> None:
-    """To (n, c), or as Reshape to a picture of one pixel."""
+    """To (n, c), or as Reshape to a figure of one pixel."""
     if len(node.layer.output) == 2:
         emitter.node("Flatten", list(node.inputs), output, node.name, axis=1)
     else:

@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import ModelError
 from profiler.formats.tflite.schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack
-from profiler.layers.layer import Cutout
+from profiler.layers.layer import OpaqueSubgraph
 
 # LiteRT registers these by itself; any other custom operator needs code that no runtime of ours carries
 KNOWN_CUSTOM_OPERATORS = ("TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram", "NumericVerify")
@@ -20,7 +20,7 @@ _CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_CASE", "STABLEHL
 _HANDLE_TYPES = ("resource", "variant", "string")
 
 
-def cut_out(contents: Contents, operator: Operator) -> tuple[Cutout, bytes]:
+def extract(contents: Contents, operator: Operator) -> tuple[OpaqueSubgraph, bytes]:
     """Equal operators with equal weights give equal bytes, whatever they are called in the file.
 
     `ModelError` if the operator means nothing outside its network.
@@ -33,7 +33,7 @@ def cut_out(contents: Contents, operator: Operator) -> tuple[Cutout, bytes]:
     codes = contents.codes if others else [operator.code]
     subgraph.operators[0].opcodeIndex = operator.table.opcodeIndex if others else 0
     data = pack(codes, [subgraph, *others], piece.buffers)
-    return Cutout(hashlib.sha256(data).hexdigest(), piece.constant_bytes, "tflite"), data
+    return OpaqueSubgraph(hashlib.sha256(data).hexdigest(), piece.constant_bytes, "tflite"), data
 
 
 def _check_stands_alone(contents: Contents, operator: Operator) -> None:

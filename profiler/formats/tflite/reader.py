@@ -26,7 +26,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import LayerError, ModelError, PlanError
-from profiler.formats.tflite.opaque import cut_out
+from profiler.formats.tflite.opaque import extract
 from profiler.formats.tflite.schema import Contents, Operator, Padding, load, same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
@@ -125,13 +125,13 @@ def _graph(name: str, network: _Network) -> Graph:
     names = _Names()
     sources = {tensor: names.unique(contents.name(tensor)) for tensor in contents.inputs}
     graph_inputs = tuple((source, contents.shape(tensor)) for tensor, source in sources.items())
-    nodes, cutouts = [], {}
+    nodes, opaques = [], {}
     for operator in contents.operators:
         if operator.index in absorbed:
             continue
         layer, inputs, data = _layer(contents, operator, groups[operator.index])
-        if layer.cutout is not None:
-            cutouts[layer.cutout.digest] = data
+        if layer.opaque is not None:
+            opaques[layer.opaque.digest] = data
         missing = [tensor for tensor in inputs if tensor not in sources]
         if missing or any(tensor in sources for tensor in operator.outputs):
             raise ModelError(
@@ -143,7 +143,7 @@ def _graph(name: str, network: _Network) -> Graph:
     outputs = dict.fromkeys(sources[tensor] for tensor in contents.outputs if tensor in sources)
     if not nodes or not outputs:
         raise ModelError(f"{contents.label} computes nothing: it has no operators or no outputs")
-    return Graph(name, graph_inputs, tuple(nodes), tuple(outputs), cutouts)
+    return Graph(name, graph_inputs, tuple(nodes), tuple(outputs), opaques)
 
 
 class _Names:
@@ -177,9 +177,9 @@ def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tupl
     # a cut-out may read more than its description says: weights that are computed, for one
     others = tuple(tensor for tensor in computed if tensor not in group.inputs)
     inputs, shapes = group.inputs + others, shapes + tuple(map(contents.shape, others))
-    cutout, data = cut_out(contents, operator)
+    opaque, data = extract(contents, operator)
     dtype = contents.dtype((*inputs, *operator.outputs)[0])
-    return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, cutout=cutout), inputs, data
+    return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, opaque=opaque), inputs, data
 
 
 def _check_weights(contents: Contents, operator: Operator, layer: LayerSpec) -> None:

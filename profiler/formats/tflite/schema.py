@@ -125,7 +125,7 @@ class Contents:
 
 
 def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Padding:
-    """What SAME means for a picture of this height and width: an odd pixel goes to the bottom and right."""
+    """What SAME means for a figure of this height and width: an odd pixel goes to the bottom and right."""
     if min(*stride, *dilation, *kernel) < 1:
         raise LayerError(f"kernel {kernel}, stride {stride} and dilation {dilation} must be positive")
     totals = [

@@ -57,7 +57,7 @@ def needs_pad(layer: LayerSpec) -> bool:
 def _check(graph: Graph, node: Node, first: str) -> None:
     layer = node.layer
     problem = None
-    if layer.cutout is not None:
+    if layer.opaque is not None:
         problem = "is cut out of a file and can only be written alone"
     elif layer.dtype not in _PRECISIONS:
         problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"

@@ -1,4 +1,4 @@
-"""A device is cooled and held steady through its shell; its programs are scripts that keep a log."""
+"""A device is cooled and held conditioning through its shell; its programs are scripts that keep a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from devices import Device, program, recorded, tree
 
 from device_agents.agent import CommandResult
 from device_agents.errors import LinkLost
-from profiler.devices.conditioning import Cooling, big_cores, steadied, wait_until_cool
+from profiler.devices.conditioning import Cooling, big_cores, conditioned, wait_until_cool
 from profiler.devices.snapshot import CPUS, Snapshot
 from profiler.errors import TooHot
 
@@ -112,7 +112,7 @@ def test_a_device_whose_heat_cannot_be_read_waits_for_nothing(tmp_path: Path) ->
     assert wait_until_cool(Device(tmp_path), Cooling(below_c=-10.0), print, clock=Clock()) == 0
 
 
-# --------------------------------------------------------------------------------------------------------------- steadied
+# --------------------------------------------------------------------------------------------------------------- conditioned
 
 
 class Phone(Device):
@@ -160,90 +160,90 @@ def until(true: Callable[[], bool]) -> bool:
 
 
 def test_the_mode_is_on_while_it_is_wanted_and_off_afterwards(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=True) as steady:
+    with conditioned(phone, fixed_performance=True) as conditioning:
         assert phone.log() == ["true"]
-        assert steady.state["fixed_performance"] == "on"
+        assert conditioning.state["fixed_performance"] == "on"
     assert phone.log()[-1] == "false"
-    assert steady.state["restored"] is True
+    assert conditioning.state["restored"] is True
     assert phone.leases() == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, LinkLost])
 def test_the_mode_is_off_after_an_error(phone: Phone, error: type[BaseException]) -> None:
-    with pytest.raises(error), steadied(phone, fixed_performance=True):
+    with pytest.raises(error), conditioned(phone, fixed_performance=True):
         raise error
     assert phone.log() == ["true", "false"]
 
 
 def test_a_lost_link_is_made_anew_once_to_switch_it_off(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=True) as steady:
+    with conditioned(phone, fixed_performance=True) as conditioning:
         phone.cuts = 1
-    assert (phone.reconnects, phone.log(), steady.state["restored"]) == (1, ["true", "false"], True)
+    assert (phone.reconnects, phone.log(), conditioning.state["restored"]) == (1, ["true", "false"], True)
 
 
 def test_a_device_out_of_reach_at_the_end_is_recorded_and_helps_itself(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=True, lease_s=1) as steady:
+    with conditioned(phone, fixed_performance=True, lease_s=1) as conditioning:
         phone.cuts = 2
-    assert steady.state["restored"] is False
+    assert conditioning.state["restored"] is False
     assert until(lambda: phone.log() == ["true", "false"])
     assert phone.leases() == []
 
 
 def test_a_device_whose_host_is_gone_switches_it_off_by_itself(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=True, lease_s=1):
+    with conditioned(phone, fixed_performance=True, lease_s=1):
         assert until(lambda: phone.log() == ["true", "false"])
 
 
 def test_renewing_switches_on_again_what_the_device_had_given_up(phone: Phone) -> None:
     clock = Clock()
-    with steadied(phone, fixed_performance=True, lease_s=1, clock=clock) as steady:
+    with conditioned(phone, fixed_performance=True, lease_s=1, clock=clock) as conditioning:
         assert until(lambda: phone.log() == ["true", "false"])
         clock.now_s = 61
-        steady.renew()
+        conditioning.renew()
         assert phone.log()[:3] == ["true", "false", "true"]
 
 
 def test_a_renewed_lease_goes_on(phone: Phone) -> None:
     clock = Clock()
-    with steadied(phone, fixed_performance=True, clock=clock) as steady:
+    with conditioned(phone, fixed_performance=True, clock=clock) as conditioning:
         (lease,) = phone.leases()
         lease.write_text("1")
         clock.now_s = 61
-        steady.renew()
+        conditioning.renew()
         assert int(lease.read_text()) > time.time() - 1000
-        steady.renew()
+        conditioning.renew()
         asked = len(phone.asked)
-        steady.renew()
+        conditioning.renew()
         assert len(phone.asked) == asked
     assert phone.log()[0] == "true"
 
 
 def test_a_phone_that_cannot_is_recorded_so(tmp_path: Path) -> None:
-    with Phone(tmp_path, supported=False) as phone, steadied(phone, fixed_performance=True) as steady:
-        assert steady.state["fixed_performance"] == "unsupported"
+    with Phone(tmp_path, supported=False) as phone, conditioned(phone, fixed_performance=True) as conditioning:
+        assert conditioning.state["fixed_performance"] == "unsupported"
         assert phone.leases() == []
 
 
 def test_before_android_11_nothing_is_tried(tmp_path: Path) -> None:
-    with Phone(tmp_path, sdk=29) as phone, steadied(phone, fixed_performance=True) as steady:
-        assert steady.state["fixed_performance"] == "unsupported"
+    with Phone(tmp_path, sdk=29) as phone, conditioned(phone, fixed_performance=True) as conditioning:
+        assert conditioning.state["fixed_performance"] == "unsupported"
         assert phone.log() == []
 
 
 def test_what_is_not_wanted_is_left_alone(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=False) as steady:
-        assert steady.state["fixed_performance"] == "not wanted"
-        assert steady.state["build"] == "google/raven/raven:13/EXAMPLE/1:user/release-keys"
+    with conditioned(phone, fixed_performance=False) as conditioning:
+        assert conditioning.state["fixed_performance"] == "not wanted"
+        assert conditioning.state["build"] == "google/raven/raven:13/EXAMPLE/1:user/release-keys"
     assert phone.log() == []
 
 
 def test_what_was_found_can_be_written_into_a_table(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=True) as steady:
-        assert json.loads(json.dumps(steady.state)) == steady.state
+    with conditioned(phone, fixed_performance=True) as conditioning:
+        assert json.loads(json.dumps(conditioning.state)) == conditioning.state
 
 
 def test_the_devices_own_watch_survives_the_kill_of_what_started_it(phone: Phone) -> None:
-    with steadied(phone, fixed_performance=True, lease_s=3):
+    with conditioned(phone, fixed_performance=True, lease_s=3):
         watchers = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"lease-" in _bytes(path) and b"watch" in _bytes(path)]
         assert len({os.getsid(int(path.parent.name)) for path in watchers} - {os.getsid(0)}) >= 1
 
@@ -259,6 +259,6 @@ def test_a_jetson_is_recorded_and_left_alone(tmp_path: Path) -> None:
     program(tmp_path / "bin", "nvpmodel", "echo 'NV Power Mode: 5W'; echo 1")
     tree(tmp_path, {"clocks": recorded("jetson_clocks_nano_5w.txt")})
     program(tmp_path / "bin", "jetson_clocks", f'[ "$1" = --show ] && cat {tmp_path}/clocks')
-    with steadied(Device(tmp_path / "bin"), fixed_performance=True) as steady:
-        assert (steady.state["power_mode"], steady.state["clocks_pinned"]) == ("5W", False)
-        assert steady.state["fixed_performance"] == "unsupported"
+    with conditioned(Device(tmp_path / "bin"), fixed_performance=True) as conditioning:
+        assert (conditioning.state["power_mode"], conditioning.state["clocks_pinned"]) == ("5W", False)
+        assert conditioning.state["fixed_performance"] == "unsupported"

@@ -1,7 +1,7 @@
 """How well do tables predict whole networks? Builds a table for every combination asked for and prints one row for each.
 
-    python benchmarks/closure.py                                            MobileNetV1 at 128 and 224 px, both runtimes
-    python benchmarks/closure.py --network resnet18 --resolution 128 --threads 1 --threads 2 --precision int8
+    python benchmarks/held_out.py                                            MobileNetV1 at 128 and 224 px, both runtimes
+    python benchmarks/held_out.py --network resnet18 --resolution 128 --threads 1 --threads 2 --precision int8
 
 The machine should be otherwise idle; a build takes one to four minutes. Errors are those on networks held out of every fit.
 """
@@ -19,7 +19,7 @@ from netadapt.networks import network_graph
 from netadapt.silence_warnings import quiet
 from profiler.progress import bar
 from profiler.protocol.settings import Target
-from profiler.tables.build import Effort, build
+from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable
 
@@ -48,7 +48,7 @@ def main(
     runtime: Annotated[list[str], typer.Option()] = ["onnxruntime", "litert"],  # noqa: B006
     threads: Annotated[list[int], typer.Option()] = [1],  # noqa: B006
     precision: Annotated[list[str], typer.Option()] = ["float32"],  # noqa: B006
-    until: Annotated[float, typer.Option(help="Per cent.")] = Effort().until_percent,
+    until: Annotated[float, typer.Option(help="Per cent.")] = StopCriterion().target_error_percent,
     details: Annotated[bool, typer.Option("--details", help="Print every held-out network.")] = False,
 ) -> None:
     print("| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), sep="\n", flush=True)
@@ -58,26 +58,26 @@ def main(
         for which, count in product(runtime, threads):
             with tempfile.TemporaryDirectory() as folder, bar() as progress:
                 target = Target(runtime=which, threads=count)
-                effort = Effort(until_percent=until)
-                table = build([make_plan(graph)], target, Path(folder, "table.parquet"), effort=effort, progress=progress)
+                stop = StopCriterion(target_error_percent=until)
+                table = build([make_plan(graph)], target, Path(folder, "table.parquet"), stop=stop, progress=progress)
             cells = (f"{name} {width_multiplier:g}/{size}", f"{which} {table.info.device['version']}", count, kind, *row(table))
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
             if details:
-                for checked in table.info.closure.checked:
+                for checked in table.info.held_out.checked:
                     print(f"    {checked.error_percent:+.1f} %  {checked.measured_ms:.3f} ms  {checked.name}")
 
 
 def row(table: LatencyTable) -> tuple[object, ...]:
-    info, closure = table.info, table.info.closure
-    figures = (closure.mean_error_percent, closure.worst_error_percent, closure.bias_percent)
+    info, held_out = table.info, table.info.held_out
+    figures = (held_out.mean_error_percent, held_out.worst_error_percent, held_out.bias_percent)
     return (
         len(table.rows),
         f"{info.wall_s / 60:.1f}",
         f"{info.wall_s / info.measuring_s:.2f}",
         *("–" if figure is None else f"{figure:.1f}" for figure in figures),
-        "–" if closure.spearman is None else f"{closure.spearman:.3f}",
-        "–" if closure.coverage_percent is None else f"{closure.coverage_percent:.0f}",
-        "–" if closure.naive_mean_error_percent is None else f"{closure.naive_mean_error_percent:.1f}",
+        "–" if held_out.spearman is None else f"{held_out.spearman:.3f}",
+        "–" if held_out.coverage_percent is None else f"{held_out.coverage_percent:.0f}",
+        "–" if held_out.naive_mean_error_percent is None else f"{held_out.naive_mean_error_percent:.1f}",
         f"{table.disturbed_percent:.0f}",
     )
 

@@ -1,14 +1,14 @@
 /* Running one model for a while. */
-#ifndef NATIVE_VISIT_H
-#define NATIVE_VISIT_H
+#ifndef NATIVE_MEASUREMENT_H
+#define NATIVE_MEASUREMENT_H
 
 #include "energy.h"
 #include "job.h"
 #include "runtime.h"
 
 /* Warm up, sample, and append what was seen, without braces. False and the reason if a run fails. */
-bool visit_latency(Text *text, Model *model, const Job *job, double visit_ms, Reason *reason);
+bool measurement_latency(Text *text, Model *model, const Job *job, double measurement_ms, Reason *reason);
 /* The same for the energy of as many runs as fit into the job's time. */
-bool visit_energy(Text *text, Model *model, const Job *job, Energy *energy, Reason *reason);
+bool measurement_energy(Text *text, Model *model, const Job *job, Energy *energy, Reason *reason);
 
 #endif

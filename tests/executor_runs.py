@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors import ExecutorOptions, Told, open_executor
 from netadapt.executors.jobs import Jobs
 from netadapt.networks import network_graph
 from netadapt.resources import open_resource
@@ -54,9 +54,9 @@ class Setting:
     original: Step
     candidates: tuple[Candidate, ...]
 
-    def evaluate(self, options: EngineOptions, told: Told | None = None, **changes: Any) -> list[Result]:
-        with open_engine(options, replace(self.jobs, **changes), told or Told(Silent())) as engine:
-            return list(engine(self.original, self.candidates))
+    def evaluate(self, options: ExecutorOptions, told: Told | None = None, **changes: Any) -> list[Result]:
+        with open_executor(options, replace(self.jobs, **changes), told or Told(Silent())) as executor:
+            return list(executor(self.original, self.candidates))
 
     def bytes_of(self, results: Sequence[Result]) -> dict[str | None, bytes]:
         return {result.candidate.block: self.run.weights_path(result.weights).read_bytes() for result in results}
@@ -70,8 +70,8 @@ def prepared(path: Path) -> Iterator[Setting]:
     with RunFolder.create(path, INFO, graph) as run:
         jobs = Jobs(Family(run, digits()), ORIGINAL, SHORT_TERM, 1)
         original = Candidate(0, graph.widths, {"macs": price})
-        with open_engine(EngineOptions(), jobs, Told(Silent())) as engine:
-            (result,) = engine(None, [original])
+        with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
+            (result,) = executor(None, [original])
         step = Step(0, graph.widths, {"macs": price}, result.accuracy, result.weights, (result,))
         yield Setting(run, jobs, step, propose_all(graph, {"macs": macs}, {"macs": 0.9 * price}, iteration=1)[:3])
 
@@ -108,11 +108,11 @@ def kill(pids: Sequence[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def evaluates_the_same(options: EngineOptions, setting: Setting, other: Setting) -> None:
-    with open_engine(options, other.jobs, Told(Silent())) as engine:
-        (original,) = engine(None, [other.original.results[0].candidate])
-        found = list(engine(other.original, other.candidates))
-    expected = setting.evaluate(EngineOptions())
+def evaluates_the_same(options: ExecutorOptions, setting: Setting, other: Setting) -> None:
+    with open_executor(options, other.jobs, Told(Silent())) as executor:
+        (original,) = executor(None, [other.original.results[0].candidate])
+        found = list(executor(other.original, other.candidates))
+    expected = setting.evaluate(ExecutorOptions())
     assert original == setting.original.results[0]
     assert other.bytes_of([original]) == setting.bytes_of([original])
     assert sorted(found, key=str) == sorted(expected, key=str)

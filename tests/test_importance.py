@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from netadapt.errors import SettingsError
 from netadapt.networks import network_graph
 from netadapt.pruning.couplings import Couplings
-from netadapt.pruning.importance import FILTERS, Block, FiltersError, open_filters
+from netadapt.pruning.importance import IMPORTANCES, Block, ImportanceError, open_importance
 from netadapt.pruning.importance import reconstruction as rule
-from netadapt.pruning.prune import narrow
-from netadapt.pruning.pruning import Narrowing, sample
+from netadapt.pruning.prune import prune
+from netadapt.pruning.pruner import Pruner, sample
 from netadapt.pruning.tracing import trace
 from netadapt.training.datasets import open_dataset
 
@@ -22,7 +22,7 @@ CHANNELS = 8
 SHAPE = (1, 3, 6, 6)
 
 
-def pictures(count: int = 32) -> Tensor:
+def images(count: int = 32) -> Tensor:
     return torch.randn(count, *SHAPE[1:], generator=torch.Generator().manual_seed(0))
 
 
@@ -56,7 +56,7 @@ READERS = {
 def chain(name: str) -> Chain:
     torch.manual_seed(0)
     model = Chain(READERS[name]())
-    model(pictures())  # moves the running statistics
+    model(images())  # moves the running statistics
     return model.eval()
 
 
@@ -75,10 +75,10 @@ def silence(model: Chain, channel: int) -> None:
         model.depthwise.bias[channel] = 0
 
 
-def kept_filters(model: Chain, narrowed: nn.Module) -> list[int]:
+def kept_filters(model: Chain, pruned: nn.Module) -> list[int]:
     """Which filters stayed, by the filters themselves."""
     filters = model.maker.weight.flatten(1)
-    return [int((filters - kept).abs().sum(dim=1).argmin()) for kept in narrowed.get_parameter("maker.weight").flatten(1)]
+    return [int((filters - kept).abs().sum(dim=1).argmin()) for kept in pruned.get_parameter("maker.weight").flatten(1)]
 
 
 @pytest.fixture
@@ -94,17 +94,17 @@ def test_channels_that_others_make_up_for_go_first_and_the_refit_restores_the_ou
     silence(model, 6)
     with torch.no_grad():
         model.maker.weight[6] *= 10  # of the largest norm, and of no use
-    narrowed = narrow(model, trace(model, SHAPE, "chain"), {"maker": 6}, "reconstruction", pictures(600))
-    others = pictures(8).flip(-1)
-    torch.testing.assert_close(narrowed(others), model(others), rtol=1e-3, atol=1e-4)
-    removed = set(range(CHANNELS)) - set(kept_filters(model, narrowed))
+    pruned = prune(model, trace(model, SHAPE, "chain"), {"maker": 6}, "reconstruction", images(600))
+    others = images(8).flip(-1)
+    torch.testing.assert_close(pruned(others), model(others), rtol=1e-3, atol=1e-4)
+    removed = set(range(CHANNELS)) - set(kept_filters(model, pruned))
     assert 6 in removed and len(removed & {1, 5}) == 1
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_refit_never_errs_more_than_leaving_the_weights_alone(name: str) -> None:
     model = chain(name)
-    (reader,) = rule.observed(block_of(model), pictures())
+    (reader,) = rule.observed(block_of(model), images())
     kept = [0, 2, 3, 7]
     cut = reader.weights.clone()
     cut[:, reader.columns[[1, 4, 5, 6]].flatten()] = 0
@@ -202,9 +202,9 @@ def test_a_block_of_several_makers_and_readers_keeps_its_outputs_without_a_doubl
         for layer in (model.one, model.two):
             for tensor in layer.parameters():
                 tensor[7] = tensor[2]
-    narrowed = narrow(model, trace(model, SHAPE, "shared"), {"one": CHANNELS - 1}, "reconstruction", pictures(64))
-    assert narrowed.get_parameter("beside.weight").shape[1] == 4 + CHANNELS - 1
-    torch.testing.assert_close(narrowed(pictures(4)), model(pictures(4)), rtol=1e-3, atol=1e-4)
+    pruned = prune(model, trace(model, SHAPE, "shared"), {"one": CHANNELS - 1}, "reconstruction", images(64))
+    assert pruned.get_parameter("beside.weight").shape[1] == 4 + CHANNELS - 1
+    torch.testing.assert_close(pruned(images(4)), model(images(4)), rtol=1e-3, atol=1e-4)
 
 
 class InGroups(nn.Module):
@@ -233,10 +233,10 @@ def test_of_a_block_in_slices_the_positions_that_are_strongest_over_all_slices_s
         model.maker.weight[5] = 0  # made up for by channel 1, at the same position
         model.maker.weight[[2, 6]] = 1
         model.maker.bias.copy_(torch.arange(CHANNELS))
-    narrowed = narrow(model, trace(model, SHAPE, "in groups"), {"maker": 4})
-    assert narrowed.get_parameter("maker.bias").tolist() == [1, 2, 5, 6]
-    assert torch.equal(narrowed.get_parameter("grouped.weight"), model.grouped.weight[:, [1, 2]])
-    assert torch.equal(narrowed.get_parameter("plain.weight"), model.plain.weight[:, [1, 2, 5, 6]])
+    pruned = prune(model, trace(model, SHAPE, "in groups"), {"maker": 4})
+    assert pruned.get_parameter("maker.bias").tolist() == [1, 2, 5, 6]
+    assert torch.equal(pruned.get_parameter("grouped.weight"), model.grouped.weight[:, [1, 2]])
+    assert torch.equal(pruned.get_parameter("plain.weight"), model.plain.weight[:, [1, 2, 5, 6]])
 
 
 @pytest.mark.usefixtures("exactly")
@@ -248,8 +248,8 @@ def test_a_grouped_convolution_is_refitted_so_that_nothing_is_missed_of_doubles(
         model.maker.weight[[2, 6]] *= 10  # of the largest norm, and read by nothing
         model.grouped.weight[:, 2] = 0
         model.plain.weight[:, [2, 6]] = 0
-    narrowed = narrow(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "reconstruction", pictures(600))
-    torch.testing.assert_close(narrowed(pictures(4).flip(-1)), model(pictures(4).flip(-1)), rtol=1e-3, atol=1e-4)
+    pruned = prune(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "reconstruction", images(600))
+    torch.testing.assert_close(pruned(images(4).flip(-1)), model(images(4).flip(-1)), rtol=1e-3, atol=1e-4)
 
 
 def test_every_group_of_a_layer_is_refitted_to_err_less_than_without() -> None:
@@ -257,7 +257,7 @@ def test_every_group_of_a_layer_is_refitted_to_err_less_than_without() -> None:
     couplings = Couplings(model, SHAPE)
     readers = {model.get_submodule(name): inputs for name, inputs in couplings.readers("maker").items()}
     block = Block(model, "maker", CHANNELS, [model.maker], readers, couplings.slices("maker"))
-    found = rule.observed(block, pictures())
+    found = rule.observed(block, images())
     assert {(reader.layer, reader.group) for reader in found} == {(model.grouped, 0), (model.grouped, 1), (model.plain, 0)}
     for reader in found:
         cut = reader.weights.clone()
@@ -275,13 +275,13 @@ def test_what_a_group_computes_is_seen_beside_all_that_its_layer_does() -> None:
 
 
 def test_a_rule_that_keeps_channels_instead_of_positions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FILTERS, "last channels", "test_filters:last_channels")
+    monkeypatch.setitem(IMPORTANCES, "last channels", "test_importance:last_channels")
     model = in_groups()
-    with pytest.raises(FiltersError, match=r"must keep 2 of 4 positions of block maker, but keeps \[6, 7\]"):
-        narrow(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "last channels")
+    with pytest.raises(ImportanceError, match=r"must keep 2 of 4 positions of block maker, but keeps \[6, 7\]"):
+        prune(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "last channels")
 
 
-def last_channels(block: Block, count: int, _pictures: Tensor | None) -> list[int]:
+def last_channels(block: Block, count: int, _images: Tensor | None) -> list[int]:
     return list(range(block.width))[-count:]
 
 
@@ -289,25 +289,25 @@ def test_a_layer_that_reads_too_many_features_leaves_the_choice_to_the_norms(mon
     model = chain("linear after flatten")
     graph = trace(model, SHAPE, "chain")
     monkeypatch.setattr(rule, "MAX_FEATURES", 100)
-    one, two = (narrow(model, graph, {"maker": 4}, name, pictures()) for name in FILTERS)
-    assert torch.equal(one(pictures()), two(pictures()))
+    one, two = (prune(model, graph, {"maker": 4}, name, images()) for name in IMPORTANCES)
+    assert torch.equal(one(images()), two(images()))
 
 
-def test_reconstruction_without_pictures_is_refused() -> None:
+def test_reconstruction_without_images_is_refused() -> None:
     model = chain("pointwise")
-    with pytest.raises(FiltersError, match="sample of pictures"):
-        narrow(model, trace(model, SHAPE, "chain"), {"maker": 4}, "reconstruction")
+    with pytest.raises(ImportanceError, match="sample of images"):
+        prune(model, trace(model, SHAPE, "chain"), {"maker": 4}, "reconstruction")
 
 
 def test_an_unknown_rule_is_told_with_those_there_are() -> None:
-    with pytest.raises(FiltersError, match="did you mean 'reconstruction'"):
-        open_filters("reconstructon")
+    with pytest.raises(ImportanceError, match="did you mean 'reconstruction'"):
+        open_importance("reconstructon")
 
 
-@pytest.mark.parametrize("wrong", [{"batch_norm_batches": -1}, {"pictures": 0}])
+@pytest.mark.parametrize("wrong", [{"batch_norm_batches": -1}, {"images": 0}])
 def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError):
-        Narrowing(**wrong)  # type: ignore[arg-type]
+        Pruner(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_same_seed_gives_the_same_network_and_the_model_stays_as_it_was() -> None:
@@ -318,7 +318,7 @@ def test_the_same_seed_gives_the_same_network_and_the_model_stays_as_it_was() ->
     torch.manual_seed(0)
     model, graph = build_network("mobilenet_v1", **options).eval(), network_graph("mobilenet_v1", **options)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    how = Narrowing("reconstruction", 1, pictures=32)
+    how = Pruner("reconstruction", 1, images=32)
     one, two = (how(model, graph, {"pairs.2.pointwise.conv": 16}, part, seed=3).state_dict() for _ in range(2))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -18,22 +18,22 @@ from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
 
-PICTURE = (1, 8, 8, 16)
+IMAGE = (1, 8, 8, 16)
 
 
 def residual(activation: str = "relu", first_activation: str = "none") -> Graph:
     """A convolution, its output added to its input's, and an activation; blocks are coupled by the addition."""
     stem = conv2d((1, 8, 8, 3), 16, 3, activation="relu")
-    inner = conv2d(PICTURE, 24, 3, activation="relu")
+    inner = conv2d(IMAGE, 24, 3, activation="relu")
     outer = conv2d(inner.output, 16, 3, activation=first_activation)
     nodes = [
         Node("stem", stem, ("image",), "stem"),
         Node("inner", inner, ("stem",), "inner"),
         Node("outer", outer, ("inner",), "stem"),
-        Node("sum", LayerSpec("add", (PICTURE, PICTURE), PICTURE), ("outer", "stem")),
+        Node("sum", LayerSpec("add", (IMAGE, IMAGE), IMAGE), ("outer", "stem")),
     ]
     if activation != "none":
-        nodes.append(Node("after", LayerSpec(activation, (PICTURE,), PICTURE), ("sum",)))
+        nodes.append(Node("after", LayerSpec(activation, (IMAGE,), IMAGE), ("sum",)))
     return Graph("residual", (("image", (1, 8, 8, 3)),), tuple(nodes), (nodes[-1].name,))
 
 
@@ -120,9 +120,9 @@ def test_prices_of_many_widths_count_the_shortcut() -> None:
 
 
 def test_a_shortcut_of_another_shape_is_refused() -> None:
-    layer = conv2d(PICTURE, 16, 3)
+    layer = conv2d(IMAGE, 16, 3)
     with pytest.raises(LayerError, match="shortcut"):
-        LayerSpec("conv2d", (PICTURE, (1, 4, 4, 16)), layer.output, kernel=(3, 3), padding=(1, 1, 1, 1))
+        LayerSpec("conv2d", (IMAGE, (1, 4, 4, 16)), layer.output, kernel=(3, 3), padding=(1, 1, 1, 1))
 
 
 def test_tflite_has_no_convolution_that_adds() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from profiler.errors import RunnerError
 from profiler.protocol.events import CHECKS, PROTOCOL, parse
 
-VISIT = {
-    "event": "visit",
+MEASUREMENT = {
+    "event": "measurement",
     "model": "a",
     "round": 0,
     "started_ns": 1,
@@ -28,8 +28,8 @@ def test_chatter_of_a_runtime_is_passed_over() -> None:
     assert [parse(line) for line in ("INFO: delegate", "{not json", '{"a": 1}', "[]", "")] == [None] * 5
 
 
-def test_a_good_visit_is_taken() -> None:
-    assert parse(json.dumps(VISIT)) == VISIT
+def test_a_good_measurement_is_taken() -> None:
+    assert parse(json.dumps(MEASUREMENT)) == MEASUREMENT
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_good_visit_is_taken() -> None:
 )  # fmt: skip
 def test_a_line_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
     with pytest.raises(RunnerError):
-        parse(json.dumps(VISIT | change))
+        parse(json.dumps(MEASUREMENT | change))
 
 
 @pytest.mark.parametrize("value", ["hot", [1], True, float("nan"), 1e300])
@@ -65,7 +65,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = st.sampled_from(
-    [*VISIT, "protocol", "device", "flags", "version", "runtimes", "outputs", "energy_uj", "inferences", "reason"]
+    [*MEASUREMENT, "protocol", "device", "flags", "version", "runtimes", "outputs", "energy_uj", "inferences", "reason"]
 )
 
 

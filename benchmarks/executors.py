@@ -1,6 +1,6 @@
-"""What an iteration takes with each engine, and what the engine costs over a bare PyTorch loop.
+"""What an iteration takes with each executor, and what the executor costs over a bare PyTorch loop.
 
-    python benchmarks/engines.py
+    python benchmarks/executors.py
 
 Fine-tunes the candidates of MobileNetV1's first iteration: all of them by this process, by one and by two worker processes, and by
 Ray with two. Workers are started and have loaded everything before the clock is, as they have from the second iteration on. Then
@@ -22,7 +22,7 @@ import torch
 import typer
 from torch.nn import functional
 
-from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors import ExecutorOptions, Told, open_executor
 from netadapt.executors.jobs import Jobs
 from netadapt.networks import network_graph
 from netadapt.resources import open_resource
@@ -35,11 +35,11 @@ from netadapt.training.datasets import open_dataset
 from netadapt.training.trainer import TrainSettings
 from profiler.progress import Silent
 
-ENGINES = (
-    EngineOptions(),
-    EngineOptions("processes", workers=1),
-    EngineOptions("processes", workers=2),
-    EngineOptions("ray", workers=2, ray_address="local"),
+EXECUTORS = (
+    ExecutorOptions(),
+    ExecutorOptions("processes", workers=1),
+    ExecutorOptions("processes", workers=2),
+    ExecutorOptions("ray", workers=2, ray_address="local"),
 )
 
 
@@ -64,29 +64,29 @@ def main(
     ):
         short_term = TrainSettings(0.01, steps=steps, batch_size=batch_size)
         jobs = Jobs(Family(run, dataset), TrainSettings(0.05, steps=1), short_term, 1, threads, threads)
-        with open_engine(EngineOptions(), jobs, Told(Silent())) as engine:
-            (first,) = engine(None, [Candidate(0, graph.widths, {"macs": price})])
+        with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
+            (first,) = executor(None, [Candidate(0, graph.widths, {"macs": price})])
         original = Step(0, graph.widths, {"macs": price}, first.accuracy, first.weights, (first,))
         bare = bare_steps_per_s(options, threads, steps, batch_size, rounds)
         print(f"{len(candidates)} candidates of {steps} steps of {batch_size}, {threads} thread(s) each")
         print(f"bare PyTorch: {bare:.1f} steps/s")
-        for engine_options in ENGINES:
-            name = f"{engine_options.name}, {engine_options.workers or 1} at a time"
-            if engine_options.name == "ray" and importlib.util.find_spec("ray") is None:
+        for executor_options in EXECUTORS:
+            name = f"{executor_options.name}, {executor_options.workers or 1} at a time"
+            if executor_options.name == "ray" and importlib.util.find_spec("ray") is None:
                 print(f"{name}: Ray is not installed")
                 continue
-            with open_engine(engine_options, jobs, Told(Silent())) as engine:
-                taken_s = iteration_s(engine, original, candidates, rounds)
+            with open_executor(executor_options, jobs, Told(Silent())) as executor:
+                taken_s = iteration_s(executor, original, candidates, rounds)
             rate = len(candidates) * steps / taken_s
             print(f"{name}: {taken_s:.2f} s an iteration, {rate:.1f} steps/s, {rate / bare:.2f} of the bare loop")
 
 
-def iteration_s(engine: Evaluate, original: Step, candidates: Sequence[Candidate], rounds: int) -> float:
+def iteration_s(executor: Evaluate, original: Step, candidates: Sequence[Candidate], rounds: int) -> float:
     """The median of several, after one that is not counted."""
     taken: list[float] = []
     for _ in range(rounds + 1):
         started = time.perf_counter()
-        list(engine(original, candidates))
+        list(executor(original, candidates))
         taken.append(time.perf_counter() - started)
     return statistics.median(taken[1:])
 
@@ -95,14 +95,14 @@ def bare_steps_per_s(options: NetworkOptions, threads: int, steps: int, batch_si
     torch.set_num_threads(threads)
     model = options.build().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, nesterov=True)
-    pictures = torch.randn(batch_size, 3, options.resolution, options.resolution).to(memory_format=torch.channels_last)
+    images = torch.randn(batch_size, 3, options.resolution, options.resolution).to(memory_format=torch.channels_last)
     labels = torch.randint(0, options.classes, (batch_size,))
     rates = []
     for _ in range(rounds + 1):
         started = time.perf_counter()
         for _ in range(5 * steps):
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(functional.cross_entropy(model(pictures), labels))
+            torch.autograd.backward(functional.cross_entropy(model(images), labels))
             optimizer.step()
         rates.append(5 * steps / (time.perf_counter() - started))
     return statistics.median(rates[1:])

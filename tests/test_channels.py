@@ -9,7 +9,7 @@ from profiler.errors import LayerError
 from profiler.latency.staircase import widths_of
 from profiler.layers.channels import Form, at_channels, followers, multiples, nearest, possible_widths
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import Cutout, LayerSpec, conv2d
+from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
 from profiler.tables.plan import make_plan
 
 NETWORK = mobilenet_v1(0.5, 32, classes=10, pairs=4)
@@ -29,13 +29,13 @@ def test_the_forms_say_what_narrowing_makes_of_every_layer(widths: dict[str, int
 def test_a_layer_behind_a_cut_out_can_be_narrowed_and_has_the_channels_that_it_reads() -> None:
     """Whose output, cut out of an ONNX file, is written channels first."""
     before = conv2d((1, 6, 6, 3), 16, 1)
-    shuffle = LayerSpec("DepthToSpace", ((1, 16, 6, 6),), (1, 4, 12, 12), cutout=Cutout("0" * 64, 0, "onnx"))
+    shuffle = LayerSpec("DepthToSpace", ((1, 16, 6, 6),), (1, 4, 12, 12), opaque=OpaqueSubgraph("0" * 64, 0, "onnx"))
     after = conv2d((1, 12, 12, 4), 24, 3)
     nodes = (
-        Node("before", before, ("pictures",)), Node("shuffle", shuffle, ("before",)), Node("after", after, ("shuffle",), "after"),
+        Node("before", before, ("images",)), Node("shuffle", shuffle, ("before",)), Node("after", after, ("shuffle",), "after"),
         Node("head", conv2d(after.output, 2, 1), ("after",)),
     )  # fmt: skip
-    graph = Graph("shuffled", (("pictures", (1, 6, 6, 3)),), nodes, ("head",))
+    graph = Graph("shuffled", (("images", (1, 6, 6, 3)),), nodes, ("head",))
     assert graph.layer_at("after", {"after": 8}) == conv2d((1, 12, 12, 4), 8, 3)
     assert followers(graph)[2].axes == (Form(4, {}), Form(0, {"after": 1}))
 

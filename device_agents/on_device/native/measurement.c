@@ -1,4 +1,4 @@
-#include "visit.h"
+#include "measurement.h"
 
 #include <math.h>
 #include <sched.h>
@@ -51,7 +51,7 @@ static bool warm_up(Model *model, const Job *job, int64_t *shortest_ns, Reason *
     return true;
 }
 
-/* Warm up, and see meanwhile that the host has every result so far: its death then costs one visit at most, the one that it has not
+/* Warm up, and see meanwhile that the host has every result so far: its death then costs one measurement at most, the one that it has not
    heard of or the one that begins now. */
 static bool get_ready(Model *model, const Job *job, int64_t *shortest_ns, Reason *reason) {
     int64_t again_ns;
@@ -94,20 +94,20 @@ static void tell_samples(Text *text, const Samples *samples) {
 }
 
 /* Twice as many as are to be expected; where they become more, room is made between two of them. */
-static size_t samples_ahead(const Job *job, double visit_ms, double sample_ns) {
-    double expected = fmax(2 * visit_ms * 1e6 / sample_ns, (double)job->min_samples) + 16;
+static size_t samples_ahead(const Job *job, double measurement_ms, double sample_ns) {
+    double expected = fmax(2 * measurement_ms * 1e6 / sample_ns, (double)job->min_samples) + 16;
     return expected < MOST_SAMPLES_AHEAD ? (size_t)expected : MOST_SAMPLES_AHEAD;
 }
 
-bool visit_latency(Text *text, Model *model, const Job *job, double visit_ms, Reason *reason) {
+bool measurement_latency(Text *text, Model *model, const Job *job, double measurement_ms, Reason *reason) {
     int64_t shortest_ns, khz_before = 0, khz_after = 0;
     Samples samples = {0};
     if (!get_ready(model, job, &shortest_ns, reason)) return false;
     int64_t loops = (int64_t)fmax(1, ceil(job->sample_ms * 1e6 / (double)shortest_ns));
-    make_room(&samples, samples_ahead(job, visit_ms, (double)loops * (double)shortest_ns));
+    make_room(&samples, samples_ahead(job, measurement_ms, (double)loops * (double)shortest_ns));
     bool clocked = fastest_khz(&khz_before), fine = true;
     int64_t start = clock_ns();
-    while (fine && ((int64_t)samples.count < job->min_samples || (double)(clock_ns() - start) < visit_ms * 1e6)) {
+    while (fine && ((int64_t)samples.count < job->min_samples || (double)(clock_ns() - start) < measurement_ms * 1e6)) {
         fine = take_sample(&samples, model, loops, reason);
     }
     int core = sched_getcpu();
@@ -123,7 +123,7 @@ bool visit_latency(Text *text, Model *model, const Job *job, double visit_ms, Re
     return fine;
 }
 
-bool visit_energy(Text *text, Model *model, const Job *job, Energy *energy, Reason *reason) {
+bool measurement_energy(Text *text, Model *model, const Job *job, Energy *energy, Reason *reason) {
     int64_t shortest_ns, inferences = 0;
     if (!get_ready(model, job, &shortest_ns, reason)) return false;
     energy_begin(energy);

@@ -1,4 +1,4 @@
-"""Engines: the same results whoever computes them, and what becomes of a candidate whose worker is lost or fails."""
+"""Executors: the same results whoever computes them, and what becomes of a candidate whose worker is lost or fails."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
+from executor_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
 from netadapt.errors import NetAdaptError, RunError, SettingsError
-from netadapt.executors import EngineOptions, Told, open_engine
+from netadapt.executors import ExecutorOptions, Told, open_executor
 from netadapt.executors.evaluation import Evaluator
 from netadapt.executors.messages import Failed, WorkerFailed, read_event
 from netadapt.executors.processes import usable_cores
@@ -56,11 +56,11 @@ def other(tmp_path: Path) -> Iterator[Setting]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_give_the_same_results_bit_for_bit(workers: int, setting: Setting, other: Setting) -> None:
-    evaluates_the_same(EngineOptions("processes", workers=workers), setting, other)
+    evaluates_the_same(ExecutorOptions("processes", workers=workers), setting, other)
 
 
 def test_candidates_differ_or_the_comparison_of_engines_would_mean_nothing(setting: Setting) -> None:
-    weights = setting.bytes_of(setting.evaluate(EngineOptions()))
+    weights = setting.bytes_of(setting.evaluate(ExecutorOptions()))
     assert len(set(weights.values())) == len(setting.candidates)
 
 
@@ -68,8 +68,8 @@ def test_candidates_differ_or_the_comparison_of_engines_would_mean_nothing(setti
 @needs_proc
 def test_a_candidate_whose_worker_was_killed_is_evaluated_again(setting: Setting, other: Setting) -> None:
     told = Told(Then(lambda: kill(workers())))
-    found = other.evaluate(EngineOptions("processes", workers=2), told)
-    assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(EngineOptions()))
+    found = other.evaluate(ExecutorOptions("processes", workers=2), told)
+    assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(ExecutorOptions()))
 
 
 @needs_proc
@@ -84,14 +84,14 @@ def test_a_candidate_that_loses_every_worker_is_named(setting: Setting) -> None:
     killer.start()
     try:
         with pytest.raises(NetAdaptError, match=r"conv → \d+ was lost 4 times.*SIGKILL.*--resume"):
-            setting.evaluate(EngineOptions("processes", workers=1))
+            setting.evaluate(ExecutorOptions("processes", workers=1))
     finally:
         over.set()
         killer.join()
 
 
-@pytest.mark.parametrize("options", [EngineOptions(), EngineOptions("processes", workers=1)], ids=lambda options: options.name)
-def test_a_loss_that_is_no_number_is_told_as_what_it_is(setting: Setting, options: EngineOptions) -> None:
+@pytest.mark.parametrize("options", [ExecutorOptions(), ExecutorOptions("processes", workers=1)], ids=lambda options: options.name)
+def test_a_loss_that_is_no_number_is_told_as_what_it_is(setting: Setting, options: ExecutorOptions) -> None:
     with pytest.raises(TrainingError, match="lower the learning rate"):
         setting.evaluate(options, short_term=TrainSettings(1e30, steps=4, schedule="constant"))
 
@@ -99,12 +99,12 @@ def test_a_loss_that_is_no_number_is_told_as_what_it_is(setting: Setting, option
 def test_other_errors_of_ours_keep_their_class_too(setting: Setting) -> None:
     setting.run.weights_path(setting.original.weights).unlink()
     with pytest.raises(RunError, match="no weights"):
-        setting.evaluate(EngineOptions("processes", workers=1))
+        setting.evaluate(ExecutorOptions("processes", workers=1))
 
 
 def test_what_is_no_error_of_ours_comes_with_the_workers_traceback(setting: Setting) -> None:
     with pytest.raises(WorkerFailed, match="Traceback"):
-        setting.evaluate(EngineOptions("processes", workers=1), threads=0)
+        setting.evaluate(ExecutorOptions("processes", workers=1), threads=0)
 
 
 def interrupt() -> None:
@@ -114,9 +114,9 @@ def interrupt() -> None:
 @needs_proc
 def test_an_interrupt_ends_workers_and_hands_on_what_is_finished(setting: Setting) -> None:
     found = []
-    with open_engine(EngineOptions("processes", workers=2), setting.jobs, Told(Then(interrupt))) as engine:
+    with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Told(Then(interrupt))) as executor:
         with pytest.raises(KeyboardInterrupt):
-            found.extend(engine(setting.original, setting.candidates))  # extend keeps what came before the error
+            found.extend(executor(setting.original, setting.candidates))  # extend keeps what came before the error
         assert not workers()
     assert 1 <= len(found) <= 2
 
@@ -143,8 +143,8 @@ class TwoWorkers:
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> TwoWorkers:
     work = Then(lambda: None)
     with prepared(tmp_path_factory.mktemp("two") / "run") as setting:
-        with open_engine(EngineOptions("processes", workers=2), setting.jobs, Told(work)) as engine:
-            list(engine(setting.original, setting.candidates))
+        with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Told(work)) as executor:
+            list(executor(setting.original, setting.candidates))
             cores = [os.sched_getaffinity(pid) for pid in workers()]
         return TwoWorkers(work.notes, cores, workers())
 
@@ -158,7 +158,7 @@ def test_workers_keep_to_cores_of_their_own(two_workers: TwoWorkers) -> None:
 
 
 @needs_proc
-def test_no_worker_outlives_its_engine(two_workers: TwoWorkers) -> None:
+def test_no_worker_outlives_its_executor(two_workers: TwoWorkers) -> None:
     assert not two_workers.left_over
 
 
@@ -171,8 +171,8 @@ def test_the_progress_tells_what_was_found_and_what_is_at_work(two_workers: TwoW
 @pytest.mark.parametrize("name", ["in-process", "processes"])
 def test_losses_of_the_original_are_told_step_by_step(setting: Setting, name: str) -> None:
     losses: dict[int, float] = {}
-    with open_engine(EngineOptions(name), setting.jobs, Told(Silent(), losses.__setitem__)) as engine:
-        list(engine(None, [setting.original.results[0].candidate]))
+    with open_executor(ExecutorOptions(name), setting.jobs, Told(Silent(), losses.__setitem__)) as executor:
+        list(executor(None, [setting.original.results[0].candidate]))
     assert list(losses) == list(range(1, 31))
     assert losses[30] < losses[1]
 
@@ -194,25 +194,25 @@ def test_a_candidate_can_be_trained_on_from_its_own_weights(setting: Setting) ->
 def test_given_weights_are_scored_as_they_are(setting: Setting) -> None:
     given = setting.run.weights_path(setting.original.weights)
     copy = given.rename(given.with_name("given.pt"))
-    with open_engine(EngineOptions(), replace(setting.jobs, given_weights=copy), Told(Silent())) as engine:
-        (result,) = engine(None, [setting.original.results[0].candidate])
+    with open_executor(ExecutorOptions(), replace(setting.jobs, given_weights=copy), Told(Silent())) as executor:
+        (result,) = executor(None, [setting.original.results[0].candidate])
     assert result.accuracy == setting.original.accuracy
     kept, same = (torch.load(path, weights_only=True) for path in (given, copy))
     assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
 
 
 WRONG_OPTIONS = {
-    "an unknown engine": ({"name": "proceses"}, "did you mean 'processes'"),
+    "an unknown executor": ({"name": "proceses"}, "did you mean 'processes'"),
     "no workers": ({"name": "processes", "workers": 0}, "at least 1"),
     "no cores": ({"name": "ray", "cores_per_worker": 0}, "at least 1"),
-    "workers in one process": ({"workers": 2}, "--engine processes"),
+    "workers in one process": ({"workers": 2}, "--executor processes"),
 }
 
 
 @pytest.mark.parametrize(("options", "said"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS)
 def test_options_that_clash_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        EngineOptions(**options)  # type: ignore[arg-type]
+        ExecutorOptions(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("line", ['{"losses": 3}', '{"done": 1}', '{"fine": true}', "[]"])
@@ -240,10 +240,10 @@ def test_an_error_comes_back_as_the_class_it_was(kind: str, expected: type[Excep
 def rungs(setting: Setting) -> list[Result]:
     """A candidate through all its rungs, in this process."""
     (candidate, *_) = setting.candidates
-    with open_engine(EngineOptions(), setting.jobs, Told(Silent())) as engine:
-        found = list(engine(setting.original, [first_rung(candidate)]))
+    with open_executor(ExecutorOptions(), setting.jobs, Told(Silent())) as executor:
+        found = list(executor(setting.original, [first_rung(candidate)]))
         for _ in RUNGS[1:]:
-            found += engine(setting.original, [next_rung(found[-1])])
+            found += executor(setting.original, [next_rung(found[-1])])
     return found
 
 

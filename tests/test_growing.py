@@ -8,7 +8,7 @@ from test_build import FAKE, FEW, NETWORK, PLAN
 
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
-from profiler.layers.layer import Cutout, LayerSpec, conv2d
+from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
 from profiler.measure.journal import journal_path
 from profiler.protocol.settings import TimingSettings
 from profiler.tables.build import build
@@ -21,7 +21,7 @@ UNKNOWN = Graph.of_layer(conv2d((1, 5, 5, 7), 9, 3))
 @pytest.fixture
 def built(tmp_path: Path, quick: TimingSettings) -> Path:
     out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, effort=FEW)
+    build([PLAN], FAKE, out, settings=quick, stop=FEW)
     return out
 
 
@@ -32,7 +32,7 @@ def test_what_is_missing_is_measured_when_it_is_asked_for(built: Path) -> None:
 
 
 def test_a_layer_cut_out_of_a_file_is_measured_as_it_was_cut(built: Path) -> None:
-    layer = LayerSpec("custom", ((1, 4),), (1, 4), cutout=Cutout("a" * 64, 0, "json"))
+    layer = LayerSpec("custom", ((1, 4),), (1, 4), opaque=OpaqueSubgraph("a" * 64, 0, "json"))
     graph = Graph.of_layer(layer, {"a" * 64: b'{"latency_ns": 30000}'})
     assert OnDemand(built).predict(graph).parts[0].source == "measured"
 

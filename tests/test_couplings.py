@@ -1,4 +1,4 @@
-"""Which channels hang together in networks of all sorts, and that narrowing them is never wrong."""
+"""Which channels hang together in networks of all sorts, and that pruning them is never wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from netadapt.networks import NETWORKS, build_network
 from netadapt.pruning.couplings import Couplings
-from netadapt.pruning.prune import narrow, reshape_like
+from netadapt.pruning.prune import prune, reshape_like
 from netadapt.pruning.tracing import trace
 from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Graph
@@ -31,8 +31,8 @@ class Layers(nn.Module):
         self.parts = nn.ModuleDict(layers)
         self.call = forward
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.call(self.parts, pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.call(self.parts, images)
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 1, **options: int) -> nn.Conv2d:
@@ -216,12 +216,12 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_can_be_narrowed_is_found_and_what_cannot_is_left_alone(kind: str) -> None:
+def test_what_can_be_pruned_is_found_and_what_cannot_is_left_alone(kind: str) -> None:
     model, expected = KINDS[kind]
     graph = trace(model, SHAPE, "network")
     assert {block.removeprefix("parts."): width for block, width in graph.widths.items()} == expected
     widths = {block: width // 2 for block, width in graph.widths.items()}
-    assert narrow(model, graph, widths)(torch.zeros(SHAPE)).shape == model(torch.zeros(SHAPE)).shape
+    assert prune(model, graph, widths)(torch.zeros(SHAPE)).shape == model(torch.zeros(SHAPE)).shape
 
 
 def test_a_block_has_as_many_slices_as_every_grouped_convolution_that_makes_or_reads_it_needs() -> None:
@@ -390,8 +390,8 @@ def test_a_random_network_narrows_as_its_graph_says_and_loses_nothing_with_silen
     # not to 1, where a depthwise layer is an ordinary one to the runtime
     widths = {block: chance.choice([width for width in found if width > 1]) for block, found in possible_widths(graph, 1).items()}
     _silence(model, graph, widths)
-    narrowed = narrow(model, graph, widths)
-    pictures = torch.randn(2, *SMALL[1:])
-    torch.testing.assert_close(narrowed(pictures), model(pictures), rtol=1e-4, atol=1e-4)
-    assert trace(narrowed, SMALL, "network").layers == graph.at_widths(widths).layers
-    reshape_like(model, graph, widths).load_state_dict(narrowed.state_dict())
+    pruned = prune(model, graph, widths)
+    images = torch.randn(2, *SMALL[1:])
+    torch.testing.assert_close(pruned(images), model(images), rtol=1e-4, atol=1e-4)
+    assert trace(pruned, SMALL, "network").layers == graph.at_widths(widths).layers
+    reshape_like(model, graph, widths).load_state_dict(pruned.state_dict())
