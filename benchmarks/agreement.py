@@ -2,11 +2,11 @@
 
     python benchmarks/agreement.py FOLDER_OR_FILES... --passes 4 --seconds 1
 
-Every pass measurements every file with every tool in shuffled order, each measurement in a process of its own, with the same warm-up and for
-about the same time, so that a shared machine's changes of speed hit all alike. The same number is taken from all: the median
-of the times of single inferences, and of that the lower quartile of the passes. The inputs are random numbers for all, though
-not the same ones. Beside it stands what one call with `profile benchmark`'s own defaults says of the same files (six to eighteen
-measurements of 0.1 s, samples of at least 1 ms, one process for all files of a runtime), made between the passes.
+Every pass measures every file with every tool in shuffled order, each measurement in a process of its own, with the same warm-up
+and for about the same time, so that a shared machine's changes of speed hit all alike. The same number is taken from all: the
+median of the times of single inferences, and of that the lower quartile of the passes. The inputs are random numbers for all,
+though not the same ones. Beside it stands what one call with `profile benchmark`'s own defaults says of the same files (six to
+eighteen measurements of 0.1 s, samples of at least 1 ms, one process for all files of a runtime), made between the passes.
 
 What each time includes beyond the inference:
   ours, LiteRT        Interpreter.invoke; inputs set beforehand, outputs never fetched
@@ -151,7 +151,7 @@ def _with_defaults(candidates: Sequence[Candidate]) -> dict[Path, float]:
 
 
 def _candidates(models: Sequence[Path], target: Target, folder: Path, seconds: float) -> list[Candidate]:
-    """The given files of this runtime, more if they are few, and the probes; a first short look says how many runs fill a measurement."""
+    """The given files of this runtime, more if they are few, and the probes. A short first run says how many fill one."""
     suffix = f".{target.model_format}"
     files = sorted(file for path in models for file in (path.iterdir() if path.is_dir() else [path]) if file.suffix == suffix)
     more = _zoo() if target.model_format == "onnx" else _written(folder, max(0, ENOUGH_FILES - len(files)))

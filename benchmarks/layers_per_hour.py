@@ -5,8 +5,8 @@
 Random layers of MobileNetV1 at random widths, on LiteRT, one thread. Both sides write each layer's file, and both are done with a
 layer when the same rule calls it settled: `estimate`'s 95 % interval within `TimingSettings.settle_percent`, or a microsecond.
 
-  ours      as `profile build` does with its default settings: one process measurements all layers in shuffled rounds, six to eighteen of
-            them; a build of few layers waits, so that a round lasts 0.4 s
+  ours      as `profile build` does with its default settings: one process measures all layers in shuffled rounds, six to eighteen
+            of them; a build of few layers waits, so that a round lasts 0.4 s
   harness   `litert-benchmark` on one layer after the other: a process counts as a round, its median as the quiet latency of
             that round; it stops at three processes if they agree, and gives up after eighteen
 

@@ -22,11 +22,11 @@ from netadapt.networks import network_graph
 from netadapt.silence_warnings import quiet
 from profiler.layers.graph import Graph
 from profiler.measure.journal import journal_path, read_journal
+from profiler.measure.state import Results
 from profiler.progress import bar
 from profiler.protocol.settings import Target
 from profiler.tables.build import build
 from profiler.tables.compare import compare
-from profiler.tables.derive import Results
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable
 

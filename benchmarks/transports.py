@@ -2,8 +2,8 @@
 
     python benchmarks/transports.py --device local --device ssh:HOST --device adb:SERIAL --device adb:HOST:PORT --layers 200
 
-Random layers of MobileNetV1 at random widths, on LiteRT, one thread, as `profile build` measurements them. They are taken in chunks, and
-each device has its turn with every chunk. Printed for each: layers an hour, the part of the wall time that was not spent in
+Random layers of MobileNetV1 at random widths, on LiteRT, one thread, as `profile build` measures them. They are taken in chunks,
+and each device has its turn with every chunk. Printed for each: layers an hour, the part of the wall time that was not spent in
 samples, and its layers' latencies against those of the first device (median ratio), which says something where the devices are one
 machine reached in different ways. The first chunk finds each device's store as it is: `profile clean` before gives cold figures.
 """

@@ -20,7 +20,7 @@ Every name has a default but the runtimes. One that says it all:
     [energy]                    # without it, the device has no counter
     idle_w = 1.2
     busy_w = 3.5
-    [[fault]]                   # what goes wrong at a measurement, counted from 1 over the session, looks at the reference not among them
+    [[fault]]                   # what goes wrong at a measurement, counted from 1 over the session without reference runs
     measurement = 7
     kind = "crash"              # signal = "SIGSEGV"
                                 # hang; out_of_memory; garbage: line = what is sent in place of the measurement's;

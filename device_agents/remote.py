@@ -58,7 +58,7 @@ class RemoteProcess:
 
     pid: int
     start_ticks: str
-    """When the kernel started it: field 22 of /proc/PID/stat. A later process of the same number has another one. `?`: unreadable."""
+    """When the kernel started it: field 22 of /proc/PID/stat. A later process of that number has another. `?`: unreadable."""
     nonce: str
     """Random; stands in its command line, and in the environment of all that it starts."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from netadapt.adaptation import RunRequest, run
 from netadapt.baselines.compare import compare
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
 from netadapt.networks import network_graph
 from netadapt.reporting.report import write_report
-from netadapt.runs.adaptation import RunRequest, run
 from netadapt.runs.finetune import finish
 from netadapt.runs.measure import exported, verify
 from netadapt.runs.models import Family, NetworkOptions

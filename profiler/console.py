@@ -95,3 +95,7 @@ def count(number: int | None) -> str | None:
         if number >= limit:
             return f"{number / limit:.4g} {unit}"
     return str(number)
+
+
+def sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

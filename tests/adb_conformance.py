@@ -14,7 +14,7 @@ import pytest
 from adbd import Adbd
 from agent_conformance import STUBBORN, AgentConformance, gone, named, python
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from device_agents.errors import DeviceError, DeviceUnreachable, LinkLost, StoreFailed
 
 MEGABYTES = {hashlib.sha256(bytes([i])).hexdigest(): os.urandom(1_000_000) for i in range(4)}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from device_agents.errors import CommandFailed, CommandTimedOut
 
 

@@ -53,7 +53,7 @@ class Counts:
     doubled: int = 0
     zero: int = 0
     repeated: int = 0
-    """Measurements that a runner made and the journal does not have, so that they were made again. Simulated devices' are not seen."""
+    """Measurements that a runner made and the journal does not have, so they were made again; unseen of simulated devices."""
     most_repeated: int = 0
     locks: int = 0
     strays: int = 0

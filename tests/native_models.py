@@ -38,7 +38,7 @@ def write_models(folder: Path, runtime: str, names: Sequence[str] = tuple(GRAPHS
 
 
 def run_models(argv: Sequence[str], models: dict[str, Path], runtime: str, libraries: Sequence[str], **more: Any) -> list[Any]:
-    """The lines of a job that measurements each model once; its standard input stays open until it ends."""
+    """The lines of a job that measures each model once; its standard input stays open until it ends."""
     job = a_job({}, [], runtime=runtime, libraries=list(libraries), silence_s=300.0) | {
         "models": [{"id": name, "file": str(path)} for name, path in models.items()],
         "schedule": [{"round": 0, "models": list(models)}],

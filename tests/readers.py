@@ -307,7 +307,7 @@ def _journal_lines() -> bytes:
     layers = list(dict.fromkeys(graph.layers))[:3]
     target = {"device": "pixel", "runtime": "fake", "threads": 1}
     lines: list[dict[str, Any]] = [
-        {"event": "journal", "format": 2, "target": target, "settings": TimingSettings().to_dict()},
+        {"event": "journal", "format": 3, "target": target, "settings": TimingSettings().to_dict()},
         {"event": "hello", "protocol": 5, "utc": "2026-01-01T00:00:00+00:00", **hello},
         *({"event": "layer", "key": layer.key, "layer": layer.to_dict()} for layer in layers),
         {"event": "network", "key": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},
@@ -416,7 +416,7 @@ def _measure() -> Any:
     """The runner, which is a program and no module."""
     import importlib.util
 
-    from device_agents import RUNNER
+    from device_agents.discovery import RUNNER
 
     spec = importlib.util.spec_from_file_location("runner_of_jobs", RUNNER)
     assert spec is not None and spec.loader is not None
@@ -745,13 +745,13 @@ def _h5() -> bytes:
 
 @reader("encoder npz", "encoder.npz", "bytes", lambda: _npz(_encoder_arrays()), needs="torch")
 def _encoder(path: Path) -> object:
-    from netadapt.training.pretrained import _read
+    from netadapt.networks.pretrained import _read
 
     return _read(path)
 
 
 def _encoder_arrays() -> dict[str, Any]:
-    from netadapt.training.pretrained import _LAYERS
+    from netadapt.networks.pretrained import _LAYERS
 
     kinds = np.array(["conv", *("dw" if number % 2 else "conv" for number in range(1, _LAYERS))])
     layers = {f"w{number:02d}": np.zeros((1, 1, 1, 1), np.uint8) for number in range(_LAYERS)}

@@ -123,7 +123,7 @@ MEASUREMENT = {
     "core": optional(whole(0, 4096)),
 }
 HELLO = {
-    "protocol": exactly(4),
+    "protocol": exactly(5),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -149,7 +149,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(4),
+        "protocol": exactly(5),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -270,7 +270,7 @@ def run(argv: Sequence[str]) -> tuple[list[Line], int, str]:
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
-        "format": 4,
+        "format": 5,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -899,11 +899,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 4',
+            b'{"format": 5',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 4} x',
+            b'{"format": 5} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from profiler.devices.config import Device
 from profiler.measure.session import Session
 from profiler.protocol.settings import Target, TimingSettings

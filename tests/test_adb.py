@@ -10,10 +10,10 @@ from adb_conformance import AdbConformance
 from adb_program import adb, adb_environment, connect, free_port, needs_adb
 from adbd import Adbd
 
-from device_agents import Agent, Options
 from device_agents.adb.address import open_adb
 from device_agents.adb.direct import AdbDirectAgent
 from device_agents.adb.server import AdbAgent
+from device_agents.agent import Agent, Options
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable
 
 pytestmark = needs_adb

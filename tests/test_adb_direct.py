@@ -15,10 +15,10 @@ from adb_program import adb_environment, connect, needs_adb
 from adb_shell.auth.keygen import keygen
 from adbd import Adbd
 
-from device_agents import Agent, Options
 from device_agents.adb import direct as adb_direct
 from device_agents.adb.direct import AdbDirectAgent
 from device_agents.adb.link import LinkPipe
+from device_agents.agent import Agent, Options
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable
 
 

@@ -12,10 +12,10 @@ import pytest
 from adbd import Adbd
 from graphs import mobilenet_v1
 
-from profiler.devices.discovery import roster
 from profiler.devices.fleet import on_each
+from profiler.measure.discovery import roster
 from profiler.measure.journal import journal_path, read_journal
-from profiler.progress import Silent, ProgressReporter
+from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import Effort, build
 from profiler.tables.plan import make_plan

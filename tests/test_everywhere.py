@@ -20,7 +20,8 @@ from runner_conformance import checked
 from sessions import a_session
 from sshd import Sshd
 
-from device_agents import Options, open_agent
+from device_agents.agent import Options
+from device_agents.discovery import open_agent
 from profiler.measure.journal import Journal
 from profiler.measure.loop import Bench, Job
 from profiler.measure.session import Session

@@ -174,7 +174,7 @@ def test_losses_of_the_original_are_told_step_by_step(setting: Setting, name: st
     with open_executor(ExecutorOptions(name), setting.jobs, Told(Silent(), losses.__setitem__)) as executor:
         list(executor(None, [setting.original.results[0].candidate]))
     assert list(losses) == list(range(1, 31))
-    assert losses[30] < losses[1]
+    assert sum(losses[step] for step in range(21, 31)) < sum(losses[step] for step in range(1, 11))  # a batch's own loss is noisy
 
 
 def test_a_candidate_can_be_trained_on_from_its_own_weights(setting: Setting) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runner_conformance import a_job, checked, events, told
 
-from device_agents import Options
+from device_agents.agent import Options
 from device_agents.errors import CommandTimedOut, DeviceError, DeviceUnreachable, LinkLost, StoreFailed
 from device_agents.fake import FakeAgent
 

@@ -15,12 +15,13 @@ MODULES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*
 
 
 FLOORS = (
-    "device_agents.support", "device_agents", "device_agents.adb", "device_agents.ssh",
-    "profiler", "profiler.layers", "profiler.formats", "profiler.protocol", "profiler.runners", "profiler.devices",
+    "device_agents.support", "device_agents", "device_agents.adb", "device_agents.ssh", "device_agents.discovery",
+    "profiler", "profiler.layers", "profiler.formats", "profiler.protocol", "profiler.devices", "profiler.runners",
     "profiler.measure", "profiler.latency", "profiler.tables", "profiler.exchange", "profiler.plotting", "profiler.schedule",
     "profiler.serve", "profiler.cli",
-    "netadapt", "netadapt.resources", "netadapt.search", "netadapt.pruning", "netadapt.networks", "netadapt.training",
-    "netadapt.runs", "netadapt.executors", "netadapt.export", "netadapt.baselines", "netadapt.reporting", "netadapt.cli",
+    "netadapt", "netadapt.resources", "netadapt.search", "netadapt.training", "netadapt.export", "netadapt.pruning",
+    "netadapt.networks", "netadapt.runs", "netadapt.executors", "netadapt.adaptation", "netadapt.baselines",
+    "netadapt.reporting", "netadapt.demo", "netadapt.cli",
 )  # fmt: skip
 """Folders from the lowest up: a module imports from its own folder and from those before it. A folder within one of these is part
 of it."""
@@ -54,10 +55,32 @@ def test_torch_is_used_in_netadapt_only(path: Path) -> None:
     assert "torch" not in {name.split(".")[0] for name in imports(path)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nobody_imports_a_command_or_what_runs_on_the_device(path: Path) -> None:
-    names = set(imports(path))
-    assert not {name for name in names if name.endswith(".cli") or "on_device" in name}
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+HOST = [path for path in MODULES if "on_device" not in path.parts]
+
+
+@pytest.mark.parametrize("path", HOST, ids=module_of)
+def test_folders_only_look_down(path: Path) -> None:
+    """Imports within functions count too: one of those would hide a cycle."""
+    own = floor_of(module_of(path))
+    ours = [name for name in imports(path) if name.split(".")[0] in ORDER]
+    assert not [name for name in ours if floor_of(name) > own]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = {module_of(path): path for path in HOST}
+    left = {name: {found for found in imports(path) if found in known and found != name} for name, path in known.items()}
+    while free := {name for name, found in left.items() if not found & left.keys()}:
+        left = {name: found for name, found in left.items() if name not in free}
+    assert not left
+
+
+@pytest.mark.parametrize("path", HOST, ids=module_of)
+def test_nobody_imports_what_runs_on_the_device(path: Path) -> None:
+    assert not [name for name in imports(path) if "on_device" in name]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

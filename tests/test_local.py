@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from agent_conformance import AgentConformance, named
 
-from device_agents import Agent, open_agent
-from device_agents.agent import Options
+from device_agents.agent import Agent, Options
+from device_agents.discovery import open_agent
 from device_agents.errors import CommandFailed, DeviceError, UnknownDevice
 from device_agents.local import LocalAgent
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runner_conformance import Line, RunnerConformance, events, expected_input, run, told, written
 
-from device_agents import RUNNER
+from device_agents.discovery import RUNNER
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d

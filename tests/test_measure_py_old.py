@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from runner_conformance import RunnerConformance
 
-from device_agents import RUNNER
+from device_agents.discovery import RUNNER
 
 OLD = ("3.8", "3.9", "3.10")
 

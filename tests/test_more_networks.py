@@ -14,9 +14,9 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
+from netadapt.input_shape import InputShape
 from netadapt.networks import NetworkError, build_network, describe
 from netadapt.networks.resnet import ResNet
-from netadapt.pruning.couplings import InputShape
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from profiler.formats.onnx.writer import write_onnx

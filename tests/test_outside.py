@@ -79,15 +79,15 @@ UNKNOWN_NAMES = (
 """Two that no model has, of different types."""
 
 FOUND: list[tuple[str, bytes]] = [
-    ("schedule state", b'{"format": 1, "looked_utc": null, "did": null, "stale": [], "sentence": null, "next_utc": null,'
+    ("schedule state", b'{"format": 2, "looked_utc": null, "did": null, "stale": [], "sentence": null, "next_utc": null,'
      b' "failure": {"utc": "-1", "why": ""}, "max_age_days": 30}'),
     ("plan", READERS["plan"].example().replace(b'"step": 8', b'"step": 1e999')),
     ("plan", b"[" * 100_000),
     ("table contents", READERS["table contents"].example().replace(b'"measurements"', b'"x"')
      .replace(b'"quiet_rounds": 6', b'"quiet_rounds": 0')),
-    ("journal", b'{"event": "journal", "format": 2, "x": ' + b"9" * 5000 + b"}\n"),
-    ("journal", b'{"event": "journal", "format": 2, "target": 1, "settings": {}}\n{"event": "hello"}\n'),
-    ("journal", b'{"event": "journal", "format": 2}\n{"event": ["hello"]}\n'),
+    ("journal", b'{"event": "journal", "format": 3, "x": ' + b"9" * 5000 + b"}\n"),
+    ("journal", b'{"event": "journal", "format": 3, "target": 1, "settings": {}}\n{"event": "hello"}\n'),
+    ("journal", b'{"event": "journal", "format": 3}\n{"event": ["hello"]}\n'),
     ("runner lines", b'{"event": "measurement", "x": ' + b"9" * 5000 + b"}\n"),
     ("runner lines", b'{"event": "failed", "model": "a", "round": 0, "reason": "\\ud800"}\n'),
     ("runner lines", b'{"event": "crashed"}\n'),

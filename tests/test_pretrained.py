@@ -15,8 +15,8 @@ from torch.nn import functional
 from netadapt.errors import RunError
 from netadapt.networks import build_network
 from netadapt.networks.fastdepth import FastDepth
+from netadapt.networks.pretrained import start_encoder
 from netadapt.training.datasets import DataError, Part
-from netadapt.training.pretrained import start_encoder
 
 WIDTHS = (8, 16, 32, 32, 64, 64, *(128,) * 6, 256, 256)
 HALF = 128 / 255

@@ -9,8 +9,8 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
 from test_channels import grouped
+from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
 
 from profiler.latency.calibration import Calibration
 from profiler.layers.channels import possible_widths

@@ -1,4 +1,4 @@
-"""Commands at the other end of a login shell: what it prints around them, and that nothing but our own processes is ever signalled."""
+"""Commands at the other end of a login shell: what it prints around them, and that only our own processes are signalled."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from adbd import Adbd
 from agent_conformance import gone
 
-from device_agents import Options
 from device_agents.adb.direct import AdbDirectAgent
+from device_agents.agent import Options
 from device_agents.errors import CommandTimedOut, LinkLost
 from device_agents.remote import RemoteAgent, RemoteProcess, RemoteStream, Source
 

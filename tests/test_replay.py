@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runner_conformance import CONDITIONS, a_job, checked, events, told
 
-from device_agents import Options
+from device_agents.agent import Options
 from device_agents.errors import DeviceError
 from device_agents.replay import ReplayAgent
 
 Line = dict[str, Any]
-HEADER = {"event": "journal", "format": 2, "target": {"runtime": "fake", "threads": 1, "device": "local"}, "settings": {}}
+HEADER = {"event": "journal", "format": 3, "target": {"runtime": "fake", "threads": 1, "device": "local"}, "settings": {}}
 HELLO = {
     "event": "hello",
     "protocol": 2,
@@ -165,7 +165,7 @@ def test_what_was_not_recorded_cannot_be_asked_for(tmp_path: Path, more: dict[st
 
 @pytest.mark.parametrize(
     "job",
-    [b"garbage", b"[]", b'{"format": 2}', b'{"format": 4}', b"[" * 100_000, json.dumps(a_job({}, ["a"])).encode()],
+    [b"garbage", b"[]", b'{"format": 3}', b'{"format": 4}', b"[" * 100_000, json.dumps(a_job({}, ["a"])).encode()],
     ids=lambda job: repr(job[:20]),
 )
 def test_a_job_that_makes_no_sense_ends_the_runner(tmp_path: Path, job: bytes) -> None:

@@ -350,9 +350,9 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path, monkeypatch: pyte
     made.info = replace(made.info, target=Target(NASTY, "litert"))
     made.save(tmp_path / f"{evil}.parquet")
     a_run(tmp_path / evil)
-    plain = {"format": 2, "network": NASTY, "budgets": [NASTY], "created_utc": NASTY}
+    plain = {"format": 3, "network": NASTY, "budgets": [NASTY], "created_utc": NASTY}
     (tmp_path / evil / "run.json").write_text(json.dumps(plain))
-    head = {"event": "journal", "format": 2, "target": {"device": NASTY, "runtime": NASTY, "threads": 1}, "settings": {}}
+    head = {"event": "journal", "format": 3, "target": {"device": NASTY, "runtime": NASTY, "threads": 1}, "settings": {}}
     paused = {"event": "paused", "reason": NASTY}
     (tmp_path / f"{evil}.journal.jsonl").write_text(f"{json.dumps(head)}\n{json.dumps(paused)}\n")
     client, shown = browser(tmp_path), farm(tmp_path).tables[0]

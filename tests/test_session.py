@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from sessions import a_session
 
-from device_agents import Agent, open_agent
+from device_agents.agent import Agent
+from device_agents.discovery import open_agent
 from device_agents.errors import LinkLost
 from device_agents.local import LocalAgent
 from profiler.devices.conditioning import Cooling
@@ -226,7 +227,11 @@ def test_a_short_push_is_repeated(tmp_path: Path, quick: TimingSettings) -> None
 def test_a_hot_device_is_left_to_cool_and_then_measured(tmp_path: Path, quick: TimingSettings) -> None:
     waited: list[str] = []
     session = scripted(
-        tmp_path, '[[fault]]\nmeasurement = 1\nkind = "hot"\nrounds = 1\n', quick, cool=lambda: waited.append("x"), cooling=Cooling()
+        tmp_path,
+        '[[fault]]\nmeasurement = 1\nkind = "hot"\nrounds = 1\n',
+        quick,
+        cool=lambda: waited.append("x"),
+        cooling=Cooling(),
     )
     found = lines(session, MODELS)
     assert measurements(found) == ALL

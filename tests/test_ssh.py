@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sshd import Proxy, Sshd, free_port, make_key, needs_sshd
 
-from device_agents import Options
+from device_agents.agent import Options
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable, LinkLost, StoreFailed, UnknownDevice
 from device_agents.ssh.agent import SshAgent, destination
 

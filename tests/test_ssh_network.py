@@ -15,7 +15,7 @@ import pytest
 from agent_conformance import named, python
 from sshd import Proxy, Sshd, needs_sshd
 
-from device_agents import Options
+from device_agents.agent import Options
 from device_agents.errors import CommandTimedOut, DeviceUnreachable, LinkLost
 from device_agents.ssh.agent import ALIVE_COUNT, SshAgent
 

@@ -14,7 +14,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from runner_conformance import events, expected_input, run, told, written
 
-from device_agents import RUNNER
+from device_agents.discovery import RUNNER
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from device_agents.local import LocalAgent
 from profiler.devices.config import Device
 from profiler.errors import RunnerError

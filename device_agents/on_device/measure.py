@@ -6,8 +6,8 @@
 PROTOCOL.md beside it is the contract. It is pushed to the device and run there, never imported by the host. It needs the standard
 library and one runtime (numpy comes with that) and Python 3.8, so that a board's old interpreter will do.
 
-Models stay open within a memory bound and are measured in rounds, in the order the host has shuffled them into. A measurement warms the
-model up and then takes samples; a sample is as many inferences as last at least `sample_ms`, so that reading the clock costs
+Models stay open within a memory bound and are measured in rounds, in the order the host has shuffled them into. A measurement warms
+the model up and then takes samples; a sample is as many inferences as last at least `sample_ms`, so that reading the clock costs
 nothing. What disturbed a measurement is told with it. Nothing is averaged here: the host keeps every sample.
 """
 

@@ -1,4 +1,7 @@
-"""The base of every error that a user can act on. A command prints one as a single sentence and exits with code 1; anything else is a bug."""
+"""The base of every error that a user can act on.
+
+A command prints such an error as a single sentence and exits with code 1; any other exception is a bug.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The same loop guided by multiply-accumulates: what the latency table was worth.
 
-Equal to the adapted network: the measured latency; the original's trained weights; the loop's settings, data, seed and executor; the
-long-term fine-tune. Not equal: what an iteration takes away is counted in MACs, so there may be more iterations or fewer. It is a
-run folder of its own, which goes on when it is asked for again, or for a faster step.
+Equal to the adapted network: the measured latency; the original's trained weights; the loop's settings, data, seed and
+executor; the long-term fine-tune. Not equal: what an iteration takes away is counted in MACs, so there may be more iterations or
+fewer. It is a run folder of its own, which goes on when it is asked for again, or for a faster step.
 """
 
 from __future__ import annotations

@@ -165,9 +165,9 @@ def run(
 ) -> None:
     """Adapt a network to its budgets: prune it step by step, fine-tuning every candidate, and keep the whole family."""
     with _commands(f"every finished candidate is kept in {out}; go on with --resume"):
+        from netadapt.adaptation import RunRequest
+        from netadapt.adaptation import run as adapt_network
         from netadapt.pruning.pruner import Pruner
-        from netadapt.runs.adaptation import RunRequest
-        from netadapt.runs.adaptation import run as adapt_network
         from netadapt.runs.models import NetworkOptions
         from netadapt.training.trainer import Changes
 
@@ -371,8 +371,8 @@ def export(
 ) -> None:
     """Write a step's network as a model file, compared with PyTorch, judged on the test images by its own runtime."""
     with _commands("the file is kept if it was written"):
-        from netadapt.export.step import Delivery, deliver
         from netadapt.reporting.report import write_report
+        from netadapt.runs.export import Delivery, deliver
         from netadapt.runs.models import Family
 
         with RunFolder.open(run, write=True) as folder, bar() as progress:

@@ -11,11 +11,11 @@ from torch import nn
 
 from netadapt.errors import NetAdaptError
 from netadapt.executors.jobs import Job
+from netadapt.networks.pretrained import start_encoder
 from netadapt.pruning.prune import prune
 from netadapt.runs.models import Family
 from netadapt.search.loop import Result
 from netadapt.training.checkpoint import load_weights, save_weights
-from netadapt.training.pretrained import start_encoder
 from netadapt.training.trainer import Progress, score, train
 
 

@@ -20,7 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from torch import Tensor, nn
 
 from netadapt.errors import NetAdaptError
-from netadapt.pruning.couplings import InputShape
+from netadapt.input_shape import InputShape
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
 from netadapt.training.datasets import Part

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from netadapt.export.files import Exported, ExportError, export_checked, open_network, reference, write_onnx, write_tflite
-from netadapt.pruning.couplings import InputShape
+from netadapt.input_shape import InputShape
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
 from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer

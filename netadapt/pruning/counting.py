@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn, zeros
 
-from netadapt.pruning.couplings import WEIGHTED, Couplings, InputShape
+from netadapt.input_shape import InputShape
+from netadapt.pruning.couplings import WEIGHTED, Couplings
 
 
 def count_macs(model: nn.Module, input_shape: InputShape) -> int:

@@ -25,8 +25,8 @@ import torch_pruning
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
-InputShape = tuple[int, int, int, int]
-"""(n, c, h, w)"""
+from netadapt.input_shape import InputShape
+
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 _FOLLOWERS = (OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT, OPTYPE.RESHAPE)

@@ -26,8 +26,8 @@ def prune(
     """A copy of the model that `graph` was traced from, keeping in every block the filters that the rule of this name chooses.
 
     All layers of a block keep the same filters, in their old order; where there are grouped convolutions, the same of every slice
-    (netadapt.pruning.couplings). Blocks that are not named keep their widths. The copy is in training or evaluation mode as the model
-    is. `images`, (n, c, h, w), are for rules that look at what layers compute.
+    (netadapt.pruning.couplings). Blocks that are not named keep their widths. The copy is in training or evaluation mode as the
+    model is. `images`, (n, c, h, w), are for rules that look at what layers compute.
     """
     return _cut(model, graph, widths, open_importance(importance), images)
 

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from netadapt.export.files import write_onnx
-from netadapt.pruning.couplings import Couplings, InputShape
+from netadapt.input_shape import InputShape
+from netadapt.pruning.couplings import Couplings
 from netadapt.pruning.trial import sound_blocks
 from profiler.errors import LayerError, PlanError
 from profiler.formats.onnx.reader import read_onnx

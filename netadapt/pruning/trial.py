@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from netadapt.pruning.couplings import WEIGHTED, Couplings, InputShape, as_list
+from netadapt.input_shape import InputShape
+from netadapt.pruning.couplings import WEIGHTED, Couplings, as_list
 from profiler.layers.graph import Graph
 
 RELATIVE_TOLERANCE = 1e-3

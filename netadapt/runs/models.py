@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from netadapt.errors import NetworkError, RunError
+from netadapt.input_shape import InputShape
 from netadapt.networks import build_network
 from netadapt.networks.own import changed_source, short, users_code
-from netadapt.pruning.couplings import InputShape, as_list
+from netadapt.pruning.couplings import as_list
 from netadapt.pruning.prune import reshape_like
 from netadapt.pruning.tracing import trace
 from netadapt.runs.run_folder import RunFolder

@@ -1,6 +1,7 @@
 """What a run folder remembers beside the steps themselves.
 
-Records are frozen dataclasses; their JSON is `dataclasses.asdict`, and `device_agents.support.dataclass_json.read_as` is its inverse.
+Records are frozen dataclasses; their JSON is `dataclasses.asdict`, and `device_agents.support.dataclass_json.read_as` is its
+inverse.
 """
 
 from __future__ import annotations

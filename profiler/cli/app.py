@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from device_agents import native, open_agent
+from device_agents import native
+from device_agents.discovery import open_agent
 from device_agents.lease import lease
 from device_agents.support.errors import ToolError
 from profiler.cli import printing
@@ -20,7 +21,6 @@ from profiler.cli.schedule import app as schedule_app
 from profiler.cli.serve import serve
 from profiler.console import Json, percent, plain_errors, print_json, terminable
 from profiler.devices.config import CONFIG_VARIABLE, find_device
-from profiler.devices.discovery import roster
 from profiler.devices.doctor import examine, judge
 from profiler.devices.fleet import on_each
 from profiler.errors import TableError
@@ -30,6 +30,7 @@ from profiler.exchange.importing import Told, import_table, save_imported
 from profiler.formats.model_file import default_runtime, format_of, read_model
 from profiler.layers.fusion import as_executed
 from profiler.measure.benchmark import measure_files
+from profiler.measure.discovery import roster
 from profiler.measure.journal import journal_path
 from profiler.progress import ProgressReporter, bar, bars
 from profiler.protocol.settings import Target, TimingSettings

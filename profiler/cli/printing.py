@@ -9,23 +9,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from profiler.console import count, print_table
-from profiler.devices.discovery import Found
+from profiler.console import count, print_table, sizes
 from profiler.exchange.writer import Writing
 from profiler.latency.staircase import staircases_data
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
 from profiler.measure.benchmark import Measured
+from profiler.measure.discovery import Found
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target
 from profiler.tables.compare import LEAST_MS, LEAST_PERCENT, Comparison, Q
 from profiler.tables.table import LatencyTable, Prediction, origin_of
 
 Plain = dict[str, Any]
-
-
-def sizes(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def known(value: float | None) -> float | None:

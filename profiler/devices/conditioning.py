@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from device_agents import RUNNER, Agent
+from device_agents.agent import Agent
+from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError
 from profiler.devices import boards, cores
 from profiler.devices.cores import big_cores

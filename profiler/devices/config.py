@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from device_agents import AGENTS, Options
+from device_agents.agent import Options
+from device_agents.discovery import AGENTS
 from device_agents.errors import UnknownDevice
 from device_agents.support.errors import ConfigError
 from device_agents.support.toml_file import TomlFile, read_toml

@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from device_agents import RUNNER, Agent
+from device_agents.agent import Agent
+from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError, LinkLost
 from device_agents.support.strict_json import read_json
 from profiler.devices.boards import FIXED_PERFORMANCE_SDK
 from profiler.devices.facts import Facts, facts
 from profiler.devices.snapshot import WORK, take
 from profiler.errors import RunnerError
-from profiler.tables.check import Finding
+from profiler.finding import Finding
 
 PROGRAM = RUNNER.with_name("conditions.py")
 PROTOCOL = 2

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from profiler.errors import RunnerError
 
 MOST_BYTES = 4_000_000

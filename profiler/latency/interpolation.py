@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.errors import LayerError
-from profiler.latency.staircase import FREE_OUTPUT, Staircase, Staircases, kind_of, rules_of, widths_of
-from profiler.layers.layer import LayerSpec
+from profiler.latency.staircase import Staircase, Staircases, kind_of, rules_of, widths_of
+from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 from profiler.measure.estimate import Estimate
 
 Array = NDArray[np.float64]

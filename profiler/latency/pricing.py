@@ -9,21 +9,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profiler.errors import LayerError
-from profiler.latency.calibration import NOTHING, Array, Sums, sums_of
-from profiler.latency.interpolation import family_of
+from profiler.latency.calibration import NOTHING, Array, Calibration, Sums, sums_of
+from profiler.latency.interpolation import Grid, family_of
 from profiler.layers.channels import Follower, at_channels, followers
 from profiler.layers.fusion import as_executed
 from profiler.layers.graph import Graph
 from profiler.layers.layer import ITEM_BYTES, LayerSpec
+from profiler.measure.estimate import Estimate
 
-if TYPE_CHECKING:
-    from profiler.tables.table import LatencyTable
+
+class PricedTable(Protocol):
+    """What the pricer has to know of a latency table."""
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def interpolates(self) -> bool: ...
+
+    @property
+    def calibration(self) -> Calibration: ...
+
+    @property
+    def tile(self) -> int: ...
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def lookup(self, layer: LayerSpec) -> tuple[Estimate, str] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +59,14 @@ class _Part:
 class Pricer:
     """Prices for one network at its present widths."""
 
-    def __init__(self, table: LatencyTable, graph: Graph) -> None:
+    def __init__(self, table: PricedTable, graph: Graph) -> None:
         self._table, self.graph, self._widths = table, graph, graph.widths
-        executed = as_executed(graph, table.info.target.runtime)
+        executed = as_executed(graph, table.runtime)
         self._parts = [_Part(follower, self._family(follower), self._now(follower)) for follower in followers(executed)]
         self._executed = executed
 
     def _family(self, follower: Follower) -> LayerSpec | None:
-        return None if self._table.info.imported else family_of(follower.node.layer)
+        return family_of(follower.node.layer) if self._table.interpolates else None
 
     def _now(self, follower: Follower) -> Sums | None:
         hit = self._table.lookup(follower.node.layer)
@@ -66,7 +85,7 @@ class Pricer:
                 total += self._one_by_one(part.follower, block, values)
             else:
                 total += self._at_once(part, part.family, block, values)
-        return self._table.info.calibration.latencies_ms(total)
+        return self._table.calibration.latencies_ms(total)
 
     def _at_once(self, part: _Part, family: LayerSpec, block: str, values: NDArray[np.int64]) -> Sums:
         layer, tile = part.follower.node.layer, self._table.tile

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agents.support.dataclass_json import read_as
-from profiler.layers.layer import LayerSpec
+from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
 GRANULARITY = 8
 """Widths are told apart at multiples of this many channels; anything between them is never interpolated."""
@@ -25,8 +25,6 @@ EARNS_ITS_PLACE = 0.6
 """A rule with more parameters must bring the error down to this part of what it was: sweeps are short, and may be noisy."""
 GOOD_ENOUGH = 0.015
 """A rule that explains its sweeps this well is not replaced by one with more parameters."""
-FREE_OUTPUT = ("conv2d", "conv_transpose2d", "fully_connected")
-"""Layers whose output channels are not those of their input."""
 
 
 @dataclass(frozen=True, slots=True)

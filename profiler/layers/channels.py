@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from profiler.latency.staircase import FREE_OUTPUT
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec
+from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
 Choices = Mapping[str, Sequence[int]]
 """For each block, every width it may have, ascending; the last is the full one."""

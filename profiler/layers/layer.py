@@ -31,6 +31,8 @@ UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid"
 KNOWN_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
 BLOCK_OPS = ("inverted_residual", "pooled_classifier")
 """Several layers that somebody else has measured as one (profiler.layers.composite); never measured or emitted by us."""
+FREE_OUTPUT = ("conv2d", "conv_transpose2d", "fully_connected")
+"""Layers whose output channels are not those of their input."""
 
 
 @dataclass(frozen=True, slots=True)

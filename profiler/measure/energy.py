@@ -1,4 +1,4 @@
-"""Joules of one inference, where the hardware counts them: what a long measurement took, less what the device takes doing nothing."""
+"""Joules of one inference, where the hardware counts them: what a long measurement took, less the idle device's share."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """From raw samples to a latency: the quiet device's, with an interval.
 
 A shared machine only ever adds time, and does so for seconds on end. So a measurement's latency is the median of its undisturbed
-samples, and a model's the lower quartile of its measurements, which lie in rounds far apart in time: slow spells do not reach it, and it
-is not one lucky measurement either, which for models with many rounds would be luckier than for those with few. Measurements that something
-is known to have disturbed (profiler.measure.disturbance) are left out where enough others remain.
+samples, and a model's the lower quartile of its measurements, which lie in rounds far apart in time: slow spells do
+not reach it, and it is not one lucky measurement either, which for models with many rounds would be luckier than for those with
+few. Measurements that something is known to have disturbed (profiler.measure.disturbance) are left out where enough others remain.
 """
 
 from __future__ import annotations
@@ -117,5 +117,5 @@ def trusted(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
 
 @cache
 def _draws(count: int) -> NDArray[np.int64]:
-    """(resample, measurement): the same draws for every model of so many measurements, so that a journal always gives the same table."""
+    """(resample, measurement): equal draws for equal numbers of measurements, so that a journal always gives the same table."""
     return np.random.default_rng(count).integers(0, count, (RESAMPLES, count))

@@ -5,10 +5,11 @@ Lines, by `event`:
   hello     the device and runtime as the runner described them, and the time (utc); again after every restart
   layer     key and spec of a layer about to be measured; network: key, role (fit or check) and graph of a whole network
   round     a round begins: load, clocks, temperature and how often cores were throttled so far
-  measurement     raw samples of one measurement: key, round, loops, samples_ns, which of them were disturbed (switched), clock_khz, started_ns
+  measurement  raw samples of one measurement: key, round, loops, samples_ns, the disturbed among them (switched), clock_khz,
+            started_ns
   reference the same of a short look at the reference layer
   idle, energy  what a watch of the idle device and a long measurement took: round, duration_ns, energy_uj; key and inferences
-  conditioning    what the device was set to for measuring, and how it was found
+  conditioning  what the device was set to for measuring, and how it was found
   paused    the link broke off, or the device was left to cool: reason
   failed    a model the runtime refuses (reason), or one that took the runner down (crash)
   refresh   from here on earlier measurements of these keys do not count: they are measured again; utc

@@ -1,4 +1,4 @@
-"""The measuring half of a build: models that are wanted, a journal of what has been seen of them, and rounds of measurements between."""
+"""The measuring half of a build: the models that are wanted, the journal, and rounds of measurements."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from profiler.measure.energy import measurements_in_force
 from profiler.measure.estimate import estimate
 from profiler.measure.journal import Journal
 from profiler.measure.session import Session
+from profiler.measure.state import Results
 from profiler.progress import ProgressReporter
-from profiler.tables.derive import Results
 
 
 @dataclass(frozen=True, slots=True)

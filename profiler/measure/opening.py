@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from device_agents import Agent, open_agent
+from device_agents.agent import Agent
+from device_agents.discovery import open_agent
 from device_agents.errors import DeviceError
 from device_agents.lease import FREE_KINDS, lease
 from profiler.devices.conditioning import Conditioned, conditioned, wait_until_cool

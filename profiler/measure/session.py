@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from device_agents.errors import DeviceUnreachable, LinkLost
 from profiler.devices.conditioning import Conditioned, Cooling
 from profiler.errors import RunnerError

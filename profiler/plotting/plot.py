@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agents.support.atomic import write_whole
-from profiler.cli.printing import sizes
+from profiler.console import sizes
 from profiler.errors import TableError
 from profiler.latency.validation import HeldOutError
 from profiler.tables.families import Panel, panels, undrawn

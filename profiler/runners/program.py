@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from device_agents.errors import CommandTimedOut, DeviceBusy, LineTooLong
 from profiler.devices.config import Device
 from profiler.errors import RunnerError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from device_agents import RUNNER
+from device_agents.discovery import RUNNER
 from profiler.runners.program import Program, ProgramRunner, named_by_content
 
 

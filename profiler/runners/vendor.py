@@ -1,7 +1,7 @@
 """Where a vendor's benchmark program is all a user has: one process for each measurement, and what it prints instead of samples.
 
-What is lost against our own runners: no raw samples (each measurement is one number, mostly in whole microseconds), no clocks, heat or
-core switches seen, and a process start for every measurement. The flags of the table say so.
+What is lost against our own runners: no raw samples (each measurement is one number, mostly in whole microseconds), no clocks, heat
+or core switches seen, and a process start for every measurement. The flags of the table say so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from device_agents import Agent
+from device_agents.agent import Agent
 from device_agents.errors import CommandTimedOut
 from profiler.devices.config import Device
 from profiler.errors import RunnerError

@@ -21,7 +21,7 @@ from device_agents.support.atomic import whole
 from profiler.errors import TableError
 from profiler.layers.layer import LayerSpec
 from profiler.measure.journal import Journal, journal_path, read_journal, unwritten
-from profiler.tables.derive import Results
+from profiler.measure.state import Results
 
 STAYS = "; the table in force stays as it is"
 

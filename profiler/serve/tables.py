@@ -162,7 +162,8 @@ def _described(view: TableView, table: LatencyTable) -> TableView:
         view,
         device=str(info.target.device), runtime=str(info.target.runtime),
         threads=None if info.imported else int(info.target.threads), layers=len(table.rows),
-        mean_error_percent=_number(info.held_out.mean_error_percent), worst_error_percent=_number(info.held_out.worst_error_percent),
+        mean_error_percent=_number(info.held_out.mean_error_percent),
+        worst_error_percent=_number(info.held_out.worst_error_percent),
         verified=table.verified, imported=bool(info.imported), sentence=table.sentence(),
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from profiler.measure.loop import Bench, Job
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.derive import table_from_journal
+from profiler.tables.derive import staircases_of, table_from_journal
 from profiler.tables.plan import Plan
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
 from profiler.tables.table import LatencyTable, load_table
@@ -137,7 +137,7 @@ def _bench(
 
 def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
     """Find the staircases of the kinds of layers that none are known of yet."""
-    known = bench.results.staircases
+    known = staircases_of(bench.results)
     for plan in plans:
         sweeps = {kind: sweep for kind, sweep in sweeps_of(plan).items() if kind not in known}
         if not sweeps:
@@ -154,7 +154,7 @@ def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
 
 def _corners(bench: Bench, plan: Plan) -> list[str]:
     """The sweeps' layers go on with the others, so that all are measured alike."""
-    layers = [*corners_of(plan, bench.results.staircases)]
+    layers = [*corners_of(plan, staircases_of(bench.results))]
     layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
     return bench.want_layers(layers, plan.graph.opaques)
 

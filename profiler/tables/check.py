@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from profiler.console import age_text
+from profiler.finding import Finding
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.tables.table import LatencyTable
@@ -15,16 +15,6 @@ from profiler.tables.table import LatencyTable
 WIDE_PERCENT = 5.0
 OLD_DAYS = 30.0
 DRIFT_PERCENT = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One reason for doubt."""
-
-    severity: str
-    """problem: do not rely on it; warning: know it; note: good to know."""
-    what: str
-    next_step: str
 
 
 def check_table(table: LatencyTable) -> list[Finding]:

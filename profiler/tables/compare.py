@@ -14,8 +14,8 @@ from profiler.devices.identity import differences
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate, Measurement, trusted
 from profiler.measure.journal import journal_path, read_journal
+from profiler.measure.state import Results
 from profiler.tables.changes import p_values, q_values
-from profiler.tables.derive import Results
 from profiler.tables.table import LatencyTable, load_table
 
 Q = 0.05

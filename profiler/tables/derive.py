@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,62 +14,12 @@ from profiler.latency.calibration import fit
 from profiler.latency.staircase import Staircases, read_staircases
 from profiler.latency.validation import Checked, close
 from profiler.layers.graph import Graph
-from profiler.layers.layer import LayerSpec
-from profiler.measure.disturbance import Watch, tag_counts
+from profiler.measure.disturbance import tag_counts
 from profiler.measure.energy import energies_mj
-from profiler.measure.estimate import Estimate, Measurement, estimate
+from profiler.measure.estimate import Estimate
+from profiler.measure.state import Results
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.table import LatencyTable, TableInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Everything measured so far."""
-
-    layers: Mapping[str, LayerSpec]
-    networks: Mapping[str, tuple[str, Graph]]
-    """Role (fit or check) and graph, by key."""
-    measurements: Mapping[str, tuple[Measurement, ...]]
-    """With what disturbed them."""
-    looks_ms: tuple[float, ...]
-    """Latency at each look at the reference layer."""
-    failed: Mapping[str, str]
-    staircases: Staircases
-    measured_utc: Mapping[str, str]
-    """When the oldest measurement that counts was made, by key; journals of earlier versions do not tell."""
-
-    @classmethod
-    def of(cls, lines: Iterable[Mapping[str, Any]]) -> Results:
-        """`JournalError` for a line that makes no sense."""
-        layers: dict[str, LayerSpec] = {}
-        networks: dict[str, tuple[str, Graph]] = {}
-        measurements: dict[str, list[Measurement]] = {}
-        failed: dict[str, str] = {}
-        staircases: Staircases = {}
-        watch = Watch()
-        try:
-            for line in lines:
-                watch.see(line)
-                match line["event"]:
-                    case "layer":
-                        layers[line["key"]] = LayerSpec.from_dict(line["layer"])
-                    case "network":
-                        networks[line["key"]] = (line["role"], Graph.from_dict(line["graph"]))
-                    case "failed":
-                        failed[line["key"]] = line["reason"]
-                    case "refresh":
-                        failed = {key: reason for key, reason in failed.items() if key not in line["keys"]}
-                    case "staircases":
-                        staircases = {**staircases, **read_staircases(line["rules"])}
-            for key, measurement in watch.measurements():
-                measurements.setdefault(key, []).append(measurement)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
-        tagged = {key: tuple(items) for key, items in measurements.items()}
-        return cls(layers, networks, tagged, watch.looks_ms, failed, staircases, watch.measured_utc())
-
-    def estimates(self, keys: Iterable[str]) -> dict[str, Estimate]:
-        return {key: estimate(self.measurements[key]) for key in keys if key in self.measurements and key not in self.failed}
 
 
 def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
@@ -112,7 +61,7 @@ def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results:
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         measured_utc={key: utc for key, utc in results.measured_utc.items() if key in results.layers},
         validated_utc=min((utc for key, utc in results.measured_utc.items() if key in results.networks), default=None),
-        staircases=results.staircases,
+        staircases=staircases_of(results),
         failed=dict(results.failed),
         networks=tuple(graph.name for role, graph in results.networks.values() if role == "check"),
         disturbances=tag_counts(measurement for measurements in results.measurements.values() for measurement in measurements),
@@ -131,3 +80,11 @@ def _drift_percent(looks_ms: Sequence[float]) -> float | None:
         return None
     low, high = np.percentile(looks_ms, [5, 95])
     return float(high / low - 1) * 100
+
+
+def staircases_of(results: Results) -> Staircases:
+    """`JournalError` for rules that make no sense."""
+    try:
+        return read_staircases(results.staircases)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc

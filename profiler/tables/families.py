@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from profiler.errors import LayerError
 from profiler.latency.interpolation import family_of
-from profiler.latency.staircase import FREE_OUTPUT, GRANULARITY, widths_of
-from profiler.layers.layer import LayerSpec
+from profiler.latency.staircase import GRANULARITY, widths_of
+from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
 

@@ -130,11 +130,23 @@ class LatencyTable:
         self.energy_mj = dict(energy_mj or {})
         """Millijoules of one inference of those layers whose energy the device could tell."""
         self.info = info
-        # nothing is known of the steps of a device that others have measured: nothing between its layers is guessed
-        self.grid = Grid({} if info.imported else self.rows, info.staircases)
+        self.grid = Grid(self.rows if self.interpolates else {}, info.staircases)
         self._blocks = frozenset(layer for layer in self.rows if layer.op in BLOCK_OPS)
         self._pricer: Pricer | None = None
         self._lookups: dict[LayerSpec, tuple[Estimate, str] | None] = {}
+
+    @property
+    def runtime(self) -> str:
+        return self.info.target.runtime
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.info.calibration
+
+    @property
+    def interpolates(self) -> bool:
+        """False for an imported table: nothing is known of the steps of a device that others have measured."""
+        return self.info.imported is None
 
     def lookup(self, layer: LayerSpec) -> tuple[Estimate, str] | None:
         """The layer's estimate and its source, measured or interpolated; None if the table cannot tell."""

@@ -8,7 +8,7 @@
 #include "files.h"
 #include "json.h"
 
-enum { FORMAT = 4, MOST_THREADS = 4096 };
+enum { FORMAT = 5, MOST_THREADS = 4096 };
 
 /* ------------------------------------------------------------------------------------------------------------- fields */
 

@@ -126,7 +126,9 @@ def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, ho
     kept, held_out = _split(labelled, training, holdout_fraction, seed)
     mean, std = _mean_and_std(images, kept)
     everything = Part(images, labelled.targets, mean, std, labelled.mirrored, labelled.task)
-    return Dataset(labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing))
+    return Dataset(
+        labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing)
+    )
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:

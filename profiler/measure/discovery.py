@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from device_agents import attached, open_agent
+from device_agents.discovery import attached, open_agent
 from device_agents.lease import lease
 from device_agents.support.errors import ToolError
 from profiler.devices.config import Device, configured_devices

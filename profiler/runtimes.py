@@ -1,0 +1,40 @@
+"""The runtimes that models are measured with: one row each, from which every list and every choice of a command is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One inference runtime."""
+
+    name: str
+    model_format: str
+    """The files that it reads: onnx, tflite, or json for the fake runtime's scripts."""
+    fusion: str | None
+    """Whose rules say which layers it executes as one (profiler.layers.fusion): onnxruntime or tflite. None where nobody has looked:
+    layers are then measured as the file has them, and a build says so."""
+    wheel: tuple[str, str] | None = None
+    """The Python package on this host whose folder holds the shared library for the native runner, and the library's pattern."""
+    is_simulated: bool = False
+
+
+_ROWS = (
+    Runtime("onnxruntime", "onnx", "onnxruntime", ("onnxruntime", "capi/libonnxruntime.so.*")),
+    # CUDA's and TensorRT's providers fuse by rules of their own, which have not been read off a device yet.
+    Runtime("onnxruntime-cuda", "onnx", None),
+    Runtime("onnxruntime-tensorrt", "onnx", None),
+    Runtime("litert", "tflite", "tflite", ("ai_edge_litert", "libLiteRt.so")),
+    Runtime("tflite-runtime", "tflite", "tflite"),
+    Runtime("fake", "json", "tflite", is_simulated=True),
+)
+RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
+UNKNOWN_RUNTIME = "unknown"
+"""Of a table that others made and that does not say."""
+
+
+def fusion_of(runtime: str) -> str | None:
+    """Whose fusion rules hold for a runtime; those of TFLite for a table that does not say with which runtime it was made."""
+    return "tflite" if runtime == UNKNOWN_RUNTIME else RUNTIMES[runtime].fusion

@@ -1,0 +1,52 @@
+"""The documents for whoever carries on: every path that they name exists, and so does every version of a format."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from profiler.measure import journal
+from profiler.protocol import events
+from profiler.schedule import state
+from profiler.tables import plan, table
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md")
+ROOTS = ("profiler", "device_agents", "netadapt", "tests", "tables", "benchmarks")
+
+
+def named_paths(text: str) -> set[str]:
+    return set(re.findall(rf"(?<![\w/.])((?:{'|'.join(ROOTS)})/[\w./-]*)", text))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_that_is_named_exists(document: str) -> None:
+    paths = named_paths((ROOT / document).read_text())
+    assert len(paths) > 10
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_every_folder_of_the_packages_is_on_the_map() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    folders = {path.parent for package in ROOTS[:3] for path in (ROOT / package).glob("*/*.py")}
+    assert not [folder.name for folder in folders if f"{folder.relative_to(ROOT)}/" not in text]
+
+
+@pytest.mark.parametrize("name", ["AGENTS", "RUNNERS"])
+def test_every_registry_that_is_named_is_where_it_is_said_to_be(name: str) -> None:
+    (module,) = re.findall(rf"`{name}` in `([\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert re.search(rf"^{name}\b", (ROOT / module).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("module", "version"),
+    [
+        ("device_agents/on_device/PROTOCOL.md", events.PROTOCOL), ("profiler/measure/journal.py", journal.FORMAT),
+        ("profiler/tables/table.py", table.FORMAT), ("profiler/tables/plan.py", plan.FORMAT),
+        ("profiler/schedule/state.py", state.FORMAT),
+    ],
+)  # fmt: skip
+def test_the_versions_of_formats_are_those_of_the_code(module: str, version: int) -> None:
+    assert f"| `{module}` | {version} |" in (ROOT / "ARCHITECTURE.md").read_text()
