@@ -14,8 +14,8 @@ class Runtime:
     model_format: str
     """The files that it reads: onnx, tflite, or json for the fake runtime's scripts."""
     fusion: str | None
-    """Whose rules say which layers it executes as one (profiler.layers.fusion): onnxruntime or tflite. None where nobody has looked:
-    layers are then measured as the file has them, and a build says so."""
+    """Whose rules say which layers it executes as one (profiler.layers.fusion): onnxruntime or tflite. None where these are not
+    known: layers are then measured as the file has them, and a build says so."""
     wheel: tuple[str, str] | None = None
     """The Python package on this host whose folder holds the shared library for the native runner, and the library's pattern."""
     is_simulated: bool = False

@@ -5,6 +5,7 @@ device_agents/on_device/PROTOCOL.md is the contract. Only the fake runtime is us
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -213,8 +214,9 @@ class Process:
 
     def tell(self, text: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(text)
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it may have ended after its last result, which it need not wait for
+            self._process.stdin.write(text)
+            self._process.stdin.flush()
 
     def says_within(self, patience_s: float) -> Line | None:
         """The next line; None if there is none by then."""

@@ -17,14 +17,14 @@ from profiler.measure.discovery import roster
 from profiler.measure.journal import journal_path, read_journal
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.build import Effort, build
+from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable, load_table
 
 Line = dict[str, Any]
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'
 PLAN = make_plan(mobilenet_v1(0.5, 16, classes=10, pairs=3))
-FEW = Effort(max_layers=1)
+FEW = StopCriterion(max_layers=1)
 
 
 @pytest.fixture

@@ -278,7 +278,7 @@ def depth_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fastdepth_is_adapted_from_start_to_end(depth_run: Path) -> None:
-    finished = json.loads(_run("finish", depth_run, "--epochs", 1, "--json").stdout)
+    finished = json.loads(_run("finetune", depth_run, "--epochs", 1, "--json").stdout)
     assert set(finished[0]["metrics"]) == {"rmse_m", "rel"}
     history = json.loads(_run("history", depth_run, "--json").stdout)
     assert history[-1]["price"] <= 0.9 * history[0]["price"]

@@ -52,7 +52,7 @@ def test_a_run_is_trained_as_its_task_asks_for_and_remembers_how(adapted: Path) 
 
 
 def test_the_long_term_fine_tune_goes_on_as_the_run_began_but_for_what_is_asked(adapted: Path) -> None:
-    (done,) = json.loads(succeed("finish", adapted, "--step", 0, "--epochs", 1, "--learning-rate", 0.02, "--json"))
+    (done,) = json.loads(succeed("finetune", adapted, "--step", 0, "--epochs", 1, "--learning-rate", 0.02, "--json"))
     assert (done["epochs"], done["learning_rate"], done["batch_size"], done["augment"]) == (1, 0.02, 8, False)
 
 

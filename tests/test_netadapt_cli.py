@@ -133,7 +133,7 @@ def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: P
 
 
 def test_finishing_tells_the_accuracy_on_the_test_images(finished_run: Path) -> None:
-    found = json.loads(succeed("finish", finished_run, "--step", 0, "--epochs", 1, "--json"))
+    found = json.loads(succeed("finetune", finished_run, "--step", 0, "--epochs", 1, "--json"))
     assert 0 < found[0]["test_accuracy"] <= 1
     with RunFolder.open(finished_run) as folder:
         assert folder.finished[0].test_accuracy == found[0]["test_accuracy"]
@@ -150,7 +150,7 @@ def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_pat
 @pytest.mark.slow
 def test_verify_and_baselines_put_measured_latencies_beside_the_predicted_ones(finished_run: Path) -> None:
     succeed("baselines", finished_run, "--kind", "multiplier", "--epochs", 0.5)
-    found = json.loads(succeed("verify", finished_run, "--step", 0, "--json"))
+    found = json.loads(succeed("measure", finished_run, "--step", 0, "--json"))
     assert found[0]["measured_ms"] > 0
     assert found[0]["predicted_ms"] > 0
     with RunFolder.open(finished_run) as folder:

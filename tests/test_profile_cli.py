@@ -62,7 +62,7 @@ def test_layers_lists_the_groups_of_a_model(model: Path) -> None:
 
 
 def test_model_gives_a_latency_with_its_interval(model: Path) -> None:
-    found = run_json("model", model)
+    found = run_json("benchmark", model)
     assert 0 < found["latency_ms_low"] <= found["latency_ms"] <= found["latency_ms_high"]
     assert found["runtime"] == "litert"
     assert found["conditions"]
@@ -106,10 +106,10 @@ ERRORS = {
     "a missing table": (["show", "nowhere.parquet"], "profile build"),
     "a damaged table": (["check", "garbled.parquet"], "damaged"),
     "a table for another runtime": (["predict", "t.parquet", "garbled.onnx"], "runtime"),
-    "a model for another runtime": (["model", "network.tflite", "--runtime", "onnxruntime"], "onnxruntime"),
-    "no threads": (["model", "network.tflite", "--threads", "0"], "--threads"),
-    "an unknown device": (["model", "network.tflite", "--device", "phone"], "phone"),
-    "a python that does not exist": (["model", "network.tflite", "--python", "no-such-python"], "no-such-python"),
+    "a model for another runtime": (["benchmark", "network.tflite", "--runtime", "onnxruntime"], "onnxruntime"),
+    "no threads": (["benchmark", "network.tflite", "--threads", "0"], "--threads"),
+    "an unknown device": (["benchmark", "network.tflite", "--device", "phone"], "phone"),
+    "a python that does not exist": (["benchmark", "network.tflite", "--python", "no-such-python"], "no-such-python"),
     "a plan that is none": (["build", "garbled.json", "--runtime", "litert", "--out", "new.parquet"], "not a plan"),
     "a table that cannot be one": (["build", "network.tflite", "--runtime", "litert", "--out", "new.txt"], ".parquet"),
 }

@@ -151,7 +151,7 @@ def test_conditions_name_device_runtime_threads_table_age_and_held_out(complete:
 
 
 def test_a_run_says_which_commands_bring_what_is_missing(bare: RunFolder) -> None:
-    for command in ("verify", "finish", "baselines"):
+    for command in ("measure", "finetune", "baselines"):
         assert f"<code>netadapt {command} {bare.path}</code>" in page(bare)
 
 

@@ -125,7 +125,7 @@ class TestTheConnection:
     def test_a_killed_host_leaves_nothing_running(self, sshd: Sshd) -> None:
         code = python(
             "import sys, time",
-            "from device_agents import Options",
+            "from device_agents.agent import Options",
             "from device_agents.ssh.agent import SshAgent",
             f"with SshAgent('ssh:board', Options(ssh_config={str(sshd.config)!r})) as agent:",
             "    with agent.stream(['cat'], silence_s=20):",

@@ -235,7 +235,7 @@ def history(run: options.Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def finish(
+def finetune(
     run: options.Run,
     step: Annotated[list[int] | None, typer.Option(help="Steps to fine-tune; by default the original and the last.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Of the long-term fine-tune; by default the task's.")] = None,
@@ -269,7 +269,7 @@ def finish(
 
 
 @app.command()
-def verify(
+def measure(
     run: options.Run,
     device: options.Device = None,
     runtime: options.Runtime = None,

@@ -134,7 +134,7 @@ def layers(model: ModelFile, as_json: Json = False) -> None:
 
 
 @app.command()
-def model(
+def benchmark(
     model: ModelFile,
     runtime: Annotated[Runtime | None, typer.Option(help="By default the one that reads this kind of file.")] = None,
     device: Device = "local",
@@ -170,7 +170,9 @@ def build(
     threads: Threads = 1,
     python: Python = None,
     runner: Runner = None,
-    until: Annotated[str, typer.Option(help="Stop adding layers when the table's own estimate of its error is below this.")] = "2%",
+    target_error: Annotated[
+        str, typer.Option(help="Stop adding layers when the table's own estimate of its error is below this.")
+    ] = "2%",
     max_layers: Annotated[int, typer.Option(min=1, help="Layers at most, whatever the error.")] = StopCriterion().max_layers,
     rounds: Annotated[int, typer.Option(min=3, help="Measurements to every layer before extra ones.")] = TimingSettings().rounds,
     seed: Annotated[int, typer.Option(help="Order of measurements and values of weights.")] = 1,
@@ -188,7 +190,7 @@ def build(
                 f"{len(device)} devices cannot share one table; write {{device}} into --out, as in tables/{{device}}.parquet"
             )
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
-        stop = StopCriterion(percent(until, "--target-error"), max_layers)
+        stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
         read = [read_plan(path) for path in plans]
 
         def build_on(name: str, progress: ProgressReporter) -> LatencyTable:
