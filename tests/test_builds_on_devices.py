@@ -38,7 +38,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def built(folder: Path, names: list[str], quick: TimingSettings) -> dict[str, Any]:
     def work(name: str, progress: ProgressReporter) -> LatencyTable:
-        return build([PLAN], Target(name, "fake"), folder / f"{name}.parquet", settings=quick, effort=FEW, progress=progress)
+        return build([PLAN], Target(name, "fake"), folder / f"{name}.parquet", settings=quick, stop=FEW, progress=progress)
 
     progress: dict[str, ProgressReporter] = {name: Silent() for name in names}
     return on_each(names, work, progress)
@@ -80,7 +80,7 @@ def test_energy_is_stored_beside_latency_where_the_device_tells_it(config: Path,
     (tmp_path / "script.toml").write_text(SCRIPT + "[energy]\nidle_w = 1.0\nbusy_w = 3.0\n")
     config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
     out = tmp_path / "t.parquet"
-    table = build([PLAN], Target("good", "fake"), out, settings=quick, effort=FEW, energy=True)
+    table = build([PLAN], Target("good", "fake"), out, settings=quick, stop=FEW, energy=True)
     for layer, energy_mj in table.energy_mj.items():
         assert energy_mj == pytest.approx(2.0 * table.rows[layer].latency_ms, rel=0.05)  # two watts above idle
     assert len(table.energy_mj) == len(table.rows)
@@ -90,7 +90,7 @@ def test_energy_is_stored_beside_latency_where_the_device_tells_it(config: Path,
 def test_a_device_without_a_counter_has_no_energy(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
     (tmp_path / "script.toml").write_text(SCRIPT)
     config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
-    table = build([PLAN], Target("good", "fake"), tmp_path / "t.parquet", settings=quick, effort=FEW, energy=True)
+    table = build([PLAN], Target("good", "fake"), tmp_path / "t.parquet", settings=quick, stop=FEW, energy=True)
     assert table.energy_mj == {}
 
 
@@ -107,7 +107,7 @@ def test_a_phone_without_python_is_measured_by_the_native_runner(config: Path, t
         )
         (seen,) = [found for found in roster() if found.device.name == "phone"]
         out = tmp_path / "t.parquet"
-        table = build([PLAN], Target("phone", "litert"), out, settings=quick, effort=FEW)
+        table = build([PLAN], Target("phone", "litert"), out, settings=quick, stop=FEW)
     assert seen.probe is not None
     assert seen.probe["runner"] == "native"
     assert "version" in seen.probe["runtimes"]["litert"]
