@@ -22,7 +22,7 @@ class Runtime:
 
 
 _ROWS = (
-    Runtime("onnxruntime", "onnx", "onnxruntime", ("onnxruntime", "capi/libonnxruntime.so.*")),
+    Runtime("onnxruntime", "onnx", "onnxruntime", ("onnxruntime", "capi/libonnxruntime.so*")),
     # CUDA's and TensorRT's providers fuse by rules of their own, which have not been read off a device yet.
     Runtime("onnxruntime-cuda", "onnx", None),
     Runtime("onnxruntime-tensorrt", "onnx", None),

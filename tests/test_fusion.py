@@ -128,3 +128,12 @@ def test_a_shortcut_of_another_shape_is_refused() -> None:
 def test_tflite_has_no_convolution_that_adds() -> None:
     with pytest.raises(ModelError, match="shortcut"):
         FORMATS["tflite"].write(as_executed(residual(), "onnxruntime"))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_no_rules_are_borrowed_for_a_runtime_whose_own_are_not_known(runtime: str) -> None:
+    assert as_executed(residual(), runtime) == residual()
+
+
+def test_a_table_that_does_not_say_its_runtime_is_read_by_the_rules_of_tflite() -> None:
+    assert as_executed(residual(), "unknown") == as_executed(residual(), "litert")

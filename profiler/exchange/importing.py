@@ -11,10 +11,10 @@ from typing import Any
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, READABLE, format_of
 from profiler.exchange.reader import Asked, Reading, Source, read_source, shown
-from profiler.formats.model_file import UNKNOWN_RUNTIME
 from profiler.layers.layer import ACTIVATIONS
 from profiler.measure.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
+from profiler.runtimes import UNKNOWN_RUNTIME
 from profiler.tables.table import LatencyTable, TableInfo
 
 KNOWN_FILES = {

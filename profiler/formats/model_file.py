@@ -10,6 +10,7 @@ from typing import Any
 
 from profiler.errors import ModelError
 from profiler.layers.graph import Graph
+from profiler.runtimes import RUNTIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,7 @@ FORMATS = {
     "tflite": Format("tflite", "profiler.formats.tflite.reader:read_tflite", "profiler.formats.tflite.writer:write_tflite"),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }
-RUNTIME_FORMATS = {
-    "onnxruntime": "onnx", "onnxruntime-cuda": "onnx", "onnxruntime-tensorrt": "onnx",
-    "litert": "tflite", "tflite-runtime": "tflite", "fake": "json",
-}  # fmt: skip
-UNKNOWN_RUNTIME = "unknown"
-"""Of a table that others made and that does not say."""
+RUNTIME_FORMATS = {runtime.name: runtime.model_format for runtime in RUNTIMES.values()}
 MODEL_SUFFIXES = (".onnx", ".tflite")
 """What a user's model file may end in; the fake runtime's scripts are not among them."""
 

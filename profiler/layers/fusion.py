@@ -15,22 +15,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from profiler.layers.graph import Graph, Node
+from profiler.runtimes import fusion_of
 
 AFTER_CONVOLUTION = ("relu",)
 AFTER_ADDITION = ("relu", "relu6")
 
 
 def as_executed(graph: Graph, runtime: str) -> Graph:
-    """The same network with additions joined to their neighbours as this runtime does; itself if there is nothing to join."""
-    if not any(node.layer.op == "add" for node in graph.nodes):
+    """The same network with additions joined to their neighbours as this runtime does; unchanged where its rules are not known."""
+    rules = fusion_of(runtime)
+    if rules is None or not any(node.layer.op == "add" for node in graph.nodes):
         return graph
     uses = Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
     kept: dict[str, Node] = {}
     renamed: dict[str, str] = {}
     for found in graph.nodes:
         node = replace(found, inputs=tuple(renamed.get(name, name) for name in found.inputs))
-        joined = _with_shortcut(node, kept, uses) if runtime == "onnxruntime" else None
-        joined = joined or _with_activation(node, kept, uses, runtime)
+        joined = _with_shortcut(node, kept, uses) if rules == "onnxruntime" else None
+        joined = joined or _with_activation(node, kept, uses, rules)
         if joined is None:
             kept[node.name] = node
             continue
@@ -59,12 +61,12 @@ def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> 
     return None
 
 
-def _with_activation(node: Node, kept: Mapping[str, Node], uses: Counter[str], runtime: str) -> tuple[str, Node] | None:
+def _with_activation(node: Node, kept: Mapping[str, Node], uses: Counter[str], rules: str) -> tuple[str, Node] | None:
     """What was joined already, or an addition, and the activation after it."""
     before = kept.get(node.inputs[0]) if len(node.inputs) == 1 else None
     if before is None or uses[before.name] != 1 or before.layer.activation != "none" or before.layer.opaque is not None:
         return None
-    adds_alone = before.layer.op == "add" and (runtime != "onnxruntime" or before.layer.dtype != "float32")
+    adds_alone = before.layer.op == "add" and (rules != "onnxruntime" or before.layer.dtype != "float32")
     takes = AFTER_CONVOLUTION if before.layer.adds_shortcut else AFTER_ADDITION if adds_alone else ()
     if node.layer.op not in takes:
         return None

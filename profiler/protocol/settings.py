@@ -8,7 +8,8 @@ from typing import Any
 
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.errors import ToolError
-from profiler.formats.model_file import RUNTIME_FORMATS, UNKNOWN_RUNTIME
+from profiler.formats.model_file import RUNTIME_FORMATS
+from profiler.runtimes import UNKNOWN_RUNTIME
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import ClassVar
 from device_agents import native
 from profiler.errors import RunnerError
 from profiler.runners.program import Program, ProgramRunner, named_by_content
+from profiler.runtimes import RUNTIMES
 
-WHEELS = {"onnxruntime": ("onnxruntime", "capi/libonnxruntime.so*"), "litert": ("ai_edge_litert", "libLiteRt.so")}
+WHEELS = {runtime.name: runtime.wheel for runtime in RUNTIMES.values() if runtime.wheel}
 """Where the libraries are in packages installed here, which serve this very machine."""
 ABIS = {"arm64-v8a": "android-arm64"}
 MACHINES = {"x86_64": "host", "aarch64": "aarch64-linux"}

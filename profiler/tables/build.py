@@ -23,6 +23,7 @@ from profiler.measure.loop import Bench, Job
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
+from profiler.runtimes import fusion_of
 from profiler.tables.derive import staircases_of, table_from_journal
 from profiler.tables.plan import Plan
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
@@ -74,6 +75,8 @@ def build(
     for plan in plans:
         if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
             raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
+    if fusion_of(target.runtime) is None:
+        (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     plans = [replace(plan, graph=as_executed(plan.graph, target.runtime)) for plan in plans]
     with _bench(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as bench:
         _sweep(bench, plans)
