@@ -1,7 +1,7 @@
 """How well do tables predict whole networks? Builds a table for every combination asked for and prints one row for each.
 
-    python benchmarks/held_out.py                                            MobileNetV1 at 128 and 224 px, both runtimes
-    python benchmarks/held_out.py --network resnet18 --resolution 128 --threads 1 --threads 2 --precision int8
+    python benchmarks/held_out_error.py                                            MobileNetV1 at 128 and 224 px, both runtimes
+    python benchmarks/held_out_error.py --network resnet18 --resolution 128 --threads 1 --threads 2 --precision int8
 
 The machine should be otherwise idle; a build takes one to four minutes. Errors are those on networks held out of every fit.
 """

@@ -1,6 +1,6 @@
 """Is a table the same when it is built again, and when something else runs meanwhile?
 
-    python benchmarks/steadiness.py --runtime litert
+    python benchmarks/repeatability.py --runtime litert
 
 Builds one table of MobileNetV1 three times: quiet, quiet again, and with a busy loop for the first half of the time that the first
 build took. Prints how far the layers of the second are from the first, and how well each table predicts the networks as the quiet
