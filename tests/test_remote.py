@@ -183,6 +183,16 @@ def test_only_what_is_verified_to_be_ours_is_killed(shell: list[str]) -> None:
         assert not any(gone(pid, within_s=0.2) for pid in (ours.pid, command, child))
 
 
+@pytest.mark.parametrize(("later_ticks", "killed"), [(1, False), (0, True)])
+def test_a_process_of_the_same_number_and_words_that_started_at_another_time_is_left_alone(later_ticks: int, killed: bool) -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 60; : 0123456789abcdef"], start_new_session=True) as process:
+        ticks = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()[19])
+        line = RemoteProcess(process.pid, str(ticks + later_ticks), "0123456789abcdef").killing()
+        subprocess.run(["sh", "-c", line], check=True, capture_output=True)
+        assert gone(process.pid, within_s=0.5) == killed
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("pid", [0, 1])
 def test_a_number_below_two_is_never_signalled(pid: int) -> None:
     line = RemoteProcess(pid, "1", "0123456789abcdef").killing()
