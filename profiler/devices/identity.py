@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from device_agents.support.text import printable
+
 TOLD = {
     "version": "runtime version", "library_sha256": "runtime's hash", "runner": "runner", "runner_sha256": "runner's hash",
     "flags": "runtime's flags", "affinity": "cores",
@@ -32,7 +34,6 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 def _short(value: Any) -> str:
     """Hashes are long, and what comes from a device may be anything."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
-    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-        return text[:12]
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = str(value)
+    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:12] if is_hash else printable(text, 60)
