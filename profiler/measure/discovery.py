@@ -11,7 +11,7 @@ from device_agents.discovery import attached, open_agent
 from device_agents.support.errors import ToolError
 from profiler.devices.config import Device, configured_devices
 from profiler.measure.opening import choose_runner
-from profiler.protocol.events import Message
+from profiler.protocol.events import Probe
 from profiler.protocol.settings import Target
 
 
@@ -22,7 +22,7 @@ class Found:
     device: Device
     description: str
     obstacle: str | None
-    probe: Message | None
+    probe: Probe | None
 
 
 def roster(python: str | None = None) -> list[Found]:

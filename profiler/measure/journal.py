@@ -1,21 +1,9 @@
 """The journal of a build: append-only JSON lines, one for each thing that happened. The table is derived from it alone.
 
-Lines, by `event`:
-  journal   the first line: format, target (device, runtime, threads) and timing settings
-  hello     the device and runtime as the runner described them, and the time (utc); again after every restart
-  layer     key and spec of a layer about to be measured; network: key, role (fit or check) and graph of a whole network
-  round     a round begins: load, clocks, temperature and how often cores were throttled so far
-  measurement  raw samples of one measurement: key, round, loops, samples_ns, the disturbed among them (switched), clock_khz,
-            started_ns
-  reference the same of a short look at the reference layer
-  idle, energy  what a watch of the idle device and a long measurement took: round, duration_ns, energy_uj; key and inferences
-  conditioning  what the device was set to for measuring, and how it was found
-  paused    the link broke off, or the device was left to cool: reason
-  failed    a model the runtime refuses (reason), or one that took the runner down (crash)
-  refresh   from here on earlier measurements of these keys do not count: they are measured again; utc
-  staircases  what sweeps have shown; error: the table's own estimate of its error so far; spent: how long a run of the build took
-A process that is killed leaves at most one torn line at the end, which is dropped when the journal is opened again. Only one
-process writes at a time: it holds a lock on the file, which the kernel lets go of however it ends.
+The lines are the events of profiler.protocol.events, each under its name in `JOURNAL_EVENTS`; the first is the header, with the
+format, the target and the timing settings. A process that is killed leaves at most one torn line at the end, which is dropped when
+the journal is opened again. Only one process writes at a time: it holds a lock on the file, which the kernel lets go of however the
+process ends.
 """
 
 from __future__ import annotations
@@ -23,46 +11,50 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from device_agents.support.dataclass_json import read_value
 from device_agents.support.strict_json import read_json
 from profiler.errors import JournalError, JournalNotWritable
-from profiler.protocol.events import CHECKS
+from profiler.protocol.events import Header, JournalEvent, event_data, read_event
+from profiler.protocol.settings import Target, TimingSettings
 
-FORMAT = 3
+FORMAT = 4
 
 
 class Journal:
     """An open journal; every line is handed to the operating system before `append` returns, and to the disk on `sync`."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any], *, resume: bool) -> None:
-        """Start a journal, or go on with one recorded under the same header. `JournalError` otherwise.
+    def __init__(self, path: Path, target: Target, settings: TimingSettings, *, resume: bool) -> None:
+        """Start a journal, or go on with one that was recorded for the same target with the same settings.
 
-        `JournalNotWritable` if another process writes it now.
+        `JournalError` otherwise, and for a journal that is damaged or of another format; `JournalNotWritable` if another process
+        writes it now.
         """
+        header = Header(FORMAT, target, settings)
         self.path, self._file = path, _locked(path)
         try:
             if os.fstat(self._file).st_size and not resume:
                 raise JournalError(f"{path} is left from a build that did not end; add --resume to go on with it, or remove it")
-            self.lines: list[dict[str, Any]] = list(read_journal(path))
-            if self.lines:
-                check_header(path, self.lines[0], header)
+            self.recorded: Sequence[JournalEvent] = tuple(read_journal(path))
+            """The events of the journal when it was opened; a new one has its header."""
+            if self.recorded:
+                check_header(path, self.recorded[0], header)
             _drop_torn_line(path)
-            if not self.lines:
-                self.append({"event": "journal", "format": FORMAT, **header})
+            if not self.recorded:
+                self.append(header)
+                self.recorded = (header,)
         except BaseException:
             os.close(self._file)
             raise
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Whole or not at all: half a line, left by a disk that is full, would spoil the one after it."""
-        rest = memoryview((json.dumps(line, separators=(",", ":")) + "\n").encode())
+    def append(self, event: JournalEvent) -> None:
+        """Write the event whole or not at all: half a line, left by a disk that is full, would spoil the one after it."""
+        rest = memoryview((json.dumps(event_data(event), separators=(",", ":")) + "\n").encode())
         with _writing(self.path):
             end = os.fstat(self._file).st_size
             try:
@@ -71,7 +63,6 @@ class Journal:
             except BaseException:
                 os.ftruncate(self._file, end)
                 raise
-        self.lines.append(dict(line))
 
     def sync(self) -> None:
         with _writing(self.path):
@@ -128,8 +119,8 @@ def journal_path(table: Path) -> Path:
     return table.with_name(table.stem + ".journal.jsonl")
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line; a torn last one is left out. `JournalError` for damage elsewhere or another format."""
+def read_journal(path: Path) -> Iterator[JournalEvent]:
+    """The event of every whole line; a torn last one is left out. `JournalError` for damage elsewhere or another format."""
     try:
         text = path.read_text(encoding="utf-8", errors="strict")
     except OSError as exc:
@@ -139,57 +130,28 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     whole, _, _torn = text.rpartition("\n")
     for number, raw in enumerate(whole.splitlines(), 1):
         try:
-            line = read_json(raw)
+            plain = read_json(raw)
+            if number == 1 and not (isinstance(plain, dict) and plain.get("event") == "journal" and plain.get("format") == FORMAT):
+                raise JournalError(f"{path} is not a journal of format {FORMAT}; it was written by another version")
+            event = read_event(plain)
+            if (number == 1) != isinstance(event, Header):
+                raise ValueError("the first line, and no other, is the header")
         except ValueError as exc:
             raise JournalError(f"{path}, line {number} is damaged: {exc}") from exc
-        if not isinstance(line, dict) or not isinstance(line.get("event"), str):
-            raise JournalError(f"{path}, line {number} is not a journal line")
-        if number == 1 and (line["event"] != "journal" or line.get("format") != FORMAT):
-            raise JournalError(f"{path} is not a journal of format {FORMAT}; it was written by another version")
-        if not _makes_sense(line):
-            raise JournalError(f"{path}, line {number} is damaged: a {line['event']!r:.40} line cannot say that")
-        yield line
+        yield event
 
 
-FACTS = Mapping[str, Any]
-FIELDS: Mapping[str, Mapping[str, Any]] = {
-    "journal": {"target": FACTS, "settings": FACTS},
-    "hello": {"utc": str | None},
-    "layer": {"key": str, "layer": FACTS},
-    "network": {"key": str, "role": str, "graph": FACTS},
-    "measurement": {"key": str},
-    "reference": {"key": str},
-    "energy": {"key": str},
-    "conditioning": {"state": FACTS},
-    "failed": {"key": str},
-    "refresh": {"keys": Sequence[str]},
-    "staircases": {"rules": Sequence[FACTS]},
-    "spent": {"wall_s": float},
-}
-"""What a line has beside that which the runner said."""
-
-
-def _makes_sense(line: Mapping[str, Any]) -> bool:
-    check = CHECKS.get(line["event"])
-    try:
-        for name, kind in FIELDS.get(line["event"], {}).items():
-            read_value(kind, line.get(name))
-        if line["event"] == "hello" and line.get("utc") is not None:
-            datetime.fromisoformat(line["utc"])
-    except ValueError:
-        return False
-    return check is None or check(line)
-
-
-def check_header(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_header(path: Path, found: JournalEvent, wanted: Header) -> None:
     """`JournalError` naming the first thing that differs: samples taken under other conditions must not be mixed."""
-    for group, values in wanted.items():
-        for name, value in values.items():
-            if found.get(group, {}).get(name) != value:
-                before = found.get(group, {}).get(name)
-                raise JournalError(
-                    f"{path} was recorded with {name} {before!r}, not {value!r}; use another --out or the same {name}"
-                )
+    assert isinstance(found, Header)
+    # a runner and an interpreter that are named in profile.toml are no part of what was asked for: see Identity
+    pairs = [(name, getattr(found.target, name), getattr(wanted.target, name)) for name in ("runtime", "threads", "device")]
+    pairs += [
+        (item.name, getattr(found.settings, item.name), getattr(wanted.settings, item.name)) for item in fields(TimingSettings)
+    ]
+    for name, before, now in pairs:
+        if before != now:
+            raise JournalError(f"{path} was recorded with {name} {before!r}, not {now!r}; use another --out or the same {name}")
 
 
 def _drop_torn_line(path: Path) -> None:
