@@ -1,12 +1,11 @@
 """Android devices over the network without adb: straight to the daemon on the device, once `adb tcpip 5555` has been run for it.
 
-The address is `adb:HOST:PORT`. Android 11's wireless debugging is encrypted and needs adb itself: pair and connect it there, and
-use `adb:SERIAL`.
+The address is `adb:HOST:PORT`. Android 11's wireless debugging is encrypted and needs adb: pair and connect it with adb, and use
+`adb:SERIAL`.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,13 +13,12 @@ from adb_shell import exceptions
 
 from device_agents.adb.keys import signers
 from device_agents.adb.link import AdbLink, LinkPipe, ServiceRefused
-from device_agents.adb.services import DEFAULT_FOLDER, SHELL, SYNC, ShellChannel, write_file
+from device_agents.adb.services import AndroidAgent
 from device_agents.agent import Options
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable, LinkLost
-from device_agents.remote import Channel, RemoteAgent
 
 ASKED_S = 15.0
-"""How long a person has to accept our key on the screen."""
+"""Time for a person to accept our key on the device's screen."""
 FOREIGN = (
     OSError,
     ValueError,
@@ -30,13 +28,11 @@ FOREIGN = (
     exceptions.InvalidCommandError,
     exceptions.InvalidResponseError,
 )
-"""What may come out of a socket or adb_shell while shaking hands."""
+"""What a socket or adb_shell may raise while connecting."""
 
 
-class AdbDirectAgent(RemoteAgent):
-    """All commands share one connection."""
-
-    default_folder = DEFAULT_FOLDER
+class AdbDirectAgent(AndroidAgent):
+    """One connection for all commands."""
 
     def __init__(self, address: str, options: Options | None = None) -> None:
         super().__init__(address, options)
@@ -60,7 +56,7 @@ class AdbDirectAgent(RemoteAgent):
 
     @contextmanager
     def _connecting(self, link: AdbLink) -> Iterator[None]:
-        """Whatever goes wrong while shaking hands, as one of our errors."""
+        """Turn whatever is raised while connecting into one of our errors."""
         try:
             yield
         except FOREIGN as exc:
@@ -71,10 +67,10 @@ class AdbDirectAgent(RemoteAgent):
                 ) from exc
             if "STLS" in str(exc):
                 raise DeviceUnreachable(
-                    f"{self.address} only speaks encrypted adb; use `adb pair` and `adb connect`, then its serial in `adb devices`"
+                    f"{self.address} accepts only encrypted adb; use `adb pair` and `adb connect`, then its serial in `adb devices`"
                 ) from exc
             if isinstance(exc, exceptions.InvalidCommandError | exceptions.InvalidResponseError | ValueError):
-                raise DeviceUnreachable(f"what listens at {self.address} is no adb daemon; look at the port") from exc
+                raise DeviceUnreachable(f"what listens at {self.address} is not an adb daemon; check the port") from exc
             why = getattr(exc, "strerror", None) or exc
             raise DeviceUnreachable(
                 f"{self.address} cannot be reached: {why}; is it on, and has `adb tcpip 5555` been run?"
@@ -85,13 +81,6 @@ class AdbDirectAgent(RemoteAgent):
             self._link.close()
         self._link = None
 
-    def _open(self, line: str) -> Channel:
-        return ShellChannel(self._service(SHELL + line))
-
-    def _upload(self, data: bytes, path: str, timeout_s: float) -> None:
-        with contextlib.closing(self._service(SYNC)) as pipe:
-            write_file(pipe, data, path, timeout_s=timeout_s, address=self.address)
-
     def _service(self, name: str) -> LinkPipe:
         if self._link is None:
             raise LinkLost(f"there is no connection to {self.address}; reconnect it")
@@ -99,7 +88,7 @@ class AdbDirectAgent(RemoteAgent):
             return self._link.open(name)
         except ServiceRefused as exc:
             raise DeviceUnreachable(
-                f"{self.address} offers no `{exc}`: an Android before 7, whose shell tells no exit codes; use a newer device"
+                f"{self.address} has no service `{exc}`: it runs an Android older than 7, which is not supported"
             ) from exc
         except OSError as exc:
-            raise LinkLost(f"the connection to {self.address} broke off: {exc}") from exc
+            raise LinkLost(f"the connection to {self.address} was lost: {exc}") from exc

@@ -18,14 +18,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from device_agents.support.atomic import write_whole
+from device_agents.support.atomic import write_whole, writing
 from device_agents.support.dataclass_json import Record, read_as
 from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
 from device_agents.support.locks import locked
@@ -68,7 +67,7 @@ class RunFolder:
                 raise
             return run
         _refuse_unless_empty(path)
-        with _writing(path):
+        with writing(path, RunError):
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         try:
@@ -252,7 +251,7 @@ class RunFolder:
 
     def _append(self, name: str, plain: Mapping[str, Any]) -> None:
         self._check_lock()
-        with _writing(self.path / name), (self.path / name).open("ab") as file:
+        with writing(self.path / name, RunError), (self.path / name).open("ab") as file:
             append_line(file.fileno(), plain)
             os.fsync(file.fileno())
 
@@ -289,17 +288,9 @@ def write_json(path: Path, plain: Any) -> None:
     write_whole(path, json.dumps(plain, indent=1) + "\n", RunError)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise RunError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-
-
 def _locked(path: Path) -> int:
     """The descriptor of the lock file, whose lock is held until it is closed."""
-    with _writing(path / LOCK):
+    with writing(path / LOCK, RunError):
         try:
             return locked(path / LOCK)
         except BlockingIOError as exc:

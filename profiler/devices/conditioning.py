@@ -7,7 +7,6 @@ clocks are pinned) is recorded, to go into the table, and `profile doctor` says 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from device_agents.agent import Agent
+from device_agents.agent import Agent, store_file
 from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError
 from profiler.devices import boards, cores
@@ -29,7 +28,7 @@ __all__ = ["Conditioned", "Cooling", "big_cores", "conditioned", "wait_until_coo
 PROGRAM = RUNNER.with_name("fixed_performance.sh")
 POLL_S, SAY_EVERY_S = 10.0, 60.0
 COMMAND_S = 30.0
-LEASE_S = 900
+EXPIRY_S = 900
 """The device ends the mode of fixed performance by itself when nobody has renewed it for so long."""
 RENEW_S = 60.0
 WATCH_POLL_S = 20
@@ -96,42 +95,42 @@ def _too_warm(now: Heat, rules: Cooling) -> list[str]:
 class Conditioned:
     """A device while it is held conditioning."""
 
-    def __init__(self, state: dict[str, Any], lease: _Lease | None, clock: Callable[[], float]) -> None:
+    def __init__(self, state: dict[str, Any], mode: _FixedPerformance | None, clock: Callable[[], float]) -> None:
         self.state = state
         """What was set and what was found, JSON-ready; `fixed_performance` is `on`, `unsupported` or `not wanted`."""
-        self._lease, self._clock, self._renewed_s = lease, clock, clock()
+        self._mode, self._clock, self._renewed_s = mode, clock, clock()
 
     def renew(self) -> None:
         """To be called every few minutes at least, or the device ends the mode by itself; it does nothing more than once a minute.
 
         Call it too after reconnecting to a device that was gone for long. `DeviceError` if it cannot be reached.
         """
-        if self._lease is not None and self._clock() - self._renewed_s >= RENEW_S:
-            self._lease.switch("renew")
+        if self._mode is not None and self._clock() - self._renewed_s >= RENEW_S:
+            self._mode.switch("renew")
             self._renewed_s = self._clock()
 
 
 @contextmanager
 def conditioned(
-    agent: Agent, *, fixed_performance: bool, clock: Callable[[], float] = time.monotonic, lease_s: int = LEASE_S
+    agent: Agent, *, fixed_performance: bool, clock: Callable[[], float] = time.monotonic, expiry_s: int = EXPIRY_S
 ) -> Iterator[Conditioned]:
     """Switch Android's mode of fixed performance on, if wanted and supported, and off again at the end, whatever happens.
 
     Whether it was on before cannot be read: it is off afterwards. `state["restored"]` is false if the device was out of reach at
-    the end; it then ends the mode by itself, `lease_s` after the last renewal.
+    the end; it then ends the mode by itself, `expiry_s` after the last renewal.
     """
     snapshot = take(agent, replace(EVERYTHING, watch_s=0))
     state = recorded(snapshot)
     if not fixed_performance or not _offers(snapshot):
         yield Conditioned(state | {"fixed_performance": "unsupported" if fixed_performance else "not wanted"}, None, clock)
         return
-    lease = _Lease(agent, lease_s)
+    mode = _FixedPerformance(agent, expiry_s)
     try:
-        works = lease.switch("on")
+        works = mode.switch("on")
         state |= {"fixed_performance": "on" if works else "unsupported"}
-        yield Conditioned(state, lease if works else None, clock)
+        yield Conditioned(state, mode if works else None, clock)
     finally:
-        state["restored"] = _restore(agent, lease)
+        state["restored"] = _restore(agent, mode)
 
 
 def recorded(snapshot: Snapshot) -> dict[str, Any]:
@@ -155,25 +154,23 @@ def _offers(snapshot: Snapshot) -> bool:
     return phone is not None and (phone.sdk or 0) >= boards.FIXED_PERFORMANCE_SDK
 
 
-def _restore(agent: Agent, lease: _Lease) -> bool:
+def _restore(agent: Agent, mode: _FixedPerformance) -> bool:
     """Never fails: at the end there may be another error on its way, and the device helps itself."""
     with contextlib.suppress(DeviceError):
-        return lease.switch("off")
+        return mode.switch("off")
     with contextlib.suppress(DeviceError):
         agent.reconnect()
-        return lease.switch("off")
+        return mode.switch("off")
     return False
 
 
-class _Lease:
-    """The program on the device that switches the mode, and the file there that says how long it may last."""
+class _FixedPerformance:
+    """The program on the device that switches the mode, and the file there that holds the time of the last renewal."""
 
-    def __init__(self, agent: Agent, lease_s: int) -> None:
-        data = PROGRAM.read_bytes()
-        name = f"{PROGRAM.stem}-{hashlib.sha256(data).hexdigest()[:16]}.sh"
-        folder = agent.store({name: data})
-        self._agent, self._program = agent, f"{folder}/{name}"
-        self._details = [f"{folder}/lease-{secrets.token_hex(4)}", str(lease_s), str(min(WATCH_POLL_S, lease_s))]
+    def __init__(self, agent: Agent, expiry_s: int) -> None:
+        self._agent, self._program = agent, store_file(agent, PROGRAM)
+        renewed = self._program.rpartition("/")[0] + f"/renewed-{secrets.token_hex(4)}"
+        self._details = [renewed, str(expiry_s), str(min(WATCH_POLL_S, expiry_s))]
 
     def switch(self, action: str) -> bool:
         """`on`, `renew` or `off`; whether the device did it."""

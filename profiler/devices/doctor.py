@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from device_agents.agent import Agent
+from device_agents.agent import Agent, store_file
 from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError, LinkLost
 from device_agents.support.numbers import is_whole
@@ -58,10 +57,7 @@ def _interpreter(agent: Agent) -> str | None:
 
 def _speed_ns(agent: Agent, interpreter: str) -> tuple[int, ...]:
     """Times of the same work, from the program that does it there."""
-    data = PROGRAM.read_bytes()
-    name = f"{PROGRAM.stem}-{hashlib.sha256(data).hexdigest()[:16]}.py"
-    folder = agent.store({name: data})
-    result = agent.run([interpreter, f"{folder}/{name}"], timeout_s=TIMEOUT_S).check()
+    result = agent.run([interpreter, store_file(agent, PROGRAM)], timeout_s=TIMEOUT_S).check()
     for line in result.stdout.splitlines():
         try:
             message = read_json(line)
@@ -77,7 +73,7 @@ def _speed_ns(agent: Agent, interpreter: str) -> tuple[int, ...]:
 def _times(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not value or not all(is_whole(time_ns, 1, 10**13) for time_ns in value):
         raise RunnerError(
-            f"the device told what cannot be: {str(value)[:40]!r} for times of work; is {PROGRAM.name} this version's?"
+            f"the device sent an invalid message: {str(value)[:40]!r} for times of work; is {PROGRAM.name} this version's?"
         )
     return tuple(value)
 

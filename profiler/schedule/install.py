@@ -16,6 +16,7 @@ from pathlib import Path
 
 from device_agents.support.atomic import write_whole
 from device_agents.support.errors import ConfigError
+from device_agents.support.text import last_line
 
 NAME = "netadapt-profiler"
 MARK = "# netadapt-profiler: keeps the tables fresh that this file wants"
@@ -114,6 +115,5 @@ def _run(argv: Sequence[str], text: str = "", empty: str | None = None) -> str:
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise ConfigError(f"`{shlex.join(argv)}` cannot be run: {getattr(exc, 'strerror', None) or exc}") from exc
     if ended.returncode and not (empty is not None and empty in ended.stderr):
-        said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ConfigError(f"`{shlex.join(argv)}` ended with code {ended.returncode}: {said}")
+        raise ConfigError(f"`{shlex.join(argv)}` ended with code {ended.returncode}: {last_line(ended.stderr)}")
     return ended.stdout if not ended.returncode else ""
