@@ -27,7 +27,8 @@ from typing import Any
 from fault_places import PLACES, Place, processes_of
 from fault_programs import FAKETIME, dying_after, jump, other_clock
 
-from device_agents.lease import FREE_KINDS, lease_path
+from device_agents.device_lock import lock_path
+from device_agents.discovery import agent_kind
 from profiler.measure.state import MeasurementState
 from profiler.protocol.journal import journal_path, read_journal
 from profiler.tables.derive import table_of
@@ -263,11 +264,11 @@ class Trial:
         return left
 
     def _locks(self) -> list[Path]:
-        """Locked files of the trial: the device's lease on this host, the runner's on the device, the journal."""
+        """Locked files of the trial: the device's on this host, the runner's lease on the device, the journal."""
         places = [*self.place.folder.rglob("lease"), self.journal]
-        if self.place.address.partition(":")[0] not in FREE_KINDS:
+        if not agent_kind(self.place.address).shared:
             with environment(self.place.environment):
-                places.append(lease_path(self.place.address))
+                places.append(lock_path(self.place.address))
         return [path for path in places if path.exists() and is_locked(path)]
 
     def check_end(self, undisturbed: Mapping[str, float], faults: list[str]) -> Counts:

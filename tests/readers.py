@@ -180,12 +180,12 @@ def _state(path: Path) -> object:
     return json.dumps([state.did, state.sentence, *state.stale]).encode(), stale_reason(table, _table())
 
 
-@reader("lease", "lease.json", "json", lambda: b'{"pid": %d, "command": "profile build", "since_s": 1760000000.5}' % os.getpid())
-def _lease(path: Path) -> object:
-    from device_agents.lease import holder, lease_path
+@reader("lock", "lock.json", "json", lambda: b'{"pid": %d, "command": "profile build", "since_s": 1760000000.5}' % os.getpid())
+def _lock(path: Path) -> object:
+    from device_agents.device_lock import holder, lock_path
 
     with environment(XDG_CACHE_HOME=str(path.parent)):
-        kept = lease_path("local")
+        kept = lock_path("local")
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(path.read_bytes())
         return str(holder("local"))

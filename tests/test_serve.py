@@ -23,7 +23,8 @@ from starlette.testclient import TestClient
 from test_table import table
 from typer.testing import CliRunner
 
-from device_agents.lease import lease
+from device_agents.device_lock import device_lock
+from device_agents.local import LocalAgent
 from profiler.cli.app import app as command
 from profiler.errors import ServeError
 from profiler.latency.validation import Checked, close
@@ -181,7 +182,7 @@ def want(lab: Path, more: str = "") -> Path:
 
 
 def test_who_measures_on_a_device_is_shown(lab: Path) -> None:
-    with lease("local"):
+    with device_lock(LocalAgent()):
         (device,) = farm(lab).devices
         assert device.busy and f"pid {os.getpid()}" in (device.holder or "")
     assert not farm(lab).devices[0].busy

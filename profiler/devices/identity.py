@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from device_agents.support.text import printable
 from profiler.protocol.events import Hello, Probe
 
 TOLD = {
@@ -71,7 +72,6 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     """Hashes are long, and what comes from a device may be anything."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
-    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-        return text[:12]
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    text = str(value)
+    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:12] if is_hash else printable(text, LONGEST)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from device_agents.lease import FREE_KINDS, Holder, holder
+from device_agents.device_lock import holder
+from device_agents.discovery import agent_kind
 from device_agents.support.errors import ConfigError, ToolError
+from device_agents.support.locks import Holder
 from device_agents.support.toml_file import read_toml
 from profiler.devices.config import config_path, configured_devices, find_device
 from profiler.errors import JournalError
@@ -149,7 +151,7 @@ def _goes_on(progress: Progress, silent_s: float, now_s: float) -> bool:
     if progress.ended:
         return False
     address = _address(progress.device)
-    if address is None or address.split(":", 1)[0] in FREE_KINDS:
+    if address is None or agent_kind(address).shared:  # nobody holds a lock that could tell
         return silent_s < progress.silence_s
     who = holder(address)
     return silent_s < QUIET_S or (who is not None and who.since_s <= now_s - silent_s)
