@@ -58,9 +58,8 @@ def main(events: Annotated[int, typer.Option(help="Events in all.")] = 20_000) -
                 started_s, begun = time.process_time(), number + 1
         started_s = time.process_time()
         found = len(run.state.measurements)
-        print(
-            f"the measurements of {found} layers with their tags: {1e3 * (time.process_time() - started_s):.0f} ms, asked for once a batch"
-        )
+        took_ms = 1e3 * (time.process_time() - started_s)
+        print(f"the measurements of {found} layers with their tags: {took_ms:.0f} ms, asked for once a batch")
 
 
 if __name__ == "__main__":
