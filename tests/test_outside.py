@@ -85,9 +85,9 @@ FOUND: list[tuple[str, bytes]] = [
     ("plan", b"[" * 100_000),
     ("table contents", READERS["table contents"].example().replace(b'"measurements"', b'"x"')
      .replace(b'"quiet_rounds": 6', b'"quiet_rounds": 0')),
-    ("journal", b'{"event": "journal", "format": 3, "x": ' + b"9" * 5000 + b"}\n"),
-    ("journal", b'{"event": "journal", "format": 3, "target": 1, "settings": {}}\n{"event": "hello"}\n'),
-    ("journal", b'{"event": "journal", "format": 3}\n{"event": ["hello"]}\n'),
+    ("journal", b'{"event": "journal", "format": 4, "x": ' + b"9" * 5000 + b"}\n"),
+    ("journal", b'{"event": "journal", "format": 4, "target": 1, "settings": {}}\n{"event": "hello"}\n'),
+    ("journal", b'{"event": "journal", "format": 4}\n{"event": ["hello"]}\n'),
     ("runner lines", b'{"event": "measurement", "x": ' + b"9" * 5000 + b"}\n"),
     ("runner lines", b'{"event": "failed", "model": "a", "round": 0, "reason": "\\ud800"}\n'),
     ("runner lines", b'{"event": "crashed"}\n'),

@@ -31,8 +31,8 @@ from profiler.formats.model_file import default_runtime, format_of, read_model
 from profiler.layers.fusion import as_executed
 from profiler.measure.benchmark import measure_files
 from profiler.measure.discovery import roster
-from profiler.measure.journal import journal_path
 from profiler.progress import ProgressReporter, bar, bars
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.schedule.state import stale_reason
 from profiler.tables.build import StopCriterion

@@ -10,11 +10,10 @@ from device_agents.support.text import printable
 from profiler.protocol.events import Hello, Probe
 
 TOLD = {
-    "version": "runtime version", "library_sha256": "runtime's hash", "runner": "runner", "flags": "runtime's flags",
-    "affinity": "cores",
+    "version": "runtime version", "library_sha256": "runtime's hash", "runner": "runner", "runner_sha256": "runner's hash",
+    "flags": "runtime's flags", "affinity": "cores",
 }  # fmt: skip
-"""Fields of a fingerprint beside the device's facts, and what people call them. The runner's own hash is not among them: a new
-version of this program is no other device, and its protocol has a version of its own."""
+"""Fields of a fingerprint beside the device's facts, and what people call them."""
 STATE = {"build": "system build", "governors": "governors", "turbo": "turbo", "power_mode": "power mode"}
 """Fields of what conditioning has recorded."""
 LONGEST = 60

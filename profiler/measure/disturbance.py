@@ -120,10 +120,7 @@ class DisturbanceDetector:
     def tagged(self) -> dict[str, tuple[Measurement, ...]]:
         """All measurements that count, by model, with what disturbed them."""
         usual = {epoch: self._usual(epoch) for epoch in range(self._epoch + 1)}
-        return {
-            model: tuple(replace(seen.measurement, tags=tuple(self._tags(seen, usual[seen.epoch]))) for seen in found)
-            for model, found in self._seen.items()
-        }
+        return {model: tuple(self._tagged(seen, usual[seen.epoch]) for seen in found) for model, found in self._seen.items()}
 
     def _usual(self, epoch: int) -> _Usual:
         references = [quiet_ms for when, _, quiet_ms in self._references if when == epoch]
@@ -137,6 +134,10 @@ class DisturbanceDetector:
         ]
         reference_ms = _low(references) if len(references) >= ENOUGH_REFERENCES else None
         return _Usual(reference_ms, statistics.median(clocks) if clocks else None)
+
+    def _tagged(self, seen: _Seen, usual: _Usual) -> Measurement:
+        tags = tuple(self._tags(seen, usual))
+        return replace(seen.measurement, tags=tags) if tags else seen.measurement
 
     def _tags(self, seen: _Seen, usual: _Usual) -> Iterator[str]:
         measurement = seen.measurement

@@ -1,7 +1,7 @@
 """What happens while something is measured, as types: every line of a runner and of a journal is one of these.
 
 A line is checked once, where it comes in, by `parse_line` (a runner's, device_agents/on_device/PROTOCOL.md) or `read_event` (a
-journal's, profiler/measure/journal.py). Behind these two there are only the types below, and `match` on them ends with
+journal's, profiler/protocol/journal.py). Behind these two there are only the types below, and `match` on them ends with
 `assert_never`, so that mypy names every place that a new event concerns.
 """
 
@@ -458,6 +458,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(getattr(value, name)) for name in _stored_fields(type(value))}
     if isinstance(value, tuple) and value and hasattr(value[0], "__dataclass_fields__"):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return value
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from device_agents.support.atomic import whole
 from profiler.errors import TableError
 from profiler.layers.layer import LayerSpec
-from profiler.measure.journal import Journal, journal_path, read_journal, unwritten
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Refresh
+from profiler.protocol.journal import Journal, journal_path, read_journal, unwritten
 
 STAYS = "; the table in force stays as it is"
 

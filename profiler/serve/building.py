@@ -17,7 +17,6 @@ from typing import assert_never
 
 from device_agents.support.errors import ToolError
 from profiler.errors import JournalError
-from profiler.measure.journal import read_journal
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import (
     Conditioning,
@@ -38,6 +37,7 @@ from profiler.protocol.events import (
     Spent,
     StaircaseRules,
 )
+from profiler.protocol.journal import read_journal
 from profiler.serve.finding import stamp
 from profiler.tables.derive import table_of
 

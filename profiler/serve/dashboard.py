@@ -17,7 +17,7 @@ from device_agents.support.toml_file import read_toml
 from profiler.devices.config import config_path, configured_devices, find_device
 from profiler.errors import JournalError
 from profiler.latency.validation import LIMIT_PERCENT
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.schedule.config import WantedTable, parse_wanted
 from profiler.schedule.replacement import new_path
 from profiler.serve.building import ErrorPoint, LiveErrors, Progress, read_progress

@@ -17,12 +17,12 @@ from profiler.layers.fusion import as_executed
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
-from profiler.measure.journal import Journal, journal_path
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.events import ErrorEstimate, NetworkAdded, Spent, StaircaseRule, StaircaseRules
+from profiler.protocol.journal import Journal, journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import fusion_of
 from profiler.tables.derive import staircases_of, table_of

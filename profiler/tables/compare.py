@@ -13,9 +13,9 @@ import numpy as np
 from profiler.devices.identity import Identity
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate, trusted
-from profiler.measure.journal import journal_path, read_journal
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Measurement
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.tables.changes import p_values, q_values
 from profiler.tables.table import LatencyTable, load_table
 

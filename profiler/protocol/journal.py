@@ -9,7 +9,6 @@ process ends.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device_agents.support.strict_json import read_json
+from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
 from profiler.errors import JournalError, JournalNotWritable
 from profiler.protocol.events import Header, JournalEvent, event_data, read_event
 from profiler.protocol.settings import Target, TimingSettings
@@ -44,7 +43,7 @@ class Journal:
             """The events of the journal when it was opened; a new one has its header."""
             if self.recorded:
                 check_header(path, self.recorded[0], header)
-            _drop_torn_line(path)
+            drop_torn_line(path)
             if not self.recorded:
                 self.append(header)
                 self.recorded = (header,)
@@ -54,15 +53,8 @@ class Journal:
 
     def append(self, event: JournalEvent) -> None:
         """Write the event whole or not at all: half a line, left by a disk that is full, would spoil the one after it."""
-        rest = memoryview((json.dumps(event_data(event), separators=(",", ":")) + "\n").encode())
         with _writing(self.path):
-            end = os.fstat(self._file).st_size
-            try:
-                while rest:
-                    rest = rest[os.write(self._file, rest) :]
-            except BaseException:
-                os.ftruncate(self._file, end)
-                raise
+            append_line(self._file, event_data(event))
 
     def sync(self) -> None:
         with _writing(self.path):
@@ -121,23 +113,15 @@ def journal_path(table: Path) -> Path:
 
 def read_journal(path: Path) -> Iterator[JournalEvent]:
     """The event of every whole line; a torn last one is left out. `JournalError` for damage elsewhere or another format."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="strict")
-    except OSError as exc:
-        raise JournalError(f"{path} cannot be read: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise JournalError(f"{path} is damaged: it is not text") from exc
-    whole, _, _torn = text.rpartition("\n")
-    for number, raw in enumerate(whole.splitlines(), 1):
+    for number, (place, plain) in enumerate(read_lines(path, JournalError)):
+        if number == 0 and not (isinstance(plain, dict) and plain.get("event") == "journal" and plain.get("format") == FORMAT):
+            raise JournalError(f"{path} is not a journal of format {FORMAT}; it was written by another version")
         try:
-            plain = read_json(raw)
-            if number == 1 and not (isinstance(plain, dict) and plain.get("event") == "journal" and plain.get("format") == FORMAT):
-                raise JournalError(f"{path} is not a journal of format {FORMAT}; it was written by another version")
             event = read_event(plain)
-            if (number == 1) != isinstance(event, Header):
+            if (number == 0) != isinstance(event, Header):
                 raise ValueError("the first line, and no other, is the header")
         except ValueError as exc:
-            raise JournalError(f"{path}, line {number} is damaged: {exc}") from exc
+            raise JournalError(f"{place} is damaged: {exc}") from exc
         yield event
 
 
@@ -152,10 +136,3 @@ def check_header(path: Path, found: JournalEvent, wanted: Header) -> None:
     for name, before, now in pairs:
         if before != now:
             raise JournalError(f"{path} was recorded with {name} {before!r}, not {now!r}; use another --out or the same {name}")
-
-
-def _drop_torn_line(path: Path) -> None:
-    data = path.read_bytes()
-    if not data.endswith(b"\n"):
-        with path.open("rb+") as file:
-            file.truncate(data.rfind(b"\n") + 1)
