@@ -187,7 +187,12 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
 
 def _kill(process: subprocess.Popen[str]) -> None:
     """Kill the child and everything it started, and collect its exit code."""
-    if process.returncode is None or not _exists(process.pid):
+    try:
+        os.getpgid(process.pid)
+        reused = process.returncode is not None
+    except ProcessLookupError:
+        reused = False
+    if not reused:
         # Until the child is collected, its id is its own. After that only processes that it started can be in the group of that id:
         # as long as one of them is, the kernel gives the id to no other process.
         with contextlib.suppress(ProcessLookupError):  # nothing that it started is left
@@ -195,11 +200,3 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.getpgid(pid)
-    except ProcessLookupError:
-        return False
-    return True

@@ -37,17 +37,14 @@ class Signer:
 
 
 def signers() -> list[Signer]:
-    """All keys. The user's own is first, and is made if there is none: it is offered to a device that knows none of them."""
+    """All keys: the user's own, which is made if there is none and offered to a device that knows none of them, and then the files,
+    and the files *.adb_key of folders, that ANDROID_VENDOR_KEYS names."""
     own = Path.home() / ".android" / "adbkey"
     if not own.exists():
         _make(own)
-    return [Signer(path) for path in (own, *_vendor_keys())]
-
-
-def _vendor_keys() -> list[Path]:
-    """The files, and the files *.adb_key of folders, that ANDROID_VENDOR_KEYS names."""
     named = [Path(name) for name in os.environ.get("ANDROID_VENDOR_KEYS", "").split(os.pathsep) if name]
-    return [key for path in named for key in (sorted(path.glob("*.adb_key")) if path.is_dir() else [path])]
+    files = [file for path in named for file in (sorted(path.glob("*.adb_key")) if path.is_dir() else [path])]
+    return [Signer(path) for path in (own, *files)]
 
 
 def _make(path: Path) -> None:

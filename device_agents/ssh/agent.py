@@ -50,27 +50,24 @@ class SshAgent(RemoteAgent):
     def _connect(self) -> None:
         self._folder_of_socket = _private_folder()
         ready = secrets.token_hex(8)
+        deadline = time.monotonic() + LOGIN_S
+        output, errors = b"", b""
         try:
-            self._master = self._ssh([*self._master_options(), "-o", "ControlMaster=yes"], f"echo {ready}; exec cat")
-            self._await(self._master, ready.encode())
+            self._master = master = self._ssh([*self._master_options(), "-o", "ControlMaster=yes"], f"echo {ready}; exec cat")
+            # until it has run its command: what the login shell prints before is skipped
+            while ready.encode() not in output:
+                try:
+                    source, data = master.receive(max(0.0, deadline - time.monotonic()))
+                except TimeoutError:
+                    raise DeviceUnreachable(
+                        f"{self.address} did not accept the login within {LOGIN_S:g} s; see what `ssh {self._host}` waits for"
+                    ) from None
+                if source is Source.END:
+                    raise _refusal(self.address, self._host, master.code(), (output + errors).decode(errors="replace"))
+                output, errors = (output + data, errors) if source is Source.OUT else (output, errors + data)
         except BaseException:
             self._disconnect()
             raise
-
-    def _await(self, master: SshChannel, ready: bytes) -> None:
-        """Wait until the master has run its command. What the login shell prints before is skipped."""
-        deadline = time.monotonic() + LOGIN_S
-        output, errors = b"", b""
-        while ready not in output:
-            try:
-                source, data = master.receive(max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
-                raise DeviceUnreachable(
-                    f"{self.address} did not accept the login within {LOGIN_S:g} s; see what `ssh {self._host}` waits for"
-                ) from None
-            if source is Source.END:
-                raise _refusal(self.address, self._host, master.code(), (output + errors).decode(errors="replace"))
-            output, errors = (output + data, errors) if source is Source.OUT else (output, errors + data)
 
     def _disconnect(self) -> None:
         if self._master is not None:

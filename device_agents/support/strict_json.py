@@ -42,12 +42,8 @@ def _whole(digits: str) -> int:
 def _check_depth(plain: Any) -> None:
     level = [plain]
     for _ in range(MOST_DEEP):
-        level = [inner for item in level for inner in _inside(item)]
+        inner = (value for item in level for value in (item.values() if isinstance(item, dict) else item))
+        level = [value for value in inner if isinstance(value, dict | list)]
         if not level:
             return
     raise ValueError(f"it is nested more than {MOST_DEEP} deep")
-
-
-def _inside(item: Any) -> list[Any]:
-    inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    return [value for value in inner if isinstance(value, (dict, list))]
