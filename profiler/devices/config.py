@@ -25,9 +25,8 @@ from device_agents.errors import UnknownDevice
 from device_agents.support.errors import ConfigError
 from device_agents.support.toml_file import TomlFile, read_toml
 from profiler.devices.conditioning import Cooling
+from profiler.runner_names import RUNNERS
 
-RUNNERS = ("python", "native", "benchmark_model", "onnxruntime_perf_test")
-"""The names of profiler.runners, which needs this module."""
 CONFIG_VARIABLE = "PROFILE_CONFIG"
 
 
