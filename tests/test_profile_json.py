@@ -14,7 +14,8 @@ from test_exchange_cli import LUT
 from test_profile_cli import run, run_json
 from test_table import table
 
-from profiler.cli.printing import found_data, measured_data
+from profiler.cli.benchmark import measured_data
+from profiler.cli.devices import found_data
 from profiler.devices.config import Device
 from profiler.formats.model_file import FORMATS
 from profiler.latency.calibration import Calibration
