@@ -21,7 +21,7 @@ from device_agents.support.text import printable
 from profiler.finding import Finding
 from profiler.interval import Interval
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON. Without it, the result is printed as text.")]
 
 INTERRUPTED = 130
 """The exit code of a program ended by Ctrl-C, as shells know it."""

@@ -25,7 +25,7 @@ def benchmark(
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a whole model's latency on a device."""
+    """Measure the latency of a whole model on a device, in milliseconds with a 95 % interval."""
     with plain_errors(), terminable():
         target = Target(device, runtime or default_runtime(model), threads, python, runner)
         with bar() as progress:

@@ -21,24 +21,52 @@ def build(
     runtime: Runtime,
     out: Annotated[
         Path,
-        typer.Option(help="The table to write; what it holds already is not measured again. With several devices: {device} in it."),
+        typer.Option(
+            help="The table to write, a .parquet file; layers that it holds already are not measured again. For several devices "
+            "the path must contain {device}, which is replaced by the name of each."
+        ),
     ],
     device: Devices = ["local"],  # noqa: B006
     threads: Threads = 1,
     python: Python = None,
     runner: Runner = None,
     target_error: Annotated[
-        str, typer.Option(help="Stop adding layers when the table's own estimate of its error is below this.")
+        str,
+        typer.Option(
+            help="Stop adding layers when the table's own estimate of its error on whole networks is below this percentage."
+        ),
     ] = "2%",
-    max_layers: Annotated[int, typer.Option(min=1, help="Layers at most, whatever the error.")] = StopCriterion().max_layers,
-    rounds: Annotated[int, typer.Option(min=3, help="Measurements to every layer before extra ones.")] = TimingSettings().rounds,
-    seed: Annotated[int, typer.Option(help="Order of measurements and values of weights.")] = 1,
-    energy: Annotated[bool, typer.Option("--energy", help="Measure energy too, where the device's hardware tells it.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was interrupted.")] = False,
+    max_layers: Annotated[
+        int, typer.Option(min=1, help="Stop adding layers when the table has so many, whatever its error.")
+    ] = StopCriterion().max_layers,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=3,
+            help="How many times each layer is measured before it is judged. Layers that are uncertain then are measured up to "
+            "three times as often.",
+        ),
+    ] = TimingSettings().rounds,
+    seed: Annotated[int, typer.Option(help="The seed of the order of measurements and of the values of weights.")] = 1,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy",
+            help="Measure the energy of each layer too, in millijoules, where the device's hardware counts it. Without it, only "
+            "latencies are measured.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a build that was interrupted. Without it, a journal that such a build has left is an error.",
+        ),
+    ] = False,
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
-    """Measure layers of plans or models, as few as will do, and whole networks beside them, into a latency table."""
+    """Build a latency table: measure layers of plans or models, as few as suffice, and whole networks to check it with."""
     with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
         targets = tuple(Target(name, runtime, threads, python, runner) for name in device)
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)

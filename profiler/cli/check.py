@@ -12,7 +12,7 @@ from profiler.tables.table import load_table
 
 
 def check(table: TableFile, as_json: Json = False) -> None:
-    """Say what to distrust in a table and what to do about it."""
+    """List what to distrust in a table, and what to do about each finding."""
     with plain_errors():
         loaded = load_table(table)
         findings = check_table(loaded)

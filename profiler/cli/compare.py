@@ -16,7 +16,7 @@ UNTESTED = f"intervals that do not touch, {LEAST}; the journals with the rounds 
 
 
 def compare(before: TableFile, after: TableFile, as_json: Json = False) -> None:
-    """Say which layers changed beyond noise from one table to another, and by how much predictions did."""
+    """List the layers that changed beyond noise from one table to another, and say by how much predictions changed."""
     with plain_errors():
         found = compare_files(before, after)
         if as_json:

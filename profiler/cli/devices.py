@@ -10,7 +10,7 @@ from profiler.measure.discovery import Found, roster
 
 
 def devices(python: Python = None, as_json: Json = False) -> None:
-    """List the devices that are named or attached, what stands in the way of each, and the runtimes that work there."""
+    """List the devices that are named or attached, the runtimes that work on each, and why one cannot be measured on."""
     with plain_errors():
         found = roster(python)
         if as_json:

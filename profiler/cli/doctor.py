@@ -11,7 +11,7 @@ from profiler.devices.doctor import Diagnosis, diagnose
 
 
 def doctor(device: DeviceArgument = "local", threads: Threads = 1, python: Python = None, as_json: Json = False) -> None:
-    """Say what would disturb measurements on a device and how to mend it; takes some four seconds."""
+    """List what would disturb measurements on a device, and how to mend it. This takes some four seconds."""
     with plain_errors():
         found = diagnose(device, threads, python)
         if as_json:

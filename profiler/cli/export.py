@@ -15,11 +15,11 @@ from profiler.exchange.formats import WRITABLE
 
 def export(
     table: TableFile,
-    table_format: Annotated[str, typer.Option("--format", help=f"The form to write it in: {', '.join(WRITABLE)}.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    table_format: Annotated[str, typer.Option("--format", help=f"The form to write the table in: {', '.join(WRITABLE)}.")],
+    out: Annotated[Path, typer.Option(help="The file to write. One that exists is replaced.")],
     as_json: Json = False,
 ) -> None:
-    """Write a table as CSV, or in the form of nn-Meter or once-for-all, and say what that form cannot hold."""
+    """Write a table in a form that other programs read, and say what that form cannot hold."""
     with plain_errors():
         exported = export_file(table, table_format, out)
         if as_json:

@@ -16,23 +16,36 @@ from profiler.tables.table import LatencyTable
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Files of one published table.")],
-    device_name: Annotated[str, typer.Option(help="What it was measured on.")],
-    out: Annotated[Path, typer.Option(help="The table to write.")],
+    files: Annotated[list[Path], typer.Argument(help="The files of one published table.")],
+    device_name: Annotated[str, typer.Option(help="The name of the device that the table was measured on.")],
+    out: Annotated[Path, typer.Option(help="The table to write, a .parquet file that does not exist yet.")],
     table_format: Annotated[
-        str | None, typer.Option("--format", help=f"{', '.join(READABLE)}; by default what the files' ending says.")
+        str | None,
+        typer.Option("--format", help=f"The form of the files: {', '.join(READABLE)}. By default their ending tells it."),
     ] = None,
     runtime: RuntimeOfOthers = None,
-    threads: Annotated[int | None, typer.Option(help="Threads it was measured with, if that is known.")] = None,
-    source: Annotated[str | None, typer.Option(help="Where it was published, as a URL.")] = None,
-    licence: Annotated[str | None, typer.Option(help="The licence it is under.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="The number of threads that the table was measured with. By default it counts as not known."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="The URL where the table was published. By default it is filled in for files that this program knows."),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="The licence that the table is under. By default it is filled in for files that this program knows."),
+    ] = None,
     activation: Annotated[
         list[str] | None,
-        typer.Option(help="What its convolutions are to be taken with where the format does not tell; may be given several times."),
+        typer.Option(
+            help="The activation that the convolutions are fused with, where the format does not say. It may be given several "
+            "times; each layer is then read once with each. By default it is what the format's own networks have."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read a latency table that others have published into one of ours, marked as imported and unverified."""
+    """Convert a latency table that others have published into one of ours, which is marked as imported and unverified."""
     with plain_errors():
         told = Told(device_name, runtime, threads, source, licence, table_format, tuple(activation or ()))
         table = import_table(files, told)

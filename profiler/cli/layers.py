@@ -17,7 +17,7 @@ NUMBERS = ("groups", "MACs", "weights B", "activations B", "times")
 
 
 def layers(model: ModelFile, as_json: Json = False) -> None:
-    """List the fused groups of a model as its runtime executes them, and how often each occurs."""
+    """List the fused groups of a model, as its runtime executes them, and how often each occurs."""
     with plain_errors():
         graph = as_executed(read_model(model), default_runtime(model))
         if as_json:

@@ -12,8 +12,10 @@ from profiler.console import plain_errors
 from profiler.tables.table import load_table
 
 
-def plot(table: TableFile, out: Annotated[Path, typer.Option(help="The figure (.png) or the page (.html) to write.")]) -> None:
-    """Draw a table: predicted against measured networks, and latency against channels."""
+def plot(
+    table: TableFile, out: Annotated[Path, typer.Option(help="The figure (.png) or the page with all figures (.html) to write.")]
+) -> None:
+    """Draw a table: the predicted against the measured latency of networks, and latency against channels."""
     with plain_errors():
         from profiler.plotting.plot import write_plot  # matplotlib takes a second to start, which other commands need not wait for
 

@@ -14,7 +14,7 @@ from profiler.tables.table import Part
 
 
 def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
-    """Predict a model's latency from a table, and say for each layer where its share comes from."""
+    """Predict the latency of a model from a table, and say for each layer whether its share was measured or interpolated."""
     with plain_errors():
         found = predict_file(table, model)
         stale = stale_reason(table, found.table)

@@ -11,17 +11,24 @@ from device_agents import native
 from profiler.cli.options import one_of
 from profiler.console import Json, plain_errors, print_json
 
-app = typer.Typer(help="The native runner, for devices without Python.", no_args_is_help=True)
+app = typer.Typer(help="Compile the native runner, which measures on devices without Python.", no_args_is_help=True)
 
 
 @app.command()
 def build(
-    target: Annotated[str, typer.Option(**one_of(native.TARGETS), help="What it is to run on.")] = native.TARGETS[0],
-    ndk: Annotated[Path | None, typer.Option(help="The Android NDK; by default ANDROID_NDK_HOME.")] = None,
-    out: Annotated[Path, typer.Option(help="The program to write.")] = Path("measure"),
+    target: Annotated[
+        str, typer.Option(**one_of(native.TARGETS), help="The kind of machine that the runner is compiled for.")
+    ] = native.TARGETS[0],
+    ndk: Annotated[
+        Path | None, typer.Option(help="The folder of the Android NDK. By default it is the one that ANDROID_NDK_HOME names.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The program to write. One that exists is replaced.")] = Path("measure"),
     as_json: Json = False,
 ) -> None:
-    """Compile the native runner; `native = PATH` in profile.toml sends it to a device. Known targets are built when needed."""
+    """Compile the native runner. `native = PATH` in profile.toml has it sent to a device.
+
+    For these targets it is also compiled by itself when a device first needs it.
+    """
     with plain_errors():
         built = native.build(target, out, ndk=ndk)
         if as_json:

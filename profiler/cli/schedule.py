@@ -18,14 +18,14 @@ from profiler.schedule.maintain import Outcome
 from profiler.schedule.running import Keeper, only_one
 from profiler.schedule.status import TableStatus, failed_last, first_due, statuses
 
-app = typer.Typer(help="Keep the tables fresh that profile.toml wants.", no_args_is_help=True)
+app = typer.Typer(help="Keep the tables fresh that profile.toml asks for.", no_args_is_help=True)
 
 KEPT = "what was measured is kept and gone on with the next time"
 
 
 @app.command()
 def run() -> None:
-    """Stay in the foreground and do what is due when it is due. Ctrl-C or SIGTERM end it; nothing measured is lost."""
+    """Stay in the foreground and make each table fresh when its time comes. Ctrl-C or SIGTERM end it; nothing measured is lost."""
     with plain_errors(KEPT):
         wanted = read_wanted()
         with only_one(wanted.path), terminable():
@@ -38,10 +38,12 @@ def run() -> None:
 
 @app.command()
 def once(
-    now: Annotated[bool, typer.Option("--now", help="Look at every table, whether its time has come or not.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Look at every table now. Without it, only the tables whose time has come are looked at.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Do what is due and exit: for cron and systemd. The exit code is 1 if a table could not be made fresh."""
+    """Make the tables fresh whose time has come, then exit. The exit code is 1 if a table could not be made fresh."""
     with plain_errors(KEPT):
         wanted = read_wanted()
         with only_one(wanted.path), terminable():
@@ -59,10 +61,16 @@ def once(
 
 @app.command()
 def status(
-    check: Annotated[bool, typer.Option("--check", help="Ask the devices too: some ten seconds for each table.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Ask the devices too, which takes some ten seconds for each table. Without it, what the last look found is told.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say of each table how old it is, how well it closes, whether and why it is stale, and when it is looked at next."""
+    """List the tables with their age, their held-out error, whether and why they are stale, and when they are looked at next."""
     with plain_errors():
         wanted = read_wanted()
         with reporters([table.name for table in wanted.tables] if check else []) as progress:
@@ -75,11 +83,15 @@ def status(
 
 @app.command()
 def install(
-    systemd: Annotated[bool, typer.Option("--systemd", help="A unit and a timer of the user's systemd; the default.")] = False,
-    cron: Annotated[bool, typer.Option("--cron", help="A line in the user's crontab.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Write a unit and a timer of the user's systemd. This is the default.")
+    ] = False,
+    cron: Annotated[
+        bool, typer.Option("--cron", help="Write a line into the user's crontab instead. By default systemd is used.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking. Without it, a question is asked first.")] = False,
 ) -> None:
-    """Have `profile schedule once` started every quarter of an hour; shows what is written before it is."""
+    """Have `profile schedule once` started every quarter of an hour. What is to be written is shown first."""
     with plain_errors():
         if systemd and cron:
             raise ToolError("--systemd and --cron would do everything twice; choose one")

@@ -15,15 +15,26 @@ from profiler.serve.server import require_packages, serve_page
 
 
 def serve(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Where tables and runs are; by default here.")] = None,
-    config: Annotated[Path | None, typer.Option(help="The file that names devices and the tables wanted.")] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on; others than this machine's own need a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="The folders that hold tables and runs. By default it is the current folder.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The file that names devices and wanted tables. By default it is the same as for the other commands."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Any but this machine's own loopback addresses requires a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The TCP port to listen on. 0 takes any that is free.")] = 8765,
     token_file: Annotated[
-        Path | None, typer.Option(help="A file with the token to ask for; PROFILE_SERVE_TOKEN does the same.")
+        Path | None,
+        typer.Option(
+            help="A file that holds the token to ask visitors for. By default it is the value of PROFILE_SERVE_TOKEN; where that "
+            "is not set either and a token is required, one is made up and shown."
+        ),
     ] = None,
 ) -> None:
-    """Show devices, running builds, tables and NetAdapt runs on a local web page; /metrics is for Prometheus. Ctrl-C ends it."""
+    """Show devices, running builds, tables and NetAdapt runs on a web page, with /metrics for Prometheus. Ctrl-C ends it."""
     with plain_errors("the page is closed; nothing that measures was stopped"):
         require_packages()
         use_config(config)

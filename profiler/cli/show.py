@@ -59,10 +59,10 @@ FORMS: Mapping[str, Callable[[Path, LatencyTable], None]] = {
 
 def show(
     table: TableFile,
-    table_format: Annotated[str, typer.Option("--format", **one_of(FORMS), help="How to print it.")] = "text",
+    table_format: Annotated[str, typer.Option("--format", **one_of(FORMS), help="The form to print the table in.")] = "text",
     as_json: Json = False,
 ) -> None:
-    """Print a table: what it is, and a row for each layer."""
+    """Print a table: what it was measured on, how far it can be trusted, and a row for each layer."""
     with plain_errors():
         FORMS["json" if as_json else table_format](table, load_table(table))
 
