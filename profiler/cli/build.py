@@ -13,7 +13,7 @@ from profiler.console import Json, percent, plain_errors, print_json, terminable
 from profiler.progress import reporters
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion
-from profiler.tables.builds import BuildRequest, Builds, build_tables, journal_paths
+from profiler.tables.build_request import BuildRequest, Builds, build_tables, journal_paths
 
 
 def build(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def table_path(out: Path, device: str) -> Path:
     return Path(str(out).replace("{device}", re.sub(r"[^A-Za-z0-9._-]+", "-", device)))
 
 
-def journal_paths(out: Path, devices: tuple[str, ...] | list[str]) -> str:
+def journal_paths(out: Path, devices: Sequence[str]) -> str:
     """Where everything measured on these devices is kept, for people."""
     return ", ".join(str(journal_path(table_path(out, device))) for device in devices)
 
