@@ -20,8 +20,9 @@ from profiler.formats.fake import CALL_NS, layer_ns
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
-from profiler.measure.journal import journal_path, read_journal, unwritten
 from profiler.progress import Silent
+from profiler.protocol.events import Energy, Measurement, Refresh
+from profiler.protocol.journal import journal_path, read_journal, unwritten
 from profiler.schedule import replacement as refresh
 from profiler.schedule.config import WantedTable, read_wanted
 from profiler.schedule.maintain import Outcome, tend
@@ -88,7 +89,7 @@ def tended(wanted: WantedTable, now: datetime | None = None) -> Outcome:
 
 
 def measurements(path: Path) -> list[str]:
-    return [line["key"] for line in read_journal(journal_path(path)) if line["event"] == "measurement"]
+    return [event.model for event in read_journal(journal_path(path)) if isinstance(event, Measurement)]
 
 
 def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
@@ -123,11 +124,11 @@ def test_the_rows_that_were_kept_keep_their_date_and_their_values(wanted: Wanted
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
     assert tended(wanted).did == "refreshed"
     after = load_table(wanted.out)
-    (begun,) = [line for line in read_journal(journal_path(wanted.out)) if line["event"] == "refresh"]
+    (begun,) = [event for event in read_journal(journal_path(wanted.out)) if isinstance(event, Refresh)]
     for layer, row in before.rows.items():
-        assert layer.key in begun["keys"] or after.rows[layer] == row
+        assert layer.key in begun.models or after.rows[layer] == row
     assert set(after.info.measured_utc) == {layer.key for layer in after.rows}
-    assert all(utc >= begun["utc"] for key, utc in after.info.measured_utc.items() if key in begun["keys"])
+    assert all(utc >= (begun.utc or "") for key, utc in after.info.measured_utc.items() if key in begun.models)
 
 
 def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_told(wanted: WantedTable, device: Device) -> None:
@@ -152,9 +153,9 @@ def test_energy_is_measured_again_with_what_is_refreshed(wanted: WantedTable) ->
     tended(wanted)
     before = load_table(wanted.out)
     assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "refreshed"
-    lines = list(read_journal(journal_path(wanted.out)))
-    (place,) = [place for place, line in enumerate(lines) if line["event"] == "refresh"]
-    assert {line["key"] for line in lines[place:] if line["event"] == "energy"} == set(lines[place]["keys"])
+    events = list(read_journal(journal_path(wanted.out)))
+    ((place, refresh),) = [(place, event) for place, event in enumerate(events) if isinstance(event, Refresh)]
+    assert {event.model for event in events[place:] if isinstance(event, Energy)} == set(refresh.models)
     assert set(load_table(wanted.out).energy_mj) == set(before.energy_mj)
 
 
@@ -171,7 +172,7 @@ def test_a_general_drift_has_the_whole_table_built_anew(wanted: WantedTable, dev
     device.slower = lambda layer, alone: 1.3
     outcome = tended(wanted)
     assert outcome.did == "rebuilt"
-    assert not [line for line in read_journal(journal_path(wanted.out)) if line["event"] == "refresh"]
+    assert not [event for event in read_journal(journal_path(wanted.out)) if isinstance(event, Refresh)]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_an_interrupted_refresh_is_gone_on_with(wanted: WantedTable, device: Dev
     done = measurements(refresh.new_path(wanted.out))
     assert tended(wanted).did == "refreshed"
     assert measurements(wanted.out)[: len(done)] == done
-    rounds = [(line["key"], line["round"]) for line in read_journal(journal_path(wanted.out)) if line["event"] == "measurement"]
+    rounds = [(event.model, event.round) for event in read_journal(journal_path(wanted.out)) if isinstance(event, Measurement)]
     assert len(rounds) == len(set(rounds))
 
 

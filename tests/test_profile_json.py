@@ -23,7 +23,8 @@ from profiler.latency.staircase import Staircase
 from profiler.latency.validation import Checked, close
 from profiler.measure.benchmark import Measured
 from profiler.measure.discovery import Found
-from profiler.measure.estimate import Measurement, estimate
+from profiler.measure.estimate import estimate
+from profiler.protocol.events import DeviceFacts, Hello, Measurement, Probe, Round, RuntimeState
 from profiler.protocol.settings import Target
 from profiler.schedule.state import Failure, State, write_state
 from profiler.tables.plan import make_plan, write_plan
@@ -113,16 +114,16 @@ def test_json_has_the_keys_and_values_that_it_always_had(folder: Path, name: str
 
 FOUND = Found(
     Device("phone", "adb:1A2B"), "Pixel", None,
-    {
-        "event": "probe", "protocol": 5, "device": {"cpu": "Tensor", "cores": 8, "memory_bytes": 2**33, "machine": "aarch64"},
-        "runtimes": {"litert": {"version": "2.3.0"}, "onnxruntime": {"missing": True}}, "runner": "native", "load_1min": 0.5,
-    },
+    Probe(
+        protocol=5, device=DeviceFacts(cpu="Tensor", cores=8, memory_bytes=2**33, machine="aarch64"), runner="native",
+        runtimes={"litert": RuntimeState("2.3.0"), "onnxruntime": RuntimeState(missing=True)}, load_1min=0.5,
+    ),
 )  # fmt: skip
 MEASURED = Measured(
     Path("network.tflite"),
-    estimate([Measurement(number, 2, (2_000_000 + 1000 * number, 2_000_500)) for number in range(4)]),
-    {"event": "hello", "protocol": 5, "pid": 7, "version": "2.3.0", "device": {"cpu": "Tensor"}, "flags": {"simulated": True}},
-    ({"round": 0, "load_1min": 0.5},),
+    estimate([Measurement("network.tflite", number, 2, (2_000_000 + 1000 * number, 2_000_500)) for number in range(4)]),
+    Hello(protocol=5, pid=7, version="2.3.0", device=DeviceFacts(cpu="Tensor"), flags={"simulated": True}),
+    (Round(round=0, load_1min=0.5, clock_ns=7),),
 )
 
 

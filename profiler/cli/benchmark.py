@@ -37,15 +37,20 @@ def benchmark(
 
 
 def measured_data(measured: Measured, target: Target) -> dict[str, Any]:
+    fingerprint = fingerprint_of(measured)
     about = {"model": str(measured.path), "device": target.device, "runtime": target.runtime, "threads": target.threads}
-    fingerprint = {name: value for name, value in measured.device.items() if name not in ("event", "protocol", "pid")}
-    about |= {"origin": origin_of(measured.device)}
-    return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": list(measured.conditions)}
+    about |= {"origin": origin_of(fingerprint)}
+    conditions = [{name: value for name, value in asdict(item).items() if name != "clock_ns"} for item in measured.rounds]
+    return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": conditions}
+
+
+def fingerprint_of(measured: Measured) -> dict[str, Any]:
+    return {name: value for name, value in asdict(measured.hello).items() if name not in ("protocol", "pid", "utc")}
 
 
 def print_measured(measured: Measured, target: Target) -> None:
     found = measured.estimate
     latency_ms = Interval(found.latency_ms, found.latency_ms_low, found.latency_ms_high)
-    print(f"{origin_of(measured.device)}{measured.path}: {interval_text(latency_ms, 'ms')}")
-    print(f"  {target.runtime} {measured.device.get('version')} on {target.device}, threads {target.threads}")
+    print(f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(latency_ms, 'ms')}")
+    print(f"  {target.runtime} {measured.hello.version} on {target.device}, threads {target.threads}")
     print(f"  {found.samples} samples in {found.rounds} rounds: the fast side of them, in brackets its 95 % interval")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from profiler.cli.options import Python
 from profiler.console import Json, plain_errors, print_json
 from profiler.measure.discovery import Found, roster
+from profiler.protocol.events import RuntimeState
 
 
 def devices(python: Python = None, as_json: Json = False) -> None:
@@ -21,9 +23,19 @@ def devices(python: Python = None, as_json: Json = False) -> None:
 
 
 def found_data(found: Found) -> dict[str, Any]:
-    probe = {name: value for name, value in (found.probe or {}).items() if name not in ("event", "protocol")}
+    probe: dict[str, Any] = {}
+    if found.probe is not None:
+        probe = {name: value for name, value in asdict(found.probe).items() if name != "protocol"}
+        probe["runtimes"] = {name: runtime_data(state) for name, state in found.probe.runtimes.items()}
     about = {"name": found.device.name, "address": found.device.address, "description": found.description}
     return about | {"usable": found.probe is not None, "obstacle": found.obstacle} | probe
+
+
+def runtime_data(state: RuntimeState) -> dict[str, Any]:
+    """The one of version, missing and broken that is the case."""
+    if state.missing:
+        return {"missing": True}
+    return {"broken": state.broken} if state.version is None else {"version": state.version}
 
 
 def print_found(found: Found) -> None:
@@ -33,20 +45,18 @@ def print_found(found: Found) -> None:
         described = f" {found.description}:" if found.description else ""
         print(f"{named}:{described} {found.obstacle}")
         return
-    facts, runtimes = probe["device"], probe["runtimes"]
-    size_bytes = facts.get("memory_bytes")
-    memory = "memory not readable" if size_bytes is None else f"{size_bytes / 2**30:.1f} GiB"
-    cpu, cores = facts.get("cpu") or "processor not told", facts.get("cores") or "?"
-    print(f"{named}: {cpu}, {cores} cores, {memory}, {facts.get('machine')}")
-    program = f"Python {facts['python']}" if facts.get("python") else f"{probe.get('runner')} runner"
-    print(f"  {facts.get('system')} {facts.get('kernel')}, {program}")
-    if probe.get("load_1min") is not None:
-        print(f"  governor {facts.get('governor')}, load {probe['load_1min']:.2f}")
+    facts, runtimes = probe.device, probe.runtimes
+    memory = "memory not readable" if facts.memory_bytes is None else f"{facts.memory_bytes / 2**30:.1f} GiB"
+    print(f"{named}: {facts.cpu or 'processor not told'}, {facts.cores or '?'} cores, {memory}, {facts.machine}")
+    program = f"Python {facts.python}" if facts.python else f"{probe.runner} runner"
+    print(f"  {facts.system} {facts.kernel}, {program}")
+    if probe.load_1min is not None:
+        print(f"  governor {facts.governor}, load {probe.load_1min:.2f}")
     for runtime, state in runtimes.items():
-        if not state.get("missing"):
-            print(f"  {runtime}: {state.get('version') or 'broken, ' + state['broken']}")
-    if missing := [runtime for runtime, state in runtimes.items() if state.get("missing")]:
+        if not state.missing:
+            print(f"  {runtime}: {state.version or f'broken, {state.broken}'}")
+    if missing := [runtime for runtime, state in runtimes.items() if state.missing]:
         print(f"  not installed: {', '.join(missing)}")
-    if not any(state.get("version") for state in runtimes.values()):
+    if not any(state.version for state in runtimes.values()):
         print("  no runtime works there: install onnxruntime or ai-edge-litert in its Python and name that with --python, or name")
         print(f"  a runtime's library for the native runner in profile.toml, as libraries.litert of [devices.{name}]")

@@ -9,12 +9,12 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from device_agents.discovery import ADDRESSES
+from device_agents.discovery import address_forms
 from profiler.devices.config import CONFIG_VARIABLE
 from profiler.runner_names import RUNNERS
 from profiler.runtimes import RUNTIME_CHOICES
 
-ADDRESS_FORMS = ", ".join(ADDRESSES)
+ADDRESS_FORMS = ", ".join(address_forms())
 FOREVER_S = 1e9
 
 

@@ -22,7 +22,6 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -118,7 +117,9 @@ def _table(file: TomlFile, name: str, value: Any) -> WantedTable:
     for word, example in NEEDED.items():
         if word not in plain:
             raise file.fail(section, f"{where} needs a {word}, such as {word} = {example}")
-    number = {word: _whole(file, plain[word], limits, (*section, word), where) for word, limits in LIMITS.items() if word in plain}
+    number = {
+        word: file.number(plain[word], int, (*section, word), where, *limits) for word, limits in LIMITS.items() if word in plain
+    }
     rounds = number.get("rounds", TimingSettings().rounds)
     return WantedTable(
         name,
@@ -146,18 +147,9 @@ def _target(file: TomlFile, plain: Mapping[str, Any], threads: int, section: Pla
         raise  # it is about [devices] and tells its own line
     except ToolError as exc:
         raise file.fail((*section, "device"), f"{where}: {exc}") from exc
-    runtime = _one_of(file, plain["runtime"], tuple(RUNTIME_FORMATS), (*section, "runtime"), where)
-    runner = _one_of(file, plain["runner"], tuple(RUNNERS), (*section, "runner"), where) if "runner" in plain else None
+    runtime = file.one_of(plain["runtime"], tuple(RUNTIME_FORMATS), (*section, "runtime"), where)
+    runner = file.one_of(plain["runner"], tuple(RUNNERS), (*section, "runner"), where) if "runner" in plain else None
     return Target(device, runtime, threads, runner=runner)
-
-
-def _one_of(file: TomlFile, value: Any, names: tuple[str, ...], place: Place, where: str) -> str:
-    word = file.typed(value, str, place, where)
-    if word not in names:
-        near = difflib.get_close_matches(word, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-        raise file.fail(place, f"{where}: there is no {place[-1]} {word!r}; {hint}")
-    return str(word)
 
 
 def _plans(file: TomlFile, value: Any, place: Place, where: str) -> tuple[Path, ...]:
@@ -197,13 +189,6 @@ def _days(file: TomlFile, value: Any, place: Place, where: str) -> float:
     if type(value) not in (int, float) or not 0 < value <= MOST_DAYS:
         raise file.fail(place, f"{where}: max_age_days must be a number of days above 0, not {value!r}")
     return float(value)
-
-
-def _whole(file: TomlFile, value: Any, limits: tuple[int, int], place: Place, where: str) -> int:
-    low, high = limits
-    if type(value) is not int or not low <= value <= high:
-        raise file.fail(place, f"{where}: {place[-1]} must be a whole number from {low} to {high}, not {value!r}")
-    return value
 
 
 def _telling(file: TomlFile, plain: Mapping[str, Any]) -> Telling:

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from device_agents.support.atomic import whole
 from profiler.errors import TableError
 from profiler.layers.layer import LayerSpec
-from profiler.measure.journal import Journal, journal_path, read_journal, unwritten
-from profiler.measure.state import Results
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Refresh
+from profiler.protocol.journal import Journal, journal_path, read_journal, unwritten
 
 STAYS = "; the table in force stays as it is"
 
@@ -35,13 +35,13 @@ def begin_refresh(out: Path, layers: Iterable[LayerSpec]) -> None:
 
     It is there whole or not at all. `JournalError` if the old one is gone or damaged.
     """
-    lines = list(read_journal(journal_path(out)))
-    results = Results.of(lines)
-    keys = [*(layer.key for layer in layers), *results.networks]
+    state = MeasurementState.of(read_journal(journal_path(out)))
+    assert state.header is not None  # no journal is read without one
+    models = (*(layer.key for layer in layers), *state.networks)
     with whole(journal_path(new_path(out)), TableError, STAYS) as temporary:
         shutil.copyfile(journal_path(out), temporary)
-        with Journal(temporary, {}, resume=True) as journal:
-            journal.append({"event": "refresh", "keys": keys, "utc": datetime.now(UTC).isoformat(timespec="seconds")})
+        with Journal(temporary, state.header.target, state.header.settings, resume=True) as journal:
+            journal.append(Refresh(models, datetime.now(UTC).isoformat(timespec="seconds")))
 
 
 def unfinished(out: Path) -> Path | None:
@@ -52,16 +52,16 @@ def unfinished(out: Path) -> Path | None:
 
 def refreshing(out: Path) -> tuple[LayerSpec, ...] | None:
     """The layers an unfinished refresh is about; None if all are measured. `JournalError` if its journal is damaged."""
-    lines = list(read_journal(journal_path(new_path(out))))
-    begun = [line for line in lines if line["event"] == "refresh"]
+    events = list(read_journal(journal_path(new_path(out))))
+    begun = [event for event in events if isinstance(event, Refresh)]
     if not begun or begun[-1] in _refreshes(journal_path(out)):
         return None
-    layers = Results.of(lines).layers
-    return tuple(layers[key] for key in begun[-1]["keys"] if key in layers)
+    layers = MeasurementState.of(events).layers
+    return tuple(layers[key] for key in begun[-1].models if key in layers)
 
 
-def _refreshes(path: Path) -> list[dict[str, Any]]:
-    return [line for line in read_journal(path) if line["event"] == "refresh"] if path.exists() else []
+def _refreshes(path: Path) -> list[Refresh]:
+    return [event for event in read_journal(path) if isinstance(event, Refresh)] if path.exists() else []
 
 
 def promote(out: Path, keep: int, now: datetime) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from device_agents.lease import Holder
 from device_agents.support.errors import ConfigError, ToolError
-from device_agents.support.strict_json import read_json
+from device_agents.support.locks import hold, holder
 from profiler.devices.fleet import on_each
 from profiler.progress import ProgressReporter
 from profiler.schedule.config import Wanted, WantedTable
@@ -136,28 +132,14 @@ def news(table: WantedTable, outcome: Outcome, now: datetime) -> dict[str, Any]:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """`ConfigError`, saying who it is, if another process schedules what this file says. The kernel lets go of the lock."""
+    """`ConfigError`, saying who it is, if another process schedules what this file says."""
     lock = path.resolve().with_name(f".{path.name}.lock")
-    try:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise ConfigError(f"{lock} cannot be locked: {exc.strerror}") from exc
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(hold(lock))
         except BlockingIOError as exc:
-            raise ConfigError(f"{path} is being scheduled by {_holder(file)}; end that first, or leave it to it") from exc
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(Holder.this_process())).encode(), 0)
+            who = holder(lock) or "another process"
+            raise ConfigError(f"{path} is being scheduled by {who}; end that first, or leave it to it") from exc
+        except OSError as exc:
+            raise ConfigError(f"{lock} cannot be locked: {exc.strerror}") from exc
         yield
-        os.ftruncate(file, 0)
-    finally:
-        os.close(file)
-
-
-def _holder(file: int) -> str:
-    try:
-        plain = read_json(os.pread(file, 10_000, 0))
-        return str(Holder(int(plain["pid"]), str(plain["command"]), float(plain["since_s"])))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it is being written
-        return "another process"

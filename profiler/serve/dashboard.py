@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from device_agents.lease import FREE_KINDS, Holder, holder
+from device_agents.device_lock import holder
+from device_agents.discovery import agent_kind
 from device_agents.support.errors import ConfigError, ToolError
+from device_agents.support.locks import Holder
 from device_agents.support.toml_file import read_toml
 from profiler.devices.config import config_path, configured_devices, find_device
 from profiler.errors import JournalError
 from profiler.latency.validation import LIMIT_PERCENT
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.schedule.config import WantedTable, parse_wanted
 from profiler.schedule.replacement import new_path
 from profiler.serve.building import ErrorPoint, LiveErrors, Progress, read_progress
@@ -149,7 +151,7 @@ def _goes_on(progress: Progress, silent_s: float, now_s: float) -> bool:
     if progress.ended:
         return False
     address = _address(progress.device)
-    if address is None or address.split(":", 1)[0] in FREE_KINDS:
+    if address is None or agent_kind(address).shared:  # nobody holds a lock that could tell
         return silent_s < progress.silence_s
     who = holder(address)
     return silent_s < QUIET_S or (who is not None and who.since_s <= now_s - silent_s)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from device_agents.support.errors import ToolError
 from profiler.devices.fleet import on_each
-from profiler.measure.journal import journal_path
 from profiler.progress import ProgressReporter
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import read_plan
