@@ -19,14 +19,14 @@ FOREVER_S = 1e9
 
 
 class Choices(TypedDict):
-    """What makes an option of typer take one of several words."""
+    """The arguments of `typer.Option` for an option that takes one of several words."""
 
     parser: Callable[[str], str]
     metavar: str
 
 
 def one_of(names: Iterable[str]) -> Choices:
-    """Words that come from a registry, which an `Enum` written here would only repeat."""
+    """Of the names in a registry. Typer by itself takes an `Enum`, which would have to repeat them."""
     known = tuple(names)
 
     def parse(text: str) -> str:
