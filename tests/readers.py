@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,14 @@ def _state_example() -> bytes:
 
 @reader("schedule state", "t.state.json", "json", _state_example)
 def _state(path: Path) -> object:
-    from profiler.cli.schedule import _local
+    from profiler.console import local_time
     from profiler.schedule.state import read_state, stale_reason
 
     table = path.with_name("t.parquet")
     state = read_state(table)
     for utc in (state.looked_utc, state.next_utc, state.failure and state.failure.utc):
         if utc is not None:
-            _local(utc)
+            local_time(datetime.fromisoformat(utc))
     return json.dumps([state.did, state.sentence, *state.stale]).encode(), stale_reason(table, _table())
 
 

@@ -26,9 +26,8 @@ from device_agents.support.numbers import is_whole
 from device_agents.support.text import did_you_mean, nearest
 from device_agents.support.toml_file import TomlFile, read_toml
 from profiler.devices.conditioning import Cooling
+from profiler.runner_names import RUNNERS
 
-RUNNERS = ("python", "native", "benchmark_model", "onnxruntime_perf_test")
-"""The names of profiler.runners, which needs this module."""
 CONFIG_VARIABLE = "PROFILE_CONFIG"
 
 
@@ -132,7 +131,7 @@ class _Reader:
                 case "cool":
                     yield word, self._cooling(self.file.table(value, place), place, where)
                 case "runner":
-                    yield word, self.file.one_of(value, RUNNERS, place, where)
+                    yield word, self.file.one_of(value, tuple(RUNNERS), place, where)
                 case "fixed_performance":
                     yield word, self.file.typed(value, bool, place, where)
                 case _:

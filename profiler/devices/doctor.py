@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from device_agents.agent import Agent, store_file
-from device_agents.discovery import RUNNER
+from device_agents.discovery import RUNNER, open_agent
 from device_agents.errors import DeviceError, LinkLost
+from device_agents.support.errors import ToolError
 from device_agents.support.numbers import is_whole
 from device_agents.support.strict_json import read_json
 from profiler.devices.boards import FIXED_PERFORMANCE_SDK
+from profiler.devices.config import find_device
 from profiler.devices.facts import Facts, facts
 from profiler.devices.snapshot import WORK, take
 from profiler.errors import RunnerError
@@ -31,6 +34,26 @@ LOW_BATTERY_PERCENT = 30.0
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
 MORE_ROUNDS = "build with more rounds, so that some fall into quiet spells: `profile build ... --rounds 12`"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was read on a device and what is to be thought of it."""
+
+    device: str
+    """By the name that it was asked for."""
+    facts: Facts
+    findings: tuple[Finding, ...]
+
+
+def diagnose(device: str, threads: int = 1, python: str | None = None) -> Diagnosis:
+    """Examine a device by its name or address and judge it for measurements with so many threads."""
+    if threads < 1:
+        raise ToolError(f"--threads must be at least 1, got {threads}")
+    known = find_device(device)
+    with open_agent(known.address, known.options) as agent:
+        found = examine(agent, python or known.python)
+    return Diagnosis(device, found, tuple(judge(found, threads)))
 
 
 def examine(agent: Agent, python: str | None = None) -> Facts:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from device_agents.support.atomic import write_whole
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, WRITABLE
 from profiler.exchange.writer import Writing
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import LatencyTable, load_table
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A table file that was written in a foreign form."""
+
+    path: Path
+    """Of our table."""
+    table: LatencyTable
+    form: str
+    out: Path
+    writing: Writing
+
+
+def export_file(path: Path, form: str, out: Path) -> Exported:
+    """`TableError` if there is no such table, `ExchangeError` if there is no such form or it can hold nothing of the table."""
+    table = load_table(path)
+    return Exported(path, table, form, out, export_table(table, form, out))
 
 
 def export_table(table: LatencyTable, name: str, out: Path) -> Writing:

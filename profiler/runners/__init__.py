@@ -1,23 +1,20 @@
-"""What measures on the device: our runner in Python or in C, or a vendor's tool. A new one is one file and one line in RUNNERS."""
+"""What measures on the device: our runner in Python or in C, or a vendor's tool, each by its name in profiler.runner_names."""
 
 from __future__ import annotations
 
+import importlib
+
 from profiler.errors import RunnerError
-from profiler.runners.benchmark_model import BenchmarkModel
-from profiler.runners.native import NativeRunner
-from profiler.runners.perf_test import PerfTest
+from profiler.runner_names import RUNNERS
 from profiler.runners.program import Runner
-from profiler.runners.python import PythonRunner
 
-__all__ = ["RUNNERS", "Runner", "runner_named"]
-
-RUNNERS: dict[str, type[Runner]] = {
-    "python": PythonRunner, "native": NativeRunner, "benchmark_model": BenchmarkModel, "onnxruntime_perf_test": PerfTest,
-}  # fmt: skip
+__all__ = ["Runner", "runner_named"]
 
 
 def runner_named(name: str) -> type[Runner]:
     """`RunnerError`, naming those there are, for any other."""
     if name not in RUNNERS:
         raise RunnerError(f"there is no runner {name!r}; known are {', '.join(RUNNERS)}")
-    return RUNNERS[name]
+    module, class_name = RUNNERS[name].split(":")
+    found: type[Runner] = getattr(importlib.import_module(module), class_name)
+    return found

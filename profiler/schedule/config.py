@@ -32,10 +32,11 @@ from urllib.parse import urlsplit
 from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.toml_file import Place, TomlFile, read_toml
 from profiler.console import percent
-from profiler.devices.config import RUNNERS, config_path, find_device
+from profiler.devices.config import config_path, find_device
 from profiler.formats.model_file import RUNTIME_FORMATS
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.protocol.settings import Target, TimingSettings
+from profiler.runner_names import RUNNERS
 from profiler.schedule.when import When, parse_when
 from profiler.tables.build import StopCriterion
 
@@ -147,7 +148,7 @@ def _target(file: TomlFile, plain: Mapping[str, Any], threads: int, section: Pla
     except ToolError as exc:
         raise file.fail((*section, "device"), f"{where}: {exc}") from exc
     runtime = file.one_of(plain["runtime"], tuple(RUNTIME_FORMATS), (*section, "runtime"), where)
-    runner = file.one_of(plain["runner"], RUNNERS, (*section, "runner"), where) if "runner" in plain else None
+    runner = file.one_of(plain["runner"], tuple(RUNNERS), (*section, "runner"), where) if "runner" in plain else None
     return Target(device, runtime, threads, runner=runner)
 
 

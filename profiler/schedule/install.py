@@ -117,3 +117,31 @@ def _run(argv: Sequence[str], text: str = "", empty: str | None = None) -> str:
     if ended.returncode and not (empty is not None and empty in ended.stderr):
         raise ConfigError(f"`{shlex.join(argv)}` ended with code {ended.returncode}: {last_line(ended.stderr)}")
     return ended.stdout if not ended.returncode else ""
+
+
+# --------------------------------------------------------------------------------------------------------------------- either
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What would be written to have the scheduler started: units of systemd, or a line in the crontab."""
+
+    units: tuple[Unit, ...] = ()
+    line: str = ""
+
+    @classmethod
+    def of(cls, config: Path, *, cron: bool) -> Installation:
+        return cls(line=cron_line(config)) if cron else cls(units(config))
+
+    def text(self) -> str:
+        """All of it, with the files' names, for people to look at before it is written."""
+        if self.line:
+            return f"crontab:\n{MARK}\n{self.line}\n"
+        return "\n".join(f"{unit.path}:\n{unit.text}" for unit in self.units)
+
+    def write(self) -> None:
+        """`ConfigError` if systemd or cron do not take it."""
+        if self.line:
+            install_line(self.line)
+        else:
+            install_units(self.units)
