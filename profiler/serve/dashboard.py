@@ -16,7 +16,7 @@ from profiler.devices.config import config_path, configured_devices, find_device
 from profiler.errors import JournalError
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.measure.journal import journal_path
-from profiler.schedule.config import WantedTable, parse_wanted
+from profiler.schedule.config import ScheduledTable, parse_schedule
 from profiler.schedule.replacement import new_path
 from profiler.serve.building import ErrorPoint, LiveErrors, Progress, read_progress
 from profiler.serve.finding import JOURNAL, Remembered, find, id_of
@@ -107,11 +107,11 @@ class Lookout:
             (*things.notes, *notes),
         )
 
-    def _builds(self, found: Mapping[Path, str], wanted: Sequence[WantedTable], watched: bool) -> Iterable[BuildView]:
+    def _builds(self, found: Mapping[Path, str], wanted: Sequence[ScheduledTable], watched: bool) -> Iterable[BuildView]:
         limits: dict[Path, tuple[str, float]] = {}
         for table in wanted:
             for journal in (journal_path(new_path(table.out)), journal_path(table.out)):
-                limits[journal.resolve()] = (table.name, table.held_out_percent)
+                limits[journal.resolve()] = (table.name, table.max_held_out_error_percent)
         named = {path: name for path, (name, _) in limits.items() if path.is_file()}
         for path, shown in ({path: shown.removesuffix(JOURNAL) for path, shown in found.items()} | named).items():
             build = self._build(path, shown, limits.get(path), watched)
@@ -162,19 +162,19 @@ def _address(device: str) -> str | None:
         return None
 
 
-def _named() -> tuple[tuple[WantedTable, ...], dict[str, str], tuple[str, ...]]:
+def _named() -> tuple[tuple[ScheduledTable, ...], dict[str, str], tuple[str, ...]]:
     """The tables that profile.toml wants and the devices it names, by name their addresses; or what is wrong with it."""
     try:
         path = config_path()
         if path is None:
             return (), {}, ()
         named, file = {device.name: device.address for device in configured_devices().values()}, read_toml(path)
-        return (parse_wanted(file).tables if file.plain.get("tables") else ()), named, ()
+        return (parse_schedule(file).tables if file.plain.get("tables") else ()), named, ()
     except ConfigError as exc:
         return (), {}, (str(exc),)
 
 
-def _devices(named: Mapping[str, str], wanted: Sequence[WantedTable], builds: Sequence[BuildView]) -> tuple[DeviceView, ...]:
+def _devices(named: Mapping[str, str], wanted: Sequence[ScheduledTable], builds: Sequence[BuildView]) -> tuple[DeviceView, ...]:
     """Those with a name, this machine, and those that tables are wanted of or that are being measured."""
     at_work = [(build.progress.device, build.name) for build in builds if build.progress and build.state == "running"]
     addresses = dict(named) | ({} if "local" in named.values() else {"local": "local"})

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from device_agents.support.errors import ToolError
 from profiler.errors import TableError
-from profiler.schedule.config import WantedTable
-from profiler.schedule.maintain import look, plans_of
-from profiler.schedule.running import next_look
-from profiler.schedule.staleness import Facts, reasons
+from profiler.schedule.config import ScheduledTable
+from profiler.schedule.maintain import gather_facts, read_plans
+from profiler.schedule.running import next_check
+from profiler.schedule.staleness import FreshnessFacts, staleness_reasons
 from profiler.schedule.state import Failure, read_state, stale_reason
 from profiler.serve.finding import Remembered, id_of, stamp
 from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
@@ -75,7 +75,7 @@ class Tables:
 
     def __init__(self) -> None:
         self._read: Remembered[_Read] = Remembered()
-        self._facts: dict[str, tuple[object, Facts | ToolError]] = {}
+        self._facts: dict[str, tuple[object, FreshnessFacts | ToolError]] = {}
         """By a wanted table's name: what was seen of it, and in which state of its files."""
 
     def found(self, path: Path, name: str, now: datetime) -> TableView | None:
@@ -89,7 +89,7 @@ class Tables:
         why, state = stale_reason(path, LatencyTable({}, read.info), now), read_state(path)
         return replace(view, stale=(why,) if why else (), did=state.did, next_utc=state.next_utc, last_failure=state.failure)
 
-    def wanted(self, table: WantedTable, now: datetime) -> TableView:
+    def wanted(self, table: ScheduledTable, now: datetime) -> TableView:
         """As `profile schedule status` has it, without asking the device."""
         path, state = table.out.resolve(), read_state(table.out)
         view = _dated(self._read.get(path, _read), table.name, now)
@@ -98,10 +98,10 @@ class Tables:
             view, wanted=True, exists=exists, broken=view.broken if exists else None,
             device=view.device or table.target.device, runtime=view.runtime or table.target.runtime,
             stale=self._why(table, now), did=state.did, last_failure=state.failure,
-            next_utc=max(next_look(table, state, now), now).isoformat(timespec="seconds"),
+            next_utc=max(next_check(table, state, now), now).isoformat(timespec="seconds"),
         )  # fmt: skip
 
-    def _why(self, table: WantedTable, now: datetime) -> tuple[str, ...]:
+    def _why(self, table: ScheduledTable, now: datetime) -> tuple[str, ...]:
         """What is known without the device, and what that said when it was last asked."""
         key = (table, stamp(table.out), *map(stamp, table.plans))
         if table.name not in self._facts or self._facts[table.name][0] != key:
@@ -111,13 +111,13 @@ class Tables:
             why = [str(facts)]
         else:  # all but the age is as it was
             facts = replace(facts, age_days=read.info.age_at(now)) if read.info else facts
-            why = [reason.text for reason in reasons(facts)]
+            why = [reason.text for reason in staleness_reasons(facts)]
         return (*why, *(text for text in read_state(table.out).stale if text not in why))
 
 
-def _facts(table: WantedTable, now: datetime) -> Facts | ToolError:
+def _facts(table: ScheduledTable, now: datetime) -> FreshnessFacts | ToolError:
     try:
-        return look(table, plans_of(table), now)
+        return gather_facts(table, read_plans(table), now)
     except ToolError as exc:
         return exc
 
@@ -173,7 +173,7 @@ def _number(value: float | None) -> float | None:
 
 
 def all_tables(
-    tables: Tables, wanted: Sequence[WantedTable], found: dict[Path, str], now: datetime | None = None
+    tables: Tables, wanted: Sequence[ScheduledTable], found: dict[Path, str], now: datetime | None = None
 ) -> list[TableView]:
     """The wanted ones first, in the file's order."""
     now = now or datetime.now(UTC)
