@@ -51,7 +51,7 @@ def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
         (FreshnessFacts(unusable="it does not exist yet"), "unusable", "it does not exist yet"),
         (FreshnessFacts(age_days=31), "age", "31 days old, more than the 30 days allowed"),
         (FreshnessFacts(device_changes=("governor: a and b",)), "device", "the device has changed: governor: a and b"),
-        (FreshnessFacts(changed_settings=("threads",)), "settings", "the setting threads in profile.toml has changed"),
+        (FreshnessFacts(changed_settings=("threads",)), "settings", "its threads setting differs from profile.toml"),
         (FreshnessFacts(missing_layers=(ELSEWHERE,)), "missing layers", "1 layer of its networks"),
         (FreshnessFacts(spot_check=(item("a", 1.1), item("b"))), "drift", r"a +10.0 %"),
         (FreshnessFacts(spot_check=(item(None, 0.9),)), "drift", r"network -10.0 %"),

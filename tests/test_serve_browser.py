@@ -116,7 +116,7 @@ def test_the_table_is_there_and_leads_to_its_held_out_plot(browser: Browser, ser
         expect(figure).to_be_visible()
         expect(figure).not_to_have_js_property("naturalWidth", 0, timeout=WAIT_MS)
         screenshot(page, "table")
-        page.get_by_role("link", name="Every family of layers").click()
+        page.get_by_role("link", name="Plots of latency against channels").click()
         expect(page.get_by_role("heading", name="Latency against channels")).to_be_visible(timeout=WAIT_MS)
         assert complaints == []
 
@@ -209,7 +209,7 @@ def test_a_page_left_open_says_when_the_server_is_gone(browser: Browser, lab: Pa
         page.goto(served.url)
         served.process.send_signal(signal.SIGINT)
         served.process.wait(timeout=20)
-        page.evaluate("() => look()")
+        page.evaluate("() => refresh()")
         expect(page.get_by_text("The server does not answer")).to_be_visible()
 
 

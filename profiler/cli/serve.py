@@ -1,4 +1,4 @@
-"""`profile serve`: the farm on a small local web page."""
+"""`profile serve`: the dashboard, a local web page."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _serve(folders: list[Path], host: str, port: int, token_file: Path | None) -
 
     from profiler.serve.access import Access, choose_token
     from profiler.serve.app import make_app
-    from profiler.serve.dashboard import Lookout
+    from profiler.serve.dashboard import Dashboard
 
     for folder in folders:
         if not folder.is_dir():
@@ -57,7 +57,7 @@ def _serve(folders: list[Path], host: str, port: int, token_file: Path | None) -
     token, generated = choose_token(host, token_file)
     with _listening(host, port) as listener:
         bound = listener.getsockname()[1]
-        app = make_app(Lookout(folders), Access(host, bound, token))
+        app = make_app(Dashboard(folders), Access(host, bound, token))
         os.nice(NICE)
         print(f"{_address(host, bound, token, not generated)}\nCtrl-C ends it", flush=True)
         # no log of requests: the first one of a browser has the token in it

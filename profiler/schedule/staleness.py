@@ -102,7 +102,7 @@ def staleness_reasons(facts: FreshnessFacts) -> tuple[Reason, ...]:
     """Return every reason why a table is stale; none for a fresh table."""
     if facts.unusable is not None:
         return (Reason("unusable", facts.unusable, whole=True),)
-    found = [Reason("settings", f"the setting {name} in profile.toml has changed", whole=True) for name in facts.changed_settings]
+    found = [Reason("settings", f"its {name} setting differs from profile.toml", whole=True) for name in facts.changed_settings]
     found += [Reason("device", f"the device has changed: {change}", whole=True) for change in facts.device_changes]
     if facts.missing_layers:
         count = len(facts.missing_layers)
