@@ -90,7 +90,7 @@ def main(
             "runner killed": lambda: kill_runner(folder),
         }
         while time.monotonic() - started < 60 * minutes:
-            look(scheduler.pid, tables, folder / "cache" / "netadapt-profiler" / "leases", watch)
+            look(scheduler.pid, tables, folder / "cache" / "netadapt-profiler" / "locks", watch)
             if time.monotonic() >= next_fault:
                 name = chance.choice(sorted(strikes))
                 strikes[name]()
@@ -125,7 +125,7 @@ def write_config(folder: Path, sshd: Sshd, phone: Adbd, every: int) -> dict[str,
     return {device: folder / f"{device}.parquet" for device in RUNTIMES}
 
 
-def look(pid: int, tables: dict[str, Path], leases: Path, watch: Watch) -> None:
+def look(pid: int, tables: dict[str, Path], locks: Path, watch: Watch) -> None:
     """Add what it cost since the last look, if nobody had a device in between; read every table that there is."""
     for name, path in tables.items():
         if path.exists():
@@ -137,7 +137,7 @@ def look(pid: int, tables: dict[str, Path], leases: Path, watch: Watch) -> None:
     now = time.monotonic()
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        waits = not any(f'"pid": {pid},' in lease.read_text() for lease in leases.glob("*.json"))
+        waits = not any(f'"pid": {pid},' in lock.read_text() for lock in locks.glob("*.json"))
         ticks = int(fields[11]) + int(fields[12])
         if waits and watch.before is not None and watch.before[0] == pid:
             watch.idle_ticks += ticks - watch.before[1]

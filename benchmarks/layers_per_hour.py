@@ -34,10 +34,10 @@ from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate, Measurement, estimate
-from profiler.measure.journal import Journal
-from profiler.measure.loop import Bench
+from profiler.measure.loop import MeasurementRun
 from profiler.measure.opening import open_session
 from profiler.progress import Silent, bar
+from profiler.protocol.journal import Journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 
@@ -100,13 +100,13 @@ def measured_by_build(layers: Sequence[LayerSpec], settings: TimingSettings) -> 
     with (
         tempfile.TemporaryDirectory() as folder,
         open_session(TARGET, settings) as session,
-        Journal(Path(folder, "journal.jsonl"), {}, resume=False) as journal,
+        Journal(Path(folder, "journal.jsonl"), TARGET, settings, resume=False) as journal,
     ):
-        bench = Bench(session, journal, Silent())
-        keys = bench.want_layers(layers)
-        bench.measurement(dict.fromkeys(keys, settings.rounds), "measuring")
-        bench.settle(dict.fromkeys(keys, settings.max_rounds))
-        return bench.results.estimates(keys)
+        run = MeasurementRun(session, Silent(), journal)
+        keys = run.add_layers(layers)
+        run.measure(dict.fromkeys(keys, settings.rounds), "measuring")
+        run.settle(dict.fromkeys(keys, settings.max_rounds))
+        return run.state.estimates(keys)
 
 
 def measured_one_by_one(
@@ -123,7 +123,7 @@ def measured_one_by_one(
                 len(measurements) < settings.max_rounds and not estimate(measurements).settled(settings)
             ):
                 median_ms = litert_benchmark_median_ms(path, runs=runs, warmup_runs=warmup_runs, threads=TARGET.threads)
-                measurements.append(Measurement(len(measurements), 1, (round(median_ms * 1e6),)))
+                measurements.append(Measurement(layer.key, len(measurements), 1, (round(median_ms * 1e6),)))
             found[layer.key] = estimate(measurements)
     return found
 

@@ -21,9 +21,9 @@ import typer
 from netadapt.networks import network_graph
 from netadapt.silence_warnings import quiet
 from profiler.layers.graph import Graph
-from profiler.measure.journal import journal_path, read_journal
-from profiler.measure.state import Results
+from profiler.measure.state import MeasurementState
 from profiler.progress import bar
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.protocol.settings import Target
 from profiler.tables.build import build
 from profiler.tables.compare import compare
@@ -68,7 +68,7 @@ def built(graph: Graph, runtime: str, out: Path) -> LatencyTable:
 
 def measured_ms(table: Path) -> dict[str, tuple[Graph, float]]:
     """The networks held out of the fit, as they were measured."""
-    results = Results.of(read_journal(journal_path(table)))
+    results = MeasurementState.of(read_journal(journal_path(table)))
     checked = {key: graph for key, (role, graph) in results.networks.items() if role == "check"}
     return {key: (checked[key], value.latency_ms) for key, value in results.estimates(checked).items()}
 

@@ -15,17 +15,17 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from netadapt.networks import network_graph
 from profiler.layers.graph import unique_layers
 from profiler.layers.layer import LayerSpec
-from profiler.measure.journal import Journal
-from profiler.measure.loop import Bench
+from profiler.measure.loop import MeasurementRun
 from profiler.measure.opening import open_session
 from profiler.progress import Silent, bar
+from profiler.protocol.journal import Journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 
@@ -48,9 +48,9 @@ def main(
         for number in range(chunks):
             for name in device[number % len(device) :] + device[: number % len(device)]:
                 started = time.monotonic()
-                lines, latencies_ms = measured(drawn[number::chunks], Target(name, runtime, runner=runner))
+                run, latencies_ms = measured(drawn[number::chunks], Target(name, runtime, runner=runner))
                 spent[name]["wall_s"] += time.monotonic() - started
-                spent[name]["samples_s"] += sum(sum(line.get("samples_ns", ())) for line in lines) / 1e9
+                spent[name]["samples_s"] += run.state.measuring_ns / 1e9
                 found[name] |= latencies_ms
                 progress.advance(name)
     for name, times in spent.items():
@@ -62,19 +62,19 @@ def main(
         )
 
 
-def measured(layers: list[LayerSpec], target: Target) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The journal, and each layer's latency in ms by key."""
+def measured(layers: list[LayerSpec], target: Target) -> tuple[MeasurementRun, dict[str, float]]:
+    """The run, and each layer's latency in ms by key."""
     settings = TimingSettings()
     with (
         tempfile.TemporaryDirectory() as folder,
         open_session(target, settings) as session,
-        Journal(Path(folder, "journal.jsonl"), {}, resume=False) as journal,
+        Journal(Path(folder, "journal.jsonl"), target, settings, resume=False) as journal,
     ):
-        bench = Bench(session, journal, Silent())
-        keys = bench.want_layers(layers)
-        bench.measurement(dict.fromkeys(keys, settings.rounds), "measuring")
-        bench.settle(dict.fromkeys(keys, settings.max_rounds))
-        return journal.lines, {key: value.latency_ms for key, value in bench.results.estimates(keys).items()}
+        run = MeasurementRun(session, Silent(), journal)
+        keys = run.add_layers(layers)
+        run.measure(dict.fromkeys(keys, settings.rounds), "measuring")
+        run.settle(dict.fromkeys(keys, settings.max_rounds))
+        return run, {key: value.latency_ms for key, value in run.state.estimates(keys).items()}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a device must be able to do for us: run a command, stream one, and take files. It knows nothing of layers.
+"""What a device must be able to do: run a command, stream its output, and store files. Agents know nothing of layers.
 
-A new kind of device is one file with a class like LocalAgent and one line in device_agents/__init__.py; one with a POSIX shell at
-its other end extends RemoteAgent (device_agents/remote.py).
+A new kind of device is one file with a class like LocalAgent and one line in device_agents/discovery.py. If it offers a POSIX
+shell, the class extends RemoteAgent (device_agents/remote.py).
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class Agent(Protocol):
     """
 
     address: str
+    shared: bool
+    """Several processes may use it at once, because nothing is measured there: it needs no lock."""
+    has_conditions: bool
+    """There is hardware whose temperature and clocks matter: it can be conditioned before measuring, and may have to cool down."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
         """Run to the end. `CommandTimedOut` after `timeout_s`, the process and its children killed."""
@@ -122,3 +126,20 @@ class Agent(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class AgentKind(Protocol):
+    """What the registry knows of a kind of device before one is opened: a class of agents, or an object that chooses a class."""
+
+    shared: bool
+    has_conditions: bool
+    address_forms: tuple[str, ...]
+    """How addresses of this kind are written, for help texts: ("ssh:HOST",). Empty for devices that are not real."""
+
+    def __call__(self, address: str, options: Options) -> Agent:
+        """An agent, not yet connected. `DeviceError` if the address makes no sense."""
+        ...
+
+    def attached(self) -> Sequence[Attached]:
+        """Devices of this kind that can be seen without being named."""
+        ...

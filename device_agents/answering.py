@@ -130,6 +130,9 @@ class AnswerStream:
 class AnsweringAgent(ABC):
     """An agent but for what its device answers, which a kind of device says in six methods."""
 
+    shared = True
+    has_conditions = False
+    address_forms: tuple[str, ...] = ()
     what: str
     """What this is instead of a device, for errors."""
 

@@ -1,35 +1,46 @@
-"""Reaching devices: `open_agent("ssh:jetson")`. A new kind is one file and one line in AGENTS."""
+"""The kinds of devices there are: `open_agent("ssh:jetson")`. A new kind is one file and one line in AGENTS."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
-from device_agents.adb.address import attached_by_adb, open_adb
-from device_agents.agent import Agent, Attached, Options
+from device_agents.agent import Agent, AgentKind, Attached, Options
 from device_agents.errors import UnknownDevice
-from device_agents.fake import FakeAgent
-from device_agents.local import LocalAgent
-from device_agents.replay import ReplayAgent
-from device_agents.ssh.agent import SshAgent
+from device_agents.support.text import did_you_mean
 
-AGENTS: dict[str, Callable[[str, Options], Agent]] = {
-    "local": LocalAgent, "ssh": SshAgent, "adb": open_adb, "replay": ReplayAgent, "fake": FakeAgent,
-}  # fmt: skip
+AGENTS: Mapping[str, str] = {
+    "local": "device_agents.local:LocalAgent",
+    "ssh": "device_agents.ssh.agent:SshAgent",
+    "adb": "device_agents.adb.address:ADB",
+    "replay": "device_agents.replay:ReplayAgent",
+    "fake": "device_agents.fake:FakeAgent",
+}
+"""Module and name of an AgentKind, which is loaded when it is asked for, by what an address begins with."""
 RUNNER = Path(__file__).parent / "on_device" / "measure.py"
 
 
+def agent_kind(address: str) -> AgentKind:
+    """The kind of device that an address such as `local` or `ssh:jetson` names. `UnknownDevice` if it names none."""
+    name = address.split(":", 1)[0]
+    if name not in AGENTS:
+        raise UnknownDevice(f"there is no kind of device called {name!r}; {did_you_mean(name, AGENTS)}")
+    module, _, attribute = AGENTS[name].partition(":")
+    kind: AgentKind = getattr(import_module(module), attribute)
+    return kind
+
+
 def open_agent(address: str, options: Options | None = None) -> Agent:
-    """The agent for an address such as `local`. `UnknownDevice`, with the nearest name we know, for any other kind."""
-    kind = address.split(":", 1)[0]
-    if kind in AGENTS:
-        return AGENTS[kind](address, options or Options())
-    near = difflib.get_close_matches(kind, AGENTS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(AGENTS)}"
-    raise UnknownDevice(f"there is no kind of device called {kind!r}; {hint}")
+    """An agent for the address, not yet connected. `UnknownDevice` for an address of no known kind."""
+    return agent_kind(address)(address, options or Options())
 
 
 def attached() -> Sequence[Attached]:
     """Devices that can be seen without being named."""
-    return [*LocalAgent.attached(), *attached_by_adb()]
+    return [device for name in AGENTS for device in agent_kind(name).attached()]
+
+
+def address_forms() -> Sequence[str]:
+    """How addresses of devices are written, for help texts: `local`, `ssh:HOST`."""
+    return [form for name in AGENTS for form in agent_kind(name).address_forms]

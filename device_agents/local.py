@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import queue
 import shutil
@@ -21,6 +20,7 @@ from typing import Self
 
 from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, StoreFailed
+from device_agents.support.locks import locked
 
 PREFIX = "netadapt-profiler-"
 OWNER = "owner.lock"
@@ -32,6 +32,10 @@ YOUNG_S = 60.0
 class LocalAgent:
     """Runs commands as children in a process group of their own, so that a kill reaches their children too."""
 
+    shared = False
+    has_conditions = True
+    address_forms: tuple[str, ...] = ("local",)
+
     def __init__(self, address: str = "local", options: Options | None = None) -> None:
         self.address, self._options = address, options or Options()
         self._folder: Path | None = None
@@ -42,7 +46,7 @@ class LocalAgent:
         return [Attached("local", "this machine")]
 
     def __enter__(self) -> Self:
-        _sweep(Path(self._options.folder or tempfile.gettempdir()))
+        _remove_abandoned_folders(Path(self._options.folder or tempfile.gettempdir()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -66,19 +70,18 @@ class LocalAgent:
         return sys.executable
 
     def store(self, files: Mapping[str, bytes]) -> str:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._options.folder))
-            self._owner = _locked(self._folder / OWNER, os.O_CREAT)
-        for name, data in files.items():
-            path = self._folder / name
-            if not path.exists():
-                try:
+        path = Path(self._options.folder or tempfile.gettempdir())
+        try:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=path))
+                self._owner = locked(self._folder / OWNER)
+            for name, data in files.items():
+                path = self._folder / name
+                if not path.exists():
                     path.write_bytes(data)
                     path.chmod(0o755)
-                except OSError as exc:
-                    raise StoreFailed(
-                        f"{path} cannot be written: {exc.strerror or exc}; make room, or name another folder"
-                    ) from exc
+        except OSError as exc:
+            raise StoreFailed(f"{path} cannot be written: {exc.strerror or exc}; make room, or name another folder") from exc
         return str(self._folder)
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
@@ -152,30 +155,17 @@ class LocalStream:
         return "".join(self._errors)
 
 
-def _locked(path: Path, flags: int = 0) -> int | None:
-    """The open file, locked for as long as it is; None if it is not there, not ours, or somebody else's lock."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(file)
-        return None
-    return file
-
-
-def _sweep(parent: Path) -> None:
-    """Remove folders whose owners were killed."""
+def _remove_abandoned_folders(parent: Path) -> None:
+    """Remove the folders of processes that were killed."""
     for folder in parent.glob(f"{PREFIX}*"):
         try:
-            is_young = time.time() - folder.stat().st_mtime < YOUNG_S
+            if time.time() - folder.stat().st_mtime < YOUNG_S:
+                continue
+            lock = locked(folder / OWNER, flags=0)
         except OSError:
-            continue  # its owner has just removed it
-        if not is_young and (lock := _locked(folder / OWNER)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+            continue  # its owner is at work, has just removed it, or is another user
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[str]:

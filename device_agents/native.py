@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from device_agents.support.atomic import whole
+from device_agents.support.cache import cache_folder
 from device_agents.support.errors import ToolError
 
 SOURCES = Path(__file__).parent / "on_device"
@@ -62,10 +64,7 @@ class Built:
 def build(target: str, out: Path, ndk: Path | None = None) -> Built:
     """Put the runner for a target at `out`. `ndk`: the folder of Android's NDK, else the one that ANDROID_NDK_HOME names."""
     kept = cached(target, ndk)
-    try:
-        _replace(out, kept.path.read_bytes())
-    except OSError as exc:
-        raise BuildFailed(f"{out} cannot be written: {exc.strerror or exc}") from exc
+    _write_program(out, kept.path.read_bytes())
     return replace(kept, path=out)
 
 
@@ -73,7 +72,7 @@ def cached(target: str, ndk: Path | None = None) -> Built:
     """The same, left where it is kept."""
     compiler = find_compiler(target, ndk)
     text = _describe(compiler)
-    kept = cache_folder() / f"measure-{target}-{_key(compiler, text)}"
+    kept = cache_folder() / "native" / f"measure-{target}-{_key(compiler, text)}"
     if not kept.exists():
         _compile(compiler, text, kept)
     return Built(target, kept, text, hashlib.sha256(kept.read_bytes()).hexdigest())
@@ -81,10 +80,6 @@ def cached(target: str, ndk: Path | None = None) -> Built:
 
 def sources() -> list[Path]:
     return [SOURCES / "measure.c", *sorted((SOURCES / "native").glob("*.c"))]
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netadapt-profiler" / "native"
 
 
 # -------------------------------------------------------------------------------------------------------------- compilers
@@ -159,14 +154,11 @@ def _compile(compiler: Compiler, text: str, out: Path) -> None:
         if done.returncode != 0:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
             raise BuildFailed(f"{compiler.argv[0]} cannot build the runner: {said}; update it, or use another compiler")
-        _replace(out, program.read_bytes())
+        _write_program(out, program.read_bytes())
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, and to be run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(name).chmod(0o755)
-    Path(name).replace(path)
+def _write_program(path: Path, data: bytes) -> None:
+    with whole(path, BuildFailed) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.chmod(0o755)

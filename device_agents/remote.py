@@ -25,7 +25,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
-from device_agents.agent import LONGEST_LINE, CommandResult, Options, named
+from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, LinkLost, StoreFailed
 
 OUR_FOLDER = "netadapt-profiler"
@@ -101,6 +101,9 @@ class Channel(Protocol):
 class RemoteAgent(ABC):
     """An agent but for how commands and bytes travel: a kind of device says that in four methods and its default folder."""
 
+    shared = False
+    has_conditions = True
+    address_forms: tuple[str, ...] = ()
     default_folder: str
     """Shell text, so that it may name $HOME; our own folder goes into it."""
 
@@ -111,6 +114,11 @@ class RemoteAgent(ABC):
         self._present: set[str] = set()
         self._orphans: set[RemoteProcess] = set()
         """Commands that were running when the link broke off: the device may go on with them for hours."""
+
+    @classmethod
+    def attached(cls) -> Sequence[Attached]:
+        """None: a network is not searched for devices without being asked to."""
+        return []
 
     @abstractmethod
     def _connect(self) -> None:

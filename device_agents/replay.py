@@ -16,7 +16,7 @@ from device_agents.answering import CONDITIONS, PROTOCOL, AnsweringAgent, Job, R
 from device_agents.errors import DeviceError
 from device_agents.support.strict_json import read_json
 
-FORMATS = (3,)
+FORMATS = (4,)
 """Of the journal. In 2, lines lack what protocol 3 brought; null stands for it."""
 HELLO: dict[str, Any] = {
     "protocol": PROTOCOL,
@@ -65,9 +65,9 @@ class ReplayAgent(AnsweringAgent):
                 case "round":
                     self._rounds.append(line)
                 case "failed":
-                    self._failed.setdefault(line["key"], line["reason"])
+                    self._failed.setdefault(line["model"], line["reason"])
                 case "measurement" | "reference" as kind:
-                    self._measurements.setdefault((kind, line["key"]), []).append(line)
+                    self._measurements.setdefault((kind, line["model"]), []).append(line)
         if not self._hellos:
             raise DeviceError(f"{self._path} holds no measurement that could be replayed; name the journal of another build")
 
@@ -159,11 +159,13 @@ def _wrong(line: Line, number: int) -> str | None:
             good = good and all(isinstance(line.get(name), str) for name in ("runtime", "version", "runner_sha256"))
             return None if good else "a hello needs device, flags, runtime, version and runner_sha256"
         case "failed":
-            good = isinstance(line.get("key"), str) and isinstance(line.get("reason"), str)
-            return None if good else "a failed model needs a key and a reason"
+            good = isinstance(line.get("model"), str) and isinstance(line.get("reason"), str)
+            return None if good else "a failed model needs a model and a reason"
         case "measurement" | "reference":
             return (
-                None if _is_measurement(line) else "a measurement needs a key, a round, loops, samples_ns, switched and started_ns"
+                None
+                if _is_measurement(line)
+                else "a measurement needs a model, a round, loops, samples_ns, switched and started_ns"
             )
     return None
 
@@ -173,7 +175,7 @@ def _is_measurement(line: Line) -> bool:
     if not isinstance(samples, list) or not samples or not isinstance(switched, list):
         return False
     return (
-        isinstance(line.get("key"), str)
+        isinstance(line.get("model"), str)
         and all(_whole(line.get(name), 0) for name in ("round", "started_ns"))
         and _whole(line.get("loops"), 1)
         and all(_whole(sample, 1) for sample in samples)

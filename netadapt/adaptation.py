@@ -28,8 +28,8 @@ from netadapt.training.tasks import TaskError
 from netadapt.training.trainer import Changes
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
-from profiler.measure.journal import journal_path
 from profiler.progress import ProgressReporter
+from profiler.protocol.journal import journal_path
 from profiler.schedule.state import stale_reason
 from profiler.tables.growing import OnDemand, copy_table
 from profiler.tables.table import LatencyTable, load_table

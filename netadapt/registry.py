@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from device_agents.support.errors import ToolError
@@ -37,10 +36,3 @@ def require(package: str, *, extra: str) -> None:
     """`MissingPackage` if this package, which an extra of ours brings, is not installed."""
     if importlib.util.find_spec(package) is None:
         raise MissingPackage(f"the package {package} is not installed; pip install 'netadapt-profiler[{extra}]'")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one or, failing that, all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}" if names else "there are none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from device_agents.errors import DeviceError
 from device_agents.support.errors import ToolError
 
@@ -32,6 +34,17 @@ class LayerNotMeasured(TableError):
 
 class JournalError(ToolError):
     """A journal is damaged, or was recorded under other conditions than the ones asked for."""
+
+
+class DeviceChanged(JournalError):
+    """The device or its runtime is not the one that the first measurements were made on."""
+
+    def __init__(self, differences: Sequence[str]) -> None:
+        super().__init__(
+            f"the device or its runtime has changed since the table was begun ({'; '.join(differences)}); build a new table"
+        )
+        self.differences = tuple(differences)
+        """What was and what is, in words."""
 
 
 class JournalNotWritable(JournalError):

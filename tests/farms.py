@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graphs import mobilenet_v1
 
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan

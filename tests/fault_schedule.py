@@ -15,10 +15,11 @@ from fault_programs import FAKETIME, dying_after, jump, other_clock
 from faulting import JUMPS, SIGNALS, Child, Counts, count_lines, is_locked, measurements_of, whole_lines
 
 from profiler.errors import TableError
-from profiler.measure.journal import journal_path
+from profiler.measure.state import MeasurementState
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.schedule import replacement
 from profiler.schedule.state import state_path
-from profiler.tables.derive import table_from_journal
+from profiler.tables.derive import table_of
 from profiler.tables.table import load_table
 
 KINDS = ("kill", "term", "hup", "file operation", "two schedulers", "clock jump")
@@ -129,11 +130,11 @@ class ScheduleTrial:
         lines = whole_lines(journal_path(self.out))
         if self.kept and self.kept[0] == lines[0] and measurements_of(self.kept)[:1] == measurements_of(lines)[:1]:
             found.lost = sum(one != two for one, two in zip(self.kept, lines, strict=False))
-        measurements = [(line["key"], line["round"]) for line in map(json.loads, lines) if line["event"] == "measurement"]
+        measurements = [(line["model"], line["round"]) for line in map(json.loads, lines) if line["event"] == "measurement"]
         found.doubled = len(measurements) - len(set(measurements))
         found.left = len([path for path in self.place.folder.rglob("*.tmp") if path.name != "clock.tmp"])
         table = load_table(self.out)
-        if table.rows != table_from_journal([json.loads(line) for line in lines]).rows:
+        if table.rows != table_of(MeasurementState.of(read_journal(journal_path(self.out)))).rows:
             found.wrong.append("the table in force is not the one of its journal")
         found.wrong += [f"{path} cannot be read" for path in replacement.history_of(self.out) if not load_table(path).rows]
         return found

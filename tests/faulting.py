@@ -27,9 +27,11 @@ from typing import Any
 from fault_places import PLACES, Place, processes_of
 from fault_programs import FAKETIME, dying_after, jump, other_clock
 
-from device_agents.lease import FREE_KINDS, lease_path
-from profiler.measure.journal import journal_path
-from profiler.tables.derive import table_from_journal
+from device_agents.device_lock import lock_path
+from device_agents.discovery import agent_kind
+from profiler.measure.state import MeasurementState
+from profiler.protocol.journal import journal_path, read_journal
+from profiler.tables.derive import table_of
 from profiler.tables.table import load_table
 
 LONGEST_S = 90.0
@@ -262,23 +264,23 @@ class Trial:
         return left
 
     def _locks(self) -> list[Path]:
-        """Locked files of the trial: the device's lease on this host, the runner's on the device, the journal."""
+        """Locked files of the trial: the device's on this host, the runner's lease on the device, the journal."""
         places = [*self.place.folder.rglob("lease"), self.journal]
-        if self.place.address.partition(":")[0] not in FREE_KINDS:
+        if not agent_kind(self.place.address).shared:
             with environment(self.place.environment):
-                places.append(lease_path(self.place.address))
+                places.append(lock_path(self.place.address))
         return [path for path in places if path.exists() and is_locked(path)]
 
     def check_end(self, undisturbed: Mapping[str, float], faults: list[str]) -> Counts:
         """After a process has ended well. Whatever is wrong is counted for the last fault."""
         lines = [json.loads(line) for line in whole_lines(self.journal)]
-        measurements = [(line["key"], line["round"]) for line in lines if line["event"] == "measurement"]
+        measurements = [(line["model"], line["round"]) for line in lines if line["event"] == "measurement"]
         samples = [value for line in lines if line["event"] in ("measurement", "reference") for value in line["samples_ns"]]
         found = Counts(doubled=sum(count - 1 for count in Counter(measurements).values()))
         found.zero = sum(not (type(value) is int and value > 0) for value in samples)
         found.lost = sum(one != two for one, two in zip(self.acknowledged, whole_lines(self.journal), strict=False))
         found.left = len([path for path in self.place.folder.rglob("*.tmp") if path.name != "clock.tmp"])
-        table, again = load_table(self.out), table_from_journal(lines)
+        table, again = load_table(self.out), table_of(MeasurementState.of(read_journal(self.journal)))
         if table.rows != again.rows or table.info.held_out != again.info.held_out or table.info.failed != again.info.failed:
             found.wrong.append(f"after {faults}: the table is not the one of its journal")
         found.wrong += [f"after {faults}: {what}" for what in differences(rows_of(table), undisturbed, set(table.info.failed))]
@@ -313,7 +315,7 @@ def count_lines(path: Path) -> int:
 
 def keys(lines: list[bytes], event: str) -> list[str]:
     found = [json.loads(line) for line in lines]
-    return [line["key"] for line in found if line["event"] == event] or [""]
+    return [line["model"] for line in found if line["event"] == event] or [""]
 
 
 def measurements_of(lines: list[bytes]) -> list[bytes]:

@@ -180,12 +180,12 @@ def _state(path: Path) -> object:
     return json.dumps([state.did, state.sentence, *state.stale]).encode(), stale_reason(table, _table())
 
 
-@reader("lease", "lease.json", "json", lambda: b'{"pid": %d, "command": "profile build", "since_s": 1760000000.5}' % os.getpid())
-def _lease(path: Path) -> object:
-    from device_agents.lease import holder, lease_path
+@reader("lock", "lock.json", "json", lambda: b'{"pid": %d, "command": "profile build", "since_s": 1760000000.5}' % os.getpid())
+def _lock(path: Path) -> object:
+    from device_agents.device_lock import holder, lock_path
 
     with environment(XDG_CACHE_HOME=str(path.parent)):
-        kept = lease_path("local")
+        kept = lock_path("local")
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(path.read_bytes())
         return str(holder("local"))
@@ -307,21 +307,21 @@ def _journal_lines() -> bytes:
     layers = list(dict.fromkeys(graph.layers))[:3]
     target = {"device": "pixel", "runtime": "fake", "threads": 1}
     lines: list[dict[str, Any]] = [
-        {"event": "journal", "format": 3, "target": target, "settings": TimingSettings().to_dict()},
+        {"event": "journal", "format": 4, "target": target, "settings": TimingSettings().to_dict()},
         {"event": "hello", "protocol": 5, "utc": "2026-01-01T00:00:00+00:00", **hello},
-        *({"event": "layer", "key": layer.key, "layer": layer.to_dict()} for layer in layers),
-        {"event": "network", "key": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},
+        *({"event": "layer", "model": layer.key, "layer": layer.to_dict()} for layer in layers),
+        {"event": "network", "model": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},
         {"event": "conditioning", "state": {"governor": "x"}},
         {"event": "round", "round": 0, "clock_ns": 5, "load_1min": 0.5, "temperature_c": 40.0, "throttled": 0, "thermal_status": 0},
         {"event": "idle", "round": 0, "duration_ns": 1000, "energy_uj": 5},
-        {"event": "failed", "key": layers[2].key, "reason": "no such operator", "crash": False},
+        {"event": "failed", "model": layers[2].key, "round": 0, "reason": "no such operator", "crash": False},
         {"event": "staircases", "rules": [{"kind": "conv2d", "axis": "out", "step": 8, "flat": True, "granularity": 8}]},
-        {"event": "error", "wall_s": 1.0, "layers": 2, "error_percent": 3.0},
+        {"event": "error", "wall_s": 1.0, "layers": 2, "error_percent": 3.0, "between_percent": 1.0},
         {"event": "spent", "wall_s": 2.0},
-        {"event": "energy", "key": layers[0].key, "round": 0, "duration_ns": 1000, "energy_uj": 50, "inferences": 3},
+        {"event": "energy", "model": layers[0].key, "round": 0, "duration_ns": 1000, "energy_uj": 50, "inferences": 3},
         *(_measurement(key, number) for number in range(3) for key in ("n", layers[0].key, layers[1].key)),
         {**_measurement(layers[0].key, 3), "event": "reference"},
-        {"event": "refresh", "keys": [layers[1].key], "utc": "2026-02-01T00:00:00+00:00"},
+        {"event": "refresh", "models": [layers[1].key], "utc": "2026-02-01T00:00:00+00:00"},
         _measurement(layers[1].key, 4),
     ]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -329,17 +329,18 @@ def _journal_lines() -> bytes:
 
 def _measurement(key: str, number: int) -> dict[str, Any]:
     return {
-        "event": "measurement", "key": key, "round": number, "started_ns": 5, "loops": 2, "samples_ns": [900 + number, 1000],
+        "event": "measurement", "model": key, "round": number, "started_ns": 5, "loops": 2, "samples_ns": [900 + number, 1000],
         "switched": [1], "clock_khz": [1000, None], "core": 0,
     }  # fmt: skip
 
 
 @reader("journal", "t.journal.jsonl", "lines", _journal_lines)
 def _journal(path: Path) -> object:
-    from profiler.measure.journal import read_journal
-    from profiler.tables.derive import table_from_journal
+    from profiler.measure.state import MeasurementState
+    from profiler.protocol.journal import read_journal
+    from profiler.tables.derive import table_of
 
-    table = table_from_journal(list(read_journal(path)))
+    table = table_of(MeasurementState.of(read_journal(path)))
     table.save(path.with_name("t.parquet"))
     return _use_table(path.with_name("t.parquet"))
 
@@ -349,7 +350,7 @@ def _recording(path: Path) -> object:
     from runner_conformance import a_job
 
     from device_agents.replay import ReplayAgent
-    from profiler.protocol.events import parse
+    from profiler.protocol.events import parse_line
 
     with ReplayAgent(f"replay:{path}") as agent:
         names = [name for _, name in agent._measurements] or ["a"]
@@ -357,7 +358,7 @@ def _recording(path: Path) -> object:
         folder = agent.store({f"{name}.json": b"{}" for name in names} | {"job.json": json.dumps(job).encode()})
         probed = agent.run(["python3", "--probe"], timeout_s=1).stdout
         with agent.stream(["python3", f"{folder}/measure.py", f"{folder}/job.json"], silence_s=1) as stream:
-            return [parse(line) for line in (probed, *stream)]
+            return [parse_line(line) for line in (probed, *stream)]
 
 
 # ------------------------------------------------------------------------------------------------------------ what a device says
@@ -386,13 +387,13 @@ def _runner_lines() -> bytes:
 def _messages(path: Path) -> object:
     """Each line on its own: one that is refused must not hide the next."""
     from profiler.errors import RunnerError
-    from profiler.protocol.events import parse
+    from profiler.protocol.events import event_data, parse_line
 
     refused = None
     for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
-            message = parse(line)
-            json.dumps(message, ensure_ascii=False).encode()
+            if (event := parse_line(line)) is not None:
+                json.dumps(event_data(event), ensure_ascii=False).encode()
         except RunnerError as exc:
             refused = exc
     if refused is not None:

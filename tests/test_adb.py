@@ -10,7 +10,7 @@ from adb_conformance import AdbConformance
 from adb_program import adb, adb_environment, connect, free_port, needs_adb
 from adbd import Adbd
 
-from device_agents.adb.address import open_adb
+from device_agents.adb.address import ADB
 from device_agents.adb.direct import AdbDirectAgent
 from device_agents.adb.server import AdbAgent
 from device_agents.agent import Agent, Options
@@ -97,8 +97,8 @@ def test_the_server_may_be_named_by_its_socket(connected: Adbd, monkeypatch: pyt
 
 
 def test_a_phone_the_server_is_connected_to_is_reached_through_it(connected: Adbd) -> None:
-    assert isinstance(open_adb(address(connected), Options()), AdbAgent)
+    assert isinstance(ADB(address(connected), Options()), AdbAgent)
 
 
 def test_a_phone_the_server_does_not_know_is_reached_directly(phone: Adbd) -> None:
-    assert isinstance(open_adb(address(phone), Options()), AdbDirectAgent)
+    assert isinstance(ADB(address(phone), Options()), AdbDirectAgent)

@@ -28,9 +28,10 @@ from device_agents.local import LocalAgent
 from device_agents.remote import RemoteStream, Source
 from profiler.console import terminable
 from profiler.errors import JournalError, JournalNotWritable, RunnerError
-from profiler.measure.journal import Journal, journal_path, read_journal
 from profiler.measure.session import _Course
-from profiler.protocol.settings import TimingSettings
+from profiler.protocol.events import Begin, Crashed, Header, Measurement, Paused, Spent
+from profiler.protocol.journal import Journal, journal_path, read_journal
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import program
 from profiler.schedule import replacement
 from profiler.schedule.config import ScheduledTable
@@ -42,7 +43,7 @@ from profiler.tables.build import StopCriterion, build
 from profiler.tables.table import load_table
 
 __all__ = ["device", "scheduled"]
-HEADER = {"target": {"runtime": "fake"}, "settings": {"rounds": 6}}
+WHERE = Target("local", "fake"), TimingSettings()
 
 
 # ---------------------------------------------------------------------------------------------------------------- journal
@@ -50,17 +51,17 @@ HEADER = {"target": {"runtime": "fake"}, "settings": {"rounds": 6}}
 
 def test_a_journal_has_one_writer_at_a_time(tmp_path: Path) -> None:
     """Simulated devices have no lease, and one device may have two names: two builds of one table wrote each measurement twice."""
-    with Journal(tmp_path / "j", HEADER, resume=True), pytest.raises(JournalNotWritable, match="another build"):
-        Journal(tmp_path / "j", HEADER, resume=True)
-    with Journal(tmp_path / "j", HEADER, resume=True) as journal:
-        assert len(journal.lines) == 1
+    with Journal(tmp_path / "j", *WHERE, resume=True), pytest.raises(JournalNotWritable, match="another build"):
+        Journal(tmp_path / "j", *WHERE, resume=True)
+    with Journal(tmp_path / "j", *WHERE, resume=True) as journal:
+        assert len(journal.recorded) == 1
 
 
 def test_a_journal_that_was_removed_while_waiting_is_not_written_into(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j", HEADER, resume=True):
+    with Journal(tmp_path / "j", *WHERE, resume=True):
         (tmp_path / "j").unlink()
-        with Journal(tmp_path / "j", HEADER, resume=True) as journal:
-            journal.append({"event": "seen"})
+        with Journal(tmp_path / "j", *WHERE, resume=True) as journal:
+            journal.append(Spent(1.0))
     assert len(list(read_journal(tmp_path / "j"))) == 2
 
 
@@ -76,17 +77,17 @@ def no_file_beyond(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("length", [500, 50_000])
 def test_a_line_that_found_no_room_leaves_no_half_of_itself_before_the_next(tmp_path: Path, length: int) -> None:
-    with Journal(tmp_path / "j", HEADER, resume=False) as journal:
-        with no_file_beyond(300), pytest.raises(JournalNotWritable):
-            journal.append({"event": "measurement", "samples_ns": [1] * length})
-        journal.append({"event": "spent", "wall_s": 1.0})
-    assert [line["event"] for line in read_journal(tmp_path / "j")] == ["journal", "spent"]
+    with Journal(tmp_path / "j", *WHERE, resume=False) as journal:
+        with no_file_beyond(1000), pytest.raises(JournalNotWritable):
+            journal.append(Measurement("a", 0, 1, (1,) * length))
+        journal.append(Spent(1.0))
+    assert [type(event) for event in read_journal(tmp_path / "j")] == [Header, Spent]
 
 
 def test_a_journal_whose_very_first_line_is_torn_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "j").write_text('{"event":"jour')
-    Journal(tmp_path / "j", HEADER, resume=True).__exit__(None, None, None)
-    assert [line["event"] for line in read_journal(tmp_path / "j")] == ["journal"]
+    Journal(tmp_path / "j", *WHERE, resume=True).__exit__(None, None, None)
+    assert [type(event) for event in read_journal(tmp_path / "j")] == [Header]
 
 
 # ------------------------------------------------------------------------------------------------------------------ builds
@@ -110,13 +111,12 @@ def test_layers_that_an_interrupted_build_had_begun_with_are_measured_as_often_a
 
 
 def test_a_runner_that_dies_between_models_is_started_again_if_it_had_got_anywhere() -> None:
-    course = _Course([(0, ["a", "b"])], None, ("measurement",))
-    crashed = {"event": "crashed", "reason": "killed"}
-    for event in ("begin", "measurement"):
-        list(course.see({"event": event, "model": "a", "round": 0}))
-    assert list(course.see(crashed)) == [{"event": "paused", "reason": "killed"}]
+    course = _Course([(0, ["a", "b"])], None)
+    for event in (Begin("a", 0), Measurement("a", 0, 1, (5,))):
+        list(course.see(event))
+    assert list(course.see(Crashed("killed"))) == [Paused("killed")]
     with pytest.raises(RunnerError, match="killed"):
-        list(course.see(crashed))
+        list(course.see(Crashed("killed")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -175,7 +175,7 @@ def test_a_runner_that_only_chatters_is_given_up(monkeypatch: pytest.MonkeyPatch
     now = itertools.count()
     monkeypatch.setattr(program, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     with pytest.raises(CommandTimedOut, match="nothing that makes sense for 20 s"):
-        list(program._heard(itertools.repeat("WARNING: falling back\n"), 20.0))
+        list(program._events(itertools.repeat("WARNING: falling back\n"), 20.0))
 
 
 # ----------------------------------------------------------------------------------------------------------------- schedule

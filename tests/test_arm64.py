@@ -18,6 +18,7 @@ from native_models import python_outputs, run_models, told_outputs, write_models
 from runner_conformance import CONDITIONING, RunnerConformance, checked, events, files
 
 from device_agents import native
+from device_agents.support.cache import cache_folder
 
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 MISSING = [name for name in ("qemu-aarch64-static", "aarch64-linux-gnu-gcc") if shutil.which(name) is None]
@@ -63,7 +64,7 @@ def runtime(request: pytest.FixtureRequest) -> tuple[str, Path]:
     """Its name, and its shared library out of the package for aarch64."""
     name: str = request.param
     package, pattern = WHEELS[name]
-    kept = native.cache_folder() / f"{package}-aarch64"
+    kept = cache_folder() / "native" / f"{package}-aarch64"
     if not list(kept.glob(pattern)):
         _fetch(package, kept)
     return name, next(kept.glob(pattern))

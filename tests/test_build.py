@@ -15,10 +15,12 @@ from profiler.formats.fake import layer_ns, write_fake
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
-from profiler.measure.journal import journal_path, read_journal
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Measurement
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build, extend
-from profiler.tables.derive import table_from_journal
+from profiler.tables.derive import table_of
 from profiler.tables.plan import Plan, make_plan
 from profiler.tables.table import load_table
 
@@ -31,7 +33,7 @@ FEW = StopCriterion(max_layers=1)
 
 
 def measurements(out: Path) -> list[tuple[str, int]]:
-    return [(line["key"], line["round"]) for line in read_journal(journal_path(out)) if line["event"] == "measurement"]
+    return [(event.model, event.round) for event in read_journal(journal_path(out)) if isinstance(event, Measurement)]
 
 
 def test_a_build_measures_the_layers_of_the_network_itself(tmp_path: Path, quick: TimingSettings) -> None:
@@ -94,7 +96,7 @@ def test_the_held_out_is_measured_on_networks_that_were_not_fitted_on(tmp_path: 
 def test_the_table_can_be_made_again_from_its_journal(tmp_path: Path, quick: TimingSettings) -> None:
     out = tmp_path / "t.parquet"
     table = build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    again = table_from_journal(list(read_journal(journal_path(out))))
+    again = table_of(MeasurementState.of(read_journal(journal_path(out))))
     assert again.rows == table.rows
     assert again.info.held_out == table.info.held_out
 

@@ -14,14 +14,14 @@ from graphs import mobilenet_v1
 
 from profiler.devices.fleet import on_each
 from profiler.measure.discovery import roster
-from profiler.measure.journal import journal_path, read_journal
 from profiler.progress import ProgressReporter, Silent
+from profiler.protocol.events import JournalEvent, Measurement, Paused
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan
 from profiler.tables.table import LatencyTable, load_table
 
-Line = dict[str, Any]
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'
 PLAN = make_plan(mobilenet_v1(0.5, 16, classes=10, pairs=3))
 FEW = StopCriterion(max_layers=1)
@@ -44,7 +44,7 @@ def built(folder: Path, names: list[str], quick: TimingSettings) -> dict[str, An
     return on_each(names, work, progress)
 
 
-def journal(folder: Path, name: str) -> list[Line]:
+def journal(folder: Path, name: str) -> list[JournalEvent]:
     return list(read_journal(journal_path(folder / f"{name}.parquet")))
 
 
@@ -55,9 +55,9 @@ def test_a_build_goes_on_after_its_link_was_cut(config: Path, tmp_path: Path, qu
         table = built(tmp_path, ["phone"], quick)["phone"]
     assert isinstance(table, LatencyTable)
     events = journal(tmp_path, "phone")
-    seen = [(line["key"], line["round"]) for line in events if line["event"] == "measurement"]
+    seen = [(event.model, event.round) for event in events if isinstance(event, Measurement)]
     assert len(seen) == len(set(seen))
-    assert [line["event"] for line in events].count("paused") == 1
+    assert sum(isinstance(event, Paused) for event in events) == 1
 
 
 def test_one_device_that_is_lost_does_not_stop_the_others(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
@@ -109,7 +109,7 @@ def test_a_phone_without_python_is_measured_by_the_native_runner(config: Path, t
         out = tmp_path / "t.parquet"
         table = build([PLAN], Target("phone", "litert"), out, settings=quick, stop=FEW)
     assert seen.probe is not None
-    assert seen.probe["runner"] == "native"
-    assert "version" in seen.probe["runtimes"]["litert"]
+    assert seen.probe.runner == "native"
+    assert seen.probe.runtimes["litert"].version
     assert table.info.device["runner"] == "native"
     assert set(PLAN.graph.layers) <= set(table.rows)

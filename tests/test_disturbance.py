@@ -1,25 +1,32 @@
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import Any
 
-from profiler.measure.disturbance import Watch, tag_counts
-from profiler.measure.estimate import Measurement
+from profiler.measure.disturbance import DisturbanceDetector, tag_counts
+from profiler.protocol.events import DeviceFacts, Hello, JournalEvent, Measurement, Reference, Refresh, Round
+
+HELLO = Hello(protocol=5, version="1", device=DeviceFacts(), flags={})
 
 
-def measurement(key: str = "a", milliseconds: float = 1.0, **more: Any) -> dict[str, Any]:
-    line = {"event": "measurement", "key": key, "round": 0, "loops": 1, "samples_ns": [int(milliseconds * 1e6)] * 4, "switched": []}
-    return line | more
+def measurement(model: str = "a", milliseconds: float = 1.0, **more: Any) -> Measurement:
+    return replace(Measurement(model, 0, 1, (int(milliseconds * 1e6),) * 4), **more)
 
 
-def look(milliseconds: float, key: str = "r") -> dict[str, Any]:
-    return measurement(key, milliseconds) | {"event": "reference"}
+def look(milliseconds: float, model: str = "r") -> Reference:
+    return Reference(model, 0, 1, (int(milliseconds * 1e6),) * 4)
 
 
-def tags(*lines: dict[str, Any]) -> list[tuple[str, ...]]:
-    watch = Watch()
-    for line in ({"event": "hello"}, *lines):
-        watch.see(line)
-    return [seen.tags for _, seen in watch.measurements()]
+def detected(*events: JournalEvent) -> DisturbanceDetector:
+    detector = DisturbanceDetector()
+    for event in events:
+        detector.see(event)
+    return detector
+
+
+def tags(*events: JournalEvent) -> list[tuple[str, ...]]:
+    return [item.tags for found in detected(HELLO, *events).tagged().values() for item in found]
 
 
 def test_a_quiet_build_has_no_tags() -> None:
@@ -36,59 +43,74 @@ def test_looks_at_another_layer_say_nothing_about_the_reference() -> None:
 
 
 def test_a_look_of_an_earlier_runner_says_nothing_about_a_later_measurement() -> None:
-    found = tags(look(1.0), look(1.0), look(1.0), look(1.5), {"event": "hello"}, measurement(), look(1.0))
+    found = tags(look(1.0), look(1.0), look(1.0), look(1.5), HELLO, measurement(), look(1.0))
     assert found == [()]
 
 
 def test_a_measurement_during_which_the_core_was_mostly_taken_away_is_tagged() -> None:
-    assert tags(measurement(switched=[0, 1, 2]), measurement(switched=[0])) == [("switched",), ()]
+    assert tags(measurement(switched=(0, 1, 2)), measurement(switched=(0,))) == [("switched",), ()]
 
 
 def test_a_measurement_with_a_lower_clock_is_tagged() -> None:
-    usual = measurement(clock_khz=[2_000_000, 2_000_000])
-    assert tags(usual, usual, measurement(clock_khz=[2_000_000, 1_500_000]), usual) == [(), (), ("clock",), ()]
+    usual = measurement(clock_khz=(2_000_000, 2_000_000))
+    assert tags(usual, usual, measurement(clock_khz=(2_000_000, 1_500_000)), usual) == [(), (), ("clock",), ()]
 
 
 def test_a_round_in_which_cores_were_throttled_is_tagged() -> None:
-    cool, hot = {"event": "round", "throttled": 7}, {"event": "round", "throttled": 9}
+    cool, hot = Round(round=0, throttled=7), Round(round=0, throttled=9)
     assert tags(cool, measurement(), hot, measurement(), hot, measurement()) == [(), ("heat",), ()]
 
 
 def test_what_cannot_be_read_disturbs_nothing() -> None:
-    assert tags({"event": "round", "throttled": None}, measurement(clock_khz=None), {"event": "round"}, measurement()) == [(), ()]
+    assert tags(Round(round=0), measurement(clock_khz=None), Round(round=0), measurement()) == [(), ()]
 
 
 def test_tags_are_counted() -> None:
     found = tag_counts(
-        [Measurement(0, 1, (5,)), Measurement(1, 1, (5,), tags=("drift", "heat")), Measurement(2, 1, (5,), tags=("drift",))]
+        [
+            Measurement("a", 0, 1, (5,)),
+            Measurement("a", 1, 1, (5,), tags=("drift", "heat")),
+            Measurement("a", 2, 1, (5,), tags=("drift",)),
+        ]
     )
     assert found == {"measurements": 3, "drift": 2, "heat": 1}
 
 
-def test_after_a_refresh_earlier_measurements_of_its_keys_do_not_count() -> None:
-    watch = Watch()
-    for line in (measurement("a", 1.0), measurement("b", 1.0), {"event": "refresh", "keys": ["a"]}, measurement("a", 2.0, round=1)):
-        watch.see(line)
-    assert [(key, seen.quiet_ms) for key, seen in watch.measurements()] == [("b", 1.0), ("a", 2.0)]
+def test_after_a_refresh_earlier_measurements_of_its_models_do_not_count() -> None:
+    found = detected(measurement("a", 1.0), measurement("b", 1.0), Refresh(("a",)), measurement("a", 2.0, round=1)).tagged()
+    assert {model: [item.quiet_ms for item in items] for model, items in found.items()} == {"b": [1.0], "a": [2.0]}
 
 
 def test_a_refresh_is_not_held_against_the_speed_the_device_had_weeks_before() -> None:
     before = [look(1.0)] * 5
-    found = tags(*before, {"event": "refresh", "keys": []}, {"event": "hello"}, *[look(1.2)] * 5, measurement(), look(1.2))
+    found = tags(*before, Refresh(()), HELLO, *[look(1.2)] * 5, measurement(), look(1.2))
     assert found == [()]
 
 
-def test_a_key_is_as_old_as_its_oldest_measurement_that_counts() -> None:
-    watch = Watch()
-    monday, tuesday = {"event": "hello", "utc": "2026-01-05"}, {"event": "hello", "utc": "2026-01-06"}
-    for line in (
-        monday,
-        measurement("a"),
-        measurement("b"),
-        tuesday,
-        measurement("b"),
-        {"event": "refresh", "keys": ["a"]},
-        measurement("a"),
-    ):
-        watch.see(line)
-    assert watch.measured_utc() == {"a": "2026-01-06", "b": "2026-01-05"}
+def test_a_model_is_as_old_as_its_oldest_measurement_that_counts() -> None:
+    monday, tuesday = replace(HELLO, utc="2026-01-05"), replace(HELLO, utc="2026-01-06")
+    a, b = measurement("a"), measurement("b")
+    assert detected(monday, a, b, tuesday, b, Refresh(("a",)), a).measured_utc() == {"a": "2026-01-06", "b": "2026-01-05"}
+
+
+def test_a_round_at_whose_end_the_device_is_warm_is_tagged_as_a_whole() -> None:
+    cool, warm = Round(round=0, thermal_status=0), Round(round=1, thermal_status=2)
+    assert tags(cool, measurement(), measurement("b"), warm, measurement(round=1)) == [("heat",), ("heat",), ("heat",)]
+
+
+def test_the_work_for_an_event_does_not_grow_with_the_journal() -> None:
+    """Counted in calls of Python functions, which no other program on the machine changes."""
+
+    def calls(count: int) -> int:
+        detector, seen = detected(HELLO, *[measurement(round=number) for number in range(count)]), [0]
+
+        def trace(frame: object, event: str, arg: object) -> None:
+            seen[0] += event in ("call", "c_call")
+
+        sys.setprofile(trace)
+        detector.see(Round(round=count, thermal_status=2))
+        detector.see(measurement(round=count))
+        sys.setprofile(None)
+        return seen[0]
+
+    assert calls(10) == calls(1000)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler.measure import journal
-from profiler.protocol import events
+from profiler.protocol import events, journal
 from profiler.schedule import state
 from profiler.tables import plan, table
 
@@ -43,7 +42,7 @@ def test_every_registry_that_is_named_is_where_it_is_said_to_be(name: str) -> No
 @pytest.mark.parametrize(
     ("module", "version"),
     [
-        ("device_agents/on_device/PROTOCOL.md", events.PROTOCOL), ("profiler/measure/journal.py", journal.FORMAT),
+        ("device_agents/on_device/PROTOCOL.md", events.PROTOCOL), ("profiler/protocol/journal.py", journal.FORMAT),
         ("profiler/tables/table.py", table.FORMAT), ("profiler/tables/plan.py", plan.FORMAT),
         ("profiler/schedule/state.py", state.FORMAT),
     ],

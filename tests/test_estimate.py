@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.measure.estimate import Estimate, Measurement, estimate
+from profiler.measure.estimate import Estimate, estimate
+from profiler.protocol.events import Measurement
 from profiler.protocol.settings import TimingSettings
 
 
 def measurements(*latencies_ms: float, samples: int = 20) -> list[Measurement]:
-    return [Measurement(number, 2, (round(latency * 2e6),) * samples) for number, latency in enumerate(latencies_ms)]
+    return [Measurement("a", number, 2, (round(latency * 2e6),) * samples) for number, latency in enumerate(latencies_ms)]
 
 
 @given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=30))
@@ -34,19 +35,19 @@ def test_one_fast_round_against_many_slow_ones_is_not_settled() -> None:
 
 
 def test_disturbed_measurements_are_left_out_where_enough_others_remain() -> None:
-    disturbed = [Measurement(9 + number, 1, (2_000_000,), tags=("drift",)) for number in range(9)]
+    disturbed = [Measurement("a", 9 + number, 1, (2_000_000,), tags=("drift",)) for number in range(9)]
     found = estimate([*measurements(1.0, 1.0, 1.0), *disturbed])
     assert (found.latency_ms, found.rounds, found.quiet_rounds) == (pytest.approx(1.0), 12, 3)
 
 
 def test_a_latency_of_disturbed_measurements_says_so_and_is_not_settled() -> None:
-    found = estimate([Measurement(number, 1, (1_000_000,), tags=("drift",)) for number in range(9)])
+    found = estimate([Measurement("a", number, 1, (1_000_000,), tags=("drift",)) for number in range(9)])
     assert found.disturbed
     assert not found.settled(TimingSettings())
 
 
 def test_samples_in_which_the_kernel_took_the_core_away_do_not_count() -> None:
-    assert Measurement(0, 1, (1_000_000, 9_000_000, 8_000_000), switched=(1, 2)).quiet_ms == pytest.approx(1.0)
+    assert Measurement("a", 0, 1, (1_000_000, 9_000_000, 8_000_000), switched=(1, 2)).quiet_ms == pytest.approx(1.0)
 
 
 def test_more_rounds_do_not_make_a_model_faster() -> None:
@@ -60,13 +61,13 @@ def test_more_rounds_do_not_make_a_model_faster() -> None:
 
 
 def test_one_measurement_says_nothing_by_its_agreement_with_itself() -> None:
-    measurement = Measurement(0, 1, (1_000_000, 1_500_000))
+    measurement = Measurement("a", 0, 1, (1_000_000, 1_500_000))
     assert estimate([measurement]).latency_ms_high == pytest.approx(1.5)
 
 
 def test_a_slow_tail_within_a_measurement_does_not_move_the_latency() -> None:
     samples = [1_000_000] * 18 + [9_000_000] * 2
-    assert Measurement(0, 1, tuple(samples)).quiet_ms == pytest.approx(1.0)
+    assert Measurement("a", 0, 1, tuple(samples)).quiet_ms == pytest.approx(1.0)
 
 
 def test_the_interval_covers_the_lower_quartile_of_a_noisy_machine() -> None:
@@ -83,7 +84,7 @@ def test_the_interval_covers_the_lower_quartile_of_a_noisy_machine() -> None:
 @pytest.mark.parametrize("samples", [(), (0,), (-5, 10)])
 def test_samples_that_cannot_be_are_refused(samples: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="positive samples"):
-        Measurement(0, 1, samples)
+        Measurement("a", 0, 1, samples)
 
 
 def test_an_interval_that_does_not_hold_its_latency_is_refused() -> None:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import RunnerError
-from profiler.protocol.events import CHECKS, PROTOCOL, parse
+from profiler.protocol.events import (
+    JOURNAL_EVENTS,
+    PROTOCOL,
+    RUNNER_EVENTS,
+    Measurement,
+    event_data,
+    parse_line,
+    read_event,
+)
 
 MEASUREMENT = {
     "event": "measurement",
@@ -25,11 +33,11 @@ MEASUREMENT = {
 
 
 def test_chatter_of_a_runtime_is_passed_over() -> None:
-    assert [parse(line) for line in ("INFO: delegate", "{not json", '{"a": 1}', "[]", "")] == [None] * 5
+    assert [parse_line(line) for line in ("INFO: delegate", "{not json", '{"a": 1}', "[]", "")] == [None] * 5
 
 
 def test_a_good_measurement_is_taken() -> None:
-    assert parse(json.dumps(MEASUREMENT)) == MEASUREMENT
+    assert parse_line(json.dumps(MEASUREMENT)) == Measurement("a", 0, 1, (5,), started_ns=1)
 
 
 @pytest.mark.parametrize(
@@ -45,18 +53,18 @@ def test_a_good_measurement_is_taken() -> None:
 )  # fmt: skip
 def test_a_line_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
     with pytest.raises(RunnerError):
-        parse(json.dumps(MEASUREMENT | change))
+        parse_line(json.dumps(MEASUREMENT | change))
 
 
 @pytest.mark.parametrize("value", ["hot", [1], True, float("nan"), 1e300])
 def test_conditions_are_numbers_or_nothing(value: Any) -> None:
     with pytest.raises(RunnerError):
-        parse(json.dumps({"event": "round", "round": 0, "temperature_c": value}))
+        parse_line(json.dumps({"event": "round", "round": 0, "temperature_c": value}))
 
 
 def test_another_protocol_is_refused() -> None:
     with pytest.raises(RunnerError, match=f"speaks protocol {PROTOCOL - 1}"):
-        parse(json.dumps({"event": "hello", "protocol": PROTOCOL - 1}))
+        parse_line(json.dumps({"event": "hello", "protocol": PROTOCOL - 1}))
 
 
 JSON = st.recursive(
@@ -69,18 +77,39 @@ FIELDS = st.sampled_from(
 )
 
 
-@given(st.sampled_from([*CHECKS, "begin", "done", "busy"]), st.dictionaries(FIELDS, JSON, max_size=6))
+@given(st.sampled_from(sorted(RUNNER_EVENTS)), st.dictionaries(FIELDS, JSON, max_size=6))
 def test_any_line_is_understood_or_refused(event: str, fields: dict[str, Any]) -> None:
     try:
-        found = parse(json.dumps(fields | {"event": event}))
+        found = parse_line(json.dumps(fields | {"event": event}))
     except RunnerError:
         return
-    assert found is not None
+    assert found is not None and parse_line(json.dumps(event_data(found))) == found
 
 
 @given(st.text())
 def test_any_text_is_understood_or_refused(text: str) -> None:
     try:
-        parse(text)
+        parse_line(text)
     except RunnerError:
         pass
+
+
+@given(st.sampled_from(sorted(JOURNAL_EVENTS)), st.dictionaries(FIELDS, JSON, max_size=6))
+def test_any_line_of_a_journal_is_understood_or_refused(event: str, fields: dict[str, Any]) -> None:
+    try:
+        found = read_event(fields | {"event": event})
+    except ValueError:
+        return
+    assert read_event(json.loads(json.dumps(event_data(found)))) == found
+
+
+def test_a_tag_is_no_part_of_a_line() -> None:
+    found = parse_line(json.dumps(MEASUREMENT | {"tags": ["drift"]}))
+    assert isinstance(found, Measurement) and found.tags == ()
+    assert "tags" not in event_data(Measurement("a", 0, 1, (5,), tags=("drift",)))
+
+
+@pytest.mark.parametrize("name", ["journal", "layer", "refresh", "spent", "crashed"])
+def test_a_runner_cannot_write_the_hosts_own_lines(name: str) -> None:
+    with pytest.raises(RunnerError, match="only this host"):
+        parse_line(json.dumps({"event": name}))

@@ -22,13 +22,14 @@ from sshd import Sshd
 
 from device_agents.agent import Options
 from device_agents.discovery import open_agent
-from profiler.measure.journal import Journal
-from profiler.measure.loop import Bench, Job
+from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.session import Session
 from profiler.progress import Silent
-from profiler.protocol.settings import TimingSettings
+from profiler.protocol.events import Failed, Hello, Measurement, Outputs, RunnerEvent, SessionEvent, parse_line
+from profiler.protocol.journal import Journal
+from profiler.protocol.settings import Target, TimingSettings
+from profiler.runners import program
 
-Line = dict[str, Any]
 MODELS = {name: json.dumps({"latency_ns": 100_000 + number}).encode() for number, name in enumerate("abcd")}
 CRASHING = json.dumps({"latency_ns": 1, "crash": True}).encode()
 RUNNERS = ("python", "native")
@@ -82,44 +83,58 @@ def session(
         yield a_session(agent, "fake", quick, runner)
 
 
-def lines(session: Session, models: Mapping[str, bytes] = MODELS, rounds: int = 2, **more: Any) -> list[Line]:
+def events(session: Session, models: Mapping[str, bytes] = MODELS, rounds: int = 2, **more: Any) -> list[SessionEvent]:
     return list(session.measure(models, [(number, sorted(models)) for number in range(rounds)], **more))
 
 
-def measurements(found: list[Line]) -> list[tuple[str, int]]:
-    return sorted((line["model"], line["round"]) for line in found if line["event"] == "measurement")
+def measurements(found: list[SessionEvent]) -> list[tuple[str, int]]:
+    return sorted((event.model, event.round) for event in found if isinstance(event, Measurement))
 
 
 def test_every_model_is_visited_once_a_round(session: Session) -> None:
-    assert measurements(lines(session)) == [(name, number) for name in "abcd" for number in range(2)]
+    assert measurements(events(session)) == [(name, number) for name in "abcd" for number in range(2)]
 
 
-def test_every_line_is_one_of_the_protocol(session: Session) -> None:
-    for line in lines(session, reference="a"):
-        checked(json.dumps(line))
+@pytest.fixture
+def raw_lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runner's lines as they arrive at the host."""
+    found: list[str] = []
+
+    def noted(line: str) -> RunnerEvent | None:
+        found.append(line)
+        return parse_line(line)
+
+    monkeypatch.setattr(program, "parse_line", noted)
+    return found
+
+
+def test_every_line_is_one_of_the_protocol(session: Session, raw_lines: list[str]) -> None:
+    events(session, reference="a")
+    assert {checked(line)["event"] for line in raw_lines} >= {"hello", "round", "begin", "measurement", "reference", "done"}
 
 
 def test_models_take_as_long_as_they_say(session: Session) -> None:
-    for line in lines(session):
-        if line["event"] == "measurement":
-            assert min(line["samples_ns"]) >= 100_000 * line["loops"]
+    for event in events(session):
+        if isinstance(event, Measurement):
+            assert min(event.samples_ns) >= 100_000 * event.loops
 
 
 def test_a_model_that_takes_the_runner_down_costs_itself_only(session: Session) -> None:
-    found = lines(session, MODELS | {"x": CRASHING})
+    found = events(session, MODELS | {"x": CRASHING})
     assert measurements(found) == [(name, number) for name in "abcd" for number in range(2)]
-    (failed,) = [line for line in found if line["event"] == "failed"]
-    assert (failed["model"], "SIGSEGV" in failed["reason"]) == ("x", True)
+    (failed,) = [event for event in found if isinstance(event, Failed)]
+    assert (failed.model, "SIGSEGV" in failed.reason) == ("x", True)
 
 
-def test_a_probe_says_what_the_device_is(session: Session) -> None:
-    checked(json.dumps(session.probe()))
+def test_a_probe_says_what_the_device_is(session: Session, raw_lines: list[str]) -> None:
+    assert session.probe().device.machine
+    assert "probe" in {checked(line)["event"] for line in raw_lines if line.startswith("{")}
 
 
 def test_outputs_come_from_everywhere(session: Session) -> None:
     model = json.dumps({"latency_ns": 1, "inputs": [{"shape": [2, 2], "type": "float32"}]}).encode()
-    (found,) = [line for line in session.outputs({"a": model}, 3) if line["event"] == "outputs"]
-    assert len(found["outputs"][0]["values"]) == 3
+    (found,) = [event for event in session.outputs({"a": model}, 3) if isinstance(event, Outputs)]
+    assert len(found.outputs[0].values) == 3
 
 
 # ---------------------------------------------------------------------------------------------- devices that do not exist
@@ -129,12 +144,11 @@ def test_outputs_come_from_everywhere(session: Session) -> None:
 def recorded(folder: Path, quick: TimingSettings) -> Iterator[Session]:
     """A session on the recording of a session on this machine."""
     path = folder / "table.journal.jsonl"
-    header = {"target": {"runtime": "fake", "threads": 1, "device": "local"}, "settings": quick.to_dict()}
-    with open_agent("local") as agent, Journal(path, header, resume=False) as journal:
-        bench = Bench(a_session(agent, "fake", quick), journal, Silent())
-        bench.want(Job({"event": "network", "key": name, "role": "fit"}, model) for name, model in MODELS.items())
-        for message in bench.session.measure(MODELS, [(0, list(MODELS)), (1, list(MODELS))], reference="a"):
-            bench._note(message)
+    with open_agent("local") as agent, Journal(path, Target("local", "fake"), quick, resume=False) as journal:
+        run = MeasurementRun(a_session(agent, "fake", quick), Silent(), journal)
+        run.add(Model(name, file) for name, file in MODELS.items())
+        for event in run.session.measure(MODELS, [(0, list(MODELS)), (1, list(MODELS))], reference="a"):
+            run._take_up(event)
     with open_agent(f"replay:{path}") as agent:
         yield a_session(agent, "fake", quick)
 
@@ -147,10 +161,12 @@ def scripted(folder: Path, quick: TimingSettings) -> Iterator[Session]:
 
 
 @pytest.mark.parametrize("kind", [recorded, scripted], ids=["replay", "fake"])
-def test_a_device_that_does_not_exist_speaks_like_one_that_does(kind: Any, tmp_path: Path, quick: TimingSettings) -> None:
+def test_a_device_that_does_not_exist_speaks_like_one_that_does(
+    kind: Any, tmp_path: Path, quick: TimingSettings, raw_lines: list[str]
+) -> None:
     with kind(tmp_path, quick) as session:
-        found = lines(session, reference="a")
-    for line in found:
-        checked(json.dumps(line))
+        raw_lines.clear()
+        found = events(session, reference="a")
+    assert {checked(line)["event"] for line in raw_lines} >= {"hello", "round", "begin", "measurement", "reference", "done"}
     assert measurements(found) == [(name, number) for name in "abcd" for number in range(2)]
-    assert {"simulated", "replayed"} & found[0]["flags"].keys()
+    assert isinstance(found[0], Hello) and {"simulated", "replayed"} & found[0].flags.keys()

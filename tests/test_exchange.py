@@ -25,7 +25,7 @@ from profiler.layers.composite import inverted_residual, pooled_classifier
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.check import check_table
 from profiler.tables.table import LatencyTable, TableInfo, load_table

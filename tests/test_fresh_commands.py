@@ -22,7 +22,8 @@ from typer.testing import CliRunner, Result
 
 from profiler.cli.app import app
 from profiler.formats.model_file import FORMATS
-from profiler.measure.journal import read_journal
+from profiler.protocol.events import Measurement
+from profiler.protocol.journal import read_journal
 from profiler.schedule import install
 from profiler.schedule.config import NotificationSettings
 from profiler.schedule.notify import notify
@@ -167,7 +168,7 @@ def test_a_build_that_was_ended_is_resumed_and_nothing_is_measured_twice(lab: Pa
 
 
 def measurements(journal: Path) -> list[tuple[str, int]]:
-    return [(line["key"], line["round"]) for line in read_journal(journal) if line["event"] == "measurement"]
+    return [(event.model, event.round) for event in read_journal(journal) if isinstance(event, Measurement)]
 
 
 def test_a_stale_table_is_warned_of_in_one_line_and_netadapts_question_has_an_answer(lab: Path) -> None:

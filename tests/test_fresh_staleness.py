@@ -10,7 +10,7 @@ import pytest
 from graphs import mobilenet_v1
 from test_table import table
 
-from profiler.devices.identity import differences
+from profiler.devices.identity import Identity
 from profiler.latency.staircase import kind_of
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
@@ -131,9 +131,10 @@ def test_the_spot_check_has_a_layer_of_every_kind() -> None:
 def test_devices_are_compared_by_the_facts_that_both_have() -> None:
     one = {"version": "1", "device": {"kernel": "a"}, "conditioning": {"build": "x", "governors": None}}
     two = {"version": "2", "device": {"kernel": "a", "cpu": "new"}, "conditioning": {"build": "x", "governors": ["powersave"]}}
-    assert differences(one, two) == ["runtime version: 1 and 2"]
+    assert Identity.of_fingerprint(one).differences(Identity.of_fingerprint(two)) == ["runtime version: 1 and 2"]
 
 
 @pytest.mark.parametrize("odd", [{}, {"device": 3, "conditioning": []}, {"device": {"cpu": ["a\x1b[2J"] * 99}}])
 def test_a_device_with_odd_facts_is_compared_all_the_same(odd: dict[str, object]) -> None:
-    assert all("\x1b" not in said and len(said) < 200 for said in differences({"device": {"cpu": "b"}}, odd))
+    found = Identity.of_fingerprint({"device": {"cpu": "b"}}).differences(Identity.of_fingerprint(odd))
+    assert all("\x1b" not in said and len(said) < 200 for said in found)

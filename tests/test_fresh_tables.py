@@ -20,8 +20,9 @@ from profiler.formats.fake import CALL_NS, layer_ns
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
-from profiler.measure.journal import journal_path, read_journal, unwritten
 from profiler.progress import Silent
+from profiler.protocol.events import Energy, Measurement, Refresh
+from profiler.protocol.journal import journal_path, read_journal, unwritten
 from profiler.schedule import replacement
 from profiler.schedule.config import ScheduledTable, read_schedule
 from profiler.schedule.maintain import Outcome, maintain
@@ -88,7 +89,7 @@ def maintained(scheduled: ScheduledTable, now: datetime | None = None) -> Outcom
 
 
 def measurements(path: Path) -> list[str]:
-    return [line["key"] for line in read_journal(journal_path(path)) if line["event"] == "measurement"]
+    return [event.model for event in read_journal(journal_path(path)) if isinstance(event, Measurement)]
 
 
 def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
@@ -123,11 +124,11 @@ def test_the_rows_that_were_kept_keep_their_date_and_their_values(scheduled: Sch
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
     assert maintained(scheduled).did == "refreshed"
     after = load_table(scheduled.out)
-    (begun,) = [line for line in read_journal(journal_path(scheduled.out)) if line["event"] == "refresh"]
+    (begun,) = [event for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Refresh)]
     for layer, row in before.rows.items():
-        assert layer.key in begun["keys"] or after.rows[layer] == row
+        assert layer.key in begun.models or after.rows[layer] == row
     assert set(after.info.measured_utc) == {layer.key for layer in after.rows}
-    assert all(utc >= begun["utc"] for key, utc in after.info.measured_utc.items() if key in begun["keys"])
+    assert all(utc >= (begun.utc or "") for key, utc in after.info.measured_utc.items() if key in begun.models)
 
 
 def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_reported(
@@ -154,9 +155,9 @@ def test_energy_is_measured_again_with_what_is_refreshed(scheduled: ScheduledTab
     maintained(scheduled)
     before = load_table(scheduled.out)
     assert maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)).did == "refreshed"
-    lines = list(read_journal(journal_path(scheduled.out)))
-    (place,) = [place for place, line in enumerate(lines) if line["event"] == "refresh"]
-    assert {line["key"] for line in lines[place:] if line["event"] == "energy"} == set(lines[place]["keys"])
+    events = list(read_journal(journal_path(scheduled.out)))
+    ((place, refresh),) = [(place, event) for place, event in enumerate(events) if isinstance(event, Refresh)]
+    assert {event.model for event in events[place:] if isinstance(event, Energy)} == set(refresh.models)
     assert set(load_table(scheduled.out).energy_mj) == set(before.energy_mj)
 
 
@@ -173,7 +174,7 @@ def test_a_general_drift_rebuilds_the_whole_table(scheduled: ScheduledTable, dev
     device.slower = lambda layer, alone: 1.3
     outcome = maintained(scheduled)
     assert outcome.did == "rebuilt"
-    assert not [line for line in read_journal(journal_path(scheduled.out)) if line["event"] == "refresh"]
+    assert not [event for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Refresh)]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_an_interrupted_refresh_is_resumed(scheduled: ScheduledTable, device: De
     done = measurements(replacement.new_path(scheduled.out))
     assert maintained(scheduled).did == "refreshed"
     assert measurements(scheduled.out)[: len(done)] == done
-    rounds = [(line["key"], line["round"]) for line in read_journal(journal_path(scheduled.out)) if line["event"] == "measurement"]
+    rounds = [(event.model, event.round) for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Measurement)]
     assert len(rounds) == len(set(rounds))
 
 

@@ -9,7 +9,7 @@ from test_build import FAKE, FEW, NETWORK, PLAN
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import TimingSettings
 from profiler.tables.build import build
 from profiler.tables.growing import OnDemand, copy_table

@@ -18,6 +18,7 @@ from native_models import GRAPHS, python_outputs, run_models, told_outputs, writ
 from runner_conformance import CONDITIONING, RunnerConformance, a_job, checked, events, run, started, written
 
 from device_agents import native
+from device_agents.support.cache import cache_folder
 
 if shutil.which("cc") is None:
     pytest.skip("there is no C compiler; apt install gcc", allow_module_level=True)
@@ -75,7 +76,7 @@ def test_what_built_it_is_told(runner: Path, tmp_path: Path) -> None:
 def test_it_is_built_once_for_each_state_of_its_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native.build("host", tmp_path / "first")
-    (kept,) = native.cache_folder().iterdir()
+    (kept,) = (cache_folder() / "native").iterdir()
     kept.write_bytes(b"kept")
     assert native.build("host", tmp_path / "second").path.read_bytes() == b"kept"
 

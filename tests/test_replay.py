@@ -16,7 +16,7 @@ from device_agents.errors import DeviceError
 from device_agents.replay import ReplayAgent
 
 Line = dict[str, Any]
-HEADER = {"event": "journal", "format": 3, "target": {"runtime": "fake", "threads": 1, "device": "local"}, "settings": {}}
+HEADER = {"event": "journal", "format": 4, "target": {"runtime": "fake", "threads": 1, "device": "local"}, "settings": {}}
 HELLO = {
     "event": "hello",
     "protocol": 2,
@@ -31,7 +31,7 @@ HELLO = {
 
 def measurement(key: str, sample_ns: int, event: str = "measurement") -> Line:
     return {
-        "event": event, "key": key, "round": 0, "started_ns": 5, "loops": 2, "samples_ns": [sample_ns, sample_ns],
+        "event": event, "model": key, "round": 0, "started_ns": 5, "loops": 2, "samples_ns": [sample_ns, sample_ns],
         "switched": [1], "clock_khz": None,
     }  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_a_reference_that_was_none_then_is_taken_from_its_measurements(tmp_path:
 
 
 def test_a_model_that_failed_fails_for_the_same_reason_and_once(tmp_path: Path) -> None:
-    failed = {"event": "failed", "key": "b", "round": 0, "reason": "no such operator", "crash": True}
+    failed = {"event": "failed", "model": "b", "round": 0, "reason": "no such operator", "crash": True}
     found = play(ReplayAgent(recorded(tmp_path, measurement("a", 10), failed), Options()), ["ab", "ba"])
     assert [line["reason"] for line in events(found, "failed")] == ["no such operator"]
 
@@ -165,7 +165,7 @@ def test_what_was_not_recorded_cannot_be_asked_for(tmp_path: Path, more: dict[st
 
 @pytest.mark.parametrize(
     "job",
-    [b"garbage", b"[]", b'{"format": 3}', b'{"format": 4}', b"[" * 100_000, json.dumps(a_job({}, ["a"])).encode()],
+    [b"garbage", b"[]", b'{"format": 4}', b'{"format": 4}', b"[" * 100_000, json.dumps(a_job({}, ["a"])).encode()],
     ids=lambda job: repr(job[:20]),
 )
 def test_a_job_that_makes_no_sense_ends_the_runner(tmp_path: Path, job: bytes) -> None:
@@ -197,7 +197,7 @@ def test_cleaning_empties_the_store(tmp_path: Path) -> None:
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     address = recorded(tmp_path, measurement("a", 10))
     with (tmp_path / "table.journal.jsonl").open("a") as file:
-        file.write('{"event":"measurement","key":"a","rou')
+        file.write('{"event":"measurement","model":"a","rou')
     assert samples(play(ReplayAgent(address, Options()), ["a", "a"])) == [10, 10]
 
 
@@ -208,7 +208,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
         "[]",
         "[" * 100_000,
         '{"event":"measurement"}',
-        '{"event":"failed","key":"a"}',
+        '{"event":"failed","model":"a"}',
         '{"event":"hello","device":{}}',
         json.dumps(HEADER),
         json.dumps(measurement("a", 0)),

@@ -141,7 +141,7 @@ def test_a_budget_is_read_as_it_is_typed(text: str, budget: Budget) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("latancy=60%", "did you mean latency"),
+        ("latancy=60%", "did you mean 'latency'"),
         ("colour=60%", "known are latency, macs, parameters"),
         ("60%", "is not a budget; write latency=60%"),
         ("", "is not a budget"),
@@ -201,7 +201,7 @@ def test_budgets_of_named_devices_are_read_as_they_are_typed(text: str, budget: 
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["pixle=60%"], "did you mean pixel"),
+        (["pixle=60%"], "did you mean 'pixel'"),
         (["latency=60%"], "say whose latency is meant, as in pixel=60%"),
         (["energy=60%"], "as in pixel.energy=60%"),
         (["macs=60%", "macs=1M"], "two budgets for macs"),

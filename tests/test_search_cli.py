@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from test_netadapt_cli import NETWORK, QUICK, plan, run, succeed, table
 
-from device_agents.lease import lease
+from device_agents.device_lock import device_lock
+from device_agents.local import LocalAgent
 from netadapt.runs import device_check
 from netadapt.runs.device_check import out_of_reach
 from netadapt.runs.run_folder import RunFolder
@@ -40,7 +41,7 @@ def test_a_device_that_another_run_measures_on_is_waited_for(here: Path) -> None
     taken = threading.Event()
 
     def another_run() -> None:
-        with lease("local"):
+        with device_lock(LocalAgent()):
             taken.set()
             time.sleep(1)
 

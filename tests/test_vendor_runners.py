@@ -15,7 +15,7 @@ from device_agents.local import LocalAgent
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
 from profiler.measure.session import Session
-from profiler.protocol.events import parse
+from profiler.protocol.events import Failed, Hello, Measurement, Paused, SessionEvent, event_data, parse_line
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners.benchmark_model import BenchmarkModel
 from profiler.runners.perf_test import PerfTest
@@ -56,7 +56,7 @@ def device(folder: Path, name: str, printed: str, code: int = 0) -> Device:
     return Device("phone", "local", tools={name: tool})
 
 
-def measurements(agent: Agent, runner: Any, target: Target, quick: TimingSettings, **more: Any) -> list[dict[str, Any]]:
+def measurements(agent: Agent, runner: Any, target: Target, quick: TimingSettings, **more: Any) -> list[SessionEvent]:
     session = Session(agent, runner, target, quick, **more)
     return list(session.measure({"a": b"model"}, [(0, ["a"]), (1, ["a"])]))
 
@@ -68,27 +68,27 @@ def test_benchmark_model_is_read_by_its_timed_runs(
     target = Target("phone", "litert")
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", printed), target)
     found = measurements(agent, runner, target, quick)
-    assert [line["samples_ns"] for line in found if line["event"] == "measurement"] == [[latency_ns]] * 2
+    assert [event.samples_ns for event in found if isinstance(event, Measurement)] == [(latency_ns,)] * 2
 
 
 def test_a_run_without_timed_runs_has_failed(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "litert")
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", WARM_UP_ONLY), target)
-    assert [line["event"] for line in measurements(agent, runner, target, quick)].count("failed") == 1
+    assert sum(isinstance(event, Failed) for event in measurements(agent, runner, target, quick)) == 1
 
 
 def test_onnxruntimes_perf_test_is_read_by_its_median(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "onnxruntime")
     runner = PerfTest(agent, device(tmp_path, "onnxruntime_perf_test", PERF_TEST), target)
     found = measurements(agent, runner, target, quick)
-    assert [line["samples_ns"] for line in found if line["event"] == "measurement"] == [[99_508_600]] * 2
+    assert [event.samples_ns for event in found if isinstance(event, Measurement)] == [(99_508_600,)] * 2
 
 
 def test_a_tool_that_fails_fails_the_model_with_what_it_said(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
     target = Target("phone", "onnxruntime")
     runner = PerfTest(agent, device(tmp_path, "onnxruntime_perf_test", "no such operator\n", code=3), target)
-    (failed,) = [line for line in measurements(agent, runner, target, quick) if line["event"] == "failed"]
-    assert "no such operator" in failed["reason"]
+    (failed,) = [event for event in measurements(agent, runner, target, quick) if isinstance(event, Failed)]
+    assert "no such operator" in failed.reason
 
 
 def test_its_lines_are_those_of_a_runner_and_say_what_is_lost(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_its_lines_are_those_of_a_runner_and_say_what_is_lost(agent: Agent, quic
     target = Target("phone", "litert")
     runner = BenchmarkModel(agent, device(tmp_path, "benchmark_model", WITH_MEDIAN), target)
     found = measurements(agent, runner, target, quick)
-    assert [parse(json.dumps(line)) for line in found] == found
-    assert "no raw samples" in found[0]["flags"]["lost"]
+    assert [parse_line(json.dumps(event_data(event))) for event in found if not isinstance(event, Paused)] == found
+    assert isinstance(found[0], Hello) and "no raw samples" in found[0].flags["lost"]
 
 
 def test_threads_and_cores_are_passed_on(agent: Agent, quick: TimingSettings, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Which way to an Android device an address means: `adb:SERIAL` is through adb's server, `adb:HOST:PORT` straight to it.
+"""Which way to an Android device an address means: `adb:SERIAL` is through adb's server, `adb:HOST:PORT` straight to the device.
 
-A device that the server is connected to over the network has HOST:PORT for its serial; then it is through the server too, which may
-have paired with it. The two ways are imported when they are needed, for their libraries take a while.
+The serial of a device that the server is connected to over the network is HOST:PORT; then the way is through the server, which
+may have paired with it. Both ways are imported when they are needed, because their libraries take a while to load.
 """
 
 from __future__ import annotations
@@ -10,22 +10,31 @@ import re
 from collections.abc import Sequence
 
 from device_agents.agent import Agent, Attached, Options
+from device_agents.remote import RemoteAgent
 
 HOST_AND_PORT = re.compile(r"adb:(?:[^:\s]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 
-def open_adb(address: str, options: Options) -> Agent:
-    from device_agents.adb.server import AdbAgent, knows
+class AdbKind:
+    """Both ways, as one kind of device."""
 
-    if HOST_AND_PORT.fullmatch(address) and not knows(address):
-        from device_agents.adb.direct import AdbDirectAgent
+    shared, has_conditions = RemoteAgent.shared, RemoteAgent.has_conditions
+    address_forms: tuple[str, ...] = ("adb:SERIAL", "adb:HOST:PORT")
 
-        return AdbDirectAgent(address, options)
-    return AdbAgent(address, options)
+    def __call__(self, address: str, options: Options) -> Agent:
+        from device_agents.adb.server import AdbAgent, knows
+
+        if HOST_AND_PORT.fullmatch(address) and not knows(address):
+            from device_agents.adb.direct import AdbDirectAgent
+
+            return AdbDirectAgent(address, options)
+        return AdbAgent(address, options)
+
+    def attached(self) -> Sequence[Attached]:
+        """The devices that adb's server sees."""
+        from device_agents.adb.server import AdbAgent
+
+        return AdbAgent.attached()
 
 
-def attached_by_adb() -> Sequence[Attached]:
-    """What adb's server sees."""
-    from device_agents.adb.server import AdbAgent
-
-    return AdbAgent.attached()
+ADB = AdbKind()

@@ -7,7 +7,7 @@ use `adb:SERIAL`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from adb_shell import exceptions
@@ -15,7 +15,7 @@ from adb_shell import exceptions
 from device_agents.adb.keys import signers
 from device_agents.adb.link import AdbLink, LinkPipe, ServiceRefused
 from device_agents.adb.services import DEFAULT_FOLDER, SHELL, SYNC, ShellChannel, write_file
-from device_agents.agent import Attached, Options
+from device_agents.agent import Options
 from device_agents.errors import DeviceUnauthorised, DeviceUnreachable, LinkLost
 from device_agents.remote import Channel, RemoteAgent
 
@@ -41,11 +41,6 @@ class AdbDirectAgent(RemoteAgent):
     def __init__(self, address: str, options: Options | None = None) -> None:
         super().__init__(address, options)
         self._link: AdbLink | None = None
-
-    @classmethod
-    def attached(cls) -> Sequence[Attached]:
-        """None: a network is not searched unasked."""
-        return []
 
     def _connect(self) -> None:
         link = AdbLink(*self._where())

@@ -7,7 +7,6 @@ ANDROID_ADB_SERVER_PORT, or ADB_SERVER_SOCKET (`tcp:HOST:PORT`).
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from device_agents.adb.services import ANSWER_S, DEFAULT_FOLDER, SHELL, SYNC, Sh
 from device_agents.agent import Attached, Options
 from device_agents.errors import DeviceError, DeviceUnauthorised, DeviceUnreachable, LinkLost
 from device_agents.remote import Channel, RemoteAgent
+from device_agents.support.text import nearest
 
 SETTLE_S = 5.0
 """A device that was just plugged in or connected is offline or being authorised for a second or two."""
@@ -97,9 +97,9 @@ class AdbAgent(RemoteAgent):
             return (
                 f"{self.address} is not attached, nor any other phone: plug it in and allow USB debugging in its developer options"
             )
-        near = [s for s in serials if self._serial and self._serial.lower() in s.lower()]
-        near = near or difflib.get_close_matches(self._serial, serials, n=1)
-        hint = f"did you mean {f'adb:{near[0]}'!r}?" if near else f"attached are: {', '.join(f'adb:{s}' for s in serials)}"
+        parts = [serial for serial in serials if self._serial and self._serial.lower() in serial.lower()]
+        near = parts[0] if parts else nearest(self._serial, serials)
+        hint = f"did you mean 'adb:{near}'?" if near else f"attached are: {', '.join(f'adb:{serial}' for serial in serials)}"
         return f"{self.address} is not attached; {hint}"
 
     def _disconnect(self) -> None:

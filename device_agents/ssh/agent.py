@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from device_agents.agent import Attached, Options
+from device_agents.agent import Options
 from device_agents.errors import DeviceError, DeviceUnauthorised, DeviceUnreachable, LinkLost, StoreFailed, UnknownDevice
 from device_agents.remote import RemoteAgent, Source
 from device_agents.ssh.channel import SshChannel
@@ -34,6 +34,7 @@ LONGEST_SOCKET_FOLDER = 60
 class SshAgent(RemoteAgent):
     """A host that `ssh` reaches without asking anything: an alias of its configuration or user@host, then :PORT if need be."""
 
+    address_forms = ("ssh:HOST",)
     default_folder = "${XDG_CACHE_HOME:-$HOME/.cache}"
     alive_interval_s = 5
     """A link is dead when the other end has not answered for so long ALIVE_COUNT + 1 times."""
@@ -43,11 +44,6 @@ class SshAgent(RemoteAgent):
         self._host, self._port = destination(address)
         self._folder_of_socket: Path | None = None
         self._master: SshChannel | None = None
-
-    @classmethod
-    def attached(cls) -> Sequence[Attached]:
-        """None: these devices are named by the user."""
-        return []
 
     def _connect(self) -> None:
         self._folder_of_socket = _private_folder()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ def whole(path: Path, error: type[ToolError], advice: str = "") -> Iterator[Path
 
     A reader sees the old file or the new one. `error`, in a sentence that `advice` ends, if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
     try:
         remove_leftovers(path)
         yield temporary

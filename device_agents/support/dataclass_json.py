@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
@@ -26,6 +27,8 @@ def read_value(kind: Any, plain: Any) -> Any:
     if origin in (Union, types.UnionType):
         return None if plain is None else read_value(next(arg for arg in args if arg is not type(None)), plain)
     if origin in (tuple, Sequence) and isinstance(plain, list):
+        if all(type(item) is args[0] for item in plain):  # thousands of samples at once
+            return tuple(plain)
         return tuple(read_value(args[0], item) for item in plain)
     if origin is Mapping and isinstance(plain, dict):
         return {name: read_value(args[1], value) for name, value in plain.items()}
@@ -36,11 +39,15 @@ def read_value(kind: Any, plain: Any) -> Any:
     raise ValueError(f"{str(plain)[:60]!r} is not what belongs here")
 
 
-def _read_fields(kind: type[Any], plain: Any) -> Any:
+def _read_fields(kind: Any, plain: Any) -> Any:
     if not isinstance(plain, dict):
         raise ValueError(f"{str(plain)[:60]!r} is not a {kind.__name__}")
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
     try:
-        return kind(**{name: read_value(hint, plain[name]) for name, hint in hints.items() if name in plain})
+        return kind(**{name: read_value(hint, plain[name]) for name, hint in _field_types(kind).items() if name in plain})
     except TypeError as exc:
         raise ValueError(f"a {kind.__name__} lacks fields: {exc}") from exc
+
+
+@cache
+def _field_types(kind: Any) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}

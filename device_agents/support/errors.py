@@ -8,7 +8,7 @@ from __future__ import annotations
 from device_agents.support.text import printable
 
 LONGEST = 1000
-"""Letters of a message; what a file or a device says may be of any length."""
+"""Characters of a message; what a file or a device says may be of any length."""
 
 
 class ToolError(Exception):
@@ -18,8 +18,7 @@ class ToolError(Exception):
     """
 
     def __str__(self) -> str:
-        text = printable(super().__str__())
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+        return printable(super().__str__(), LONGEST)
 
 
 class ConfigError(ToolError):

@@ -1,10 +1,26 @@
-"""Text that goes to a terminal or into an error."""
+"""Text for people: what goes to a terminal or into an error."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 
-def printable(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
+
+def printable(text: str, longest: int | None = None) -> str:
+    """The text on one line, without control characters that a terminal would obey, and with `…` after `longest` characters."""
+    kept = text[:longest]
+    if not kept.isprintable():
+        kept = "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in kept)
+    return kept if len(kept) == len(text) else f"{kept}…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant; None if none of them is similar."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one or, failing that, all of them."""
+    names = list(known)
+    near = nearest(name, names)
+    return f"did you mean {near!r}?" if near else f"known are {', '.join(names)}" if names else "there are none"

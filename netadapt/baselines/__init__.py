@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from device_agents.support.text import did_you_mean
 from netadapt.errors import SettingsError
-from netadapt.registry import did_you_mean, load
+from netadapt.registry import load
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from device_agents.support.text import did_you_mean
 from netadapt.errors import SettingsError
-from netadapt.registry import did_you_mean, load, require
+from netadapt.registry import load, require
 
 if TYPE_CHECKING:
     from netadapt.executors.jobs import Jobs

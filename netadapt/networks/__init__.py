@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from device_agents.support.text import did_you_mean
 from netadapt.errors import NetworkError
 from netadapt.networks.own import build_own, is_own, takes_classes
-from netadapt.registry import did_you_mean, load
+from netadapt.registry import load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +95,7 @@ def _built_own(name: str, width_multiplier: float, classes: int, options: dict[s
 
 def _function(name: str) -> Callable[..., nn.Module]:
     if name not in NETWORKS:
-        raise NetworkError(f"there is no network {name!r}; {did_you_mean(name, NETWORKS)}")
+        raise NetworkError(f"there is no network {name!r}; {did_you_mean(name, sorted(NETWORKS))}")
     return load(NETWORKS[name])
 
 

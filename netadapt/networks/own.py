@@ -22,8 +22,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from device_agents.support.errors import ToolError
+from device_agents.support.text import did_you_mean
 from netadapt.errors import NetworkError
-from netadapt.registry import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,10 +8,10 @@ from copy import deepcopy
 from torch import Tensor, nn
 
 from device_agents.support.errors import ToolError
+from device_agents.support.text import did_you_mean
 from netadapt.pruning.couplings import Couplings
 from netadapt.pruning.importance import DEFAULT, Block, ImportanceError, Keep, open_importance
 from netadapt.pruning.importance.l2 import by_filter
-from netadapt.registry import did_you_mean
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
 

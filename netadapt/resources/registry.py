@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from device_agents.support.text import did_you_mean
 from netadapt.errors import BudgetError
 from netadapt.resources.base import Kind, Resource
 from netadapt.resources.energy import Energy
@@ -27,11 +27,7 @@ def known_resource(name: str, tables: Collection[str] = ()) -> Kind:
     """`BudgetError` for a name that is none; `tables` are others that could have been meant."""
     if name in RESOURCES:
         return RESOURCES[name]
-    names = [*RESOURCES, *tables]
-    near = difflib.get_close_matches(name, names, n=1)
-    raise BudgetError(
-        f"there is no resource {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}")
-    )
+    raise BudgetError(f"there is no resource {name!r}; {did_you_mean(name, [*RESOURCES, *tables])}")
 
 
 def amount_text(amount: float, unit: str) -> str:

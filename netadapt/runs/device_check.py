@@ -6,11 +6,8 @@ its tables are off by. A device that cannot be reached, or is another than the t
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from device_agents.errors import DeviceError
 from netadapt.errors import RunError
@@ -19,19 +16,14 @@ from netadapt.runs.measure import exported
 from netadapt.runs.models import Family
 from netadapt.search.bias import Checked
 from netadapt.search.loop import Step
+from profiler.devices.identity import Identity
 from profiler.errors import RunnerError
-from profiler.formats.model_file import FORMATS
-from profiler.layers.graph import Graph
-from profiler.layers.layer import conv2d
-from profiler.measure.benchmark import Measured, measure_files
-from profiler.measure.opening import PATIENCE_S
+from profiler.measure.benchmark import measure_files
+from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.progress import ProgressReporter
-from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.growing import OnDemand
 from profiler.tables.table import LatencyTable
 
-SPOT_CHECK = TimingSettings(rounds=1, max_rounds=1, measurement_ms=1.0, min_round_s=0.0, quiet_rounds=0, silence_s=60.0)
-"""Enough to hear what the device is."""
 UNREACHABLE = (DeviceError, RunnerError)
 
 
@@ -51,7 +43,9 @@ class DeviceCheck:
             target = table.table.info.target
             path = exported(self.family, step, target.model_format)
             try:
-                estimate = measure_files([path], target, progress=self.progress, wait_s=PATIENCE_S)[path].estimate
+                estimate = measure_files(
+                    [path], target, settings=table.table.info.settings, progress=self.progress, wait_s=PATIENCE_S
+                )[path].estimate
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
@@ -87,22 +81,13 @@ def within_reach(
 
 def out_of_reach(table: LatencyTable, progress: ProgressReporter) -> str | None:
     """Why nothing can be measured where this table was made; None if it can."""
+    target = table.info.target
     try:
-        hello = _hello(table.info.target, progress)
+        with open_session(target, progress=progress, wait_s=PATIENCE_S) as session:
+            state = session.conditioning.state if session.conditioning is not None else {}
+            found = Identity.of_probe(session.probe(), target.runtime, state)
     except UNREACHABLE as exc:
         return str(exc)
-    for name in ("device", "version"):
-        if hello.get(name) != table.info.device.get(name):
-            what = "device" if name == "device" else "runtime"
-            return f"the {what} that answers at {table.info.target.device} is not the one the table was made on"
+    if changed := Identity.of_fingerprint(table.info.device).differences(found):
+        return f"the device that answers at {target.device} is not the one the table was made on ({'; '.join(changed)})"
     return None
-
-
-def _hello(target: Target, progress: ProgressReporter) -> Mapping[str, Any]:
-    """What the device says of itself before it runs a convolution of a few microseconds."""
-    writer = FORMATS[target.model_format]
-    with tempfile.TemporaryDirectory(prefix="glance_") as folder:
-        path = Path(folder, f"spot_check.{writer.name}")
-        path.write_bytes(writer.write(Graph.of_layer(conv2d((1, 8, 8, 8), 8, 1))))
-        measured: Measured = measure_files([path], target, settings=SPOT_CHECK, progress=progress, wait_s=PATIENCE_S)[path]
-        return measured.device

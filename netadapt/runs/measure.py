@@ -41,10 +41,9 @@ def verify(
     baselines = [item for item in family.run.baselines if item.place in (place, None)]
     baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in baselines}
     there = {name: path for name, path in baseline_files.items() if path is not None}
-    measured = {
-        path: found.estimate
-        for path, found in measure_files([*files.values(), *there.values()], target, progress=progress, wait_s=PATIENCE_S).items()
-    }
+    settings = table.info.settings if table is not None else None
+    found = measure_files([*files.values(), *there.values()], target, settings=settings, progress=progress, wait_s=PATIENCE_S)
+    measured = {path: item.estimate for path, item in found.items()}
     records = [_verified(family, step, measured[files[step.iteration]], target, table) for step in steps]
     now = {record.step for record in records}
     kept = [

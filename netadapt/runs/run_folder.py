@@ -15,7 +15,6 @@ whole, lines are on the disk before anything is done that depends on them, and a
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,11 +22,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from device_agents.support.atomic import write_whole
 from device_agents.support.dataclass_json import Record, read_as
+from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
+from device_agents.support.locks import locked
 from device_agents.support.strict_json import read_json
 from netadapt.errors import RunError
 from netadapt.runs.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
@@ -44,7 +45,7 @@ LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 class RunFolder:
     """An open run folder. Make one with `create` or `open`; close it, or use it in a with statement, to let others write."""
 
-    def __init__(self, path: Path, lock: IO[str] | None) -> None:
+    def __init__(self, path: Path, lock: int | None) -> None:
         self.path = path
         self._lock = lock
         self.info = _read_info(path)
@@ -78,7 +79,7 @@ class RunFolder:
             write_json(path / "run.json", {"format": FORMAT, **asdict(info)})  # last: with it the folder is a run
             return cls(path, lock)
         except BaseException:
-            lock.close()
+            os.close(lock)
             raise
 
     @classmethod
@@ -91,17 +92,17 @@ class RunFolder:
             run = cls(path, lock)
             if write:
                 for name in LINES:
-                    _drop_torn_line(path / name)
+                    drop_torn_line(path / name)
                 _drop_half_written(path)
             return run
         except BaseException:
             if lock is not None:
-                lock.close()
+                os.close(lock)
             raise
 
     def close(self) -> None:
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -251,9 +252,8 @@ class RunFolder:
 
     def _append(self, name: str, plain: Mapping[str, Any]) -> None:
         self._check_lock()
-        with _writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain, separators=(",", ":")) + "\n")
-            file.flush()
+        with _writing(self.path / name), (self.path / name).open("ab") as file:
+            append_line(file.fileno(), plain)
             os.fsync(file.fileno())
 
     def _write_list(self, name: str, items: list[dict[str, Any]]) -> None:
@@ -266,9 +266,8 @@ class RunFolder:
 
     def _lines(self, name: str, kind: type[Record]) -> Iterator[Record]:
         path = self.path / name
-        whole = _read_text(path).rpartition("\n")[0] if path.exists() else ""
-        for number, line in enumerate(whole.splitlines(), 1):
-            yield _parse(f"{path}, line {number}", kind, line)
+        for place, plain in read_lines(path, RunError) if path.exists() else ():
+            yield _read_as(place, kind, plain)
 
     def _list(self, name: str, kind: type[Record]) -> tuple[Record, ...]:
         path = self.path / name
@@ -298,16 +297,13 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 
 
-def _locked(path: Path) -> IO[str]:
-    """The open lock file; the lock is held until it is closed or the process ends, however it ends."""
+def _locked(path: Path) -> int:
+    """The descriptor of the lock file, whose lock is held until it is closed."""
     with _writing(path / LOCK):
-        lock = (path / LOCK).open("a", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        lock.close()
-        raise RunError(f"another process is at work in {path}; wait for it or end it") from exc
-    return lock
+        try:
+            return locked(path / LOCK)
+        except BlockingIOError as exc:
+            raise RunError(f"another process is at work in {path}; wait for it or end it") from exc
 
 
 def _refuse_unless_empty(path: Path) -> None:
@@ -383,14 +379,13 @@ def _read_text(path: Path) -> str:
 
 def _parse(where: str, kind: type[Record], text: str) -> Record:
     try:
-        return read_as(kind, read_json(text))
+        return _read_as(where, kind, read_json(text))
     except ValueError as exc:
         raise RunError(f"{where} is damaged: {exc}") from exc
 
 
-def _drop_torn_line(path: Path) -> None:
-    """What a process killed while writing left after the last whole line."""
-    data = path.read_bytes() if path.exists() else b""
-    if data and not data.endswith(b"\n"):
-        with path.open("rb+") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+def _read_as(where: str, kind: type[Record], plain: Any) -> Record:
+    try:
+        return read_as(kind, plain)
+    except ValueError as exc:
+        raise RunError(f"{where} is damaged: {exc}") from exc

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from device_agents import native
-from device_agents.discovery import open_agent
-from device_agents.lease import lease
+from device_agents.device_lock import device_lock
+from device_agents.discovery import address_forms, open_agent
 from device_agents.support.errors import ToolError
 from profiler.cli import printing
 from profiler.cli.schedule import app as schedule_app
@@ -31,8 +31,8 @@ from profiler.formats.model_file import default_runtime, format_of, read_model
 from profiler.layers.fusion import as_executed
 from profiler.measure.benchmark import measure_files
 from profiler.measure.discovery import roster
-from profiler.measure.journal import journal_path
 from profiler.progress import ProgressReporter, bar, bars
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.schedule.state import stale_reason
 from profiler.tables.build import StopCriterion
@@ -82,9 +82,7 @@ class TableFormat(StrEnum):
     json = "json"
 
 
-Device = Annotated[
-    str, typer.Option(help="Where to measure: a name from profile.toml, or local, ssh:HOST, adb:SERIAL, adb:HOST:PORT.")
-]
+Device = Annotated[str, typer.Option(help=f"Where to measure: a name from profile.toml, or {', '.join(address_forms())}.")]
 Threads = Annotated[int, typer.Option(help="Threads the runtime may use.")]
 Python = Annotated[str | None, typer.Option(help="The Python on the device that has the runtime; by default what is found there.")]
 Runner = Annotated[RunnerName | None, typer.Option(help="What measures there; by default ours, in Python or else native.")]
@@ -379,7 +377,8 @@ def clean(device: Annotated[str, typer.Argument(help="The device to tidy up.")],
     """Remove everything that was ever sent to a device: models, runners and libraries."""
     with plain_errors("some of it may be left"):
         known = find_device(device)
-        with lease(known.address), open_agent(known.address, known.options) as agent:
+        agent = open_agent(known.address, known.options)
+        with device_lock(agent), agent:
             freed_bytes = agent.clean()
         if as_json:
             print_json({"device": device, "freed_bytes": freed_bytes})

@@ -17,6 +17,7 @@ from profiler.layers.layer import LayerSpec
 from profiler.measure.benchmark import Measured
 from profiler.measure.discovery import Found
 from profiler.measure.estimate import Estimate
+from profiler.protocol.events import RuntimeState
 from profiler.protocol.settings import Target
 from profiler.tables.compare import LEAST_MS, LEAST_PERCENT, Comparison, Q
 from profiler.tables.table import LatencyTable, Prediction, origin_of
@@ -37,9 +38,19 @@ def interval(latency_ms: float, low_ms: float | None, high_ms: float | None) -> 
 
 def found_data(found: Found) -> Plain:
     """A device of the roster."""
-    probe = {name: value for name, value in (found.probe or {}).items() if name not in ("event", "protocol")}
+    probe: Plain = {}
+    if found.probe is not None:
+        probe = {name: value for name, value in asdict(found.probe).items() if name != "protocol"}
+        probe["runtimes"] = {name: runtime_data(state) for name, state in found.probe.runtimes.items()}
     about = {"name": found.device.name, "address": found.device.address, "description": found.description}
     return about | {"usable": found.probe is not None, "obstacle": found.obstacle} | probe
+
+
+def runtime_data(state: RuntimeState) -> Plain:
+    """The one of version, missing and broken that is the case."""
+    if state.missing:
+        return {"missing": True}
+    return {"broken": state.broken} if state.version is None else {"version": state.version}
 
 
 def print_found(plain: Plain) -> None:
@@ -129,9 +140,10 @@ def print_graph(plain: Plain) -> None:
 
 def measured_data(measured: Measured, target: Target) -> Plain:
     about = {"model": str(measured.path), "device": target.device, "runtime": target.runtime, "threads": target.threads}
-    fingerprint = {name: value for name, value in measured.device.items() if name not in ("event", "protocol", "pid")}
-    about |= {"origin": origin_of(measured.device)}
-    return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": list(measured.conditions)}
+    fingerprint = {name: value for name, value in asdict(measured.hello).items() if name not in ("protocol", "pid", "utc")}
+    about |= {"origin": origin_of(fingerprint)}
+    conditions = [{name: value for name, value in asdict(item).items() if name != "clock_ns"} for item in measured.rounds]
+    return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": conditions}
 
 
 def print_measured(plain: Plain) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from device_agents.support.text import printable
 from profiler.devices.snapshot import CLOCKS, CPUS, GETPROP, INA, LOW_POWER, NVPMODEL, POWER, POWER_HELP, RAPL, Snapshot
-from profiler.devices.thermal import printable
 
 FIXED_PERFORMANCE_SDK = 30
 """Android 11."""
@@ -50,7 +50,7 @@ class Energy:
 def properties(snapshot: Snapshot) -> dict[str, str]:
     """Android's."""
     lines = re.findall(r"^\[([a-z0-9._]{1,80})\]: \[(.{0,200})\]\s*$", snapshot.output(GETPROP) or "", re.MULTILINE)
-    return {name: printable(value) for name, value in lines if value}
+    return {name: printable(value, 80) for name, value in lines if value}
 
 
 def phone(snapshot: Snapshot) -> Phone | None:

@@ -12,7 +12,6 @@ The file is the one named by --config or PROFILE_CONFIG, else ./profile.toml, el
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -23,6 +22,8 @@ from device_agents.agent import Options
 from device_agents.discovery import AGENTS
 from device_agents.errors import UnknownDevice
 from device_agents.support.errors import ConfigError
+from device_agents.support.numbers import is_whole
+from device_agents.support.text import did_you_mean, nearest
 from device_agents.support.toml_file import TomlFile, read_toml
 from profiler.devices.conditioning import Cooling
 
@@ -68,11 +69,9 @@ def find_device(name: str) -> Device:
         by_address = [device for device in known.values() if device.address == name]
         return by_address[0] if by_address else Device(name, name)
     kind, colon, rest = name.partition(":")
-    near = difflib.get_close_matches(name, known, n=1) or [
-        found + colon + rest for found in difflib.get_close_matches(kind, AGENTS, n=1)
-    ]
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join([*known, *(f'{kind}:...' for kind in AGENTS)])}"
-    raise UnknownDevice(f"there is no device called {name!r}; {hint}")
+    if not nearest(name, known) and (near := nearest(kind, AGENTS)):
+        raise UnknownDevice(f"there is no device called {name!r}; did you mean {near + colon + rest!r}?")
+    raise UnknownDevice(f"there is no device called {name!r}; {did_you_mean(name, [*known, *(f'{kind}:...' for kind in AGENTS)])}")
 
 
 def configured_devices() -> dict[str, Device]:
@@ -133,9 +132,7 @@ class _Reader:
                 case "cool":
                     yield word, self._cooling(self.file.table(value, place), place, where)
                 case "runner":
-                    if value not in RUNNERS:
-                        raise self.file.fail(place, f"{where}: there is no runner {value!r}; known are {', '.join(RUNNERS)}")
-                    yield word, value
+                    yield word, self.file.one_of(value, RUNNERS, place, where)
                 case "fixed_performance":
                     yield word, self.file.typed(value, bool, place, where)
                 case _:
@@ -150,13 +147,12 @@ class _Reader:
     def _cpus(self, value: Any, place: tuple[str, ...], where: str) -> str | tuple[int, ...]:
         if value in ("big", "all"):
             return str(value)
-        if isinstance(value, list) and value and all(type(cpu) is int and cpu >= 0 for cpu in value):
+        if isinstance(value, list) and value and all(is_whole(cpu, 0) for cpu in value):
             return tuple(sorted(set(value)))
         raise self.file.fail(place, f'{where}: cpus must be "big", "all" or a list of cores such as [4, 5], not {value!r}')
 
     def _cooling(self, table: Mapping[str, Any], place: tuple[str, ...], where: str) -> Cooling:
         self.file.known(table, tuple(part.name for part in fields(Cooling)), place, f"{where}: cool")
         for word, value in table.items():
-            if type(value) not in (int, float):
-                raise self.file.fail((*place, word), f"{where}: cool.{word} must be a number, not {value!r}")
+            self.file.number(value, float, (*place, word), f"{where}: cool")
         return Cooling(**table)

@@ -9,6 +9,7 @@ from typing import Any
 from device_agents.agent import Agent
 from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError, LinkLost
+from device_agents.support.numbers import is_whole
 from device_agents.support.strict_json import read_json
 from profiler.devices.boards import FIXED_PERFORMANCE_SDK
 from profiler.devices.facts import Facts, facts
@@ -74,7 +75,7 @@ def _speed_ns(agent: Agent, interpreter: str) -> tuple[int, ...]:
 
 
 def _times(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(time_ns) is int and 0 < time_ns < 10**13 for time_ns in value):
+    if not isinstance(value, list) or not value or not all(is_whole(time_ns, 1, 10**13) for time_ns in value):
         raise RunnerError(
             f"the device told what cannot be: {str(value)[:40]!r} for times of work; is {PROGRAM.name} this version's?"
         )

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from device_agents.support.text import printable
 from profiler.devices import boards, cores
 from profiler.devices import thermal as heat
 from profiler.devices.boards import Board, Energy, Phone
 from profiler.devices.snapshot import Snapshot
-from profiler.devices.thermal import Battery, Zone, printable
+from profiler.devices.thermal import Battery, Zone
 
 TICKS_PER_S = 100
 """Of the counters in /proc, whatever the kernel's own."""
@@ -198,7 +199,7 @@ def busiest(snapshot: Snapshot) -> tuple[Process, ...] | None:
     spent = {pid: ticks - before.get(pid, ("", 0))[1] for pid, (_, ticks) in after.items() if str(pid) != own}
     ranked = sorted((pid for pid in spent if spent[pid] > 0), key=lambda pid: -spent[pid])
     scale = 100 / (TICKS_PER_S * (ended_s - started_s))
-    return tuple(Process(pid, printable(after[pid][0]), scale * spent[pid]) for pid in ranked[:MOST_PROCESSES])
+    return tuple(Process(pid, printable(after[pid][0], 80), scale * spent[pid]) for pid in ranked[:MOST_PROCESSES])
 
 
 def _processes(snapshot: Snapshot, again: bool) -> dict[int, tuple[str, int]]:
@@ -269,6 +270,6 @@ def container(snapshot: Snapshot) -> str | None:
         if snapshot.exists(mark):
             return kind
     if named := snapshot.text("/run/systemd/container"):
-        return printable(named)
+        return printable(named, 80)
     groups = snapshot.text("/proc/1/cgroup") or ""
     return next((kind for kind in ("docker", "kubepods", "lxc", "containerd") if kind in groups), None)

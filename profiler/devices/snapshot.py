@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from device_agents.agent import Agent
+from device_agents.support.text import printable
 from profiler.errors import RunnerError
 
 MOST_BYTES = 4_000_000
@@ -140,9 +141,7 @@ def parse(told: str, marker: str, address: str = "the device") -> Snapshot:
     head, *parts = f"\n{told}".split(f"\n{marker} ")
     if not parts or parts[-1].strip() != "end":
         said = head.strip()[-80:] if not parts else "it broke off"
-        raise RunnerError(
-            f"{address} did not tell its state ({_printable(said) or 'it said nothing'}); does it have a POSIX shell?"
-        )
+        raise RunnerError(f"{address} did not tell its state ({printable(said) or 'it said nothing'}); does it have a POSIX shell?")
     read: dict[str, dict[str, str]] = {"f": {}, "F": {}, "o": {}}
     seen = set()
     for part in parts[:-1]:
@@ -153,10 +152,6 @@ def parse(told: str, marker: str, address: str = "the device") -> Snapshot:
         elif kind in ("d", "x"):
             seen.add(name)
     return Snapshot(read["f"], read["F"], read["o"], frozenset(seen))
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
 
 
 # ------------------------------------------------------------------------------------------------------------- the script

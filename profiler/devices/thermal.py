@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from device_agents.support.text import printable
 from profiler.devices.snapshot import BATTERY, SUPPLIES, THERMAL, THROTTLES, ZONES, Snapshot
 
 PLAUSIBLE_C = (-40.0, 200.0)
@@ -69,7 +70,7 @@ def _sensors(snapshot: Snapshot) -> tuple[Zone, ...]:
     for value, kind, name in re.findall(pattern, now[1] if now else told):
         temperature_c = _plausible(value)
         if int(kind) in TEMPERATURE_TYPES and temperature_c:  # exactly 0 is a sensor that is not fitted
-            found.append(Zone(printable(name), temperature_c, None))
+            found.append(Zone(printable(name, 80), temperature_c, None))
     return tuple(found)
 
 
@@ -80,7 +81,7 @@ def _kernel_zones(snapshot: Snapshot) -> tuple[Zone, ...]:
         temperature_c, name = milli(snapshot, path), snapshot.text(f"{folder}/type") or folder.rpartition("/")[2]
         fixed = name == "PMIC-Die" and temperature_c == 100  # on Jetsons this is no measurement
         if temperature_c is not None and not fixed:
-            found.append(Zone(printable(name), temperature_c, _lowest_trip_c(snapshot, folder)))
+            found.append(Zone(printable(name, 80), temperature_c, _lowest_trip_c(snapshot, folder)))
     return tuple(found)
 
 
@@ -132,7 +133,8 @@ def _supply(snapshot: Snapshot, folder: str) -> Battery:
     status, tenths = snapshot.text(f"{folder}/status"), snapshot.number(f"{folder}/temp")
     temperature_c = None if tenths is None else _plausible(str(tenths / 10))
     charge = _percent(snapshot.number(f"{folder}/capacity"), 100)
-    return Battery(printable(folder.rpartition("/")[2]), None if status is None else printable(status), charge, temperature_c)
+    name = printable(folder.rpartition("/")[2], 80)
+    return Battery(name, None if status is None else printable(status, 80), charge, temperature_c)
 
 
 def _android_battery(told: str) -> Battery | None:
@@ -152,8 +154,3 @@ def _android_battery(told: str) -> Battery | None:
 
 def _percent(part: int | None, whole: int) -> float | None:
     return None if part is None or whole <= 0 or not 0 <= part <= whole else 100 * part / whole
-
-
-def printable(text: str) -> str:
-    """Processes and sensors name themselves: what would confuse a terminal is replaced."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:80])

@@ -12,7 +12,7 @@ from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, READABLE, format_of
 from profiler.exchange.reader import Asked, Reading, Source, read_source, shown
 from profiler.layers.layer import ACTIVATIONS
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import UNKNOWN_RUNTIME
 from profiler.tables.table import LatencyTable, TableInfo

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from device_agents.support.numbers import is_whole
+from device_agents.support.text import printable
 from profiler.errors import ExchangeError, LayerError
 from profiler.layers.layer import MOST_MACS, LayerSpec
 from profiler.measure.estimate import Estimate
@@ -125,14 +127,12 @@ def read_source(path: Path) -> Source:
 
 def shown(text: object) -> str:
     """A piece of a foreign file, fit to be printed, however long or deep it is."""
-    whole = text if isinstance(text, str) else reprlib.repr(text)
-    plain = "".join(sign if sign.isprintable() else "?" for sign in whole[:SHOWN])
-    return plain + ("…" if len(whole) > SHOWN else "")
+    return printable(text if isinstance(text, str) else reprlib.repr(text), SHOWN)
 
 
 def size(value: Any, what: str) -> int:
     """A whole number of at least 1 that a shape, kernel or stride can have."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_SIZE:
+    if not is_whole(value, 1, MOST_SIZE):
         raise ExchangeError(f"{what} must be a whole number from 1 to {MOST_SIZE}, not {_quoted(value)}")
     return value
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from device_agents.support.dataclass_json import read_as
+from device_agents.support.numbers import is_whole
 from profiler.errors import LayerError
 
 Shape = tuple[int, ...]
@@ -314,7 +315,7 @@ def _measurable(layer: LayerSpec) -> LayerSpec:
 
 
 def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:
-    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+    if not all(is_whole(value) for value in values):
         raise ValueError(f"sizes must be whole numbers, got {values}")
     return tuple(values)
 

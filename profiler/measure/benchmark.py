@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from profiler.errors import ModelError
 from profiler.formats.model_file import format_of
-from profiler.measure.estimate import Estimate, Measurement, estimate
+from profiler.layers.layer import conv2d
+from profiler.measure.estimate import Estimate
+from profiler.measure.loop import MeasurementRun, Model, few_models
 from profiler.measure.opening import open_session
 from profiler.progress import ProgressReporter, Silent
+from profiler.protocol.events import Hello, Round
 from profiler.protocol.settings import Target, TimingSettings
+
+REFERENCE = conv2d((1, 28, 28, 64), 64, 3)
+"""The reference layer where no layers are measured: 29 million multiply-accumulates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +26,9 @@ class Measured:
 
     path: Path
     estimate: Estimate
-    device: Mapping[str, Any]
-    conditions: tuple[Mapping[str, Any], ...]
+    hello: Hello
+    """What it was measured on."""
+    rounds: Sequence[Round]
     """Load, clocks and temperature at the start of each round."""
 
 
@@ -33,40 +39,29 @@ def measure_files(
     settings: TimingSettings | None = None,
     progress: ProgressReporter | None = None,
     wait_s: float = 0.0,
-) -> dict[Path, Measured]:
-    """Measurement all files in shuffled rounds until each has settled or had its most rounds. `ModelError` if one cannot run."""
-    settings, progress = settings or TimingSettings(measurement_ms=100.0, min_round_s=1.0), progress or Silent()
-    models = {str(path): _file_for(path, target) for path in paths}
-    measurements: dict[str, list[Measurement]] = {name: [] for name in models}
-    hello: dict[str, Any] = {}
-    conditions: list[dict[str, Any]] = []
+) -> Mapping[Path, Measured]:
+    """Measure all files as a build measures whole networks, until each has settled or had its most rounds.
+
+    `settings` are those of the table that the files are held against, if there is one. `ModelError` if a file cannot run.
+    """
+    progress = progress or Silent()
+    settings = few_models(settings or TimingSettings())
+    files = [Model(str(path), _read(path, target)) for path in paths]
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
-        rounds = range(settings.rounds)
-        wide = sorted(models)
-        while wide and rounds:
-            progress.begin(f"measuring {len(wide)} model{'s' if len(wide) > 1 else ''}", len(wide) * len(rounds))
-            for message in session.measure({name: models[name] for name in wide}, [(number, wide) for number in rounds]):
-                match message["event"]:
-                    case "hello":
-                        hello = message
-                    case "round":
-                        conditions.append({name: value for name, value in message.items() if name not in ("event", "clock_ns")})
-                    case "paused":
-                        progress.say(f"{message['reason']}; going on as soon as it is possible")
-                    case "failed":
-                        raise ModelError(f"{message['model']} cannot be measured on {target.runtime}: {message['reason']}")
-                    case "measurement":
-                        seen = Measurement(
-                            message["round"], message["loops"], tuple(message["samples_ns"]), tuple(message["switched"])
-                        )
-                        measurements[message["model"]].append(seen)
-                        progress.advance(Path(message["model"]).name)
-            wide = [name for name in wide if not estimate(measurements[name]).settled(settings)]
-            rounds = range(rounds.stop, min(rounds.stop + settings.rounds // 2, settings.max_rounds))
-    return {path: Measured(path, estimate(measurements[str(path)]), hello, tuple(conditions)) for path in paths}
+        run = MeasurementRun(session, progress, reference=REFERENCE)
+        names = run.add(files)
+        run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+        run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
+    state = run.state
+    for name in names:
+        if name in state.failed:
+            raise ModelError(f"{name} cannot be measured on {target.runtime}: {state.failed[name]}")
+    assert state.hello is not None  # no measurement without one
+    found = state.estimates(names)
+    return {path: Measured(path, found[str(path)], state.hello, tuple(state.rounds)) for path in paths}
 
 
-def _file_for(path: Path, target: Target) -> bytes:
+def _read(path: Path, target: Target) -> bytes:
     file_format = format_of(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from device_agents.device_lock import device_lock
 from device_agents.discovery import attached, open_agent
-from device_agents.lease import lease
 from device_agents.support.errors import ToolError
 from profiler.devices.config import Device, configured_devices
 from profiler.measure.opening import choose_runner
-from profiler.protocol.events import Message
+from profiler.protocol.events import Probe
 from profiler.protocol.settings import Target
 
 
@@ -22,7 +22,7 @@ class Found:
     device: Device
     description: str
     obstacle: str | None
-    probe: Message | None
+    probe: Probe | None
 
 
 def roster(python: str | None = None) -> list[Found]:
@@ -47,14 +47,9 @@ def _asked(found: Found, python: str | None) -> Found:
         return found
     device = found.device
     try:
-        with lease(device.address):
-            return _probed(found, python)
+        agent = open_agent(device.address, device.options)
+        with device_lock(agent), agent:
+            probe = choose_runner(agent, device, Target(device.name, python=python)).probe()
     except ToolError as exc:
         return Found(device, found.description, str(exc), None)
-
-
-def _probed(found: Found, python: str | None) -> Found:
-    device = found.device
-    with open_agent(device.address, device.options) as agent:
-        probe = choose_runner(agent, device, Target(device.name, python=python)).probe()
     return Found(device, found.description, None, probe)

@@ -9,7 +9,6 @@ few. Measurements that something is known to have disturbed (profiler.measure.di
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,41 +16,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from profiler.protocol.events import Measurement
 from profiler.protocol.settings import TimingSettings
 
 QUARTILE = 0.25
 RESAMPLES = 400
 ENOUGH_ROUNDS = 3
 """With fewer undisturbed measurements the disturbed ones have to do, and the estimate says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One model, one round: raw samples as they came."""
-
-    round: int
-    loops: int
-    """Inferences in each sample."""
-    samples_ns: tuple[int, ...]
-    switched: tuple[int, ...] = ()
-    """Places of the samples during which the kernel took the process off its core."""
-    tags: tuple[str, ...] = ()
-    """What disturbed it as a whole."""
-
-    def __post_init__(self) -> None:
-        if not self.samples_ns or min(self.samples_ns) <= 0 or self.loops < 1:
-            raise ValueError(f"a measurement needs positive samples, got {self.loops} loops and {self.samples_ns[:3]}")
-
-    @property
-    def undisturbed_ns(self) -> tuple[int, ...]:
-        """Samples without a switch; all of them if there are none without."""
-        left_out = set(self.switched)
-        return tuple(value for place, value in enumerate(self.samples_ns) if place not in left_out) or self.samples_ns
-
-    @property
-    def quiet_ms(self) -> float:
-        """Milliseconds of one inference: the median of the undisturbed samples."""
-        return statistics.median(self.undisturbed_ns) / self.loops / 1e6
 
 
 @dataclass(frozen=True, slots=True)

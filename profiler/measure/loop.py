@@ -1,177 +1,232 @@
-"""The measuring half of a build: the models that are wanted, the journal, and rounds of measurements."""
+"""The one measuring loop: of builds, `profile benchmark`, `netadapt measure`, checks of winners and spot checks.
+
+Models are measured in rounds that lie apart in time, each in an order of its own, with looks at a reference layer in between; what
+disturbed a measurement is known in the same way for all of them. So a table and what it is held against are measured alike.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Protocol, assert_never
 
-from profiler.errors import JournalError
+from profiler.devices.identity import Identity
+from profiler.errors import DeviceChanged
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.energy import MEASUREMENT_MS as ENERGY_MEASUREMENT_MS
 from profiler.measure.energy import ROUNDS as ENERGY_ROUNDS
-from profiler.measure.energy import measurements_in_force
 from profiler.measure.estimate import estimate
-from profiler.measure.journal import Journal
 from profiler.measure.session import Session
-from profiler.measure.state import Results
+from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter
+from profiler.protocol.events import (
+    Begin,
+    Conditioning,
+    Done,
+    Energy,
+    Failed,
+    Hello,
+    Idle,
+    JournalEvent,
+    LayerAdded,
+    Measurement,
+    NetworkAdded,
+    Outputs,
+    Paused,
+    Reference,
+    Round,
+    SessionEvent,
+)
+from profiler.protocol.settings import TimingSettings
+
+FEW_MODELS_LONGER = 2.5
+"""Rounds of a few models are so much longer than a build's, for they are to lie as far apart in time."""
+REFERENCE_AMONG = 10
+"""With fewer layers than these none is sure to be of middling work."""
+
+
+class Recorder(Protocol):
+    """Where events go before anything else is done with them: a journal, or nowhere."""
+
+    def append(self, event: JournalEvent) -> None: ...
+
+    def sync(self) -> None: ...
+
+
+class Unrecorded:
+    """The recorder of measurements that nobody goes on with after this process."""
+
+    def append(self, event: JournalEvent) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A model to measure and the journal line that says what it is."""
+class Model:
+    """A model file to measure, and what it is: a layer or network of a table, or None for a file that stands for itself."""
 
-    line: Mapping[str, Any]
-    model: bytes
-
-    @property
-    def key(self) -> str:
-        return str(self.line["key"])
+    key: str
+    file: bytes
+    added: LayerAdded | NetworkAdded | None = None
 
 
-def layer_job(layer: LayerSpec, model_format: str, opaques: Mapping[str, bytes] | None = None) -> Job:
-    model = FORMATS[model_format].write(Graph.of_layer(layer, opaques))
-    return Job({"event": "layer", "key": layer.key, "layer": layer.to_dict()}, model)
+def layer_model(layer: LayerSpec, model_format: str, opaques: Mapping[str, bytes] | None = None) -> Model:
+    """The file that measures a layer alone. `opaques` are the files of opaque layers, by digest."""
+    return Model(layer.key, FORMATS[model_format].write(Graph.of_layer(layer, opaques)), LayerAdded(layer.key, layer))
 
 
 @dataclass(slots=True)
-class Bench:
-    """One device, one journal."""
+class MeasurementRun:
+    """The models that are wanted on one device, and all that has been measured of them so far."""
 
     session: Session
-    journal: Journal
     progress: ProgressReporter
-    jobs: dict[str, Job] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-    _seen: tuple[int, Results] | None = None
-    """What so many lines of the journal add up to."""
+    recorder: Recorder = field(default_factory=Unrecorded)
+    state: MeasurementState = field(default_factory=MeasurementState)
+    models: dict[str, Model] = field(default_factory=dict)
+    reference: LayerSpec | None = None
+    """The reference layer; None for one of those that are measured."""
+    made_on: Identity | None = None
+    """The device that it has to be; None for the one that the first measurement was made on."""
+    started_s: float = field(default_factory=time.monotonic)
 
     @property
-    def results(self) -> Results:
-        count = len(self.journal.lines)
-        if self._seen is None or self._seen[0] != count:
-            self._seen = (count, Results.of(self.journal.lines))
-        return self._seen[1]
+    def settings(self) -> TimingSettings:
+        return self.session.settings
 
     @property
     def wall_s(self) -> float:
-        return time.monotonic() - self.started
+        return time.monotonic() - self.started_s
 
-    def want(self, jobs: Iterable[Job]) -> list[str]:
-        """Take up these jobs, once each, in the journal too; their keys."""
-        known = {line["key"] for line in self.journal.lines if line["event"] in ("layer", "network")}
-        wanted = {job.key: job for job in jobs}
-        for key, job in wanted.items():
-            self.jobs.setdefault(key, job)
-            if key not in known:
-                self.journal.append(job.line)
+    def record(self, event: JournalEvent) -> None:
+        """Write the event to the journal, then take it up."""
+        self.recorder.append(event)
+        self.state.see(event)
+
+    def add(self, models: Iterable[Model]) -> list[str]:
+        """Take up these models, once each, in the journal too; their keys."""
+        wanted = {model.key: model for model in models}
+        for key, model in wanted.items():
+            self.models.setdefault(key, model)
+            if model.added is not None and key not in self.state.layers and key not in self.state.networks:
+                self.record(model.added)
         return list(wanted)
 
-    def want_layers(self, layers: Iterable[LayerSpec], opaques: Mapping[str, bytes] | None = None) -> list[str]:
+    def add_layers(self, layers: Iterable[LayerSpec], opaques: Mapping[str, bytes] | None = None) -> list[str]:
         """The same for layers, whose files are only written if they are not wanted yet."""
         wanted = {layer.key: layer for layer in layers}
         model_format = self.session.target.model_format
-        self.want(layer_job(layer, model_format, opaques) for key, layer in wanted.items() if key not in self.jobs)
+        self.add(layer_model(layer, model_format, opaques) for key, layer in wanted.items() if key not in self.models)
         return list(wanted)
 
-    def measurement(self, rounds: Mapping[str, int], what: str) -> None:
+    def measure(self, rounds: Mapping[str, int], what: str) -> None:
         """Bring each model to so many measurements, those of earlier runs counted, each in a round of its own."""
-        results = self.results
-        needs = {
-            key: count - len(results.measurements.get(key, ()))
-            for key, count in rounds.items()
-            if key not in results.failed and count > len(results.measurements.get(key, ()))
-        }
+        state = self.state
+        needs = {key: count - state.count(key) for key, count in rounds.items() if key not in state.failed}
+        needs = {key: count for key, count in needs.items() if count > 0}
         if not needs:
             return
-        first = max((line["round"] for line in self.journal.lines if line["event"] == "measurement"), default=-1) + 1
-        schedule = [(first + number, [key for key in needs if needs[key] > number]) for number in range(max(needs.values()))]
-        self.progress.begin(f"{what} {len(needs)} models", sum(needs.values()))
-        models = {key: self.jobs[key].model for key in needs}
-        reference = self._reference(results)
+        schedule = [
+            (state.next_round + number, [key for key in needs if needs[key] > number]) for number in range(max(needs.values()))
+        ]
+        self.progress.begin(f"{what} {len(needs)} model{'s' if len(needs) > 1 else ''}", sum(needs.values()))
+        files = {key: self.models[key].file for key in needs}
+        reference = self._reference()
         if reference is not None:
-            models[reference.key] = reference.model
-        for message in self.session.measure(models, schedule, reference=reference.key if reference else None):
-            self._note(message)
-
-    def energy(self, keys: Iterable[str]) -> None:
-        """Measurement these models for their energy; nothing is measured again that has been."""
-        hello: Mapping[str, Any] = next((line for line in self.journal.lines if line["event"] == "hello"), {})
-        if not hello.get("energy_source"):
-            self.progress.say("no energy: the device has no counter for it, or does not let us read it")
-            return
-        seen = {line["key"] for line in measurements_in_force(self.journal.lines)} | self.results.failed.keys()
-        wanted = [key for key in dict.fromkeys(keys) if key not in seen]
-        if wanted:
-            self.progress.begin(f"energy of {len(wanted)} models", ENERGY_ROUNDS * len(wanted))
-            models = {key: self.jobs[key].model for key in wanted}
-            schedule = [(number, wanted) for number in range(ENERGY_ROUNDS)]
-            for message in self.session.energy(models, schedule, ENERGY_MEASUREMENT_MS):
-                self._note(message)
+            files[reference.key] = reference.file
+        for event in self.session.measure(files, schedule, reference=reference.key if reference else None):
+            self._take_up(event)
 
     def settle(self, most: Mapping[str, int]) -> None:
         """More rounds for those whose interval is still wide or whose rounds were disturbed, each up to its own number."""
-        settings = self.session.settings
-        step = settings.rounds // 2 or 1
+        step = self.settings.rounds // 2 or 1
         while True:
-            results = self.results
-            counts = {
-                key: len(results.measurements[key]) for key in most if key in results.measurements and key not in results.failed
-            }
+            found = self.state.measurements
             wide = {
-                key: min(count + step, most[key])
-                for key, count in counts.items()
-                if count < most[key] and not estimate(results.measurements[key]).settled(settings)
+                key: min(len(found[key]) + step, limit)
+                for key, limit in most.items()
+                if key in found
+                and key not in self.state.failed
+                and len(found[key]) < limit
+                and not estimate(found[key]).settled(self.settings)
             }
             if not wide:
                 return
-            self.measurement(wide, "settling")
+            self.measure(wide, "settling")
 
-    def _note(self, message: Mapping[str, Any]) -> None:
-        match message["event"]:
-            case "hello":
-                _check_same_device(self.journal, message)
-                self.journal.append({**message, "utc": datetime.now(UTC).isoformat(timespec="seconds")})
+    def measure_energy(self, keys: Iterable[str]) -> None:
+        """Measure these models for their energy; nothing is measured again that has been."""
+        if self.state.hello is None or not self.state.hello.energy_source:
+            self.progress.say("no energy: the device has no counter for it, or does not let us read it")
+            return
+        wanted = [key for key in dict.fromkeys(keys) if key not in self.state.energy and key not in self.state.failed]
+        if wanted:
+            self.progress.begin(f"energy of {len(wanted)} models", ENERGY_ROUNDS * len(wanted))
+            files = {key: self.models[key].file for key in wanted}
+            schedule = [(number, wanted) for number in range(ENERGY_ROUNDS)]
+            for event in self.session.energy(files, schedule, ENERGY_MEASUREMENT_MS):
+                self._take_up(event)
+
+    def _take_up(self, event: SessionEvent) -> None:
+        match event:
+            case Hello():
+                self._check_same_device(event)
+                self.record(replace(event, utc=datetime.now(UTC).isoformat(timespec="seconds")))
                 if self.session.conditioning is not None:
-                    self.journal.append({"event": "conditioning", "state": dict(self.session.conditioning.state)})
-            case "paused":
-                self.journal.append(message)
-                self.progress.say(f"{message['reason']}; going on as soon as it is possible")
-            case "measurement" | "reference" | "failed" | "energy":
-                line = {name: value for name, value in message.items() if name != "model"}
-                self.journal.append(line | {"key": message["model"]})
-                if message["event"] != "reference":
-                    self.progress.advance(message["model"][:60])
-            case "round" | "idle":
-                self.journal.append(message)
-                self.journal.sync()
+                    self.record(Conditioning(dict(self.session.conditioning.state)))
+            case Paused(reason):
+                self.record(event)
+                self.progress.say(f"{reason}; going on as soon as it is possible")
+            case Measurement() | Energy() | Failed():
+                self.record(event)
+                self.progress.advance(event.model[:60])
+            case Reference():
+                self.record(event)
+            case Round() | Idle():
+                self.record(event)
+                self.recorder.sync()
+            case Begin() | Outputs() | Done():
+                pass
+            case _:
+                assert_never(event)
 
-    def _reference(self, results: Results) -> Job | None:
-        """The layer looked at again and again to notice drift: the one of middling work, and the same one throughout."""
-        looked_at: str | None = next((line["key"] for line in self.journal.lines if line["event"] == "reference"), None)
-        if looked_at is not None and looked_at in results.failed:
+    def _check_same_device(self, hello: Hello) -> None:
+        """`DeviceChanged` if the samples would be of two devices, or of one before and after an update."""
+        before = self.made_on
+        if before is None and self.state.hello is not None:
+            before = Identity.of_hello(self.state.hello, self.state.conditioning)
+        state = self.session.conditioning.state if self.session.conditioning is not None else {}
+        if before is not None and (changed := before.differences(Identity.of_hello(hello, state))):
+            raise DeviceChanged(changed)
+
+    def _reference(self) -> Model | None:
+        """The layer that is measured again and again to notice drift, the same one throughout.
+
+        None as long as there are too few layers to choose one, and where it cannot be measured.
+        """
+        state, model_format = self.state, self.session.target.model_format
+        layer = self.reference
+        if state.reference is not None:  # chosen by an earlier run of the build
+            layer = state.layers.get(state.reference, layer)
+        elif layer is None:
+            layer = middling_layer(state.layers.values())
+        if layer is None or layer.key in state.failed:
             return None
-        if looked_at is not None and looked_at in results.layers:
-            return self.jobs.get(looked_at) or layer_job(results.layers[looked_at], self.session.target.model_format)
-        ranked = sorted((key for key, layer in results.layers.items() if layer.macs), key=lambda key: _work(results.layers[key]))
-        return self.jobs.get(ranked[len(ranked) // 2]) if len(ranked) >= 10 else None
+        return self.models.get(layer.key) or layer_model(layer, model_format)
 
 
-def _work(layer: LayerSpec) -> tuple[int, str]:
-    return layer.macs or 0, layer.key
+def middling_layer(layers: Iterable[LayerSpec]) -> LayerSpec | None:
+    """The layer of middling work among these; None if they are too few to have one."""
+    ranked = sorted((layer for layer in layers if layer.macs and layer.opaque is None), key=lambda layer: (layer.macs, layer.key))
+    return ranked[len(ranked) // 2] if len(ranked) >= REFERENCE_AMONG else None
 
 
-def _check_same_device(journal: Journal, hello: Mapping[str, Any]) -> None:
-    """Samples of two devices, or of one before and after an update, must not end up in one table."""
-    before = next((line for line in journal.lines if line["event"] == "hello"), None)
-    for name in ("device", "version", "library_sha256", "flags", "runner", "affinity"):
-        if before is not None and before.get(name, hello.get(name)) != hello.get(name):
-            raise JournalError(
-                f"the device or its runtime has changed since {journal.path} was begun ({name}: {before.get(name)!r}, "
-                f"now {hello.get(name)!r}); build a new table"
-            )
+def few_models(settings: TimingSettings) -> TimingSettings:
+    """The settings for a few models: their rounds are as long as those of a build's many."""
+    return replace(settings, min_round_s=FEW_MODELS_LONGER * settings.min_round_s)

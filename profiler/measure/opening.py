@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from device_agents.agent import Agent
+from device_agents.device_lock import device_lock
 from device_agents.discovery import open_agent
 from device_agents.errors import DeviceError
-from device_agents.lease import FREE_KINDS, lease
 from profiler.devices.conditioning import Conditioned, conditioned, wait_until_cool
 from profiler.devices.config import Device, find_device
 from profiler.measure.session import Session
@@ -28,9 +28,10 @@ def open_session(
     """A session that has the device to itself. `DeviceBusy` if that takes longer than `wait_s`."""
     device, say = find_device(target.device), (progress or Silent()).say
     with ExitStack() as stack:
-        stack.enter_context(lease(device.address, wait_s=wait_s, say=say))
-        agent = stack.enter_context(open_agent(device.address, device.options))
-        if kind_of(device) in FREE_KINDS:  # there is nothing to conditioning
+        agent = open_agent(device.address, device.options)
+        stack.enter_context(device_lock(agent, wait_s=wait_s, say=say))
+        stack.enter_context(agent)
+        if not agent.has_conditions:
             yield Session(agent, choose_runner(agent, device, target), target, settings or TimingSettings())
             return
         conditioning = stack.enter_context(conditioned(agent, fixed_performance=device.fixed_performance))
@@ -44,10 +45,6 @@ def open_session(
             cooling=device.cool,
             cool=partial(wait_until_cool, agent, device.cool, say),
         )
-
-
-def kind_of(device: Device) -> str:
-    return device.address.partition(":")[0]
 
 
 def choose_runner(agent: Agent, device: Device, target: Target) -> Runner:

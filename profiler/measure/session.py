@@ -13,13 +13,32 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import assert_never, get_args
 
 from device_agents.agent import Agent
 from device_agents.errors import DeviceUnreachable, LinkLost
 from profiler.devices.conditioning import Conditioned, Cooling
 from profiler.errors import RunnerError
-from profiler.protocol.events import PROTOCOL, Message
+from profiler.protocol.events import (
+    Begin,
+    Busy,
+    Crashed,
+    Done,
+    Energy,
+    Failed,
+    Hello,
+    Idle,
+    Measurement,
+    ModelEvent,
+    Outputs,
+    Paused,
+    Probe,
+    Reference,
+    Round,
+    RunEvent,
+    SessionEvent,
+)
+from profiler.protocol.job import Job, Schedule
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner
 
@@ -30,8 +49,7 @@ RECONNECT_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 WARMER_C = 5.0
 """A device may become so much warmer than it has to be at the start before it is left to cool."""
 
-Schedule = Sequence[tuple[int, Sequence[str]]]
-"""Rounds in order: the round's number and the models measured in it."""
+MODEL_EVENTS = get_args(ModelEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,56 +68,70 @@ class Session:
     """Waits until the device is cool enough."""
     sleep: Callable[[float], object] = time.sleep
 
-    def probe(self) -> Message:
-        """What the device is and which runtimes work there, as its runner tells."""
+    def probe(self) -> Probe:
+        """Ask the runner what the device is and which runtimes work there."""
         return self.runner.probe()
 
-    def measure(self, models: Mapping[str, bytes], schedule: Schedule, reference: str | None = None) -> Iterator[Message]:
-        """Measurement `models` (file contents by id) as scheduled, each round in an order of its own; the lines as they come.
+    def measure(self, models: Mapping[str, bytes], schedule: Schedule, reference: str | None = None) -> Iterator[SessionEvent]:
+        """Measure `models` (file contents by key) as scheduled, each round in an order of its own; the events as they come.
 
-        A crash comes as a `failed` line with `crash` true, a broken link or heat as a `paused` line with its reason.
+        A model that takes the runner down comes as `Failed` with `crash`, a broken link or heat as `Paused` with its reason.
         `RunnerError` if the runner cannot start at all, `LinkLost` if the device does not come back.
         """
-        return self._measure(models, schedule, reference, {}, ("measurement", "failed"))
+        return self._run(models, schedule, reference=reference)
 
-    def energy(self, models: Mapping[str, bytes], schedule: Schedule, energy_ms: float) -> Iterator[Message]:
-        """The same for energy instead of latency: lines `idle` and `energy`."""
-        return self._measure(models, schedule, None, {"energy_ms": energy_ms}, ("energy", "failed"))
+    def energy(self, models: Mapping[str, bytes], schedule: Schedule, energy_ms: float) -> Iterator[SessionEvent]:
+        """The same for energy instead of latency: `Idle` and `Energy`."""
+        return self._run(models, schedule, energy_ms=energy_ms)
 
-    def outputs(self, models: Mapping[str, bytes], count: int) -> Iterator[Message]:
-        """The first `count` values of each output of each model, for inputs that are the same everywhere: lines `outputs`."""
-        return self._measure(models, [(0, list(models))], None, {"outputs": count}, ("outputs", "failed"))
+    def outputs(self, models: Mapping[str, bytes], count: int) -> Iterator[SessionEvent]:
+        """The first `count` values of each output of each model, for inputs that are the same everywhere: `Outputs`."""
+        return self._run(models, [(0, list(models))], outputs=count)
 
-    def _measure(
+    def _run(
         self,
         models: Mapping[str, bytes],
         schedule: Schedule,
-        reference: str | None,
-        special: Mapping[str, Any],
-        ends: tuple[str, ...],
-    ) -> Iterator[Message]:
-        """`ends` are the events that tick a model off; `special` is what differs in the job."""
+        *,
+        reference: str | None = None,
+        outputs: int = 0,
+        energy_ms: float = 0.0,
+    ) -> Iterator[SessionEvent]:
         suffix = self.target.model_format
         files = {name: f"{hashlib.sha256(data).hexdigest()}.{suffix}" for name, data in models.items()}
         contents = {files[name]: data for name, data in models.items()}
         course = _Course(
-            [(number, _shuffled(names, f"{self.settings.seed}-{number}")) for number, names in schedule], reference, ends
+            [(number, _shuffled(names, f"{self.settings.seed}-{number}")) for number, names in schedule], reference=reference
         )
         while course.goes_on:
             try:
                 self.cool()
                 self.agent.store(contents)
-                for message in self.runner.life({**self._job(files, course), **special}):
-                    if message.get("model") not in (None, *files):
-                        raise RunnerError(f"the runner told of a model that it was not asked for: {message['model'][:60]!r}")
-                    yield from course.see(message)
-                    if message["event"] == "round":
-                        self._renew()
-                        if self._hot(message):
-                            yield {"event": "paused", "reason": "the device became hot"}
+                wanted = {name for _, names in course.left for name in names} | ({course.reference} if course.reference else set())
+                job = Job(
+                    runtime=self.target.runtime,
+                    threads=self.target.threads,
+                    settings=self.settings,
+                    models={name: files[name] for name in sorted(wanted)},
+                    schedule=[(number, tuple(names)) for number, names in course.left if names],
+                    reference=course.reference,
+                    cpus=self.cpus,
+                    outputs=outputs,
+                    energy_ms=energy_ms,
+                )
+                for event in self.runner.run(job):
+                    if isinstance(event, MODEL_EVENTS) and event.model not in files:
+                        raise RunnerError(f"the runner sent an event of a model that it was not given: {event.model[:60]!r}")
+                    yield from course.see(event)
+                    if isinstance(event, Round):
+                        if self.conditioning is not None:
+                            # a device that does not hear from its host for long gives its conditioning up: that may have died
+                            self.conditioning.renew()
+                        if self._hot(event):
+                            yield Paused("the device became hot")
                             break
             except LinkLost as exc:
-                yield {"event": "paused", "reason": str(exc)}
+                yield Paused(str(exc))
                 self._reconnect(exc)
                 yield from course.link_lost()
 
@@ -114,45 +146,11 @@ class Session:
             return
         raise LinkLost(f"{lost}, and {self.agent.address} did not come back within {sum(RECONNECT_S):.0f} s") from lost
 
-    def _renew(self) -> None:
-        """Without this the device would give up its conditioning state, for its host may have died."""
-        if self.conditioning is not None:
-            self.conditioning.renew()
-
-    def _hot(self, conditions: Message) -> bool:
-        status, temperature_c, rules = conditions.get("thermal_status"), conditions.get("temperature_c"), self.cooling
-        if status is not None and status > rules.status:
+    def _hot(self, now: Round) -> bool:
+        rules = self.cooling
+        if now.thermal_status is not None and now.thermal_status > rules.status:
             return True
-        return temperature_c is not None and rules.below_c is not None and temperature_c > rules.below_c + WARMER_C
-
-    def _job(self, files: Mapping[str, str], course: _Course) -> dict[str, Any]:
-        settings, reference = self.settings, course.reference
-        wanted = {name for _, names in course.left for name in names} | ({reference} if reference else set())
-        return {
-            "format": PROTOCOL,
-            "runtime": self.target.runtime,
-            "threads": self.target.threads,
-            "cpus": list(self.cpus) if self.cpus else None,
-            "root": "/",
-            "seed": settings.seed,
-            "measurement_ms": settings.measurement_ms,
-            "warmup_ms": settings.warmup_ms,
-            "sample_ms": settings.sample_ms,
-            "min_samples": settings.min_samples,
-            "min_round_s": settings.min_round_s,
-            "silence_s": settings.silence_s,
-            "memory_bytes": settings.memory_bytes,
-            "max_open": settings.max_open,
-            "max_open_pools": settings.max_open_pools,
-            "reference_ms": settings.reference_ms,
-            "reference": reference,
-            "reference_every": settings.reference_every,
-            "acknowledged": True,
-            "outputs": 0,
-            "energy_ms": 0,
-            "models": [{"id": name, "file": files[name]} for name in sorted(wanted)],
-            "schedule": [{"round": number, "models": list(names)} for number, names in course.left if names],
-        }
+        return now.temperature_c is not None and rules.below_c is not None and now.temperature_c > rules.below_c + WARMER_C
 
 
 @dataclass(slots=True)
@@ -161,8 +159,6 @@ class _Course:
 
     left: list[tuple[int, list[str]]]
     reference: str | None
-    ends: tuple[str, ...]
-    """Events that tick a model off."""
     current: str | None = None
     """The model the runner is busy with."""
     done: bool = False
@@ -175,30 +171,40 @@ class _Course:
     def goes_on(self) -> bool:
         return not self.done and any(names for _, names in self.left)
 
-    def see(self, message: Message) -> Iterator[Message]:
-        """Take note of a line of the runner; the lines to pass on."""
-        match message["event"]:
-            case "crashed":
-                yield from self._crash(message["reason"])
+    def see(self, event: RunEvent) -> Iterator[SessionEvent]:
+        """Take note of an event of the runner; the events to pass on."""
+        match event:
+            case Crashed(reason):
+                yield from self._crash(reason)
                 return
-            case "begin":
-                self.current = message["model"]
-            case event:
+            case Begin(model, _):
+                self.current = model
+            case Failed(model, _, _):
+                self._result(model, None)
+            case Measurement() | Outputs() | Energy():
+                self._result(event.model, event.round)
+            case Done():
+                self.current, self.done = None, True
+            case Hello() | Round() | Reference() | Idle():
                 self.current = None
-                self.done = event == "done"
-                if event in self.ends:
-                    self.progressed = True
-                    self._strike(message["model"], None if event == "failed" else message["round"])
-        yield message
+            case Busy() | Probe():
+                raise RunnerError(f"the runner sent a {type(event).__name__.lower()!r} line in the middle of a job")
+            case _:
+                assert_never(event)
+        yield event
 
-    def _crash(self, reason: str) -> Iterator[Message]:
+    def _result(self, model: str, number: int | None) -> None:
+        self.current, self.progressed = None, True
+        self._strike(model, number)
+
+    def _crash(self, reason: str) -> Iterator[SessionEvent]:
         """`RunnerError` if it was none of the models, unless something was measured since that last happened."""
         culprit, self.current = self.current, None
         if culprit is None:
             if not self.progressed:
                 raise RunnerError(reason)
             self.progressed = False
-            yield {"event": "paused", "reason": reason}
+            yield Paused(reason)
             return
         if culprit == self.reference:
             self.reference = None
@@ -206,16 +212,16 @@ class _Course:
         if self.crashes[culprit] >= MAX_CRASHES:
             yield self._given_up(culprit, f"it takes the runner down: {reason}")
 
-    def link_lost(self) -> Iterator[Message]:
+    def link_lost(self) -> Iterator[SessionEvent]:
         suspect, self.current = self.current, None
         if suspect is not None:
             self.lost[suspect] += 1
             if self.lost[suspect] >= MAX_LOST:
                 yield self._given_up(suspect, "the link breaks off whenever it runs")
 
-    def _given_up(self, name: str, reason: str) -> Message:
+    def _given_up(self, name: str, reason: str) -> Failed:
         self._strike(name, None)
-        return {"event": "failed", "model": name, "round": 0, "reason": reason, "crash": True}
+        return Failed(name, 0, reason, crash=True)
 
     def _strike(self, name: str, number: int | None) -> None:
         """Take a model off the schedule: of one round, or of all."""

@@ -1,64 +1,142 @@
-"""What a journal's lines add up to so far: layers, networks and their measurements."""
+"""What the events of a build add up to so far: layers, networks and their measurements. A table is made from this alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, assert_never
 
-from profiler.errors import JournalError
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
-from profiler.measure.disturbance import Watch
-from profiler.measure.estimate import Estimate, Measurement, estimate
+from profiler.measure.disturbance import DisturbanceDetector
+from profiler.measure.estimate import Estimate, estimate
+from profiler.protocol.events import (
+    Conditioning,
+    Energy,
+    ErrorEstimate,
+    Failed,
+    Header,
+    Hello,
+    Idle,
+    JournalEvent,
+    LayerAdded,
+    Measurement,
+    NetworkAdded,
+    Paused,
+    Reference,
+    Refresh,
+    Round,
+    Spent,
+    StaircaseRule,
+    StaircaseRules,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Everything measured so far."""
+@dataclass(slots=True)
+class MeasurementState:
+    """Takes up events one by one; the work for each does not grow with the number of those before it."""
 
-    layers: Mapping[str, LayerSpec]
-    networks: Mapping[str, tuple[str, Graph]]
+    header: Header | None = None
+    hello: Hello | None = None
+    """The first start of the runner: later ones are the same device (profiler.devices.identity)."""
+    conditioning: Mapping[str, Any] = field(default_factory=dict)
+    """What the device was last set to for measuring, and how it was found."""
+    layers: dict[str, LayerSpec] = field(default_factory=dict)
+    networks: dict[str, tuple[str, Graph]] = field(default_factory=dict)
     """Role (fit or check) and graph, by key."""
-    measurements: Mapping[str, tuple[Measurement, ...]]
-    """With what disturbed them."""
-    looks_ms: tuple[float, ...]
-    """Latency at each look at the reference layer."""
-    failed: Mapping[str, str]
-    staircases: Sequence[Mapping[str, Any]]
-    """Rules as sweeps have shown them, the latest last (profiler.latency.staircase.read_staircases)."""
-    measured_utc: Mapping[str, str]
-    """When the oldest measurement that counts was made, by key; journals of earlier versions do not tell."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why models could not be measured, by key."""
+    rules: list[StaircaseRule] = field(default_factory=list)
+    """What sweeps have shown, the latest last."""
+    errors: list[ErrorEstimate] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    next_round: int = 0
+    idle: list[Idle] = field(default_factory=list)
+    energy: dict[str, list[Energy]] = field(default_factory=dict)
+    measuring_ns: int = 0
+    """Time spent in samples, of ..."""
+    wall_s: float = 0.0
+    """... the time that the runs of the build took."""
+    _detector: DisturbanceDetector = field(default_factory=DisturbanceDetector)
+    _tagged: Mapping[str, tuple[Measurement, ...]] | None = None
+    """The measurements with what disturbed them, until another event may have changed that."""
 
     @classmethod
-    def of(cls, lines: Iterable[Mapping[str, Any]]) -> Results:
-        """`JournalError` for a line that makes no sense."""
-        layers: dict[str, LayerSpec] = {}
-        networks: dict[str, tuple[str, Graph]] = {}
-        measurements: dict[str, list[Measurement]] = {}
-        failed: dict[str, str] = {}
-        staircases: list[Mapping[str, Any]] = []
-        watch = Watch()
-        try:
-            for line in lines:
-                watch.see(line)
-                match line["event"]:
-                    case "layer":
-                        layers[line["key"]] = LayerSpec.from_dict(line["layer"])
-                    case "network":
-                        networks[line["key"]] = (line["role"], Graph.from_dict(line["graph"]))
-                    case "failed":
-                        failed[line["key"]] = line["reason"]
-                    case "refresh":
-                        failed = {key: reason for key, reason in failed.items() if key not in line["keys"]}
-                    case "staircases":
-                        staircases += line["rules"]
-            for key, measurement in watch.measurements():
-                measurements.setdefault(key, []).append(measurement)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
-        tagged = {key: tuple(items) for key, items in measurements.items()}
-        return cls(layers, networks, tagged, watch.looks_ms, failed, staircases, watch.measured_utc())
+    def of(cls, events: Iterable[JournalEvent]) -> Self:
+        state = cls()
+        for event in events:
+            state.see(event)
+        return state
 
-    def estimates(self, keys: Iterable[str]) -> dict[str, Estimate]:
-        return {key: estimate(self.measurements[key]) for key in keys if key in self.measurements and key not in self.failed}
+    def see(self, event: JournalEvent) -> None:
+        self._detector.see(event)
+        self._tagged = None
+        match event:
+            case Header():
+                self.header = event
+            case Hello():
+                self.hello = self.hello or event
+            case Conditioning(found):
+                self.conditioning = found
+            case LayerAdded(model, layer):
+                self.layers[model] = layer
+            case NetworkAdded(model, role, graph):
+                self.networks[model] = (role, graph)
+            case Round():
+                self.rounds.append(event)
+            case Measurement():
+                self.measuring_ns += sum(event.samples_ns)
+                self.next_round = max(self.next_round, event.round + 1)
+            case Reference():
+                self.measuring_ns += sum(event.samples_ns)
+            case Idle():
+                self.idle.append(event)
+            case Energy():
+                self.energy.setdefault(event.model, []).append(event)
+            case Failed(model, _, reason):
+                self.failed[model] = reason
+            case Refresh(models):
+                for model in models:
+                    self.failed.pop(model, None)
+                    self.energy.pop(model, None)
+            case StaircaseRules(rules):
+                self.rules += rules
+            case ErrorEstimate():
+                self.errors.append(event)
+            case Spent(wall_s):
+                self.wall_s += wall_s
+            case Paused():
+                pass
+            case _:
+                assert_never(event)
+
+    @property
+    def measurements(self) -> Mapping[str, tuple[Measurement, ...]]:
+        """The measurements that count, by model, with what disturbed them."""
+        if self._tagged is None:
+            self._tagged = self._detector.tagged()
+        return self._tagged
+
+    def count(self, model: str) -> int:
+        """How many measurements of a model count."""
+        return self._detector.count(model)
+
+    @property
+    def reference(self) -> str | None:
+        """The key of the reference layer, once it has been measured."""
+        return self._detector.reference
+
+    @property
+    def references_ms(self) -> tuple[float, ...]:
+        """The quiet latency of each measurement of the reference layer."""
+        return self._detector.references_ms
+
+    @property
+    def measured_utc(self) -> Mapping[str, str]:
+        """When the oldest measurement of each model that counts was made."""
+        return self._detector.measured_utc()
+
+    def estimates(self, models: Iterable[str]) -> dict[str, Estimate]:
+        """The latency of each of these models that was measured and has not failed."""
+        found = self.measurements
+        return {model: estimate(found[model]) for model in models if model in found and model not in self.failed}

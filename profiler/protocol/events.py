@@ -1,105 +1,493 @@
-"""The lines of a runner, checked before they are believed (device_agents/on_device/PROTOCOL.md)."""
+"""What happens while something is measured, as types: every line of a runner and of a journal is one of these.
+
+A line is checked once, where it comes in, by `parse_line` (a runner's, device_agents/on_device/PROTOCOL.md) or `read_event` (a
+journal's, profiler/protocol/journal.py). Behind these two there are only the types below, and `match` on them ends with
+`assert_never`, so that mypy names every place that a new event concerns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
 from typing import Any
 
+from device_agents.support.dataclass_json import read_as
+from device_agents.support.errors import ToolError
 from device_agents.support.strict_json import read_json
 from profiler.errors import RunnerError
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
+from profiler.protocol.settings import Target, TimingSettings
 
 PROTOCOL = 5
-Message = dict[str, Any]
-
 MOST_NS = 10**13
-"""No measurement takes hours."""
+"""A measurement does not take hours."""
+HIGHEST = 1e15
+"""No load, temperature or clock is as large as this."""
 
 
-def parse(line: str) -> Message | None:
-    """A line of the protocol, checked; None for a runtime's chatter. `RunnerError` for a line of ours that makes no sense."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """The state of a device at one moment. What it does not let us read is None."""
+
+    load_1min: float | None = None
+    frequencies_khz: tuple[int | None, ...] | None = None
+    """The clock of each core."""
+    temperature_c: float | None = None
+    """The hottest thermal zone."""
+    throttled: int | None = None
+    """How often cores have been slowed down for their temperature since the device was started."""
+    thermal_status: int | None = None
+    """Android's, from 0 (none) to 6 (shutdown)."""
+
+    def __post_init__(self) -> None:
+        for value in (self.load_1min, self.temperature_c, self.throttled, self.thermal_status):
+            if value is not None and not abs(value) < HIGHEST:  # this also refuses a NaN
+                raise ValueError(f"{value} is neither a load nor a temperature")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """A device as its runner describes it. What could not be read is None."""
+
+    system: str | None = None
+    kernel: str | None = None
+    machine: str | None = None
+    """The instruction set, as `uname -m` prints it."""
+    cpu: str | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
+    governor: str | None = None
+    python: str | None = None
+    """The version of the interpreter that the runner is run by; None for the native runner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A runner has started: what it is, which runtime it has loaded, and on what device."""
+
+    protocol: int
+    version: str
+    """The runtime's."""
+    device: DeviceFacts
+    flags: Mapping[str, Any]
+    """How the runtime was built and set, as far as it tells; `simulated` or `replayed` where nothing was measured."""
+    runtime: str | None = None
+    runner: str | None = None
+    build: str | None = None
+    """The compiler that built the native runner."""
+    library_sha256: str | None = None
+    runner_sha256: str | None = None
+    affinity: tuple[int, ...] | None = None
+    """The cores it may run on."""
+    pid: int | None = None
+    energy_source: str | None = None
+    """The counter that energy is read from; None where there is none that can be read."""
+    utc: str | None = None
+    """When the host recorded it, in ISO 8601."""
+
+    def __post_init__(self) -> None:
+        _check_date(self.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeState:
+    """A runtime that was looked for on a device: its version, or that it is missing, or why it does not work."""
+
+    version: str | None = None
+    missing: bool = False
+    broken: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Conditions):
+    """The answer of a runner that was asked what the device is and which runtimes work there."""
+
+    protocol: int
+    device: DeviceFacts
+    runtimes: Mapping[str, RuntimeState]
+    runner: str | None = None
+    energy_source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another host measures on the device."""
+
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round(Conditions):
+    """A round begins: each of its models is measured once, in a shuffled order."""
+
+    round: int
+    clock_ns: int | None = None
+    """The device's monotonic clock."""
+
+    def __post_init__(self) -> None:
+        Conditions.__post_init__(self)
+        _check_round(self.round)
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A model is about to be opened and measured. If nothing follows, it is the one that took the runner down."""
+
+    model: str
+    round: int
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The raw samples of one model in one round."""
+
+    model: str
+    """The key of the layer or network."""
+    round: int
+    loops: int
+    """Inferences in each sample."""
+    samples_ns: tuple[int, ...]
+    switched: tuple[int, ...] = ()
+    """Places of the samples during which the kernel took the process off its core."""
+    started_ns: int = 0
+    """The device's monotonic clock before the first sample."""
+    clock_khz: tuple[int | None, ...] | None = None
+    """The clock of the fastest core before and after."""
+    core: int | None = None
+    """The core that the last sample ended on."""
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+        if self.loops < 1 or not self.samples_ns or not (min(self.samples_ns) > 0 and max(self.samples_ns) < MOST_NS):
+            raise ValueError(f"a measurement needs positive samples, got {self.loops} loops and {self.samples_ns[:3]}")
+        if self.switched and not (min(self.switched) >= 0 and max(self.switched) < len(self.samples_ns)):
+            raise ValueError("a switch is in a sample that is not there")
+
+    @property
+    def undisturbed_ns(self) -> tuple[int, ...]:
+        """The samples without a switch, or all of them if there are none without."""
+        if not self.switched:
+            return self.samples_ns
+        left_out = set(self.switched)
+        return tuple(value for place, value in enumerate(self.samples_ns) if place not in left_out) or self.samples_ns
+
+    @property
+    def quiet_ms(self) -> float:
+        """Milliseconds of one inference: the median of the undisturbed samples."""
+        return median(self.undisturbed_ns) / self.loops / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement(Samples):
+    """One model was measured in one round."""
+
+    tags: tuple[str, ...] = ()
+    """What disturbed it as a whole (profiler.measure.disturbance). That is only known afterwards, and is not part of a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference(Samples):
+    """The reference layer was measured, shortly, to notice a drift of the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The first values of one output of a model."""
+
+    shape: tuple[int, ...]
+    values: tuple[Any, ...]
+    """Numbers or booleans."""
+    type: str = "float32"
+    """The element type as numpy names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """A model was run once on inputs that are the same on every device."""
+
+    model: str
+    round: int
+    outputs: tuple[Output, ...]
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The energy that the device took while nothing ran."""
+
+    round: int
+    duration_ns: int
+    energy_uj: int
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+        _check_energy(self.duration_ns, self.energy_uj)
+
+    @property
+    def power_w(self) -> float:
+        return self.energy_uj / self.duration_ns * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """The energy that the device took while a model ran again and again."""
+
+    model: str
+    round: int
+    inferences: int
+    duration_ns: int
+    energy_uj: int
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+        _check_energy(self.duration_ns, self.energy_uj)
+        if self.inferences < 1:
+            raise ValueError("an energy measurement needs an inference")
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A model that the runtime refuses, or one that takes the runner down (`crash`). It is not measured again."""
+
+    model: str
+    round: int
+    reason: str
+    crash: bool = False
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done(Conditions):
+    """The job is at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The runner ended before its job was done. Only the host makes this event."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Measuring stopped for a while: the link broke off, or the device was left to cool."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a journal: where and how everything in it was measured."""
+
+    format: int
+    target: Target
+    settings: TimingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAdded:
+    """A layer is about to be measured for the first time."""
+
+    model: str
+    layer: LayerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAdded:
+    """A whole network is about to be measured for the first time."""
+
+    model: str
+    role: str
+    """`fit`: the calibration is fitted to it; `check`: it is held out."""
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the device was set to for measuring, and how it was found (profiler.devices.conditioning)."""
+
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """From here on earlier measurements of these models do not count: they are measured again."""
+
+    models: tuple[str, ...]
+    utc: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_date(self.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class StaircaseRule:
+    """What a sweep has shown of one axis of one kind of layer (profiler.latency.staircase.Staircase)."""
+
+    kind: str
+    axis: str
+    step: int
+    flat: bool
+    granularity: int
+
+    def __post_init__(self) -> None:
+        if self.granularity < 1 or self.step < self.granularity or self.step % self.granularity:
+            raise ValueError(f"a step of {self.step} channels is no multiple of {self.granularity}")
+
+
+@dataclass(frozen=True, slots=True)
+class StaircaseRules:
+    """The rules that the sweeps of a build have shown."""
+
+    rules: tuple[StaircaseRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEstimate:
+    """A table's own estimate of its error on whole networks, in the middle of a build."""
+
+    wall_s: float
+    layers: int
+    error_percent: float | None
+    between_percent: float
+    """The part of it that comes of interpolating between widths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How long one run of a build took; the last line of a run that ended in order."""
+
+    wall_s: float
+
+
+ModelEvent = Begin | Measurement | Reference | Outputs | Energy | Failed
+"""An event about one model."""
+Result = Measurement | Reference | Outputs | Energy | Failed
+"""What becomes of a model that has begun. A runner waits until each of these is recorded."""
+RunnerEvent = Hello | Busy | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Failed | Done | Probe
+"""What a line of a runner may be."""
+RunEvent = RunnerEvent | Crashed
+"""What running a job brings."""
+SessionEvent = Hello | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Failed | Done | Paused
+"""What a session passes on."""
+JournalEvent = (
+    Header | Hello | LayerAdded | NetworkAdded | Round | Measurement | Reference | Idle | Energy | Conditioning | Paused | Failed
+    | Refresh | StaircaseRules | ErrorEstimate | Spent
+)  # fmt: skip
+"""What a line of a journal may be."""
+
+RUNNER_EVENTS: Mapping[str, type[RunnerEvent]] = {
+    "hello": Hello, "busy": Busy, "round": Round, "begin": Begin, "measurement": Measurement, "reference": Reference,
+    "outputs": Outputs, "idle": Idle, "energy": Energy, "failed": Failed, "done": Done, "probe": Probe,
+}  # fmt: skip
+JOURNAL_EVENTS: Mapping[str, type[JournalEvent]] = {
+    "journal": Header, "hello": Hello, "layer": LayerAdded, "network": NetworkAdded, "round": Round, "measurement": Measurement,
+    "reference": Reference, "idle": Idle, "energy": Energy, "conditioning": Conditioning, "paused": Paused, "failed": Failed,
+    "refresh": Refresh, "staircases": StaircaseRules, "error": ErrorEstimate, "spent": Spent,
+}  # fmt: skip
+NAMES: Mapping[type, str] = {kind: name for names in (RUNNER_EVENTS, JOURNAL_EVENTS) for name, kind in names.items()}
+
+
+def parse_line(line: str) -> RunnerEvent | None:
+    """The event in a runner's line; None for a runtime's chatter. `RunnerError` for a line of ours that makes no sense."""
     if not line.startswith("{"):
         return None
     try:
-        message = read_json(line)
+        plain = read_json(line)
     except ValueError:
         return None
-    if not isinstance(message, dict) or not isinstance(message.get("event"), str):
+    if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
         return None
-    event = message["event"]
-    if event in OURS:
-        raise RunnerError(f"the runner sent a {event!r} line, which only this host writes: {line[:120]!r}")
-    if event in ("hello", "probe") and message.get("protocol") != PROTOCOL:
-        raise RunnerError(f"the runner speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}")
-    if event in ABOUT_A_MODEL and not (isinstance(message.get("model"), str) and _whole(message.get("round"), 0)):
-        raise RunnerError(f"the runner sent a {event!r} line without model and round: {line[:120]!r}")
-    if event in CHECKS and not CHECKS[event](message):
-        raise RunnerError(f"the runner sent a {event!r} line that cannot be: {line[:120]!r}")
-    return message
+    name = plain["event"]
+    if name not in RUNNER_EVENTS:
+        if name in JOURNAL_EVENTS or name == "crashed":
+            raise RunnerError(f"the runner sent a {name!r} line, which only this host writes: {line[:120]!r}")
+        return None
+    if name in ("hello", "probe") and plain.get("protocol") != PROTOCOL:
+        raise RunnerError(f"the runner speaks protocol {plain.get('protocol')!r}, this host {PROTOCOL}")
+    try:
+        event: RunnerEvent = read_as(RUNNER_EVENTS[name], _known(RUNNER_EVENTS[name], plain))
+    except ValueError as exc:
+        raise RunnerError(f"the runner sent an invalid {name!r} line ({exc}): {line[:120]!r}") from exc
+    return event
 
 
-def _hello(message: Mapping[str, Any]) -> bool:
-    device, flags = message.get("device"), message.get("flags")
-    return isinstance(device, dict) and isinstance(flags, dict) and isinstance(message.get("version"), str)
+def read_event(plain: Any) -> JournalEvent:
+    """The event in a line of a journal, read as JSON. `ValueError` for a line that makes no sense."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
+        raise ValueError("it is not a journal line")
+    name = plain["event"]
+    if name not in JOURNAL_EVENTS:
+        raise ValueError(f"no journal has a {name!r:.40} line")
+    kind = JOURNAL_EVENTS[name]
+    try:
+        if kind is LayerAdded:
+            return LayerAdded(_text(plain["model"]), LayerSpec.from_dict(plain["layer"]))
+        if kind is NetworkAdded:
+            return NetworkAdded(_text(plain["model"]), _text(plain["role"]), Graph.from_dict(plain["graph"]))
+        event: JournalEvent = read_as(kind, _known(kind, plain))
+    except (ValueError, KeyError, TypeError, AttributeError, ToolError) as exc:
+        raise ValueError(f"a {name!r} line cannot say that ({type(exc).__name__}: {exc})") from exc
+    return event
 
 
-def _probe(message: Mapping[str, Any]) -> bool:
-    runtimes = message.get("runtimes")
-    return (
-        isinstance(message.get("device"), dict)
-        and isinstance(runtimes, dict)
-        and all(isinstance(found, dict) for found in runtimes.values())
-    )
+def event_data(event: JournalEvent | RunnerEvent) -> dict[str, Any]:
+    """The event as a line of JSON has it: the inverse of `read_event` and of `parse_line`."""
+    about: dict[str, Any] = {"event": NAMES[type(event)]}
+    match event:
+        case LayerAdded(model, layer):
+            return about | {"model": model, "layer": layer.to_dict()}
+        case NetworkAdded(model, role, graph):
+            return about | {"model": model, "role": role, "graph": graph.to_dict()}
+    return about | {name: _plain(getattr(event, name)) for name in _stored_fields(type(event))}
 
 
-def _round(message: Mapping[str, Any]) -> bool:
-    numbers = ("load_1min", "temperature_c", "throttled", "thermal_status")
-    return _whole(message.get("round"), 0) and all(_number_or_none(message.get(name)) for name in numbers)
+def _plain(value: Any) -> Any:
+    """The value as JSON has it. Dataclasses within it lose nothing; what is plain already is not copied."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in _stored_fields(type(value))}
+    if isinstance(value, tuple) and value and hasattr(value[0], "__dataclass_fields__"):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
 
 
-def _measurement(message: Mapping[str, Any]) -> bool:
-    samples, switched, clock = message.get("samples_ns"), message.get("switched"), message.get("clock_khz")
-    if not isinstance(samples, list) or not samples or not isinstance(switched, list):
-        return False
-    whole = all(_whole(value, 1) and value < MOST_NS for value in samples)
-    inside = all(_whole(place, 0) and place < len(samples) for place in switched)
-    clocked = clock is None or (isinstance(clock, list) and all(value is None or type(value) is int for value in clock))
-    return whole and inside and clocked and _whole(message.get("loops"), 1) and type(message.get("started_ns")) is int
+def _known(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an event in a line. What a line has beside them is of no matter."""
+    return {name: plain[name] for name in _stored_fields(kind) if name in plain}
 
 
-def _outputs(message: Mapping[str, Any]) -> bool:
-    outputs = message.get("outputs")
-    return isinstance(outputs, list) and all(
-        isinstance(output, dict) and isinstance(output.get("shape"), list) and isinstance(output.get("values"), list)
-        for output in outputs
-    )
+def _stored_fields(kind: Any) -> list[str]:
+    return [name for name in kind.__dataclass_fields__ if name != "tags"]
 
 
-def _idle(message: Mapping[str, Any]) -> bool:
-    return _whole(message.get("duration_ns"), 1) and _whole(message.get("energy_uj"), 0)
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:60]!r} is not a text")
+    return value
 
 
-def _energy(message: Mapping[str, Any]) -> bool:
-    return _idle(message) and _whole(message.get("inferences"), 1)
+def _check_round(number: int) -> None:
+    if number < 0:
+        raise ValueError(f"there is no round {number}")
 
 
-def _failed(message: Mapping[str, Any]) -> bool:
-    return isinstance(message.get("reason"), str)
+def _check_energy(duration_ns: int, energy_uj: int) -> None:
+    if duration_ns < 1 or energy_uj < 0:
+        raise ValueError(f"{energy_uj} µJ in {duration_ns} ns is no energy")
 
 
-OURS = ("crashed", "paused", "journal", "layer", "network", "refresh", "staircases", "conditioning", "error", "spent")
-"""Events of the session and of the journal: they are believed without a check."""
-RESULTS = ("measurement", "reference", "outputs", "energy", "failed")
-"""What becomes of a model that has begun; each is acknowledged when it is recorded."""
-ABOUT_A_MODEL = ("begin", *RESULTS)
-CHECKS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
-    "hello": _hello, "probe": _probe, "round": _round, "measurement": _measurement, "reference": _measurement,
-    "outputs": _outputs, "idle": _idle, "energy": _energy, "failed": _failed,
-}  # fmt: skip
-
-
-def _whole(value: Any, least: int) -> bool:
-    return type(value) is int and value >= least
-
-
-def _number_or_none(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and abs(value) < 1e15)  # a NaN compares false
+def _check_date(utc: str | None) -> None:
+    if utc is not None:
+        datetime.fromisoformat(utc)

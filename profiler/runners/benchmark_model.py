@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
+from profiler.protocol.job import Job
 from profiler.runners.vendor import VendorTool, nanoseconds
 
 STATISTICS = re.compile(r"count=\d+ .*?avg=([0-9.e+]+).*?(?: median=(\d+))?(?: p95=\d+)?\s*$", re.MULTILINE)
@@ -16,11 +17,11 @@ class BenchmarkModel(VendorTool):
     runtimes: ClassVar[tuple[str, ...]] = ("litert", "tflite-runtime")
     lost: ClassVar[str] = "no raw samples, whole microseconds, a process for each measurement"
 
-    def _arguments(self, model: str, job: Mapping[str, Any]) -> Sequence[str]:
+    def _arguments(self, model: str, job: Job) -> Sequence[str]:
         return [
-            f"--graph={model}", f"--num_threads={job['threads']}", "--use_xnnpack=true", "--warmup_runs=1",
-            f"--warmup_min_secs={job['warmup_ms'] / 1000:g}", f"--num_runs={job['min_samples']}",
-            f"--min_secs={job['measurement_ms'] / 1000:g}",
+            f"--graph={model}", f"--num_threads={job.threads}", "--use_xnnpack=true", "--warmup_runs=1",
+            f"--warmup_min_secs={job.settings.warmup_ms / 1000:g}", f"--num_runs={job.settings.min_samples}",
+            f"--min_secs={job.settings.measurement_ms / 1000:g}",
         ]  # fmt: skip
 
     def _latency_ns(self, text: str) -> int | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
+from profiler.protocol.job import Job
 from profiler.runners.vendor import VendorTool, nanoseconds
 
 MEDIAN = re.compile(r"^P50 Latency: ([0-9.e+-]+) s\s*$", re.MULTILINE)
@@ -18,8 +19,8 @@ class PerfTest(VendorTool):
     RUNS: ClassVar[int] = 50
     """It counts runs or whole seconds; a second would be too long for a layer."""
 
-    def _arguments(self, model: str, job: Mapping[str, Any]) -> Sequence[str]:
-        return ["-I", "-m", "times", "-r", str(self.RUNS), "-x", str(job["threads"]), "-y", "1", "-o", "99", model]
+    def _arguments(self, model: str, job: Job) -> Sequence[str]:
+        return ["-I", "-m", "times", "-r", str(self.RUNS), "-x", str(job.threads), "-y", "1", "-o", "99", model]
 
     def _latency_ns(self, text: str) -> int | None:
         found = MEDIAN.findall(text)

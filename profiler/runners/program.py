@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol, get_args
 
 from device_agents.agent import Agent
 from device_agents.errors import CommandTimedOut, DeviceBusy, LineTooLong
@@ -19,10 +19,13 @@ from profiler.errors import RunnerError
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
-from profiler.protocol.events import RESULTS, Message, parse
+from profiler.protocol.events import Busy, Crashed, Done, Probe, Result, RunEvent, RunnerEvent, parse_line
+from profiler.protocol.job import Job
 from profiler.protocol.settings import Target
 
 PROBE_S = 120.0
+RESULTS = get_args(Result)
+"""Events that a runner waits to be recorded."""
 
 
 class Runner(Protocol):
@@ -32,12 +35,15 @@ class Runner(Protocol):
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None: ...
 
-    def probe(self) -> Message:
-        """What the device is, and which runtimes work there. `RunnerError` if it cannot say."""
+    def probe(self) -> Probe:
+        """Ask what the device is and which runtimes work there. `RunnerError` if it does not answer."""
         ...
 
-    def life(self, job: Mapping[str, Any]) -> Iterator[Message]:
-        """Run a job: lines of the protocol, and a last one of ours, `crashed` with its reason, if it did not end well."""
+    def run(self, job: Job) -> Iterator[RunEvent]:
+        """Start a process for the job and pass on its events; the last one is `Crashed` if it did not come to its end.
+
+        An event has been recorded when the next one is asked for. `DeviceBusy` if another host measures there.
+        """
         ...
 
 
@@ -78,53 +84,50 @@ class ProgramRunner(ABC):
         """The same, with all there is to be asked about."""
         return self._program
 
-    def probe(self) -> Message:
+    def probe(self) -> Probe:
         program, models = self._make_probe(), probe_models()
         folder = self._agent.store({**program.files, **models})
         more = ["--libraries", *(f"{folder}/{name}" for name in program.libraries)] if program.libraries else []
         result = self._agent.run(program.command(folder, "--probe", folder, *more), timeout_s=PROBE_S)
-        for message in filter(None, map(parse, result.stdout.splitlines())):
-            if message["event"] == "probe":
-                return message
+        for event in map(parse_line, result.stdout.splitlines()):
+            if isinstance(event, Probe):
+                return event
         raise RunnerError(f"the runner on {self._agent.address} did not answer: {how_it_ended(result.returncode, result.stderr)}")
 
-    def life(self, job: Mapping[str, Any]) -> Iterator[Message]:
+    def run(self, job: Job) -> Iterator[RunEvent]:
         program = self._program
         folder = self._agent.store(program.files)
-        placed = {"lease": f"{folder}/lease", "libraries": [f"{folder}/{name}" for name in program.libraries]}
-        text = json.dumps({**job, **placed}).encode()
+        placed = job.placed(f"{folder}/lease", [f"{folder}/{name}" for name in program.libraries])
+        text = json.dumps(placed.to_dict()).encode()
         name = f"{hashlib.sha256(text).hexdigest()[:16]}.json"
         self._agent.store({name: text})
-        with self._agent.stream(program.command(folder, f"{folder}/{name}"), silence_s=_silence_s(job)) as stream:
+        # the runner's own alarm comes first: it also works when the host cannot kill
+        silence_s = 1.5 * job.settings.silence_s + 5
+        with self._agent.stream(program.command(folder, f"{folder}/{name}"), silence_s=silence_s) as stream:
             ended = False
             try:
-                for message in _heard(stream, _silence_s(job)):
-                    if message["event"] == "busy":
+                for event in _events(stream, silence_s):
+                    if isinstance(event, Busy):
                         raise DeviceBusy(
-                            f"{self._agent.address} is measured by another host ({message.get('holder') or 'unknown'}); wait for it"
+                            f"{self._agent.address} is measured by another host ({event.holder or 'unknown'}); wait for it"
                         )
-                    ended = message["event"] == "done"
-                    yield message  # and whoever asks for the next one has recorded it
-                    if message["event"] in RESULTS:
+                    ended = isinstance(event, Done)
+                    yield event
+                    if isinstance(event, RESULTS):  # whoever asks for the next event has recorded this one
                         stream.tell(b".")
             except (CommandTimedOut, LineTooLong) as exc:
-                yield {"event": "crashed", "reason": str(exc)}
+                yield Crashed(str(exc))
                 return
             if not ended:
-                yield {"event": "crashed", "reason": how_it_ended(stream.returncode, stream.stderr)}
+                yield Crashed(how_it_ended(stream.returncode, stream.stderr))
 
 
-def _silence_s(job: Mapping[str, Any]) -> float:
-    """The runner's own alarm comes first: it also works when the host cannot kill."""
-    return float(1.5 * job["silence_s"] + 5)
-
-
-def _heard(lines: Iterable[str], silence_s: float) -> Iterator[Message]:
-    """What is of the protocol. `CommandTimedOut` for a runner that goes on and on and says nothing of it."""
+def _events(lines: Iterable[str], silence_s: float) -> Iterator[RunnerEvent]:
+    """The events in a runner's output. `CommandTimedOut` for a runner that prints on and on, but no event for `silence_s`."""
     heard_s = time.monotonic()
     for line in lines:
-        if (message := parse(line)) is not None:
-            yield message
+        if (event := parse_line(line)) is not None:
+            yield event
             heard_s = time.monotonic()
         elif time.monotonic() - heard_s > silence_s:
             raise CommandTimedOut(f"the runner said nothing that makes sense for {silence_s:g} s; it was killed")

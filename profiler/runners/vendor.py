@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from device_agents.agent import Agent
 from device_agents.errors import CommandTimedOut
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
-from profiler.protocol.events import MOST_NS, PROTOCOL, Message
+from profiler.protocol.events import (
+    MOST_NS,
+    PROTOCOL,
+    Begin,
+    DeviceFacts,
+    Done,
+    Failed,
+    Hello,
+    Measurement,
+    Probe,
+    Reference,
+    Round,
+    RunEvent,
+    RuntimeState,
+)
+from profiler.protocol.job import Job
 from profiler.protocol.settings import Target
 from profiler.runners.program import how_it_ended, named_by_content
 
@@ -39,48 +54,68 @@ class VendorTool(ABC):
         self._agent, self._device, self._path = agent, device, device.tools[self.name]
 
     @abstractmethod
-    def _arguments(self, model: str, job: Mapping[str, Any]) -> Sequence[str]: ...
+    def _arguments(self, model: str, job: Job) -> Sequence[str]: ...
 
     @abstractmethod
     def _latency_ns(self, text: str) -> int | None:
         """Of one inference, out of everything the program printed; None if it is not there."""
 
-    def probe(self) -> Message:
+    def probe(self) -> Probe:
         folder, program = self._stored()
         self._agent.run([f"{folder}/{program}", "--help"], timeout_s=60)  # a program for another processor fails here
-        return {"event": "probe", "runtimes": {self.runtimes[0]: {"version": "not told"}}, **self._hello()}
+        runtimes = {self.runtimes[0]: RuntimeState(program)}
+        return Probe(protocol=PROTOCOL, runner=self.name, device=self._facts(), runtimes=runtimes)
 
-    def life(self, job: Mapping[str, Any]) -> Iterator[Message]:
-        if job["outputs"] or job["energy_ms"]:
+    def run(self, job: Job) -> Iterator[RunEvent]:
+        if job.outputs or job.energy_ms:
             raise RunnerError(f"{self.name} tells neither outputs nor energy; use the native runner for that")
         folder, program = self._stored()
-        yield {"event": "hello", "runtime": self.runtimes[0], "version": program, **self._hello()}
-        refused: set[str] = set()
-        for event, name, number in _steps(job):
-            if event == "round":
-                yield {"event": "round", "round": number, "clock_ns": time.monotonic_ns()}
-            elif name not in refused:
-                yield {"event": "begin", "model": name, "round": number}
-                message = {"event": event, **self._measured(f"{folder}/{program}", folder, name, job)}
-                if message["event"] == "failed":
-                    refused.add(name)
-                yield {"model": name, "round": number, **message}
-        yield {"event": "done"}
+        yield Hello(
+            protocol=PROTOCOL,
+            runtime=self.runtimes[0],
+            version=program,
+            runner=self.name,
+            flags={"tool": self.name, "lost": self.lost},
+            device=self._facts(),
+        )
+        failed: set[str] = set()
+        for number, names in job.schedule:
+            yield Round(round=number, clock_ns=time.monotonic_ns())
+            for place, name in enumerate(names):
+                due = place % job.settings.reference_every == 0
+                if due and job.reference is not None and job.reference not in failed:
+                    yield from self._measured(f"{folder}/{program}", folder, job, job.reference, number, Reference, failed)
+                if name not in failed:
+                    yield from self._measured(f"{folder}/{program}", folder, job, name, number, Measurement, failed)
+        yield Done()
 
-    def _measured(self, program: str, folder: str, name: str, job: Mapping[str, Any]) -> Message:
-        """What a measurement saw, or that it failed."""
-        file = next(model["file"] for model in job["models"] if model["id"] == name)
-        pin = ["taskset", f"{sum(1 << cpu for cpu in job['cpus']):x}"] if job["cpus"] else []
+    def _measured(
+        self,
+        program: str,
+        folder: str,
+        job: Job,
+        name: str,
+        number: int,
+        kind: type[Measurement] | type[Reference],
+        failed: set[str],
+    ) -> Iterator[RunEvent]:
+        """Run the program once for one model; one that does not run is added to `failed`."""
+        yield Begin(name, number)
+        pin = ["taskset", f"{sum(1 << cpu for cpu in job.cpus):x}"] if job.cpus else []
+        command = [*pin, program, *self._arguments(f"{folder}/{job.models[name]}", job)]
         started_ns = time.monotonic_ns()
         try:
-            command = [*pin, program, *self._arguments(f"{folder}/{file}", job)]
-            result = self._agent.run(command, timeout_s=job["silence_s"])
+            result = self._agent.run(command, timeout_s=job.settings.silence_s)
         except CommandTimedOut as exc:
-            return {"event": "failed", "reason": str(exc)}
+            failed.add(name)
+            yield Failed(name, number, str(exc))
+            return
         latency_ns = self._latency_ns(result.stdout + result.stderr)
         if result.returncode != 0 or not latency_ns:
-            return {"event": "failed", "reason": how_it_ended(result.returncode, result.stderr or result.stdout)}
-        return {"started_ns": started_ns, "loops": 1, "samples_ns": [latency_ns], "switched": [], "clock_khz": None, "core": None}
+            failed.add(name)
+            yield Failed(name, number, how_it_ended(result.returncode, result.stderr or result.stdout))
+            return
+        yield kind(name, number, loops=1, samples_ns=(latency_ns,), started_ns=started_ns)
 
     def _stored(self) -> tuple[str, str]:
         try:
@@ -90,13 +125,10 @@ class VendorTool(ABC):
         name = named_by_content(self._path, data)
         return self._agent.store({name: data}), name
 
-    def _hello(self) -> Message:
+    def _facts(self) -> DeviceFacts:
         result = self._agent.run(["uname", "-s", "-r", "-m"], timeout_s=30)
         system, kernel, machine = [*result.stdout.split(), "", "", ""][:3]
-        return {
-            "protocol": PROTOCOL, "runner": self.name, "flags": {"tool": self.name, "lost": self.lost},
-            "device": {"system": system, "kernel": kernel, "machine": machine, "governor": "not readable"},
-        }  # fmt: skip
+        return DeviceFacts(system=system, kernel=kernel, machine=machine, governor="not readable")
 
 
 def nanoseconds(text: str, unit_ns: float) -> int | None:
@@ -106,13 +138,3 @@ def nanoseconds(text: str, unit_ns: float) -> int | None:
     except ValueError:
         return None
     return round(value_ns) if 0 < value_ns < MOST_NS else None
-
-
-def _steps(job: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """(round, "", its number), then its measurements and looks at the reference in their order."""
-    for entry in job["schedule"]:
-        yield "round", "", entry["round"]
-        for place, name in enumerate(entry["models"]):
-            if job["reference"] is not None and place % job["reference_every"] == 0:
-                yield "reference", job["reference"], entry["round"]
-            yield "measurement", name, entry["round"]

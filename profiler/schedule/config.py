@@ -22,7 +22,6 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -192,7 +191,7 @@ class _Section:
         """The section's name in error messages."""
         return f"table {self.place[-1]!r}"
 
-    def fail(self, key: str, why: str) -> ConfigError:
+    def fail(self, key: str, why: str) -> ToolError:
         return self.file.fail((*self.place, key), f"{self.label}: {why}")
 
     def text(self, key: str, default: str = "") -> str:
@@ -200,18 +199,12 @@ class _Section:
 
     def choice(self, key: str, names: tuple[str, ...]) -> str:
         """Return the value of `key` if it is one of `names`; the error suggests the nearest name."""
-        word = self.text(key)
-        if word not in names:
-            near = difflib.get_close_matches(word, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-            raise self.fail(key, f"there is no {key} {word!r}; {hint}")
-        return word
+        return self.file.one_of(self.values[key], names, (*self.place, key), self.label)
 
     def whole_number(self, key: str, low: int, high: int, default: int) -> int:
-        value = self.values.get(key, default)
-        if key in self.values and (type(value) is not int or not low <= value <= high):
-            raise self.fail(key, f"{key} must be a whole number from {low} to {high}, not {value!r}")
-        return int(value)
+        if key not in self.values:
+            return default
+        return int(self.file.number(self.values[key], int, (*self.place, key), self.label, low, high))
 
     def percentage(self, key: str, default: float) -> float:
         """Return the value of `key` in per cent; it may be written as 2, 2.0, "2" or "2%"."""

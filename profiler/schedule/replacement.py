@@ -19,8 +19,9 @@ from pathlib import Path
 from device_agents.support.atomic import whole
 from profiler.errors import TableError
 from profiler.layers.layer import LayerSpec
-from profiler.measure.journal import Journal, journal_path, read_journal, unwritten
-from profiler.measure.state import Results
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Refresh
+from profiler.protocol.journal import Journal, journal_path, read_journal, unwritten
 
 UNCHANGED = "; the table in force is unchanged"
 
@@ -35,12 +36,13 @@ def begin_refresh(out: Path, layers: Iterable[LayerSpec]) -> None:
 
     The copy is atomic. Raises `JournalError` if the journal is missing or damaged, and `TableError` if the disk is full.
     """
-    results = Results.of(list(read_journal(journal_path(out))))
-    keys = [*(layer.key for layer in layers), *results.networks]
+    state = MeasurementState.of(read_journal(journal_path(out)))
+    assert state.header is not None  # no journal is read without one
+    models = (*(layer.key for layer in layers), *state.networks)
     with whole(journal_path(new_path(out)), TableError, UNCHANGED) as temporary:
         shutil.copyfile(journal_path(out), temporary)
-        with Journal(temporary, {}, resume=True) as journal:
-            journal.append({"event": "refresh", "keys": keys, "utc": datetime.now(UTC).isoformat(timespec="seconds")})
+        with Journal(temporary, state.header.target, state.header.settings, resume=True) as journal:
+            journal.append(Refresh(models, datetime.now(UTC).isoformat(timespec="seconds")))
 
 
 def unfinished_journal(out: Path) -> Path | None:
@@ -54,16 +56,16 @@ def layers_being_refreshed(out: Path) -> tuple[LayerSpec, ...] | None:
 
     Raises `JournalError` if its journal is damaged.
     """
-    lines = list(read_journal(journal_path(new_path(out))))
-    begun = [line for line in lines if line["event"] == "refresh"]
-    # The new journal begins as a copy of the old one: only a line that the old one lacks is of this refresh.
-    before = []
+    events = list(read_journal(journal_path(new_path(out))))
+    begun = [event for event in events if isinstance(event, Refresh)]
+    # The new journal begins as a copy of the old one: only an event that the old one lacks is of this refresh.
+    before: list[Refresh] = []
     if journal_path(out).exists():
-        before = [line for line in read_journal(journal_path(out)) if line["event"] == "refresh"]
+        before = [event for event in read_journal(journal_path(out)) if isinstance(event, Refresh)]
     if not begun or begun[-1] in before:
         return None
-    layers = Results.of(lines).layers
-    return tuple(layers[key] for key in begun[-1]["keys"] if key in layers)
+    layers = MeasurementState.of(events).layers
+    return tuple(layers[key] for key in begun[-1].models if key in layers)
 
 
 def promote(out: Path, keep: int, now: datetime) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from device_agents.lease import Holder
 from device_agents.support.errors import ConfigError, ToolError
-from device_agents.support.strict_json import read_json
+from device_agents.support.locks import hold, holder
 from profiler.devices.fleet import on_each
 from profiler.progress import ProgressReporter
 from profiler.schedule.config import ScheduleConfig, ScheduledTable
@@ -164,28 +160,14 @@ def notification(table: ScheduledTable, outcome: Outcome, now: datetime) -> dict
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a schedule. Raises `ConfigError`, naming the other process, if it is held already.
-
-    The kernel releases the lock of a process that ends, however it ends.
-    """
+    """Hold the lock of a schedule. Raises `ConfigError`, naming the other process, if it is held already."""
     lock = path.resolve().with_name(f".{path.name}.lock")
-    try:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise ConfigError(f"{lock} cannot be opened: {exc.strerror}; make its folder writable") from exc
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(hold(lock))
         except BlockingIOError as exc:
-            try:
-                plain = read_json(os.pread(file, 10_000, 0))
-                holder = str(Holder(int(plain["pid"]), str(plain["command"]), float(plain["since_s"])))
-            except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it is being written at this moment
-                holder = "another process"
-            raise ConfigError(f"{path} is already being scheduled by {holder}; end that process first") from exc
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(Holder.this_process())).encode(), 0)
+            process = holder(lock) or "another process"
+            raise ConfigError(f"{path} is already being scheduled by {process}; end that process first") from exc
+        except OSError as exc:
+            raise ConfigError(f"{lock} cannot be opened: {exc.strerror}; make its folder writable") from exc
         yield
-        os.ftruncate(file, 0)
-    finally:
-        os.close(file)

@@ -1,4 +1,4 @@
-"""A spot_check at a table's device: is it still the same, and do a few layers and one network still take what the table says?
+"""A spot check of a table's device: is it still the same, and do a few layers and one network still take what the table says?
 
 Some ten seconds of the device's time, where building anew takes minutes: one layer of each kind and the network the table is for,
 in shuffled rounds of one run.
@@ -6,28 +6,25 @@ in shuffled rounds of one run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from profiler.devices.identity import differences
-from profiler.errors import TableError
+from profiler.devices.identity import Identity
+from profiler.errors import DeviceChanged, TableError
 from profiler.latency.staircase import kind_of
 from profiler.layers.layer import LayerSpec
-from profiler.measure.estimate import Estimate, Measurement, estimate
-from profiler.measure.loop import layer_job
+from profiler.measure.estimate import Estimate
+from profiler.measure.loop import MeasurementRun, few_models, layer_model, middling_layer
 from profiler.measure.opening import open_session
-from profiler.measure.session import Session
 from profiler.progress import ProgressReporter, Silent
-from profiler.protocol.settings import Target, TimingSettings
+from profiler.protocol.settings import Target
 from profiler.schedule.staleness import SpotCheckItem
-from profiler.tables.build import network_jobs
+from profiler.tables.build import network_models
 from profiler.tables.plan import Plan
 from profiler.tables.table import LatencyTable
 
 ROUNDS = 10
-LONGER = 2.5
-"""Rounds are so much longer than a build's: few models, and yet their rounds are to lie seconds apart."""
-LOOKS = 2
+ATTEMPTS = 2
 """A drift is only believed if it is still there after as many rounds again: a busy machine is slow for seconds on end."""
 MOST_LAYERS = 8
 
@@ -45,49 +42,26 @@ def spot_check(
 ) -> SpotCheck:
     """Errors of the device's if it cannot be reached or is busy. The plan's graph is as the runtime executes it."""
     layers, progress = spot_check_layers(table), progress or Silent()
-    models = {layer.key: layer_job(layer, target.model_format, plan.graph.opaques).model for layer in layers}
-    network = next(iter(network_jobs(plan, target)))  # the network itself comes first
-    models[network.key] = network.model
-    measurements: dict[str, list[Measurement]] = {name: [] for name in models}
-    with open_session(target, _settings(table.info.settings), progress=progress, wait_s=wait_s) as session:
-        for look in range(LOOKS):
-            progress.begin("looking at a few layers of", ROUNDS * len(models))
-            if changed := _measured(session, models, look, table, measurements, progress):
-                return SpotCheck(tuple(changed), ())
-            seen = {name: estimate(found) for name, found in measurements.items() if found}
-            items = [_of_layer(layer, table.rows[layer], seen[layer.key]) for layer in layers if layer.key in seen]
-            if network.key in seen:
-                items.append(_of_network(table, plan, seen[network.key]))
+    models = [layer_model(layer, target.model_format, plan.graph.opaques) for layer in layers]
+    network = next(iter(network_models(plan, target)))  # the network itself comes first
+    with open_session(target, few_models(table.info.settings), progress=progress, wait_s=wait_s) as session:
+        made_on = Identity.of_fingerprint(table.info.device)
+        run = MeasurementRun(session, progress, reference=middling_layer(table.rows), made_on=made_on)
+        keys = run.add([*models, network])
+        for number in range(1, 1 + ATTEMPTS):
+            try:
+                run.measure(dict.fromkeys(keys, number * ROUNDS), "spot check of")
+            except DeviceChanged as exc:
+                return SpotCheck(exc.differences, ())
+            found = run.state.estimates(keys)
+            items = [_of_layer(layer, table.rows[layer], found[layer.key]) for layer in layers if layer.key in found]
+            if network.key in found:
+                items.append(_of_network(table, plan, found[network.key]))
             if not any(item.drifted for item in items):
                 break
     if not items:
         raise TableError(f"no layer of the table runs on {target.device} any more; `profile doctor {target.device}` may say why")
     return SpotCheck((), tuple(items))
-
-
-def _measured(
-    session: Session,
-    models: Mapping[str, bytes],
-    look: int,
-    table: LatencyTable,
-    measurements: Mapping[str, list[Measurement]],
-    progress: ProgressReporter,
-) -> list[str]:
-    """Measurements are added to what there is; or nothing, if the device is another one: what of it has changed."""
-    schedule = [(look * ROUNDS + number, list(models)) for number in range(ROUNDS)]
-    for message in session.measure(models, schedule):
-        match message["event"]:
-            case "hello":
-                state = session.conditioning.state if session.conditioning is not None else {}
-                if changed := differences(table.info.device, {**message, "conditioning": state}):
-                    return changed
-            case "measurement":
-                seen = Measurement(message["round"], message["loops"], tuple(message["samples_ns"]), tuple(message["switched"]))
-                measurements[message["model"]].append(seen)
-                progress.advance(message["model"][:60])
-            case "paused":
-                progress.say(f"{message['reason']}; going on as soon as it is possible")
-    return []
 
 
 def spot_check_layers(table: LatencyTable) -> tuple[LayerSpec, ...]:
@@ -99,10 +73,6 @@ def spot_check_layers(table: LatencyTable) -> tuple[LayerSpec, ...]:
     certainty = {layer: row.half_width_ms / max(row.latency_ms, 1e-9) for layer, row in table.rows.items()}
     found = [min(layers[: len(layers) // 2 + 1], key=certainty.__getitem__) for layers in kinds.values()]
     return tuple(found[:MOST_LAYERS])
-
-
-def _settings(settings: TimingSettings) -> TimingSettings:
-    return replace(settings, min_round_s=LONGER * settings.min_round_s)
 
 
 def _of_layer(layer: LayerSpec, row: Estimate, now: Estimate) -> SpotCheckItem:

@@ -13,15 +13,33 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import assert_never
 
 from device_agents.support.errors import ToolError
 from profiler.errors import JournalError
-from profiler.measure.journal import read_journal
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import (
+    Conditioning,
+    Energy,
+    ErrorEstimate,
+    Failed,
+    Header,
+    Hello,
+    Idle,
+    JournalEvent,
+    LayerAdded,
+    Measurement,
+    NetworkAdded,
+    Paused,
+    Reference,
+    Refresh,
+    Round,
+    Spent,
+    StaircaseRules,
+)
+from profiler.protocol.journal import read_journal
 from profiler.serve.finding import stamp
-from profiler.tables.derive import table_from_journal
-
-Line = Mapping[str, Any]
+from profiler.tables.derive import table_of
 
 MOST_BYTES = 200_000_000
 LONGEST_SILENCE_S = 120.0
@@ -66,10 +84,10 @@ class Progress:
 
 def read_progress(path: Path) -> Progress:
     """`JournalError`, in a sentence, for a journal that is damaged."""
-    return progress_of(_lines(path))
+    return progress_of(_events(path))
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _events(path: Path) -> list[JournalEvent]:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise JournalError(f"{path} is larger than {MOST_BYTES / 1e6:.0f} MB")
@@ -78,21 +96,18 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         raise JournalError(f"{path} cannot be read: {exc}") from exc
 
 
-def progress_of(lines: Sequence[Line]) -> Progress:
-    """`JournalError` for lines that make no sense."""
-    if not lines:
+def progress_of(events: Sequence[JournalEvent]) -> Progress:
+    """What the events of a journal add up to. `JournalError` if it has none yet."""
+    if not events or not isinstance(events[0], Header):
         raise JournalError("nothing has been written into it yet")
     seen = _Seen()
-    try:
-        for number, line in enumerate(lines):
-            seen.see(number, line)
-        return seen.progress(lines)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
-        raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
+    for number, event in enumerate(events):
+        seen.see(number, event)
+    return seen.progress(events[0], events[-1])
 
 
 class _Seen:
-    """Follows a journal line by line."""
+    """Follows a journal event by event."""
 
     def __init__(self) -> None:
         self.layers: set[str] = set()
@@ -110,37 +125,43 @@ class _Seen:
     def measuring_s(self) -> float:
         return self._before_s + self._life_s
 
-    def see(self, number: int, line: Line) -> None:
-        match line["event"]:
-            case "hello":
+    def see(self, number: int, event: JournalEvent) -> None:
+        match event:
+            case Hello():
                 self._before_s, self._life_s, self._first_ns = self.measuring_s, 0.0, None
-                self.begun_utc = self.begun_utc or line.get("utc")
-            case "layer":
-                self.layers.add(line["key"])
-            case "network":
-                self.networks.add(line["key"])
-            case "failed":
-                self.failed.add(line["key"])
-            case "refresh":
-                self._begin_again(line)
-            case "round":
+                self.begun_utc = self.begun_utc or event.utc
+            case LayerAdded():
+                self.layers.add(event.model)
+            case NetworkAdded():
+                self.networks.add(event.model)
+            case Failed():
+                self.failed.add(event.model)
+            case Refresh():
+                self._begin_again(event)
+            case Round():
                 self._end_of_round(number)
                 self.rounds += 1
-                self._clock(line.get("clock_ns"))
-            case "measurement" | "reference":
-                self._clock(line["started_ns"] + sum(line["samples_ns"]))
-                if line["event"] == "measurement":
-                    self.measured.add(line["key"])
-            case "error" if line["error_percent"] is not None:
-                self.estimates.append(ErrorPoint(self.measuring_s, float(line["error_percent"])))
-            case "spent":
+                if event.clock_ns is not None:
+                    self._clock(event.clock_ns)
+            case Measurement() | Reference():
+                self._clock(event.started_ns + sum(event.samples_ns))
+                if isinstance(event, Measurement):
+                    self.measured.add(event.model)
+            case ErrorEstimate():
+                if event.error_percent is not None and math.isfinite(event.error_percent):
+                    self.estimates.append(ErrorPoint(self.measuring_s, event.error_percent))
+            case Spent():
                 self._end_of_round(number)
+            case Header() | Idle() | Energy() | Conditioning() | Paused() | StaircaseRules():
+                pass
+            case _:
+                assert_never(event)
 
-    def _begin_again(self, line: Line) -> None:
+    def _begin_again(self, refresh: Refresh) -> None:
         """What was measured before is only carried over."""
-        self.measured -= set(line["keys"])
-        self.failed -= set(line["keys"])
-        self.estimates, self.ends, self.rounds, self.begun_utc = [], [], 0, line.get("utc")
+        self.measured -= set(refresh.models)
+        self.failed -= set(refresh.models)
+        self.estimates, self.ends, self.rounds, self.begun_utc = [], [], 0, refresh.utc
         self._before_s, self._life_s, self._first_ns = 0.0, 0.0, None
 
     def _end_of_round(self, number: int) -> None:
@@ -148,33 +169,24 @@ class _Seen:
         if new and self.rounds and self.measured & self.networks:
             self.ends.append((number, self.measuring_s))
 
-    def _clock(self, now_ns: int | None) -> None:
-        if now_ns is not None:
-            self._first_ns = now_ns if self._first_ns is None else self._first_ns
-            self._life_s = max(self._life_s, (now_ns - self._first_ns) / 1e9)
+    def _clock(self, now_ns: int) -> None:
+        self._first_ns = now_ns if self._first_ns is None else self._first_ns
+        self._life_s = max(self._life_s, (now_ns - self._first_ns) / 1e9)
 
-    def progress(self, lines: Sequence[Line]) -> Progress:
-        target, last = lines[0]["target"], lines[-1]
-        if not math.isfinite(self.measuring_s):
-            raise ValueError("a time without end")
+    def progress(self, header: Header, last: JournalEvent) -> Progress:
         return Progress(
-            device=str(target["device"]), runtime=str(target["runtime"]), threads=int(target["threads"]),
-            ended=last["event"] == "spent",
-            begun_utc=None if self.begun_utc is None else str(self.begun_utc),
+            device=header.target.device, runtime=header.target.runtime, threads=header.target.threads,
+            ended=isinstance(last, Spent),
+            begun_utc=self.begun_utc,
             measuring_s=self.measuring_s, rounds=self.rounds,
             layers=len(self.layers), layers_measured=len(self.layers & self.measured),
             networks=len(self.networks), networks_measured=len(self.networks & self.measured), failed=len(self.failed),
-            paused=str(last.get("reason")) if last["event"] == "paused" else None,
-            silence_s=_silence_s(lines[0]["settings"]),
-            estimates=tuple(point for point in self.estimates if math.isfinite(point.percent)),
+            paused=last.reason if isinstance(last, Paused) else None,
+            # after this the build itself takes its runner for dead
+            silence_s=min(max(header.settings.silence_s, 0.0) or LONGEST_SILENCE_S, LONGEST_SILENCE_S),
+            estimates=tuple(self.estimates),
             round_ends=tuple(self.ends),
         )  # fmt: skip
-
-
-def _silence_s(settings: Mapping[str, Any]) -> float:
-    """After which the build itself takes its runner for dead."""
-    silence_s = float(settings.get("silence_s", LONGEST_SILENCE_S))
-    return silence_s if 0 < silence_s < LONGEST_SILENCE_S else LONGEST_SILENCE_S
 
 
 class LiveErrors:
@@ -222,7 +234,7 @@ def most_telling(ends: Sequence[int], known: Mapping[int, object]) -> int | None
 
 def _error_percent(path: Path, number: int) -> float | None:
     try:
-        percent = table_from_journal(_lines(path)[:number]).info.held_out.mean_error_percent
+        percent = table_of(MeasurementState.of(_events(path)[:number])).info.held_out.mean_error_percent
     except ToolError:  # too little has been measured for a table
         return None
     return percent if percent is not None and math.isfinite(percent) else None

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from device_agents.lease import FREE_KINDS, holder
+from device_agents.device_lock import holder
+from device_agents.discovery import agent_kind
 from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.toml_file import read_toml
 from profiler.devices.config import config_path, configured_devices, find_device
 from profiler.errors import JournalError
 from profiler.latency.validation import LIMIT_PERCENT
-from profiler.measure.journal import journal_path
+from profiler.protocol.journal import journal_path
 from profiler.schedule.config import ScheduledTable, parse_schedule
 from profiler.schedule.replacement import new_path
 from profiler.serve.building import ErrorPoint, LiveErrors, Progress, read_progress
@@ -180,8 +181,8 @@ def _is_running(progress: Progress, silent_s: float, now_s: float) -> bool:
     if progress.ended:
         return False
     address = _address(progress.device)
-    if address is None or address.split(":", 1)[0] in FREE_KINDS:
-        # Simulated devices are not reserved: only the journal shows that the build lives.
+    if address is None or agent_kind(address).shared:
+        # Shared devices, such as simulated ones, are not locked: only the journal shows that the build lives.
         return silent_s < progress.silence_s
     process = holder(address)
     # A build may be silent for long, for example while the device cools. Whoever reserved the device before the journal's

@@ -13,18 +13,19 @@ from pathlib import Path
 
 from profiler.errors import ModelError, TableError
 from profiler.formats.model_file import FORMATS
-from profiler.latency.staircase import staircases_data
 from profiler.layers.fusion import as_executed
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
-from profiler.measure.journal import Journal, journal_path
-from profiler.measure.loop import Bench, Job
+from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
+from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter, Silent
+from profiler.protocol.events import ErrorEstimate, NetworkAdded, Spent, StaircaseRule, StaircaseRules
+from profiler.protocol.journal import Journal, journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import fusion_of
-from profiler.tables.derive import staircases_of, table_from_journal
+from profiler.tables.derive import staircases_of, table_of
 from profiler.tables.plan import Plan
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
 from profiler.tables.table import LatencyTable, load_table
@@ -78,20 +79,20 @@ def build(
     if fusion_of(target.runtime) is None:
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     plans = [replace(plan, graph=as_executed(plan.graph, target.runtime)) for plan in plans]
-    with _bench(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as bench:
-        _sweep(bench, plans)
-        layers = [key for plan in plans for key in _corners(bench, plan)]
-        layers += bench.want_layers(again, {name: data for plan in plans for name, data in plan.graph.opaques.items()})
-        layers += bench.want_layers(_begun(bench))
-        networks = bench.want(job for plan in plans for job in network_jobs(plan, target))
-        bench.measurement(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
+    with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
+        _sweep(run, plans)
+        layers = [key for plan in plans for key in _corners(run, plan)]
+        layers += run.add_layers(again, {name: data for plan in plans for name, data in plan.graph.opaques.items()})
+        layers += run.add_layers(_begun(run))
+        networks = run.add(model for plan in plans for model in network_models(plan, target))
+        run.measure(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
         for plan in plans:
-            layers += _refine(bench, plan, networks, stop)
-        bench.measurement(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
+            layers += _refine(run, plan, networks, stop)
+        run.measure(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
         most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
-        bench.settle(most)
+        run.settle(most)
         if energy:
-            bench.energy([*layers, *networks])
+            run.measure_energy([*layers, *networks])
     return load_table(out)
 
 
@@ -107,102 +108,93 @@ def extend(
     info = load_table(out).info
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
-    with _bench(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as bench:
-        keys = bench.want_layers(layers, opaques)
-        bench.measurement(dict.fromkeys(keys, info.settings.rounds), "measuring")
-        bench.settle(dict.fromkeys(keys, info.settings.max_rounds))
+    with _measuring(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as run:
+        keys = run.add_layers(layers, opaques)
+        run.measure(dict.fromkeys(keys, info.settings.rounds), "measuring")
+        run.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return load_table(out)
 
 
 @contextmanager
-def _bench(
+def _measuring(
     target: Target, out: Path, settings: TimingSettings, resume: bool, progress: ProgressReporter, wait_s: float
-) -> Iterator[Bench]:
+) -> Iterator[MeasurementRun]:
     """An open journal and device, and at the end the table, while nobody else can write either.
 
     What was spent is noted in the journal, and one in which nothing was measured is removed.
     """
-    about = {"runtime": target.runtime, "threads": target.threads, "device": target.device}
-    header = {"target": about, "settings": settings.to_dict()}
     with (
         open_session(target, settings, progress=progress, wait_s=wait_s) as session,
-        Journal(journal_path(out), header, resume=resume) as journal,
+        Journal(journal_path(out), target, settings, resume=resume) as journal,
     ):
-        bench = Bench(session, journal, progress)
+        run = MeasurementRun(session, progress, journal, MeasurementState.of(journal.recorded))
         try:
-            yield bench
+            yield run
         finally:
-            journal.append({"event": "spent", "wall_s": round(bench.wall_s, 3)})
-            if not any(line["event"] == "hello" for line in journal.lines):
+            run.record(Spent(round(run.wall_s, 3)))
+            if run.state.hello is None:
                 journal_path(out).unlink()  # the runner never started: there is nothing to go on with
-        table_from_journal(journal.lines).save(out)
+        table_of(run.state).save(out)
 
 
-def _sweep(bench: Bench, plans: Sequence[Plan]) -> None:
+def _sweep(run: MeasurementRun, plans: Sequence[Plan]) -> None:
     """Find the staircases of the kinds of layers that none are known of yet."""
-    known = staircases_of(bench.results)
+    known = staircases_of(run.state)
     for plan in plans:
         sweeps = {kind: sweep for kind, sweep in sweeps_of(plan).items() if kind not in known}
         if not sweeps:
             continue
-        keys = bench.want_layers([layer for sets in sweeps.values() for layers in sets for layer in layers])
-        bench.measurement(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
-        results = bench.results
-        measured = {results.layers[key]: value.latency_ms for key, value in results.estimates(keys).items()}
+        keys = run.add_layers([layer for sets in sweeps.values() for layers in sets for layer in layers])
+        run.measure(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
+        measured = {run.state.layers[key]: value.latency_ms for key, value in run.state.estimates(keys).items()}
         known = {**known, **(found := staircases_from(sweeps, measured, plan.step))}
-        bench.journal.append({"event": "staircases", "rules": staircases_data(found)})
+        rules = (StaircaseRule(kind, axis, rule.step, rule.flat, rule.granularity) for (kind, axis), rule in found.items())
+        run.record(StaircaseRules(tuple(rules)))
         steps = ", ".join(f"{kind} {axis} {rule.step}" for (kind, axis), rule in found.items() if rule.step > rule.granularity)
-        bench.progress.say(f"steps in channels: {steps or f'none above {plan.step}'}")
+        run.progress.say(f"steps in channels: {steps or f'none above {plan.step}'}")
 
 
-def _corners(bench: Bench, plan: Plan) -> list[str]:
+def _corners(run: MeasurementRun, plan: Plan) -> list[str]:
     """The sweeps' layers go on with the others, so that all are measured alike."""
-    layers = [*corners_of(plan, staircases_of(bench.results))]
+    layers = [*corners_of(plan, staircases_of(run.state))]
     layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
-    return bench.want_layers(layers, plan.graph.opaques)
+    return run.add_layers(layers, plan.graph.opaques)
 
 
-def _begun(bench: Bench) -> list[LayerSpec]:
+def _begun(run: MeasurementRun) -> list[LayerSpec]:
     """Layers that an earlier run has begun with and not settled: the next table would not ask for them again, being in it."""
-    results, settings = bench.results, bench.session.settings
-    measured = {
-        key: measurements
-        for key, measurements in results.measurements.items()
-        if key in results.layers and key not in results.failed
-    }
-    unsettled = [
-        key
-        for key, measurements in measured.items()
-        if len(measurements) < settings.rounds or not estimate(measurements).settled(settings)
-    ]
-    short = [results.layers[key] for key in unsettled if len(measured[key]) < settings.max_rounds]
-    return [layer for layer in short if layer.opaque is None]
+    settings, found = run.settings, []
+    for key, measurements in run.state.measurements.items():
+        layer = run.state.layers.get(key)
+        if layer is None or layer.opaque is not None or key in run.state.failed or len(measurements) >= settings.max_rounds:
+            continue
+        if len(measurements) < settings.rounds or not estimate(measurements).settled(settings):
+            found.append(layer)
+    return found
 
 
-def _refine(bench: Bench, plan: Plan, networks: Sequence[str], stop: StopCriterion) -> list[str]:
+def _refine(run: MeasurementRun, plan: Plan, networks: Sequence[str], stop: StopCriterion) -> list[str]:
     """Batch by batch the layers that tell most, until the table thinks itself good enough; their keys."""
     added: list[str] = []
     if not plan.graph.widths:
         return added
-    settings = bench.session.settings
+    settings = run.settings
     asked = asked_for(plan) + [plan.graph.at_widths(widths) for widths in plan.fit]
     while True:
-        table = table_from_journal(bench.journal.lines)
+        table = table_of(run.state)
         error, between = table.info.calibration.mean_error_percent, interpolation_percent(table, asked)
-        state = {"wall_s": round(bench.wall_s, 3), "layers": len(table.rows), "error_percent": error, "between_percent": between}
-        bench.journal.append({"event": "error"} | state)
+        run.record(ErrorEstimate(round(run.wall_s, 3), len(table.rows), error, between))
         said = "not known yet" if error is None else f"{error:.1f} %"
-        bench.progress.say(f"{bench.wall_s:.0f} s, {len(table.rows)} layers: error {said}, {between:.1f} % of it between widths")
+        run.progress.say(f"{run.wall_s:.0f} s, {len(table.rows)} layers: error {said}, {between:.1f} % of it between widths")
         batch = most_telling(table, asked, min(BATCH, stop.max_layers - len(table.rows)))
         if not batch or _enough(error, between, stop.target_error_percent):
             return added
-        keys = bench.want_layers(batch)
+        keys = run.add_layers(batch)
         added += keys
         rounds = dict.fromkeys(keys, settings.rounds)
-        measured = bench.results.measurements
         # whole networks go on beside the layers, so that both see the same spells of the machine
-        rounds |= {key: min(settings.network_rounds, len(measured.get(key, ())) + settings.rounds) for key in networks}
-        bench.measurement(rounds, "refining with")
+        rounds |= {key: min(settings.network_rounds, run.state.count(key) + settings.rounds) for key in networks}
+        run.measure(rounds, "refining with")
 
 
 def _enough(error: float | None, between: float, until: float) -> bool:
@@ -215,15 +207,14 @@ def _enough(error: float | None, between: float, until: float) -> bool:
     return 1.2 * error <= until or between < error / 4
 
 
-def network_jobs(plan: Plan, target: Target) -> Iterator[Job]:
+def network_models(plan: Plan, target: Target) -> Iterator[Model]:
     """Whole networks with the part they play: fit or check."""
     writer = FORMATS[target.model_format]
     for role, graph in _networks(plan):
         whole = plan.model is not None and len(graph.nodes) == len(plan.graph.nodes)
-        model = plan.model.read_bytes() if whole and plan.model is not None else writer.write(graph)
-        yield Job(
-            {"event": "network", "key": f"network {graph.name}", "role": role, "graph": replace(graph, opaques={}).to_dict()}, model
-        )
+        file = plan.model.read_bytes() if whole and plan.model is not None else writer.write(graph)
+        key = f"network {graph.name}"
+        yield Model(key, file, NetworkAdded(key, role, replace(graph, opaques={})))
 
 
 def _networks(plan: Plan) -> Iterator[tuple[str, Graph]]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from profiler.devices.identity import differences
+from profiler.devices.identity import Identity
 from profiler.layers.layer import LayerSpec
-from profiler.measure.estimate import Estimate, Measurement, trusted
-from profiler.measure.journal import journal_path, read_journal
-from profiler.measure.state import Results
+from profiler.measure.estimate import Estimate, trusted
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Measurement
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.tables.changes import p_values, q_values
 from profiler.tables.table import LatencyTable, load_table
 
@@ -119,8 +120,8 @@ def compare_files(before: Path, after: Path) -> Comparison:
 
 def rounds_of(path: Path) -> Rounds:
     """Of a table's journal. `JournalError` if that is damaged."""
-    results = Results.of(read_journal(journal_path(path)))
-    return {layer: _quiet_ms(results.measurements[key]) for key, layer in results.layers.items() if key in results.measurements}
+    state = MeasurementState.of(read_journal(journal_path(path)))
+    return {layer: _quiet_ms(state.measurements[key]) for key, layer in state.layers.items() if key in state.measurements}
 
 
 def _quiet_ms(measurements: Sequence[Measurement]) -> list[float]:
@@ -159,4 +160,5 @@ def _networks(before: LatencyTable, after: LatencyTable) -> list[NetworkChange]:
 def _conditions(before: LatencyTable, after: LatencyTable) -> list[str]:
     one, two = before.info.target, after.info.target
     asked = [("runtime", one.runtime, two.runtime), ("threads", one.threads, two.threads)]
-    return [f"{name}: {a} and {b}" for name, a, b in asked if a != b] + differences(before.info.device, after.info.device)
+    told = [f"{name}: {a} and {b}" for name, a, b in asked if a != b]
+    return told + Identity.of_fingerprint(before.info.device).differences(Identity.of_fingerprint(after.info.device))

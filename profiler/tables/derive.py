@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
-from device_agents.support.dataclass_json import read_as
+from profiler.devices.identity import fingerprint
 from profiler.errors import JournalError
 from profiler.latency.calibration import fit
-from profiler.latency.staircase import Staircases, read_staircases
+from profiler.latency.staircase import Staircase, Staircases
 from profiler.latency.validation import Checked, close
 from profiler.layers.graph import Graph
 from profiler.measure.disturbance import tag_counts
 from profiler.measure.energy import energies_mj
 from profiler.measure.estimate import Estimate
-from profiler.measure.state import Results
-from profiler.protocol.settings import Target, TimingSettings
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Header, Hello
 from profiler.tables.table import LatencyTable, TableInfo
 
 
-def table_from_journal(lines: Sequence[Mapping[str, Any]]) -> LatencyTable:
-    """Estimate every layer, fit the calibration on one part of the networks and state the held_out on the other."""
-    results = Results.of(lines)
-    hello = next((line for line in lines if line["event"] == "hello"), None)
-    if hello is None:
+def table_of(state: MeasurementState) -> LatencyTable:
+    """Estimate every layer, fit the calibration on one part of the networks and state the held-out error on the other.
+
+    `JournalError` if nothing was measured yet.
+    """
+    if state.header is None or state.hello is None:
         raise JournalError("the journal holds no measurement yet")
-    rows = {results.layers[key]: value for key, value in results.estimates(results.layers).items()}
-    energy_mj = {results.layers[key]: value for key, value in energies_mj(lines).items() if key in results.layers}
-    naive = LatencyTable(rows, _info(lines, hello, results), energy_mj)
-    measured = results.estimates(results.networks)
-    networks = [(*results.networks[key], value) for key, value in measured.items()]
+    rows = {state.layers[key]: value for key, value in state.estimates(state.layers).items()}
+    energies = energies_mj(state.idle, state.energy)
+    energy_mj = {state.layers[key]: value for key, value in energies.items() if key in state.layers}
+    naive = LatencyTable(rows, _info(state, state.header, state.hello), energy_mj)
+    measured = state.estimates(state.networks)
+    networks = [(*state.networks[key], value) for key, value in measured.items()]
     usable = [(role, graph, value) for role, graph, value in networks if not naive.explain(graph).missing]
     calibrated = naive.with_calibration(
         fit([(naive.sums(graph), value.latency_ms) for role, graph, value in usable if role == "fit"], naive.tile)
@@ -46,31 +48,23 @@ def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
     return Checked(graph.name, said.latency_ms, said.latency_ms_low, said.latency_ms_high, measured.latency_ms, said.naive_ms)
 
 
-def _info(lines: Sequence[Mapping[str, Any]], hello: Mapping[str, Any], results: Results) -> TableInfo:
-    try:
-        target, settings = read_as(Target, lines[0]["target"]), TimingSettings.from_dict(lines[0]["settings"])
-    except ValueError as exc:
-        raise JournalError(f"the journal's first line makes no sense: {exc}") from exc
-    told = ("device", "version", "library_sha256", "flags", "runner", "build", "runner_sha256", "affinity", "energy_source")
-    device = {name: hello.get(name) for name in told}
-    device["conditioning"] = next((line["state"] for line in reversed(lines) if line["event"] == "conditioning"), {})
+def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:
+    dates = state.measured_utc
     return TableInfo(
-        target=target,
-        device=device,
-        settings=settings,
+        target=header.target,
+        device=fingerprint(hello, state.conditioning),
+        settings=header.settings,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        measured_utc={key: utc for key, utc in results.measured_utc.items() if key in results.layers},
-        validated_utc=min((utc for key, utc in results.measured_utc.items() if key in results.networks), default=None),
-        staircases=staircases_of(results),
-        failed=dict(results.failed),
-        networks=tuple(graph.name for role, graph in results.networks.values() if role == "check"),
-        disturbances=tag_counts(measurement for measurements in results.measurements.values() for measurement in measurements),
-        progress=tuple(
-            {name: value for name, value in line.items() if name != "event"} for line in lines if line["event"] == "error"
-        ),
-        reference_drift_percent=_drift_percent(results.looks_ms),
-        measuring_s=sum(sum(line["samples_ns"]) for line in lines if line["event"] in ("measurement", "reference")) / 1e9,
-        wall_s=sum(line["wall_s"] for line in lines if line["event"] == "spent"),
+        measured_utc={key: utc for key, utc in dates.items() if key in state.layers},
+        validated_utc=min((utc for key, utc in dates.items() if key in state.networks), default=None),
+        staircases=staircases_of(state),
+        failed=dict(state.failed),
+        networks=tuple(graph.name for role, graph in state.networks.values() if role == "check"),
+        disturbances=tag_counts(measurement for found in state.measurements.values() for measurement in found),
+        progress=tuple(asdict(item) for item in state.errors),
+        reference_drift_percent=_drift_percent(state.references_ms),
+        measuring_s=state.measuring_ns / 1e9,
+        wall_s=state.wall_s,
     )
 
 
@@ -82,9 +76,6 @@ def _drift_percent(looks_ms: Sequence[float]) -> float | None:
     return float(high / low - 1) * 100
 
 
-def staircases_of(results: Results) -> Staircases:
-    """`JournalError` for rules that make no sense."""
-    try:
-        return read_staircases(results.staircases)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise JournalError(f"the journal has a line that makes no sense: {exc!r}") from exc
+def staircases_of(state: MeasurementState) -> Staircases:
+    """The rules that sweeps have shown, the latest of each axis."""
+    return {(rule.kind, rule.axis): Staircase(rule.step, rule.flat, rule.granularity) for rule in state.rules}

@@ -12,8 +12,8 @@ from pathlib import Path
 from device_agents.support.atomic import whole
 from profiler.errors import TableError
 from profiler.layers.graph import Graph
-from profiler.measure.journal import journal_path
 from profiler.progress import ProgressReporter, Silent
+from profiler.protocol.journal import journal_path
 from profiler.tables.build import extend
 from profiler.tables.table import LatencyTable, Prediction, load_table
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_agents.support.errors import ToolError
-from netadapt.registry import did_you_mean, load
+from device_agents.support.text import did_you_mean
+from netadapt.registry import load
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from device_agents.support.text import did_you_mean
 from netadapt.errors import NetAdaptError
-from netadapt.registry import did_you_mean, load
+from netadapt.registry import load
 from netadapt.training.tasks import DEFAULT_TASK, Task, open_task
 
 DATASETS: dict[str, str] = {

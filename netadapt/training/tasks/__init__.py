@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from device_agents.support.text import did_you_mean
 from netadapt.errors import NetAdaptError
-from netadapt.registry import did_you_mean, load
+from netadapt.registry import load
 
 if TYPE_CHECKING:
     import torch

@@ -18,6 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from device_agents.support.text import printable
 from profiler.errors import LayerError, ModelError
 from profiler.layers.layer import Pair, Shape
 
@@ -137,7 +138,7 @@ def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1
 
 def text(value: bytes | None) -> str:
     """A name from the file, fit to be printed."""
-    return "".join(sign if sign.isprintable() else "?" for sign in (value or b"").decode("utf-8", "replace"))
+    return printable((value or b"").decode("utf-8", "replace"))
 
 
 def operator_code(number: int, version: int = 1, custom: str | None = None) -> Any:

@@ -6,20 +6,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from device_agents.device_lock import device_lock, holder, lock_path
+from device_agents.discovery import open_agent
 from device_agents.errors import DeviceBusy, DeviceError
-from device_agents.lease import Holder, holder, lease, lease_path
+from device_agents.local import LocalAgent
+from device_agents.support.locks import Holder
+
+
+def lock(address: str, *, wait_s: float = 0.0, say: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+    """That of a device which is not opened: nothing need be there at the address."""
+    return device_lock(LocalAgent(address), wait_s=wait_s, say=say)
+
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys
-from device_agents.lease import lease
-with lease(sys.argv[1]):
+from device_agents.device_lock import device_lock
+from device_agents.local import LocalAgent
+with device_lock(LocalAgent(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 print("free", flush=True)
@@ -55,24 +65,24 @@ def let_go(process: subprocess.Popen[str]) -> None:
 
 def test_a_device_that_is_free_can_be_had_again_and_again() -> None:
     for _ in range(2):
-        with lease("pixel"):
+        with lock("pixel"):
             pass
 
 
 def test_a_device_held_by_another_process_is_busy() -> None:
-    with held_elsewhere() as process, pytest.raises(DeviceBusy) as caught, lease("pixel"):
+    with held_elsewhere() as process, pytest.raises(DeviceBusy) as caught, lock("pixel"):
         pass
     assert f"(pid {process.pid}) since" in str(caught.value)
     assert "wait for it, or add --wait" in str(caught.value)
 
 
 def test_a_device_is_busy_for_its_own_process_too() -> None:
-    with lease("pixel"), pytest.raises(DeviceBusy, match=f"pid {os.getpid()}"), lease("pixel"):
+    with lock("pixel"), pytest.raises(DeviceBusy, match=f"pid {os.getpid()}"), lock("pixel"):
         pass
 
 
 def test_other_devices_stay_free() -> None:
-    with held_elsewhere("pixel"), lease("ssh:pixel"):
+    with held_elsewhere("pixel"), lock("ssh:pixel"):
         pass
 
 
@@ -81,23 +91,23 @@ def test_a_killed_holder_holds_nothing() -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert holder("pixel") is None
-        with lease("pixel"):
+        with lock("pixel"):
             assert holder("pixel") is not None
 
 
 def test_a_holder_that_fails_holds_nothing() -> None:
-    with pytest.raises(RuntimeError), lease("pixel"):
+    with pytest.raises(RuntimeError), lock("pixel"):
         raise RuntimeError
     assert holder("pixel") is None
-    with lease("pixel"):
+    with lock("pixel"):
         pass
 
 
-def test_a_child_does_not_inherit_the_lease() -> None:
-    with lease("pixel"):
+def test_a_child_does_not_inherit_the_lock() -> None:
+    with lock("pixel"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with lease("pixel"):
+        with lock("pixel"):
             pass
     finally:
         child.kill()
@@ -112,7 +122,7 @@ def test_waiting_is_said_once_and_ends_when_the_device_becomes_free() -> None:
             said.append(text)
             let_go(process)
 
-        with lease("pixel", wait_s=60, say=say):
+        with lock("pixel", wait_s=60, say=say):
             pass
     assert len(said) == 1
     assert "waiting for it" in said[0]
@@ -128,7 +138,7 @@ def test_one_who_waits_in_vain_is_told_who_has_the_device(monkeypatch: pytest.Mo
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     said: list[str] = []
-    waits = lease("pixel", wait_s=5, say=said.append)
+    waits = lock("pixel", wait_s=5, say=said.append)
     with held_elsewhere() as process, pytest.raises(DeviceBusy, match=f"pid {process.pid}"), waits:
         pass
     assert len(said) == 1
@@ -137,11 +147,11 @@ def test_one_who_waits_in_vain_is_told_who_has_the_device(monkeypatch: pytest.Mo
 
 def test_the_holder_can_be_read_while_the_device_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/profile", "build", "secret.json", "--out", "x"])
-    with lease("pixel"):
+    with lock("pixel"):
         found = holder("pixel")
         assert found is not None
         assert (found.pid, found.command) == (os.getpid(), "profile build")
-        assert json.loads(lease_path("pixel").read_text()).keys() == {"pid", "command", "since_s"}
+        assert json.loads(lock_path("pixel").read_text()).keys() == {"pid", "command", "since_s"}
     assert holder("pixel") is None
 
 
@@ -154,21 +164,21 @@ def test_the_time_is_told_as_the_clock_on_the_wall_shows_it() -> None:
 @pytest.mark.parametrize("damage", ["", "garbage", "[]", '{"pid": "x"}', '{"pid": 1e400, "command": "", "since_s": 0}'])
 def test_a_holder_that_cannot_be_read_is_another_run(damage: str) -> None:
     with held_elsewhere():
-        lease_path("pixel").write_text(damage)
-        with pytest.raises(DeviceBusy, match="by another run"), lease("pixel"):
+        lock_path("pixel").write_text(damage)
+        with pytest.raises(DeviceBusy, match="by another run"), lock("pixel"):
             pass
 
 
 def test_addresses_of_any_kind_have_files_of_their_own(cache: Path) -> None:
     addresses = ["adb:R58/../x", "adb:R58---x", "ä" * 300, "ssh:me@[::1]:22", ""]
-    paths = {lease_path(address) for address in addresses}
+    paths = {lock_path(address) for address in addresses}
     assert len(paths) == len(addresses)
-    assert {path.parent for path in paths} == {cache / "netadapt-profiler" / "leases"}
+    assert {path.parent for path in paths} == {cache / "netadapt-profiler" / "locks"}
 
 
 def test_a_folder_that_is_none_is_told_plainly(cache: Path) -> None:
     (cache / "netadapt-profiler").write_text("")
-    with pytest.raises(DeviceError, match="XDG_CACHE_HOME"), lease("pixel"):
+    with pytest.raises(DeviceError, match="XDG_CACHE_HOME"), lock("pixel"):
         pass
 
 
@@ -176,10 +186,11 @@ def test_without_a_cache_folder_of_its_own_it_is_the_users(monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert lease_path("pixel").parent == tmp_path / ".cache" / "netadapt-profiler" / "leases"
+        assert lock_path("pixel").parent == tmp_path / ".cache" / "netadapt-profiler" / "locks"
 
 
-@pytest.mark.parametrize("address", ["replay:table.journal.jsonl", "fake:script.toml"])
-def test_recordings_and_simulated_devices_need_no_lease(address: str, cache: Path) -> None:
-    with lease(address), lease(address):
-        assert not list(cache.iterdir())
+def test_a_device_that_is_shared_needs_no_lock(cache: Path) -> None:
+    (cache / "script.toml").write_text('[runtimes]\nlitert = "2.3.0"\n')
+    agent = open_agent(f"fake:{cache}/script.toml")
+    with device_lock(agent), device_lock(agent):
+        assert not (cache / "netadapt-profiler").exists()
