@@ -44,7 +44,7 @@ class DeviceChanged(JournalError):
             f"the device or its runtime has changed since the table was begun ({'; '.join(differences)}); build a new table"
         )
         self.differences = tuple(differences)
-        """What was and what is, in words."""
+        """The facts that differ, each with its old and its new value."""
 
 
 class JournalNotWritable(JournalError):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from farms import NETWORK, REPORT, a_farm, a_run, journal_lines, round_ends
+from dashboard_folder import NETWORK, REPORT, journal_lines, make_dashboard_folder, make_run, round_ends
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -45,7 +45,7 @@ NASTY = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_farm(tmp_path_factory.mktemp("farm") / "lab")
+    return make_dashboard_folder(tmp_path_factory.mktemp("dashboard") / "lab")
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path, monkeypatch: pyte
     made = table().with_held_out(close([Checked(NASTY, 1.0, 0.9, 1.1, 1.05, 1.3)]))
     made.info = replace(made.info, target=Target(NASTY, "litert"))
     made.save(tmp_path / f"{evil}.parquet")
-    a_run(tmp_path / evil)
+    make_run(tmp_path / evil)
     plain = {"format": 3, "network": NASTY, "budgets": [NASTY], "created_utc": NASTY}
     (tmp_path / evil / "run.json").write_text(json.dumps(plain))
     head = {"event": "journal", "format": 4, "target": {"device": NASTY, "runtime": "litert", "threads": 1}, "settings": {}}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farms import a_farm, journal_lines, round_ends
+from dashboard_folder import journal_lines, make_dashboard_folder, round_ends
 
 pytest.importorskip("playwright", reason="pip install playwright, which drives the browser")
 CHROMIUM = shutil.which("chromium")
@@ -69,7 +69,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_farm(tmp_path_factory.mktemp("browser") / "lab")
+    return make_dashboard_folder(tmp_path_factory.mktemp("browser") / "lab")
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_nothing_stands_out_of_the_window(
                                ".map((style, i) => i ? style.color : style.backgroundColor)")  # fmt: skip
         back, ink = (sum(map(int, re.findall(r"\d+", shade)[:3])) for shade in shades)
         assert (back > 600 and ink < 200) if scheme == "light" else (back < 100 and ink > 600)
-        screenshot(page, f"farm-{scheme}-{width_px}")
+        screenshot(page, f"front-{scheme}-{width_px}")
         assert complaints == []
 
 

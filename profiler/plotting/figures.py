@@ -92,6 +92,7 @@ def _style() -> Iterator[None]:
 def _draw_held_out(figure: Figure, axes: Axes, held_out: HeldOutError) -> None:
     items = held_out.checked
     ends = _ends(axes, items)
+    # from back to front: the band of the error limit, the diagonal, the sums of layers, the predictions
     share = LIMIT_PERCENT / 100
     axes.fill_between(ends, [e * (1 - share) for e in ends], [e * (1 + share) for e in ends], color="#EEF1F4", lw=0, zorder=0)
     axes.plot(ends, ends, color="#9A9A9A", lw=1, zorder=1)
@@ -141,6 +142,7 @@ def _write_statistics(axes: Axes, held_out: HeldOutError, taken: list[Bbox]) -> 
         f"sums of layers: mean error {held_out.naive_mean_error_percent:.1f} %",
         f"shaded: within {LIMIT_PERCENT:g} %",
     ]
+    # Both are drawn, because matplotlib only knows the size of a text that is in a figure.
     notes: list[tuple[int, Text]] = []
     for x, y, horizontal, vertical in ((0.03, 0.98, "left", "top"), (0.98, 0.03, "right", "bottom")):
         note = axes.text(

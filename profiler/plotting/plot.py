@@ -201,4 +201,5 @@ def _figure(source: str, alternative: str, caption: str, kind: str) -> str:
 def _data_uri(figure: Figure) -> str:
     from profiler.plotting.drawing import svg
 
+    # embedded, so that the page is one file that can be copied and sent
     return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()

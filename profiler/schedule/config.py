@@ -105,6 +105,7 @@ def parse_schedule(file: TomlFile) -> ScheduleConfig:
     if not plain:
         raise ConfigError(f"{file.path} lists no tables; add a section such as [tables.mine] with device, plan and runtime")
     tables = tuple(_parse_table(file, name, value) for name, value in plain.items())
+    # Two tables in one file would also share a journal, and each check would replace the other's table.
     owners: dict[Path, str] = {}
     for table in tables:
         owner = owners.setdefault(table.out.resolve(), table.name)
@@ -119,13 +120,16 @@ def parse_schedule(file: TomlFile) -> ScheduleConfig:
 def _parse_table(file: TomlFile, name: str, value: Any) -> ScheduledTable:
     place = ("tables", name)
     section = _Section(file, place, file.table(value, place))
+    # The name becomes part of file names.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise file.fail(place, f"{section.label} needs a name of letters, digits, dots, dashes and underscores")
+    # Unknown keys come first, so that a misspelt key is reported as such and not as a missing one.
     file.known(section.values, (*REQUIRED_KEYS, *OPTIONAL_KEYS), place, section.label)
     for key, example in REQUIRED_KEYS.items():
         if key not in section.values:
             raise file.fail(place, f"{section.label} needs a {key}, such as {key} = {example}")
 
+    # An unknown device is an error now, while the user is watching, and not at three o'clock in the morning.
     device = section.text("device")
     try:
         find_device(device)
@@ -154,6 +158,7 @@ def _parse_table(file: TomlFile, name: str, value: Any) -> ScheduledTable:
     if type(max_age_days) not in (int, float) or not 0 < max_age_days <= LONGEST_AGE_DAYS:
         raise section.fail("max_age_days", f"max_age_days must be a number of days above 0, not {max_age_days!r}")
 
+    # the same multiples as `profile build --rounds`, so that both make comparable tables
     rounds = section.whole_number("rounds", 3, 1000, TimingSettings().rounds)
     return ScheduledTable(
         name=name,

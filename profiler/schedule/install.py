@@ -37,6 +37,7 @@ def command_for(config: Path) -> list[str]:
     if not program.is_file():
         raise ConfigError(f"{program} does not exist; install the package into the environment that runs this command")
     words = [str(program), "--config", str(config.resolve()), "schedule", "once"]
+    # A line break in a path would begin a new line, and with it a new command, in the crontab.
     if any(not letter.isprintable() for word in words for letter in word):
         raise ConfigError(
             f"{str(config.resolve())!r} cannot be written into a unit file or a crontab; rename the file or its folder"

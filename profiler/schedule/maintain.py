@@ -71,6 +71,7 @@ def gather_facts(
     )
     if progress is None or any(reason.whole for reason in staleness_reasons(facts)):
         return facts
+    # The spot check comes last, because it takes ten seconds of the device's time.
     seen = spot_check(loaded, executed[0], table.target, progress=progress, wait_s=PATIENCE_S)
     return replace(facts, device_changes=seen.differences, spot_check=seen.items)
 
@@ -80,6 +81,7 @@ def maintain(table: ScheduledTable, now: datetime, progress: ProgressReporter, d
 
     Raises `DeviceError`, `PlanError` or `TableError` if the device, a plan or the disk fails; the table in force is then unchanged.
     """
+    # Until a promotion that was cut short is finished, the journal in place belongs to the new table and not to the old one.
     replacement.finish_promotion(table.out)
     plans = read_plans(table)
     table.out.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,7 @@ def maintain(table: ScheduledTable, now: datetime, progress: ProgressReporter, d
         progress.say(f"{table.name} is stale: {reason.text}")
     reasons = tuple(reason.text for reason in found)
 
+    # A refresh measures only what is needed; a rebuild is the fallback for whatever prevents a refresh.
     scope = RefreshScope(whole=True)
     if facts.unusable is None:
         scope = choose_scope(load_table(table.out), facts, found, draws)
@@ -166,6 +169,7 @@ def _accept(table: ScheduledTable, did: str, reasons: tuple[str, ...], now: date
         kept = "the last good table stays in force" if table.out.exists() else "no table is in force"
         return Outcome("failed", f"{table.name} was {did}, but {fault}; {kept}", reasons)
 
+    # compared now, because the promotion moves both files
     try:
         comparison = compare_files(table.out, replacement.new_path(table.out))
     except (TableError, JournalError):

@@ -25,6 +25,7 @@ def notify(settings: NotificationSettings, notification: Mapping[str, Any]) -> l
 
     Nothing is raised: a table that was measured must not be lost because a recipient is away.
     """
+    # Both recipients are tried, whatever happens with the first.
     text = json.dumps(notification)
     failures = []
     if settings.webhook is not None:

@@ -38,6 +38,7 @@ def begin_refresh(out: Path, layers: Iterable[LayerSpec]) -> None:
     """
     state = MeasurementState.of(read_journal(journal_path(out)))
     assert state.header is not None  # no journal is read without one
+    # The networks are measured again too: the held-out error has to be that of the device as it is now.
     models = (*(layer.key for layer in layers), *state.networks)
     with whole(journal_path(new_path(out)), TableError, UNCHANGED) as temporary:
         shutil.copyfile(journal_path(out), temporary)
@@ -82,6 +83,7 @@ def promote(out: Path, keep: int, now: datetime) -> None:
                 if source.exists():
                     with whole(target, TableError, UNCHANGED) as temporary:
                         shutil.copyfile(source, temporary)
+        # the journal first: finish_promotion recognises a new table without a journal as one that has passed
         new = new_path(out)
         if journal_path(new).exists():
             journal_path(new).replace(journal_path(out))

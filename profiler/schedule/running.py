@@ -68,6 +68,7 @@ class Maintainer:
                     outcomes[table.name] = self._maintain(table, schedule, reporter)
 
         devices = list(dict.fromkeys(table.target.device for table in due))
+        # Errors of one table are outcomes; an error that arrives here means that an outcome could not be recorded.
         for error in on_each(devices, on_device, progress, last=["local"]).values():
             if isinstance(error, ToolError):
                 raise error
@@ -79,6 +80,7 @@ class Maintainer:
         The file is read again before each check. While it contains a mistake, which is reported once, its last good content is
         used.
         """
+        # Read once before the loop: a mistake that is there at the start ends the command while the user is watching.
         schedule = read()
         mistake = ""
         while True:
@@ -101,11 +103,13 @@ class Maintainer:
         """Maintain one table, record the outcome beside it, and notify others if anything was done."""
         before = read_state(table.out)
         started = self.clock.now()
+        # Seeded by name and day: a check that is repeated on the same day draws the same audit.
         try:
             outcome = maintain(table, started, progress, Random(f"{table.name} {started.date()}"))
         except ToolError as exc:
             outcome = Outcome("failed", f"{table.name}: {exc}", before.stale)
 
+        # Failures are recorded too: the next check is counted from this one, so a broken device is not retried every minute.
         now = self.clock.now()
         utc = now.isoformat(timespec="seconds")
         failed = outcome.did == "failed"
@@ -122,6 +126,7 @@ class Maintainer:
         write_state(table.out, state)
 
         self.say(outcome.sentence)
+        # A table that is still fresh is no news.
         if outcome.did != "fresh":
             for failure in notify(schedule.notifications, notification(table, outcome, self.clock.now())):
                 self.say(failure)

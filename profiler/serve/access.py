@@ -92,6 +92,7 @@ def choose_token(host: str, file: Path | None) -> tuple[str | None, bool]:
             raise ServeError(f"{file} cannot be read: {getattr(exc, 'strerror', None) or 'it is not text'}") from exc
     if token is None:
         return (None, False) if is_loopback(host) else (secrets.token_urlsafe(32), True)
+    # The token has to fit into a cookie, a header and an address without being escaped.
     if len(token) < MIN_TOKEN_LENGTH or not all("!" <= letter <= "~" for letter in token):
         raise ServeError(f"a token needs at least {MIN_TOKEN_LENGTH} ASCII characters and no blank; omit it to have one generated")
     return token, False

@@ -53,6 +53,7 @@ def make_app(dashboard: Dashboard, access: Access) -> Starlette:
         Route("/runs/{id}/report", pages.report),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
+    # The first guard is the outermost: requests under a foreign host name do not even reach the check of the token.
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=access.hosts, www_redirect=False), Middleware(Guard, access=access)]
     return Starlette(routes=routes, middleware=guards, exception_handlers={HTTPException: pages.error})
 

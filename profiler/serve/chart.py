@@ -86,6 +86,7 @@ def draw(errors: Sequence[ErrorPoint], estimates: Sequence[ErrorPoint], limit_pe
         for kind, series in (("estimate", estimates), ("error", errors))
         if series
     ]
+    # More than seven labels would overlap.
     step = next((step for step in STEPS_S if last_s / step <= 6), STEPS_S[-1])
     across = [Tick(x(step * number), duration(step * number)) for number in range(int(last_s / step) + 1)]
     up = [Tick(y(percent), f"{percent:g} %") for percent in _decades(low, high)]
@@ -105,6 +106,7 @@ def _decades(low: float, high: float) -> list[float]:
     """Return 1, 2 and 5 times each power of ten from `low` to `high`."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
+    # with a tolerance, because powers of ten below 1 are rounded
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
 
 

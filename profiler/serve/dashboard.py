@@ -99,6 +99,7 @@ class Dashboard:
 
     def state(self, *, watched: bool = True) -> DashboardState:
         """Collect the state. Errors of running builds, which cost computing time, are only computed if somebody watches."""
+        # One request at a time: a second one would only read the same files at the same time.
         with self._lock:
             moment = datetime.fromtimestamp(self.now(), UTC)
             found = find(self.folders)
@@ -112,6 +113,7 @@ class Dashboard:
                     file = read_toml(path)
                     schedule = parse_schedule(file).tables if file.plain.get("tables") else ()
             except ConfigError as exc:
+                # A mistake in profile.toml must not hide what lies in the folders.
                 named = {}
                 notes.append(str(exc))
             builds = tuple(self._builds(found.journals, schedule, watched))
@@ -130,6 +132,7 @@ class Dashboard:
         for table in schedule:
             for journal in (journal_path(new_path(table.out)), journal_path(table.out)):
                 scheduled[journal.resolve()] = table
+        # A scheduled table goes by its name in profile.toml, even if it was also found in a folder.
         names = {path: name.removesuffix(JOURNAL) for path, name in found.items()}
         names |= {path: table.name for path, table in scheduled.items() if path.is_file()}
         for path, name in names.items():

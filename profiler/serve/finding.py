@@ -82,6 +82,7 @@ def _sort(found: FoundFiles, root: Path, folder: Path, files: Sequence[str], pre
             kind = found.tables
         else:
             continue
+        # The resolved path is the key, so that a table and a link to it are listed once.
         real = None if name.startswith(".") else inside(folder / name, root)
         if real is not None:
             kind.setdefault(real, shown(folder / name))

@@ -18,6 +18,7 @@ DAY_S = 86400.0
 
 def metrics(state: DashboardState) -> bytes:
     """Return the metrics of a state. They have a registry of their own, so nothing about this process itself is included."""
+    # the library's default registry also reports this process's memory, threads and garbage collection
     registry = CollectorRegistry()
     registry.register(_StateCollector(state))
     return generate_latest(registry)

@@ -87,5 +87,6 @@ def _text(value: Any) -> str | None:
 def _count_lines(path: Path | None) -> int:
     if path is None:
         return 0
+    # Only the number of steps is shown, so the lines are not parsed.
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

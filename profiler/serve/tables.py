@@ -168,6 +168,7 @@ def load_checked(path: Path) -> LatencyTable:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TableError(f"{path} is larger than {MAX_BYTES / 1e6:.0f} MB, so it is not shown")
+        # A valid Parquet file can still hold text in place of a number. Computing all that is shown finds that here.
         table = load_table(path)
         _described(TableView("", "", ""), table)
     except (OSError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as exc:
