@@ -62,7 +62,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_once_builds_a_missing_table_and_status_shows_it_as_fresh(lab: Path) -> None:
     (before,) = run_json("schedule", "status")
-    assert (before["age_days"], before["stale"]) == (None, ["it does not exist yet"])
+    assert (before["age_days"], before["stale"]) == (None, ["no table yet"])
     assert run("schedule", "once").exit_code == 0
     (after,) = run_json("schedule", "status")
     assert after["age_days"] < 1

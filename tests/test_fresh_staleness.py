@@ -48,7 +48,7 @@ def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
 @pytest.mark.parametrize(
     ("facts", "kind", "said"),
     [
-        (FreshnessFacts(unusable="it does not exist yet"), "unusable", "it does not exist yet"),
+        (FreshnessFacts(unusable="no table yet"), "unusable", "no table yet"),
         (FreshnessFacts(age_days=31), "age", "31 days old, more than the 30 days allowed"),
         (FreshnessFacts(device_changes=("governor: a and b",)), "device", "the device has changed: governor: a and b"),
         (FreshnessFacts(changed_settings=("threads",)), "settings", "its threads setting differs from profile.toml"),

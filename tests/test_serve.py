@@ -157,7 +157,7 @@ def test_a_stale_table_says_why(lab: Path) -> None:
 def test_a_scheduled_table_is_shown_before_it_exists(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROFILE_CONFIG", str(want(lab)))
     shown = {view.name: view for view in state(lab).tables}
-    assert (shown["small"].state, shown["small"].stale) == ("missing", ("it does not exist yet",))
+    assert (shown["small"].state, shown["small"].stale) == ("missing", ("no table yet",))
     assert "phone" in [device.name for device in state(lab).devices]
     page = browser(lab).get(f"/tables/{shown['small'].id}").text
     assert "profile schedule once" in page

@@ -53,7 +53,7 @@ def gather_facts(
     try:
         loaded = load_table(table.out)
     except TableError as exc:
-        return FreshnessFacts(unusable=str(exc) if table.out.exists() else "it does not exist yet")
+        return FreshnessFacts(unusable=str(exc) if table.out.exists() else "no table yet")
 
     before = loaded.info.target
     changed = [name for name in ("device", "runtime", "threads") if getattr(before, name) != getattr(table.target, name)]
@@ -95,7 +95,7 @@ def maintain(table: ScheduledTable, now: datetime, progress: ProgressReporter, d
     if not found:
         return Outcome("fresh", f"{table.name} is fresh: {load_table(table.out).sentence()}")
     for reason in found:
-        progress.say(f"{table.name} is stale: {reason.text}")
+        progress.say(f"{table.name}: {reason.text}")
     reasons = tuple(reason.text for reason in found)
 
     # A refresh measures only what is needed; a rebuild is the fallback for whatever prevents a refresh.
