@@ -104,8 +104,8 @@ plan = ["plan.json"]
 runtime = "litert"
 threads = 2
 runner = "native"
-until = "2%"
-held_out = 5.0
+target_error = "2%"
+max_held_out_error = 5.0
 max_age_days = 30
 max_layers = 500
 rounds = 6
@@ -145,10 +145,10 @@ signal = "SIGSEGV"
 @reader("profile.toml", "profile.toml", "toml", PROFILE.encode)
 def _profile(path: Path) -> object:
     from profiler.devices.config import configured_devices
-    from profiler.schedule.config import read_wanted
+    from profiler.schedule.config import read_schedule
 
     with environment(PROFILE_CONFIG=str(path)):
-        return configured_devices(), repr(read_wanted())
+        return configured_devices(), repr(read_schedule())
 
 
 @reader("fake script", "script.toml", "toml", SCRIPT.encode)

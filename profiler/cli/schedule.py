@@ -1,4 +1,4 @@
-"""`profile schedule`: the tables that profile.toml wants, kept fresh."""
+"""`profile schedule`: keeps the tables in profile.toml fresh."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import typer
 from device_agents.support.errors import ToolError
 from profiler.console import Json, local_time, plain_errors, print_json, print_table, terminable
 from profiler.progress import Silent, reporters
-from profiler.schedule.config import Wanted, read_wanted
+from profiler.schedule.config import ScheduleConfig, read_schedule
 from profiler.schedule.install import Installation
 from profiler.schedule.maintain import Outcome
-from profiler.schedule.running import Keeper, only_one
+from profiler.schedule.running import Maintainer, exclusive_lock
 from profiler.schedule.status import TableStatus, failed_last, first_due, statuses
 
-app = typer.Typer(help="Keep the tables fresh that profile.toml asks for.", no_args_is_help=True)
+app = typer.Typer(help="Keep the tables in profile.toml fresh.", no_args_is_help=True)
 
-KEPT = "what was measured is kept and gone on with the next time"
+KEPT = "all measurements are kept, and the next run resumes from them"
 
 
 @app.command()
 def run() -> None:
-    """Stay in the foreground and make each table fresh when its time comes. Ctrl-C or SIGTERM end it; nothing measured is lost."""
+    """Stay in the foreground and check each table when it is due. Ctrl-C or SIGTERM end it; no measurement is lost."""
     with plain_errors(KEPT):
-        wanted = read_wanted()
-        with only_one(wanted.path), terminable():
-            print(f"{wanted.path}: {len(wanted.tables)} tables; next {next_text(wanted)}", flush=True)
+        schedule = read_schedule()
+        with exclusive_lock(schedule.path), terminable():
+            print(f"{schedule.path}: tables: {len(schedule.tables)}; next check: {next_text(schedule)}", flush=True)
             try:
-                Keeper(say=partial(print, flush=True)).forever(read_wanted, reporters)
+                Maintainer(say=partial(print, flush=True)).forever(read_schedule, reporters)
             except KeyboardInterrupt:
                 print(f"ended; {KEPT}")
 
@@ -39,22 +39,22 @@ def run() -> None:
 @app.command()
 def once(
     now: Annotated[
-        bool, typer.Option("--now", help="Look at every table now. Without it, only the tables whose time has come are looked at.")
+        bool, typer.Option("--now", help="Check every table now. Without it, only the tables that are due are checked.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the tables fresh whose time has come, then exit. The exit code is 1 if a table could not be made fresh."""
+    """Check the tables that are due and exit: for cron and systemd. The exit code is 1 if a table could not be made fresh."""
     with plain_errors(KEPT):
-        wanted = read_wanted()
-        with only_one(wanted.path), terminable():
-            keeper = Keeper(say=Silent().say if as_json else print)
-            devices = dict.fromkeys(table.target.device for table in keeper.due(wanted, at_once=now))
+        schedule = read_schedule()
+        with exclusive_lock(schedule.path), terminable():
+            maintainer = Maintainer(say=Silent().say if as_json else print)
+            devices = dict.fromkeys(table.target.device for table in maintainer.due(schedule, at_once=now))
             with reporters(list(devices)) as progress:
-                found = keeper.once(wanted, progress, at_once=now)
+                found = maintainer.once(schedule, progress, at_once=now)
         if as_json:
             print_json(outcomes_data(found))
         elif not found:
-            print_nothing_due(wanted)
+            print_nothing_due(schedule)
         if any(outcome.did == "failed" for outcome in found.values()):
             raise typer.Exit(1)
 
@@ -65,16 +65,16 @@ def status(
         bool,
         typer.Option(
             "--check",
-            help="Ask the devices too, which takes some ten seconds for each table. Without it, what the last look found is told.",
+            help="Spot-check the devices too: about ten seconds for each table. Without it, the last check is reported.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the tables with their age, their held-out error, whether and why they are stale, and when they are looked at next."""
+    """Show the age, held-out error, reasons for staleness and next check of each table."""
     with plain_errors():
-        wanted = read_wanted()
-        with reporters([table.name for table in wanted.tables] if check else []) as progress:
-            found = statuses(wanted, progress)
+        schedule = read_schedule()
+        with reporters([table.name for table in schedule.tables] if check else []) as progress:
+            found = statuses(schedule, progress)
         if as_json:
             print_json([status_data(item) for item in found])
         else:
@@ -84,22 +84,22 @@ def status(
 @app.command()
 def install(
     systemd: Annotated[
-        bool, typer.Option("--systemd", help="Write a unit and a timer of the user's systemd. This is the default.")
+        bool, typer.Option("--systemd", help="Install a unit and a timer for the user's systemd. This is the default.")
     ] = False,
     cron: Annotated[
-        bool, typer.Option("--cron", help="Write a line into the user's crontab instead. By default systemd is used.")
+        bool, typer.Option("--cron", help="Install a line in the user's crontab instead. By default systemd is used.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking. Without it, a question is asked first.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation. By default it is asked for.")] = False,
 ) -> None:
-    """Have `profile schedule once` started every quarter of an hour. What is to be written is shown first."""
+    """Install a timer that starts `profile schedule once` every 15 minutes. Shows what it writes and asks first."""
     with plain_errors():
         if systemd and cron:
-            raise ToolError("--systemd and --cron would do everything twice; choose one")
-        installation = Installation.of(read_wanted().path, cron=cron)
+            raise ToolError("--systemd and --cron together would do everything twice; choose one")
+        installation = Installation.of(read_schedule().path, cron=cron)
         print(installation.text())
         if yes or typer.confirm("write this?"):
             installation.write()
-            print("installed; `profile schedule status` says what comes of it")
+            print("installed; `profile schedule status` shows the results")
         else:
             print("nothing was written")
 
@@ -109,16 +109,16 @@ def outcomes_data(found: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     return [{"table": name, "did": outcome.did, "sentence": outcome.sentence} for name, outcome in found.items()]
 
 
-def print_nothing_due(wanted: Wanted) -> None:
-    print(f"nothing is due; next {next_text(wanted)}")
-    if failed := failed_last(wanted):
-        print(f"{', '.join(failed)} failed the last time; if that is mended, --now looks again at once")
+def print_nothing_due(schedule: ScheduleConfig) -> None:
+    print(f"no table is due; next check: {next_text(schedule)}")
+    if failed := failed_last(schedule):
+        print(f"{', '.join(failed)} failed at the last check; fix the cause, then run `profile schedule once --now`")
 
 
-def next_text(wanted: Wanted) -> str:
-    """The table that is looked at next, and when."""
+def next_text(schedule: ScheduleConfig) -> str:
+    """The table that is checked next, and when."""
     now = datetime.now(UTC)
-    first, name = first_due(wanted, now)
+    first, name = first_due(schedule, now)
     return f"{name} now" if first <= now else f"{name} at {local_time(first)}"
 
 
@@ -131,7 +131,7 @@ def status_data(status: TableStatus) -> dict[str, Any]:
         "mean_error_percent": status.mean_error_percent,
         "verified": status.verified,
         "stale": list(status.stale),
-        "next_utc": status.next_look.isoformat(timespec="seconds"),
+        "next_utc": status.next_check.isoformat(timespec="seconds"),
         "looked_utc": status.state.looked_utc,
         "did": status.state.did,
         "last_failure": None if status.failure is None else {"utc": status.failure.utc, "why": status.failure.why},
@@ -147,13 +147,13 @@ def print_statuses(found: Sequence[TableStatus]) -> None:
             None if status.mean_error_percent is None else f"{status.mean_error_percent:.1f} %",
             "yes" if status.verified else "no",
             "; ".join(status.stale) or "fresh",
-            local_time(status.next_look),
+            local_time(status.next_check),
         )
         for status in found
     ]
-    print_table(("table", "days old", "mean error", "verified", "state", "next look"), cells, right=("days old", "mean error"))
+    print_table(("table", "days old", "mean error", "verified", "state", "next check"), cells, right=("days old", "mean error"))
     for status in found:
         if status.interrupted:
-            print(f"{status.name}: a build was interrupted and is gone on with at the next look")
+            print(f"{status.name}: an interrupted build will be resumed at the next check")
         if status.failure is not None:
             print(f"{status.name}: last failure {local_time(datetime.fromisoformat(status.failure.utc))}: {status.failure.why}")

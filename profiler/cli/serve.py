@@ -1,4 +1,4 @@
-"""`profile serve`: the farm on a small local web page."""
+"""`profile serve`: the dashboard, a local web page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each wanted table is: its age, how well it predicts, whether it is stale and why, and when it is looked at next."""
+"""The state of each scheduled table: its age, its held-out error, the reasons why it is stale, and its next check."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from device_agents.support.errors import ToolError
 from profiler.progress import ProgressReporter
 from profiler.schedule import replacement
-from profiler.schedule.config import Wanted, WantedTable
-from profiler.schedule.maintain import look, plans_of
-from profiler.schedule.running import next_look
-from profiler.schedule.staleness import reasons
+from profiler.schedule.config import ScheduleConfig, ScheduledTable
+from profiler.schedule.maintain import gather_facts, read_plans
+from profiler.schedule.running import next_check
+from profiler.schedule.staleness import staleness_reasons
 from profiler.schedule.state import Failure, State, read_state, write_state
 from profiler.tables.table import load_table
 
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """One wanted table, as it lies there now."""
+    """The state of one scheduled table."""
 
     name: str
     file: Path
@@ -32,26 +32,26 @@ class TableStatus:
     verified: bool
     stale: tuple[str, ...]
     """Why; empty for a fresh table."""
-    next_look: datetime
+    next_check: datetime
     state: State
-    """What the last look has left."""
+    """What the last check recorded."""
     interrupted: bool
-    """A build was begun and is to be gone on with."""
+    """True if a build was interrupted and will be resumed."""
 
     @property
     def failure(self) -> Failure | None:
         return self.state.failure
 
 
-def statuses(wanted: Wanted, progress: Mapping[str, ProgressReporter]) -> list[TableStatus]:
-    """Of every table, in the file's order. Those whose name is in `progress` have their device asked too, some ten seconds each."""
-    return [_status(table, progress.get(table.name)) for table in wanted.tables]
+def statuses(schedule: ScheduleConfig, progress: Mapping[str, ProgressReporter]) -> list[TableStatus]:
+    """The states of all tables, in the file's order. The devices of tables named in `progress` are spot-checked: ten seconds each."""
+    return [_status(table, progress.get(table.name)) for table in schedule.tables]
 
 
-def _status(table: WantedTable, progress: ProgressReporter | None) -> TableStatus:
+def _status(table: ScheduledTable, progress: ProgressReporter | None) -> TableStatus:
     state, now = read_state(table.out), datetime.now(UTC)
     try:
-        stale = [reason.text for reason in reasons(look(table, plans_of(table), now, progress))]
+        stale = [reason.text for reason in staleness_reasons(gather_facts(table, read_plans(table), now, progress))]
     except ToolError as exc:
         stale = [str(exc)]
     else:
@@ -64,20 +64,20 @@ def _status(table: WantedTable, progress: ProgressReporter | None) -> TableStatu
     try:
         loaded = load_table(table.out)
     except ToolError:
-        pass  # why is among the reasons
+        pass  # why is among the staleness_reasons
     else:
         age_days, error_percent, verified = loaded.info.age_at(now), loaded.info.held_out.mean_error_percent, loaded.verified
     return TableStatus(
         table.name, table.out, table.target.device, age_days, error_percent, verified, tuple(stale),
-        max(next_look(table, state, now), now), state, replacement.unfinished(table.out) is not None,
+        max(next_check(table, state, now), now), state, replacement.unfinished_journal(table.out) is not None,
     )  # fmt: skip
 
 
-def first_due(wanted: Wanted, now: datetime) -> tuple[datetime, str]:
-    """When the next look is due, and the name of the table that it is at; a moment before `now` is one that was missed."""
-    return min((next_look(table, read_state(table.out), now), table.name) for table in wanted.tables)
+def first_due(schedule: ScheduleConfig, now: datetime) -> tuple[datetime, str]:
+    """When the next check is due, and the name of its table. A time before `now` is a check that was missed."""
+    return min((next_check(table, read_state(table.out), now), table.name) for table in schedule.tables)
 
 
-def failed_last(wanted: Wanted) -> list[str]:
-    """The names of the tables whose last look failed."""
-    return [table.name for table in wanted.tables if read_state(table.out).did == "failed"]
+def failed_last(schedule: ScheduleConfig) -> list[str]:
+    """The names of the tables whose last check failed."""
+    return [table.name for table in schedule.tables if read_state(table.out).did == "failed"]

@@ -31,7 +31,7 @@ def serve_page(
 
     from profiler.serve.access import Access, choose_token
     from profiler.serve.app import make_app
-    from profiler.serve.dashboard import Lookout
+    from profiler.serve.dashboard import Dashboard
 
     for folder in folders:
         if not folder.is_dir():
@@ -39,7 +39,7 @@ def serve_page(
     token, generated = choose_token(host, token_file)
     with _listening(host, port) as listener:
         bound = listener.getsockname()[1]
-        app = make_app(Lookout(folders), Access(host, bound, token))
+        app = make_app(Dashboard(folders), Access(host, bound, token))
         os.nice(NICE)
         say(f"{_address(host, bound, token, not generated)}\nCtrl-C ends it")
         # no log of requests: the first one of a browser has the token in it
