@@ -28,7 +28,7 @@ from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import READABLE, WRITABLE
 from profiler.exchange.importing import Told, import_table, save_imported
 from profiler.formats.model_file import default_runtime, format_of, read_model
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.measure.benchmark import measure_files
 from profiler.measure.discovery import roster
 from profiler.progress import ProgressReporter, bar, bars
@@ -123,7 +123,7 @@ def devices(python: Python = None, as_json: Json = False) -> None:
 def layers(model: ModelFile, as_json: Json = False) -> None:
     """List the fused groups of a model as its runtime executes them, and how often each occurs."""
     with plain_errors():
-        executed = as_executed(read_model(model), default_runtime(model))
+        executed = fuse_for(read_model(model), default_runtime(model))
         plain = {"model": str(model)} | printing.graph_data(executed)
         if as_json:
             print_json(plain)

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from profiler.errors import JournalError, JournalNotWritable, TableError
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.opening import PATIENCE_S
@@ -47,7 +47,7 @@ def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: Pr
         table = load_table(wanted.out)
     except TableError as exc:
         return Facts(unusable="there is none" if not wanted.out.exists() else str(exc))
-    executed = [replace(plan, graph=as_executed(plan.graph, wanted.target.runtime)) for plan in plans]
+    executed = [replace(plan, graph=fuse_for(plan.graph, wanted.target.runtime)) for plan in plans]
     facts = Facts(None, table.info.age_at(now), wanted.max_age_days, _asked_otherwise(table, wanted), (), lacking(table, executed))
     if progress is None or any(reason.whole for reason in reasons(facts)):
         return facts
