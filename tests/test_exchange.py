@@ -570,5 +570,5 @@ def test_a_block_that_contradicts_itself_cannot_be_made() -> None:
 
 
 def test_no_network_is_made_of_blocks() -> None:
-    with pytest.raises(PlanError, match="others have measured as one"):
+    with pytest.raises(PlanError, match="block of a published table"):
         Graph.of_layer(pooled_classifier((1, 7, 7, 8), 10))

@@ -215,7 +215,7 @@ def test_an_open_batch_size_is_taken_as_the_shape_says(tmp_path: Path) -> None:
     assert read(tmp_path, changed.data).layers == (CONVOLUTION,)
 
 
-# what is cut out
+# extracted operators
 
 
 def tanh(changed: Changed) -> None:
