@@ -26,7 +26,7 @@ from profiler.devices.fleet import on_each
 from profiler.errors import TableError
 from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import READABLE, WRITABLE
-from profiler.exchange.importing import Told, import_table, save_imported
+from profiler.exchange.importing import ImportOptions, import_table, save_imported
 from profiler.formats.model_file import default_runtime, format_of, read_model
 from profiler.layers.fusion import fuse_for
 from profiler.measure.benchmark import measure_files
@@ -307,8 +307,10 @@ def import_(
 ) -> None:
     """Read a latency table that others have published into one of ours, marked as imported and unverified."""
     with plain_errors():
-        told = Told(device_name, runtime and runtime.value, threads, source, licence, table_format, tuple(activation or ()))
-        table = import_table(files, told)
+        options = ImportOptions(
+            device_name, runtime and runtime.value, threads, source, licence, table_format, tuple(activation or ())
+        )
+        table = import_table(files, options)
         save_imported(table, out)
         plain = {"table": str(out)} | printing.table_data(table)
         if as_json:

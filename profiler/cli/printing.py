@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from profiler.console import count, print_table, sizes
-from profiler.exchange.writer import Writing
+from profiler.exchange.writer import ExportedTable
 from profiler.latency.staircase import staircases_data
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
@@ -214,7 +214,7 @@ def print_import(plain: Plain) -> None:
         print(f"  left out: {many} {reason}")
 
 
-def export_data(writing: Writing, table: LatencyTable) -> Plain:
+def export_data(writing: ExportedTable, table: LatencyTable) -> Plain:
     imported = table.info.imported or {}
     return {
         "layers": len(table.rows),
