@@ -45,7 +45,7 @@ class Device:
     native: Path | None = None
     """A native runner on this host that was built for the device; None to build one."""
     libraries: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    """For each runtime, shared libraries on this host that are sent with the native runner; the last is the runtime itself."""
+    """Shared libraries on this host, by runtime, that are sent with the native runner; the last is the runtime itself."""
     tools: Mapping[str, Path] = field(default_factory=dict)
     """Benchmark programs of vendors on this host, by the name of the runner that uses them."""
     cpus: str | tuple[int, ...] = "big"

@@ -94,12 +94,13 @@ class Facts:
 
     @property
     def speed_change_percent(self) -> float | None:
-        """How much longer the work takes in slow periods than in fast ones.
+        """The additional time that the work takes in slow periods, in per cent of its time in fast ones.
 
         The times are divided into 25 periods; the 95th percentile of their medians is compared with the 5th.
         """
         if self.speed_ns is None:
             return None
+        # medians of periods, because a single interruption is no change of speed
         size = max(1, len(self.speed_ns) // SPELLS)
         spells = sorted(median(self.speed_ns[start : start + size]) for start in range(0, len(self.speed_ns) - size + 1, size))
         trim = len(spells) // 20

@@ -18,7 +18,7 @@ CHECK_FILE = "check that it is the right file"
 
 
 def flat_mapping(source: Source) -> dict[str, dict[str, str]]:
-    """For each key its values by name, as they are written. Raises `ExchangeError`, with the line, for any other YAML."""
+    """The values of each key by name, as they are written. Raises `ExchangeError`, with the line, for any other YAML."""
     if len(source.data) > MOST_BYTES:
         raise ExchangeError(f"{source.name} is larger than {MOST_BYTES / 1e6:g} MB, which no such table is; import a part of it")
     builder = _Builder()

@@ -57,7 +57,9 @@ def import_table(paths: Sequence[Path], options: ImportOptions) -> LatencyTable:
     if reader is None:
         raise ExchangeError(f"tables in the form {shown(name)!r} cannot be read; known are {', '.join(READABLE)}")
     sources = [read_source(path) for path in paths]
+    # an activation that is given twice must not give its layers twice
     imported = reader(sources, tuple(dict.fromkeys(options.activations)))
+    # what the user says counts before what is known about a published file
     known_source, known_licence = KNOWN_FILES.get(sources[0].sha256, (None, None)) if len(sources) == 1 else (None, None)
     provenance = {
         "from": ", ".join(source.name for source in sources),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device_agents.support.strict_json import read_json
@@ -60,6 +60,7 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
             config = kernel.get("config")
             latency = kernel.get("latency")
             if config is None or latency is None:
+                # nn-Meter may have written configurations and latencies into different files
                 missing = "a configuration: give nn-Meter's other file too" if config is None else "a latency"
                 found.skip(f"kernels without {missing}")
                 continue
@@ -96,11 +97,42 @@ def _merged(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _layer(kind: str, config: Config, label: str) -> LayerSpec | None:
     """The kernel as a layer; None if no LayerSpec describes it (a batch normalisation alone, a split, several layers in one)."""
+    if kind == "fc":
+        return make_layer(label, fully_connected, (1, _number(config, ("CIN",), label)), _number(config, ("COUT",), label))
+    if kind == "concat":
+        side = _number(config, ("HW",), label)
+        # a kernel with fewer than four inputs has 0 for the others, or leaves them out
+        counts = [config.get(f"CIN{place}", 0) for place in range(1, 5)]
+        channels = [size(value, f"{label}: a CIN") for value in counts if value != 0]
+        inputs = tuple((1, side, side, count) for count in channels)
+        return make_layer(label, LayerSpec, "concat", inputs, (1, side, side, sum(channels)))
     conv = CONV.fullmatch(kind)
+    if conv is None and kind not in (*POOLS, *UNARY, "add", "addrelu", "global-avgpool"):
+        return None
+    side = _number(config, ("HW",), label)
+    given: Shape = (1, side, side, _number(config, ("CIN",), label))
     if conv is not None:
-        return _conv(config, conv["dw"] is not None, ACTIVATIONS[conv["activation"] or ""], label)
-    make = _OTHERS.get(kind)
-    return make(kind, config, label) if make else None
+        kernel = _number(config, ("KERNEL_SIZE",), label)
+        stride = _number(config, ("STRIDES",), label)
+        activation = ACTIVATIONS[conv["activation"] or ""]
+        window = same_window(given, kernel, stride)
+        if conv["dw"] is not None:
+            output = same_output(given, given[-1], stride)
+            return make_layer(
+                label, LayerSpec, "depthwise_conv2d", (given,), output, groups=given[-1], activation=activation, **window
+            )
+        output = same_output(given, _number(config, ("COUT",), label), stride)
+        return make_layer(label, LayerSpec, "conv2d", (given,), output, activation=activation, **window)
+    if kind in POOLS:
+        kernel = _number(config, ("KERNEL_SIZE",), label)
+        stride = _number(config, ("POOL_STRIDES", "STRIDES"), label)
+        output = same_output(given, given[-1], stride)
+        return make_layer(label, LayerSpec, POOLS[kind], (given,), output, **same_window(given, kernel, stride))
+    if kind in UNARY:
+        return make_layer(label, LayerSpec, UNARY[kind], (given,), given)
+    if kind == "global-avgpool":
+        return make_layer(label, LayerSpec, "global_avg_pool", (given,), (1, given[-1]))
+    return make_layer(label, LayerSpec, "add", (given, given), given, activation="relu" if kind == "addrelu" else "none")
 
 
 def _number(config: Config, names: Sequence[str], label: str) -> int:
@@ -111,71 +143,13 @@ def _number(config: Config, names: Sequence[str], label: str) -> int:
     raise ExchangeError(f"{label}: its config has no {names[0]}; add it or remove the kernel")
 
 
-def _input_shape(config: Config, label: str) -> Shape:
-    """The (1, h, w, c) shape of the input."""
-    side = _number(config, ("HW",), label)
-    return (1, side, side, _number(config, ("CIN",), label))
-
-
-def _conv(config: Config, depthwise: bool, activation: str, label: str) -> LayerSpec:
-    given = _input_shape(config, label)
-    kernel = _number(config, ("KERNEL_SIZE",), label)
-    stride = _number(config, ("STRIDES",), label)
-    channels = given[-1] if depthwise else _number(config, ("COUT",), label)
-    return make_layer(
-        label, LayerSpec, "depthwise_conv2d" if depthwise else "conv2d", (given,), same_output(given, channels, stride),
-        groups=given[-1] if depthwise else 1, activation=activation, **same_window(given, kernel, stride),
-    )  # fmt: skip
-
-
-def _pool(kind: str, config: Config, label: str) -> LayerSpec:
-    given = _input_shape(config, label)
-    kernel = _number(config, ("KERNEL_SIZE",), label)
-    stride = _number(config, ("POOL_STRIDES", "STRIDES"), label)
-    return make_layer(
-        label, LayerSpec, POOLS[kind], (given,), same_output(given, given[-1], stride), **same_window(given, kernel, stride)
-    )
-
-
-def _fully_connected(kind: str, config: Config, label: str) -> LayerSpec:
-    return make_layer(label, fully_connected, (1, _number(config, ("CIN",), label)), _number(config, ("COUT",), label))
-
-
-def _global_pool(kind: str, config: Config, label: str) -> LayerSpec:
-    given = _input_shape(config, label)
-    return make_layer(label, LayerSpec, "global_avg_pool", (given,), (1, given[-1]))
-
-
-def _unary(kind: str, config: Config, label: str) -> LayerSpec:
-    given = _input_shape(config, label)
-    return make_layer(label, LayerSpec, UNARY[kind], (given,), given)
-
-
-def _add(kind: str, config: Config, label: str) -> LayerSpec:
-    given = _input_shape(config, label)
-    return make_layer(label, LayerSpec, "add", (given, given), given, activation="relu" if kind == "addrelu" else "none")
-
-
-def _concat(kind: str, config: Config, label: str) -> LayerSpec:
-    side = _number(config, ("HW",), label)
-    given = [config.get(f"CIN{place}", 0) for place in range(1, 5)]
-    channels = [size(value, f"{label}: a CIN") for value in given if value != 0]
-    inputs = tuple((1, side, side, count) for count in channels)
-    return make_layer(label, LayerSpec, "concat", inputs, (1, side, side, sum(channels)))
-
-
-_OTHERS: dict[str, Callable[[str, Config, str], LayerSpec]] = {
-    **dict.fromkeys(POOLS, _pool), **dict.fromkeys(UNARY, _unary), "add": _add, "addrelu": _add,
-    "fc": _fully_connected, "global-avgpool": _global_pool, "concat": _concat,
-}  # fmt: skip
-
-
 def _estimate(latency: Any, label: str) -> Estimate:
     """The estimate from a number, or from a text with mean and standard deviation; nn-Meter writes 0 for no deviation."""
     match = LATENCY.fullmatch(latency) if isinstance(latency, str) and len(latency) <= MOST_LETTERS else None
     if isinstance(latency, str) and match is None:
         raise ExchangeError(f"{label}: a latency must be a text such as 37.53 +- 0.314, not {shown(latency)}")
     mean_ms = milliseconds(match["mean"] if match else latency, f"{label}: latency")
+    # nn-Meter does not write the number of runs, so the deviation cannot be made a standard error
     spread_ms = number_of(match["spread"], f"{label}: its deviation") if match and match["spread"] else 0.0
     if spread_ms < 0:
         raise ExchangeError(f"{label}: a deviation must not be negative, but is {spread_ms:g}")
@@ -222,6 +196,7 @@ def _latency(estimate: Estimate) -> str:
 
 def _kernel(layer: LayerSpec) -> tuple[str, dict[str, int]] | None:
     """The kind and the configuration of a kernel; None if nn-Meter has none that is exactly this layer."""
+    # nn-Meter's kernels are float32 with a batch of 1; the bias of a convolution is that of its folded normalisation
     first = layer.inputs[0] if layer.inputs else ()
     if layer.opaque is not None or layer.dtype != "float32" or not layer.bias or first[:1] != (1,):
         return None

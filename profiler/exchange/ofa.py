@@ -53,6 +53,7 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
     """
     tables = [(source, flat_mapping(source)) for source in sources]
     keys = [key for _, table in tables for key in table]
+    # tables for MobileNetV3 have `hs` in their keys, and keys that those for MobileNetV2 do not have
     newer = any("-hs:" in key or key.startswith(("AvgPool2D-", "Conv_2-")) for key in keys)
     reason = "as you said" if activations else "as in the networks these tables were made for"
     if not activations:
@@ -106,6 +107,7 @@ def _layers(
     if len(given) != 4 or len(made) != (2 if kind == "Logits" else 4):
         raise ExchangeError(f"{label}: shapes of {len(given) - 1} and {len(made) - 1} sizes are not those of a {shown(kind)}")
     if kind == "Conv":
+        # the key does not show if the network pads as TensorFlow or as PyTorch does, so the entry stands for both
         windows = (same_window(given, 3, 2), symmetric_window(3, 2))
         return [
             make_layer(label, LayerSpec, "conv2d", (given,), made, activation=activation, **window)
@@ -150,6 +152,7 @@ def _estimate(fields: Fields, label: str) -> Estimate:
     variance = number_of(fields["var"], f"{label}: var") if "var" in fields else UNKNOWN
     if not 0 <= count <= MOST_SAMPLES or variance < 0:
         raise ExchangeError(f"{label}: a count of {count} with a variance of {variance:g} is impossible")
+    # count and var are optional in published tables; without them, or with a single run, there is no interval
     half_ms = NORMAL_95 * math.sqrt(variance / count) if count > 1 and not math.isnan(variance) else UNKNOWN
     return published_estimate(mean_ms, half_ms, count)
 
@@ -191,6 +194,7 @@ def _key(layer: LayerSpec, activation: str) -> str | None:
     if layer.op == "inverted_residual":
         return _block_key(layer)
     if layer.op == "conv2d" and layer.groups == 1 and layer.activation == activation and not layer.adds_shortcut:
+        # the first convolution of a network: 3x3 with stride 2 on an RGB image
         halved = layer.kernel == (3, 3) and layer.stride == (2, 2) and given[-1] == 3 and layer.dilation == (1, 1)
         if halved and made[1:3] == (-(-given[1] // 2), -(-given[2] // 2)):
             return _text("Conv", given, made)

@@ -1,4 +1,4 @@
-"""Reads the tuning logs of TVM's AutoTVM (tvm/autotvm/record.py), such as FastDepth's for the Jetson TX2.
+"""Reads the tuning logs of TVM's AutoTVM (python/tvm/autotvm/record.py), such as FastDepth's for the Jetson TX2.
 
 Each line is a JSON record with the target, the name and the arguments of the task, and the result: the costs of its repeats in
 seconds, an error number, the duration of the trial and its time. Version 0.1 calls input and result `i` and `r`, later versions
@@ -106,6 +106,7 @@ def _record_parts(record: Any, label: str) -> tuple[str, str, list[Any], list[An
 
 def _layer(name: str, arguments: list[Any], label: str) -> LayerSpec | None:
     """The task as a layer; None if no LayerSpec describes it."""
+    # texts among the arguments are layouts, or the data type of the output
     layouts = [item for item in arguments if isinstance(item, str) and item not in ITEM_BYTES]
     if any(layout != "NCHW" for layout in layouts) or len(arguments) < 2:
         return None
@@ -123,6 +124,7 @@ def _conv(arguments: list[Any], depthwise: bool, label: str) -> LayerSpec | None
     stride = _sizes(arguments[2], label)
     padding = _padding(arguments[3], label)
     dilation = _sizes(arguments[4], label) if len(arguments) > 4 and isinstance(arguments[4], list) else (1, 1)
+    # weights are (out, in, kh, kw), or (channels, multiplier, kh, kw) for a depthwise convolution
     if (first != c) if depthwise else (second != c):
         raise ExchangeError(f"{label} contradicts itself: its weights are not for {c} channels")
     channels = c * second if depthwise else first
@@ -140,6 +142,7 @@ def _dense(arguments: list[Any], label: str) -> LayerSpec | None:
     weights, _ = _tensor(arguments[1], 2, label)
     if weights[1] != given[1] or dtype not in ITEM_BYTES:
         return None
+    # the third argument of a dense task is its bias, or None
     biased = len(arguments) > 2 and isinstance(arguments[2], list)
     return make_layer(label, LayerSpec, "fully_connected", (given,), (given[0], weights[0]), bias=biased, dtype=dtype)
 
@@ -163,6 +166,7 @@ def _padding(value: Any, label: str) -> tuple[int, int, int, int]:
     """The padding as (top, left, bottom, right); older logs contain only the first two numbers."""
     if not isinstance(value, list) or len(value) not in (2, 4):
         raise ExchangeError(f"{label}: a padding has two or four numbers, not {shown(value)}")
+    # `size` accepts no zero, which a padding may be
     numbers = [size(item + 1, f"{label}: a padding plus 1") - 1 if isinstance(item, int) else size(item, label) for item in value]
     top, left, bottom, right = numbers if len(numbers) == 4 else numbers * 2
     return top, left, bottom, right

@@ -18,7 +18,7 @@ from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
 WidthChoices = Mapping[str, Sequence[int]]
-"""For each block, all widths that it may have in ascending order; the last is its full width."""
+"""All widths that each block may have, in ascending order; the last is its full width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class ChannelExpression:
 
 
 def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
-    """For each block the widths that it may have in ascending order: multiples of the step, and its full width.
+    """The widths that each block may have, in ascending order: multiples of the step, and its full width.
 
     The widths of a block that a grouped convolution produces or reads are also multiples of its number of groups, and leave at
     least two channels in each group.

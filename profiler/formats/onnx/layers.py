@@ -120,8 +120,13 @@ def _conv_transpose(op: Operation) -> Description | None:
         return None
     kernel = op.raw_shape(1)[2:]  # (in, out / groups, k, k)
     window = _window(op, kernel)
-    if op.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in op.attributes:
-        window["padding"] = _transposed_padding(op, window)
+    auto_pad = op.attribute("auto_pad", "NOTSET")
+    if auto_pad not in ("NOTSET", "VALID") or "output_shape" in op.attributes:
+        # the padding is what has to be cropped to give the output size in the file
+        extras = _pair(op, "output_padding", 0)
+        sizes = zip(op.shape(0)[1:3], op.output[1:3], kernel, window["stride"], window["dilation"], extras, strict=True)
+        totals = [(size - 1) * s + extra + (k - 1) * d + 1 - out for size, out, k, s, d, extra in sizes]
+        window["padding"] = _split(totals, more_at_end=auto_pad == "SAME_UPPER")
     layer = LayerSpec(
         "conv_transpose2d", (op.shape(0),), op.output, **window, groups=op.attribute("group", 1), bias=bool(op.input(2))
     )
@@ -131,6 +136,7 @@ def _conv_transpose(op: Operation) -> Description | None:
 def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
     if len(op.raw_shape(0)) != 2 or op.attribute("transA", 0):
         return None
+    # a Gemm with factors, or with a bias that is broadcast, is not the one that we write
     plain = op.attribute("alpha", 1.0) == 1 and op.attribute("beta", 1.0) == 1
     full_bias = not op.input(bias) or math.prod(op.raw_shape(bias)) == op.output[-1]
     activation = _fused_activation(op)
@@ -152,6 +158,7 @@ def _pool(op: Operation) -> Description | None:
         return None
     kind = "avg_pool2d" if op.node.op_type == "AveragePool" else "max_pool2d"
     window = _window(op, tuple(op.attribute("kernel_shape", ())))
+    # an average with dilation, or over counted zeros, is not the one that we write
     if kind == "avg_pool2d" and (window["dilation"] != (1, 1) or (any(window["padding"]) and op.attribute("count_include_pad", 0))):
         return None
     return Description(LayerSpec(kind, (op.shape(0),), op.output, **window))
@@ -263,14 +270,6 @@ def _window(op: Operation, kernel: Shape) -> dict[str, Any]:
     if len(pads) != 4:
         raise LayerError(f"{op.node.op_type}: padding must have four numbers, got {pads}")
     return {"kernel": tuple(kernel), "stride": stride, "dilation": dilation, "padding": pads}
-
-
-def _transposed_padding(op: Operation, window: dict[str, Any]) -> tuple[int, ...]:
-    """The padding that gives a transposed convolution the output size in the file."""
-    extras = _pair(op, "output_padding", 0)
-    sizes = zip(op.shape(0)[1:3], op.output[1:3], window["kernel"], window["stride"], window["dilation"], extras, strict=True)
-    totals = [(size - 1) * s + extra + (k - 1) * d + 1 - out for size, out, k, s, d, extra in sizes]
-    return _split(totals, more_at_end=op.attribute("auto_pad", "NOTSET") == "SAME_UPPER")
 
 
 def _split(totals: list[int], *, more_at_end: bool) -> tuple[int, ...]:

@@ -169,6 +169,7 @@ def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tupl
     if not operator.outputs:
         raise ModelError(f"{contents.label}: operator {operator.index}, {operator.name}, makes no tensor and cannot be measured")
     computed = contents.activations(operator)
+    # a description that reads a constant as an activation does not fit an extracted operator, whose constants are inside
     if group is None or (not group.exact and any(tensor not in computed for tensor in group.inputs)):
         group = _Group(operator.name, computed, exact=False)
     output = contents.shape(operator.outputs[0])

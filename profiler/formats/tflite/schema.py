@@ -203,6 +203,7 @@ def _contents(label: str, data: bytes) -> Contents:
     for subgraph in subgraphs:
         _check_references(label, subgraph, codes, buffers)
     tables = [table for subgraph in subgraphs for table in subgraph.operators or []]
+    # 0 and 1 mean that there is no data behind the flatbuffer
     if any(buffer.offset > 1 for buffer in buffers) or any(table.largeCustomOptionsOffset > 1 for table in tables):
         raise ModelError(f"{label} keeps its weights behind the flatbuffer, as files over 2 GB do; that cannot be read yet")
     main = subgraphs[0]
@@ -225,6 +226,7 @@ def _contents(label: str, data: bytes) -> Contents:
 def _check_counts(label: str, model: Any, file_bytes: int) -> None:
     """Raises `ModelError` if the file claims more tables than fit in it, each of which takes at least four bytes."""
     room = file_bytes // 4
+    # a damaged number of subgraphs must not become the length of the loop
     tables = model.SubgraphsLength() + model.OperatorCodesLength() + model.BuffersLength()
     if tables <= room:
         for index in range(model.SubgraphsLength()):

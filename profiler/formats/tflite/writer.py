@@ -22,7 +22,7 @@ from ai_edge_litert import schema_py_generated as schema
 from profiler.errors import ModelError
 from profiler.formats.tflite.emitter import Emitter
 from profiler.formats.tflite.int8 import Int8Emitter
-from profiler.formats.tflite.schema import Padding, same_padding
+from profiler.formats.tflite.schema import same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
 
@@ -54,7 +54,7 @@ def write_tflite(graph: Graph, seed: int = 0) -> bytes:
 
 def needs_pad(layer: LayerSpec) -> bool:
     """True if the padding of this sliding window is neither that of SAME nor that of VALID."""
-    return any(layer.padding) and layer.padding != _same(layer)
+    return any(layer.padding) and layer.padding != same_padding(layer.inputs[0][1:3], layer.kernel, layer.stride, layer.dilation)
 
 
 def _check(graph: Graph, node: Node, first: str) -> None:
@@ -98,7 +98,7 @@ def _conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activa
     layer = node.layer
     padding, source = _padded(emitter, node, inputs[0])
     options = schema.Conv2DOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer), **_dilations(layer))
-    version = 6 if layer.groups > 1 else 1
+    version = 6 if layer.groups > 1 else 1  # the first version with groups
     emitter.operator("CONV_2D", [source, *emitter.weights(node, (0, 2, 3, 1), source)], output, options, version)
 
 
@@ -132,6 +132,7 @@ def _conv_transpose2d(emitter: Emitter, node: Node, inputs: list[int], output: i
     weights, *bias = emitter.weights(node, (0, 2, 3, 1), inputs[0])
     options = schema.TransposeConvOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer))
     size = emitter.constant(f"{node.name}/size", made)
+    # the first versions with a fused activation, with a bias, and at all (op_version.cc)
     version = 1
     if activation:
         version = 4
@@ -148,21 +149,16 @@ def _fully_connected(emitter: Emitter, node: Node, inputs: list[int], output: in
     emitter.operator("FULLY_CONNECTED", [inputs[0], *emitter.weights(node, (0, 1), inputs[0])], output, options, version=5)
 
 
-def _avg_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    padding, source = _padded(emitter, node, inputs[0])
-    emitter.operator("AVERAGE_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
+def _pool(name: str, filler: float) -> _Emit:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+        padding, source = _padded(emitter, node, inputs[0], value=filler)
+        height, width = node.layer.kernel
+        options = schema.Pool2DOptionsT(
+            padding=padding, filterHeight=height, filterWidth=width, fusedActivationFunction=activation, **_strides(node.layer)
+        )
+        emitter.operator(name, [source], output, options)
 
-
-def _max_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    padding, source = _padded(emitter, node, inputs[0], value=-math.inf)
-    emitter.operator("MAX_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
-
-
-def _pool_options(layer: LayerSpec, padding: int, activation: int) -> Any:
-    height, width = layer.kernel
-    return schema.Pool2DOptionsT(
-        padding=padding, filterHeight=height, filterWidth=width, fusedActivationFunction=activation, **_strides(layer)
-    )
+    return emit
 
 
 def _reduce(name: str) -> _Emit:
@@ -181,12 +177,11 @@ def _resize(name: str, options: Callable[..., Any]) -> _Emit:
     return emit
 
 
-def _add(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    emitter.operator("ADD", inputs, output, schema.AddOptionsT(fusedActivationFunction=activation))
+def _arithmetic(name: str, options: Callable[..., Any]) -> _Emit:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+        emitter.operator(name, inputs, output, options(fusedActivationFunction=activation))
 
-
-def _mul(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    emitter.operator("MUL", inputs, output, schema.MulOptionsT(fusedActivationFunction=activation))
+    return emit
 
 
 def _concat(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
@@ -237,10 +232,6 @@ def _padded(emitter: Emitter, node: Node, source: int, value: float = 0) -> tupl
     return _VALID, padded
 
 
-def _same(layer: LayerSpec) -> Padding:
-    return same_padding(layer.inputs[0][1:3], layer.kernel, layer.stride, layer.dilation)
-
-
 def _strides(layer: LayerSpec) -> dict[str, int]:
     return {"strideH": layer.stride[0], "strideW": layer.stride[1]}
 
@@ -264,14 +255,14 @@ _EMITTERS: dict[str, _Emit] = {
     "depthwise_conv2d": _depthwise_conv2d,
     "conv_transpose2d": _conv_transpose2d,
     "fully_connected": _fully_connected,
-    "avg_pool2d": _avg_pool2d,
-    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _pool("AVERAGE_POOL_2D", 0),
+    "max_pool2d": _pool("MAX_POOL_2D", -math.inf),
     "global_avg_pool": _reduce("MEAN"),
     "global_max_pool": _reduce("REDUCE_MAX"),
     "upsample_nearest": _resize("RESIZE_NEAREST_NEIGHBOR", schema.ResizeNearestNeighborOptionsT),
     "upsample_bilinear": _resize("RESIZE_BILINEAR", schema.ResizeBilinearOptionsT),
-    "add": _add,
-    "mul": _mul,
+    "add": _arithmetic("ADD", schema.AddOptionsT),
+    "mul": _arithmetic("MUL", schema.MulOptionsT),
     "concat": _concat,
     "flatten": _flatten,
     "softmax": _softmax,
