@@ -475,10 +475,10 @@ def _snapshot_example() -> bytes:
 def _snapshot(path: Path) -> object:
     from profiler.devices.doctor import judge
     from profiler.devices.facts import facts
-    from profiler.devices.snapshot import parse
+    from profiler.devices.snapshot import parse_snapshot
     from profiler.devices.thermal import heat
 
-    snapshot = parse(path.read_bytes().decode(errors="replace"), "MARK")
+    snapshot = parse_snapshot(path.read_bytes().decode(errors="replace"), "MARK")
     found = facts(snapshot, snapshot, (5, 6, 7))
     said = [f"{finding.what}{finding.next_step}" for finding in judge(found)]
     return json.dumps([found.to_dict(), found.sentence(), said]), heat(snapshot)
@@ -533,9 +533,9 @@ def _tuning_log() -> bytes:
 def _import(path: Path) -> object:
     from profiler.exchange.exporting import export_table
     from profiler.exchange.formats import WRITABLE
-    from profiler.exchange.importing import Told, import_table
+    from profiler.exchange.importing import ImportOptions, import_table
 
-    table = import_table([path], Told("phone"))
+    table = import_table([path], ImportOptions("phone"))
     table.save(path.with_name("t.parquet"))
     for name in WRITABLE:
         try:

@@ -11,7 +11,7 @@ from profiler.cli.options import RuntimeOfOthers
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, plain_errors, print_json
 from profiler.exchange.formats import READABLE
-from profiler.exchange.importing import Told, import_table, save_imported
+from profiler.exchange.importing import ImportOptions, import_table, save_imported
 from profiler.tables.table import LatencyTable
 
 
@@ -47,8 +47,8 @@ def import_(
 ) -> None:
     """Convert a latency table that others have published into one of ours, which is marked as imported and unverified."""
     with plain_errors():
-        told = Told(device_name, runtime, threads, source, licence, table_format, tuple(activation or ()))
-        table = import_table(files, told)
+        options = ImportOptions(device_name, runtime, threads, source, licence, table_format, tuple(activation or ()))
+        table = import_table(files, options)
         save_imported(table, out)
         if as_json:
             print_json(table_data(out, table))

@@ -8,7 +8,7 @@ from typing import Any
 from profiler.cli.options import ModelFile
 from profiler.console import Json, count, plain_errors, print_json, print_table, sizes
 from profiler.formats.model_file import default_runtime, read_model
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
 
@@ -19,7 +19,7 @@ NUMBERS = ("groups", "MACs", "weights B", "activations B", "times")
 def layers(model: ModelFile, as_json: Json = False) -> None:
     """List the fused groups of a model, as its runtime executes them, and how often each occurs."""
     with plain_errors():
-        graph = as_executed(read_model(model), default_runtime(model))
+        graph = fuse_for(read_model(model), default_runtime(model))
         if as_json:
             print_json(graph_data(model, graph))
         else:

@@ -8,7 +8,7 @@ from datetime import datetime
 from random import Random
 
 from profiler.errors import JournalError, JournalNotWritable, TableError
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.opening import PATIENCE_S
@@ -62,7 +62,7 @@ def gather_facts(
         changed.append("energy")
     if loaded.info.settings != table.settings:
         changed.append("rounds")
-    executed = [replace(plan, graph=as_executed(plan.graph, table.target.runtime)) for plan in plans]
+    executed = [replace(plan, graph=fuse_for(plan.graph, table.target.runtime)) for plan in plans]
     facts = FreshnessFacts(
         age_days=loaded.info.age_at(now),
         max_age_days=table.max_age_days,

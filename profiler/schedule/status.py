@@ -44,7 +44,7 @@ class TableStatus:
 
 
 def statuses(schedule: ScheduleConfig, progress: Mapping[str, ProgressReporter]) -> list[TableStatus]:
-    """The states of all tables, in the file's order. The devices of tables named in `progress` are spot-checked: ten seconds each."""
+    """The states of all tables, in the file's order. The devices of tables named in `progress` are spot-checked (10 s each)."""
     return [_status(table, progress.get(table.name)) for table in schedule.tables]
 
 
