@@ -27,7 +27,7 @@ from netadapt.baselines import title_of
 from netadapt.reporting.charts import Point, accuracy_chart
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from netadapt.training.tasks import task_of
 from profiler.console import print_table
 

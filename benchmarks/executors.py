@@ -30,9 +30,9 @@ from netadapt.runs.models import Family, NetworkOptions
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
-from netadapt.search.loop import Evaluate, Step
+from netadapt.search.types import Evaluate, Step
 from netadapt.training.datasets import open_dataset
-from netadapt.training.trainer import TrainSettings
+from netadapt.training.recipe import TrainSettings
 from profiler.progress import Silent
 
 EXECUTORS = (

@@ -22,10 +22,12 @@ from netadapt.runs.event_log import EventLog, open_log, require_tensorboard
 from netadapt.runs.models import Family, NetworkOptions
 from netadapt.runs.records import RunInfo, TableFacts
 from netadapt.runs.run_folder import RunFolder, is_run
-from netadapt.search.loop import AdaptSettings, Step, adapt, check_budgets
-from netadapt.training.datasets import Dataset, open_dataset
+from netadapt.search.loop import adapt, check_budgets
+from netadapt.search.types import AdaptSettings, Step
+from netadapt.training.datasets import open_dataset
+from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import TaskError
-from netadapt.training.trainer import Changes
+from netadapt.training.types import Dataset
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.measure.journal import journal_path
@@ -49,9 +51,9 @@ class RunRequest:
     tables: Mapping[str, Path] = field(default_factory=dict)
     """By the names that budgets call them; a lone one may have the name ''."""
     adapting: AdaptSettings = field(default_factory=AdaptSettings)
-    original: Changes = field(default_factory=Changes)
+    original: RecipeOverrides = field(default_factory=RecipeOverrides)
     """To the task's recipe, as all of these."""
-    short_term: Changes = field(default_factory=Changes)
+    short_term: RecipeOverrides = field(default_factory=RecipeOverrides)
     pruning: Pruner = field(default_factory=Pruner)
     holdout_fraction: float = 0.15
     seed: int = 1
@@ -70,7 +72,7 @@ class RunRequest:
 
     def info(self, dataset: Dataset) -> RunInfo:
         recipe = dataset.task.recipe
-        original, short_term = self.original.of(recipe.from_scratch), self.short_term.of(recipe.short_term)
+        original, short_term = self.original.applied_to(recipe.from_scratch), self.short_term.applied_to(recipe.short_term)
         settings = {
             "data": str(Path(self.data).resolve()) if Path(self.data).exists() else self.data,
             **{name: value for name, value in asdict(self.options).items() if name != "name"},
@@ -168,7 +170,7 @@ def _with_threads(request: RunRequest, *, resume: bool) -> RunRequest:
 def _jobs(request: RunRequest, family: Family) -> Jobs:
     assert request.threads_per_candidate is not None and request.threads_original is not None
     threads, recipe = (request.threads_per_candidate, request.threads_original), family.dataset.task.recipe
-    training = request.original.of(recipe.from_scratch), request.short_term.of(recipe.short_term)
+    training = request.original.applied_to(recipe.from_scratch), request.short_term.applied_to(recipe.short_term)
     return Jobs(family, *training, request.seed, *threads, request.weights, request.pruning)
 
 

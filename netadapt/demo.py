@@ -21,8 +21,8 @@ from netadapt.runs.models import Family, NetworkOptions
 from netadapt.runs.records import Baseline, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
-from netadapt.search.loop import AdaptSettings
-from netadapt.training.trainer import Changes
+from netadapt.search.types import AdaptSettings
+from netadapt.training.recipe import RecipeOverrides
 from profiler.console import print_table
 from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target, TimingSettings
@@ -34,11 +34,11 @@ from profiler.tables.table import load_table
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
 BUDGET = "latency=60%"
 SEED = 1
-ORIGINAL = Changes(epochs=20)
-SHORT = Changes(steps=10)
+ORIGINAL = RecipeOverrides(epochs=20)
+SHORT = RecipeOverrides(steps=10)
 ADAPTING = AdaptSettings(step=0.06)
 """Larger steps than the default: eight iterations instead of twelve."""
-LONG = Changes(epochs=10)
+LONG = RecipeOverrides(epochs=10)
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:

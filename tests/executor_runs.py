@@ -21,9 +21,10 @@ from netadapt.runs.models import Family, NetworkOptions
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
-from netadapt.search.loop import Result, Step
-from netadapt.training.datasets import Dataset, open_dataset
-from netadapt.training.trainer import TrainSettings
+from netadapt.search.types import Result, Step
+from netadapt.training.datasets import open_dataset
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.types import Dataset
 from profiler.layers.graph import Graph
 from profiler.progress import Silent
 

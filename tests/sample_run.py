@@ -14,7 +14,8 @@ from netadapt.runs.records import Baseline, Finished, LayerLatency, RunInfo, Tab
 from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import AdaptSettings, Check, Evaluate, Result, Step, adapt
+from netadapt.search.loop import adapt
+from netadapt.search.types import AdaptSettings, Check, Evaluate, Result, Step
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 

@@ -27,7 +27,7 @@ from netadapt.runs.models import Family
 from netadapt.runs.records import Baseline, Finished, RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
-from netadapt.training.trainer import Changes
+from netadapt.training.recipe import RecipeOverrides
 from profiler.progress import Silent
 from profiler.protocol.settings import Target
 from profiler.tables.growing import OnDemand
@@ -62,7 +62,7 @@ def matching(path: Path) -> Iterator[Match]:
             family.step(None),
             Target(),
             table,
-            stages_of(folder.info, Changes(epochs=LONG_EPOCHS)),
+            stages_of(folder.info, RecipeOverrides(epochs=LONG_EPOCHS)),
             ExecutorOptions(),
             Silent(),
         )
@@ -213,7 +213,7 @@ def test_the_original_has_nothing_to_beat(compared: tuple[Path, list[dict[str, A
 
 def test_a_recipe_from_scratch_has_the_steps_of_every_iteration() -> None:
     info = RunInfo("n", ("macs=60%",), "", {"epochs": 7.0, "short_term_steps": 20, "batch_size": 32})
-    recipe = stages_of(info, Changes(epochs=3.0))
+    recipe = stages_of(info, RecipeOverrides(epochs=3.0))
     training, short, long = recipe.from_scratch(9)
     assert (training.settings.epochs, short.settings.steps, long.settings.epochs) == (7.0, 180, 3.0)
     assert [stage.with_holdout for stage in (training, short, long)] == [False, False, True]

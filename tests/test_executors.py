@@ -22,9 +22,10 @@ from netadapt.executors.messages import Failed, WorkerFailed, read_event
 from netadapt.executors.processes import usable_cores
 from netadapt.search.candidates import Rung
 from netadapt.search.choosing import RUNGS, first_rung, next_rung
-from netadapt.search.loop import Result
+from netadapt.search.types import Result
 from netadapt.training.datasets import DataError
-from netadapt.training.trainer import TrainingError, TrainSettings
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.trainer import TrainingError
 from profiler.progress import Silent
 
 

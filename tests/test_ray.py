@@ -13,7 +13,8 @@ from executor_runs import Setting, Then, evaluates_the_same, kill, needs_proc, p
 from netadapt.errors import NetAdaptError
 from netadapt.executors import ExecutorOptions, Told
 from netadapt.registry import MissingPackage
-from netadapt.training.trainer import TrainingError, TrainSettings
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.trainer import TrainingError
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,8 @@ from netadapt.runs.records import Finished, RunInfo, TableFacts, Verified
 from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Result, Step, adapt
+from netadapt.search.loop import adapt
+from netadapt.search.types import Result, Step
 
 
 @pytest.fixture

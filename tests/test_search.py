@@ -15,7 +15,8 @@ from netadapt.resources import Budget, Goal
 from netadapt.search.bias import Checked, carried_on
 from netadapt.search.candidates import Candidate, Rung
 from netadapt.search.choosing import RUNGS, Ranking
-from netadapt.search.loop import AdaptSettings, Result, Step, adapt
+from netadapt.search.loop import adapt
+from netadapt.search.types import AdaptSettings, Result, Step
 
 SETTINGS = AdaptSettings(step=0.1)
 RATIO = replace(SETTINGS, select_by="ratio")

@@ -28,8 +28,9 @@ from netadapt.runs.records import Choice
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import Stage, origin
 from netadapt.search.candidates import Candidate, narrowest
-from netadapt.search.loop import AdaptSettings, Evaluate, Result, Step, adapt
+from netadapt.search.loop import adapt
 from netadapt.search.schedule import planned_fraction
+from netadapt.search.types import AdaptSettings, Evaluate, Result, Step
 
 ITERATIONS = 1000
 """More than any search takes: the latency it has to reach ends it."""

@@ -16,7 +16,7 @@ from netadapt.pruning.prune import reshape_like
 from netadapt.runs.models import Family
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stages
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from profiler.formats.model_file import FORMATS
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S

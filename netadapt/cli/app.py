@@ -27,8 +27,9 @@ from netadapt.registry import require_torch
 from netadapt.resources import named_tables, parse_budgets
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.targets import latency_tables, where
-from netadapt.search.loop import AdaptSettings, Step
-from netadapt.training.tasks import Task, task_of
+from netadapt.search.types import AdaptSettings, Step
+from netadapt.training.tasks import task_of
+from netadapt.training.types import Task
 from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.progress import bar
 from profiler.tables.plan import make_plan, possible_layers, write_plan
@@ -169,7 +170,7 @@ def run(
         from netadapt.adaptation import run as adapt_network
         from netadapt.pruning.pruner import Pruner
         from netadapt.runs.models import NetworkOptions
-        from netadapt.training.trainer import Changes
+        from netadapt.training.recipe import RecipeOverrides
 
         tables = named_tables(table or ())
         adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
@@ -186,8 +187,8 @@ def run(
             out=out,
             tables=tables,
             adapting=adapting,
-            original=Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment),
-            short_term=Changes(short_term_learning_rate, steps=short_term_steps, batch_size=batch_size, augment=augment),
+            original=RecipeOverrides(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment),
+            short_term=RecipeOverrides(short_term_learning_rate, steps=short_term_steps, batch_size=batch_size, augment=augment),
             pruning=Pruner(importance, bn_recalibration_batches),
             holdout_fraction=holdout,
             seed=seed,
@@ -253,12 +254,12 @@ def finetune(
         from netadapt.runs.event_log import open_log, require_tensorboard
         from netadapt.runs.finetune import finish as finish_steps
         from netadapt.runs.models import Family
-        from netadapt.training.trainer import Changes
+        from netadapt.training.recipe import RecipeOverrides
 
         if tensorboard:
             require_tensorboard()
         with RunFolder.open(run, write=True) as folder, bar() as progress, open_log(folder, wanted=tensorboard) as log:
-            asked, family = Changes(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment), Family(folder)
+            asked, family = RecipeOverrides(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment), Family(folder)
             done = finish_steps(family, step or [0, None], asked, seed=seed, seeds=seeds, progress=progress, log=log)
             write_report(folder)
         if as_json:

@@ -11,8 +11,9 @@ from netadapt.resources import Budget, amount_text
 from netadapt.runs.multi_seed import Spread, of_each
 from netadapt.runs.records import Baseline, Delivered, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
-from netadapt.training.tasks import Task, scores_text
+from netadapt.search.types import Step
+from netadapt.training.tasks import scores_text
+from netadapt.training.types import Task
 from profiler.console import count, print_table
 
 

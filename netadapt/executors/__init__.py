@@ -16,7 +16,7 @@ from netadapt.registry import did_you_mean, load, require
 
 if TYPE_CHECKING:
     from netadapt.executors.jobs import Jobs
-    from netadapt.search.loop import Evaluate
+    from netadapt.search.types import Evaluate
     from profiler.progress import ProgressReporter
 
 EXECUTORS: dict[str, str] = {

@@ -14,7 +14,7 @@ from netadapt.executors.jobs import Job
 from netadapt.networks.pretrained import start_encoder
 from netadapt.pruning.prune import prune
 from netadapt.runs.models import Family
-from netadapt.search.loop import Result
+from netadapt.search.types import Result
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.trainer import Progress, score, train
 

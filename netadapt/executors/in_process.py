@@ -10,7 +10,7 @@ from netadapt.executors.evaluation import Evaluator
 from netadapt.executors.jobs import Job, Jobs
 from netadapt.executors.progress import Telling
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 
 
 @contextmanager

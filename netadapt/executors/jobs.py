@@ -10,8 +10,8 @@ from netadapt.pruning.pruner import Pruner
 from netadapt.runs.models import Family
 from netadapt.runs.run_folder import weights_name
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Step
-from netadapt.training.trainer import TrainSettings
+from netadapt.search.types import Step
+from netadapt.training.recipe import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)

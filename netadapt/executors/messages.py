@@ -22,7 +22,7 @@ from device_agents.support.strict_json import read_json
 from netadapt.errors import NetAdaptError
 from netadapt.executors.evaluation import Evaluator, OutOfMemory
 from netadapt.executors.jobs import Job
-from netadapt.search.loop import Result
+from netadapt.search.types import Result
 
 _OWN = ("device_agents.", "netadapt.", "profiler.")
 _EVERY_S = 0.5

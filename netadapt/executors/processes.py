@@ -22,7 +22,7 @@ from netadapt.executors.messages import Event, Failed, Lost, read_event
 from netadapt.executors.progress import Telling
 from netadapt.executors.side_by_side import side_by_side
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 
 _COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from netadapt.executors import Told
 from netadapt.executors.jobs import Job
-from netadapt.search.loop import Result
-from netadapt.training.datasets import Dataset
+from netadapt.search.types import Result
 from netadapt.training.tasks import scores_text
+from netadapt.training.types import Dataset
 
 
 class Telling:

@@ -37,7 +37,7 @@ from netadapt.executors.side_by_side import side_by_side
 from netadapt.runs.models import Family
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 
 PACKAGES = ("netadapt-profiler", "torch")
 """Must be the same on all nodes, or results would not be."""

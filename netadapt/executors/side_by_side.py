@@ -11,7 +11,7 @@ from netadapt.errors import NetAdaptError
 from netadapt.executors.jobs import Job
 from netadapt.executors.messages import Event, Failed, Losses, Lost
 from netadapt.executors.progress import Telling
-from netadapt.search.loop import Result
+from netadapt.search.types import Result
 
 REPEATS = 3
 """How often a job is begun again when its worker was lost; by then it is probably the job that kills workers."""

@@ -13,7 +13,7 @@ from netadapt.errors import SettingsError
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.pruning.importance import DEFAULT, open_importance
 from netadapt.pruning.prune import prune
-from netadapt.training.datasets import Part
+from netadapt.training.types import Part
 from profiler.layers.graph import Graph
 
 

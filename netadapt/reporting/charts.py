@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from netadapt.runs.records import Verified
-from netadapt.training.tasks import Metric
+from netadapt.training.types import Metric
 from profiler.plotting.drawing import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE, along, boxes, png, put_label
 
 WIDTH_INCHES = 8.0

@@ -25,7 +25,7 @@ from netadapt.resources import Budget, amount_text
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import Baseline, TableFacts, Verified
 from netadapt.runs.run_folder import RunFolder
-from netadapt.training.tasks import Metric, Task
+from netadapt.training.types import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"

@@ -12,8 +12,9 @@ from netadapt.runs.multi_seed import Spread, of_each
 from netadapt.runs.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.bias import Checked
-from netadapt.search.loop import Step
-from netadapt.training.tasks import Task, task_of
+from netadapt.search.types import Step
+from netadapt.training.tasks import task_of
+from netadapt.training.types import Task
 from profiler.layers.graph import Graph
 
 

@@ -18,7 +18,7 @@ from netadapt.resources import Goal
 from netadapt.runs.measure import exported
 from netadapt.runs.models import Family
 from netadapt.search.bias import Checked
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from profiler.errors import RunnerError
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph

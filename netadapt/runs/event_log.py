@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from netadapt.registry import require
 from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 
 if TYPE_CHECKING:
     from pathlib import Path

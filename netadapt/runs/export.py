@@ -14,7 +14,7 @@ from netadapt.pruning.pruner import sample
 from netadapt.runs.measure import EXPORTERS
 from netadapt.runs.models import Family
 from netadapt.runs.records import Delivered
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from netadapt.training.trainer import score
 from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import measure_files

@@ -14,16 +14,17 @@ from netadapt.runs.models import Family
 from netadapt.runs.records import Finished, Trained
 from netadapt.runs.run_folder import weights_name
 from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of, train_through
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from netadapt.training.checkpoint import save_weights
-from netadapt.training.trainer import Changes, TrainSettings, score
+from netadapt.training.recipe import RecipeOverrides, TrainSettings
+from netadapt.training.trainer import score
 from profiler.progress import ProgressReporter
 
 
 def finish(
     family: Family,
     numbers: Sequence[int | None],
-    asked: Changes,
+    asked: RecipeOverrides,
     *,
     seed: int,
     seeds: int = 1,

@@ -11,7 +11,7 @@ from torch import nn
 from netadapt.export.files import export_onnx, export_tflite
 from netadapt.runs.models import Family
 from netadapt.runs.records import Baseline, LayerLatency, Verified
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from netadapt.training.checkpoint import load_weights
 from profiler.measure.benchmark import measure_files
 from profiler.measure.estimate import Estimate

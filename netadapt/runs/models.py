@@ -18,9 +18,10 @@ from netadapt.pruning.couplings import as_list
 from netadapt.pruning.prune import reshape_like
 from netadapt.pruning.tracing import trace
 from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from netadapt.training.checkpoint import load_weights
-from netadapt.training.datasets import Dataset, open_dataset
+from netadapt.training.datasets import open_dataset
+from netadapt.training.types import Dataset
 from profiler.layers.graph import Graph
 
 

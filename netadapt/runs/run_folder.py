@@ -32,7 +32,7 @@ from device_agents.support.strict_json import read_json
 from netadapt.errors import RunError
 from netadapt.runs.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 from profiler.errors import LayerError, PlanError
 from profiler.layers.graph import Graph
 

@@ -7,7 +7,7 @@ and the test part, which is looked at when all is decided.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from netadapt.errors import NetAdaptError
 from netadapt.registry import did_you_mean, load
-from netadapt.training.tasks import DEFAULT_TASK, Task, open_task
+from netadapt.training.tasks import DEFAULT_TASK, open_task
+from netadapt.training.types import Dataset, Part
 
 DATASETS: dict[str, str] = {
     "digits": "netadapt.training.datasets.digits:load_digits",
@@ -35,59 +36,6 @@ _MAX_BYTES = 8 * 2**30
 
 class DataError(NetAdaptError):
     """A dataset is missing, damaged, or too small for what is asked of it."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Images with what a network should make of them, kept as bytes and made ready in batches."""
-
-    images: Tensor
-    """uint8 (n, c, h, w)"""
-    targets: Tensor
-    """As the task stores them: labels, int64 (n,); depths, int16 millimetres (n, 1, h, w)."""
-    mean: tuple[float, ...]
-    """Of every channel over the training images, where 0 is black and 1 white."""
-    std: tuple[float, ...]
-    mirrored: bool
-    """A mirrored image still shows the same; not so for digits."""
-    task: str = DEFAULT_TASK
-
-    def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or not open_task(self.task).holds(self.images, self.targets):
-            raise ValueError(
-                f"images of {self.images.dtype} {tuple(self.images.shape)} with targets of {self.targets.dtype} "
-                f"{tuple(self.targets.shape)} for {self.task}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and what the task compares outputs with; carried to the device as bytes."""
-        scale = [1 / (255 * std) for std in self.std]
-        shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        images = self.images[indices].to(device).float()
-        per_channel = (1, -1, 1, 1)
-        images.mul_(torch.tensor(scale, device=device).view(per_channel))
-        images.add_(torch.tensor(shift, device=device).view(per_channel))
-        return images, open_task(self.task).unpacked(self.targets[indices].to(device))
-
-    def subset(self, indices: Tensor) -> Part:
-        return replace(self, images=self.images[indices], targets=self.targets[indices])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
-    name: str
-    classes: tuple[str, ...]
-    """Empty where the task knows none."""
-    train: Part
-    holdout: Part
-    test: Part
-
-    @property
-    def task(self) -> Task:
-        return open_task(self.train.task)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +73,7 @@ def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, ho
         training, testing = (~labelled.is_test).nonzero()[:, 0], labelled.is_test.nonzero()[:, 0]
     kept, held_out = _split(labelled, training, holdout_fraction, seed)
     mean, std = _mean_and_std(images, kept)
-    everything = Part(images, labelled.targets, mean, std, labelled.mirrored, labelled.task)
+    everything = Part(images, labelled.targets, mean, std, labelled.mirrored, open_task(labelled.task))
     return Dataset(
         labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing)
     )
