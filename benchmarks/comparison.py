@@ -28,7 +28,7 @@ from netadapt.reporting.charts import Point, accuracy_chart
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.types import Step
-from netadapt.training.tasks import task_of
+from netadapt.training.tasks import open_task
 from profiler.console import print_table
 
 OURS = {"original": "original", "latency": "guided by latency"}
@@ -113,7 +113,7 @@ def compared(run: Path, fraction: float, number: int, baselines: Iterable[dict[s
 
 def task_text(run: Path) -> str:
     with RunFolder.open(run) as folder:
-        return task_of(folder.info.settings).name
+        return folder.info.settings.training.task
 
 
 def image(found: list[Compared], task: str) -> bytes:
@@ -127,7 +127,7 @@ def image(found: list[Compared], task: str) -> bytes:
         accuracy, ms = Spread.of([item.accuracy for item in items]), sorted(item.measured_ms for item in items)
         point = Point(statistics.mean(ms), ms[0], ms[-1], accuracy.mean, title(kind), accuracy.low, accuracy.high)
         (ours if kind in OURS else others).append(point)
-    return accuracy_chart([], ours, others, task_of({"task": task}).accuracy)
+    return accuracy_chart([], ours, others, open_task(task).accuracy)
 
 
 def title(kind: str) -> str:
@@ -139,7 +139,7 @@ def print_kinds(fraction: float, items: list[Compared], task: str) -> None:
     for item in items:
         by_kind[item.kind].append(item)
     print(f"\nwithin {fraction:.0%} of the original's measured latency ({task}, test part, mean ± standard deviation over seeds)")
-    metric = task_of({"task": task}).accuracy
+    metric = open_task(task).accuracy
     rows = [
         (
             title(kind),

@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,14 +24,16 @@ from torch.nn import functional
 from netadapt.executors import ExecutorOptions, Told, open_executor
 from netadapt.executors.jobs import Jobs
 from netadapt.networks import network_graph
+from netadapt.networks.options import NetworkOptions
 from netadapt.resources import open_resource
-from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.models import Family
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
 from netadapt.search.types import Evaluate, Step
+from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.datasets import open_dataset
-from netadapt.training.recipe import TrainSettings
+from netadapt.training.recipe import Recipe, TrainSettings
 from profiler.progress import Silent
 
 EXECUTORS = (
@@ -55,15 +56,18 @@ def main(
     options = NetworkOptions("mobilenet_v1", width_multiplier, resolution, classes=10)
     graph, macs = network_graph(options.name, **options.keywords), open_resource("macs", None)
     dataset = open_dataset("digits", resolution=resolution, seed=1, holdout_fraction=0.15)
-    settings = {**asdict(options), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
+    recipe = Recipe(
+        TrainSettings(0.05, steps=1), TrainSettings(0.01, steps=steps, batch_size=batch_size), TrainSettings(0.01, steps=1)
+    )
+    training = TrainingSettings("classification", recipe, None, threads, threads)
+    info = RunInfo(RunSettings(options, DataSettings("digits"), training), ("macs=60%",), "")
     price = macs.price(graph)
     candidates = propose_all(graph, {"macs": macs}, {"macs": 0.96 * price}, iteration=1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        RunFolder.create(Path(folder, "run"), RunInfo(options.name, ("macs=60%",), "", settings), graph) as run,
+        RunFolder.create(Path(folder, "run"), info, graph) as run,
     ):
-        short_term = TrainSettings(0.01, steps=steps, batch_size=batch_size)
-        jobs = Jobs(Family(run, dataset), TrainSettings(0.05, steps=1), short_term, 1, threads, threads)
+        jobs = Jobs.for_run(Family(run, dataset))
         with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
             (first,) = executor(None, [Candidate(0, graph.widths, {"macs": price})])
         original = Step(0, graph.widths, {"macs": price}, first.accuracy, first.weights, (first,))

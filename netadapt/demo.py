@@ -14,14 +14,16 @@ from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
 from netadapt.networks import network_graph
+from netadapt.networks.options import NetworkOptions
 from netadapt.reporting.report import write_report
 from netadapt.runs.finetune import finish
 from netadapt.runs.measure import exported, verify
-from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.models import Family
 from netadapt.runs.records import Baseline, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
 from netadapt.search.types import AdaptSettings
+from netadapt.settings import DataSettings
 from netadapt.training.recipe import RecipeOverrides
 from profiler.console import print_table
 from profiler.progress import ProgressReporter, bar
@@ -60,7 +62,16 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
         print(f"    {load_table(table_path).sentence()}")
         print(f"2/5 adapting it to {BUDGET} of what it takes now")
         request = RunRequest(
-            NETWORK, "digits", [BUDGET], run_path, {"": table_path}, ADAPTING, ORIGINAL, SHORT, seed=SEED, allow_unverified=True
+            NETWORK,
+            DataSettings("digits"),
+            [BUDGET],
+            run_path,
+            {"": table_path},
+            ADAPTING,
+            ORIGINAL,
+            SHORT,
+            seed=SEED,
+            allow_unverified=True,
         )
         run(
             request,
@@ -81,7 +92,7 @@ def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressRep
     print("3/5 long-term fine-tune of the original and the adapted network")
     finish(family, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
-    stages = stages_of(folder.info, LONG)
+    stages = stages_of(folder.info.settings, LONG)
     match = Match(family, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,25 @@ import pytest
 from netadapt.executors import ExecutorOptions, Told, open_executor
 from netadapt.executors.jobs import Jobs
 from netadapt.networks import network_graph
+from netadapt.networks.options import NetworkOptions
 from netadapt.resources import open_resource
-from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.models import Family
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
 from netadapt.search.types import Result, Step
+from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.datasets import open_dataset
-from netadapt.training.recipe import TrainSettings
+from netadapt.training.recipe import Recipe, TrainSettings
 from netadapt.training.types import Dataset
 from profiler.layers.graph import Graph
 from profiler.progress import Silent
 
 OPTIONS = NetworkOptions("mobilenet_v1", width_multiplier=0.125, resolution=16, classes=10)
-SETTINGS = {**asdict(OPTIONS), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
-INFO = RunInfo("mobilenet_v1", ("macs=70%",), "2026-01-01T00:00:00+00:00", SETTINGS)
 ORIGINAL = TrainSettings(0.05, steps=30)
 SHORT_TERM = TrainSettings(0.01, steps=2)
+TRAINING = TrainingSettings("classification", Recipe(ORIGINAL, SHORT_TERM, TrainSettings(0.01, epochs=1)))
+INFO = RunInfo(RunSettings(OPTIONS, DataSettings("digits"), TRAINING), ("macs=70%",), "2026-01-01T00:00:00+00:00")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find worker processes")
 
 
@@ -69,7 +71,7 @@ def prepared(path: Path) -> Iterator[Setting]:
     graph, macs = traced(), open_resource("macs", None)
     price = macs.price(graph)
     with RunFolder.create(path, INFO, graph) as run:
-        jobs = Jobs(Family(run, digits()), ORIGINAL, SHORT_TERM, 1)
+        jobs = Jobs.for_run(Family(run, digits()))
         original = Candidate(0, graph.widths, {"macs": price})
         with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
             (result,) = executor(None, [original])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from graphs import mobilenet_v1
 
+from netadapt.networks.options import NetworkOptions
 from netadapt.resources import Goal, Latency, parse_budget
 from netadapt.runs.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Trained, Verified
 from netadapt.runs.run_folder import RunFolder, weights_name
@@ -16,6 +17,8 @@ from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import adapt
 from netadapt.search.types import AdaptSettings, Check, Evaluate, Result, Step
+from netadapt.settings import DataSettings, RunSettings, TrainingSettings
+from netadapt.training.tasks import open_task
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 
@@ -52,8 +55,11 @@ FACTS = TableFacts(
     mean_error_percent=0.9, worst_error_percent=2.3,
 )  # fmt: skip
 INFO = RunInfo(
-    network="mobilenet_v1", budgets=(BUDGET,), created_utc="2025-01-03T10:00:00+00:00", tables={"": FACTS},
-    settings={"data": "digits", "seed": 1, "step": 0.04, "decay": 0.96, "max_iterations": 30},
+    settings=RunSettings(
+        NetworkOptions("mobilenet_v1", 0.5, 128, 10), DataSettings("digits"),
+        TrainingSettings("classification", open_task("classification").recipe), SETTINGS,
+    ),
+    budgets=(BUDGET,), created_utc="2025-01-03T10:00:00+00:00", tables={"": FACTS},
     versions={"netadapt-profiler": "0.1.0"},
 )  # fmt: skip
 

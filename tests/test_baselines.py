@@ -24,10 +24,11 @@ from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
 from netadapt.runs.models import Family
-from netadapt.runs.records import Baseline, Finished, RunInfo
+from netadapt.runs.records import Baseline, Finished
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
 from netadapt.training.recipe import RecipeOverrides
+from netadapt.training.tasks import open_task
 from profiler.progress import Silent
 from profiler.protocol.settings import Target
 from profiler.tables.growing import OnDemand
@@ -62,7 +63,7 @@ def matching(path: Path) -> Iterator[Match]:
             family.step(None),
             Target(),
             table,
-            stages_of(folder.info, RecipeOverrides(epochs=LONG_EPOCHS)),
+            stages_of(folder.info.settings, RecipeOverrides(epochs=LONG_EPOCHS)),
             ExecutorOptions(),
             Silent(),
         )
@@ -109,7 +110,7 @@ def test_baselines_differ_from_the_adapted_network_in_what_they_say(compared: tu
         assert by_kind["macs"]["widths"] in [step.widths for step in macs.steps]
         assert macs.weights_path(macs.steps[0].weights).read_bytes() == folder.weights_path(folder.steps[0].weights).read_bytes()
         assert macs.steps[0].accuracy == folder.steps[0].accuracy
-        assert macs.info.settings["seed"] == folder.info.settings["seed"]
+        assert macs.info.settings.seed == folder.info.settings.seed
 
 
 @pytest.mark.slow
@@ -212,8 +213,10 @@ def test_the_original_has_nothing_to_beat(compared: tuple[Path, list[dict[str, A
 
 
 def test_a_recipe_from_scratch_has_the_steps_of_every_iteration() -> None:
-    info = RunInfo("n", ("macs=60%",), "", {"epochs": 7.0, "short_term_steps": 20, "batch_size": 32})
-    recipe = stages_of(info, RecipeOverrides(epochs=3.0))
+    training = replace(
+        INFO.settings.training, recipe=open_task("classification").recipe.changed(RecipeOverrides(epochs=7.0), RecipeOverrides())
+    )
+    recipe = stages_of(replace(INFO.settings, training=training), RecipeOverrides(epochs=3.0))
     training, short, long = recipe.from_scratch(9)
     assert (training.settings.epochs, short.settings.steps, long.settings.epochs) == (7.0, 180, 3.0)
     assert [stage.with_holdout for stage in (training, short, long)] == [False, False, True]

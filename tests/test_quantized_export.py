@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from netadapt.export import quantize
 from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy, open_network
 from netadapt.export.quantize import agreement, export_int8
+from netadapt.pruning.settings import PruningSettings
 from netadapt.runs.run_folder import RunFolder
 from profiler.formats.model_file import read_model
 from profiler.formats.tflite.schema import load
@@ -147,7 +148,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_remembers_how_its_filters_were_chosen(adapted: Path) -> None:
     with RunFolder.open(adapted) as folder:
-        assert (folder.info.settings["importance"], folder.info.settings["bn_recalibration_batches"]) == ("reconstruction", 1)
+        assert folder.info.settings.pruning == PruningSettings("reconstruction", bn_recalibration_batches=1)
 
 
 @pytest.mark.slow

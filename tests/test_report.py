@@ -121,7 +121,7 @@ def test_steps_measured_during_the_search_are_listed_with_their_misses(complete:
 
 
 def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(complete: RunFolder) -> None:
-    given = replace(INFO, settings={**INFO.settings, "weights": "imagenet.pt", "epochs": 30})
+    given = replace(INFO, settings=replace(INFO.settings, training=replace(INFO.settings.training, weights="imagenet.pt")))
     assert "is no equal of it" in render(replace(Contents.of(complete), info=given), [])
     assert "is no equal of it" not in page(complete)
 
@@ -188,9 +188,11 @@ def test_markup_in_names_is_shown_and_not_run(complete: RunFolder, field: str) -
     contents = Contents.of(complete)
     match field:
         case "network":
-            contents = replace(contents, info=replace(INFO, network=evil))
+            network = replace(INFO.settings.network, name=evil)
+            contents = replace(contents, info=replace(INFO, settings=replace(INFO.settings, network=network)))
         case "setting":
-            contents = replace(contents, info=replace(INFO, settings={evil: evil}))
+            settings = replace(INFO.settings, data=replace(INFO.settings.data, source=evil))
+            contents = replace(contents, info=replace(INFO, settings=settings))
         case "baseline":
             contents = replace(contents, baselines=(replace(contents.baselines[0], name=evil),))
     text = render(contents, [])

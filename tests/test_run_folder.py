@@ -19,17 +19,29 @@ from sample_run import FACTS, GOALS, GRAPH, INFO, SETTINGS, adapted_run, complet
 
 from device_agents.support.dataclass_json import read_as
 from netadapt.errors import RunError
+from netadapt.networks.options import NetworkOptions
 from netadapt.runs.records import Finished, RunInfo, TableFacts, Verified
 from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import adapt
 from netadapt.search.types import Result, Step
+from netadapt.settings import OPTIONS, values_of
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", INFO, GRAPH)
+
+
+def with_settings(**changes: Any) -> RunInfo:
+    return replace(INFO, settings=replace(INFO.settings, **changes))
+
+
+@pytest.mark.parametrize("path", values_of(INFO.settings))
+def test_every_setting_that_an_option_sets_is_named_by_it(path: str) -> None:
+    """What has no option is a number of the task's recipe, or ours."""
+    assert path in OPTIONS or path.startswith("training.recipe.") or path == "pruning.images"
 
 
 def one_step(run: RunFolder) -> Step:
@@ -238,11 +250,13 @@ def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
     ("info", "said"),
     [
         (replace(INFO, budgets=("latency=50%",)), "was begun with budget latency=60%, not latency=50%"),
-        (replace(INFO, network="fastdepth"), "was begun with network mobilenet_v1, not fastdepth"),
-        (replace(INFO, settings={**INFO.settings, "seed": 2}), "was begun with seed 1, not 2"),
-        (replace(INFO, settings={**INFO.settings, "batch": 8}), "was begun with batch left out, not 8"),
+        (with_settings(network=NetworkOptions("fastdepth")), "was begun with network mobilenet_v1, not fastdepth"),
+        (with_settings(seed=2), "was begun with --seed 1, not 2; use the same --seed"),
+        (with_settings(search=replace(SETTINGS, decay=0.9)), "was begun with --decay 0.96, not 0.9"),
+        (with_settings(search=replace(SETTINGS, successive_halving=True)), "was begun with --successive-halving off, not on"),
+        (with_settings(training=replace(INFO.settings.training, weights="w.pt")), "was begun with --weights none, not w.pt"),
         (replace(INFO, tables={"": replace(FACTS, sha256="f" * 64)}), "was begun with table 000000000000, not ffffffffffff"),
-        (replace(INFO, tables={}), "was begun with table 000000000000, not left out"),
+        (replace(INFO, tables={}), "was begun with table 000000000000, not none"),
     ],
 )
 def test_resuming_with_another_setting_names_it(run: RunFolder, info: RunInfo, said: str) -> None:
@@ -261,13 +275,13 @@ def test_resuming_with_another_network_is_refused(run: RunFolder) -> None:
 
 def test_more_iterations_may_be_asked_for_and_are_recorded(run: RunFolder) -> None:
     run.close()
-    more = replace(INFO, settings={**INFO.settings, "max_iterations": 40})
+    more = with_settings(search=replace(SETTINGS, max_iterations=40))
     RunFolder.create(run.path, more, GRAPH, resume=True).close()
-    assert RunFolder.open(run.path).info.settings["max_iterations"] == 40
+    assert RunFolder.open(run.path).info.settings.search.max_iterations == 40
 
 
-def test_a_tuple_among_the_settings_is_the_list_it_becomes(tmp_path: Path) -> None:
-    info = replace(INFO, settings={"crop": (1, 2)})
+def test_a_run_with_an_input_shape_is_continued_under_the_same(tmp_path: Path) -> None:
+    info = with_settings(network=replace(INFO.settings.network, input=(1, 1, 28, 28)))
     RunFolder.create(tmp_path / "run", info, GRAPH).close()
     RunFolder.create(tmp_path / "run", info, GRAPH, resume=True).close()
 
@@ -282,8 +296,8 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
     [
         ("run.json", "{", "is damaged"),
         ("run.json", "[]", "is damaged"),
-        ("run.json", '{"format": 99}', "has run format 99, this version reads 3"),
-        ("run.json", '{"format": 3, "network": "x"}', "lacks fields"),
+        ("run.json", '{"format": 99}', "has run format 99, this version reads 4"),
+        ("run.json", '{"format": 4, "budgets": ["x"]}', "lacks fields"),
         ("graph.json", '{"name": "x"}', "is damaged"),
         ("graph.json", "\udcff", "cannot be read"),
     ],

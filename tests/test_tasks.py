@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from netadapt.training.recipe import TrainSettings
-from netadapt.training.tasks import TASKS, TaskError, open_task, scores_of, scores_text, task_of
+from netadapt.training.tasks import TASKS, TaskError, open_task, scores_of, scores_text
 from netadapt.training.tasks.depth import recoloured, warped
 from netadapt.training.trainer import TrainingError, accuracy, precision_on, score, train
 from netadapt.training.types import Metric, Part, Scores
@@ -228,10 +228,6 @@ def test_a_heading_says_what_is_better_where_that_is_not_more() -> None:
 def test_an_unknown_task_gets_a_hint() -> None:
     with pytest.raises(TaskError, match="did you mean 'depth'"):
         open_task("deph")
-
-
-def test_a_run_from_before_there_were_tasks_classifies() -> None:
-    assert task_of({"seed": 1}).name == "classification"
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -45,7 +45,7 @@ def compare(match: Match, names: Sequence[str], *, seed: int, seeds: int = 1) ->
     if step.iteration == 0:
         raise RunError(f"step 0 of {family.run.path} is the original network, which has nothing to beat; choose a later --step")
     kinds = {name: open_kind(name) for name in names}
-    given = family.run.info.settings.get("weights")
+    given = family.run.info.settings.training.weights
     if given and any(kind.starts_anew for kind in kinds.values()):
         match.progress.say(
             f"warning: the original came with the weights {given}; networks from random weights have had other training than it, "

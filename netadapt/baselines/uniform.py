@@ -13,7 +13,7 @@ from torch import nn
 
 from netadapt.baselines.match import Match
 from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
-from netadapt.pruning.pruner import Pruner
+from netadapt.pruning.pruner import prune_candidate
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage, origin
 
@@ -32,10 +32,10 @@ class Uniform:
         return origin(run.weights_path(run.steps[0].weights))
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        family, pruning = match.family, Pruner.of(match.family.run.info.settings)
+        family = match.family
         original = family.step(0)
         model, graph = family.model(original, finished=False), family.graph(original.widths)
-        return pruning(model, graph, choice.widths, family.dataset.train, seed)
+        return prune_candidate(model, graph, choice.widths, family.run.info.settings.pruning, family.dataset.train, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return match.stages.pruned(match.step.iteration)

@@ -28,7 +28,6 @@ from netadapt.resources import named_tables, parse_budgets
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.targets import latency_tables, where
 from netadapt.search.types import AdaptSettings, Step
-from netadapt.training.tasks import task_of
 from netadapt.training.types import Task
 from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.progress import bar
@@ -97,7 +96,7 @@ def plan(
 ) -> None:
     """Plan a table that can price every narrower version of a network; what it measures is decided on the device."""
     with _commands():
-        from netadapt.runs.models import NetworkOptions
+        from netadapt.networks.options import NetworkOptions
 
         if out.suffix != ".json" or not out.parent.is_dir():
             raise RunError(f"{out} cannot become a plan: give a name ending in .json in a folder that exists")
@@ -168,29 +167,29 @@ def run(
     with _commands(f"every finished candidate is kept in {out}; go on with --resume"):
         from netadapt.adaptation import RunRequest
         from netadapt.adaptation import run as adapt_network
-        from netadapt.pruning.pruner import Pruner
-        from netadapt.runs.models import NetworkOptions
+        from netadapt.networks.options import NetworkOptions
+        from netadapt.pruning.settings import PruningSettings
+        from netadapt.settings import DataSettings
         from netadapt.training.recipe import RecipeOverrides
 
         tables = named_tables(table or ())
         adapting = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
         request = RunRequest(
-            options=NetworkOptions(
+            network=NetworkOptions(
                 settled(network),
                 width_multiplier,
                 resolution,
                 small_input=small_input,
                 input=parse_input(input_shape) if input_shape else None,
             ),
-            data=data,
+            data=DataSettings(data, holdout),
             budgets=budget,
             out=out,
             tables=tables,
-            adapting=adapting,
+            search=adapting,
             original=RecipeOverrides(learning_rate, epochs=epochs, batch_size=batch_size, augment=augment),
             short_term=RecipeOverrides(short_term_learning_rate, steps=short_term_steps, batch_size=batch_size, augment=augment),
-            pruning=Pruner(importance, bn_recalibration_batches),
-            holdout_fraction=holdout,
+            pruning=PruningSettings(importance, bn_recalibration_batches),
             seed=seed,
             weights=weights,
             allow_unverified=allow_unverified,
@@ -227,7 +226,7 @@ def history(run: options.Run, as_json: Json = False) -> None:
     """Show the family of networks: every step with its latency and accuracy."""
     with plain_errors():
         with RunFolder.open(run) as folder:
-            goals, task = folder.info.goals, task_of(folder.info.settings)
+            goals, task = folder.info.goals, folder.info.settings.task
             rows = list(printing.history_data(folder, goals[0].unit))
         if as_json:
             print_json(rows)
@@ -342,7 +341,7 @@ def baselines(
             shortlist = path or next(iter(latency_tables(folder).values()), None)
             table = OnDemand(shortlist, progress) if shortlist else None
             had = folder.finished.get(chosen.iteration) or folder.finished.get(0)
-            stages = stages_of(folder.info, as_before(had, epochs))
+            stages = stages_of(folder.info.settings, as_before(had, epochs))
             match = Match(family, chosen, target, table, stages, workplace, progress)
             found = compare(match, kinds, seed=seed, seeds=seeds)
             whole = verify_steps(family, [0, chosen.iteration], target, table.table if table and path else None, progress)
@@ -417,4 +416,4 @@ def demo(
 
 def _task_of(run: Path) -> Task:
     with RunFolder.open(run) as folder:
-        return task_of(folder.info.settings)
+        return folder.info.settings.task

@@ -13,6 +13,7 @@ from netadapt.errors import NetAdaptError
 from netadapt.executors.jobs import Job
 from netadapt.networks.pretrained import start_encoder
 from netadapt.pruning.prune import prune
+from netadapt.pruning.pruner import prune_candidate
 from netadapt.runs.models import Family
 from netadapt.search.types import Result
 from netadapt.training.checkpoint import load_weights, save_weights
@@ -51,7 +52,7 @@ class Evaluator:
         graph = self.family.graph(widths)
         if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that goes on from its last rung
             return prune(start, graph, job.candidate.widths)
-        return job.pruning(start, graph, job.candidate.widths, self.family.dataset.train, job.seed)
+        return prune_candidate(start, graph, job.candidate.widths, job.pruning, self.family.dataset.train, job.seed)
 
     def _random(self, seed: int) -> nn.Module:
         with torch.random.fork_rng():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
-from netadapt.pruning.pruner import Pruner
+from netadapt.pruning.settings import PruningSettings
 from netadapt.runs.models import Family
 from netadapt.runs.run_folder import weights_name
 from netadapt.search.candidates import Candidate
@@ -34,7 +35,7 @@ class Job:
     """Of the network in that file; None: the original's."""
     encoder_weights: str | None = None
     """An .npz file for the first layers of a network that starts from random weights."""
-    pruning: Pruner = field(default_factory=Pruner)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
 
     @property
     def name(self) -> str:
@@ -58,7 +59,23 @@ class Jobs:
     """The original is trained alone and may have the whole machine."""
     given_weights: Path | None = None
     """Trained weights of the original network; an .npz file only starts its encoder."""
-    pruning: Pruner = field(default_factory=Pruner)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+
+    @classmethod
+    def for_run(cls, family: Family, given_weights: Path | None = None) -> Self:
+        """The jobs of a run as its settings say."""
+        settings = family.run.info.settings
+        training = settings.training
+        return cls(
+            family,
+            training.recipe.from_scratch,
+            training.recipe.short_term,
+            settings.seed,
+            training.threads_per_candidate,
+            training.threads_original,
+            given_weights,
+            settings.pruning,
+        )
 
     def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Job]:
         """What `netadapt.search.loop` asks for, one job for each candidate, in their order."""

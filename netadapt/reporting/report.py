@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -25,6 +24,7 @@ from netadapt.resources import Budget, amount_text
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import Baseline, TableFacts, Verified
 from netadapt.runs.run_folder import RunFolder
+from netadapt.settings import OPTIONS, value_text, values_of
 from netadapt.training.types import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -237,7 +237,9 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
         pairs += [(f"{name} {what}".lstrip(), said) for what, said in _about(table, info.created_utc)]
     measured = sorted({f"{item.device}, {item.runtime}" for item in contents.verified.values()})
     pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
-    return pairs + [(name.replace("_", " "), _text(value)) for name, value in {**info.settings, **info.versions}.items()]
+    values = values_of(info.settings)
+    settings = [(option.lstrip("-").replace("-", " "), value_text(values[path])) for path, option in OPTIONS.items()]
+    return pairs + [pair for pair in settings if pair[0] != "network"] + list(info.versions.items())
 
 
 def _about(table: TableFacts, begun: str) -> list[tuple[str, str]]:
@@ -265,10 +267,6 @@ def _age(built: str, begun: str) -> str:
     except (TypeError, ValueError):
         return ""
     return f", {days:.1f} days before this run" if days >= 0.1 else ", just before this run"
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _at_the_start(label: str) -> str:

@@ -13,7 +13,6 @@ from netadapt.runs.records import Baseline, Delivered, LayerLatency, RunInfo, Ve
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.bias import Checked
 from netadapt.search.types import Step
-from netadapt.training.tasks import task_of
 from netadapt.training.types import Task
 from profiler.layers.graph import Graph
 
@@ -95,7 +94,7 @@ class Contents:
 
     @property
     def task(self) -> Task:
-        return task_of(self.info.settings)
+        return self.info.settings.task
 
 
 def summary(contents: Contents) -> list[Row]:

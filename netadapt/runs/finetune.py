@@ -32,7 +32,9 @@ def finish(
     log: EventLog | None = None,
 ) -> list[Finished]:
     """Fine-tune these steps (None: the last) with so many seeds, and record what they reach on the test images."""
-    return finish_with(family, numbers, stages_of(family.run.info, asked), seed=seed, seeds=seeds, progress=progress, log=log)
+    return finish_with(
+        family, numbers, stages_of(family.run.info.settings, asked), seed=seed, seeds=seeds, progress=progress, log=log
+    )
 
 
 def finish_with(

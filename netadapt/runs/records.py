@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from netadapt.resources import Budget, parse_budgets
+from netadapt.settings import RunSettings
 from profiler.tables.table import LatencyTable
 
 
@@ -61,16 +61,19 @@ Place = tuple[str, str]
 class RunInfo:
     """What a run was started with."""
 
-    network: str
+    settings: RunSettings
+    """A run is only continued under the same settings."""
     budgets: tuple[str, ...]
     """As they were asked for: latency=60%."""
     created_utc: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Every other option that shapes the result, by its name; a run is only gone on with under the same."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of this project and of what it computes with."""
     tables: Mapping[str, TableFacts] = field(default_factory=dict)
     """By the names that budgets call them; a lone one may have the name ''."""
+
+    @property
+    def network(self) -> str:
+        return self.settings.network.name
 
     @property
     def goals(self) -> tuple[Budget, ...]:

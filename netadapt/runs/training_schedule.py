@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from netadapt.errors import RunError
-from netadapt.runs.records import Finished, RunInfo
+from netadapt.runs.records import Finished
+from netadapt.settings import RunSettings
 from netadapt.training.recipe import Recipe, RecipeOverrides, TrainSettings
-from netadapt.training.tasks import task_of
 from netadapt.training.trainer import train
 from netadapt.training.types import Dataset, Part
 from profiler.progress import ProgressReporter
@@ -59,22 +59,10 @@ class Stages:
         return Stage("long-term fine-tune", self.recipe.long_term, with_holdout=True)
 
 
-def stages_of(info: RunInfo, long_term: RecipeOverrides) -> Stages:
-    """Of the run that was begun with this. Its long-term fine-tune is in its batches and with its changes to images, but for
-    what is asked for."""
-    settings, recipe = info.settings, task_of(info.settings).recipe
-    common = RecipeOverrides(batch_size=settings["batch_size"], augment=settings.get("augment"))
-    original = RecipeOverrides(settings.get("learning_rate"), epochs=settings["epochs"])
-    short_term = RecipeOverrides(
-        settings.get("short_term_learning_rate"), steps=settings["short_term_steps"], augment=settings.get("short_term_augment")
-    )
-    return Stages(
-        Recipe(
-            original.applied_to(common.applied_to(recipe.from_scratch)),
-            short_term.applied_to(replace(recipe.short_term, batch_size=settings["batch_size"])),
-            long_term.applied_to(common.applied_to(recipe.long_term)),
-        )
-    )
+def stages_of(settings: RunSettings, long_term: RecipeOverrides) -> Stages:
+    """The stages of a run with these settings, its long-term fine-tune with these numbers in place of the recipe's."""
+    recipe = settings.training.recipe
+    return Stages(replace(recipe, long_term=long_term.applied_to(recipe.long_term)))
 
 
 def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOverrides:

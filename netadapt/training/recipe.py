@@ -77,6 +77,12 @@ class Recipe:
     long_term: TrainSettings
     """The chosen network, to convergence: it is trained already, so a lower rate, and down to nothing for the last bit."""
 
+    def changed(self, original: RecipeOverrides, short_term: RecipeOverrides) -> Recipe:
+        """With other numbers for these trainings; the long-term fine-tune has the original's batches and image changes."""
+        first = original.applied_to(self.from_scratch)
+        common = RecipeOverrides(batch_size=first.batch_size, augment=first.augment)
+        return Recipe(first, short_term.applied_to(self.short_term), common.applied_to(self.long_term))
+
 
 @dataclass(frozen=True, slots=True)
 class RecipeOverrides:

@@ -56,8 +56,13 @@ class Block:
 Keep = Callable[[Block, int, "Tensor | None"], list[int]]
 
 
-def open_importance(name: str) -> Keep:
-    """`ImportanceError` naming the rules there are."""
+def check_importance(name: str) -> None:
+    """`ImportanceError` for an unknown criterion, with the nearest known one; imports no torch."""
     if name not in IMPORTANCES:
         raise ImportanceError(f"there is no rule {name!r} for filters; {did_you_mean(name, IMPORTANCES)}")
+
+
+def open_importance(name: str) -> Keep:
+    """The criterion of this name. `ImportanceError` for an unknown one."""
+    check_importance(name)
     return load(IMPORTANCES[name])

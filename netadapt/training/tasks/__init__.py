@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netadapt.errors import NetAdaptError
 from netadapt.registry import did_you_mean, load
@@ -34,11 +34,6 @@ def open_task(name: str) -> Task:
         raise TaskError(f"there is no task {name!r}; {did_you_mean(name, TASKS)}")
     task: Task = load(TASKS[name])()
     return task
-
-
-def task_of(settings: Mapping[str, Any]) -> Task:
-    """The task of a run with these settings; runs from before there were tasks classify."""
-    return open_task(settings.get("task", DEFAULT_TASK))
 
 
 def scores_of(task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
