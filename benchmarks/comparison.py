@@ -30,6 +30,7 @@ from netadapt.runs.run_folder import RunFolder
 from netadapt.search.types import Step
 from netadapt.training.tasks import open_task
 from profiler.console import print_table
+from profiler.interval import Interval
 
 OURS = {"original": "original", "latency": "guided by latency"}
 NETADAPT = (sys.executable, "-c", "from netadapt.cli.app import app; app()")
@@ -96,14 +97,14 @@ def first_within(run: Path, fraction: float) -> int:
 
 
 def latency_ms(step: Step) -> float:
-    return step.checks["latency"].measured
+    return step.checks["latency"].measured.value
 
 
 def compared(run: Path, fraction: float, number: int, baselines: Iterable[dict[str, Any]]) -> Iterator[Compared]:
     with RunFolder.open(run) as folder:
-        original_ms = folder.verified[0].measured_ms
+        original_ms = folder.verified[0].measured_ms.value
         for kind, step in (("original", 0), ("latency", number)):
-            measured_ms, graph = folder.verified[step].measured_ms, folder.graph.at_widths(folder.steps[step].widths)
+            measured_ms, graph = folder.verified[step].measured_ms.value, folder.graph.at_widths(folder.steps[step].widths)
             accuracy = folder.finished[step].test_accuracy
             yield Compared(fraction, kind, accuracy, measured_ms, measured_ms / original_ms, graph.macs)
         for item in baselines:
@@ -125,7 +126,7 @@ def image(found: list[Compared], task: str) -> bytes:
     others: list[Point] = []
     for (_, kind), items in same.items():
         accuracy, ms = Spread.of([item.accuracy for item in items]), sorted(item.measured_ms for item in items)
-        point = Point(statistics.mean(ms), ms[0], ms[-1], accuracy.mean, title(kind), accuracy.low, accuracy.high)
+        point = Point(Interval(statistics.mean(ms), ms[0], ms[-1]), accuracy, title(kind))
         (ours if kind in OURS else others).append(point)
     return accuracy_chart([], ours, others, open_task(task).accuracy)
 

@@ -19,6 +19,7 @@ from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
 from netadapt.runs.event_log import EventLog, open_log, require_tensorboard
+from netadapt.runs.history import History, history_of
 from netadapt.runs.models import Family, dataset_of
 from netadapt.runs.records import RunInfo, TableFacts
 from netadapt.runs.run_folder import RunFolder, is_run
@@ -104,9 +105,10 @@ FREE_TO_CHANGE = ("search.max_iterations", "measure")
 """Settings that may differ when a run is continued: they decide how far it gets and what is measured, not what is computed."""
 
 
-def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_step: Callable[[Step], None]) -> None:
-    """Adapt until every budget is met; each step is recorded, then told. All that can be wrong is found before training starts.
+def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_step: Callable[[Step, RunInfo], None]) -> History:
+    """Adapt until every budget is met; each step is recorded, then handed to `on_step`.
 
+    Everything that can be wrong is found before training starts.
     The run has its own copy of each table, which grows by the layers that are asked for and missing.
     """
     request.executor.require()
@@ -147,7 +149,8 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             for step in adapt(graph, open_goals(budgets, growing), evaluate, request.search, history, known, check=check):
                 folder.add_step(step)
                 events.step(step)
-                on_step(step)
+                on_step(step, folder.info)
+        return history_of(folder)
 
 
 def _told(progress: ProgressReporter, events: EventLog) -> Told:

@@ -17,6 +17,7 @@ from netadapt.networks import network_graph
 from netadapt.networks.options import NetworkOptions
 from netadapt.reporting.report import write_report
 from netadapt.runs.finetune import finish
+from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.measure import exported, verify
 from netadapt.runs.models import Family
 from netadapt.runs.records import Baseline, Finished, Verified
@@ -77,7 +78,7 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
             request,
             resume=resume,
             progress=progress,
-            on_step=lambda step: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}", flush=True),
+            on_step=lambda step, _: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}", flush=True),
         )
         with RunFolder.open(run_path, write=True) as folder:
             _finish_and_compare(folder, target, progress)
@@ -116,13 +117,10 @@ def _print_summary(folder: RunFolder) -> None:
         rows,
         right=("predicted ms", "measured ms", "test accuracy"),
     )
-    before, after = verified[0].measured_ms, verified[last].measured_ms
+    before, after = verified[0].measured_ms.value, verified[last].measured_ms.value
     print(f"{before / after:.2f} times as fast as the original, measured; it takes {after / before:.0%}, the budget was {BUDGET}")
 
 
-def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str, ...]:
-    def text(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3f}"
-
-    interval = f"{text(latency.measured_ms_low)} … {text(latency.measured_ms_high)}"
-    return (name, text(latency.predicted_ms), text(latency.measured_ms), interval, f"{100 * quality.test_accuracy:.1f} %")
+def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str | None, ...]:
+    measured, accuracy = latency.measured_ms, f"{100 * quality.test_accuracy:.1f} %"
+    return (name, ms_text(latency.predicted_ms), ms_text(measured), interval_text(measured), accuracy)

@@ -13,11 +13,13 @@ from torch import nn
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
 from netadapt.pruning.prune import reshape_like
+from netadapt.runs.intervals import latency_of
 from netadapt.runs.models import Family
-from netadapt.runs.records import Choice
+from netadapt.runs.records import Choice, TargetName
 from netadapt.runs.training_schedule import Stages
 from netadapt.search.types import Step
 from profiler.formats.model_file import FORMATS
+from profiler.interval import Interval
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
@@ -51,7 +53,7 @@ class Match:
         return self.predicted_ms(self.step.widths)
 
     def predicted_ms(self, widths: Widths) -> float:
-        return self.known_table.predict(self.family.graph(widths)).latency_ms
+        return latency_of(self.known_table.predict(self.family.graph(widths))).value
 
     @property
     def known_table(self) -> OnDemand:
@@ -61,10 +63,10 @@ class Match:
         return self.table
 
     def choice(
-        self, shape: str, label: str, widths: Widths, measured_ms: float | None = None, step_ms: float | None = None
+        self, shape: str, label: str, widths: Widths, measured_ms: Interval | None = None, step_ms: Interval | None = None
     ) -> Choice:
-        where = self.target.device, self.target.runtime
-        return Choice(shape, self.step.iteration, dict(self.step.widths), *where, label, dict(widths), measured_ms, step_ms)
+        target = TargetName.of(self.target)
+        return Choice(shape, self.step.iteration, dict(self.step.widths), target, label, dict(widths), measured_ms, step_ms)
 
     def nearest(self, shape: str, networks: Mapping[str, Widths]) -> Choice:
         """The one of these, by their labels, whose latency is measured nearest to the step's; of many those are measured that
@@ -81,8 +83,8 @@ class Match:
             for path, widths in ((step_file, self.step.widths), *((files[label], networks[label]) for label in around)):
                 path.write_bytes(writer.write(self.family.graph(widths)))
             measured = measure_files([step_file, *files.values()], self.target, progress=self.progress, wait_s=PATIENCE_S)
-        found = {path: item.estimate.latency_ms for path, item in measured.items()}
-        best = min(around, key=lambda label: abs(found[files[label]] - found[step_file]))
+        found = {path: latency_of(item.estimate) for path, item in measured.items()}
+        best = min(around, key=lambda label: abs(found[files[label]].value - found[step_file].value))
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])
 
 

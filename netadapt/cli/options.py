@@ -27,6 +27,8 @@ Device = Annotated[
 ]
 Runtime = Annotated[str | None, typer.Option(help="onnxruntime or litert; by default the table's.")]
 
+LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
+
 # network and data
 
 Network = Annotated[

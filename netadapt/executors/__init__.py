@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from netadapt.errors import SettingsError
 from netadapt.registry import did_you_mean, load, require
@@ -47,6 +47,11 @@ class ExecutorOptions:
                 raise SettingsError(f"{option} must be at least 1, got {count}")
             if count is not None and self.name == "in-process":
                 raise SettingsError(f"{option} is for --executor processes or ray; in-process works alone")
+
+    @classmethod
+    def chosen(cls, name: str | None, workers: int | None, cores_per_worker: int | None, ray_address: str) -> Self:
+        """From the words of the command line: without a name, worker processes if a number of workers is given."""
+        return cls(name or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address)
 
     def require(self) -> None:
         """`MissingPackage` if the executor needs what is not installed."""

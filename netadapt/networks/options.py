@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from netadapt.errors import NetworkError
 from netadapt.input_shape import InputShape
 from netadapt.networks import build_network
-from netadapt.networks.own import short, users_code
+from netadapt.networks.own import parse_input, settled, short, users_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,14 @@ class NetworkOptions:
     small_input: bool = False
     input: InputShape | None = None
     """The shape of the model's input, where one was given; otherwise three channels and the resolution squared."""
+
+    @classmethod
+    def chosen(
+        cls, network: str, width_multiplier: float, resolution: int, small_input: bool, input_shape: str | None, classes: int = 1000
+    ) -> Self:
+        """From the words of the command line. `NetworkError` for an input shape that is none."""
+        shape = parse_input(input_shape) if input_shape else None
+        return cls(settled(network), width_multiplier, resolution, classes, small_input, shape)
 
     @property
     def input_shape(self) -> InputShape:

@@ -15,6 +15,7 @@ from typing import Any
 from device_agents.errors import DeviceError
 from netadapt.errors import RunError
 from netadapt.resources import Goal
+from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import exported
 from netadapt.runs.models import Family
 from netadapt.search.bias import Checked
@@ -55,11 +56,8 @@ class DeviceCheck:
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
-            said = table.table.predict(self.family.graph(step.widths))
-            found[name] = Checked(
-                estimate.latency_ms, estimate.latency_ms_low, estimate.latency_ms_high,
-                said.latency_ms, said.latency_ms_low, said.latency_ms_high,
-            )  # fmt: skip
+            predicted = table.table.predict(self.family.graph(step.widths))
+            found[name] = Checked(latency_of(estimate), latency_of(predicted))
         return found
 
 

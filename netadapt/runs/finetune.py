@@ -16,7 +16,7 @@ from netadapt.runs.run_folder import weights_name
 from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of, train_through
 from netadapt.search.types import Step
 from netadapt.training.checkpoint import save_weights
-from netadapt.training.recipe import RecipeOverrides, TrainSettings
+from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.trainer import score
 from profiler.progress import ProgressReporter
 
@@ -70,23 +70,7 @@ def _finish_once(family: Family, step: Step, stage: Stage, seed: int, progress: 
     weights = weights_name(number, step.block, f"finished-{seed}")
     save_weights(model, run.weights_path(weights))
     scores = score(model, family.dataset.test)
-    run.add_finished(_record(number, stage.settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
-
-
-def _record(number: int, settings: TrainSettings, training: tuple[str, ...], runs: tuple[Trained, ...]) -> Finished:
-    first = runs[0]
-    return Finished(
-        step=number,
-        weights=first.weights,
-        test_accuracy=first.test_accuracy,
-        epochs=settings.epochs or 0.0,
-        metrics=first.metrics,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        augment=settings.augment,
-        training=training,
-        runs=runs,
-    )
+    run.add_finished(Finished(number, stage.settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
 
 
 def still_there(family: Family, runs: Sequence[Trained]) -> tuple[Trained, ...]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import nn
 
 from netadapt.export.files import export_onnx, export_tflite
+from netadapt.runs.intervals import latency_of
 from netadapt.runs.models import Family
-from netadapt.runs.records import Baseline, LayerLatency, Verified
+from netadapt.runs.records import Baseline, LayerLatency, TargetName, Verified
 from netadapt.search.types import Step
 from netadapt.training.checkpoint import load_weights
 from profiler.measure.benchmark import measure_files
-from profiler.measure.estimate import Estimate
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
@@ -37,22 +37,24 @@ def verify(
     for step in steps:
         files[step.iteration] = exported(family, step, target.model_format)
         progress.advance(f"step {step.iteration}")
-    place = target.device, target.runtime
-    baselines = [item for item in family.run.baselines if item.place in (place, None)]
+    name = TargetName.of(target)
+    baselines = [item for item in family.run.baselines if item.target == name]
     baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in baselines}
     there = {name: path for name, path in baseline_files.items() if path is not None}
     measured = {
-        path: found.estimate
+        path: latency_of(found.estimate)
         for path, found in measure_files([*files.values(), *there.values()], target, progress=progress, wait_s=PATIENCE_S).items()
     }
-    records = [_verified(family, step, measured[files[step.iteration]], target, table) for step in steps]
-    now = {record.step for record in records}
+    predicted = {step.iteration: None if table is None else latency_of(table.predict(family.graph(step.widths))) for step in steps}
+    records = [Verified(number, name, measured[path], predicted[number]) for number, path in files.items()]
     kept = [
-        item for item in family.run.measured if item.step < len(family.run.steps) and not (item.step in now and item.place == place)
+        item
+        for item in family.run.measured
+        if item.step < len(family.run.steps) and not (item.step in files and item.target == name)
     ]
     family.run.write_verified([*kept, *records])
     family.run.write_baselines(
-        _measured_baseline(item, measured[there[item.name]]) if item.name in there else item for item in family.run.baselines
+        replace(item, measured_ms=measured[there[item.name]]) if item.name in there else item for item in family.run.baselines
     )
     if table is not None:
         family.run.write_layers(layer_latencies(family, table))
@@ -72,9 +74,9 @@ def exported(family: Family, step: Step, file_format: str, *, path: Path | None 
 def exported_baseline(family: Family, item: Baseline, file_format: str) -> Path | None:
     """The same of a baseline; None for one whose weights were not kept and that was never exported in this format."""
     path = family.run.exports / f"{item.name}.{file_format}"
-    weights = family.run.weights_path(item.runs[0].weights) if item.runs else None
-    if weights is not None and weights.exists() and (not path.exists() or path.stat().st_mtime < weights.stat().st_mtime):
-        model = family.shaped(item.widths)
+    weights = family.run.weights_path(item.runs[0].weights)
+    if weights.exists() and (not path.exists() or path.stat().st_mtime < weights.stat().st_mtime):
+        model = family.shaped(item.size.widths)
         load_weights(model, weights)
         export(model.eval(), family, file_format, path)
     return path if path.exists() else None
@@ -94,22 +96,3 @@ def layer_latencies(family: Family, table: LatencyTable) -> list[LayerLatency]:
 
 def _shares(prediction: Prediction) -> Mapping[str, float]:
     return {part.node: part.latency_ms for part in prediction.parts if part.latency_ms is not None}
-
-
-def _verified(family: Family, step: Step, found: Estimate, target: Target, table: LatencyTable | None) -> Verified:
-    said = table.predict(family.graph(step.widths)) if table is not None else None
-    return Verified(
-        step=step.iteration,
-        measured_ms=found.latency_ms,
-        measured_ms_low=found.latency_ms_low,
-        measured_ms_high=found.latency_ms_high,
-        runtime=target.runtime,
-        device=target.device,
-        predicted_ms=said.latency_ms if said else None,
-        predicted_ms_low=said.latency_ms_low if said else None,
-        predicted_ms_high=said.latency_ms_high if said else None,
-    )
-
-
-def _measured_baseline(item: Baseline, found: Estimate) -> Baseline:
-    return replace(item, measured_ms=found.latency_ms, measured_ms_low=found.latency_ms_low, measured_ms_high=found.latency_ms_high)

@@ -30,7 +30,7 @@ from device_agents.support.atomic import write_whole
 from device_agents.support.dataclass_json import Record, read_as
 from device_agents.support.strict_json import read_json
 from netadapt.errors import RunError
-from netadapt.runs.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
+from netadapt.runs.records import Baseline, Choice, ExportedFile, Finished, LayerLatency, RunInfo, TargetName, Verified
 from netadapt.search.candidates import Candidate
 from netadapt.search.types import Evaluate, Result, Step
 from netadapt.settings import OPTIONS, value_text, values_of
@@ -144,17 +144,17 @@ class RunFolder:
         return self._list("verify.json", Verified)
 
     @property
-    def home(self) -> Place | None:
+    def home(self) -> TargetName | None:
         """The device and runtime that the run is about: its first table's if steps were measured there, else where they were
         measured last; None before any was."""
-        places = [item.place for item in self.measured]
-        wanted = next(((facts.device, facts.runtime) for facts in self.info.tables.values()), None)
-        return wanted if wanted in places else next(reversed(places), None)
+        targets = [item.target for item in self.measured]
+        wanted = next((TargetName(facts.device, facts.runtime) for facts in self.info.tables.values()), None)
+        return wanted if wanted in targets else next(reversed(targets), None)
 
     @property
     def verified(self) -> dict[int, Verified]:
         """By step, as measured at home."""
-        return {item.step: item for item in self.measured if item.place == self.home}
+        return {item.step: item for item in self.measured if item.target == self.home}
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
@@ -170,9 +170,9 @@ class RunFolder:
         return self._list("layers.json", LayerLatency)
 
     @property
-    def delivered(self) -> tuple[Delivered, ...]:
+    def exported(self) -> tuple[ExportedFile, ...]:
         """In the order they were made; of a file made twice, the last."""
-        return self._list("exports.json", Delivered)
+        return self._list("exports.json", ExportedFile)
 
     @property
     def exports(self) -> Path:
@@ -227,8 +227,8 @@ class RunFolder:
         others = [asdict(other) for other in self.choices if (other.shape, other.step) != (item.shape, item.step)]
         self._write_list("choices.json", [*others, asdict(item)])
 
-    def add_delivered(self, item: Delivered) -> None:
-        others = [asdict(other) for other in self.delivered if other.path != item.path]
+    def add_exported(self, item: ExportedFile) -> None:
+        others = [asdict(other) for other in self.exported if other.path != item.path]
         self._write_list("exports.json", [*others, asdict(item)])
 
     def write_layers(self, items: Iterable[LayerLatency]) -> None:

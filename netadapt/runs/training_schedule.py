@@ -66,12 +66,11 @@ def stages_of(settings: RunSettings, long_term: RecipeOverrides) -> Stages:
 
 
 def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOverrides:
-    """What makes a long-term fine-tune the same as one that was recorded, for so many epochs if they are named."""
+    """What makes a long-term fine-tune the same as a recorded one; `epochs` takes the place of the recorded number."""
     if record is None:
         return RecipeOverrides(epochs=epochs)
-    return RecipeOverrides(
-        record.learning_rate, epochs=epochs or record.epochs, batch_size=record.batch_size, augment=record.augment
-    )
+    settings = record.settings
+    return RecipeOverrides(settings.learning_rate, epochs or settings.epochs, None, settings.batch_size, settings.augment)
 
 
 def train_through(

@@ -126,7 +126,7 @@ class _Run:
         limits = {}
         for goal in self.goals:
             found, bias = first.checks.get(goal.name), step.bias.get(goal.name)
-            amount = goal.budget.amount(found.measured if found else initial[goal.name])
+            amount = goal.budget.amount(found.measured.value if found else initial[goal.name])
             limits[goal.name] = amount if bias is None else amount / bias * (1 + ROUNDING)
         return limits
 
