@@ -21,18 +21,18 @@ import torch
 import typer
 from torch.nn import functional
 
-from netadapt.executors import ExecutorOptions, Told, open_executor
-from netadapt.executors.jobs import Jobs
+from netadapt.executors import ExecutorOptions, Observers, open_executor
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks import network_graph
 from netadapt.networks.options import NetworkOptions
 from netadapt.resources import open_resource
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
 from netadapt.search.types import Evaluate, Step
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
-from netadapt.training.datasets import open_dataset
+from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.recipe import Recipe, TrainSettings
 from profiler.progress import Silent
 
@@ -67,8 +67,8 @@ def main(
         tempfile.TemporaryDirectory() as folder,
         RunFolder.create(Path(folder, "run"), info, graph) as run,
     ):
-        jobs = Jobs.for_run(Family(run, dataset))
-        with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
+        jobs = CandidateJobs.for_run(RunModels(run, dataset))
+        with open_executor(ExecutorOptions(), jobs, Observers(Silent())) as executor:
             (first,) = executor(None, [Candidate(0, graph.widths, {"macs": price})])
         original = Step(0, graph.widths, {"macs": price}, first.accuracy, first.weights, (first,))
         bare = bare_steps_per_s(options, threads, steps, batch_size, rounds)
@@ -79,7 +79,7 @@ def main(
             if executor_options.name == "ray" and importlib.util.find_spec("ray") is None:
                 print(f"{name}: Ray is not installed")
                 continue
-            with open_executor(executor_options, jobs, Told(Silent())) as executor:
+            with open_executor(executor_options, jobs, Observers(Silent())) as executor:
                 taken_s = iteration_s(executor, original, candidates, rounds)
             rate = len(candidates) * steps / taken_s
             print(f"{name}: {taken_s:.2f} s an iteration, {rate:.1f} steps/s, {rate / bare:.2f} of the bare loop")

@@ -16,7 +16,7 @@ from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.export import ExportOptions, export_step
 from netadapt.runs.finetune import finish
 from netadapt.runs.measure import verify
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Baseline, ExportedFile, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.targets import choose_target, latency_tables
@@ -56,7 +56,7 @@ def finetune(request: FinetuneRequest, progress: ProgressReporter) -> FinetuneRe
         require_tensorboard()
     with RunFolder.open(request.run, write=True) as folder, open_log(folder, wanted=request.tensorboard) as log:
         done = finish(
-            Family(folder), request.steps or [0, None], request.long_term, seed=request.seed, seeds=request.seeds,
+            RunModels(folder), request.steps or [0, None], request.long_term, seed=request.seed, seeds=request.seeds,
             progress=progress, log=log,
         )  # fmt: skip
         write_report(folder)
@@ -80,7 +80,7 @@ def measure(request: MeasureRequest, progress: ProgressReporter) -> list[Verifie
     """Measure on the target that is asked for, beside the predictions of the run's table of it."""
     with RunFolder.open(request.run, write=True) as folder:
         target, path = choose_target(folder, request.device, request.runtime, request.python)
-        found = verify(Family(folder), request.steps or None, target, load_table(path) if path else None, progress)
+        found = verify(RunModels(folder), request.steps or None, target, load_table(path) if path else None, progress)
         write_report(folder)
         return found
 
@@ -121,17 +121,17 @@ def compare_with_baselines(request: BaselinesRequest, progress: ProgressReporter
         kinds = sensible_kinds(folder.info, request.kinds)
         if missing := [name for name in BASELINES if name not in kinds and not request.kinds]:
             progress.say(f"without a latency budget no network can be equally fast: no {', '.join(map(title_of, missing))}")
-        family = Family(folder)
-        chosen, (target, path) = family.step(request.step), choose_target(folder, request.device)
+        models = RunModels(folder)
+        chosen, (target, path) = models.step(request.step), choose_target(folder, request.device)
         shortlist = path or next(iter(latency_tables(folder).values()), None)
         table = OnDemand(shortlist, progress) if shortlist else None
         # the step is fine-tuned as it was before, so that what is recorded need not be trained again
         before = folder.finished.get(chosen.iteration) or folder.finished.get(0)
         stages = stages_of(folder.info.settings, as_before(before, request.epochs))
-        match = Match(family, chosen, target, table, stages, request.executor, progress)
+        match = Match(models, chosen, target, table, stages, request.executor, progress)
         names = [item.name for item in compare(match, kinds, seed=request.seed, seeds=request.seeds)]
         numbers = {"original": 0, f"step {chosen.iteration}": chosen.iteration}
-        whole = verify(family, list(numbers.values()), target, table.table if table and path else None, progress)
+        whole = verify(models, list(numbers.values()), target, table.table if table and path else None, progress)
         write_report(folder)
         return Comparison(
             folder.info.settings.task,
@@ -171,14 +171,14 @@ class ExportResult:
 def export(request: ExportRequest, progress: ProgressReporter) -> ExportResult:
     """`RunError` for a path that does not end as the format does, or lies in no folder that exists."""
     with RunFolder.open(request.run, write=True) as folder:
-        family, form = Family(folder), request.file_format
-        step = family.step(request.step)
+        models, form = RunModels(folder), request.file_format
+        step = models.step(request.step)
         ending = form if request.precision == "float32" else f"{request.precision}.{form}"
         path = request.out or folder.exports / f"step{step.iteration:03d}.{ending}"
         if path.suffix != f".{form}" or not path.parent.is_dir():
             raise RunError(f"{path} cannot be written: give a name ending in .{form} in a folder that exists")
         target = choose_target(folder, request.device)[0] if request.measure else None
         options = ExportOptions(path, request.precision, request.calibration, request.seed, target)
-        done = export_step(family, step, options, progress)
+        done = export_step(models, step, options, progress)
         write_report(folder)
         return ExportResult(folder.info.settings.task, done)

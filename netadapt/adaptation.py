@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from netadapt.errors import RunError, SettingsError
-from netadapt.executors import ExecutorOptions, Told, open_executor
-from netadapt.executors.jobs import Jobs
+from netadapt.executors import ExecutorOptions, Observers, open_executor
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks.options import NetworkOptions
 from netadapt.networks.own import source_facts
 from netadapt.pruning.settings import PruningSettings
@@ -20,7 +20,7 @@ from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
 from netadapt.runs.event_log import EventLog, open_log, require_tensorboard
 from netadapt.runs.history import History, history_of
-from netadapt.runs.models import Family, dataset_of
+from netadapt.runs.models import RunModels, dataset_of
 from netadapt.runs.records import RunInfo, TableFacts
 from netadapt.runs.run_folder import RunFolder, is_run
 from netadapt.search.loop import adapt, check_budgets
@@ -136,14 +136,18 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             if why := stale_reason(path, tables[name]):
                 progress.say(f"warning: {path} is stale: {why}")
         growing = _own_tables(request, folder, progress)
-        family = Family(folder, dataset)
+        models = RunModels(folder, dataset)
         if reached is None:
             reached = within_reach(goals, tables, request.measure, progress)
         measured = {goal.name: growing[goal.budget.table] for goal in goals if goal.name in reached}
-        check = DeviceCheck(family, measured, progress) if measured else None
+        check = DeviceCheck(models, measured, progress) if measured else None
         with (
             open_log(folder, wanted=request.tensorboard) as events,
-            open_executor(request.executor, Jobs.for_run(family, request.weights), _told(progress, events)) as executor,
+            open_executor(
+                request.executor,
+                CandidateJobs.for_run(models, request.weights),
+                Observers(progress, lambda step, loss: events.loss("original", step, loss)),
+            ) as executor,
         ):
             evaluate, history, known = folder.recorded(executor), folder.steps, folder.unfinished
             for step in adapt(graph, open_goals(budgets, growing), evaluate, request.search, history, known, check=check):
@@ -153,8 +157,8 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         return history_of(folder)
 
 
-def _told(progress: ProgressReporter, events: EventLog) -> Told:
-    return Told(progress, lambda step, loss: events.loss("original", step, loss))
+def _told(progress: ProgressReporter, events: EventLog) -> Observers:
+    return Observers(progress, lambda step, loss: events.loss("original", step, loss))
 
 
 def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, OnDemand]:

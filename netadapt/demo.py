@@ -19,7 +19,7 @@ from netadapt.reporting.report import write_report
 from netadapt.runs.finetune import finish
 from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.measure import exported, verify
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Baseline, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
@@ -88,18 +88,18 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
 
 
 def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressReporter) -> None:
-    family, table = Family(folder), load_table(folder.table_path())
-    last = family.step(None)
+    models, table = RunModels(folder), load_table(folder.table_path())
+    last = models.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
-    finish(family, [0, last.iteration], LONG, seed=SEED, progress=progress)
+    finish(models, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
     stages = stages_of(folder.info.settings, LONG)
-    match = Match(family, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
+    match = Match(models, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")
-    verify(family, None, target, table, progress)
+    verify(models, None, target, table, progress)
     for file_format in ("onnx", "tflite"):
-        print(f"    {exported(family, last, file_format)}")
+        print(f"    {exported(models, last, file_format)}")
 
 
 def _step_line(number: int, price: float, accuracy: float) -> str:

@@ -531,9 +531,9 @@ def _tuning_log() -> bytes:
 def _import(path: Path) -> object:
     from profiler.exchange.exporting import export_table
     from profiler.exchange.formats import WRITABLE
-    from profiler.exchange.importing import Told, import_table
+    from profiler.exchange.importing import Observers, import_table
 
-    table = import_table([path], Told("phone"))
+    table = import_table([path], Observers("phone"))
     table.save(path.with_name("t.parquet"))
     for name in WRITABLE:
         try:

@@ -22,7 +22,7 @@ from netadapt.baselines.match import Match, fresh
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Baseline
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
@@ -56,10 +56,10 @@ def mtimes(path: Path) -> dict[str, int]:
 @contextmanager
 def matching(path: Path) -> Iterator[Match]:
     with RunFolder.open(path, write=True) as folder:
-        family, table = Family(folder), OnDemand(folder.table_path())
+        models, table = RunModels(folder), OnDemand(folder.table_path())
         yield Match(
-            family,
-            family.step(None),
+            models,
+            models.step(None),
             Target(),
             table,
             stages_of(folder.info.settings, RecipeOverrides(epochs=LONG_EPOCHS)),
@@ -168,7 +168,7 @@ def test_a_search_from_another_original_network_is_not_gone_on_with(
     path = tmp_path / "run"
     shutil.copytree(compared[0], path)
     with matching(path) as match:
-        match.family.run.weights_path(match.family.step(0).weights).write_bytes(b"other")
+        match.models.run.weights_path(match.models.step(0).weights).write_bytes(b"other")
         with pytest.raises(RunError, match="another original network"):
             search(match)
 
@@ -183,8 +183,8 @@ def test_the_report_shows_all_kinds_with_their_spread(compared: tuple[Path, list
 @pytest.mark.slow
 def test_every_seed_starts_from_other_random_weights(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with RunFolder.open(compared[0]) as folder:
-        family = Family(folder)
-        one, same, other = (next(fresh(family, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
+        models = RunModels(folder)
+        one, same, other = (next(fresh(models, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
     assert bool((one == same).all()) and not bool((one == other).all())
 
 

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from netadapt.training.datasets import DataError, open_dataset, resized
+from netadapt.training.datasets import DataError
+from netadapt.training.datasets.images import resized
+from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.tasks import open_task
 from netadapt.training.types import Dataset, Part
 

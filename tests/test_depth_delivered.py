@@ -11,7 +11,7 @@ import pytest
 from test_netadapt_cli import succeed
 
 from netadapt.runs.measure import verify
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 from netadapt.training.tasks import open_task
 from profiler.formats.model_file import read_model
@@ -100,6 +100,6 @@ def test_what_was_delivered_is_told_with_the_task_s_figures(adapted: Path) -> No
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_steps_are_verified_with_either_runtime(adapted: Path, runtime: str) -> None:
     with RunFolder.open(adapted, write=True) as folder:
-        found = verify(Family(folder), [1], Target(runtime=runtime), None, Silent())
+        found = verify(RunModels(folder), [1], Target(runtime=runtime), None, Silent())
         assert folder.verified[1].runtime == runtime
     assert found[0].measured_ms.value > 0

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from netadapt.errors import SettingsError
 from netadapt.networks import network_graph
 from netadapt.pruning.couplings import Couplings
-from netadapt.pruning.importance import IMPORTANCES, Block, ImportanceError, open_importance
+from netadapt.pruning.importance import IMPORTANCES, Block, Criterion, ImportanceError, open_importance
 from netadapt.pruning.importance import reconstruction as rule
 from netadapt.pruning.prune import prune
 from netadapt.pruning.pruner import prune_candidate, sample
 from netadapt.pruning.settings import PruningSettings
 from netadapt.pruning.tracing import trace
-from netadapt.training.datasets import open_dataset
+from netadapt.training.datasets.opening import open_dataset
 
 CHANNELS = 8
 SHAPE = (1, 3, 6, 6)
@@ -276,7 +276,7 @@ def test_what_a_group_computes_is_seen_beside_all_that_its_layer_does() -> None:
 
 
 def test_a_rule_that_keeps_channels_instead_of_positions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(IMPORTANCES, "last channels", "test_importance:last_channels")
+    monkeypatch.setitem(IMPORTANCES, "last channels", Criterion("test_importance:last_channels", "the last ones stay"))
     model = in_groups()
     with pytest.raises(ImportanceError, match=r"must keep 2 of 4 positions of block maker, but keeps \[6, 7\]"):
         prune(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "last channels")

@@ -29,12 +29,14 @@ class Registered:
     """module:class"""
     summary: str
     """For the help of the command."""
+    guided_by: str | None = None
+    """For the same search by another resource than latency: the resource, as tables call it."""
 
 
 BASELINES: Mapping[str, Registered] = {
     "multiplier": Registered("netadapt.baselines.multiplier:Multiplier", "evenly thinner, from random weights"),
     "uniform": Registered("netadapt.baselines.uniform:Uniform", "the trained original pruned evenly"),
-    "macs": Registered("netadapt.baselines.macs:GuidedByMacs", "the same search guided by MACs"),
+    "macs": Registered("netadapt.baselines.macs:GuidedByMacs", "the same search guided by MACs", "MACs"),
     "scratch": Registered("netadapt.baselines.scratch:Scratch", "the adapted shape from random weights"),
 }
 

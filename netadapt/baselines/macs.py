@@ -18,10 +18,10 @@ from torch import nn
 
 from netadapt.baselines.match import Match
 from netadapt.errors import BudgetError, RunError
-from netadapt.executors import Told, open_executor
-from netadapt.executors.jobs import Jobs
+from netadapt.executors import Observers, open_executor
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.resources import open_goals
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Choice
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import Stage, origin
@@ -50,14 +50,14 @@ class GuidedByMacs:
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
         with RunFolder.open(folder_of(match)) as folder:
-            return Family(folder, match.family.dataset).model(_chosen(folder, choice), finished=False)
+            return RunModels(folder, match.models.dataset).model(_chosen(folder, choice), finished=False)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return (match.stages.last,)
 
 
 def folder_of(match: Match) -> Path:
-    return match.family.run.path / "baselines" / "macs"
+    return match.models.run.path / "baselines" / "macs"
 
 
 def search(match: Match) -> tuple[Step, ...]:
@@ -70,7 +70,7 @@ def search(match: Match) -> tuple[Step, ...]:
         why = "the schedule takes away no more"
         try:
             with open_executor(
-                match.executor, Jobs.for_run(Family(folder, match.family.dataset)), Told(match.progress)
+                match.executor, CandidateJobs.for_run(RunModels(folder, match.models.dataset)), Observers(match.progress)
             ) as executor:
                 for step in _further(folder, executor):
                     folder.add_step(step)
@@ -90,7 +90,7 @@ def _chosen(folder: RunFolder, choice: Choice) -> Step:
 
 @contextmanager
 def _opened(match: Match) -> Iterator[RunFolder]:
-    run = match.family.run
+    run = match.models.run
     initial, search = float(run.graph.macs), replace(run.info.settings.search, max_iterations=ITERATIONS)
     least = narrowest(run.graph, search.width_step, search.min_width).macs
     planned = initial * (1 - planned_fraction(ITERATIONS, search.step, search.decay))
@@ -103,7 +103,7 @@ def _opened(match: Match) -> Iterator[RunFolder]:
 
 def _begin(match: Match, folder: RunFolder) -> None:
     """The original network, as the run trained it."""
-    run, first, macs = match.family.run, match.family.run.steps[0], float(match.family.run.graph.macs)
+    run, first, macs = match.models.run, match.models.run.steps[0], float(match.models.run.graph.macs)
     if folder.steps:
         if folder.weights_path(first.weights).read_bytes() != run.weights_path(first.weights).read_bytes():
             raise RunError(f"{folder.path} was begun from another original network than {run.path} has; remove it")

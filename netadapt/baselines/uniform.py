@@ -28,14 +28,14 @@ class Uniform:
         return as_fast_as_step(match)
 
     def origin(self, match: Match, choice: Choice) -> str:
-        run = match.family.run
+        run = match.models.run
         return origin(run.weights_path(run.steps[0].weights))
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        family = match.family
-        original = family.step(0)
-        model, graph = family.model(original, finished=False), family.graph(original.widths)
-        return prune_candidate(model, graph, choice.widths, family.run.info.settings.pruning, family.dataset.train, seed)
+        models = match.models
+        original = models.step(0)
+        model, graph = models.model(original, finished=False), models.graph(original.widths)
+        return prune_candidate(model, graph, choice.widths, models.run.info.settings.pruning, models.dataset.train, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return match.stages.pruned(match.step.iteration)

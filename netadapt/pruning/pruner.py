@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from netadapt.pruning.batch_norm import reestimate
+from netadapt.pruning.importance import IMPORTANCES
 from netadapt.pruning.prune import prune
 from netadapt.pruning.settings import PruningSettings
 from netadapt.training.types import Part
@@ -18,7 +19,7 @@ def prune_candidate(
     model: nn.Module, graph: Graph, widths: Mapping[str, int], settings: PruningSettings, part: Part, seed: int
 ) -> nn.Module:
     """A narrower copy of the model. `part` is the training part: neither holdout nor test images may have a say."""
-    images = None if settings.importance == "l2" else sample(part, settings.images, seed)  # norms need none
+    images = sample(part, settings.images, seed) if IMPORTANCES[settings.importance].needs_images else None
     pruned = prune(model, graph, widths, settings.importance, images)
     reestimate(pruned, part, settings.bn_recalibration_batches, seed)
     return pruned

@@ -126,13 +126,16 @@ class GuidedRow:
 def guided(rows: Sequence[Row]) -> list[GuidedRow]:
     """Original, MAC-guided and latency-guided side by side, where all three have been measured and tested; else nothing."""
     found = {row.kind or row.name: row for row in rows}
-    named = {"original": "original", "macs": "guided by MACs", "adapted": "guided by latency"}
+    other_guide = next((name for name, item in BASELINES.items() if item.guided_by), "")
+    if not other_guide:
+        return []
+    named = {"original": "original", other_guide: title_of(other_guide), "adapted": "guided by latency"}
     if not all(name in found and found[name].accuracy_on == "test" for name in named):
         return []
     lines = [(label, found[name], found[name].measured) for name, label in named.items()]
     if any(measured is None for _, _, measured in lines):
         return []
-    first, other = found["original"], found["macs"]
+    first, other = found["original"], found[other_guide]
     assert first.measured is not None and other.measured is not None
     return [
         GuidedRow(
@@ -165,7 +168,7 @@ def checks(contents: Contents) -> Iterator[CheckRow]:
 def _step_row(contents: Contents, step: Step, name: str) -> Row:
     graph, number = contents.graph.at_widths(step.widths), step.iteration
     checked, tested = contents.verified.get(number), contents.accuracy.get(number)
-    predicted = Interval.unknown(step.price) if contents.unit == "ms" else None
+    predicted = Interval.unknown(step.price) if contents.info.goals[0].measurable else None
     measured = None
     if checked is not None:
         measured = checked.measured_ms

@@ -17,7 +17,7 @@ from netadapt.errors import RunError
 from netadapt.resources import Goal
 from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import exported
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.search.bias import Checked
 from netadapt.search.types import Step
 from profiler.errors import RunnerError
@@ -40,7 +40,7 @@ UNREACHABLE = (DeviceError, RunnerError)
 class DeviceCheck:
     """The loop's `check`, for the budgets whose devices can be reached."""
 
-    family: Family
+    models: RunModels
     tables: Mapping[str, OnDemand]
     """By the budgets' names."""
     progress: ProgressReporter
@@ -50,13 +50,13 @@ class DeviceCheck:
         found: dict[str, Checked] = {}
         for name, table in self.tables.items():
             target = table.table.info.target
-            path = exported(self.family, step, target.model_format)
+            path = exported(self.models, step, target.model_format)
             try:
                 estimate = measure_files([path], target, progress=self.progress, wait_s=PATIENCE_S)[path].estimate
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
-            predicted = table.table.predict(self.family.graph(step.widths))
+            predicted = table.table.predict(self.models.graph(step.widths))
             found[name] = Checked(latency_of(estimate), latency_of(predicted))
         return found
 
@@ -71,7 +71,7 @@ def within_reach(
     """
     names = []
     for goal in goals:
-        if goal.budget.resource != "latency" or measure is False:
+        if not goal.budget.measurable or measure is False:
             continue
         reason = out_of_reach(tables[goal.budget.table], progress)
         if reason is None:

@@ -13,7 +13,7 @@ from netadapt.export.quantize import agreement, export_int8
 from netadapt.pruning.pruner import sample
 from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import EXPORTERS
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import ExportedFile, FileAgreement, TargetName
 from netadapt.search.types import Step
 from netadapt.training.trainer import score
@@ -52,19 +52,19 @@ class ExportOptions:
         return self.path.suffix.lstrip(".")
 
 
-def export_step(family: Family, step: Step, asked: ExportOptions, progress: ProgressReporter) -> ExportedFile:
+def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: ProgressReporter) -> ExportedFile:
     """Write the file, examine it, record it. The test images judge it; they had no part in making it."""
-    model, shape = family.model(step), family.options.input_shape
+    model, shape = models.model(step), models.options.input_shape
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
-        images = sample(family.dataset.train, asked.calibration, asked.seed)
+        images = sample(models.dataset.train, asked.calibration, asked.seed)
         calibration = len(images)
         export_int8(model, shape, asked.path, images)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
     progress.advance("written")
-    shown = sample(family.dataset.test, _COMPARED, asked.seed)
+    shown = sample(models.dataset.test, _COMPARED, asked.seed)
     near = agreement(model, asked.path, shown)
     record = ExportedFile(
         step=step.iteration,
@@ -75,17 +75,17 @@ def export_step(family: Family, step: Step, asked: ExportOptions, progress: Prog
         size_bytes=asked.path.stat().st_size,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         agreement=FileAgreement(len(shown), near.max_abs_difference, near.cosine_similarity, near.top1_agreement),
-        scores=file_scores(asked.path, family.dataset.test),
-        torch_scores=score(model, family.dataset.test),
+        scores=file_scores(asked.path, models.dataset.test),
+        torch_scores=score(model, models.dataset.test),
         calibration=calibration,
     )
     progress.advance("examined")
-    family.run.add_exported(record)
+    models.run.add_exported(record)
     if asked.target is not None:  # only now, so that a device that fails leaves the record of the file
         target = target_for(asked.path, asked.target)
         found = measure_files([asked.path], target, progress=progress, wait_s=PATIENCE_S)[asked.path].estimate
         record = replace(record, target=TargetName.of(target), latency_ms=latency_of(found))
-        family.run.add_exported(record)
+        models.run.add_exported(record)
     return record
 
 

@@ -16,7 +16,7 @@ from netadapt.runs.run_folder import RunFolder
 from netadapt.search.types import Step
 from netadapt.settings import DataSettings
 from netadapt.training.checkpoint import load_weights
-from netadapt.training.datasets import open_dataset
+from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.types import Dataset
 from profiler.layers.graph import Graph
 
@@ -32,7 +32,7 @@ def dataset_of(network: NetworkOptions, data: DataSettings, seed: int) -> Datase
     )
 
 
-class Family:
+class RunModels:
     """The models behind the steps of a run."""
 
     def __init__(self, run: RunFolder, dataset: Dataset | None = None) -> None:

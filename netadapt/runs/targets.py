@@ -13,7 +13,7 @@ from profiler.tables.table import load_table
 
 def latency_tables(folder: RunFolder) -> dict[str, Path]:
     """The run's own copies of the tables behind its latency budgets, by their names."""
-    return {goal.table: folder.table_path(goal.table) for goal in folder.info.goals if goal.resource == "latency"}
+    return {goal.table: folder.table_path(goal.table) for goal in folder.info.goals if goal.measurable}
 
 
 def choose_target(

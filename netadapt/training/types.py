@@ -68,7 +68,7 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What else is told, the most telling first."""
+        """What else is told, the most batch first."""
         ...
 
     @property

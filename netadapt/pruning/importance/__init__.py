@@ -18,11 +18,27 @@ from netadapt.registry import did_you_mean, load
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IMPORTANCES: dict[str, str] = {
-    "l2": "netadapt.pruning.importance.l2:strongest",
-    "reconstruction": "netadapt.pruning.importance.reconstruction:reconstructing",
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """An importance criterion by its name, before its module, which needs torch, is loaded."""
+
+    address: str
+    """module:function, a `Keep`."""
+    summary: str
+    """For the help of the command."""
+    needs_images: bool = False
+    """It is given a sample of training images, as it depends on what the layers compute."""
+
+
+IMPORTANCES: Mapping[str, Criterion] = {
+    "l2": Criterion("netadapt.pruning.importance.l2:strongest", "the largest L2 norms of weights stay"),
+    "reconstruction": Criterion(
+        "netadapt.pruning.importance.reconstruction:reconstructing",
+        "the next layers' outputs change least, and these layers are refitted",
+        needs_images=True,
+    ),
 }
-"""Name to module:function."""
 DEFAULT = "l2"
 
 
@@ -65,4 +81,4 @@ def check_importance(name: str) -> None:
 def open_importance(name: str) -> Keep:
     """The criterion of this name. `ImportanceError` for an unknown one."""
     check_importance(name)
-    return load(IMPORTANCES[name])
+    return load(IMPORTANCES[name].address)
