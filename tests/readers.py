@@ -584,12 +584,14 @@ def _run_example() -> bytes:
         files = {name: json.loads((run.path / name).read_bytes()) for name in RUN_FILES if (run.path / name).exists()}
         lines = {name: [*map(json.loads, (run.path / name).read_text().splitlines())][:3] for name in RUN_LINES}
     choice = {
-        "shape": "even", "step": 1, "step_widths": {"pw1": 8}, "device": "local", "runtime": "litert", "label": "0.5",
-        "widths": {"pw1": 8}, "measured_ms": 1.0, "step_ms": None,
+        "shape": "even", "step": 1, "step_widths": {"pw1": 8}, "target": {"device": "local", "runtime": "litert"},
+        "label": "0.5", "widths": {"pw1": 8}, "measured_ms": {"value": 1.0, "low": 0.9, "high": 1.1}, "step_ms": None,
     }  # fmt: skip
     delivered = {
         "step": 1, "path": "exports/a.onnx", "sha256": "0" * 64, "format": "onnx", "precision": "float32", "size_bytes": 5,
-        "created_utc": "2026-01-01T00:00:00+00:00", "images": 5, "max_abs_difference": 1e-6, "cosine_similarity": 1.0,
+        "created_utc": "2026-01-01T00:00:00+00:00",
+        "agreement": {"images": 5, "max_abs_difference": 1e-6, "cosine_similarity": 1.0},
+        "scores": {"accuracy": 0.9, "metrics": {}}, "torch_scores": {"accuracy": 0.9, "metrics": {}},
     }  # fmt: skip
     shorter = {name: files[name][:2] for name in ("verify.json", "baselines.json", "layers.json")}
     files["graph.json"] = _graph().to_dict()
@@ -613,7 +615,7 @@ def _run_folder(path: Path) -> object:
         weights += [run.weights_path(item.weights) for item in run.finished.values()]
         assert all(item.parent == Path(folder, "weights") for item in weights)
         said = [repr(run.info.goals), repr(run.unfinished), repr(run.baselines), repr(run.choices), repr(run.layers)]
-        return said, repr(run.verified), repr(run.delivered), [item.accuracies for item in run.baselines]
+        return said, repr(run.verified), repr(run.exported), [item.accuracies for item in run.baselines]
 
 
 def _file_text(name: str, plain: Any) -> str:

@@ -25,6 +25,8 @@ class Energy:
     scales: ClassVar[Mapping[str, float]] = {"uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3}
     example = "12mJ"
     needs_table = True
+    measurable = False
+    named_by_table = False
 
     def __init__(self, energy_mj: Mapping[LayerSpec, float], runtime: str) -> None:
         self.runtime = runtime
