@@ -77,4 +77,4 @@ def print_prediction(found: FilePrediction) -> None:
     else:
         latency_ms = Interval(said.latency_ms, said.latency_ms_low, said.latency_ms_high)
         print(f"{found.model.name}: {interval_text(latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
-    print(f"held_out of this table: {found.table.sentence()}")
+    print(f"held-out error of this table: {found.table.sentence()}")

@@ -44,7 +44,7 @@ def print_summary(path: Path, table: LatencyTable) -> None:
         runtime = f"{info.target.runtime} {info.device.get('version')}"
         print(f"{path}: {len(table.rows)} layers, {runtime}, threads {info.target.threads}")
         print(f"  {info.target.device}: {cpu}; measured {info.created_utc}, {info.age_days:.1f} days ago")
-    print(f"  held_out: {table.sentence()}")
+    print(f"  held-out error: {table.sentence()}")
     if figures.bias_percent is not None:
         rank = "no rank correlation" if figures.spearman is None else f"Spearman {figures.spearman:.3f}"
         inside = f"{figures.coverage_percent:.0f} % inside their 95 % intervals"
