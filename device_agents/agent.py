@@ -91,6 +91,8 @@ class Agent(Protocol):
     """Several processes may use it at once, because nothing is measured there: it needs no lock."""
     has_conditions: bool
     """There is hardware whose temperature and clocks matter: it can be conditioned before measuring, and may have to cool down."""
+    runner: str | None
+    """The runner that its kind of device comes with (profiler/runners/); None where any can be used, as on real devices."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
         """Run to the end. `CommandTimedOut` after `timeout_s`, the process and its children killed."""

@@ -103,6 +103,7 @@ class RemoteAgent(ABC):
 
     shared = False
     has_conditions = True
+    runner: str | None = None
     address_forms: tuple[str, ...] = ()
     default_folder: str
     """Shell text, so that it may name $HOME; our own folder goes into it."""

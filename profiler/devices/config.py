@@ -27,7 +27,7 @@ from device_agents.support.text import did_you_mean, nearest
 from device_agents.support.toml_file import TomlFile, read_toml
 from profiler.devices.conditioning import Cooling
 
-RUNNERS = ("python", "native", "benchmark_model", "onnxruntime_perf_test")
+RUNNERS = ("python", "native", "benchmark_model", "onnxruntime_perf_test", "simulated", "replay")
 """The names of profiler.runners, which needs this module."""
 CONFIG_VARIABLE = "PROFILE_CONFIG"
 

@@ -1,4 +1,5 @@
-"""What measures on the device: our runner in Python or in C, or a vendor's tool. A new one is one file and one line in RUNNERS."""
+"""What measures on the device: our runner in Python or in C, or a vendor's tool; and what stands in for one where there is no
+device: a simulation, or a recording. A new one is one file and one line in RUNNERS."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ from profiler.runners.native import NativeRunner
 from profiler.runners.perf_test import PerfTest
 from profiler.runners.program import Runner
 from profiler.runners.python import PythonRunner
+from profiler.runners.replay import ReplayRunner
+from profiler.runners.simulated import SimulatedRunner
 
 __all__ = ["RUNNERS", "Runner", "runner_named"]
 
 RUNNERS: dict[str, type[Runner]] = {
     "python": PythonRunner, "native": NativeRunner, "benchmark_model": BenchmarkModel, "onnxruntime_perf_test": PerfTest,
+    "simulated": SimulatedRunner, "replay": ReplayRunner,
 }  # fmt: skip
 
 
