@@ -5,8 +5,8 @@
 Every pass measures every file with every tool in shuffled order, each measurement in a process of its own, with the same warm-up
 and for about the same time, so that a shared machine's changes of speed hit all alike. The same number is taken from all: the
 median of the times of single inferences, and of that the lower quartile of the passes. The inputs are random numbers for all,
-though not the same ones. Beside it stands what one call with `profile benchmark`'s own defaults says of the same files (six to
-eighteen measurements of 0.1 s, samples of at least 1 ms, one process for all files of a runtime), made between the passes.
+though not the same ones. Beside it stands what a single `profile benchmark FILE` with its defaults says of each file, one call a
+file, made between the other measurements of one of the passes.
 
 What each time includes beyond the inference:
   ours, LiteRT        Interpreter.invoke; inputs set beforehand, outputs never fetched
@@ -69,8 +69,9 @@ class Candidate:
 
     def ours_ms(self, seconds: float) -> float:
         settings = TimingSettings(
-            rounds=1,
-            max_rounds=1,
+            network_rounds=1,
+            quiet_rounds=0,
+            settle_percent=1e9,
             min_round_s=0.0,
             measurement_ms=1000 * seconds,
             warmup_ms=WARMUP_MS,
@@ -127,27 +128,20 @@ def _measure(
     ours: dict[Path, list[float]] = {item.path: [] for item in candidates}
     theirs: dict[Path, list[float]] = {item.path: [] for item in candidates}
     defaults: dict[Path, float] = {}
-    progress.begin("comparing", passes * 2 * len(candidates))
+    progress.begin("comparing", (passes * 2 + 1) * len(candidates))
     for number in range(passes):
-        if number == passes // 2:
-            defaults = _with_defaults(candidates)
-        measurements = [(item, mine) for item in candidates for mine in (True, False)]
+        measurements = [(item, tool) for item in candidates for tool in ("ours", "theirs")]
+        measurements += [(item, "defaults") for item in candidates[number::passes]]
         draws.shuffle(measurements)
-        for item, mine in measurements:
-            if mine:
+        for item, tool in measurements:
+            if tool == "ours":
                 ours[item.path].append(item.ours_ms(seconds))
-            else:
+            elif tool == "theirs":
                 theirs[item.path].append(item.theirs_ms())
+            else:
+                defaults[item.path] = measure_files([item.path], item.target)[item.path].estimate.latency_ms
             progress.advance(item.path.name)
     return ours, theirs, defaults
-
-
-def _with_defaults(candidates: Sequence[Candidate]) -> dict[Path, float]:
-    found: dict[Path, float] = {}
-    for target in {item.target for item in candidates}:
-        measured = measure_files([item.path for item in candidates if item.target == target], target)
-        found |= {path: value.estimate.latency_ms for path, value in measured.items()}
-    return found
 
 
 def _candidates(models: Sequence[Path], target: Target, folder: Path, seconds: float) -> list[Candidate]:
@@ -160,7 +154,7 @@ def _candidates(models: Sequence[Path], target: Target, folder: Path, seconds: f
         _write(Graph.of_layer(LayerSpec("relu", (shape,), shape)), f"relu_{shape[1]}x{shape[2]}x{shape[3]}{suffix}", folder)
         for shape in PROBES
     ]
-    settings = TimingSettings(rounds=1, max_rounds=1, min_round_s=0.0)
+    settings = TimingSettings(network_rounds=1, quiet_rounds=0, settle_percent=1e9, min_round_s=0.0)
     first = measure_files([*files, *probes], target, settings=settings)
     return [
         Candidate(

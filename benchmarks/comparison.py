@@ -27,9 +27,10 @@ from netadapt.baselines import title_of
 from netadapt.reporting.charts import Point, accuracy_chart
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
-from netadapt.training.tasks import task_of
+from netadapt.search.types import Step
+from netadapt.training.tasks import open_task
 from profiler.console import print_table
+from profiler.interval import Interval
 
 OURS = {"original": "original", "latency": "guided by latency"}
 NETADAPT = (sys.executable, "-c", "from netadapt.cli.app import app; app()")
@@ -96,14 +97,14 @@ def first_within(run: Path, fraction: float) -> int:
 
 
 def latency_ms(step: Step) -> float:
-    return step.checks["latency"].measured
+    return step.checks["latency"].measured.value
 
 
 def compared(run: Path, fraction: float, number: int, baselines: Iterable[dict[str, Any]]) -> Iterator[Compared]:
     with RunFolder.open(run) as folder:
-        original_ms = folder.verified[0].measured_ms
+        original_ms = folder.verified[0].measured_ms.value
         for kind, step in (("original", 0), ("latency", number)):
-            measured_ms, graph = folder.verified[step].measured_ms, folder.graph.at_widths(folder.steps[step].widths)
+            measured_ms, graph = folder.verified[step].measured_ms.value, folder.graph.at_widths(folder.steps[step].widths)
             accuracy = folder.finished[step].test_accuracy
             yield Compared(fraction, kind, accuracy, measured_ms, measured_ms / original_ms, graph.macs)
         for item in baselines:
@@ -113,7 +114,7 @@ def compared(run: Path, fraction: float, number: int, baselines: Iterable[dict[s
 
 def task_text(run: Path) -> str:
     with RunFolder.open(run) as folder:
-        return task_of(folder.info.settings).name
+        return folder.info.settings.training.task
 
 
 def image(found: list[Compared], task: str) -> bytes:
@@ -125,9 +126,9 @@ def image(found: list[Compared], task: str) -> bytes:
     others: list[Point] = []
     for (_, kind), items in same.items():
         accuracy, ms = Spread.of([item.accuracy for item in items]), sorted(item.measured_ms for item in items)
-        point = Point(statistics.mean(ms), ms[0], ms[-1], accuracy.mean, title(kind), accuracy.low, accuracy.high)
+        point = Point(Interval(statistics.mean(ms), ms[0], ms[-1]), accuracy, title(kind))
         (ours if kind in OURS else others).append(point)
-    return accuracy_chart([], ours, others, task_of({"task": task}).accuracy)
+    return accuracy_chart([], ours, others, open_task(task).accuracy)
 
 
 def title(kind: str) -> str:
@@ -139,7 +140,7 @@ def print_kinds(fraction: float, items: list[Compared], task: str) -> None:
     for item in items:
         by_kind[item.kind].append(item)
     print(f"\nwithin {fraction:.0%} of the original's measured latency ({task}, test part, mean ± standard deviation over seeds)")
-    metric = task_of({"task": task}).accuracy
+    metric = open_task(task).accuracy
     rows = [
         (
             title(kind),

@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,17 +21,19 @@ import torch
 import typer
 from torch.nn import functional
 
-from netadapt.executors import ExecutorOptions, Told, open_executor
-from netadapt.executors.jobs import Jobs
+from netadapt.executors import ExecutorOptions, Observers, open_executor
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks import network_graph
+from netadapt.networks.options import NetworkOptions
 from netadapt.resources import open_resource
-from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
-from netadapt.search.loop import Evaluate, Step
-from netadapt.training.datasets import open_dataset
-from netadapt.training.trainer import TrainSettings
+from netadapt.search.types import Evaluate, Step
+from netadapt.settings import DataSettings, RunSettings, TrainingSettings
+from netadapt.training.datasets.opening import open_dataset
+from netadapt.training.recipe import Recipe, TrainSettings
 from profiler.progress import Silent
 
 EXECUTORS = (
@@ -55,16 +56,19 @@ def main(
     options = NetworkOptions("mobilenet_v1", width_multiplier, resolution, classes=10)
     graph, macs = network_graph(options.name, **options.keywords), open_resource("macs", None)
     dataset = open_dataset("digits", resolution=resolution, seed=1, holdout_fraction=0.15)
-    settings = {**asdict(options), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
+    recipe = Recipe(
+        TrainSettings(0.05, steps=1), TrainSettings(0.01, steps=steps, batch_size=batch_size), TrainSettings(0.01, steps=1)
+    )
+    training = TrainingSettings("classification", recipe, None, threads, threads)
+    info = RunInfo(RunSettings(options, DataSettings("digits"), training), ("macs=60%",), "")
     price = macs.price(graph)
     candidates = propose_all(graph, {"macs": macs}, {"macs": 0.96 * price}, iteration=1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        RunFolder.create(Path(folder, "run"), RunInfo(options.name, ("macs=60%",), "", settings), graph) as run,
+        RunFolder.create(Path(folder, "run"), info, graph) as run,
     ):
-        short_term = TrainSettings(0.01, steps=steps, batch_size=batch_size)
-        jobs = Jobs(Family(run, dataset), TrainSettings(0.05, steps=1), short_term, 1, threads, threads)
-        with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
+        jobs = CandidateJobs.for_run(RunModels(run, dataset))
+        with open_executor(ExecutorOptions(), jobs, Observers(Silent())) as executor:
             (first,) = executor(None, [Candidate(0, graph.widths, {"macs": price})])
         original = Step(0, graph.widths, {"macs": price}, first.accuracy, first.weights, (first,))
         bare = bare_steps_per_s(options, threads, steps, batch_size, rounds)
@@ -75,7 +79,7 @@ def main(
             if executor_options.name == "ray" and importlib.util.find_spec("ray") is None:
                 print(f"{name}: Ray is not installed")
                 continue
-            with open_executor(executor_options, jobs, Told(Silent())) as executor:
+            with open_executor(executor_options, jobs, Observers(Silent())) as executor:
                 taken_s = iteration_s(executor, original, candidates, rounds)
             rate = len(candidates) * steps / taken_s
             print(f"{name}: {taken_s:.2f} s an iteration, {rate:.1f} steps/s, {rate / bare:.2f} of the bare loop")

@@ -117,7 +117,8 @@ def write_config(folder: Path, sshd: Sshd, phone: Adbd, every: int) -> dict[str,
     for device, runtime in RUNTIMES.items():
         lines += [
             f"[tables.{device}]", f'device = "{device}"', 'plan = "plan.json"', f'runtime = "{runtime}"', "rounds = 3",
-            "max_layers = 60", f"max_age_days = {0.8 * every / 1440:.5f}", f'when = "*/{every} * * * *"', 'held_out = "10%"',
+            "max_layers = 60", f"max_age_days = {0.8 * every / 1440:.5f}", f'when = "*/{every} * * * *"',
+            'max_held_out_error = "10%"',
         ]  # fmt: skip
     lines += ["[schedule]", f'command = ["sh", "-c", "cat >> {folder}/news; echo >> {folder}/news"]']
     (folder / "profile.toml").write_text("\n".join(lines) + "\n")

@@ -6,21 +6,24 @@ shell, the class extends RemoteAgent (device_agents/remote.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from device_agents.errors import CommandFailed
+from device_agents.support.text import last_line
 
 LONGEST_NAME = 60
 LONGEST_LINE = 32 << 20
-"""Of a command's output: no line of a runner comes near it."""
+"""Bytes of a line of a command's output; no line of a runner comes near it."""
 
 
 def named(argv: Sequence[str]) -> str:
-    """A command's first words, for messages; a script among them is cut short."""
+    """A command's first words, for messages. Only the first line of a script is shown, and at most LONGEST_NAME characters."""
     words = " ".join(argv[:3]).splitlines() or [""]
     return words[0] if len(words) == 1 and len(words[0]) <= LONGEST_NAME else f"{words[0][:LONGEST_NAME]}..."
 
@@ -31,25 +34,24 @@ class CommandResult:
 
     argv: tuple[str, ...]
     returncode: int
-    """Negative: the number of the signal that killed it."""
+    """The exit code; if negative, the number of the signal that killed the command."""
     stdout: str
     stderr: str
 
     def check(self) -> Self:
-        """`CommandFailed`, with the last line it wrote to standard error, unless it ended with 0."""
+        """This result. `CommandFailed`, with the last line of standard error, if the exit code is not 0."""
         if self.returncode != 0:
-            said = self.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            raise CommandFailed(f"`{named(self.argv)}` ended with code {self.returncode}: {said[0]}")
+            raise CommandFailed(f"`{named(self.argv)}` ended with code {self.returncode}: {last_line(self.stderr)}")
         return self
 
 
 class Stream(Protocol):
-    """A running command, read line by line; `returncode` and `stderr` are known once the lines have ended."""
+    """The output of a running command, line by line. `returncode` and `stderr` are complete once the lines have ended."""
 
     def __iter__(self) -> Iterator[str]: ...
 
     def tell(self, data: bytes) -> None:
-        """Write to its standard input. If that cannot be done any more, reading will show why."""
+        """Write to the command's standard input. Never fails: if the command has ended, reading its output will show why."""
         ...
 
     @property
@@ -61,28 +63,28 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may say about a device beside its address."""
+    """Settings of a device besides its address."""
 
     folder: str | None = None
-    """Where on the device files go; None for the agent's own choice."""
+    """The folder on the device in which files are stored; None for the agent's default."""
     ssh_config: str | None = None
-    """A file for `ssh -F`; None for the user's own."""
+    """A configuration file for `ssh -F`; None for the user's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A device that an agent can see without being told of it."""
+    """A device that was found without being named."""
 
     address: str
     description: str
     obstacle: str | None = None
-    """What stands in the way of using it, and what to do; None if nothing does."""
+    """Why it cannot be used now, and what to do about it; None if it can."""
 
 
 class Agent(Protocol):
-    """A device within reach. Used as a context manager: entering it connects.
+    """Access to one device. It is a context manager: entering it connects, leaving it disconnects.
 
-    `DeviceUnreachable` or `DeviceUnauthorised` on entering; `LinkLost` from any method once the connection has broken off, after
+    Entering raises `DeviceUnreachable` or `DeviceUnauthorised`. Any method raises `LinkLost` once the connection is lost, after
     which `reconnect` may help.
     """
 
@@ -95,39 +97,46 @@ class Agent(Protocol):
     """The runner that its kind of device comes with (profiler/runners/); None where any can be used, as on real devices."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
-        """Run to the end. `CommandTimedOut` after `timeout_s`, the process and its children killed."""
+        """Run a command to its end. After `timeout_s` seconds it is killed with its children: `CommandTimedOut`."""
         ...
 
     def stream(self, argv: Sequence[str], *, silence_s: float) -> AbstractContextManager[Stream]:
-        """Start and read lines as they come, standard input held open meanwhile.
+        """Start a command and read its lines as they come, its standard input held open. Leaving kills it and its children.
 
-        `CommandTimedOut` after `silence_s` without one; leaving kills it and its children.
+        `CommandTimedOut` after `silence_s` seconds without a line.
         """
         ...
 
     def store(self, files: Mapping[str, bytes]) -> str:
-        """Put files, executable, into our folder on the device, skipping those already there; the folder's path there.
+        """Store files, executable, in our folder on the device, and return that folder's path on the device.
 
-        The name must say the content (a hash), for equal names are taken for equal files. What is sent is verified there by sha256
-        and sent again where it arrived damaged. `StoreFailed` if that does not help.
+        A file whose name is there already is not sent again, so names must contain a hash of the content. What is sent
+        is verified on the device by sha256, and sent again if it was damaged. `StoreFailed` if that does not help.
         """
         ...
 
     def interpreter(self) -> str:
-        """The Python to run the runner with, where nobody named one. `DeviceError` if there is none."""
+        """The device's default Python interpreter. `DeviceError` if there is none."""
         ...
 
     def reconnect(self) -> None:
-        """Drop what is left of the connection and make it anew. `DeviceUnreachable` if that does not work now."""
+        """Close what is left of the connection and connect again. `DeviceUnreachable` if that is not possible now."""
         ...
 
     def clean(self) -> int:
-        """Remove everything that was ever stored on the device; how many bytes that was."""
+        """Remove everything that was ever stored on the device; returns the number of bytes removed."""
         ...
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def store_file(agent: Agent, path: Path) -> str:
+    """Store a file of this host on the device; returns its path there. Errors are those of `Agent.store`."""
+    data = path.read_bytes()
+    name = f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}{path.suffix}"
+    return f"{agent.store({name: data})}/{name}"
 
 
 class AgentKind(Protocol):

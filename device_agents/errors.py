@@ -1,4 +1,4 @@
-"""Errors of reaching a device and of running commands there; each is a sentence that says what to do next."""
+"""Errors of reaching a device and of running commands there."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from device_agents.support.errors import ToolError
 
 
 class DeviceError(ToolError):
-    """A device cannot be reached, or a command on it did not do what was asked."""
+    """A device cannot be reached, or a command on it did not succeed."""
 
 
 class UnknownDevice(DeviceError):
-    """The address names no kind of device that we know."""
+    """An address or a name of no known device."""
 
 
 class DeviceUnreachable(DeviceError):
-    """There is no way to the device now: not attached, offline, switched off, no route. Trying again later may help."""
+    """The device cannot be reached now: not attached, offline, switched off, no route. Trying again later may help."""
 
 
 class DeviceUnauthorised(DeviceError):
-    """The device is there and does not let us in. A person has to do something about it."""
+    """The device was reached and refuses access. A person has to do something about it."""
 
 
 class DeviceBusy(DeviceError):
@@ -26,20 +26,20 @@ class DeviceBusy(DeviceError):
 
 
 class LinkLost(DeviceError):
-    """The device was reached and then the connection broke off. Reconnecting may help."""
+    """The connection to the device was lost. Reconnecting may help."""
 
 
 class CommandFailed(DeviceError):
-    """A command on the device ended with another exit code than zero."""
+    """A command on the device ended with an exit code other than 0."""
 
 
 class CommandTimedOut(DeviceError):
-    """A command on the device said nothing for too long and was killed."""
+    """A command on the device printed nothing for too long, or did not end in time, and was killed."""
 
 
 class LineTooLong(DeviceError):
-    """A command wrote on and on without ending its line."""
+    """A command printed more than LONGEST_LINE bytes without ending the line."""
 
 
 class StoreFailed(DeviceError):
-    """Files could not be put on the device whole: no room, no right to write, or damaged on the way again and again."""
+    """Files could not be stored on the device: no room, no permission to write, or damaged in transfer at every attempt."""

@@ -1,4 +1,4 @@
-"""This machine as a device: the runner is a child process here too, with its own interpreter, as it is everywhere else."""
+"""This machine as a device. The runner is a process with an interpreter of its own here too, as on every other device."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from device_agents.support.locks import locked
 
 PREFIX = "netadapt-profiler-"
 OWNER = "owner.lock"
-"""Held by the process that made the folder, so that one left behind by `kill -9` can be told from one in use."""
+"""A file in the folder, locked by the process that made the folder: one left behind by `kill -9` is not locked."""
 YOUNG_S = 60.0
-"""The owner of a folder may not have locked it yet."""
+"""A folder younger than this is left alone, because its owner may not have locked it yet."""
 
 
 class LocalAgent:
-    """Runs commands as children in a process group of their own, so that a kill reaches their children too."""
+    """Runs each command in a process group of its own, so that a kill reaches its children too."""
 
     shared = False
     has_conditions = True
@@ -54,10 +54,10 @@ class LocalAgent:
         self.clean()
 
     def reconnect(self) -> None:
-        """This machine is always within reach."""
+        """Do nothing: this machine can always be reached."""
 
     def clean(self) -> int:
-        """Nothing outlives a session here."""
+        """Remove the files of this session; those of earlier ones are gone already."""
         if self._folder is None:
             return 0
         size = sum(path.stat().st_size for path in self._folder.iterdir())
@@ -105,7 +105,7 @@ class LocalAgent:
 
 
 class LocalStream:
-    """The lines of a running child; threads drain both pipes, so that neither fills up and blocks it."""
+    """The lines of a running child. Threads read both of its pipes, so that neither fills up and blocks it."""
 
     def __init__(self, process: subprocess.Popen[str], silence_s: float) -> None:
         self._process, self._silence_s = process, silence_s
@@ -133,13 +133,13 @@ class LocalStream:
             try:
                 line = self._lines.get(timeout=self._silence_s)
             except queue.Empty:
-                raise CommandTimedOut(f"the runner said nothing for {self._silence_s:g} s; it was killed") from None
+                raise CommandTimedOut(f"the runner printed nothing for {self._silence_s:g} s; it was killed") from None
             if line is None:
                 self._process.wait()
                 self._drains[1].join(timeout=1)
                 return
             if len(line) == LONGEST_LINE:
-                raise LineTooLong(f"the runner wrote {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
+                raise LineTooLong(f"the runner printed {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
             yield line
 
     def tell(self, data: bytes) -> None:
@@ -183,24 +183,21 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
     except FileNotFoundError as exc:
         raise DeviceError(f"there is no program {argv[0]!r} on this machine; give another with --python") from exc
     except PermissionError as exc:
-        raise DeviceError(f"{argv[0]!r} may not be run; give another program with --python") from exc
+        raise DeviceError(f"there is no permission to run {argv[0]!r}; give another program with --python") from exc
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End the child and everything it started, and collect it."""
-    if process.returncode is None or not _exists(process.pid):
-        # Until it is collected, its number is its own. After that only those it started can be in the group of that number: as long
-        # as one is, the kernel gives the number to nobody else.
-        with contextlib.suppress(ProcessLookupError):  # it started nothing that is left
+    """Kill the child and everything it started, and collect its exit code."""
+    try:
+        os.getpgid(process.pid)
+        reused = process.returncode is not None
+    except ProcessLookupError:
+        reused = False
+    if not reused:
+        # Until the child is collected, its id is its own. After that only processes that it started can be in the group of that id:
+        # as long as one of them is, the kernel gives the id to no other process.
+        with contextlib.suppress(ProcessLookupError):  # nothing that it started is left
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.getpgid(pid)
-    except ProcessLookupError:
-        return False
-    return True

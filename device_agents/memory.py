@@ -1,7 +1,6 @@
-"""A device that is no device: it keeps stored files in the memory of this process and runs no command.
+"""What only stands for a device, such as `fake:` and `replay:`: stored files stay in this process, and no command runs.
 
-`fake:` and `replay:` are such devices. What measures on them is a runner inside this process (profiler/runners/), which an agent
-names as its `runner`.
+The agent names the runner that measures there, which is part of this process too (profiler/runners/).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Building the native runner, on_device/measure.c, for this machine or for a device without Python.
+"""Builds the native runner, on_device/measure.c, for this machine or for a device without Python.
 
-It is built at most once for each compiler and state of the sources and kept in the user's cache folder.
+It is built once for each compiler and state of the sources, and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SOURCES = Path(__file__).parent / "on_device"
 TARGETS = ("host", "aarch64-linux", "android-arm64")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIE", "-pie", "-s", "-static-libgcc")
 LIBRARIES = ("-pthread", "-ldl", "-lm")
-"""No -lpthread: Android has its threads in libc and no such library."""
+"""Not -lpthread, because Android has no such library: its threads are in libc."""
 ANDROID_API = 24
 ANDROID_FLAGS = ("-Wl,-z,max-page-size=16384",)
-"""Android 15 has devices whose pages are 16 KiB."""
+"""Devices with Android 15 may have pages of 16 KiB."""
 BUILD_S = 300.0
 
 
 class UnknownTarget(ToolError):
-    """There is no such target to build the runner for."""
+    """The runner cannot be built for a target of this name."""
 
 
 class CompilerMissing(ToolError):
@@ -38,7 +38,7 @@ class CompilerMissing(ToolError):
 
 
 class BuildFailed(ToolError):
-    """The compiler did not accept the sources."""
+    """The compiler failed, or the program cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +46,30 @@ class Compiler:
     """A compiler for one target."""
 
     argv: tuple[str, ...]
-    """The program and what makes it compile for the target."""
+    """The program, with the arguments that make it compile for the target."""
     flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The runner as a program for one target."""
+    """The runner, built for one target."""
 
     target: str
     path: Path
     build: str
-    """Which compiler made it for what, as the runner says it itself."""
+    """Compiler and target, as the runner itself reports them."""
     sha256: str
 
 
 def build(target: str, out: Path, ndk: Path | None = None) -> Built:
-    """Put the runner for a target at `out`. `ndk`: the folder of Android's NDK, else the one that ANDROID_NDK_HOME names."""
+    """Write the runner for a target to `out`. `ndk` is the folder of Android's NDK; None for that of ANDROID_NDK_HOME."""
     kept = cached(target, ndk)
     _write_program(out, kept.path.read_bytes())
     return replace(kept, path=out)
 
 
 def cached(target: str, ndk: Path | None = None) -> Built:
-    """The same, left where it is kept."""
+    """The runner for a target in the cache folder, built if it is not there."""
     compiler = find_compiler(target, ndk)
     text = _describe(compiler)
     kept = cache_folder() / "native" / f"measure-{target}-{_key(compiler, text)}"
@@ -86,7 +86,7 @@ def sources() -> list[Path]:
 
 
 def find_compiler(target: str, ndk: Path | None = None) -> Compiler:
-    """`CompilerMissing` with what to install; `UnknownTarget`."""
+    """The first compiler for a target that is installed. `CompilerMissing` with what to install, or `UnknownTarget`."""
     match target:
         case "host":
             return _installed(("cc",), ("gcc",), ("clang",), install="no C compiler found: apt install gcc, or put cc on PATH")
@@ -132,9 +132,9 @@ def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _describe(compiler: Compiler) -> str:
-    """'gcc (Debian 12.2.0) 12.2.0, x86_64-linux-gnu': without what would have to be quoted."""
-    said = [_run([*compiler.argv, what]).stdout.strip().split("\n")[0] for what in ("--version", "-dumpmachine")]
-    return "".join(sign for sign in ", ".join(said) if sign.isprintable() and sign.isascii() and sign not in '"\\')
+    """'gcc (Debian 12.2.0) 12.2.0, x86_64-linux-gnu', without characters that would have to be quoted in C."""
+    lines = [_run([*compiler.argv, what]).stdout.strip().split("\n")[0] for what in ("--version", "-dumpmachine")]
+    return "".join(sign for sign in ", ".join(lines) if sign.isprintable() and sign.isascii() and sign not in '"\\')
 
 
 def _key(compiler: Compiler, text: str) -> str:
@@ -152,8 +152,8 @@ def _compile(compiler: Compiler, text: str, out: Path) -> None:
         defined = f'-DBUILD="{text}"'
         done = _run([*compiler.argv, *FLAGS, *compiler.flags, defined, "-o", str(program), *names, *LIBRARIES])
         if done.returncode != 0:
-            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-            raise BuildFailed(f"{compiler.argv[0]} cannot build the runner: {said}; update it, or use another compiler")
+            why = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+            raise BuildFailed(f"{compiler.argv[0]} cannot build the runner: {why}; update it, or use another compiler")
         _write_program(out, program.read_bytes())
 
 

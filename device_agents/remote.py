@@ -1,9 +1,9 @@
-"""What ssh and adb have in common: a POSIX shell at the other end, which runs commands, keeps our files and can kill.
+"""What ssh and adb have in common: a POSIX shell on the device, which runs commands, stores our files and can kill processes.
 
-Every command runs in a shell of ours that first prints its process id and start time, and at the end the exit code. The first
-lets us kill the command and what it started; the second tells an ended command from a broken link, which neither ssh (255 for
-both) nor an adb shell does reliably. A login shell may print anything before, between and after, with or without a newline: both
-lines carry a random nonce and a word of their own, and are searched for anywhere in a line.
+Every command runs in a shell of ours that first prints its process id and start time, and at the end the exit code. The first line
+lets us kill the command and what it started. The second distinguishes a command that has ended from a lost connection, which
+neither ssh (255 for both) nor an adb shell does reliably. A login shell may print anything around them, with or without a newline,
+so both lines carry a random nonce and a word of their own, and are searched for anywhere in a line.
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ from typing import Protocol, Self
 
 from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
 from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, LinkLost, StoreFailed
+from device_agents.support.text import last_line
 
 OUR_FOLDER = "netadapt-profiler"
 KEEP_DAYS = 7
-"""What nobody has asked for again within a week is removed from the device."""
+"""Files that have not been stored again within a week are removed from the device."""
 PUSHES = 3
+"""Attempts at a file that arrives damaged."""
 BUNDLE_BYTES = 64 << 20
 BUNDLE_FILES = 250
-"""Their names go into one shell line: adb's server takes 64 KiB of it, Linux 128."""
+"""Files of one push. Their names go into one shell line, of which adb's server accepts 64 KiB and Linux 128."""
 SLOWEST_BYTES_PER_S = 500_000
-"""A push slower than this is taken for dead."""
+"""A push slower than this counts as a lost connection."""
 COMMAND_S = 30.0
 LINGER_S = 1.0
-"""How long an ended command may keep its standard error open: a child that it left behind does for ever."""
+"""How long to wait for the end of standard error once a command has ended: a child left behind may keep it open for ever."""
 MARK = "NETADAPT_PROFILER_COMMAND"
-"""The environment variable by which what a command started is known to be ours: it holds the command's nonce."""
+"""The environment variable that identifies what a command of ours started: it holds the command's nonce."""
 
 
 class Source(Enum):
-    """Where bytes of a command come from."""
+    """Which output of a command bytes belong to; END: both have ended."""
 
     OUT = 1
     ERR = 2
@@ -54,21 +56,21 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RemoteProcess:
-    """The shell that a command of ours runs in, on the device."""
+    """The shell on the device in which a command of ours runs."""
 
     pid: int
     start_ticks: str
-    """When the kernel started it: field 22 of /proc/PID/stat. A later process of that number has another. `?`: unreadable."""
+    """When the kernel started it: field 22 of /proc/PID/stat, which differs for a later process of the same id. `?`: unreadable."""
     nonce: str
-    """Random; stands in its command line, and in the environment of all that it starts."""
+    """Random; part of its command line, and of the environment of all that it starts."""
 
-    def killing(self) -> str:
+    def kill_script(self) -> str:
         """A shell line that kills it and what it started, and nothing else.
 
-        The shell itself is killed if process id, start time and command line are still those of the command; after a restart of
-        the device, or once it has ended, the number may be somebody else's. What it started carries the nonce in its environment.
-        Processes are signalled one by one, so no group is ever signalled, and no number below 2. A command may start more while
-        this runs, so it looks again until nothing is found.
+        The shell itself is killed if process id, start time and command line are still those of the command; after a restart of the
+        device, or once the command has ended, the id may belong to another process. What the command started is found by the nonce
+        in its environment. Processes are signalled one by one: never a process group, never an id below 2. Because a command may
+        start more meanwhile, the search is repeated until it finds none.
         """
         stat, cmdline = f"/proc/{self.pid}/stat", f"/proc/{self.pid}/cmdline"
         shell = (
@@ -83,30 +85,30 @@ class RemoteProcess:
 
 
 class Channel(Protocol):
-    """One shell command running at the other end."""
+    """One shell command that runs on the device."""
 
     def receive(self, timeout_s: float) -> tuple[Source, bytes]:
-        """What comes next, (END, b"") at the end, however it ended. `TimeoutError` if nothing comes in time."""
+        """The next output; (END, b"") at the end, however the command ended. `TimeoutError` if none comes in time."""
         ...
 
     def send(self, data: bytes) -> None:
-        """A few bytes to its standard input. If they do not arrive, `receive` will show why."""
+        """Write a few bytes to its standard input. Never fails: if they do not arrive, `receive` will show why."""
         ...
 
     def close(self) -> None:
-        """Let go of it; its standard input is closed by that. What it runs need not end."""
+        """Close its pipes, standard input included. The command need not end by that."""
         ...
 
 
 class RemoteAgent(ABC):
-    """An agent but for how commands and bytes travel: a kind of device says that in four methods and its default folder."""
+    """An agent for a device with a POSIX shell. A subclass adds how commands and bytes travel, in four methods."""
 
     shared = False
     has_conditions = True
     runner: str | None = None
     address_forms: tuple[str, ...] = ()
     default_folder: str
-    """Shell text, so that it may name $HOME; our own folder goes into it."""
+    """The folder in which ours is made, as shell text, so that it may contain $HOME."""
 
     def __init__(self, address: str, options: Options | None = None) -> None:
         self.address, self.options = address, options or Options()
@@ -114,7 +116,7 @@ class RemoteAgent(ABC):
         self._python: str | None = None
         self._present: set[str] = set()
         self._orphans: set[RemoteProcess] = set()
-        """Commands that were running when the link broke off: the device may go on with them for hours."""
+        """Commands that were running when the connection was lost. They may go on for hours, so `reconnect` kills them."""
 
     @classmethod
     def attached(cls) -> Sequence[Attached]:
@@ -123,19 +125,20 @@ class RemoteAgent(ABC):
 
     @abstractmethod
     def _connect(self) -> None:
-        """`DeviceUnreachable` or `DeviceUnauthorised` if that cannot be done now."""
+        """Connect. `DeviceUnreachable` or `DeviceUnauthorised` if that is not possible now."""
 
     @abstractmethod
     def _disconnect(self) -> None:
-        """Never fails; may be called twice."""
+        """Close the connection. Never fails; may be called twice."""
 
     @abstractmethod
     def _open(self, line: str) -> Channel:
-        """Let the device's shell run a line, standard input held open. `LinkLost` if the connection has broken off."""
+        """Let the device's shell run a line, with its standard input held open. `LinkLost` if the connection is lost."""
 
     @abstractmethod
     def _upload(self, data: bytes, path: str, timeout_s: float) -> None:
-        """Write a file. `LinkLost` if the connection breaks off, `StoreFailed` if the device refuses it."""
+        """Write a file on the device. `LinkLost` if the connection is lost or that takes longer than `timeout_s` seconds,
+        `StoreFailed` if the device refuses it."""
 
     # ------------------------------------------------------------------------------------------------------------ connecting
 
@@ -158,7 +161,7 @@ class RemoteAgent(ABC):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make our folder, drop what is old in it, see what is left and which Python there is: one round trip."""
+        """Make our folder, remove old files from it, list the others and find a Python interpreter: one round trip."""
         parent = shlex.quote(self.options.folder) if self.options.folder else self.default_folder
         script = "; ".join(
             [
@@ -171,8 +174,8 @@ class RemoteAgent(ABC):
         )
         result = self.run(["sh", "-c", script], timeout_s=COMMAND_S)
         if result.returncode != 0:
-            said = result.stderr.strip() or "it said nothing"
-            raise StoreFailed(f"no folder for our files can be made on {self.address}: {said}; name another for it")
+            why = last_line(result.stderr)
+            raise StoreFailed(f"no folder for our files can be made on {self.address}: {why}; name another folder")
         self._folder, python, *names = [*result.stdout.splitlines(), ""]
         self._python, self._present = python or None, {name for name in names if name}
 
@@ -208,14 +211,14 @@ class RemoteAgent(ABC):
                 self._orphans.add(running.process)
 
     def _kill(self, process: RemoteProcess) -> bool:
-        """Kill a command and what it started; false if the device is out of reach for that now."""
+        """Kill a command and what it started; false if the device cannot be reached for that now."""
         with contextlib.suppress(DeviceError, TimeoutError):
-            channel = self._open(_shell(process.killing()))
+            channel = self._open(_shell(process.kill_script()))
             try:
-                said = b""
+                output = b""
                 while (received := channel.receive(COMMAND_S))[0] is not Source.END:
-                    said += received[1]
-                return b"\n" in said
+                    output += received[1]
+                return b"\n" in output  # which the script prints at its end
             finally:
                 channel.close()
         return False
@@ -227,13 +230,13 @@ class RemoteAgent(ABC):
         damaged = ""
         for _ in range(PUSHES):
             for bundle in _bundles(missing):
-                arrived, said = self._send(bundle)
+                arrived, complaint = self._send(bundle)
                 self._present |= arrived
-                damaged = said or damaged
+                damaged = complaint or damaged
             missing = {name: data for name, data in missing.items() if name not in self._present}
             if not missing:
                 return self._folder
-        why = f"the device said: {damaged}" if damaged else "they arrived damaged"
+        why = f"the device printed: {damaged}" if damaged else "they arrived damaged"
         size_mb = sum(map(len, missing.values())) / 1e6
         raise StoreFailed(
             f"{len(missing)} files ({size_mb:.1f} MB) could not be put on {self.address} in {PUSHES} attempts, {why}; "
@@ -241,17 +244,22 @@ class RemoteAgent(ABC):
         )
 
     def _send(self, files: Mapping[str, bytes]) -> tuple[set[str], str]:
-        """One stream for all; the names of those that arrived whole, and what the device complained of."""
+        """Send files as one tar archive. Returns the names of those that arrived whole, and the device's first complaint."""
         incoming = f"{self._folder}/incoming-{secrets.token_hex(8)}"
         data = _tar(files)
-        self._upload(data, f"{incoming}.tar", COMMAND_S + len(data) / SLOWEST_BYTES_PER_S)
+        timeout_s = COMMAND_S + len(data) / SLOWEST_BYTES_PER_S
+        self._upload(data, f"{incoming}.tar", timeout_s)
+        # into a folder of its own: what stands in ours is taken for whole
         unpack = f"mkdir {incoming} && tar -xf {incoming}.tar -C {incoming}; rm -f {incoming}.tar; cd {incoming} && sha256sum *"
-        result = self.run(["sh", "-c", unpack], timeout_s=COMMAND_S + len(data) / SLOWEST_BYTES_PER_S)
-        arrived = {name for name, digest in _digests(result.stdout) if digest == _sha256(files.get(name, b""))} & files.keys()
+        result = self.run(["sh", "-c", unpack], timeout_s=timeout_s)
+        wanted = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        lines = (line.partition(" ") for line in result.stdout.splitlines())
+        found = {name.lstrip(" *"): digest for digest, _, name in lines}  # `*` marks what was read as binary
+        arrived = {name for name, digest in wanted.items() if found.get(name) == digest}
         keep = f"mv -f {shlex.join(sorted(arrived))} .. && " if arrived else ""
         self.run(["sh", "-c", f"cd {incoming} && {keep}cd .. && rm -rf {incoming}"], timeout_s=COMMAND_S).check()
-        said = result.stderr.strip().splitlines() if len(arrived) < len(files) else []
-        return arrived, said[0] if said else ""
+        complaints = result.stderr.strip().splitlines() if len(arrived) < len(files) else []
+        return arrived, complaints[0] if complaints else ""
 
     def clean(self) -> int:
         result = self.run(["sh", "-c", f"du -sk {shlex.quote(self._folder)}; rm -rf {shlex.quote(self._folder)}"], timeout_s=120)
@@ -261,14 +269,14 @@ class RemoteAgent(ABC):
 
 
 def _shell(script: str) -> str:
-    """A line for a login shell of whatever kind. It holds no line feed, which tcsh does not take within quotes."""
+    """A line for a login shell of any kind that lets `sh` run a script without line feeds, which tcsh does not accept in quotes."""
     return f"exec sh -c {shlex.quote(script)}"
 
 
 def _wrapped(command: str, nonce: str) -> str:
-    """The command between the two lines that `RemoteStream` looks for: `NONCE began PID TICKS` and `NONCE ended CODE`.
+    """A script that prints `NONCE began PID TICKS`, runs the command and prints `NONCE ended CODE`, as `RemoteStream` expects.
 
-    Where /proc/PID/stat cannot be read, the ticks are `?` and the shell will not be signalled.
+    Where /proc/PID/stat cannot be read, the ticks are `?`, and the shell will not be signalled.
     """
     return (
         f"{{ read -r s </proc/$$/stat; }} 2>/dev/null && set -- ${{s##*) }} || set --; "
@@ -278,7 +286,7 @@ def _wrapped(command: str, nonce: str) -> str:
 
 
 class RemoteStream:
-    """The lines of a command on a device, between the line that says it began and the one that says how it ended."""
+    """The lines of a command on a device: those between the two of `_wrapped`."""
 
     def __init__(self, channel: Channel, nonce: str, address: str, what: str) -> None:
         self._channel, self._nonce, self._address, self._what = channel, nonce, address, what
@@ -286,7 +294,7 @@ class RemoteStream:
         self._ended = re.compile(rb"%s ended (\d{1,3})\r?$" % nonce.encode())
         self._pending = bytearray()
         self._searched = 0
-        """So many of the pending bytes hold no end of a line."""
+        """This many of the pending bytes are known to contain no end of a line."""
         self._errors = b""
         self.silence_s = COMMAND_S
         self.process: RemoteProcess | None = None
@@ -297,11 +305,8 @@ class RemoteStream:
         return self._errors.decode(errors="replace")
 
     def __iter__(self) -> Iterator[str]:
-        """`CommandTimedOut` after `silence_s` without a line; `LinkLost` if the lines end before the command has.
-
-        An empty line waits for the next one, for the last may be ours.
-        """
-        waiting = ""
+        """`CommandTimedOut` after `silence_s` seconds without a line; `LinkLost` if the lines end before the command has."""
+        waiting = ""  # an empty line is held back until the next one comes: the last is not the command's (see `_line`)
         while (line := self._line(time.monotonic() + self.silence_s)) is not None:
             if waiting:
                 yield waiting
@@ -313,7 +318,7 @@ class RemoteStream:
         self._channel.send(data)
 
     def rest(self, deadline: float, timeout_s: float) -> str:
-        """Everything until the command ends. `CommandTimedOut` at the deadline."""
+        """The whole output, once the command has ended. `CommandTimedOut` at the deadline, which is `timeout_s` after its start."""
         lines: list[bytes] = []
         try:
             while (line := self._line(deadline)) is not None:
@@ -323,13 +328,14 @@ class RemoteStream:
         return b"".join(lines).removesuffix(b"\n").decode(errors="replace")
 
     def ended(self) -> int:
-        assert self.returncode is not None  # the lines have ended, and not by an error
+        assert self.returncode is not None  # the lines have ended, and no error was raised
         return self.returncode
 
     def _line(self, deadline: float) -> bytes | None:
-        """The next line of the command's own; None once it has ended.
+        """The next line that the command printed; None once it has ended.
 
-        A newline is written before the exit code, for the output may not end with one: the last line is then one too long.
+        The line with the exit code begins with a newline, because the output may not end with one. If it does, the last line that
+        this returns is an empty one which the command did not print.
         """
         if self.returncode is not None:
             return None
@@ -338,13 +344,13 @@ class RemoteStream:
             if end < 0:
                 self._searched = len(self._pending)
                 if self._searched > LONGEST_LINE:
-                    raise LineTooLong(f"`{self._what}` wrote {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
+                    raise LineTooLong(f"`{self._what}` printed {LONGEST_LINE >> 20} MiB without ending the line; it was killed")
                 self._receive(deadline)
                 continue
             line = bytes(self._pending[:end])
             del self._pending[: end + 1]
             self._searched = 0
-            if self.process is None:  # what comes before is the login shell's
+            if self.process is None:  # lines before the first of ours are the login shell's
                 if began := self._began.search(line):
                     self.process = RemoteProcess(int(began[1]), began[2].decode(), self._nonce)
             elif ended := self._ended.search(line):
@@ -356,7 +362,7 @@ class RemoteStream:
                 return line + b"\n"
 
     def _linger(self) -> None:
-        """Take in what comes on standard error behind the exit code, for that comes on another way."""
+        """Receive what is left of standard error, which may arrive after the exit code because it travels separately."""
         deadline = time.monotonic() + LINGER_S
         with contextlib.suppress(TimeoutError):
             while (received := self._channel.receive(max(0.0, deadline - time.monotonic())))[0] is not Source.END:
@@ -367,7 +373,7 @@ class RemoteStream:
             source, data = self._channel.receive(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             raise CommandTimedOut(
-                f"`{self._what}` said nothing for {self.silence_s:g} s on {self._address}; it was killed"
+                f"`{self._what}` printed nothing for {self.silence_s:g} s on {self._address}; it was killed"
             ) from None
         match source:
             case Source.OUT:
@@ -375,12 +381,12 @@ class RemoteStream:
             case Source.ERR:
                 self._errors = (self._errors + data)[-65536:]
             case Source.END:
-                said = self.stderr.strip().splitlines()[-1:]
-                raise LinkLost(f"the connection to {self._address} broke off{': ' + said[0] if said else ''}")
+                why = f": {last_line(self.stderr)}" if self.stderr.strip() else ""
+                raise LinkLost(f"the connection to {self._address} was lost{why}")
 
 
 def _bundles(files: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
-    """Parts that fit into memory, and into a timeout."""
+    """The files in parts that fit into memory, into a shell line and into a timeout."""
     bundle: dict[str, bytes] = {}
     size = 0
     for name, data in files.items():
@@ -401,14 +407,3 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
             member.size, member.mode, member.mtime = len(data), 0o755, int(time.time())
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def _digests(text: str) -> Iterator[tuple[str, str]]:
-    """(name, digest) of each line of sha256sum."""
-    for line in text.splitlines():
-        digest, _, name = line.partition(" ")
-        yield name.lstrip(" *"), digest
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -14,15 +14,18 @@ from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
 from netadapt.networks import network_graph
+from netadapt.networks.options import NetworkOptions
 from netadapt.reporting.report import write_report
 from netadapt.runs.finetune import finish
+from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.measure import exported, verify
-from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Baseline, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
-from netadapt.search.loop import AdaptSettings
-from netadapt.training.trainer import Changes
+from netadapt.search.types import AdaptSettings
+from netadapt.settings import DataSettings
+from netadapt.training.recipe import RecipeOverrides
 from profiler.console import print_table
 from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target, TimingSettings
@@ -34,11 +37,11 @@ from profiler.tables.table import load_table
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
 BUDGET = "latency=60%"
 SEED = 1
-ORIGINAL = Changes(epochs=20)
-SHORT = Changes(steps=10)
+ORIGINAL = RecipeOverrides(epochs=20)
+SHORT = RecipeOverrides(steps=10)
 ADAPTING = AdaptSettings(step=0.06)
 """Larger steps than the default: eight iterations instead of twelve."""
-LONG = Changes(epochs=10)
+LONG = RecipeOverrides(epochs=10)
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:
@@ -60,13 +63,22 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
         print(f"    {load_table(table_path).sentence()}")
         print(f"2/5 adapting it to {BUDGET} of what it takes now")
         request = RunRequest(
-            NETWORK, "digits", [BUDGET], run_path, {"": table_path}, ADAPTING, ORIGINAL, SHORT, seed=SEED, allow_unverified=True
+            NETWORK,
+            DataSettings("digits"),
+            [BUDGET],
+            run_path,
+            {"": table_path},
+            ADAPTING,
+            ORIGINAL,
+            SHORT,
+            seed=SEED,
+            allow_unverified=True,
         )
         run(
             request,
             resume=resume,
             progress=progress,
-            on_step=lambda step: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}", flush=True),
+            on_step=lambda step, _: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}", flush=True),
         )
         with RunFolder.open(run_path, write=True) as folder:
             _finish_and_compare(folder, target, progress)
@@ -76,18 +88,18 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
 
 
 def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressReporter) -> None:
-    family, table = Family(folder), load_table(folder.table_path())
-    last = family.step(None)
+    models, table = RunModels(folder), load_table(folder.table_path())
+    last = models.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
-    finish(family, [0, last.iteration], LONG, seed=SEED, progress=progress)
+    finish(models, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
-    stages = stages_of(folder.info, LONG)
-    match = Match(family, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
+    stages = stages_of(folder.info.settings, LONG)
+    match = Match(models, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")
-    verify(family, None, target, table, progress)
+    verify(models, None, target, table, progress)
     for file_format in ("onnx", "tflite"):
-        print(f"    {exported(family, last, file_format)}")
+        print(f"    {exported(models, last, file_format)}")
 
 
 def _step_line(number: int, price: float, accuracy: float) -> str:
@@ -105,13 +117,10 @@ def _print_summary(folder: RunFolder) -> None:
         rows,
         right=("predicted ms", "measured ms", "test accuracy"),
     )
-    before, after = verified[0].measured_ms, verified[last].measured_ms
+    before, after = verified[0].measured_ms.value, verified[last].measured_ms.value
     print(f"{before / after:.2f} times as fast as the original, measured; it takes {after / before:.0%}, the budget was {BUDGET}")
 
 
-def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str, ...]:
-    def text(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3f}"
-
-    interval = f"{text(latency.measured_ms_low)} … {text(latency.measured_ms_high)}"
-    return (name, text(latency.predicted_ms), text(latency.measured_ms), interval, f"{100 * quality.test_accuracy:.1f} %")
+def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str | None, ...]:
+    measured, accuracy = latency.measured_ms, f"{100 * quality.test_accuracy:.1f} %"
+    return (name, ms_text(latency.predicted_ms), ms_text(measured), interval_text(measured), accuracy)

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from types import FrameType
 from typing import Annotated, Any
 
@@ -17,8 +18,10 @@ from rich.text import Text
 
 from device_agents.support.errors import ToolError
 from device_agents.support.text import printable
+from profiler.finding import Finding
+from profiler.interval import Interval
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON. Without it, the result is printed as text.")]
 
 INTERRUPTED = 130
 """The exit code of a program ended by Ctrl-C, as shells know it."""
@@ -70,6 +73,26 @@ def age_text(days: float) -> str:
         if number < most:
             return f"{number:.0f} {unit}{'' if round(number) == 1 else 's'}"
     return f"{days:.0f} days"
+
+
+def local_time(moment: datetime) -> str:
+    """Date and time to the minute, where this machine is."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def interval_text(interval: Interval, unit: str) -> str:
+    """3.150 ms [3.048 … 3.252]."""
+    if not interval.known:
+        return f"{interval.value:.3f} {unit}, interval not known"
+    return f"{interval.value:.3f} {unit} [{interval.low:.3f} … {interval.high:.3f}]"
+
+
+def print_findings(findings: Sequence[Finding], none: str) -> None:
+    """Each with its next step; the sentence `none` where there are none."""
+    for finding in findings:
+        print(f"{finding.severity}: {finding.what}\n  {finding.next_step}")
+    if not findings:
+        print(none)
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Errors of the profiler, all of them sentences for the user; see device_agents.errors."""
+"""Errors of the profiler. Their messages are sentences for the user; see device_agents.errors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from device_agents.support.errors import ToolError
 
 
 class ModelError(ToolError):
-    """A model file cannot be read, or uses something that cannot be measured."""
+    """A model file is damaged, or uses something that cannot be measured."""
 
 
 class LayerError(ToolError, ValueError):
-    """A layer whose shapes or parameters contradict each other."""
+    """The shapes or parameters of a layer contradict each other."""
 
 
 class PlanError(ToolError):
@@ -25,7 +25,7 @@ class TableError(ToolError):
 
 
 class ExchangeError(TableError):
-    """A table from outside is not what it is said to be, or one of ours cannot be written in a foreign form."""
+    """A table of another tool cannot be imported, or a table cannot be exported in another tool's format."""
 
 
 class LayerNotMeasured(TableError):
@@ -44,20 +44,20 @@ class DeviceChanged(JournalError):
             f"the device or its runtime has changed since the table was begun ({'; '.join(differences)}); build a new table"
         )
         self.differences = tuple(differences)
-        """What was and what is, in words."""
+        """The facts that differ, each with its old and its new value."""
 
 
 class JournalNotWritable(JournalError):
-    """There is no room for more, or another process writes it: nothing is wrong with what is in it."""
+    """A journal cannot be written, because the disk is full or another process writes it; what it holds is intact."""
 
 
 class RunnerError(ToolError):
-    """The runner on the device could not start, or says things that make no sense."""
+    """The runner on the device could not start, or sent an invalid message."""
 
 
 class TooHot(DeviceError):
-    """The device did not cool down in the time allowed for it."""
+    """The device did not cool down within the time limit."""
 
 
 class ServeError(ToolError):
-    """The page cannot be served: a package is missing, the port is taken, or it would be open to everybody."""
+    """The dashboard cannot be served: a package is missing, the port is in use, or the token is invalid."""

@@ -1,4 +1,4 @@
-"""What a check of a table or a device has found."""
+"""Findings: results of checking a table or a device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason for doubt."""
+    """A reason to doubt a table or a device."""
 
     severity: str
-    """problem: do not rely on it; warning: know it; note: good to know."""
+    """problem: results are not reliable; warning: results may be affected; note: for information."""
     what: str
+    """The finding as a sentence."""
     next_step: str
+    """An action for the user."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -95,6 +95,17 @@ def bars(names: Iterable[str], console: Console | None = None) -> Iterator[Mappi
     """The same for several devices at once, by name; each may be used from a thread of its own."""
     with _display(console) as display:
         yield {name: _Lines(name) if display is None else _Bar(display, name) for name in names}
+
+
+@contextmanager
+def reporters(names: Sequence[str]) -> Iterator[Mapping[str, ProgressReporter]]:
+    """By name: a line for each, or a bar without a name where there is only one."""
+    if len(names) == 1:
+        with bar() as lone:
+            yield {names[0]: lone}
+    else:
+        with bars(names) as several:
+            yield several
 
 
 @contextmanager

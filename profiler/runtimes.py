@@ -31,6 +31,8 @@ _ROWS = (
     Runtime("fake", "json", "tflite", is_simulated=True),
 )
 RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
+RUNTIME_CHOICES = tuple(row.name for row in _ROWS if not row.is_simulated)
+"""Those that a command offers."""
 UNKNOWN_RUNTIME = "unknown"
 """Of a table that others made and that does not say."""
 

@@ -131,7 +131,7 @@ class AdbConformance(AgentConformance):
         assert agent.run(["echo", "1"], timeout_s=20).stdout == "1\n"
 
     def test_a_phone_before_android_7_is_refused(self, tmp_path: Path) -> None:
-        with Adbd(features="cmd") as phone, pytest.raises(DeviceUnreachable, match="before 7"), self.open(phone, tmp_path):
+        with Adbd(features="cmd") as phone, pytest.raises(DeviceUnreachable, match="older than 7"), self.open(phone, tmp_path):
             pass
 
     def test_a_phone_that_has_gone_is_unreachable(self, agent: Agent, phone: Adbd) -> None:

@@ -6,32 +6,35 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netadapt.executors import ExecutorOptions, Told, open_executor
-from netadapt.executors.jobs import Jobs
+from netadapt.executors import ExecutorOptions, Observers, open_executor
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks import network_graph
+from netadapt.networks.options import NetworkOptions
 from netadapt.resources import open_resource
-from netadapt.runs.models import Family, NetworkOptions
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import RunInfo
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate, propose_all
-from netadapt.search.loop import Result, Step
-from netadapt.training.datasets import Dataset, open_dataset
-from netadapt.training.trainer import TrainSettings
+from netadapt.search.types import Result, Step
+from netadapt.settings import DataSettings, RunSettings, TrainingSettings
+from netadapt.training.datasets.opening import open_dataset
+from netadapt.training.recipe import Recipe, TrainSettings
+from netadapt.training.types import Dataset
 from profiler.layers.graph import Graph
 from profiler.progress import Silent
 
 OPTIONS = NetworkOptions("mobilenet_v1", width_multiplier=0.125, resolution=16, classes=10)
-SETTINGS = {**asdict(OPTIONS), "data": "digits", "seed": 1, "holdout_fraction": 0.15}
-INFO = RunInfo("mobilenet_v1", ("macs=70%",), "2026-01-01T00:00:00+00:00", SETTINGS)
 ORIGINAL = TrainSettings(0.05, steps=30)
 SHORT_TERM = TrainSettings(0.01, steps=2)
+TRAINING = TrainingSettings("classification", Recipe(ORIGINAL, SHORT_TERM, TrainSettings(0.01, epochs=1)))
+INFO = RunInfo(RunSettings(OPTIONS, DataSettings("digits"), TRAINING), ("macs=70%",), "2026-01-01T00:00:00+00:00")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find worker processes")
 
 
@@ -50,12 +53,12 @@ class Setting:
     """A run with its original network evaluated, and the candidates of its first iteration."""
 
     run: RunFolder
-    jobs: Jobs
+    jobs: CandidateJobs
     original: Step
     candidates: tuple[Candidate, ...]
 
-    def evaluate(self, options: ExecutorOptions, told: Told | None = None, **changes: Any) -> list[Result]:
-        with open_executor(options, replace(self.jobs, **changes), told or Told(Silent())) as executor:
+    def evaluate(self, options: ExecutorOptions, told: Observers | None = None, **changes: Any) -> list[Result]:
+        with open_executor(options, replace(self.jobs, **changes), told or Observers(Silent())) as executor:
             return list(executor(self.original, self.candidates))
 
     def bytes_of(self, results: Sequence[Result]) -> dict[str | None, bytes]:
@@ -68,9 +71,9 @@ def prepared(path: Path) -> Iterator[Setting]:
     graph, macs = traced(), open_resource("macs", None)
     price = macs.price(graph)
     with RunFolder.create(path, INFO, graph) as run:
-        jobs = Jobs(Family(run, digits()), ORIGINAL, SHORT_TERM, 1)
+        jobs = CandidateJobs.for_run(RunModels(run, digits()))
         original = Candidate(0, graph.widths, {"macs": price})
-        with open_executor(ExecutorOptions(), jobs, Told(Silent())) as executor:
+        with open_executor(ExecutorOptions(), jobs, Observers(Silent())) as executor:
             (result,) = executor(None, [original])
         step = Step(0, graph.widths, {"macs": price}, result.accuracy, result.weights, (result,))
         yield Setting(run, jobs, step, propose_all(graph, {"macs": macs}, {"macs": 0.9 * price}, iteration=1)[:3])
@@ -109,7 +112,7 @@ def kill(pids: Sequence[int]) -> None:
 
 
 def evaluates_the_same(options: ExecutorOptions, setting: Setting, other: Setting) -> None:
-    with open_executor(options, other.jobs, Told(Silent())) as executor:
+    with open_executor(options, other.jobs, Observers(Silent())) as executor:
         (original,) = executor(None, [other.original.results[0].candidate])
         found = list(executor(other.original, other.candidates))
     expected = setting.evaluate(ExecutorOptions())

@@ -17,7 +17,7 @@ from faulting import JUMPS, SIGNALS, Child, Counts, count_lines, is_locked, meas
 from profiler.errors import TableError
 from profiler.measure.state import MeasurementState
 from profiler.protocol.journal import journal_path, read_journal
-from profiler.schedule import replacement as refresh
+from profiler.schedule import replacement
 from profiler.schedule.state import state_path
 from profiler.tables.derive import table_of
 from profiler.tables.table import load_table
@@ -45,16 +45,16 @@ class Reader(threading.Thread):
 
 
 class ScheduleTrial:
-    """One wanted table of a simulated device, which changes again and again, so that there is always something to do."""
+    """One scheduled table of a simulated device, which changes again and again, so that there is always something to do."""
 
     def __init__(self, place: Place, chance: Random) -> None:
         self.place, self.chance = place, chance
         self.out = place.folder / "small.parquet"
-        self.new = journal_path(refresh.new_path(self.out))
+        self.new = journal_path(replacement.new_path(self.out))
         text = (place.folder / "profile.toml").read_text()
         (place.folder / "profile.toml").write_text(
             f'{text}[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\n'
-            'held_out = "100%"\nkeep = 3\n'
+            'max_held_out_error = "100%"\nkeep = 3\n'
         )
         self.kernels = 0
 
@@ -136,7 +136,7 @@ class ScheduleTrial:
         table = load_table(self.out)
         if table.rows != table_of(MeasurementState.of(read_journal(journal_path(self.out)))).rows:
             found.wrong.append("the table in force is not the one of its journal")
-        found.wrong += [f"{path} cannot be read" for path in refresh.history_of(self.out) if not load_table(path).rows]
+        found.wrong += [f"{path} cannot be read" for path in replacement.history_of(self.out) if not load_table(path).rows]
         return found
 
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,8 @@ plan = ["plan.json"]
 runtime = "litert"
 threads = 2
 runner = "native"
-until = "2%"
-held_out = 5.0
+target_error = "2%"
+max_held_out_error = 5.0
 max_age_days = 30
 max_layers = 500
 rounds = 6
@@ -144,10 +145,10 @@ signal = "SIGSEGV"
 @reader("profile.toml", "profile.toml", "toml", PROFILE.encode)
 def _profile(path: Path) -> object:
     from profiler.devices.config import configured_devices
-    from profiler.schedule.config import read_wanted
+    from profiler.schedule.config import read_schedule
 
     with environment(PROFILE_CONFIG=str(path)):
-        return configured_devices(), repr(read_wanted())
+        return configured_devices(), repr(read_schedule())
 
 
 @reader("fake script", "script.toml", "toml", SCRIPT.encode)
@@ -169,14 +170,14 @@ def _state_example() -> bytes:
 
 @reader("schedule state", "t.state.json", "json", _state_example)
 def _state(path: Path) -> object:
-    from profiler.cli.schedule import _local
+    from profiler.console import local_time
     from profiler.schedule.state import read_state, stale_reason
 
     table = path.with_name("t.parquet")
     state = read_state(table)
     for utc in (state.looked_utc, state.next_utc, state.failure and state.failure.utc):
         if utc is not None:
-            _local(utc)
+            local_time(datetime.fromisoformat(utc))
     return json.dumps([state.did, state.sentence, *state.stale]).encode(), stale_reason(table, _table())
 
 
@@ -464,10 +465,10 @@ def _snapshot_example() -> bytes:
 def _snapshot(path: Path) -> object:
     from profiler.devices.doctor import judge
     from profiler.devices.facts import facts
-    from profiler.devices.snapshot import parse
+    from profiler.devices.snapshot import parse_snapshot
     from profiler.devices.thermal import heat
 
-    snapshot = parse(path.read_bytes().decode(errors="replace"), "MARK")
+    snapshot = parse_snapshot(path.read_bytes().decode(errors="replace"), "MARK")
     found = facts(snapshot, snapshot, (5, 6, 7))
     said = [f"{finding.what}{finding.next_step}" for finding in judge(found)]
     return json.dumps([found.to_dict(), found.sentence(), said]), heat(snapshot)
@@ -522,9 +523,9 @@ def _tuning_log() -> bytes:
 def _import(path: Path) -> object:
     from profiler.exchange.exporting import export_table
     from profiler.exchange.formats import WRITABLE
-    from profiler.exchange.importing import Told, import_table
+    from profiler.exchange.importing import ImportOptions, import_table
 
-    table = import_table([path], Told("phone"))
+    table = import_table([path], ImportOptions("phone"))
     table.save(path.with_name("t.parquet"))
     for name in WRITABLE:
         try:
@@ -573,12 +574,14 @@ def _run_example() -> bytes:
         files = {name: json.loads((run.path / name).read_bytes()) for name in RUN_FILES if (run.path / name).exists()}
         lines = {name: [*map(json.loads, (run.path / name).read_text().splitlines())][:3] for name in RUN_LINES}
     choice = {
-        "shape": "even", "step": 1, "step_widths": {"pw1": 8}, "device": "local", "runtime": "litert", "label": "0.5",
-        "widths": {"pw1": 8}, "measured_ms": 1.0, "step_ms": None,
+        "shape": "even", "step": 1, "step_widths": {"pw1": 8}, "target": {"device": "local", "runtime": "litert"},
+        "label": "0.5", "widths": {"pw1": 8}, "measured_ms": {"value": 1.0, "low": 0.9, "high": 1.1}, "step_ms": None,
     }  # fmt: skip
     delivered = {
         "step": 1, "path": "exports/a.onnx", "sha256": "0" * 64, "format": "onnx", "precision": "float32", "size_bytes": 5,
-        "created_utc": "2026-01-01T00:00:00+00:00", "images": 5, "max_abs_difference": 1e-6, "cosine_similarity": 1.0,
+        "created_utc": "2026-01-01T00:00:00+00:00",
+        "agreement": {"images": 5, "max_abs_difference": 1e-6, "cosine_similarity": 1.0},
+        "scores": {"accuracy": 0.9, "metrics": {}}, "torch_scores": {"accuracy": 0.9, "metrics": {}},
     }  # fmt: skip
     shorter = {name: files[name][:2] for name in ("verify.json", "baselines.json", "layers.json")}
     files["graph.json"] = _graph().to_dict()
@@ -602,7 +605,7 @@ def _run_folder(path: Path) -> object:
         weights += [run.weights_path(item.weights) for item in run.finished.values()]
         assert all(item.parent == Path(folder, "weights") for item in weights)
         said = [repr(run.info.goals), repr(run.unfinished), repr(run.baselines), repr(run.choices), repr(run.layers)]
-        return said, repr(run.verified), repr(run.delivered), [item.accuracies for item in run.baselines]
+        return said, repr(run.verified), repr(run.exported), [item.accuracies for item in run.baselines]
 
 
 def _file_text(name: str, plain: Any) -> str:

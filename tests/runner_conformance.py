@@ -377,7 +377,7 @@ class RunnerConformance:
 
     # ------------------------------------------------------------------------------------------------------ lines and order
 
-    def test_models_are_visited_in_the_order_of_the_schedule(self, command: list[str], tmp_path: Path) -> None:
+    def test_models_are_measured_in_the_order_of_the_schedule(self, command: list[str], tmp_path: Path) -> None:
         found = self.lines(command, tmp_path, dict.fromkeys("abc", CONDITIONING), ["cab", "b", "abc"])
         measurements = [f"{event} {name}" for name in "cab" for event in ("begin", "measurement")]
         assert told(found)[:8] == ["hello", "round 0", *measurements]

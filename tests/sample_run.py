@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphs import mobilenet_v1
 
+from netadapt.networks.options import NetworkOptions
 from netadapt.resources import Goal, Latency, parse_budget
-from netadapt.runs.records import Baseline, Finished, LayerLatency, RunInfo, TableFacts, Trained, Verified
+from netadapt.runs.records import (
+    Baseline,
+    Finished,
+    LayerLatency,
+    NetworkSize,
+    RunInfo,
+    TableFacts,
+    TargetName,
+    Trained,
+    Verified,
+)
 from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import AdaptSettings, Check, Evaluate, Result, Step, adapt
+from netadapt.search.loop import adapt
+from netadapt.search.types import AdaptSettings, Check, Evaluate, Result, Step
+from netadapt.settings import DataSettings, RunSettings, TrainingSettings
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.tasks import open_task
+from profiler.interval import Interval
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 
@@ -42,6 +58,8 @@ class MadeUpTable:
         return [self.predict(graph.at_widths({block: width})).latency_ms for width in widths]
 
 
+HERE = TargetName("local", "onnxruntime")
+LONG_TERM = TrainSettings(0.05, epochs=10)
 TABLE = MadeUpTable()
 GOALS = (Goal(Latency(TABLE), parse_budget(BUDGET)),)
 FACTS = TableFacts(
@@ -51,8 +69,11 @@ FACTS = TableFacts(
     mean_error_percent=0.9, worst_error_percent=2.3,
 )  # fmt: skip
 INFO = RunInfo(
-    network="mobilenet_v1", budgets=(BUDGET,), created_utc="2025-01-03T10:00:00+00:00", tables={"": FACTS},
-    settings={"data": "digits", "seed": 1, "step": 0.04, "decay": 0.96, "max_iterations": 30},
+    settings=RunSettings(
+        NetworkOptions("mobilenet_v1", 0.5, 128, 10), DataSettings("digits"),
+        TrainingSettings("classification", open_task("classification").recipe), SETTINGS,
+    ),
+    budgets=(BUDGET,), created_utc="2025-01-03T10:00:00+00:00", tables={"": FACTS},
     versions={"netadapt-profiler": "0.1.0"},
 )  # fmt: skip
 
@@ -78,7 +99,7 @@ def made_up_device(seed: int = 3) -> Check:
 
     def check(step: Step) -> dict[str, Checked]:
         found = step.price * (1.05 if step.iteration == 5 else rng.uniform(1.0, 1.015))
-        return {"latency": Checked(found, found * 0.99, found * 1.01, step.price, step.price * 0.98, step.price * 1.02)}
+        return {"latency": Checked(around(found, 0.01), around(step.price, 0.02))}
 
     return check
 
@@ -98,7 +119,7 @@ def complete_run(path: Path) -> RunFolder:
     steps, last = run.steps, run.steps[-1]
     for step, accuracy in ((steps[0], 0.971), (last, 0.9635)):
         name = f"{step.iteration:03d}-finished.pt"
-        run.add_finished(Finished(step.iteration, name, accuracy, 10, training=("made up",), runs=_seeds(name, accuracy)))
+        run.add_finished(Finished(step.iteration, LONG_TERM, ("made up",), _seeds(name, accuracy)))
     run.write_verified(_verified(step, rng) for step in steps)
     thinner = [_thinner(multiplier, accuracy) for multiplier, accuracy in ((0.25, 0.942), (0.375, 0.9545), (0.45, 0.963))]
     run.write_baselines([*thinner, *_baselines(last)])
@@ -113,10 +134,7 @@ def complete_run(path: Path) -> RunFolder:
 
 def _verified(step: Step, rng: random.Random) -> Verified:
     measured = step.price * rng.uniform(0.975, 1.02)
-    return Verified(
-        step.iteration, measured, measured * 0.992, measured * 1.011, "onnxruntime", "local",
-        step.price, step.price * 0.98, step.price * 1.02,
-    )  # fmt: skip
+    return Verified(step.iteration, HERE, around(measured, 0.01), around(step.price, 0.02))
 
 
 def _seeds(name: str, accuracy: float) -> tuple[Trained, ...]:
@@ -124,8 +142,8 @@ def _seeds(name: str, accuracy: float) -> tuple[Trained, ...]:
 
 
 def _thinner(multiplier: float, accuracy: float) -> Baseline:
-    """As an older version recorded it."""
-    return _baseline(f"MobileNetV1 {multiplier:g}", mobilenet_v1(multiplier, 128, classes=10), accuracy, 1.01)
+    """Found for the first step."""
+    return _baseline(f"MobileNetV1 {multiplier:g}", "multiplier", 1, mobilenet_v1(multiplier, 128, classes=10), accuracy, 1.01)
 
 
 def _baselines(step: Step) -> list[Baseline]:
@@ -140,17 +158,20 @@ def _baselines(step: Step) -> list[Baseline]:
         ("scratch", same, 0.9564, 1.0),
     )  # fmt: skip
     return [
-        replace(
-            _baseline(f"{kind}-as-step{step.iteration:03d}", graph, accuracy, share * step.price / TABLE.predict(graph).latency_ms),
-            kind=kind, step=step.iteration, training=("made up",), runs=_seeds(f"{kind}.pt", accuracy),
+        _baseline(
+            f"{kind}-as-step{step.iteration:03d}", kind, step.iteration, graph, accuracy,
+            share * step.price / TABLE.predict(graph).latency_ms,
         )
         for kind, graph, accuracy, share in made_up
     ]  # fmt: skip
 
 
-def _baseline(name: str, graph: Graph, accuracy: float, slower: float) -> Baseline:
-    ms = TABLE.predict(graph).latency_ms
-    return Baseline(
-        name, graph.widths, accuracy, graph.macs, graph.parameters,
-        slower * ms, slower * ms * 0.99, slower * ms * 1.01, ms, ms * 0.98, ms * 1.02,
-    )  # fmt: skip
+def _baseline(name: str, kind: str, step: int, graph: Graph, accuracy: float, slower: float) -> Baseline:
+    ms, size = TABLE.predict(graph).latency_ms, NetworkSize(graph.widths, graph.macs, graph.parameters)
+    runs = _seeds(f"{name}.pt", accuracy)
+    return Baseline(name, kind, step, HERE, size, ("made up",), runs, around(slower * ms, 0.01), around(ms, 0.02))
+
+
+def around(value: float, share: float) -> Interval:
+    """An interval of this share of the value on either side."""
+    return Interval(value, value * (1 - share), value * (1 + share))

@@ -1,4 +1,4 @@
-"""Sessions for tests, without a file of devices, a lease or a device to conditioning."""
+"""Sessions for tests, without a file of devices, a lock or a device to condition."""
 
 from __future__ import annotations
 

@@ -117,11 +117,11 @@ def test_where_nothing_listens_it_says_so() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b"HTTP/1.1 400 Bad Request, and more", "no adb daemon"),
+        (b"HTTP/1.1 400 Bad Request, and more", "not an adb daemon"),
         (b"STLS\0\0\0\1" + bytes(12) + b"\xac\xb3\xab\xbc", "encrypted"),
         (b"", "cannot be reached"),
         (b"CNX", "cannot be reached"),
-        (bytes(range(200, 224)), "no adb daemon"),
+        (bytes(range(200, 224)), "not an adb daemon"),
     ],
 )
 def test_what_is_no_adb_daemon_is_told(answer: bytes, said: str) -> None:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 from test_build import FAKE, PLAN
-from test_fresh_tables import NOW, Impatient, device, tended, wanted
+from test_fresh_tables import NOW, Impatient, device, maintained, scheduled
 from test_table import table
 
 from device_agents.errors import CommandTimedOut, LineTooLong
@@ -33,16 +33,16 @@ from profiler.protocol.events import Begin, Crashed, Header, Measurement, Paused
 from profiler.protocol.journal import Journal, journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import program
-from profiler.schedule import replacement as refresh
-from profiler.schedule.config import WantedTable
-from profiler.schedule.maintain import tend
-from profiler.schedule.running import next_look
-from profiler.schedule.staleness import Facts, reasons
+from profiler.schedule import replacement
+from profiler.schedule.config import ScheduledTable
+from profiler.schedule.maintain import maintain
+from profiler.schedule.running import next_check
+from profiler.schedule.staleness import FreshnessFacts, staleness_reasons
 from profiler.schedule.state import State
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.table import load_table
 
-__all__ = ["device", "wanted"]
+__all__ = ["device", "scheduled"]
 WHERE = Target("local", "fake"), TimingSettings()
 
 
@@ -181,39 +181,39 @@ def test_a_runner_that_only_chatters_is_given_up(monkeypatch: pytest.MonkeyPatch
 # ----------------------------------------------------------------------------------------------------------------- schedule
 
 
-def test_an_unfinished_table_that_cannot_be_written_now_is_gone_on_with_later(wanted: WantedTable) -> None:
-    """A full disk had it put aside, as if the device had changed, and all was measured anew."""
+def test_an_unfinished_table_that_cannot_be_written_now_is_resumed_later(scheduled: ScheduledTable) -> None:
+    """Such a table was once set aside, as if the device had changed, and all of it was measured again."""
     with pytest.raises(KeyboardInterrupt):
-        tend(wanted, NOW, Impatient(20), Random(1))
-    new = journal_path(refresh.new_path(wanted.out))
+        maintain(scheduled, NOW, Impatient(20), Random(1))
+    new = journal_path(replacement.new_path(scheduled.out))
     before = new.read_bytes()
     with new.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(JournalError):
-            tended(wanted)
+            maintained(scheduled)
     assert new.read_bytes() == before
-    assert tended(wanted).did == "rebuilt"
-    assert journal_path(wanted.out).read_bytes().startswith(before)
+    assert maintained(scheduled).did == "rebuilt"
+    assert journal_path(scheduled.out).read_bytes().startswith(before)
 
 
-def test_a_table_that_was_looked_at_by_a_clock_that_was_ahead_is_looked_at_now(wanted: WantedTable) -> None:
+def test_a_table_that_was_checked_under_a_clock_that_was_ahead_is_checked_now(scheduled: ScheduledTable) -> None:
     now = datetime.now(UTC)
     ahead, short = (State(looked_utc=(now + by).isoformat()) for by in (timedelta(days=4000), timedelta(seconds=2)))
-    assert next_look(wanted, ahead, now) < now
-    assert next_look(wanted, short, now) > now
+    assert next_check(scheduled, ahead, now) < now
+    assert next_check(scheduled, short, now) > now
 
 
 def test_a_table_from_the_future_is_stale() -> None:
-    (reason,) = reasons(Facts(age_days=-4000.0))
+    (reason,) = staleness_reasons(FreshnessFacts(age_days=-4000.0))
     assert "4000 days ahead" in reason.text
-    assert not reasons(Facts(age_days=-0.1))
+    assert not staleness_reasons(FreshnessFacts(age_days=-0.1))
 
 
-def test_half_copied_tables_in_the_history_are_removed(wanted: WantedTable) -> None:
-    tended(wanted)
-    history = wanted.out.parent / "history"
+def test_half_copied_tables_in_the_history_are_removed(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    history = scheduled.out.parent / "history"
     history.mkdir(exist_ok=True)
-    (history / f".{wanted.out.stem}-20260101T000000Z.parquet.tmp").write_text("half")
-    tended(replace(wanted, target=replace(wanted.target, threads=2)))
+    (history / f".{scheduled.out.stem}-20260101T000000Z.parquet.tmp").write_text("half")
+    maintained(replace(scheduled, target=replace(scheduled.target, threads=2)))
     assert not list(history.glob(".*"))
-    assert load_table(wanted.out).info.target.threads == 2
+    assert load_table(scheduled.out).info.target.threads == 2

@@ -12,22 +12,22 @@ from typing import Any
 
 import pytest
 import torch
-from sample_run import GRAPH, INFO, adapted_run
+from sample_run import GRAPH, INFO, adapted_run, complete_run
 from test_netadapt_cli import NETWORK, plan, run, succeed, table
 
-from device_agents.support.dataclass_json import read_as
-from netadapt.baselines import KINDS, open_kind, title_of
+from netadapt.baselines import BASELINES, open_baseline, title_of
 from netadapt.baselines.compare import compare, sensible_kinds
 from netadapt.baselines.macs import search
 from netadapt.baselines.match import Match, fresh
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
-from netadapt.runs.models import Family
-from netadapt.runs.records import Baseline, Finished, RunInfo
+from netadapt.runs.models import RunModels
+from netadapt.runs.records import Baseline
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of
-from netadapt.training.trainer import Changes
+from netadapt.training.recipe import RecipeOverrides
+from netadapt.training.tasks import open_task
 from profiler.progress import Silent
 from profiler.protocol.settings import Target
 from profiler.tables.growing import OnDemand
@@ -56,13 +56,13 @@ def mtimes(path: Path) -> dict[str, int]:
 @contextmanager
 def matching(path: Path) -> Iterator[Match]:
     with RunFolder.open(path, write=True) as folder:
-        family, table = Family(folder), OnDemand(folder.table_path())
+        models, table = RunModels(folder), OnDemand(folder.table_path())
         yield Match(
-            family,
-            family.step(None),
+            models,
+            models.step(None),
             Target(),
             table,
-            stages_of(folder.info, Changes(epochs=LONG_EPOCHS)),
+            stages_of(folder.info.settings, RecipeOverrides(epochs=LONG_EPOCHS)),
             ExecutorOptions(),
             Silent(),
         )
@@ -77,7 +77,7 @@ def compared_again(path: Path, kinds: Sequence[str]) -> list[Baseline]:
 @pytest.mark.slow
 def test_every_kind_is_trained_with_every_seed_and_measured(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     _, found = compared
-    assert [item["kind"] for item in found] == list(KINDS)
+    assert [item["kind"] for item in found] == list(BASELINES)
     for item in found:
         assert [trained["seed"] for trained in item["runs"]] == [1, 2]
         assert item["accuracy"]["count"] == 2 and item["accuracy"]["deviation"] >= 0
@@ -92,7 +92,7 @@ def test_original_and_adapted_are_fine_tuned_with_the_same_seeds_and_measured_be
         last = folder.steps[-1].iteration
         for number in (0, last):
             assert [trained.seed for trained in folder.finished[number].runs] == [1, 2]
-            assert folder.verified[number].measured_ms > 0
+            assert folder.verified[number].measured_ms.value > 0
     history = json.loads(succeed("history", compared[0], "--json"))
     assert len(history[-1]["test_accuracies"]) == 2
     assert history[-1]["test_accuracy"] == history[-1]["test_accuracies"][0]
@@ -109,7 +109,7 @@ def test_baselines_differ_from_the_adapted_network_in_what_they_say(compared: tu
         assert by_kind["macs"]["widths"] in [step.widths for step in macs.steps]
         assert macs.weights_path(macs.steps[0].weights).read_bytes() == folder.weights_path(folder.steps[0].weights).read_bytes()
         assert macs.steps[0].accuracy == folder.steps[0].accuracy
-        assert macs.info.settings["seed"] == folder.info.settings["seed"]
+        assert macs.info.settings.seed == folder.info.settings.seed
 
 
 @pytest.mark.slow
@@ -129,9 +129,9 @@ def test_what_random_weights_grow_from_is_as_long_a_training(compared: tuple[Pat
 def test_what_is_there_is_not_trained_measured_or_searched_again(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     path, found = compared
     before = mtimes(path)
-    again = compared_again(path, KINDS)
+    again = compared_again(path, BASELINES)
     assert mtimes(path) == before
-    assert [item.measured_ms for item in again] == [item["measured_ms"] for item in found]
+    assert [item.measured_ms.value if item.measured_ms else None for item in again] == [item["measured_ms"] for item in found]
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_search_from_another_original_network_is_not_gone_on_with(
     path = tmp_path / "run"
     shutil.copytree(compared[0], path)
     with matching(path) as match:
-        match.family.run.weights_path(match.family.step(0).weights).write_bytes(b"other")
+        match.models.run.weights_path(match.models.step(0).weights).write_bytes(b"other")
         with pytest.raises(RunError, match="another original network"):
             search(match)
 
@@ -176,24 +176,24 @@ def test_a_search_from_another_original_network_is_not_gone_on_with(
 @pytest.mark.slow
 def test_the_report_shows_all_kinds_with_their_spread(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     page = (compared[0] / "report.html").read_text()
-    assert all(title_of(kind) in page for kind in KINDS)
+    assert all(title_of(kind) in page for kind in BASELINES)
     assert "test, 2 seeds" in page and "What guided the search" in page
 
 
 @pytest.mark.slow
 def test_every_seed_starts_from_other_random_weights(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with RunFolder.open(compared[0]) as folder:
-        family = Family(folder)
-        one, same, other = (next(fresh(family, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
+        models = RunModels(folder)
+        one, same, other = (next(fresh(models, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
     assert bool((one == same).all()) and not bool((one == other).all())
 
 
 def test_a_run_without_a_latency_budget_is_compared_with_its_shape_from_scratch_only() -> None:
     assert sensible_kinds(MACS_ONLY) == ("scratch",)
-    assert sensible_kinds(INFO) == tuple(KINDS)
+    assert sensible_kinds(INFO) == tuple(BASELINES)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if open_kind(kind).needs_latency])
+@pytest.mark.parametrize("kind", [kind for kind in BASELINES if open_baseline(kind).needs_latency])
 def test_equal_latency_without_a_latency_budget_is_refused(kind: str) -> None:
     with pytest.raises(RunError, match="no latency budget"):
         sensible_kinds(MACS_ONLY, [kind])
@@ -212,8 +212,10 @@ def test_the_original_has_nothing_to_beat(compared: tuple[Path, list[dict[str, A
 
 
 def test_a_recipe_from_scratch_has_the_steps_of_every_iteration() -> None:
-    info = RunInfo("n", ("macs=60%",), "", {"epochs": 7.0, "short_term_steps": 20, "batch_size": 32})
-    recipe = stages_of(info, Changes(epochs=3.0))
+    training = replace(
+        INFO.settings.training, recipe=open_task("classification").recipe.changed(RecipeOverrides(epochs=7.0), RecipeOverrides())
+    )
+    recipe = stages_of(replace(INFO.settings, training=training), RecipeOverrides(epochs=3.0))
     training, short, long = recipe.from_scratch(9)
     assert (training.settings.epochs, short.settings.steps, long.settings.epochs) == (7.0, 180, 3.0)
     assert [stage.with_holdout for stage in (training, short, long)] == [False, False, True]
@@ -228,16 +230,9 @@ def test_evenly_thinner_networks_keep_multiples_of_eight_and_are_each_there_once
     assert GRAPH.widths not in found
 
 
-def test_records_of_older_versions_count_as_one_seed() -> None:
-    baseline = read_as(Baseline, {"name": "b", "widths": {}, "test_accuracy": 0.9, "macs": 1, "parameters": 1})
-    finished = read_as(Finished, {"step": 3, "weights": "a.pt", "test_accuracy": 0.8, "epochs": 1})
-    assert (baseline.kind, baseline.step, baseline.accuracies) == ("multiplier", None, (0.9,))
-    assert finished.accuracies == (0.8,)
-
-
 def test_a_baseline_of_the_same_kind_for_the_same_step_takes_the_others_place(tmp_path: Path) -> None:
     with adapted_run(tmp_path / "run") as folder:
-        one = Baseline("one", {}, 0.9, 1, 1, kind="uniform", step=3)
+        one = replace(complete_run(tmp_path / "other").baselines[0], name="one", kind="uniform", step=3)
         for item in (one, replace(one, step=4), replace(one, name="two")):
             folder.add_baseline(item)
         assert [(item.name, item.step) for item in folder.baselines] == [("one", 4), ("two", 3)]

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from netadapt.pruning.batch_norm import reestimate
-from netadapt.training.datasets import Part
+from netadapt.training.tasks import open_task
+from netadapt.training.types import Part
 
 COUNT = 24
 
@@ -17,7 +18,9 @@ COUNT = 24
 def part(count: int = COUNT) -> Part:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 4, 4), generator=generator).byte()
-    return Part(images, torch.zeros(count, dtype=torch.int64), (0.5,) * 3, (0.3,) * 3, mirrored=True)
+    return Part(
+        images, torch.zeros(count, dtype=torch.int64), (0.5,) * 3, (0.3,) * 3, mirrored=True, task=open_task("classification")
+    )
 
 
 @pytest.fixture

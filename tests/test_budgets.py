@@ -13,8 +13,9 @@ from test_loop import OnePerChannel, Trainer, chain
 
 from netadapt.errors import BudgetError
 from netadapt.resources import Budget, Goal, Macs, Parameters
-from netadapt.search.loop import AdaptSettings, Step, adapt, check_budgets
+from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.schedule import reduction
+from netadapt.search.types import AdaptSettings, Step
 from profiler.layers.graph import Graph
 
 GRAPH = chain(a=64, b=64, c=64)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from profiler.errors import LayerError
 from profiler.latency.staircase import widths_of
-from profiler.layers.channels import Form, at_channels, followers, multiples, nearest, possible_widths
+from profiler.layers.channels import ChannelExpression, at_channels, dependent_layers, multiples, nearest, possible_widths
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
 from profiler.tables.plan import make_plan
@@ -19,11 +19,11 @@ PLAN = make_plan(NETWORK)
 @given(st.sampled_from((*PLAN.fit, *PLAN.check)))
 def test_the_forms_say_what_narrowing_makes_of_every_layer(widths: dict[str, int]) -> None:
     narrow = NETWORK.at_widths(widths)
-    for follower, node in zip(followers(NETWORK), narrow.nodes, strict=True):
-        channels = [form.at(narrow.widths) for form in follower.axes]
+    for layer, node in zip(dependent_layers(NETWORK), narrow.nodes, strict=True):
+        channels = [form.at(narrow.widths) for form in layer.axes]
         assert tuple(channels) == widths_of(node.layer)
-        assert at_channels(follower.node.layer, channels) == node.layer
-        assert follower.output.at(narrow.widths) == node.layer.out_channels
+        assert at_channels(layer.node.layer, channels) == node.layer
+        assert layer.output.at(narrow.widths) == node.layer.out_channels
 
 
 def test_a_layer_behind_a_cut_out_can_be_narrowed_and_has_the_channels_that_it_reads() -> None:
@@ -37,7 +37,7 @@ def test_a_layer_behind_a_cut_out_can_be_narrowed_and_has_the_channels_that_it_r
     )  # fmt: skip
     graph = Graph("shuffled", (("images", (1, 6, 6, 3)),), nodes, ("head",))
     assert graph.layer_at("after", {"after": 8}) == conv2d((1, 12, 12, 4), 8, 3)
-    assert followers(graph)[2].axes == (Form(4, {}), Form(0, {"after": 1}))
+    assert dependent_layers(graph)[2].axes == (ChannelExpression(4, {}), ChannelExpression(0, {"after": 1}))
 
 
 def test_a_block_narrower_than_a_step_stays_as_it_is() -> None:
@@ -71,5 +71,5 @@ def test_the_nearest_width_is_the_wider_of_two_as_near() -> None:
 
 
 def test_a_form_of_several_blocks_can_take_every_multiple() -> None:
-    form = Form(3, {"a": 1, "b": 1})
+    form = ChannelExpression(3, {"a": 1, "b": 1})
     assert form.choices({"a": (8,), "b": (8, 16)}, 8) == (11, 19, 27)

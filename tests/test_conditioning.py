@@ -138,8 +138,8 @@ class Phone(Device):
     def reconnect(self) -> None:
         self.reconnects += 1
 
-    def leases(self) -> list[Path]:
-        return sorted(path for folder in self.stored() for path in folder.glob("lease-*"))
+    def renewals(self) -> list[Path]:
+        return sorted(path for folder in self.stored() for path in folder.glob("renewed-*"))
 
     def stored(self) -> list[Path]:
         return [self._folder] if self._folder is not None else []
@@ -165,7 +165,7 @@ def test_the_mode_is_on_while_it_is_wanted_and_off_afterwards(phone: Phone) -> N
         assert conditioning.state["fixed_performance"] == "on"
     assert phone.log()[-1] == "false"
     assert conditioning.state["restored"] is True
-    assert phone.leases() == []
+    assert phone.renewals() == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, LinkLost])
@@ -182,35 +182,35 @@ def test_a_lost_link_is_made_anew_once_to_switch_it_off(phone: Phone) -> None:
 
 
 def test_a_device_out_of_reach_at_the_end_is_recorded_and_helps_itself(phone: Phone) -> None:
-    with conditioned(phone, fixed_performance=True, lease_s=1) as conditioning:
+    with conditioned(phone, fixed_performance=True, expiry_s=1) as conditioning:
         phone.cuts = 2
     assert conditioning.state["restored"] is False
     assert until(lambda: phone.log() == ["true", "false"])
-    assert phone.leases() == []
+    assert phone.renewals() == []
 
 
 def test_a_device_whose_host_is_gone_switches_it_off_by_itself(phone: Phone) -> None:
-    with conditioned(phone, fixed_performance=True, lease_s=1):
+    with conditioned(phone, fixed_performance=True, expiry_s=1):
         assert until(lambda: phone.log() == ["true", "false"])
 
 
 def test_renewing_switches_on_again_what_the_device_had_given_up(phone: Phone) -> None:
     clock = Clock()
-    with conditioned(phone, fixed_performance=True, lease_s=1, clock=clock) as conditioning:
+    with conditioned(phone, fixed_performance=True, expiry_s=1, clock=clock) as conditioning:
         assert until(lambda: phone.log() == ["true", "false"])
         clock.now_s = 61
         conditioning.renew()
         assert phone.log()[:3] == ["true", "false", "true"]
 
 
-def test_a_renewed_lease_goes_on(phone: Phone) -> None:
+def test_a_mode_that_is_renewed_goes_on(phone: Phone) -> None:
     clock = Clock()
     with conditioned(phone, fixed_performance=True, clock=clock) as conditioning:
-        (lease,) = phone.leases()
-        lease.write_text("1")
+        (renewed,) = phone.renewals()
+        renewed.write_text("1")
         clock.now_s = 61
         conditioning.renew()
-        assert int(lease.read_text()) > time.time() - 1000
+        assert int(renewed.read_text()) > time.time() - 1000
         conditioning.renew()
         asked = len(phone.asked)
         conditioning.renew()
@@ -221,7 +221,7 @@ def test_a_renewed_lease_goes_on(phone: Phone) -> None:
 def test_a_phone_that_cannot_is_recorded_so(tmp_path: Path) -> None:
     with Phone(tmp_path, supported=False) as phone, conditioned(phone, fixed_performance=True) as conditioning:
         assert conditioning.state["fixed_performance"] == "unsupported"
-        assert phone.leases() == []
+        assert phone.renewals() == []
 
 
 def test_before_android_11_nothing_is_tried(tmp_path: Path) -> None:
@@ -243,8 +243,10 @@ def test_what_was_found_can_be_written_into_a_table(phone: Phone) -> None:
 
 
 def test_the_devices_own_watch_survives_the_kill_of_what_started_it(phone: Phone) -> None:
-    with conditioned(phone, fixed_performance=True, lease_s=3):
-        watchers = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"lease-" in _bytes(path) and b"watch" in _bytes(path)]
+    with conditioned(phone, fixed_performance=True, expiry_s=3):
+        watchers = [
+            path for path in Path("/proc").glob("[0-9]*/cmdline") if b"renewed-" in _bytes(path) and b"watch" in _bytes(path)
+        ]
         assert len({os.getsid(int(path.parent.name)) for path in watchers} - {os.getsid(0)}) >= 1
 
 

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 
 from netadapt.cli.app import app
 from netadapt.registry import MissingPackage
-from netadapt.training.datasets import DataError, Dataset, _split_scenes, open_dataset
+from netadapt.training.datasets import DataError
 from netadapt.training.datasets.nyu import millimetres, square_depth, square_image
+from netadapt.training.datasets.opening import _split_scenes, open_dataset
 from netadapt.training.datasets.scenes import render
+from netadapt.training.types import Dataset
 
 SCALE, BIAS = 10 / 255, 0.02
 

@@ -11,7 +11,7 @@ import pytest
 from test_netadapt_cli import succeed
 
 from netadapt.runs.measure import verify
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 from netadapt.training.tasks import open_task
 from profiler.formats.model_file import read_model
@@ -44,11 +44,12 @@ def _exported(run: Path, form: str, precision: str) -> dict[str, Any]:
 
 def test_a_run_is_trained_as_its_task_asks_for_and_remembers_how(adapted: Path) -> None:
     with RunFolder.open(adapted) as folder:
-        settings = folder.info.settings
+        training = folder.info.settings.training.recipe
     recipe = open_task("depth").recipe
-    assert (settings["batch_size"], settings["learning_rate"]) == (8, recipe.from_scratch.learning_rate)
-    assert settings["short_term_learning_rate"] == recipe.short_term.learning_rate
-    assert (settings["epochs"], settings["augment"]) == (4, False)  # asked for
+    original = training.from_scratch
+    assert (original.batch_size, original.learning_rate) == (8, recipe.from_scratch.learning_rate)
+    assert training.short_term.learning_rate == recipe.short_term.learning_rate
+    assert (original.epochs, original.augment) == (4, False)  # asked for
 
 
 def test_the_long_term_fine_tune_goes_on_as_the_run_began_but_for_what_is_asked(adapted: Path) -> None:
@@ -99,6 +100,6 @@ def test_what_was_delivered_is_told_with_the_task_s_figures(adapted: Path) -> No
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_steps_are_verified_with_either_runtime(adapted: Path, runtime: str) -> None:
     with RunFolder.open(adapted, write=True) as folder:
-        found = verify(Family(folder), [1], Target(runtime=runtime), None, Silent())
+        found = verify(RunModels(folder), [1], Target(runtime=runtime), None, Silent())
         assert folder.verified[1].runtime == runtime
-    assert found[0].measured_ms > 0
+    assert found[0].measured_ms.value > 0

@@ -105,7 +105,7 @@ def measurements(found: list[SessionEvent]) -> list[tuple[str, int]]:
     return sorted((event.model, event.round) for event in found if isinstance(event, Measurement))
 
 
-def test_every_model_is_visited_once_a_round(session: Session) -> None:
+def test_every_model_is_measured_once_a_round(session: Session) -> None:
     assert measurements(events(session)) == [(name, number) for name in "abcd" for number in range(2)]
 
 

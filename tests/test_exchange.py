@@ -19,8 +19,8 @@ from profiler.exchange import csv_form, flat_yaml, nn_meter, ofa, tvm
 from profiler.exchange import reader as reading
 from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import FORMATS, READABLE
-from profiler.exchange.importing import Told, import_table, save_imported
-from profiler.exchange.reader import Asked, Reading, Source
+from profiler.exchange.importing import ImportOptions, import_table, save_imported
+from profiler.exchange.reader import ImportedRows, Source
 from profiler.layers.composite import inverted_residual, pooled_classifier
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
@@ -70,10 +70,10 @@ def lines(*records: Any) -> bytes:
     return "\n".join(map(json.dumps, records)).encode()
 
 
-def read(name: str, data: bytes | str, *activations: str) -> Reading:
+def read(name: str, data: bytes | str, *activations: str) -> ImportedRows:
     reader = FORMATS[name].read
     assert reader is not None
-    return reader([Source("file", data.encode() if isinstance(data, str) else data)], Asked(activations))
+    return reader([Source("file", data.encode() if isinstance(data, str) else data)], activations)
 
 
 def written(tmp_path: Path, name: str, text: str) -> Path:
@@ -83,7 +83,7 @@ def written(tmp_path: Path, name: str, text: str) -> Path:
 
 
 def imported(tmp_path: Path, name: str = "lut.yaml", text: str = PROXYLESS, **told: Any) -> LatencyTable:
-    return import_table([written(tmp_path, name, text)], Told("pixel1", **told))
+    return import_table([written(tmp_path, name, text)], ImportOptions("pixel1", **told))
 
 
 # ------------------------------------------------------------------------------------------- once-for-all and ProxylessNAS
@@ -182,9 +182,9 @@ def test_configurations_and_latencies_in_two_files_belong_together_by_id() -> No
     entry = KERNELS["fc"]["AAAAAD"]
     parts = [{"fc": {"AAAAAD": {name: entry[name]}}} for name in ("config", "latency")]
     sources = [Source(str(place), json.dumps(part).encode()) for place, part in enumerate(parts)]
-    assert list(nn_meter.read(sources, Asked()).rows) == [fully_connected((1, 64), 10)]
+    assert list(nn_meter.read(sources, ()).rows) == [fully_connected((1, 64), 10)]
     with pytest.raises(ExchangeError, match="give nn-Meter's other file too"):
-        nn_meter.read(sources[1:], Asked())
+        nn_meter.read(sources[1:], ())
 
 
 def test_paths_in_a_foreign_file_are_never_looked_at() -> None:
@@ -260,7 +260,7 @@ def test_logs_of_two_targets_are_not_mixed() -> None:
 
 def test_tasks_in_another_layout_are_left_out() -> None:
     other = record([0.002], name="conv2d_NCHWc.x86")
-    assert read("tvm", lines(record([0.002]), other)).skipped == {"tasks of a kind or layout we do not know (conv2d_NCHWc.x86)": 1}
+    assert read("tvm", lines(record([0.002]), other)).skipped == {"tasks of an unknown kind or layout (conv2d_NCHWc.x86)": 1}
 
 
 def _with(place: int, value: Any) -> dict[str, Any]:
@@ -441,7 +441,7 @@ def test_a_table_that_was_measured_is_never_replaced_by_an_imported_one(tmp_path
 def test_a_pipe_is_no_table(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endless.yaml")
     with pytest.raises(ExchangeError, match="there is no file"):
-        import_table([tmp_path / "endless.yaml"], Told("d"))
+        import_table([tmp_path / "endless.yaml"], ImportOptions("d"))
 
 
 def test_a_file_too_large_for_a_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,14 +452,14 @@ def test_a_file_too_large_for_a_table_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_files_whose_format_cannot_be_told_ask_for_it(tmp_path: Path) -> None:
     with pytest.raises(ExchangeError, match="--format nn-meter or ofa or tvm"):
-        import_table([written(tmp_path, "lut.txt", PROXYLESS)], Told("d"))
-    assert import_table([tmp_path / "lut.txt"], Told("d", format="ofa")).rows
+        import_table([written(tmp_path, "lut.txt", PROXYLESS)], ImportOptions("d"))
+    assert import_table([tmp_path / "lut.txt"], ImportOptions("d", format="ofa")).rows
 
 
 @pytest.mark.parametrize("told", [{"device": " "}, {"device": "a\nb"}, {"device": "d", "activations": ("wish",)}])
 def test_what_the_user_tells_is_checked(told: dict[str, Any]) -> None:
     with pytest.raises(ExchangeError):
-        Told(**told)
+        ImportOptions(**told)
 
 
 # --------------------------------------------------------------------------------------------------------------- writing
@@ -470,7 +470,7 @@ def table_of(*layers: LayerSpec) -> LatencyTable:
     return LatencyTable(rows, measured_table().info)
 
 
-def assert_same(before: LatencyTable, after: Reading) -> None:
+def assert_same(before: LatencyTable, after: ImportedRows) -> None:
     assert set(after.rows) == set(before.rows)
     for layer, row in after.rows.items():
         assert row.latency_ms == before.rows[layer].latency_ms
@@ -570,5 +570,5 @@ def test_a_block_that_contradicts_itself_cannot_be_made() -> None:
 
 
 def test_no_network_is_made_of_blocks() -> None:
-    with pytest.raises(PlanError, match="others have measured as one"):
+    with pytest.raises(PlanError, match="block of a published table"):
         Graph.of_layer(pooled_classifier((1, 7, 7, 8), 10))

@@ -16,15 +16,16 @@ import torch
 from executor_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
 from netadapt.errors import NetAdaptError, RunError, SettingsError
-from netadapt.executors import ExecutorOptions, Told, open_executor
+from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.evaluation import Evaluator
 from netadapt.executors.messages import Failed, WorkerFailed, read_event
 from netadapt.executors.processes import usable_cores
 from netadapt.search.candidates import Rung
 from netadapt.search.choosing import RUNGS, first_rung, next_rung
-from netadapt.search.loop import Result
+from netadapt.search.types import Result
 from netadapt.training.datasets import DataError
-from netadapt.training.trainer import TrainingError, TrainSettings
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.trainer import TrainingError
 from profiler.progress import Silent
 
 
@@ -67,7 +68,7 @@ def test_candidates_differ_or_the_comparison_of_engines_would_mean_nothing(setti
 @pytest.mark.slow
 @needs_proc
 def test_a_candidate_whose_worker_was_killed_is_evaluated_again(setting: Setting, other: Setting) -> None:
-    told = Told(Then(lambda: kill(workers())))
+    told = Observers(Then(lambda: kill(workers())))
     found = other.evaluate(ExecutorOptions("processes", workers=2), told)
     assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(ExecutorOptions()))
 
@@ -114,7 +115,7 @@ def interrupt() -> None:
 @needs_proc
 def test_an_interrupt_ends_workers_and_hands_on_what_is_finished(setting: Setting) -> None:
     found = []
-    with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Told(Then(interrupt))) as executor:
+    with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Observers(Then(interrupt))) as executor:
         with pytest.raises(KeyboardInterrupt):
             found.extend(executor(setting.original, setting.candidates))  # extend keeps what came before the error
         assert not workers()
@@ -143,7 +144,7 @@ class TwoWorkers:
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> TwoWorkers:
     work = Then(lambda: None)
     with prepared(tmp_path_factory.mktemp("two") / "run") as setting:
-        with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Told(work)) as executor:
+        with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Observers(work)) as executor:
             list(executor(setting.original, setting.candidates))
             cores = [os.sched_getaffinity(pid) for pid in workers()]
         return TwoWorkers(work.notes, cores, workers())
@@ -171,7 +172,7 @@ def test_the_progress_tells_what_was_found_and_what_is_at_work(two_workers: TwoW
 @pytest.mark.parametrize("name", ["in-process", "processes"])
 def test_losses_of_the_original_are_told_step_by_step(setting: Setting, name: str) -> None:
     losses: dict[int, float] = {}
-    with open_executor(ExecutorOptions(name), setting.jobs, Told(Silent(), losses.__setitem__)) as executor:
+    with open_executor(ExecutorOptions(name), setting.jobs, Observers(Silent(), losses.__setitem__)) as executor:
         list(executor(None, [setting.original.results[0].candidate]))
     assert list(losses) == list(range(1, 31))
     assert sum(losses[step] for step in range(21, 31)) < sum(losses[step] for step in range(1, 11))  # a batch's own loss is noisy
@@ -181,20 +182,20 @@ def test_a_candidate_can_be_trained_on_from_its_own_weights(setting: Setting) ->
     (job, *_) = setting.jobs.of(setting.original, setting.candidates)
     own = str(setting.run.weights_path(job.weights))
     onwards = replace(job, start_weights=own, start_widths=job.candidate.widths)
-    evaluator, contents = Evaluator(setting.jobs.family), []
+    evaluator, contents = Evaluator(setting.jobs.models), []
     for next_job in (job, onwards, onwards):
         evaluator(next_job)
         contents.append(Path(own).read_bytes())
     assert len(set(contents)) == 3
     Path(own).write_bytes(contents[1])
-    Evaluator(setting.jobs.family)(onwards)
+    Evaluator(setting.jobs.models)(onwards)
     assert Path(own).read_bytes() == contents[2]
 
 
 def test_given_weights_are_scored_as_they_are(setting: Setting) -> None:
     given = setting.run.weights_path(setting.original.weights)
     copy = given.rename(given.with_name("given.pt"))
-    with open_executor(ExecutorOptions(), replace(setting.jobs, given_weights=copy), Told(Silent())) as executor:
+    with open_executor(ExecutorOptions(), replace(setting.jobs, given_weights=copy), Observers(Silent())) as executor:
         (result,) = executor(None, [setting.original.results[0].candidate])
     assert result.accuracy == setting.original.accuracy
     kept, same = (torch.load(path, weights_only=True) for path in (given, copy))
@@ -240,7 +241,7 @@ def test_an_error_comes_back_as_the_class_it_was(kind: str, expected: type[Excep
 def rungs(setting: Setting) -> list[Result]:
     """A candidate through all its rungs, in this process."""
     (candidate, *_) = setting.candidates
-    with open_executor(ExecutorOptions(), setting.jobs, Told(Silent())) as executor:
+    with open_executor(ExecutorOptions(), setting.jobs, Observers(Silent())) as executor:
         found = list(executor(setting.original, [first_rung(candidate)]))
         for _ in RUNGS[1:]:
             found += executor(setting.original, [next_rung(found[-1])])

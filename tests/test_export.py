@@ -15,8 +15,9 @@ from netadapt.export.files import Exported, ExportError, export_onnx, export_tfl
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from netadapt.registry import MissingPackage
-from netadapt.training.datasets import Part
+from netadapt.training.tasks import open_task
 from netadapt.training.trainer import accuracy
+from netadapt.training.types import Part
 from profiler.errors import ModelError
 from profiler.formats.model_file import read_model
 
@@ -46,7 +47,9 @@ class Branching(nn.Module):
 def _part(count: int = 12) -> Part:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator).byte()
-    return Part(images, torch.randint(0, 4, (count,), generator=generator), (0.5,) * 3, (0.3,) * 3, mirrored=True)
+    return Part(
+        images, torch.randint(0, 4, (count,), generator=generator), (0.5,) * 3, (0.3,) * 3, True, open_task("classification")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ from profiler.devices.snapshot import (
     POWER,
     POWER_HELP,
     THERMAL,
+    Request,
     Snapshot,
-    Wanted,
+    take_snapshot,
 )
-from profiler.devices.snapshot import take as take_snapshot
 from profiler.devices.thermal import Battery, Zone
 
 CPUS = "sys/devices/system/cpu"
@@ -33,7 +33,7 @@ CPUS = "sys/devices/system/cpu"
 
 def take(folder: Path, files: Mapping[str, str]) -> Snapshot:
     """What there is below a folder."""
-    return take_snapshot(Device(), Wanted(EVERYTHING.files, groups=True), root=tree(folder, files))
+    return take_snapshot(Device(), Request(EVERYTHING.files, groups=True), root=tree(folder, files))
 
 
 def said(**outputs: str) -> Snapshot:

@@ -181,7 +181,7 @@ def test_a_core_that_it_has_not_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_reference_every_no_measurements_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="not every 0"):
+    with pytest.raises(RunnerError, match="reference_every must be at least 1, not 0"):
         opened(tmp_path).play(["a"], reference="a", reference_every=0)
 
 

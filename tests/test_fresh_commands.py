@@ -25,8 +25,8 @@ from profiler.formats.model_file import FORMATS
 from profiler.protocol.events import Measurement
 from profiler.protocol.journal import read_journal
 from profiler.schedule import install
-from profiler.schedule.config import Telling
-from profiler.schedule.notify import tell
+from profiler.schedule.config import NotificationSettings
+from profiler.schedule.notify import notify
 from profiler.schedule.state import stale_reason
 from profiler.tables.plan import make_plan, write_plan
 from profiler.tables.table import load_table
@@ -54,25 +54,26 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "script.toml").write_text(SCRIPT)
     (tmp_path / "profile.toml").write_text(
         f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
-        '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\nheld_out = "60%"\n'
+        '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\n'
+        'max_held_out_error = "60%"\n'
     )
     return tmp_path
 
 
-def test_once_makes_what_is_wanted_and_status_says_so(lab: Path) -> None:
+def test_once_builds_a_missing_table_and_status_shows_it_as_fresh(lab: Path) -> None:
     (before,) = run_json("schedule", "status")
-    assert (before["age_days"], before["stale"]) == (None, ["there is none"])
+    assert (before["age_days"], before["stale"]) == (None, ["no table yet"])
     assert run("schedule", "once").exit_code == 0
     (after,) = run_json("schedule", "status")
     assert after["age_days"] < 1
     assert after["stale"] == []
     assert after["next_utc"] > before["next_utc"]
-    assert "nothing is due" in run("schedule", "once").output
+    assert "no table is due" in run("schedule", "once").output
     assert run_json("schedule", "status", "--check")[0]["stale"] == []
     assert "fresh" in run("schedule", "status").output
 
 
-def test_what_the_device_says_when_it_is_asked_is_remembered(lab: Path) -> None:
+def test_what_a_check_of_the_device_finds_is_recorded(lab: Path) -> None:
     assert run("schedule", "once").exit_code == 0
     (lab / "script.toml").write_text(SCRIPT.replace("2.3.0", "2.4.0"))
     (asked,) = run_json("schedule", "status", "--check")
@@ -82,7 +83,7 @@ def test_what_the_device_says_when_it_is_asked_is_remembered(lab: Path) -> None:
     assert run_json("schedule", "status", "--check")[0]["stale"] == run_json("schedule", "status")[0]["stale"] == []
 
 
-def test_the_exit_code_says_that_something_failed_and_status_says_what(lab: Path) -> None:
+def test_a_failure_sets_the_exit_code_and_status_shows_its_cause(lab: Path) -> None:
     (lab / "plan.json").unlink()
     result = run("schedule", "once")
     assert result.exit_code == 1
@@ -90,20 +91,20 @@ def test_the_exit_code_says_that_something_failed_and_status_says_what(lab: Path
     assert "plan.json" in run_json("schedule", "status")[0]["last_failure"]["why"]
 
 
-def test_what_failed_is_not_due_at_once_but_how_to_have_it_again_is_said(lab: Path) -> None:
+def test_a_failed_table_is_not_due_at_once_but_the_message_says_how_to_check_it_again(lab: Path) -> None:
     (lab / "plan.json").rename(lab / "mended.json")
     run("schedule", "once")
     (lab / "mended.json").rename(lab / "plan.json")
-    assert "small failed the last time" in run("schedule", "once").output
+    assert "small failed at the last check" in run("schedule", "once").output
     assert run("schedule", "once", "--now").exit_code == 0
     assert "failed" not in run("schedule", "once").output
 
 
-def test_the_second_scheduler_says_who_has_it(lab: Path) -> None:
+def test_a_second_scheduler_names_the_first(lab: Path) -> None:
     other = lab / "other.py"
     other.write_text(
-        "import sys, pathlib\nfrom profiler.schedule.running import only_one\n"
-        "with only_one(pathlib.Path('profile.toml')):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
+        "import sys, pathlib\nfrom profiler.schedule.running import exclusive_lock\n"
+        "with exclusive_lock(pathlib.Path('profile.toml')):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, str(other)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None and first.stdin is not None
@@ -129,7 +130,7 @@ def test_a_signal_ends_the_waiting_scheduler_cleanly(lab: Path, number: signal.S
         first.send_signal(number)
         out, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
-    assert "ended; what was measured is kept" in out
+    assert "ended; all measurements are kept" in out
     assert "Traceback" not in err
 
 
@@ -139,14 +140,15 @@ def _started(lab: Path) -> subprocess.Popen[str]:
         [*PROFILE, "schedule", "run"], cwd=lab, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
     )
     assert process.stdout is not None
-    assert "1 tables" in process.stdout.readline()
+    assert "tables: 1; next check: " in process.stdout.readline()
     return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_build_that_was_ended_is_gone_on_with_and_nothing_is_measured_twice(lab: Path, number: signal.Signals) -> None:
+def test_a_build_that_was_ended_is_resumed_and_nothing_is_measured_twice(lab: Path, number: signal.Signals) -> None:
     (lab / "profile.toml").write_text(
-        '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "fake"\nrounds = 3\nmax_layers = 1\nheld_out = "100%"\n'
+        '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "fake"\nrounds = 3\nmax_layers = 1\n'
+        'max_held_out_error = "100%"\n'
     )
     journal = lab / "mine.new.journal.jsonl"
     with subprocess.Popen([*PROFILE, "schedule", "once"], cwd=lab, text=True, stderr=subprocess.PIPE) as first:
@@ -158,7 +160,7 @@ def test_a_build_that_was_ended_is_gone_on_with_and_nothing_is_measured_twice(la
     assert run_json("schedule", "status")[0]["interrupted"]
     before = measurements(journal)
     result = run("schedule", "once")
-    assert "its building was interrupted" in result.output, result.output + result.stderr
+    assert "its last build was interrupted" in result.output, result.output + result.stderr
     (kept,) = [lab / "mine.journal.jsonl"] if result.exit_code == 0 else (lab / "history").glob("*.failed.journal.jsonl")
     after = measurements(kept)
     assert after[: len(before)] == before
@@ -180,7 +182,7 @@ def test_a_stale_table_is_warned_of_in_one_line_and_netadapts_question_has_an_an
     assert "days old" in json.loads(run("predict", "t.parquet", model, "--json").stdout)["stale"]
 
 
-def test_compare_tells_the_layers_that_changed(lab: Path) -> None:
+def test_compare_lists_the_layers_that_changed(lab: Path) -> None:
     build = ("build", "plan.json", "--device", "phone", "--runtime", "litert", "--rounds", 6, "--max-layers", 1)
     run_json(*build, "--out", "before.parquet")
     same = run_json("compare", "before.parquet", "before.parquet")
@@ -198,7 +200,7 @@ def test_compare_tells_the_layers_that_changed(lab: Path) -> None:
     assert "false discoveries below 5 %" in output
 
 
-# ---------------------------------------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------------------------------------- settings
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
@@ -225,34 +227,34 @@ def hook() -> Iterator[str]:
         thread.join()
 
 
-def test_a_webhook_gets_the_news_as_json(hook: str) -> None:
-    assert tell(Telling(hook), {"table": "x"}) == []
+def test_a_webhook_gets_the_notification_as_json(hook: str) -> None:
+    assert notify(NotificationSettings(hook), {"table": "x"}) == []
     assert Hook.heard == [{"table": "x"}]
 
 
-def test_a_webhook_that_refuses_is_told_without_its_secret(hook: str) -> None:
+def test_a_webhook_that_refuses_is_reported_without_its_secret(hook: str) -> None:
     Hook.status = 403
-    (said,) = tell(Telling(hook), {})
+    (said,) = notify(NotificationSettings(hook), {})
     assert "403" in said
     assert "T0KEN" not in said
 
 
 @pytest.mark.parametrize(
-    "telling",
+    "settings",
     [
-        Telling("http://127.0.0.1:1/T0KEN"),
-        Telling("http://localhost:1/T0KEN\x7f"),
-        Telling("http://T0KEN@:70000/"),
-        Telling(command=("/nowhere/tell", "T0KEN")),
-        Telling(command=("false", "T0KEN")),
+        NotificationSettings("http://127.0.0.1:1/T0KEN"),
+        NotificationSettings("http://localhost:1/T0KEN\x7f"),
+        NotificationSettings("http://T0KEN@:70000/"),
+        NotificationSettings(command=("/nowhere/tell", "T0KEN")),
+        NotificationSettings(command=("false", "T0KEN")),
     ],
 )
-def test_nobody_who_cannot_be_told_stops_anything(telling: Telling) -> None:
-    (said,) = tell(telling, {})
+def test_a_notification_that_fails_raises_nothing(settings: NotificationSettings) -> None:
+    (said,) = notify(settings, {})
     assert "T0KEN" not in said
 
 
-def test_a_webhook_hears_of_a_table_that_was_made(lab: Path, hook: str) -> None:
+def test_a_webhook_is_notified_of_a_table_that_was_built(lab: Path, hook: str) -> None:
     (lab / "profile.toml").write_text((lab / "profile.toml").read_text() + f'[schedule]\nwebhook = "{hook}"\n')
     result = run("schedule", "once")
     (news,) = Hook.heard
@@ -302,7 +304,7 @@ def test_systemd_itself_finds_no_fault_with_them(programs: Path, lab: Path) -> N
     odd = lab / "a 100% $odd folder"
     odd.mkdir()
     (odd / "profile.toml").write_text((lab / "profile.toml").read_text())
-    for unit in install.units(odd / "profile.toml"):
+    for unit in install.systemd_units(odd / "profile.toml"):
         (odd / unit.path.name).write_text(unit.text)
     verified = subprocess.run(
         ["systemd-analyze", "--user", "verify", str(odd / "netadapt-profiler.service"), str(odd / "netadapt-profiler.timer")],
@@ -333,7 +335,7 @@ def test_the_cron_line_is_a_command_that_shells_understand(programs: Path, lab: 
     assert out[1:] == ["--config", str(odd / "profile.toml"), "schedule", "once"]
 
 
-def test_a_crontab_that_fails_is_told(programs: Path) -> None:
+def test_a_crontab_that_fails_is_reported(programs: Path) -> None:
     (programs / "crontab").write_text("#!/bin/sh\necho you are not allowed >&2; exit 1\n")
     result = run("schedule", "install", "--cron", "--yes")
     assert result.exit_code == 1
@@ -347,11 +349,11 @@ def test_a_real_table_of_this_machine_is_made_and_found_fresh_or_told_why_not(la
     write_plan(make_plan(mobilenet_v1(0.25, 32, classes=10, pairs=1)), lab / "plan.json")
     (lab / "profile.toml").write_text(
         '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "onnxruntime"\nrounds = 3\nmax_layers = 1\n'
-        'held_out = "100%"\nout = "tables/mine.parquet"\n'
+        'max_held_out_error = "100%"\nout = "tables/mine.parquet"\n'
     )
     result = run("schedule", "once")
     if result.exit_code:
-        assert "there is none in force" in result.output + result.stderr  # other work on this machine is no fault of ours
+        assert "no table is in force" in result.output + result.stderr  # other work on this machine is no fault of ours
         return
     (status,) = run_json("schedule", "status", "--check")
     assert status["mean_error_percent"] is not None

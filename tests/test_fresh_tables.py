@@ -1,4 +1,4 @@
-"""Tables kept fresh on simulated devices, whose layers take what the tests say: what is measured again, and what stays in force."""
+"""Maintenance of tables on simulated devices whose latencies the tests choose: what is measured again, and what stays in force."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from profiler.layers.layer import LayerSpec
 from profiler.progress import Silent
 from profiler.protocol.events import Energy, Measurement, Refresh
 from profiler.protocol.journal import journal_path, read_journal, unwritten
-from profiler.schedule import replacement as refresh
-from profiler.schedule.config import WantedTable, read_wanted
-from profiler.schedule.maintain import Outcome, tend
-from profiler.schedule.running import Clock, Keeper
+from profiler.schedule import replacement
+from profiler.schedule.config import ScheduledTable, read_schedule
+from profiler.schedule.maintain import Outcome, maintain
+from profiler.schedule.running import Clock, Maintainer
 from profiler.schedule.state import read_state, stale_reason, state_path
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import make_plan, write_plan
@@ -69,7 +69,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
 
 
 @pytest.fixture
-def wanted(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> WantedTable:
+def scheduled(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> ScheduledTable:
     monkeypatch.chdir(tmp_path)
     write_plan(make_plan(NETWORK), tmp_path / "plan.json")
     (tmp_path / "script.toml").write_text(NOISY)
@@ -77,15 +77,15 @@ def wanted(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> W
         f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
         '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "fake"\nrounds = 6\nmax_layers = 1\nkeep = 2\n'
     )
-    (table,) = read_wanted().tables
+    (table,) = read_schedule().tables
     return table
 
 
 NOW = datetime.now(UTC)
 
 
-def tended(wanted: WantedTable, now: datetime | None = None) -> Outcome:
-    return tend(wanted, now or datetime.now(UTC), Silent(), Random(1))
+def maintained(scheduled: ScheduledTable, now: datetime | None = None) -> Outcome:
+    return maintain(scheduled, now or datetime.now(UTC), Silent(), Random(1))
 
 
 def measurements(path: Path) -> list[str]:
@@ -96,47 +96,49 @@ def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerS
     return {layer: row.latency_ms for layer, row in table.rows.items() if which(layer)}
 
 
-def test_a_missing_table_is_built_and_then_fresh(wanted: WantedTable) -> None:
-    assert tended(wanted).did == "rebuilt"
-    before = wanted.out.read_bytes()
-    assert tended(wanted).did == "fresh"
-    assert wanted.out.read_bytes() == before
-    assert not refresh.new_path(wanted.out).exists()
+def test_a_missing_table_is_built_and_then_fresh(scheduled: ScheduledTable) -> None:
+    assert maintained(scheduled).did == "rebuilt"
+    before = scheduled.out.read_bytes()
+    assert maintained(scheduled).did == "fresh"
+    assert scheduled.out.read_bytes() == before
+    assert not replacement.new_path(scheduled.out).exists()
 
 
-def test_an_old_table_is_refreshed_in_part_and_closed_anew(wanted: WantedTable) -> None:
-    tended(wanted)
-    before, count = load_table(wanted.out), len(measurements(wanted.out))
-    outcome = tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1))
+def test_an_old_table_is_refreshed_in_part_and_its_networks_are_measured_again(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    before, count = load_table(scheduled.out), len(measurements(scheduled.out))
+    outcome = maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1))
     assert outcome.did == "refreshed"
-    assert "24 hours old, 12 hours are allowed" in outcome.sentence
-    again = measurements(wanted.out)[count:]
+    assert "24 hours old, more than the 12 hours allowed" in outcome.sentence
+    again = measurements(scheduled.out)[count:]
     known = {layer.key for layer in before.rows}
     assert 0 < len({key for key in again if key in known}) < 0.2 * len(known)  # the audit and what was wide
     assert {key for key in again if key.startswith("network ")} == {
-        key for key in measurements(wanted.out) if key.startswith("network ")
+        key for key in measurements(scheduled.out) if key.startswith("network ")
     }
 
 
-def test_the_rows_that_were_kept_keep_their_date_and_their_values(wanted: WantedTable, device: Device) -> None:
-    tended(wanted)
-    before = load_table(wanted.out)
+def test_the_rows_that_were_kept_keep_their_date_and_their_values(scheduled: ScheduledTable, device: Device) -> None:
+    maintained(scheduled)
+    before = load_table(scheduled.out)
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
-    assert tended(wanted).did == "refreshed"
-    after = load_table(wanted.out)
-    (begun,) = [event for event in read_journal(journal_path(wanted.out)) if isinstance(event, Refresh)]
+    assert maintained(scheduled).did == "refreshed"
+    after = load_table(scheduled.out)
+    (begun,) = [event for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Refresh)]
     for layer, row in before.rows.items():
         assert layer.key in begun.models or after.rows[layer] == row
     assert set(after.info.measured_utc) == {layer.key for layer in after.rows}
     assert all(utc >= (begun.utc or "") for key, utc in after.info.measured_utc.items() if key in begun.models)
 
 
-def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_told(wanted: WantedTable, device: Device) -> None:
-    tended(wanted)
-    before = load_table(wanted.out)
+def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_reported(
+    scheduled: ScheduledTable, device: Device
+) -> None:
+    maintained(scheduled)
+    before = load_table(scheduled.out)
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
-    outcome = tended(wanted)
-    after = load_table(wanted.out)
+    outcome = maintained(scheduled)
+    after = load_table(scheduled.out)
     assert outcome.did == "refreshed"
     slow = [layer for layer in rows(after, depthwise) if SLOW * layer_ns(layer) > CALL_NS]
     for layer in slow:
@@ -144,35 +146,35 @@ def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_told(w
     assert outcome.changed is not None
     assert outcome.changed >= 0.8 * len(slow) > 0
     assert after.verified
-    assert tended(wanted).did == "fresh"
+    assert maintained(scheduled).did == "fresh"
 
 
-def test_energy_is_measured_again_with_what_is_refreshed(wanted: WantedTable) -> None:
+def test_energy_is_measured_again_with_what_is_refreshed(scheduled: ScheduledTable) -> None:
     Path("script.toml").write_text(NOISY + "[energy]\nidle_w = 1\nbusy_w = 3\n")
-    wanted = replace(wanted, energy=True)
-    tended(wanted)
-    before = load_table(wanted.out)
-    assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "refreshed"
-    events = list(read_journal(journal_path(wanted.out)))
+    scheduled = replace(scheduled, energy=True)
+    maintained(scheduled)
+    before = load_table(scheduled.out)
+    assert maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)).did == "refreshed"
+    events = list(read_journal(journal_path(scheduled.out)))
     ((place, refresh),) = [(place, event) for place, event in enumerate(events) if isinstance(event, Refresh)]
     assert {event.model for event in events[place:] if isinstance(event, Energy)} == set(refresh.models)
-    assert set(load_table(wanted.out).energy_mj) == set(before.energy_mj)
+    assert set(load_table(scheduled.out).energy_mj) == set(before.energy_mj)
 
 
-def test_energy_that_is_wanted_from_now_on_is_measured_where_it_can_be(wanted: WantedTable) -> None:
+def test_energy_that_is_asked_for_later_is_measured_if_the_device_can(scheduled: ScheduledTable) -> None:
     Path("script.toml").write_text(NOISY + "[energy]\nidle_w = 1\nbusy_w = 3\n")
-    tended(wanted)
-    outcome = tended(replace(wanted, energy=True))
-    assert "energy" in outcome.sentence and load_table(wanted.out).energy_mj
-    assert tended(replace(wanted, energy=True)).did == "fresh"
+    maintained(scheduled)
+    outcome = maintained(replace(scheduled, energy=True))
+    assert "energy" in outcome.sentence and load_table(scheduled.out).energy_mj
+    assert maintained(replace(scheduled, energy=True)).did == "fresh"
 
 
-def test_a_general_drift_has_the_whole_table_built_anew(wanted: WantedTable, device: Device) -> None:
-    tended(wanted)
+def test_a_general_drift_rebuilds_the_whole_table(scheduled: ScheduledTable, device: Device) -> None:
+    maintained(scheduled)
     device.slower = lambda layer, alone: 1.3
-    outcome = tended(wanted)
+    outcome = maintained(scheduled)
     assert outcome.did == "rebuilt"
-    assert not [event for event in read_journal(journal_path(wanted.out)) if isinstance(event, Refresh)]
+    assert not [event for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Refresh)]
 
 
 @pytest.mark.parametrize(
@@ -183,51 +185,51 @@ def test_a_general_drift_has_the_whole_table_built_anew(wanted: WantedTable, dev
         (lambda text: text + "base_us = 20\n", "runner's hash"),
     ],
 )
-def test_a_device_that_changed_gets_a_whole_new_table(wanted: WantedTable, change: Callable[[str], str], said: str) -> None:
-    tended(wanted)
+def test_a_device_that_changed_gets_a_whole_new_table(scheduled: ScheduledTable, change: Callable[[str], str], said: str) -> None:
+    maintained(scheduled)
     script = Path("script.toml")
     script.write_text(change(script.read_text()))
-    outcome = tended(wanted)
+    outcome = maintained(scheduled)
     assert outcome.did == "rebuilt"
     assert f"the device has changed: {said}" in outcome.sentence
     assert "measured differently" in outcome.sentence
 
 
-def test_a_table_asked_for_with_other_threads_is_built_anew(wanted: WantedTable) -> None:
-    tended(wanted)
-    outcome = tended(replace(wanted, target=replace(wanted.target, threads=2)))
+def test_a_table_with_another_setting_for_threads_is_rebuilt(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    outcome = maintained(replace(scheduled, target=replace(scheduled.target, threads=2)))
     assert outcome.did == "rebuilt"
-    assert load_table(wanted.out).info.target.threads == 2
+    assert load_table(scheduled.out).info.target.threads == 2
 
 
-def test_a_new_table_that_does_not_close_leaves_the_old_one_in_force(wanted: WantedTable, device: Device) -> None:
-    tended(wanted)
-    before = wanted.out.read_bytes(), journal_path(wanted.out).read_bytes()
+def test_a_new_table_with_too_large_an_error_leaves_the_old_one_in_force(scheduled: ScheduledTable, device: Device) -> None:
+    maintained(scheduled)
+    before = scheduled.out.read_bytes(), journal_path(scheduled.out).read_bytes()
     wild = Random(3)
     device.slower = lambda layer, alone: 1.3 if alone else wild.uniform(0.5, 4)  # networks follow no sum of layers
-    outcome = tended(wanted)
+    outcome = maintained(scheduled)
     assert outcome.did == "failed"
-    assert "the last good one stays in force" in outcome.sentence
-    assert (wanted.out.read_bytes(), journal_path(wanted.out).read_bytes()) == before
-    assert len(refresh.history_of(wanted.out, ".failed")) == 1
-    assert refresh.unfinished(wanted.out) is None
+    assert "the last good table stays in force" in outcome.sentence
+    assert (scheduled.out.read_bytes(), journal_path(scheduled.out).read_bytes()) == before
+    assert len(replacement.history_of(scheduled.out, ".failed")) == 1
+    assert replacement.unfinished_journal(scheduled.out) is None
 
 
-def test_a_first_table_that_does_not_close_is_not_put_in_force(wanted: WantedTable) -> None:
-    outcome = tended(replace(wanted, held_out_percent=1e-9))
+def test_a_first_table_with_too_large_an_error_is_not_put_in_force(scheduled: ScheduledTable) -> None:
+    outcome = maintained(replace(scheduled, max_held_out_error_percent=1e-9))
     assert outcome.did == "failed"
-    assert not wanted.out.exists()
+    assert not scheduled.out.exists()
 
 
-def test_earlier_tables_are_kept_and_pruned(wanted: WantedTable) -> None:
+def test_earlier_tables_are_kept_and_pruned(scheduled: ScheduledTable) -> None:
     for day in range(4):
         threads = 1 + day % 2
-        tended(replace(wanted, target=replace(wanted.target, threads=threads)), NOW + timedelta(days=day))
-    kept = refresh.history_of(wanted.out)
+        maintained(replace(scheduled, target=replace(scheduled.target, threads=threads)), NOW + timedelta(days=day))
+    kept = replacement.history_of(scheduled.out)
     assert len(kept) == 2
     assert [load_table(path).info.target.threads for path in kept] == [2, 1]
     assert all(journal_path(path).exists() for path in kept)
-    assert len(list((wanted.out.parent / "history").iterdir())) == 4
+    assert len(list((scheduled.out.parent / "history").iterdir())) == 4
 
 
 class Impatient(Silent):
@@ -245,79 +247,81 @@ class Impatient(Silent):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_refresh_is_gone_on_with(wanted: WantedTable, device: Device) -> None:
-    tended(wanted)
-    before = wanted.out.read_bytes()
+def test_an_interrupted_refresh_is_resumed(scheduled: ScheduledTable, device: Device) -> None:
+    maintained(scheduled)
+    before = scheduled.out.read_bytes()
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
     with pytest.raises(KeyboardInterrupt):
-        tend(wanted, NOW, Impatient(20), Random(1))
-    assert wanted.out.read_bytes() == before
-    done = measurements(refresh.new_path(wanted.out))
-    assert tended(wanted).did == "refreshed"
-    assert measurements(wanted.out)[: len(done)] == done
-    rounds = [(event.model, event.round) for event in read_journal(journal_path(wanted.out)) if isinstance(event, Measurement)]
+        maintain(scheduled, NOW, Impatient(20), Random(1))
+    assert scheduled.out.read_bytes() == before
+    done = measurements(replacement.new_path(scheduled.out))
+    assert maintained(scheduled).did == "refreshed"
+    assert measurements(scheduled.out)[: len(done)] == done
+    rounds = [(event.model, event.round) for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Measurement)]
     assert len(rounds) == len(set(rounds))
 
 
-def test_an_interrupted_first_build_is_gone_on_with(wanted: WantedTable) -> None:
+def test_an_interrupted_first_build_is_resumed(scheduled: ScheduledTable) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tend(wanted, NOW, Impatient(20), Random(1))
-    done = measurements(refresh.new_path(wanted.out))
-    assert tended(wanted).did == "rebuilt"
-    assert measurements(wanted.out)[: len(done)] == done
+        maintain(scheduled, NOW, Impatient(20), Random(1))
+    done = measurements(replacement.new_path(scheduled.out))
+    assert maintained(scheduled).did == "rebuilt"
+    assert measurements(scheduled.out)[: len(done)] == done
 
 
-def test_what_was_interrupted_before_the_device_changed_is_begun_again_and_kept_aside(wanted: WantedTable) -> None:
+def test_a_build_that_was_interrupted_before_the_device_changed_is_set_aside_and_begun_again(scheduled: ScheduledTable) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tend(wanted, NOW, Impatient(20), Random(1))
+        maintain(scheduled, NOW, Impatient(20), Random(1))
     Path("script.toml").write_text(NOISY.replace("[latency]", '[device]\nkernel = "6.9"\n[latency]'))
-    assert tended(wanted).did == "rebuilt"
-    assert load_table(wanted.out).info.device["device"]["kernel"] == "6.9"
-    assert len(list((wanted.out.parent / "history").glob("*.failed.journal.jsonl"))) == 1
+    assert maintained(scheduled).did == "rebuilt"
+    assert load_table(scheduled.out).info.device["device"]["kernel"] == "6.9"
+    assert len(list((scheduled.out.parent / "history").glob("*.failed.journal.jsonl"))) == 1
 
 
-def test_a_promotion_that_was_cut_short_is_finished(wanted: WantedTable) -> None:
+def test_a_promotion_that_was_cut_short_is_finished(scheduled: ScheduledTable) -> None:
     """Ended between moving the journal and moving the table."""
-    tended(wanted)
-    wanted.out.rename(refresh.new_path(wanted.out))
-    assert tended(wanted).did == "fresh"
+    maintained(scheduled)
+    scheduled.out.rename(replacement.new_path(scheduled.out))
+    assert maintained(scheduled).did == "fresh"
 
 
-def test_a_table_that_somebody_extends_is_not_replaced_meanwhile_and_nothing_is_measured_again(wanted: WantedTable) -> None:
-    tended(wanted)
-    before, old, tomorrow = wanted.out.read_bytes(), replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)
-    with unwritten(journal_path(wanted.out)), pytest.raises(JournalNotWritable):
-        tended(old, tomorrow)
-    assert wanted.out.read_bytes() == before
-    made = measurements(refresh.new_path(wanted.out))
-    assert tended(old, tomorrow).did == "refreshed"
-    assert measurements(wanted.out) == made
+def test_a_table_that_another_process_extends_is_not_replaced_meanwhile_and_nothing_is_measured_again(
+    scheduled: ScheduledTable,
+) -> None:
+    maintained(scheduled)
+    before, old, tomorrow = scheduled.out.read_bytes(), replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)
+    with unwritten(journal_path(scheduled.out)), pytest.raises(JournalNotWritable):
+        maintained(old, tomorrow)
+    assert scheduled.out.read_bytes() == before
+    made = measurements(replacement.new_path(scheduled.out))
+    assert maintained(old, tomorrow).did == "refreshed"
+    assert measurements(scheduled.out) == made
 
 
-def test_a_damaged_table_is_built_anew_and_kept_aside(wanted: WantedTable) -> None:
-    tended(wanted)
-    wanted.out.write_bytes(b"garbage")
-    assert tended(wanted).did == "rebuilt"
-    assert [path.read_bytes() for path in refresh.history_of(wanted.out)] == [b"garbage"]
+def test_a_damaged_table_is_rebuilt_and_kept_in_the_history(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    scheduled.out.write_bytes(b"garbage")
+    assert maintained(scheduled).did == "rebuilt"
+    assert [path.read_bytes() for path in replacement.history_of(scheduled.out)] == [b"garbage"]
 
 
-def test_a_table_without_its_journal_is_built_anew(wanted: WantedTable) -> None:
-    tended(wanted)
-    journal_path(wanted.out).unlink()
-    assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
+def test_a_table_without_its_journal_is_rebuilt(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    journal_path(scheduled.out).unlink()
+    assert maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
 
 
-def test_two_builds_of_one_device_hardly_differ(wanted: WantedTable) -> None:
-    tended(wanted)
-    tended(replace(wanted, settings=replace(wanted.settings, seed=2)))
-    (earlier,) = refresh.history_of(wanted.out)
-    comparison = compare_files(earlier, wanted.out)
+def test_two_builds_of_one_device_hardly_differ(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    maintained(replace(scheduled, settings=replace(scheduled.settings, seed=2)))
+    (earlier,) = replacement.history_of(scheduled.out)
+    comparison = compare_files(earlier, scheduled.out)
     assert comparison.tested
     assert len(comparison.changed) <= 2
     assert comparison.differing_conditions == ()
 
 
-# ------------------------------------------------------------------------------------------------- the keeper and its memory
+# ------------------------------------------------------------------------------------------------- the maintainer and its state
 
 
 class FakeClock:
@@ -345,27 +349,27 @@ def progress(names: Any) -> Iterator[dict[str, Silent]]:
     yield silent(names)
 
 
-def keeper(clock: FakeClock, said: list[str] | None = None) -> Keeper:
-    return Keeper(Clock(clock.now, clock.sleep), (said if said is not None else []).append)
+def maintainer(clock: FakeClock, said: list[str] | None = None) -> Maintainer:
+    return Maintainer(Clock(clock.now, clock.sleep), (said if said is not None else []).append)
 
 
-def test_a_table_is_looked_at_when_its_time_comes(wanted: WantedTable) -> None:
+def test_a_table_is_checked_when_it_is_due(scheduled: ScheduledTable) -> None:
     clock = FakeClock()
-    first = keeper(clock).once(read_wanted(), silent(["phone"]))
+    first = maintainer(clock).once(read_schedule(), silent(["phone"]))
     assert first["small"].did == "rebuilt"
-    assert keeper(clock).once(read_wanted(), silent(["phone"])) == {}
+    assert maintainer(clock).once(read_schedule(), silent(["phone"])) == {}
     clock.sleep(24 * 3600)
-    assert keeper(clock).once(read_wanted(), silent(["phone"]))["small"].did == "fresh"
+    assert maintainer(clock).once(read_schedule(), silent(["phone"]))["small"].did == "fresh"
 
 
-def test_the_scheduler_waits_for_each_time_and_does_it(wanted: WantedTable) -> None:
+def test_the_scheduler_waits_until_each_check_is_due(scheduled: ScheduledTable) -> None:
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        keeper(FakeClock(2.5 * 86400), said).forever(read_wanted, progress)
+        maintainer(FakeClock(2.5 * 86400), said).forever(read_schedule, progress)
     assert len([line for line in said if line.startswith("small")]) in (3, 4)  # at once, and two or three nights
 
 
-def test_a_device_that_cannot_be_reached_fails_and_is_remembered_and_told(wanted: WantedTable, tmp_path: Path) -> None:
+def test_a_device_that_cannot_be_reached_is_recorded_and_notified_as_a_failure(scheduled: ScheduledTable, tmp_path: Path) -> None:
     text = Path("profile.toml").read_text()
     heard = tmp_path / "heard.json"
     (tmp_path / "hear").write_text(f"#!/bin/sh\ncat > {heard}\n")
@@ -373,48 +377,48 @@ def test_a_device_that_cannot_be_reached_fails_and_is_remembered_and_told(wanted
     Path("profile.toml").write_text(f'{text}[schedule]\ncommand = ["{tmp_path}/hear", "T0KEN"]\n')
     Path("script.toml").unlink()
     said: list[str] = []
-    found = keeper(FakeClock(), said).once(read_wanted(), silent(["phone"]))
+    found = maintainer(FakeClock(), said).once(read_schedule(), silent(["phone"]))
     assert found["small"].did == "failed"
-    assert "script" in str(read_state(wanted.out).failure)
+    assert "script" in str(read_state(scheduled.out).failure)
     news = json.loads(heard.read_text())
     assert (news["table"], news["did"], news["verified"]) == ("small", "failed", False)
 
 
-def test_one_table_that_fails_does_not_stop_the_others(wanted: WantedTable) -> None:
+def test_one_table_that_fails_does_not_stop_the_others(scheduled: ScheduledTable) -> None:
     more = '[tables.other]\ndevice = "phone"\nplan = "gone.json"\nruntime = "fake"\n'
     Path("profile.toml").write_text(Path("profile.toml").read_text().replace("[tables.small]", more + "[tables.small]"))
-    found = keeper(FakeClock()).once(read_wanted(), silent(["phone"]))
+    found = maintainer(FakeClock()).once(read_schedule(), silent(["phone"]))
     assert (found["other"].did, found["small"].did) == ("failed", "rebuilt")
 
 
-def test_a_table_that_stays_stale_is_said_to_be_until_it_is_made_anew(wanted: WantedTable, device: Device) -> None:
+def test_a_table_that_stays_stale_is_reported_as_stale_until_it_is_rebuilt(scheduled: ScheduledTable, device: Device) -> None:
     clock = FakeClock()
-    keeper(clock).once(read_wanted(), silent(["phone"]))
-    assert stale_reason(wanted.out, load_table(wanted.out)) is None
+    maintainer(clock).once(read_schedule(), silent(["phone"]))
+    assert stale_reason(scheduled.out, load_table(scheduled.out)) is None
     device.slower = lambda layer, alone: 1.3
     clock.sleep(86400)
-    strict = replace(read_wanted(), tables=(replace(wanted, held_out_percent=1e-9),))
-    keeper(clock).once(strict, silent(["phone"]))
-    assert "measured again, it is off" in str(stale_reason(wanted.out, load_table(wanted.out)))
+    strict = replace(read_schedule(), tables=(replace(scheduled, max_held_out_error_percent=1e-9),))
+    maintainer(clock).once(strict, silent(["phone"]))
+    assert "latencies have drifted" in str(stale_reason(scheduled.out, load_table(scheduled.out)))
     clock.sleep(86400)
-    keeper(clock).once(read_wanted(), silent(["phone"]))
-    assert stale_reason(wanted.out, load_table(wanted.out)) is None
+    maintainer(clock).once(read_schedule(), silent(["phone"]))
+    assert stale_reason(scheduled.out, load_table(scheduled.out)) is None
 
 
-def test_a_table_is_stale_by_age_without_any_scheduler(wanted: WantedTable) -> None:
-    tended(wanted)
-    table = load_table(wanted.out)
-    assert stale_reason(wanted.out, table, NOW + timedelta(days=29)) is None
-    assert stale_reason(wanted.out, table, NOW + timedelta(days=40)) == "it is 40 days old"
+def test_a_table_is_stale_by_age_without_any_scheduler(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    table = load_table(scheduled.out)
+    assert stale_reason(scheduled.out, table, NOW + timedelta(days=29)) is None
+    assert stale_reason(scheduled.out, table, NOW + timedelta(days=40)) == "it is 40 days old"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 2}', '{"format": 99}', "\x00", "[" * 100_000, "x" * 2_000_000])
-def test_a_memory_that_makes_no_sense_is_forgotten(wanted: WantedTable, text: str) -> None:
-    state_path(wanted.out).write_text(text)
-    assert read_state(wanted.out).looked_utc is None
+def test_a_damaged_state_file_is_read_as_an_empty_state(scheduled: ScheduledTable, text: str) -> None:
+    state_path(scheduled.out).write_text(text)
+    assert read_state(scheduled.out).looked_utc is None
 
 
-def test_a_mistake_made_in_the_file_meanwhile_is_told_once_and_the_old_goes_on(wanted: WantedTable) -> None:
+def test_a_later_mistake_in_the_file_is_reported_once_and_the_old_schedule_stays_in_use(scheduled: ScheduledTable) -> None:
     said: list[str] = []
     clock = FakeClock(600)
     original = clock.sleep
@@ -425,14 +429,14 @@ def test_a_mistake_made_in_the_file_meanwhile_is_told_once_and_the_old_goes_on(w
 
     clock.sleep = sleep  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        keeper(clock, said).forever(read_wanted, progress)
-    assert len([line for line in said if "going on with what was read before" in line]) == 1
+        maintainer(clock, said).forever(read_schedule, progress)
+    assert len([line for line in said if "the schedule that was read before stays in use" in line]) == 1
 
 
-def test_nothing_that_is_wrong_with_one_table_is_a_traceback(wanted: WantedTable) -> None:
-    tended(wanted)
-    journal_path(wanted.out).write_bytes(b'{"event":"journal","format":2}\n{"event":"measurement"}\n')
+def test_nothing_that_is_wrong_with_one_table_is_a_traceback(scheduled: ScheduledTable) -> None:
+    maintained(scheduled)
+    journal_path(scheduled.out).write_bytes(b'{"event":"journal","format":2}\n{"event":"measurement"}\n')
     try:
-        assert tended(replace(wanted, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
+        assert maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
     except ToolError:
         pass

@@ -12,8 +12,8 @@ from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
 from profiler.latency.calibration import Calibration
 from profiler.latency.pricing import Pricer
-from profiler.layers.channels import followers
-from profiler.layers.fusion import as_executed
+from profiler.layers.channels import dependent_layers
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
@@ -52,58 +52,58 @@ def optimised(graph: Graph, tmp_path: Path) -> list[str]:
 
 
 def test_onnxruntime_adds_the_shortcut_in_the_convolution() -> None:
-    assert names(as_executed(residual(), "onnxruntime")) == ["conv2d relu", "conv2d relu", "conv2d+ relu"]
+    assert names(fuse_for(residual(), "onnxruntime")) == ["conv2d relu", "conv2d relu", "conv2d+ relu"]
 
 
 def test_tflite_applies_the_activation_in_the_addition() -> None:
-    assert names(as_executed(residual(), "litert")) == ["conv2d relu", "conv2d relu", "conv2d none", "add relu"]
+    assert names(fuse_for(residual(), "litert")) == ["conv2d relu", "conv2d relu", "conv2d none", "add relu"]
 
 
 def test_a_convolution_with_an_activation_adds_nothing() -> None:
-    assert names(as_executed(residual("none", "relu"), "onnxruntime"))[-2:] == ["conv2d relu", "add none"]
+    assert names(fuse_for(residual("none", "relu"), "onnxruntime"))[-2:] == ["conv2d relu", "add none"]
 
 
 def test_relu6_stays_behind_a_convolution_that_adds() -> None:
-    assert names(as_executed(residual("relu6"), "onnxruntime"))[-2:] == ["conv2d+ none", "relu6 none"]
+    assert names(fuse_for(residual("relu6"), "onnxruntime"))[-2:] == ["conv2d+ none", "relu6 none"]
 
 
 def test_a_sum_that_others_read_too_is_an_addition() -> None:
     graph = residual()
     more = Graph(graph.name, graph.inputs, graph.nodes, ("after", "outer"))
-    assert names(as_executed(more, "onnxruntime"))[-3:] == ["conv2d none", "add none", "relu none"]
+    assert names(fuse_for(more, "onnxruntime"))[-3:] == ["conv2d none", "add none", "relu none"]
 
 
 def test_integers_are_added_apart_on_both() -> None:
     graph = residual().with_precision("int8")
-    assert names(as_executed(graph, "onnxruntime"))[-2:] == names(as_executed(graph, "litert"))[-2:] == ["conv2d none", "add relu"]
+    assert names(fuse_for(graph, "onnxruntime"))[-2:] == names(fuse_for(graph, "litert"))[-2:] == ["conv2d none", "add relu"]
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_what_was_joined_is_not_joined_again(runtime: str) -> None:
-    once = as_executed(residual(), runtime)
-    assert as_executed(once, runtime) == once
+    once = fuse_for(residual(), runtime)
+    assert fuse_for(once, runtime) == once
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_narrowing_and_joining_can_change_places(runtime: str) -> None:
     widths = {"stem": 8, "inner": 16}
-    assert as_executed(residual().at_widths(widths), runtime) == as_executed(residual(), runtime).at_widths(widths)
+    assert fuse_for(residual().at_widths(widths), runtime) == fuse_for(residual(), runtime).at_widths(widths)
 
 
 @pytest.mark.parametrize("activation", ["relu", "none"])
 def test_onnxruntime_runs_one_operator_for_each_layer(activation: str, tmp_path: Path) -> None:
-    graph = as_executed(residual(activation), "onnxruntime")
+    graph = fuse_for(residual(activation), "onnxruntime")
     assert optimised(graph, tmp_path) == ["Conv"] * 3 == [node.layer.op[:4].capitalize() for node in graph.nodes]
 
 
 def test_a_lone_convolution_that_adds_is_one_operator_too(tmp_path: Path) -> None:
-    layer = as_executed(residual(), "onnxruntime").nodes[-1].layer
+    layer = fuse_for(residual(), "onnxruntime").nodes[-1].layer
     assert optimised(Graph.of_layer(layer), tmp_path) == ["Conv", "Conv"]  # the first only brings the shortcut into the layout
 
 
 def test_the_shortcut_follows_the_outputs() -> None:
-    graph = as_executed(residual(), "onnxruntime")
-    last = followers(graph)[-1]
+    graph = fuse_for(residual(), "onnxruntime")
+    last = dependent_layers(graph)[-1]
     assert [form.at({"stem": 8, "inner": 24}) for form in last.axes] == [24, 8]
 
 
@@ -111,7 +111,7 @@ def test_prices_of_many_widths_count_the_shortcut() -> None:
     from test_sampling import table_of
 
     graph = residual()
-    plan = make_plan(as_executed(graph, "onnxruntime"))
+    plan = make_plan(fuse_for(graph, "onnxruntime"))
     layers = {layer for widths in (*plan.fit, *plan.check, {}) for layer in plan.graph.at_widths(widths).layers}
     table = table_of(tuple(layers)).with_calibration(Calibration(1.1, 1e-6, 2e-6, -1e-4, 3e-8))
     widths = [8, 16]
@@ -127,13 +127,13 @@ def test_a_shortcut_of_another_shape_is_refused() -> None:
 
 def test_tflite_has_no_convolution_that_adds() -> None:
     with pytest.raises(ModelError, match="shortcut"):
-        FORMATS["tflite"].write(as_executed(residual(), "onnxruntime"))
+        FORMATS["tflite"].write(fuse_for(residual(), "onnxruntime"))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_no_rules_are_borrowed_for_a_runtime_whose_own_are_not_known(runtime: str) -> None:
-    assert as_executed(residual(), runtime) == residual()
+    assert fuse_for(residual(), runtime) == residual()
 
 
 def test_a_table_that_does_not_say_its_runtime_is_read_by_the_rules_of_tflite() -> None:
-    assert as_executed(residual(), "unknown") == as_executed(residual(), "litert")
+    assert fuse_for(residual(), "unknown") == fuse_for(residual(), "litert")

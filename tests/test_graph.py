@@ -59,7 +59,7 @@ def test_an_unknown_block_is_refused_by_name() -> None:
 
 
 def test_a_node_that_reads_what_nothing_makes_is_refused() -> None:
-    with pytest.raises(PlanError, match="nothing before it makes"):
+    with pytest.raises(PlanError, match="no node before it makes"):
         Graph("g", (("x", (1, 8, 8, 3)),), (Node("a", conv2d((1, 8, 8, 3), 4, 3), ("y",)),), ("a",))
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from netadapt.errors import SettingsError
 from netadapt.networks import network_graph
 from netadapt.pruning.couplings import Couplings
-from netadapt.pruning.importance import IMPORTANCES, Block, ImportanceError, open_importance
+from netadapt.pruning.importance import IMPORTANCES, Block, Criterion, ImportanceError, open_importance
 from netadapt.pruning.importance import reconstruction as rule
 from netadapt.pruning.prune import prune
-from netadapt.pruning.pruner import Pruner, sample
+from netadapt.pruning.pruner import prune_candidate, sample
+from netadapt.pruning.settings import PruningSettings
 from netadapt.pruning.tracing import trace
-from netadapt.training.datasets import open_dataset
+from netadapt.training.datasets.opening import open_dataset
 
 CHANNELS = 8
 SHAPE = (1, 3, 6, 6)
@@ -275,7 +276,7 @@ def test_what_a_group_computes_is_seen_beside_all_that_its_layer_does() -> None:
 
 
 def test_a_rule_that_keeps_channels_instead_of_positions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(IMPORTANCES, "last channels", "test_importance:last_channels")
+    monkeypatch.setitem(IMPORTANCES, "last channels", Criterion("test_importance:last_channels", "the last ones stay"))
     model = in_groups()
     with pytest.raises(ImportanceError, match=r"must keep 2 of 4 positions of block maker, but keeps \[6, 7\]"):
         prune(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "last channels")
@@ -304,10 +305,10 @@ def test_an_unknown_rule_is_told_with_those_there_are() -> None:
         open_importance("reconstructon")
 
 
-@pytest.mark.parametrize("wrong", [{"batch_norm_batches": -1}, {"images": 0}])
+@pytest.mark.parametrize("wrong", [{"bn_recalibration_batches": -1}, {"images": 0}])
 def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError):
-        Pruner(**wrong)  # type: ignore[arg-type]
+        PruningSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_same_seed_gives_the_same_network_and_the_model_stays_as_it_was() -> None:
@@ -318,8 +319,8 @@ def test_the_same_seed_gives_the_same_network_and_the_model_stays_as_it_was() ->
     torch.manual_seed(0)
     model, graph = build_network("mobilenet_v1", **options).eval(), network_graph("mobilenet_v1", **options)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    how = Pruner("reconstruction", 1, images=32)
-    one, two = (how(model, graph, {"pairs.2.pointwise.conv": 16}, part, seed=3).state_dict() for _ in range(2))
+    how = PruningSettings("reconstruction", 1, images=32)
+    one, two = (prune_candidate(model, graph, {"pairs.2.pointwise.conv": 16}, how, part, seed=3).state_dict() for _ in range(2))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not torch.equal(sample(part, 8, seed=3), sample(part, 8, seed=4))

@@ -64,7 +64,7 @@ def test_a_network_in_another_precision_differs_in_nothing_else() -> None:
 
 def test_a_cut_out_keeps_its_own_precision() -> None:
     layer = LayerSpec("LSTM", ((1, 3),), (1, 3), opaque=OpaqueSubgraph("00", 4, "onnx"))
-    with pytest.raises(LayerError, match="cut out of a file as float32"):
+    with pytest.raises(LayerError, match="extracted part of a float32 file"):
         Graph.of_layer(layer).with_precision("int8")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netadapt.networks import network_graph
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
 from profiler.tables.table import METADATA_KEY, LatencyTable, load_table
 
@@ -81,4 +81,4 @@ def test_networks_are_still_priced_as_they_were_when_it_was_made(table: LatencyT
         graph = whole.at_widths(dict(zip(whole.widths, map(int, widths.split("-")), strict=True))) if widths else whole
         if "int8" in precisions:
             graph = graph.with_precision("int8")
-        assert table.predict(as_executed(graph, target.runtime)).latency_ms == pytest.approx(item.predicted_ms, rel=1e-6)
+        assert table.predict(fuse_for(graph, target.runtime)).latency_ms == pytest.approx(item.predicted_ms, rel=1e-6)

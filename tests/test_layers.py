@@ -75,7 +75,7 @@ def test_an_output_that_does_not_follow_from_the_input_is_refused() -> None:
 
 
 def test_a_kernel_larger_than_the_image_is_refused() -> None:
-    with pytest.raises(LayerError, match="does not fit"):
+    with pytest.raises(LayerError, match="larger than the padded input"):
         LayerSpec("max_pool2d", ((1, 2, 2, 4),), (1, 1, 1, 4), kernel=(3, 3))
 
 

@@ -42,7 +42,7 @@ def test_an_unknown_address_says_what_may_have_been_meant() -> None:
 def test_a_long_script_is_cut_short_in_messages() -> None:
     with pytest.raises(CommandFailed) as told:
         LocalAgent().run(["sh", "-c", "true\n" * 200 + "exit 3"], timeout_s=20).check()
-    assert str(told.value) == "`sh -c true...` ended with code 3: it said nothing"
+    assert str(told.value) == "`sh -c true...` ended with code 3: it printed nothing"
 
 
 def test_what_a_killed_host_has_left_behind_is_removed_and_nothing_that_is_in_use(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.resources import Budget, Goal
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import AdaptSettings, Result, Step, adapt, check_budgets
+from netadapt.search.loop import adapt, check_budgets
+from netadapt.search.types import AdaptSettings, Result, Step
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import conv2d
 

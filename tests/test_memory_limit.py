@@ -12,10 +12,13 @@ from netadapt.training.memory_limit import growing_at_most
 
 FAULTS = """
 import resource, torch
-from netadapt.training.datasets import Part
-from netadapt.training.trainer import TrainSettings, train
+from netadapt.training.tasks import open_task
+from netadapt.training.types import Part
+from netadapt.training.trainer import train
+from netadapt.training.recipe import TrainSettings
 {first}
-part = Part(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64), (0.5,) * 3, (0.5,) * 3, False)
+images, labels = torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64)
+part = Part(images, labels, (0.5,) * 3, (0.5,) * 3, False, open_task("classification"))
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
 
 def faults():

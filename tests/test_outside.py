@@ -30,8 +30,8 @@ from device_agents.support.errors import ConfigError, ToolError
 from profiler.console import print_table
 from profiler.errors import ModelError
 from profiler.formats.model_file import read_model
-from profiler.schedule.config import Telling, read_wanted
-from profiler.schedule.notify import tell
+from profiler.schedule.config import NotificationSettings, read_schedule
+from profiler.schedule.notify import notify
 from profiler.tables.table import SCHEMA
 
 NAMES = sorted(READERS)
@@ -250,28 +250,30 @@ def test_a_model_whose_weights_lie_outside_of_its_folder_is_refused(tmp_path: Pa
         '[schedule]\nwebhook = "{}"\nwebhook = "{}"',
     ],
 )
-def test_no_mistake_in_the_file_shows_where_news_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_no_mistake_in_the_file_shows_where_notifications_are_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     """The address of a webhook is a secret for most services."""
     wanted = '[tables.a]\ndevice = "local"\nplan = "p.json"\nruntime = "litert"\n'
     (tmp_path / "profile.toml").write_text(text.replace("{}", "://example.org/T0KEN") + "\n" + wanted)
     monkeypatch.setenv("PROFILE_CONFIG", str(tmp_path / "profile.toml"))
     with pytest.raises(ConfigError) as caught:
-        read_wanted()
+        read_schedule()
     assert "T0KEN" not in str(caught.value)
 
 
-def test_what_is_wanted_can_be_printed_without_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_can_be_printed_without_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = PROFILE.replace("/hook", "/T0KEN").replace('"tables"]', '"T0KEN"]')
     (tmp_path / "profile.toml").write_text(text)
     monkeypatch.setenv("PROFILE_CONFIG", str(tmp_path / "profile.toml"))
-    wanted = read_wanted()
-    assert wanted.telling.webhook == "https://example.org/T0KEN"
-    assert "T0KEN" not in repr(wanted)
+    schedule = read_schedule()
+    assert schedule.notifications.webhook == "https://example.org/T0KEN"
+    assert "T0KEN" not in repr(schedule)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/T0KEN", "http://me:T0KEN@127.0.0.1:9/", "http://127.0.0.1:9/a?key=T0KEN"])
-def test_a_webhook_that_fails_is_told_without_its_secrets(address: str) -> None:
-    (said,) = tell(Telling(webhook=address, command=()), {"table": "a"})
+def test_a_webhook_that_fails_is_reported_without_its_secrets(address: str) -> None:
+    (said,) = notify(NotificationSettings(webhook=address, command=()), {"table": "a"})
     assert "127.0.0.1" in said and "T0KEN" not in said
 
 

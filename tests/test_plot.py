@@ -45,11 +45,11 @@ def table(
     return LatencyTable(ROWS if rows is None else rows, info)
 
 
-def test_the_dearest_family_comes_first() -> None:
+def test_the_family_with_the_highest_latency_comes_first() -> None:
     assert [panel.title for panel in panels(table())] == ["conv2d 1×1", "depthwise_conv2d 3×3", "fully_connected"]
 
 
-def test_a_curve_is_what_the_table_answers_at_every_multiple_of_eight() -> None:
+def test_a_curve_holds_the_predictions_at_every_multiple_of_eight() -> None:
     made = table()
     curve = next(curve for curve in panels(made)[0].curves if curve.label == "16 in")
     assert [width for width, _ in curve.answers] == [8, 16, 24, 32]
@@ -77,7 +77,7 @@ def test_a_layer_measured_at_one_width_is_named_instead_of_drawn() -> None:
     assert "conv2d 1x28x28x3 → 1x14x14x8" in page(made, panels(made))
 
 
-def test_widths_the_table_cannot_tell_are_left_out() -> None:
+def test_widths_that_the_table_cannot_predict_are_left_out() -> None:
     curve = panels(table())[0].curves[0]
     assert all(answer is not None for _, answer in curve.answers)
     assert [width for width, _ in curve.measured] == list(WIDTHS)
@@ -106,7 +106,7 @@ def test_a_table_without_held_out_says_so_and_has_its_staircases(tmp_path: Path)
     assert text.count("<img") == 3
 
 
-def test_what_a_table_says_is_no_markup() -> None:
+def test_text_from_a_table_is_escaped() -> None:
     made = table(held_out=close([Checked("<script>", 1.0, 0.9, 1.1, 1.0, 1.0)]), cpu="<b>&")
     text = page(made, panels(made))
     assert "<script>" not in text
@@ -124,12 +124,12 @@ def test_another_suffix_is_refused(tmp_path: Path) -> None:
         write_plot(table(), tmp_path / "x.pdf")
 
 
-def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="folder that exists"):
         write_plot(table(), tmp_path / "nowhere" / "x.png")
 
 
-def test_an_empty_table_is_told() -> None:
+def test_an_empty_table_is_reported() -> None:
     with pytest.raises(TableError, match="no layers"):
         write_plot(table({}), Path("x.png"))
 

@@ -16,7 +16,9 @@ from netadapt.errors import RunError
 from netadapt.networks import build_network
 from netadapt.networks.fastdepth import FastDepth
 from netadapt.networks.pretrained import start_encoder
-from netadapt.training.datasets import DataError, Part
+from netadapt.training.datasets import DataError
+from netadapt.training.tasks import open_task
+from netadapt.training.types import Part
 
 WIDTHS = (8, 16, 32, 32, 64, 64, *(128,) * 6, 256, 256)
 HALF = 128 / 255
@@ -48,7 +50,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _part(mean: float = HALF, std: float = HALF) -> Part:
     images = torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
-    return Part(images, torch.ones(6, 1, 32, 32).short(), (mean,) * 3, (std,) * 3, True, "depth")
+    return Part(images, torch.ones(6, 1, 32, 32).short(), (mean,) * 3, (std,) * 3, True, open_task("depth"))
 
 
 def _network(multiplier: float = 0.25) -> FastDepth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netadapt.cli.printing import choice_warning
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Result, Step
+from netadapt.search.types import Result, Step
 
 
 def step(*blocks: str, candidates: int, widths: int = 3) -> Step:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from netadapt.export import quantize
 from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy, open_network
 from netadapt.export.quantize import agreement, export_int8
+from netadapt.pruning.settings import PruningSettings
 from netadapt.runs.run_folder import RunFolder
 from profiler.formats.model_file import read_model
 from profiler.formats.tflite.schema import load
@@ -147,7 +148,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_remembers_how_its_filters_were_chosen(adapted: Path) -> None:
     with RunFolder.open(adapted) as folder:
-        assert (folder.info.settings["importance"], folder.info.settings["bn_recalibration_batches"]) == ("reconstruction", 1)
+        assert folder.info.settings.pruning == PruningSettings("reconstruction", bn_recalibration_batches=1)
 
 
 @pytest.mark.slow
@@ -157,7 +158,7 @@ def test_an_export_in_integers_is_recorded_with_all_that_is_known_of_it(adapted:
     assert done["path"].endswith(f".int8.{form}") and done["calibration"] == 64 and done["precision"] == "int8"
     assert done["accuracy"] is not None and done["torch_accuracy"] is not None and done["latency_ms"] is None
     with RunFolder.open(adapted) as folder:
-        (record,) = [item for item in folder.delivered if item.path == done["path"]]
+        (record,) = [item for item in folder.exported if item.path == done["path"]]
     assert record.sha256 == done["sha256"] and record.size_bytes == Path(record.path).stat().st_size
     assert Path(record.path).name in (adapted / "report.html").read_text()
 
@@ -167,7 +168,7 @@ def test_a_file_made_again_replaces_its_record_and_is_measured_when_asked_to(ada
     succeed("export", adapted, "--format", "onnx")
     done = json.loads(succeed("export", adapted, "--format", "onnx", "--measure", "--json"))
     with RunFolder.open(adapted) as folder:
-        (record,) = [item for item in folder.delivered if item.precision == "float32"]
+        (record,) = [item for item in folder.exported if item.precision == "float32"]
     assert done["latency_ms_low"] <= done["latency_ms"] <= done["latency_ms_high"]
     assert (record.device, record.runtime, record.latency_ms) == ("local", "onnxruntime", done["latency_ms"])
 

@@ -11,9 +11,10 @@ import torch
 from executor_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
 
 from netadapt.errors import NetAdaptError
-from netadapt.executors import ExecutorOptions, Told
+from netadapt.executors import ExecutorOptions, Observers
 from netadapt.registry import MissingPackage
-from netadapt.training.trainer import TrainingError, TrainSettings
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.trainer import TrainingError
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,7 @@ def test_ray_gives_the_same_results_bit_for_bit(setting: Setting, other: Setting
 @needs_ray
 @needs_proc
 def test_a_candidate_whose_ray_worker_was_killed_is_evaluated_again(setting: Setting, other: Setting) -> None:
-    found = other.evaluate(LOCAL, Told(Then(lambda: kill(ray_workers()))))
+    found = other.evaluate(LOCAL, Observers(Then(lambda: kill(ray_workers()))))
     assert other.bytes_of(found) == setting.bytes_of(setting.evaluate(ExecutorOptions()))
 
 

@@ -187,7 +187,7 @@ def test_only_what_is_verified_to_be_ours_is_killed(shell: list[str]) -> None:
 def test_a_process_of_the_same_number_and_words_that_started_at_another_time_is_left_alone(later_ticks: int, killed: bool) -> None:
     with subprocess.Popen(["sh", "-c", "sleep 60; : 0123456789abcdef"], start_new_session=True) as process:
         ticks = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()[19])
-        line = RemoteProcess(process.pid, str(ticks + later_ticks), "0123456789abcdef").killing()
+        line = RemoteProcess(process.pid, str(ticks + later_ticks), "0123456789abcdef").kill_script()
         subprocess.run(["sh", "-c", line], check=True, capture_output=True)
         assert gone(process.pid, within_s=0.5) == killed
         os.killpg(process.pid, signal.SIGKILL)
@@ -195,7 +195,7 @@ def test_a_process_of_the_same_number_and_words_that_started_at_another_time_is_
 
 @pytest.mark.parametrize("pid", [0, 1])
 def test_a_number_below_two_is_never_signalled(pid: int) -> None:
-    line = RemoteProcess(pid, "1", "0123456789abcdef").killing()
+    line = RemoteProcess(pid, "1", "0123456789abcdef").kill_script()
     signalled = subprocess.run(
         ["sh", "-c", f"kill() {{ echo signalled $*; }}; grep() {{ true; }}; {line}"], capture_output=True, text=True
     )
@@ -203,7 +203,7 @@ def test_a_number_below_two_is_never_signalled(pid: int) -> None:
 
 
 def test_no_group_is_ever_signalled() -> None:
-    line = RemoteProcess(4242, "99", "0123456789abcdef").killing()
+    line = RemoteProcess(4242, "99", "0123456789abcdef").kill_script()
     assert "kill -9 -" not in line and "killpg" not in line
 
 

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from sample_run import FACTS, GRAPH, INFO, adapted_run, complete_run
+from sample_run import FACTS, GRAPH, INFO, LONG_TERM, adapted_run, complete_run
 
 from netadapt.errors import RunError
 from netadapt.reporting.charts import DPI, Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.reporting.report import all_sections, headline, ms_text, render, write_report
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
-from netadapt.reporting.report_tables import Latency as Shown
 from netadapt.runs.multi_seed import Spread
-from netadapt.runs.records import Baseline, Verified
+from netadapt.runs.records import Finished, TargetName, Trained, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.training.tasks import open_task
+from profiler.interval import Interval
 
+FIVE = Interval(5.0, 4.9, 5.1)
 CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
 
 
@@ -70,7 +71,7 @@ def test_the_images_stand_beside_the_page_too(complete: RunFolder) -> None:
 def test_the_summary_compares_original_adapted_and_each_kind_of_baseline(complete: RunFolder) -> None:
     rows = summary(Contents.of(complete))
     assert [row.kind or row.name for row in rows] == ["original", "adapted", "multiplier", "uniform", "macs", "scratch"]
-    assert rows[1].measured is not None and rows[1].measured.ms == complete.verified[len(complete.steps) - 1].measured_ms
+    assert rows[1].measured is not None and rows[1].measured == complete.verified[len(complete.steps) - 1].measured_ms
 
 
 def test_the_baseline_shown_is_the_one_found_for_the_step(complete: RunFolder) -> None:
@@ -78,11 +79,11 @@ def test_the_baseline_shown_is_the_one_found_for_the_step(complete: RunFolder) -
     assert rows[2].note == f"multiplier-as-step{complete.steps[-1].iteration:03d}"
 
 
-def test_of_baselines_found_for_no_step_the_nearest_in_measured_latency_is_shown(complete: RunFolder) -> None:
-    older = tuple(item for item in complete.baselines if item.step is None)
+def test_of_baselines_found_for_another_step_the_nearest_in_measured_latency_is_shown(complete: RunFolder) -> None:
+    older = tuple(item for item in complete.baselines if item.step == 1)
     rows = summary(replace(Contents.of(complete), baselines=older))
-    adapted = complete.verified[len(complete.steps) - 1].measured_ms
-    nearest = min(older, key=lambda item: abs((item.measured_ms or 0) - adapted))
+    adapted = complete.verified[len(complete.steps) - 1].measured_ms.value
+    nearest = min(older, key=lambda item: abs(item.measured_ms.value - adapted if item.measured_ms else 1e9))
     assert [row.note for row in rows[2:]] == [nearest.name]
 
 
@@ -102,7 +103,7 @@ def test_what_guided_the_search_is_compared_in_macs_and_measured_latency(complet
     original, macs, latency = guided(summary(Contents.of(complete)))
     assert (macs.macs_share, macs.latency_share) == (1.0, 1.0)
     assert (original.macs_of_original, original.latency_of_original) == (1.0, 1.0)
-    assert latency.latency_share == latency.measured.ms / macs.measured.ms
+    assert latency.latency_share == latency.measured.value / macs.measured.value
     assert "What guided the search" in page(complete)
 
 
@@ -121,7 +122,7 @@ def test_steps_measured_during_the_search_are_listed_with_their_misses(complete:
 
 
 def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(complete: RunFolder) -> None:
-    given = replace(INFO, settings={**INFO.settings, "weights": "imagenet.pt", "epochs": 30})
+    given = replace(INFO, settings=replace(INFO.settings, training=replace(INFO.settings.training, weights="imagenet.pt")))
     assert "is no equal of it" in render(replace(Contents.of(complete), info=given), [])
     assert "is no equal of it" not in page(complete)
 
@@ -188,9 +189,11 @@ def test_markup_in_names_is_shown_and_not_run(complete: RunFolder, field: str) -
     contents = Contents.of(complete)
     match field:
         case "network":
-            contents = replace(contents, info=replace(INFO, network=evil))
+            network = replace(INFO.settings.network, name=evil)
+            contents = replace(contents, info=replace(INFO, settings=replace(INFO.settings, network=network)))
         case "setting":
-            contents = replace(contents, info=replace(INFO, settings={evil: evil}))
+            settings = replace(INFO.settings, data=replace(INFO.settings.data, source=evil))
+            contents = replace(contents, info=replace(INFO, settings=settings))
         case "baseline":
             contents = replace(contents, baselines=(replace(contents.baselines[0], name=evil),))
     text = render(contents, [])
@@ -211,7 +214,7 @@ def test_a_run_guided_by_macs_shows_macs_and_needs_no_table(bare: RunFolder) -> 
 
 def test_a_run_measured_without_a_table_has_no_prediction_chart(tmp_path: Path) -> None:
     run = adapted_run(tmp_path / "run")
-    run.write_verified([Verified(0, 5.0, 4.9, 5.1, "litert", "local")])
+    run.write_verified([Verified(0, TargetName("local", "litert"), FIVE)])
     write_report(run)
     assert (run.path / "accuracy.png").exists() and not (run.path / "prediction.png").exists()
 
@@ -219,7 +222,7 @@ def test_a_run_measured_without_a_table_has_no_prediction_chart(tmp_path: Path) 
 def test_what_was_measured_elsewhere_has_a_table_of_its_own(tmp_path: Path) -> None:
     run = complete_run(tmp_path / "run")
     before = run.verified
-    run.write_verified([*run.measured, Verified(0, 77.125, 77.0, 77.25, "litert", "pixel")])
+    run.write_verified([*run.measured, Verified(0, TargetName("pixel", "litert"), Interval(77.125, 77.0, 77.25))])
     page = write_report(run).read_text()
     assert run.verified == before
     assert "Measured elsewhere" in page and "pixel" in page and "77.1" in page
@@ -227,7 +230,7 @@ def test_what_was_measured_elsewhere_has_a_table_of_its_own(tmp_path: Path) -> N
 
 def test_baselines_for_another_device_are_not_put_beside_the_run(tmp_path: Path) -> None:
     run = complete_run(tmp_path / "run")
-    run.write_baselines(replace(item, device="pixel", runtime="litert") for item in run.baselines)
+    run.write_baselines(replace(item, target=TargetName("pixel", "litert")) for item in run.baselines)
     assert Contents.of(run).baselines == ()
 
 
@@ -256,12 +259,14 @@ def test_a_run_without_a_step_has_no_report(tmp_path: Path) -> None:
 
 def test_a_finished_step_is_the_one_reported(tmp_path: Path) -> None:
     run = adapted_run(tmp_path / "run")
-    (run.path / "finished.jsonl").write_text('{"step":3,"weights":"a.pt","test_accuracy":0.5,"epochs":1}\n')
+    run.add_finished(Finished(3, LONG_TERM, (), (Trained(1, "a.pt", 0.5),)))
     assert Contents.of(run).chosen.iteration == 3
 
 
 def row(name: str, ms: float | None, accuracy_on: str = "test") -> Row:
-    return Row(name, "", Shown(10.0), None if ms is None else Shown(ms), Spread.of([0.9]), accuracy_on, 100, 10)
+    return Row(
+        name, "", Interval.unknown(10.0), None if ms is None else Interval.unknown(ms), Spread.of([0.9]), accuracy_on, 100, 10
+    )
 
 
 def test_a_speed_up_is_measured_only_if_both_latencies_are() -> None:
@@ -280,8 +285,8 @@ def test_milliseconds_keep_three_significant_digits(ms: float, text: str) -> Non
     assert ms_text(ms) == text
 
 
-POINT = Point(5.0, 4.9, 5.1, 0.9, "one")
-LONE = Verified(0, 5.0, 4.9, 5.1, "litert", "local", 5.0, 4.9, 5.1)
+POINT = Point(FIVE, Spread.of([0.9]), "one")
+LONE = Verified(0, TargetName("local", "litert"), FIVE, FIVE)
 
 
 def charts() -> Iterator[tuple[str, bytes]]:
@@ -314,6 +319,10 @@ def test_images_are_shown_at_half_their_size(complete: RunFolder) -> None:
 
 def test_a_baseline_without_a_measurement_is_compared_by_its_prediction(tmp_path: Path) -> None:
     run = complete_run(tmp_path / "run")
-    run.write_baselines([Baseline("unmeasured", GRAPH.widths, 0.9, 1, 1, predicted_ms=2.0)])
+    run.write_baselines([replace(run.baselines[0], measured_ms=None, predicted_ms=Interval.unknown(2.0))])
     thinner = summary(Contents.of(run))[2]
-    assert thinner.measured is None and thinner.predicted == Shown(2.0, None, None)
+    assert (
+        thinner.measured is None
+        and thinner.predicted is not None
+        and (thinner.predicted.value, thinner.predicted.known) == (2.0, False)
+    )

@@ -15,20 +15,38 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_run import FACTS, GOALS, GRAPH, INFO, SETTINGS, adapted_run, complete_run, made_up_training
+from sample_run import FACTS, GOALS, GRAPH, HERE, INFO, LONG_TERM, SETTINGS, adapted_run, complete_run, made_up_training
 
 from device_agents.support.dataclass_json import read_as
 from netadapt.errors import RunError
-from netadapt.runs.records import Finished, RunInfo, TableFacts, Verified
+from netadapt.networks.options import NetworkOptions
+from netadapt.runs.records import Finished, RunInfo, TableFacts, Trained, Verified
 from netadapt.runs.run_folder import RunFolder, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Result, Step, adapt
+from netadapt.search.loop import adapt
+from netadapt.search.types import Result, Step
+from netadapt.settings import OPTIONS, values_of
+from profiler.interval import Interval
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", INFO, GRAPH)
+
+
+def finished(step: int, weights: str = "a.pt", accuracy: float = 0.5) -> Finished:
+    return Finished(step, LONG_TERM, (), (Trained(1, weights, accuracy),))
+
+
+def with_settings(**changes: Any) -> RunInfo:
+    return replace(INFO, settings=replace(INFO.settings, **changes))
+
+
+@pytest.mark.parametrize("path", values_of(INFO.settings))
+def test_every_setting_that_an_option_sets_is_named_by_it(path: str) -> None:
+    """What has no option is a number of the task's recipe, or ours."""
+    assert path in OPTIONS or path.startswith("training.recipe.") or path == "pruning.images"
 
 
 def one_step(run: RunFolder) -> Step:
@@ -105,7 +123,7 @@ def test_the_weights_of_every_rung_go_but_the_last_ones(run: RunFolder) -> None:
 
 
 def test_steps_with_measurements_are_read_back_equal(run: RunFolder) -> None:
-    checked = Checked(2.0, 1.9, 2.1, 1.8, 1.7, 1.9)
+    checked = Checked(Interval(2.0, 1.9, 2.1), Interval(1.8, 1.7, 1.9))
     step = replace(one_step(run), checks={"latency": checked}, bias={"latency": checked.ratio}, blocks=("a", "b"))
     (run.path / "steps.jsonl").unlink()
     run.add_step(step)
@@ -172,18 +190,18 @@ def test_a_torn_last_line_is_dropped(run: RunFolder) -> None:
 
 
 def test_a_line_appended_after_a_torn_one_is_whole(run: RunFolder) -> None:
-    run.add_finished(Finished(0, "a.pt", 0.9, 1))
+    run.add_finished(finished(0, "a.pt", 0.9))
     with (run.path / "finished.jsonl").open("a") as file:
         file.write('{"step":1,"wei')
     run.close()
     with RunFolder.open(run.path, write=True) as again:
-        again.add_finished(Finished(2, "b.pt", 0.8, 1))
+        again.add_finished(finished(2, "b.pt", 0.8))
         assert list(again.finished) == [0, 2]
 
 
 @given(st.integers(0, 400))
 def test_a_file_of_lines_cut_anywhere_loses_its_last_line_only(cut: int) -> None:
-    lines = [json.dumps({"step": number, "weights": "a.pt", "test_accuracy": 0.5, "epochs": 1}) + "\n" for number in range(5)]
+    lines = [json.dumps(asdict(finished(number))) + "\n" for number in range(5)]
     kept = "".join(lines)[:cut]
     whole = kept.count("\n")
 
@@ -202,9 +220,9 @@ def test_results_whose_weights_are_gone_are_evaluated_again(run: RunFolder) -> N
 
 
 def test_of_a_step_finished_twice_the_last_counts(run: RunFolder) -> None:
-    run.add_finished(Finished(1, "a.pt", 0.8, 1))
-    run.add_finished(Finished(1, "b.pt", 0.9, 2))
-    assert run.finished == {1: Finished(1, "b.pt", 0.9, 2)}
+    run.add_finished(finished(1, "a.pt", 0.8))
+    run.add_finished(finished(1, "b.pt", 0.9))
+    assert run.finished == {1: finished(1, "b.pt", 0.9)}
 
 
 def test_a_folder_with_a_run_is_refused_without_resume(run: RunFolder) -> None:
@@ -237,11 +255,13 @@ def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
     ("info", "said"),
     [
         (replace(INFO, budgets=("latency=50%",)), "was begun with budget latency=60%, not latency=50%"),
-        (replace(INFO, network="fastdepth"), "was begun with network mobilenet_v1, not fastdepth"),
-        (replace(INFO, settings={**INFO.settings, "seed": 2}), "was begun with seed 1, not 2"),
-        (replace(INFO, settings={**INFO.settings, "batch": 8}), "was begun with batch left out, not 8"),
+        (with_settings(network=NetworkOptions("fastdepth")), "was begun with network mobilenet_v1, not fastdepth"),
+        (with_settings(seed=2), "was begun with --seed 1, not 2; use the same --seed"),
+        (with_settings(search=replace(SETTINGS, decay=0.9)), "was begun with --decay 0.96, not 0.9"),
+        (with_settings(search=replace(SETTINGS, successive_halving=True)), "was begun with --successive-halving off, not on"),
+        (with_settings(training=replace(INFO.settings.training, weights="w.pt")), "was begun with --weights none, not w.pt"),
         (replace(INFO, tables={"": replace(FACTS, sha256="f" * 64)}), "was begun with table 000000000000, not ffffffffffff"),
-        (replace(INFO, tables={}), "was begun with table 000000000000, not left out"),
+        (replace(INFO, tables={}), "was begun with table 000000000000, not none"),
     ],
 )
 def test_resuming_with_another_setting_names_it(run: RunFolder, info: RunInfo, said: str) -> None:
@@ -260,13 +280,13 @@ def test_resuming_with_another_network_is_refused(run: RunFolder) -> None:
 
 def test_more_iterations_may_be_asked_for_and_are_recorded(run: RunFolder) -> None:
     run.close()
-    more = replace(INFO, settings={**INFO.settings, "max_iterations": 40})
+    more = with_settings(search=replace(SETTINGS, max_iterations=40))
     RunFolder.create(run.path, more, GRAPH, resume=True).close()
-    assert RunFolder.open(run.path).info.settings["max_iterations"] == 40
+    assert RunFolder.open(run.path).info.settings.search.max_iterations == 40
 
 
-def test_a_tuple_among_the_settings_is_the_list_it_becomes(tmp_path: Path) -> None:
-    info = replace(INFO, settings={"crop": (1, 2)})
+def test_a_run_with_an_input_shape_is_continued_under_the_same(tmp_path: Path) -> None:
+    info = with_settings(network=replace(INFO.settings.network, input=(1, 1, 28, 28)))
     RunFolder.create(tmp_path / "run", info, GRAPH).close()
     RunFolder.create(tmp_path / "run", info, GRAPH, resume=True).close()
 
@@ -281,8 +301,8 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
     [
         ("run.json", "{", "is damaged"),
         ("run.json", "[]", "is damaged"),
-        ("run.json", '{"format": 99}', "has run format 99, this version reads 3"),
-        ("run.json", '{"format": 3, "network": "x"}', "lacks fields"),
+        ("run.json", '{"format": 99}', "has run format 99, this version reads 4"),
+        ("run.json", '{"format": 4, "budgets": ["x"]}', "lacks fields"),
         ("graph.json", '{"name": "x"}', "is damaged"),
         ("graph.json", "\udcff", "cannot be read"),
     ],
@@ -297,9 +317,9 @@ def test_a_damaged_run_is_told_in_one_sentence(run: RunFolder, name: str, text: 
 
 
 def test_a_damaged_line_is_told_by_its_number(run: RunFolder) -> None:
-    run.add_finished(Finished(0, "a.pt", 0.9, 1))
+    run.add_finished(finished(0, "a.pt", 0.9))
     with (run.path / "finished.jsonl").open("a") as file:
-        file.write('{"step":"one","weights":"a.pt","test_accuracy":0.5,"epochs":1}\n')
+        file.write(json.dumps(asdict(finished(1)) | {"step": "one"}) + "\n")
     with pytest.raises(RunError, match=r"finished.jsonl, line 2 is damaged: 'one' is not what belongs here"):
         assert run.finished
 
@@ -361,22 +381,25 @@ def test_reading_needs_no_lock(run: RunFolder) -> None:
 
 def test_a_run_opened_for_reading_cannot_be_written(run: RunFolder) -> None:
     with pytest.raises(RuntimeError, match="reading only"):
-        RunFolder.open(run.path).add_finished(Finished(0, "a.pt", 0.9, 1))
+        RunFolder.open(run.path).add_finished(finished(0, "a.pt", 0.9))
 
 
 def test_unknown_fields_of_a_newer_version_are_left_out() -> None:
-    assert read_as(Finished, {"step": 1, "weights": "a.pt", "test_accuracy": 0.5, "epochs": 3, "mood": "good"}) == Finished(
-        1, "a.pt", 0.5, 3
-    )
+    assert read_as(Finished, json.loads(json.dumps(asdict(finished(1)) | {"mood": "good"}))) == finished(1)
 
 
-@pytest.mark.parametrize("plain", [{"step": True}, {"step": 1.5}, {"weights": None}, {"test_accuracy": "high"}, 3, None, []])
+@pytest.mark.parametrize("plain", [{"step": True}, {"step": 1.5}, {"settings": None}, {"training": "long"}, 3, None, []])
 def test_a_value_of_another_kind_is_refused(plain: object) -> None:
-    good = {"step": 1, "weights": "a.pt", "test_accuracy": 0.5, "epochs": 3}
+    good = json.loads(json.dumps(asdict(finished(1))))
     with pytest.raises(ValueError, match="is not"):
         read_as(Finished, {**good, **plain} if isinstance(plain, dict) else plain)
 
 
-@pytest.mark.parametrize("record", [INFO, FACTS, Verified(1, 2.0, 1.9, 2.1, "litert", "local")])
+def test_a_network_trained_with_no_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one seed"):
+        replace(finished(1), runs=())
+
+
+@pytest.mark.parametrize("record", [INFO, FACTS, Verified(1, HERE, Interval(2.0, 1.9, 2.1))])
 def test_records_survive_json(record: RunInfo | TableFacts | Verified) -> None:
     assert read_as(type(record), json.loads(json.dumps(asdict(record)))) == record

@@ -78,8 +78,8 @@ def test_winners_are_measured_where_the_tables_device_is_there(here: Path, tmp_p
     )
     with RunFolder.open(tmp_path / "run") as folder:
         steps, info = folder.steps, folder.info
-    assert all(step.checks["latency"].measured > 0 and step.bias["latency"] > 0 for step in steps)
-    assert info.settings["measure"] == "where a device can be reached"
+    assert all(step.checks["latency"].measured.value > 0 and step.bias["latency"] > 0 for step in steps)
+    assert info.settings.measure is None
     for step in steps:
         assert ("warning: latency: measured" in told.stderr) or not step.misses
 
@@ -95,8 +95,9 @@ def test_two_devices_and_memory_are_kept_to_at_once(table: Path, tmp_path: Path)
     for name, fraction in {"pixel": 0.85, "jetson": 0.9, "memory": 1.0, "macs": 0.8}.items():
         assert last[name] <= fraction * first[name]
     with RunFolder.open(out) as folder:
-        settings = folder.info.settings
-        assert (settings["select_by"], settings["if_no_candidate"], settings["successive_halving"]) == ("ratio", "join", True)
+        search_settings = folder.info.settings.search
+        chosen = search_settings.select_by, search_settings.if_no_candidate, search_settings.successive_halving
+        assert chosen == ("ratio", "join", True)
         assert any(result.dropped for result in folder.steps[1].results)
         assert {path.name for path in (out / "weights").iterdir()} == {step.weights for step in folder.steps}
         assert (out / "table-jetson.parquet").exists()

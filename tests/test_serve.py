@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from farms import NETWORK, REPORT, a_farm, a_run, journal_lines, round_ends
+from dashboard_folder import NETWORK, REPORT, journal_lines, make_dashboard_folder, make_run, round_ends
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -35,7 +35,7 @@ from profiler.serve.access import Access, choose_token, is_loopback
 from profiler.serve.app import make_app
 from profiler.serve.building import DUTY, ErrorPoint, LiveErrors, most_telling, progress_of, read_progress
 from profiler.serve.chart import draw, duration
-from profiler.serve.dashboard import Farm, Lookout
+from profiler.serve.dashboard import Dashboard, DashboardState
 from profiler.serve.finding import find, id_of
 from profiler.tables.plan import make_plan, write_plan
 
@@ -45,7 +45,7 @@ NASTY = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_farm(tmp_path_factory.mktemp("farm") / "lab")
+    return make_dashboard_folder(tmp_path_factory.mktemp("dashboard") / "lab")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def lab(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def browser(*folders: Path, access: Access | None = None) -> TestClient:
-    app = make_app(Lookout(list(folders)), access or Access("127.0.0.1", 8765))
+    app = make_app(Dashboard(list(folders)), access or Access("127.0.0.1", 8765))
     return TestClient(app, base_url="http://127.0.0.1:8765", follow_redirects=False)
 
 
@@ -66,8 +66,8 @@ def status(folder: Path) -> dict[str, list[dict[str, object]]]:
     return found
 
 
-def farm(folder: Path) -> Farm:
-    return Lookout([folder]).farm()
+def state(folder: Path) -> DashboardState:
+    return Dashboard([folder]).state()
 
 
 def begin(lab: Path, rounds: int = -1) -> Path:
@@ -92,7 +92,7 @@ def test_an_empty_folder_says_which_command_fills_it(tmp_path: Path) -> None:
     assert "profile build plan.json" in page and "netadapt run" in page
 
 
-def test_the_same_is_said_in_json(lab: Path) -> None:
+def test_the_front_page_is_also_available_as_json(lab: Path) -> None:
     found = status(lab)
     (shown,) = found["tables"]
     assert (shown["name"], shown["state"], shown["runtime"], shown["broken"]) == ("table.parquet", "fresh", "litert", None)
@@ -100,8 +100,8 @@ def test_the_same_is_said_in_json(lab: Path) -> None:
     assert [item["name"] for item in found["devices"]] == ["local"]
 
 
-def test_a_table_has_a_page_with_its_held_out(lab: Path) -> None:
-    client, shown = browser(lab), farm(lab).tables[0]
+def test_a_table_has_a_page_with_its_held_out_figure(lab: Path) -> None:
+    client, shown = browser(lab), state(lab).tables[0]
     page = client.get(f"/tables/{shown.id}").text
     assert shown.sentence[1:] in page and "Predicted against measured" in page
     figure = client.get(f"/tables/{shown.id}/held_out.png")
@@ -109,36 +109,41 @@ def test_a_table_has_a_page_with_its_held_out(lab: Path) -> None:
 
 
 def test_the_page_that_profile_plot_writes_is_shown_in_a_sandbox(lab: Path) -> None:
-    answer = browser(lab).get(f"/tables/{farm(lab).tables[0].id}/plot")
+    answer = browser(lab).get(f"/tables/{state(lab).tables[0].id}/plot")
     assert "Latency against channels" in answer.text
     assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
 
 
 def test_a_table_without_whole_networks_has_nothing_to_draw(tmp_path: Path) -> None:
     table().save(tmp_path / "bare.parquet")
-    client, shown = browser(tmp_path), farm(tmp_path).tables[0]
+    client, shown = browser(tmp_path), state(tmp_path).tables[0]
     assert client.get(f"/tables/{shown.id}").status_code == 200
     assert client.get(f"/tables/{shown.id}/held_out.png").status_code == 404
 
 
-def test_a_report_is_passed_on_in_a_sandbox(lab: Path) -> None:
-    answer = browser(lab).get(f"/runs/{farm(lab).runs[0].id}/report")
+def test_a_report_is_served_in_a_sandbox(lab: Path) -> None:
+    answer = browser(lab).get(f"/runs/{state(lab).runs[0].id}/report")
     assert answer.text == REPORT
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("sandbox;") and "script" not in policy
 
 
-def test_a_run_without_a_report_says_what_writes_one(lab: Path) -> None:
+def test_a_run_without_a_report_shows_the_command_that_writes_one(lab: Path) -> None:
     (lab / "run" / "report.html").unlink()
-    client, run = browser(lab), farm(lab).runs[0]
+    client, run = browser(lab), state(lab).runs[0]
     assert f"netadapt report {lab}/run" in client.get("/").text
     answer = client.get(f"/runs/{run.id}/report")
     assert answer.status_code == 404 and "netadapt report" in answer.text
 
 
-def test_a_report_older_than_the_last_step_is_called_so(lab: Path) -> None:
+def test_a_report_older_than_the_last_step_is_marked_as_old(lab: Path) -> None:
     os.utime(lab / "run" / "report.html", (1, 1))
-    assert farm(lab).runs[0].report_is_old
+    assert state(lab).runs[0].report_is_old
+
+
+def test_a_run_without_a_report_has_no_old_report(lab: Path) -> None:
+    (lab / "run" / "report.html").unlink()
+    assert not state(lab).runs[0].report_is_old
 
 
 def test_a_stale_table_says_why(lab: Path) -> None:
@@ -149,22 +154,22 @@ def test_a_stale_table_says_why(lab: Path) -> None:
     assert "the device has changed: kernel" in page and "it is switched off" in page
 
 
-def test_what_profile_toml_wants_is_shown_before_it_is_there(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduled_table_is_shown_before_it_exists(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROFILE_CONFIG", str(want(lab)))
-    shown = {view.name: view for view in farm(lab).tables}
-    assert (shown["small"].state, shown["small"].stale) == ("missing", ("there is none",))
-    assert "phone" in [device.name for device in farm(lab).devices]
+    shown = {view.name: view for view in state(lab).tables}
+    assert (shown["small"].state, shown["small"].stale) == ("missing", ("no table yet",))
+    assert "phone" in [device.name for device in state(lab).devices]
     page = browser(lab).get(f"/tables/{shown['small'].id}").text
     assert "profile schedule once" in page
 
 
-def test_a_wanted_table_is_judged_as_status_judges_it(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduled_table_is_stale_for_the_reasons_that_status_gives(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = want(lab, 'out = "table.parquet"\nmax_age_days = 0.000001\n')
     monkeypatch.setenv("PROFILE_CONFIG", str(path))
-    (shown,) = farm(lab).tables
+    (shown,) = state(lab).tables
     said = json.loads(CliRunner().invoke(command, ["schedule", "status", "--json"]).stdout)
     assert list(shown.stale) == said[0]["stale"]
-    assert any("old, 0 minutes are allowed" in why for why in shown.stale)
+    assert any("old, more than the 0 minutes allowed" in why for why in shown.stale)
 
 
 def test_a_mistake_in_profile_toml_is_a_sentence_on_the_page(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,11 +186,11 @@ def want(lab: Path, more: str = "") -> Path:
     return lab / "profile.toml"
 
 
-def test_who_measures_on_a_device_is_shown(lab: Path) -> None:
+def test_the_process_that_holds_a_device_is_shown(lab: Path) -> None:
     with device_lock(LocalAgent()):
-        (device,) = farm(lab).devices
+        (device,) = state(lab).devices
         assert device.busy and f"pid {os.getpid()}" in (device.holder or "")
-    assert not farm(lab).devices[0].busy
+    assert not state(lab).devices[0].busy
 
 
 # ------------------------------------------------------------------------------------------------------------------- builds
@@ -205,10 +210,10 @@ def test_the_error_at_the_end_of_the_journal_is_that_of_its_table(lab: Path) -> 
     path = lab / "ended.journal.jsonl"
     path.write_text("".join(lines))
     errors = LiveErrors().of(path, read_progress(path))
-    assert errors[-1].percent == pytest.approx(farm(lab).tables[0].mean_error_percent)
+    assert errors[-1].percent == pytest.approx(state(lab).tables[0].mean_error_percent)
 
 
-def test_working_out_errors_takes_a_twentieth_of_the_time(lab: Path) -> None:
+def test_computing_errors_takes_a_twentieth_of_the_time(lab: Path) -> None:
     path, moments = begin(lab), iter([0.0, 0.0, 1.0, 1.5, 1 / DUTY, 1.01 + 1 / DUTY, 1.01 + 1 / DUTY, 3.0 + 1 / DUTY])
     live, progress = LiveErrors(lambda: next(moments)), read_progress(path)
     assert len(live.of(path, progress)) == 1  # takes a second
@@ -217,7 +222,7 @@ def test_working_out_errors_takes_a_twentieth_of_the_time(lab: Path) -> None:
     assert len(live.of(path, progress)) == 2
 
 
-def test_nothing_is_worked_out_for_a_program_that_collects_metrics(lab: Path) -> None:
+def test_no_error_is_computed_for_a_program_that_collects_metrics(lab: Path) -> None:
     begin(lab)
     client = browser(lab)
     assert "build_held_out_mean_error_ratio{" not in client.get("/metrics").text
@@ -239,17 +244,17 @@ def test_the_last_round_comes_first_and_every_round_in_the_end(ends: set[int], d
 def test_a_build_that_ended_in_order_without_a_table_is_interrupted(lab: Path) -> None:
     path = begin(lab)
     path.write_text(path.read_text() + '{"event":"spent","wall_s":1.0}\n')
-    assert farm(lab).builds[0].state == "interrupted"
+    assert state(lab).builds[0].state == "interrupted"
     assert "--resume" in browser(lab).get("/").text
 
 
 def test_a_build_that_has_been_silent_for_long_is_interrupted(lab: Path) -> None:
     os.utime(begin(lab), (1, 1))
-    assert farm(lab).builds[0].state == "interrupted"
+    assert state(lab).builds[0].state == "interrupted"
 
 
 def test_the_journal_of_a_table_that_is_ready_is_no_build(lab: Path) -> None:
-    assert farm(lab).builds == ()
+    assert state(lab).builds == ()
 
 
 def test_of_a_refresh_only_what_is_new_is_counted(lab: Path) -> None:
@@ -282,7 +287,7 @@ def test_nothing_known_is_no_chart() -> None:
     assert draw([], [], 5.0, 10.0) is None
 
 
-def test_times_are_said_as_people_say_them() -> None:
+def test_durations_have_one_suitable_unit() -> None:
     assert [duration(seconds) for seconds in (5, 60, 300, 10_000)] == ["5 s", "1 min", "5 min", "2.8 h"]
 
 
@@ -294,7 +299,7 @@ def test_a_broken_table_is_a_sentence(lab: Path, data: bytes) -> None:
     (lab / "table.parquet").write_bytes(data)
     client = browser(lab)
     assert "broken" in client.get("/").text
-    (shown,) = farm(lab).tables
+    (shown,) = state(lab).tables
     assert shown.broken and shown.state == "broken"
     assert client.get(f"/tables/{shown.id}").status_code == 200
     assert client.get(f"/tables/{shown.id}/plot").status_code == 404
@@ -307,25 +312,25 @@ def test_a_broken_journal_is_a_sentence(lab: Path, data: bytes) -> None:
     (lab / "bad.journal.jsonl").write_bytes(data)
     answer = browser(lab).get("/")
     assert answer.status_code == 200 and "broken" in answer.text
-    assert farm(lab).builds[0].broken
+    assert state(lab).builds[0].broken
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_broken_run_is_a_sentence(lab: Path, data: bytes) -> None:
     (lab / "run" / "run.json").write_bytes(data)
-    assert farm(lab).runs[0].broken
+    assert state(lab).runs[0].broken
     assert browser(lab).get("/").status_code == 200
 
 
-def test_a_parquet_file_of_somebody_else_is_left_out(lab: Path) -> None:
+def test_a_parquet_file_that_is_not_a_table_is_left_out(lab: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), lab / "figures.parquet")
-    assert [view.name for view in farm(lab).tables] == ["table.parquet"]
+    assert [view.name for view in state(lab).tables] == ["table.parquet"]
 
 
-def test_a_table_that_says_words_where_numbers_belong_is_broken(tmp_path: Path) -> None:
+def test_a_table_with_text_in_place_of_a_number_is_broken(tmp_path: Path) -> None:
     told = close([Checked("n", 1.0, 0.9, 1.1, 1.05, 1.3)])
     table().with_held_out(replace(told, mean_error_percent="ten")).save(tmp_path / "t.parquet")  # type: ignore[arg-type]
-    assert farm(tmp_path).tables[0].state == "broken"
+    assert state(tmp_path).tables[0].state == "broken"
     assert browser(tmp_path).get("/").status_code == 200
 
 
@@ -335,13 +340,13 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path, monkeypatch: pyte
     made = table().with_held_out(close([Checked(NASTY, 1.0, 0.9, 1.1, 1.05, 1.3)]))
     made.info = replace(made.info, target=Target(NASTY, "litert"))
     made.save(tmp_path / f"{evil}.parquet")
-    a_run(tmp_path / evil)
+    make_run(tmp_path / evil)
     plain = {"format": 3, "network": NASTY, "budgets": [NASTY], "created_utc": NASTY}
     (tmp_path / evil / "run.json").write_text(json.dumps(plain))
     head = {"event": "journal", "format": 4, "target": {"device": NASTY, "runtime": "litert", "threads": 1}, "settings": {}}
     paused = {"event": "paused", "reason": NASTY}
     (tmp_path / f"{evil}.journal.jsonl").write_text(f"{json.dumps(head)}\n{json.dumps(paused)}\n")
-    client, shown = browser(tmp_path), farm(tmp_path).tables[0]
+    client, shown = browser(tmp_path), state(tmp_path).tables[0]
     for path in ("/", "/live", f"/tables/{shown.id}", f"/tables/{shown.id}/plot"):
         text = client.get(path).text
         assert "alert(1)" in text, path
@@ -354,7 +359,7 @@ def test_a_name_that_is_no_text_is_shown_all_the_same(lab: Path) -> None:
     client = browser(lab)
     for path in ("/", "/status.json", "/metrics"):
         assert client.get(path).status_code == 200
-    (odd,) = [view for view in farm(lab).tables if view.name != "table.parquet"]
+    (odd,) = [view for view in state(lab).tables if view.name != "table.parquet"]
     assert client.get(f"/tables/{odd.id}").status_code == 200
 
 
@@ -387,7 +392,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(lab: Path) -> None:
     (lab / "run" / "report.html").unlink()
     (lab / "run" / "report.html").symlink_to(outside / "secret.html")
     (lab / "loop.parquet").symlink_to(lab / "loop.parquet")
-    seen = farm(lab)
+    seen = state(lab)
     assert seen.tables == ()
     assert not seen.runs[0].report
     assert browser(lab).get(f"/runs/{seen.runs[0].id}/report").status_code == 404
@@ -395,7 +400,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(lab: Path) -> None:
 
 def test_a_link_within_the_folder_shows_its_table_once(lab: Path) -> None:
     (lab / "latest.parquet").symlink_to(lab / "table.parquet")
-    assert len(farm(lab).tables) == 1
+    assert len(state(lab).tables) == 1
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(lab: Path) -> None:
@@ -403,7 +408,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(lab: Path) -> None:
     (lab / "run" / "report.html").unlink()
     os.mkfifo(lab / "run" / "report.html")
     assert stat.S_ISFIFO((lab / "pipe.parquet").stat().st_mode)
-    assert len(farm(lab).tables) == 1 and not farm(lab).runs[0].report
+    assert len(state(lab).tables) == 1 and not state(lab).runs[0].report
 
 
 def test_what_lies_too_deep_or_is_history_is_not_searched(lab: Path) -> None:
@@ -413,11 +418,11 @@ def test_what_lies_too_deep_or_is_history_is_not_searched(lab: Path) -> None:
     assert len(find([lab]).tables) == 1
 
 
-def test_a_folder_that_went_away_is_told(tmp_path: Path) -> None:
-    assert "there is no folder" in farm(tmp_path / "gone").notes[0]
+def test_a_folder_that_was_deleted_is_reported(tmp_path: Path) -> None:
+    assert "does not exist" in state(tmp_path / "gone").notes[0]
 
 
-def test_an_id_tells_what_it_is_and_not_where() -> None:
+def test_an_id_shows_the_name_of_a_file_and_not_its_folder() -> None:
     assert re.fullmatch(r"mobile-net-[0-9a-f]{10}", id_of(Path("/home/me/Mobile net.parquet")))
     assert id_of(Path("/a/t.parquet")) != id_of(Path("/b/t.parquet"))
 
@@ -519,7 +524,7 @@ def test_metrics_are_what_prometheus_reads(lab: Path) -> None:
         (sample,) = found[f"netadapt_profiler_{name}"].samples
         return float(sample.value)
 
-    shown = farm(lab).tables[0]
+    shown = state(lab).tables[0]
     assert 0 <= value("table_age_seconds") < 3600
     assert value("table_held_out_mean_error_ratio") == pytest.approx((shown.mean_error_percent or 0) / 100)
     assert value("table_held_out_worst_error_ratio") >= value("table_held_out_mean_error_ratio")
@@ -562,7 +567,7 @@ def test_what_cannot_be_served_is_one_sentence(lab: Path, arguments: list[str]) 
     assert (result.exit_code, result.output.count("\n")) == (1, 1), result.output
 
 
-def test_without_its_packages_it_says_what_to_install(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_packages_the_error_names_what_to_install(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = CliRunner().invoke(command, ["serve", str(lab)])
     assert result.exit_code == 1 and "pip install 'netadapt-profiler[serve]'" in result.output

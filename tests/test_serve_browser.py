@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farms import a_farm, journal_lines, round_ends
+from dashboard_folder import journal_lines, make_dashboard_folder, round_ends
 
 pytest.importorskip("playwright", reason="pip install playwright, which drives the browser")
 CHROMIUM = shutil.which("chromium")
@@ -69,7 +69,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_farm(tmp_path_factory.mktemp("browser") / "lab")
+    return make_dashboard_folder(tmp_path_factory.mktemp("browser") / "lab")
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_table_is_there_and_leads_to_its_held_out_plot(browser: Browser, ser
         expect(figure).to_be_visible()
         expect(figure).not_to_have_js_property("naturalWidth", 0, timeout=WAIT_MS)
         screenshot(page, "table")
-        page.get_by_role("link", name="Every family of layers").click()
+        page.get_by_role("link", name="Plots of latency against channels").click()
         expect(page.get_by_role("heading", name="Latency against channels")).to_be_visible(timeout=WAIT_MS)
         assert complaints == []
 
@@ -180,7 +180,7 @@ def test_nothing_stands_out_of_the_window(
                                ".map((style, i) => i ? style.color : style.backgroundColor)")  # fmt: skip
         back, ink = (sum(map(int, re.findall(r"\d+", shade)[:3])) for shade in shades)
         assert (back > 600 and ink < 200) if scheme == "light" else (back < 100 and ink > 600)
-        screenshot(page, f"farm-{scheme}-{width_px}")
+        screenshot(page, f"front-{scheme}-{width_px}")
         assert complaints == []
 
 
@@ -209,7 +209,7 @@ def test_a_page_left_open_says_when_the_server_is_gone(browser: Browser, lab: Pa
         page.goto(served.url)
         served.process.send_signal(signal.SIGINT)
         served.process.wait(timeout=20)
-        page.evaluate("() => look()")
+        page.evaluate("() => refresh()")
         expect(page.get_by_text("The server does not answer")).to_be_visible()
 
 

@@ -54,7 +54,7 @@ def failed(found: list[SessionEvent]) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------ models at fault
 
 
-def test_every_model_is_visited_once_a_round(agent: Agent, quick: TimingSettings) -> None:
+def test_every_model_is_measured_once_a_round(agent: Agent, quick: TimingSettings) -> None:
     found = events(a_session(agent, "fake", quick), {"a": CONDITIONING, "b": CONDITIONING})
     assert measurements(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 

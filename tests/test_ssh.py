@@ -215,7 +215,7 @@ class TestRefusals:
 
     def test_an_unknown_name_is_unreachable(self, sshd: Sshd) -> None:
         sshd.point_at(sshd.port, host="no-such-host.invalid")
-        with pytest.raises(DeviceUnreachable, match=r"no-such-host.invalid.*look at the name"), reach(sshd):
+        with pytest.raises(DeviceUnreachable, match=r"no-such-host.invalid.*check the name"), reach(sshd):
             pass
 
     def test_a_host_that_answers_nothing_is_unreachable(self, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ class TestRefusals:
 
     def test_a_broken_configuration_is_named(self, sshd: Sshd) -> None:
         sshd.point_at(sshd.port, "NoSuchOption yes")
-        with pytest.raises(DeviceUnreachable, match=r"(?i)Bad configuration option: nosuchoption.*mend"), reach(sshd):
+        with pytest.raises(DeviceUnreachable, match=r"(?i)Bad configuration option: nosuchoption.*fix"), reach(sshd):
             pass
 
     def test_a_host_without_ssh_is_told_what_to_install(self, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ class TestFaults:
         self, sshd: Sshd, fault: Callable[[Sshd], None]
     ) -> None:
         with reach(sshd) as agent:
-            with pytest.raises(LinkLost, match="ssh:board broke off: "), agent.stream(TICKS, silence_s=60) as stream:
+            with pytest.raises(LinkLost, match="ssh:board was lost: "), agent.stream(TICKS, silence_s=60) as stream:
                 for line in stream:
                     if line == "2\n":
                         fault(sshd)
@@ -376,7 +376,7 @@ class TestFaults:
 
     def test_a_disk_that_is_full_on_unpacking_is_named(self, sshd: Sshd, small_disk: Path) -> None:
         with reach(sshd, folder=small_disk) as agent:
-            with pytest.raises(StoreFailed, match=r"device said: .*(No space left on device|Wrote only \d+ of)"):
+            with pytest.raises(StoreFailed, match=r"device printed: .*(No space left on device|Wrote only \d+ of)"):
                 agent.store(named(os.urandom(1_500_000)))
             assert stored(agent, named(os.urandom(500_000)))
 

@@ -12,7 +12,7 @@ from test_table import table as made_up_table
 
 from device_agents.support.errors import ToolError
 from netadapt.runs.run_folder import RunFolder
-from netadapt.runs.targets import where
+from netadapt.runs.targets import choose_target
 from profiler.protocol.settings import Target
 from profiler.tables.table import LatencyTable
 
@@ -31,36 +31,36 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
 
 
 def test_the_first_table_s_device_is_meant_unless_something_is_named(run: RunFolder) -> None:
-    assert where(run) == (PIXEL, run.table_path("pixel"))
+    assert choose_target(run) == (PIXEL, run.table_path("pixel"))
 
 
 @pytest.mark.parametrize("device", ["jetson", None])
 def test_a_device_or_a_runtime_is_enough_to_find_the_table(run: RunFolder, device: str | None) -> None:
-    assert where(run, device, "onnxruntime") == (JETSON, run.table_path("jetson"))
+    assert choose_target(run, device, "onnxruntime") == (JETSON, run.table_path("jetson"))
 
 
 def test_a_device_may_be_named_as_its_table_is(run: RunFolder) -> None:
-    assert where(run, "pixel") == where(run, "adb:pixel") == (PIXEL, run.table_path("pixel"))
+    assert choose_target(run, "pixel") == choose_target(run, "adb:pixel") == (PIXEL, run.table_path("pixel"))
 
 
 def test_another_runtime_on_a_table_s_device_has_no_prediction(run: RunFolder) -> None:
-    assert where(run, "pixel", "onnxruntime") == (replace(PIXEL, runtime="onnxruntime"), None)
+    assert choose_target(run, "pixel", "onnxruntime") == (replace(PIXEL, runtime="onnxruntime"), None)
 
 
 def test_another_device_is_measured_as_the_first_is_with_an_interpreter_of_its_own(run: RunFolder) -> None:
-    assert where(run, "ssh:desk") == (Target("ssh:desk", "litert", 2), None)
+    assert choose_target(run, "ssh:desk") == (Target("ssh:desk", "litert", 2), None)
 
 
 def test_an_interpreter_that_is_named_is_taken(run: RunFolder) -> None:
-    assert where(run, python="/opt/python")[0] == replace(PIXEL, python="/opt/python")
+    assert choose_target(run, python="/opt/python")[0] == replace(PIXEL, python="/opt/python")
 
 
 def test_without_tables_this_machine_is_meant(tmp_path: Path) -> None:
     info = replace(INFO, budgets=("macs=60%",), tables={})
     with RunFolder.create(tmp_path / "run", info, GRAPH) as folder:
-        assert where(folder) == (Target(), None)
+        assert choose_target(folder) == (Target(), None)
 
 
 def test_a_device_that_nobody_knows_is_told_before_anything_is_done(run: RunFolder) -> None:
     with pytest.raises(ToolError, match="no device called 'nowhere'"):
-        where(run, "nowhere")
+        choose_target(run, "nowhere")

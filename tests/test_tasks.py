@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from netadapt.training.datasets import Part
-from netadapt.training.tasks import TASKS, Metric, Scores, TaskError, open_task, scores_of, scores_text, task_of
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.tasks import TASKS, TaskError, open_task, scores_of, scores_text
 from netadapt.training.tasks.depth import recoloured, warped
-from netadapt.training.trainer import TrainingError, TrainSettings, accuracy, score, train
+from netadapt.training.trainer import TrainingError, accuracy, precision_on, score, train
+from netadapt.training.types import Metric, Part, Scores
 
 DEPTH = open_task("depth")
 CLASSIFICATION = open_task("classification")
@@ -36,7 +37,9 @@ def _part(millimetres: list[int], side: int = 4) -> Part:
     """Grey images, each of one distance."""
     count = len(millimetres)
     targets = torch.tensor(millimetres, dtype=torch.int16).view(-1, 1, 1, 1).expand(-1, 1, side, side)
-    return Part(torch.full((count, 3, side, side), 128, dtype=torch.uint8), targets, (0.5,) * 3, (0.2,) * 3, True, "depth")
+    return Part(
+        torch.full((count, 3, side, side), 128, dtype=torch.uint8), targets, (0.5,) * 3, (0.2,) * 3, True, open_task("depth")
+    )
 
 
 def _metres(*values: float) -> Tensor:
@@ -134,7 +137,7 @@ def test_distances_are_stored_in_millimetres_and_used_in_metres() -> None:
 @pytest.mark.parametrize("targets", [torch.zeros(2, dtype=torch.int16), torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 5).short()])
 def test_targets_of_another_kind_make_no_part(targets: Tensor) -> None:
     with pytest.raises(ValueError, match="for depth"):
-        Part(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), targets, (0.0,) * 3, (1.0,) * 3, True, "depth")
+        Part(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), targets, (0.0,) * 3, (1.0,) * 3, True, open_task("depth"))
 
 
 def test_enlarging_a_image_brings_its_distances_as_much_nearer() -> None:
@@ -199,8 +202,8 @@ def test_training_in_16_bits_reaches_what_it_reaches_in_32() -> None:
 
 def test_a_processor_computes_in_32_bits_unless_told_otherwise() -> None:
     settings = TrainSettings(0.1, steps=1)
-    assert settings.precision_on(torch.device("cpu")) is torch.float32
-    assert TrainSettings(0.1, steps=1, precision="float16").precision_on(torch.device("cpu")) is torch.float16
+    assert precision_on(torch.device("cpu"), settings.precision) is torch.float32
+    assert precision_on(torch.device("cpu"), "float16") is torch.float16
 
 
 def test_depth_that_becomes_no_number_ends_the_training() -> None:
@@ -225,10 +228,6 @@ def test_a_heading_says_what_is_better_where_that_is_not_more() -> None:
 def test_an_unknown_task_gets_a_hint() -> None:
     with pytest.raises(TaskError, match="did you mean 'depth'"):
         open_task("deph")
-
-
-def test_a_run_from_before_there_were_tasks_classifies() -> None:
-    assert task_of({"seed": 1}).name == "classification"
 
 
 @pytest.mark.parametrize("name", TASKS)

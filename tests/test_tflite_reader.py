@@ -215,7 +215,7 @@ def test_an_open_batch_size_is_taken_as_the_shape_says(tmp_path: Path) -> None:
     assert read(tmp_path, changed.data).layers == (CONVOLUTION,)
 
 
-# what is cut out
+# extracted operators
 
 
 def tanh(changed: Changed) -> None:
@@ -372,10 +372,10 @@ def weights_behind_the_file(changed: Changed) -> None:
         (tensor_out_of_range, "does not have"),
         (buffer_out_of_range, "does not have"),
         (short_weights, "layer/weights holds 8 bytes"),
-        (wrong_stride, "must be positive"),
+        (wrong_stride, "must be at least 1"),
         (wrong_output, "contradicts itself"),
         (weights_for_other_channels, "contradicts itself"),
-        (input_from_nowhere, "no order"),
+        (input_from_nowhere, "out of order"),
         (custom_operator, "MyOwnOperator"),
         (control_flow, "WHILE"),
         (weights_behind_the_file, "over 2 GB"),

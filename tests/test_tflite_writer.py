@@ -225,10 +225,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     ("layer", "words"),
     [
         (LayerSpec("conv2d", (IMAGE,), (1, 9, 11, 4), dtype="float16"), "cannot be written yet"),
-        (LayerSpec("LSTM", (IMAGE,), IMAGE, opaque=OpaqueSubgraph("0" * 64, 0, "tflite")), "cut out of a file"),
+        (LayerSpec("LSTM", (IMAGE,), IMAGE, opaque=OpaqueSubgraph("0" * 64, 0, "tflite")), "extracted from a file"),
         (LayerSpec("conv_transpose2d", (IMAGE,), (1, 9, 11, 6), groups=2), "groups"),
         (LayerSpec("avg_pool2d", (IMAGE,), (1, 7, 9, 6), kernel=(2, 2), dilation=(2, 2)), "dilation"),
-        (LayerSpec("add", (IMAGE,) * 3, IMAGE), "two only"),
+        (LayerSpec("add", (IMAGE,) * 3, IMAGE), "supports only two"),
     ],
     ids=lambda value: value.key if isinstance(value, LayerSpec) else "",
 )

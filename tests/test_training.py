@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from netadapt.errors import SettingsError
-from netadapt.training.datasets import Part
+from netadapt.training.recipe import RecipeOverrides, TrainSettings
 from netadapt.training.tasks import TASKS, open_task
 from netadapt.training.tasks.classification import shifted
-from netadapt.training.trainer import Changes, TrainingError, TrainSettings, accuracy, train
+from netadapt.training.trainer import TrainingError, accuracy, train
+from netadapt.training.types import Part
 
 SETTINGS = TrainSettings(learning_rate=0.05, steps=30, batch_size=16, augment=False)
 
@@ -22,7 +23,7 @@ def _bright_or_dark(count: int = 64, *, mirrored: bool = False) -> Part:
     labels = torch.arange(count) % 2
     noise = torch.randint(0, 60, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     images = (noise + 180 * labels.view(-1, 1, 1, 1)).byte()
-    return Part(images, labels, mean=(0.5,) * 3, std=(0.3,) * 3, mirrored=mirrored)
+    return Part(images, labels, mean=(0.5,) * 3, std=(0.3,) * 3, mirrored=mirrored, task=open_task("classification"))
 
 
 def _network() -> nn.Sequential:
@@ -79,7 +80,14 @@ def test_weight_decay_leaves_batch_normalisation_alone() -> None:
     model = _network()
     for weight in model.parameters():
         nn.init.ones_(weight)
-    blank = Part(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), (0.0,) * 3, (1.0,) * 3, mirrored=False)
+    blank = Part(
+        torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
+        torch.tensor([0, 1, 0, 1]),
+        (0.0,) * 3,
+        (1.0,) * 3,
+        False,
+        open_task("classification"),
+    )
     train(model, blank, replace(SETTINGS, steps=1, batch_size=4, weight_decay=0.5, schedule="constant"), seed=0)
     assert float(model.get_parameter("0.weight").detach().max()) < 1
     assert torch.equal(model.get_parameter("1.weight"), torch.ones(8))
@@ -139,13 +147,15 @@ def test_candidates_are_trained_at_a_constant_rate_well_below_that_of_the_origin
 
 
 def test_what_nobody_asks_for_is_left_as_the_recipe_says() -> None:
-    assert Changes().of(SETTINGS) == SETTINGS
-    assert Changes(0.2, steps=5, augment=True).of(SETTINGS) == replace(SETTINGS, learning_rate=0.2, steps=5, augment=True)
+    assert RecipeOverrides().applied_to(SETTINGS) == SETTINGS
+    assert RecipeOverrides(0.2, steps=5, augment=True).applied_to(SETTINGS) == replace(
+        SETTINGS, learning_rate=0.2, steps=5, augment=True
+    )
 
 
 def test_a_change_that_makes_no_sense_is_told() -> None:
     with pytest.raises(SettingsError, match="learning rate 0"):
-        Changes(learning_rate=0.0).of(SETTINGS)
+        RecipeOverrides(learning_rate=0.0).applied_to(SETTINGS)
 
 
 @pytest.mark.parametrize(

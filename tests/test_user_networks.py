@@ -15,7 +15,7 @@ from netadapt.cli.app import app
 from netadapt.errors import NetworkError
 from netadapt.networks import build_network
 from netadapt.networks.own import parse_input, settled
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 
 README = Path(__file__).parent.parent / "README.md"
@@ -102,10 +102,10 @@ def test_the_network_of_the_readme_is_planned_for_and_adapted(tmp_path: Path, mo
     (tmp_path / "mynet.py").write_text(source)
     succeed(*commands[0].split())
     succeed(*commands[1].split(), *TINY, "--step", "0.06", "--width-step", "1")
-    family = json.loads(succeed("history", "run", "--json").stdout)
-    assert len(family) == 3
-    assert family[-1]["macs"] <= 0.9 * family[0]["macs"]
-    assert set(family[0]["widths"]) == {"stem.0", "left", "right"}
+    models = json.loads(succeed("history", "run", "--json").stdout)
+    assert len(models) == 3
+    assert models[-1]["macs"] <= 0.9 * models[0]["macs"]
+    assert set(models[0]["widths"]) == {"stem.0", "left", "right"}
 
 
 def test_a_run_is_exported_from_another_folder_and_a_changed_source_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,9 +121,9 @@ def test_a_run_is_exported_from_another_folder_and_a_changed_source_is_told(fold
     said = succeed("export", folder / "run", "--format", "onnx")
     assert said.stderr.count("warning: the source of usersnets.py:grey has changed since the run began") == 1
     with RunFolder.open(folder / "run") as opened:
-        family = Family(opened)
-        assert family.options.input_shape == (1, 1, 8, 8)
-        assert family.dataset.train.images.shape[1:] == (1, 8, 8)
+        models = RunModels(opened)
+        assert models.options.input_shape == (1, 1, 8, 8)
+        assert models.dataset.train.images.shape[1:] == (1, 8, 8)
 
 
 def test_a_function_is_found_in_a_module_of_the_current_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The keys by which an Android device knows this user: those that adb itself uses, so that a device asks only once for both."""
+"""The keys by which an Android device recognises this user: adb's own, so that a device asks only once for both."""
 
 from __future__ import annotations
 
@@ -15,43 +15,40 @@ from device_agents.errors import DeviceUnauthorised
 
 
 class Signer:
-    """One private key, under the method names that adb_shell calls."""
+    """One private key, with the methods that adb_shell calls."""
 
     def __init__(self, path: Path) -> None:
-        """`DeviceUnauthorised` if the file holds no RSA key or may not be read."""
+        """`DeviceUnauthorised` if the file cannot be read or is not an RSA key of 2048 bits."""
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as exc:
             raise DeviceUnauthorised(f"{path} cannot be read as a private key; move it away, and a new one will be made") from exc
         if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != 2048:
-            raise DeviceUnauthorised(f"{path} is no RSA key of 2048 bits; move it away, and a new one will be made")
+            raise DeviceUnauthorised(f"{path} is not an RSA key of 2048 bits; move it away, and a new one will be made")
         self._key, self._path = key, path
 
     def Sign(self, token: bytes) -> bytes:
         return self._key.sign(token, padding.PKCS1v15(), Prehashed(hashes.SHA1()))
 
     def GetPublicKey(self) -> bytes:
-        """As Android writes it, and whose it is: the device shows that when it asks."""
+        """The public key in Android's format, with the name of its owner, which the device shows when it asks."""
         encoded: bytes = encode_pubkey(str(self._path))
         return base64.b64encode(encoded) + str(get_user_info()).encode()
 
 
 def signers() -> list[Signer]:
-    """The user's own key first, made if there is none: that one is offered to a device that knows none of them."""
+    """All keys: the user's own, which is made if there is none and offered to a device that knows none of them, and then the files,
+    and the files *.adb_key of folders, that ANDROID_VENDOR_KEYS names."""
     own = Path.home() / ".android" / "adbkey"
     if not own.exists():
         _make(own)
-    return [Signer(path) for path in (own, *_vendor_keys())]
-
-
-def _vendor_keys() -> list[Path]:
-    """ANDROID_VENDOR_KEYS names files, and folders of files called *.adb_key."""
     named = [Path(name) for name in os.environ.get("ANDROID_VENDOR_KEYS", "").split(os.pathsep) if name]
-    return [key for path in named for key in (sorted(path.glob("*.adb_key")) if path.is_dir() else [path])]
+    files = [file for path in named for file in (sorted(path.glob("*.adb_key")) if path.is_dir() else [path])]
+    return [Signer(path) for path in (own, *files)]
 
 
 def _make(path: Path) -> None:
-    """Nobody but the user can ever read the private half: the file is made so before anything is written to it."""
+    """Make a key. Its file is unreadable for others before anything is written to it."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = path.with_name(f"{path.name}.{os.getpid()}")

@@ -1,7 +1,7 @@
 """One connection straight to the adb daemon of a device, over TCP, with any number of open services on it.
 
-adb_shell shakes hands, signs and packs messages. What travels after that is sorted by a thread of ours: its own reader serves one
-service at a time, loses the end of the others, and loses its place in the stream when a wait times out.
+adb_shell makes the connection, signs and packs messages. What arrives after that is distributed by a thread of ours, because
+adb_shell's own reader serves one service at a time, loses the end of the others, and loses its place in the stream after a timeout.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ BANNER = b"features=shell_v2,cmd,stat_v2"
 
 
 class ServiceRefused(Exception):
-    """The device is there and does not offer the service."""
+    """The device answered that it does not offer the service."""
 
 
 class Transport(BaseTransport):  # type: ignore[misc]
-    """A socket that sends all it is given, at once, and says when the other side has gone: adb_shell's own does none of these."""
+    """A socket that sends all data, at once, and raises when the other side has gone; adb_shell's own does none of these."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
@@ -39,7 +39,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
     def connect(self, transport_timeout_s: float | None) -> None:
         self._socket = socket.create_connection(self._address, timeout=transport_timeout_s)
         self._socket.settimeout(None)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # messages are small, and answered one by one
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # messages are small, and each is answered
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
         return len(data)
 
     def exactly(self, count: int) -> bytes:
-        """So many bytes, waiting for them as long as it takes."""
+        """This many bytes, however long they take."""
         data = bytearray()
         while len(data) < count:
             data += self.bulk_read(count - len(data), None)
@@ -75,7 +75,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
 
 class AdbLink:
-    """The connection: opens services, and brings what arrives to where it belongs."""
+    """The connection: opens services, and hands each message that arrives to its service."""
 
     def __init__(self, host: str, port: int) -> None:
         self._transport = Transport(host, port)
@@ -85,10 +85,10 @@ class AdbLink:
         self._table, self._sending = threading.Lock(), threading.Lock()
         self._broken = False
         self.asked = False
-        """The device knew none of our keys: it was offered one, and a person there is asked."""
+        """The device knows none of our keys, and asks a person on its screen to accept one."""
 
     def connect(self, keys: Sequence[Signer], *, asked_s: float) -> None:
-        """Shake hands; a person has `asked_s` to accept a key. Raises what adb_shell and sockets raise."""
+        """Connect; a person has `asked_s` seconds to accept a key. Raises what adb_shell and sockets raise."""
         self._device.connect(
             rsa_keys=list(keys),
             transport_timeout_s=ANSWER_S,
@@ -102,22 +102,22 @@ class AdbLink:
         self.asked = True
 
     def open(self, service: str, timeout_s: float = ANSWER_S) -> LinkPipe:
-        """`ServiceRefused`; `ConnectionError` if the link is broken, `TimeoutError` if the device does not answer."""
+        """Open a service. `ServiceRefused`; `ConnectionError` if the connection is lost, `TimeoutError` without an answer."""
         with self._table:
             if self._broken:
-                raise ConnectionResetError("the connection has broken off")
+                raise ConnectionResetError("the connection is lost")
             self._last_id += 1
             pipe = self._pipes[self._last_id] = LinkPipe(self, self._last_id, self._device.max_chunk_size)
         self.send(constants.OPEN, pipe.ours, 0, service.encode() + b"\0")
         pipe.wait_until_open(timeout_s)
-        if pipe.opened:  # and perhaps at its end already: a short command is over before this thread runs again
+        if pipe.opened:  # and perhaps closed again: a short command may have ended before this thread runs again
             return pipe
         if self._broken:
-            raise ConnectionResetError("the connection has broken off")
+            raise ConnectionResetError("the connection is lost")
         raise ServiceRefused(service.partition(":")[0])
 
     def send(self, command: bytes, ours: int, theirs: int, data: bytes = b"") -> None:
-        """In one piece: two would wait for each other's acknowledgements."""
+        """Send a message in one piece: header and data apart would wait for each other's acknowledgement."""
         message = AdbMessage(command, ours, theirs, data)
         with self._sending:
             self._transport.bulk_write(message.pack() + data, None)
@@ -127,7 +127,7 @@ class AdbLink:
         self._transport.close()
 
     def _sort(self) -> None:
-        """The thread: until the link breaks, every message to its pipe."""
+        """What the thread does: hand every message to its pipe, until the connection is lost."""
         with contextlib.suppress(OSError, ValueError):
             while True:
                 command, theirs, ours, data = self._receive()
@@ -142,11 +142,11 @@ class AdbLink:
         self._transport.close()
 
     def _receive(self) -> tuple[bytes, int, int, bytes]:
-        """(command, their id, our id, data). `ValueError` for what is no message."""
+        """(command, their id, our id, data) of the next message. `ValueError` if it is not a message of adb's."""
         word, theirs, ours, length, expected = unpack(self._transport.exactly(constants.MESSAGE_SIZE))
         command = constants.WIRE_TO_ID.get(word)
         if command is None or length > constants.MAX_ADB_DATA:
-            raise ValueError(f"no message of adb's: {word:#x}")
+            raise ValueError(f"not a message of adb's: {word:#x}")
         data = self._transport.exactly(length)
         if checksum(data) != expected:
             raise ValueError("a message arrived damaged")
@@ -154,7 +154,7 @@ class AdbLink:
 
 
 class LinkPipe:
-    """One service. What is sent waits until the device has acknowledged what was sent before, as adb demands."""
+    """One service. Data is sent only once the device has acknowledged the data before, as adb's protocol demands."""
 
     def __init__(self, link: AdbLink, ours: int, chunk_bytes: int) -> None:
         self._link, self.ours, self._chunk_bytes = link, ours, chunk_bytes
@@ -166,7 +166,7 @@ class LinkPipe:
 
     @property
     def opened(self) -> bool:
-        """The device has given it a number, which is never 0."""
+        """Whether the device has given the service a number, which is never 0."""
         return self._theirs != 0
 
     def wait_until_open(self, timeout_s: float) -> None:
@@ -178,7 +178,7 @@ class LinkPipe:
         deadline = time.monotonic() + timeout_s
         for start in range(0, len(data), self._chunk_bytes):
             if not self._acknowledged.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                raise TimeoutError("the device takes no more")
+                raise TimeoutError("the device accepts no more data")
             if self.ended:
                 self._acknowledged.release()
                 raise ConnectionResetError("the device has closed the service")
@@ -188,24 +188,24 @@ class LinkPipe:
         try:
             data = self._arrived.get(timeout=timeout_s)
         except queue.Empty:
-            raise TimeoutError("the device says nothing") from None
+            raise TimeoutError("the device sends nothing") from None
         if not data:
-            self._arrived.put(b"")  # the end stays the end
+            self._arrived.put(b"")  # for the next call, too, this is the end
         return data
 
     def close(self) -> None:
         if not self._closed and not self.ended:
-            with contextlib.suppress(OSError):  # then it is closed anyway
+            with contextlib.suppress(OSError):  # the connection is lost, and the service closed by that
                 self._link.send(constants.CLSE, self.ours, self._theirs)
         self._closed = True
 
     def take(self, command: bytes, theirs: int, data: bytes) -> bool:
-        """A message of this service's; whether it was its last. Called by the link's thread."""
+        """Handle a message for this service; returns whether it was the last. Called by the link's thread."""
         if command == constants.OKAY:
             self._theirs = theirs
             self._acknowledged.release()
         elif command == constants.WRTE:
-            # At once, not when it is read: a device that waits for this would not read what we are sending.
+            # acknowledged at once, not when it is read: a device that waits for it would not read what we are sending
             self._link.send(constants.OKAY, self.ours, self._theirs)
             self._arrived.put(data)
         elif command == constants.CLSE:

@@ -1,6 +1,6 @@
-"""Android devices through adb's own server, which knows USB, Wi-Fi pairing and keys; it is started if it does not run.
+"""Android devices through adb's server, which handles USB, Wi-Fi pairing and keys. It is started if it does not run.
 
-The address is `adb:SERIAL`, as `adb devices` lists it. The server is where adb's own variables say: ANDROID_ADB_SERVER_HOST and
+The address is `adb:SERIAL`, as `adb devices` lists it. The server is found by adb's own variables: ANDROID_ADB_SERVER_HOST and
 ANDROID_ADB_SERVER_PORT, or ADB_SERVER_SOCKET (`tcp:HOST:PORT`).
 """
 
@@ -16,14 +16,13 @@ from contextlib import contextmanager
 
 from adbutils import AdbClient, AdbDevice, AdbDeviceInfo, AdbError, adb_path
 
-from device_agents.adb.services import ANSWER_S, DEFAULT_FOLDER, SHELL, SYNC, ShellChannel, write_file
+from device_agents.adb.services import ANSWER_S, AndroidAgent
 from device_agents.agent import Attached, Options
 from device_agents.errors import DeviceError, DeviceUnauthorised, DeviceUnreachable, LinkLost
-from device_agents.remote import Channel, RemoteAgent
 from device_agents.support.text import nearest
 
 SETTLE_S = 5.0
-"""A device that was just plugged in or connected is offline or being authorised for a second or two."""
+"""Time for a device that was just plugged in or connected, which is offline or being authorised for a second or two."""
 PASSING: tuple[str, ...] = ("offline", "connecting", "authorizing", "host")
 INSTALL = "install it (Debian: `apt install adb`; else Google's platform-tools) and put it on PATH"
 
@@ -34,19 +33,17 @@ OBSTACLES = {
     "connecting": "it is still connecting: try again in a few seconds",
     "authorizing": "it is still being authorised: try again in a few seconds",
 }
-"""By the state that the server tells; "no" is the first word of "no permissions"."""
+"""What to do, by the state that the server reports; "no" is the first word of "no permissions"."""
 
 
 def knows(address: str) -> bool:
-    """Whether a server that runs already has a device of this address; none is started to find out."""
+    """Whether a server that runs already has a device of this address. No server is started to find out."""
     host, port = _server()
     return _listens(host, port) and _find(AdbClient(host, port, socket_timeout=ANSWER_S), address.partition(":")[2]) is not None
 
 
-class AdbAgent(RemoteAgent):
-    """One connection to the server for each command; the server carries them all over one link."""
-
-    default_folder = DEFAULT_FOLDER
+class AdbAgent(AndroidAgent):
+    """One connection to the server for each command; the server has one to the device for all of them."""
 
     def __init__(self, address: str, options: Options | None = None) -> None:
         super().__init__(address, options)
@@ -55,7 +52,7 @@ class AdbAgent(RemoteAgent):
 
     @classmethod
     def attached(cls) -> Sequence[Attached]:
-        """What the server sees; nothing where there is no adb."""
+        """The devices that the server lists; none if there is no adb."""
         try:
             return [Attached(f"adb:{info.serial}", _described(info), _obstacle(info.state)) for info in _listed(_client())]
         except DeviceUnreachable:
@@ -68,14 +65,16 @@ class AdbAgent(RemoteAgent):
             self._device = client.device(transport_id=info.transport_id)
             features = self._device.get_features().split(",")
         if "shell_v2" not in features:
-            raise DeviceUnreachable(f"{self.address} runs an Android before 7, whose shell tells no exit codes; use a newer device")
+            raise DeviceUnreachable(
+                f"{self.address} runs an Android older than 7, which is not supported: its shell returns no exit codes"
+            )
 
     def _settled(self, client: AdbClient) -> AdbDeviceInfo:
-        """The device once it is ready. The server keeps a dead network connection; so that is made anew."""
+        """The device once it is ready. A network connection that the server keeps although it is dead is made again first."""
         found = _find(client, self._serial)
         passing = PASSING
         if ":" in self._serial and (found is None or found.state != "device"):
-            passing = (*PASSING, "unauthorized")  # until it has looked at our key
+            passing = (*PASSING, "unauthorized")  # until the device has checked our key
             with _translated(DeviceUnreachable, self.address):
                 client.disconnect(self._serial)
                 client.connect(self._serial, timeout=2 * ANSWER_S)
@@ -94,9 +93,7 @@ class AdbAgent(RemoteAgent):
     def _missing(self, client: AdbClient) -> str:
         serials = [info.serial for info in _listed(client)]
         if not serials:
-            return (
-                f"{self.address} is not attached, nor any other phone: plug it in and allow USB debugging in its developer options"
-            )
+            return f"no phone is attached, {self.address} neither: plug it in and allow USB debugging in its developer options"
         parts = [serial for serial in serials if self._serial and self._serial.lower() in serial.lower()]
         near = parts[0] if parts else nearest(self._serial, serials)
         hint = f"did you mean 'adb:{near}'?" if near else f"attached are: {', '.join(f'adb:{serial}' for serial in serials)}"
@@ -104,13 +101,6 @@ class AdbAgent(RemoteAgent):
 
     def _disconnect(self) -> None:
         self._device = None
-
-    def _open(self, line: str) -> Channel:
-        return ShellChannel(self._service(SHELL + line))
-
-    def _upload(self, data: bytes, path: str, timeout_s: float) -> None:
-        with contextlib.closing(self._service(SYNC)) as pipe:
-            write_file(pipe, data, path, timeout_s=timeout_s, address=self.address)
 
     def _service(self, name: str) -> SocketPipe:
         if self._device is None:
@@ -123,19 +113,19 @@ class AdbAgent(RemoteAgent):
 
 
 class SocketPipe:
-    """A service behind a socket of the server's."""
+    """A service, through a socket of the server."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        with contextlib.suppress(OSError):  # no TCP
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is short and waited for
+        with contextlib.suppress(OSError):  # the socket is not TCP
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # messages are short and waited for
 
     def send(self, data: bytes, timeout_s: float) -> None:
         self._socket.settimeout(max(0.001, timeout_s))
         self._socket.sendall(data)
 
     def receive(self, timeout_s: float) -> bytes:
-        self._socket.settimeout(max(0.001, timeout_s))  # 0 would mean: do not wait, with another exception
+        self._socket.settimeout(max(0.001, timeout_s))  # 0 would make it non-blocking, which raises another exception
         try:
             return self._socket.recv(1 << 18)
         except TimeoutError:
@@ -151,7 +141,7 @@ class SocketPipe:
 
 @contextmanager
 def _translated(kind: type[DeviceError], address: str) -> Iterator[None]:
-    """Whatever adbutils or a socket raises, as one of our errors."""
+    """Turn whatever adbutils or a socket raises into one of our errors."""
     try:
         yield
     except (AdbError, OSError, EOFError, ValueError) as exc:
@@ -159,7 +149,7 @@ def _translated(kind: type[DeviceError], address: str) -> Iterator[None]:
 
 
 def _server() -> tuple[str, int]:
-    """Host and port of the server. `DeviceUnreachable` for a socket of another kind or a port that is no number."""
+    """Host and port of the server. `DeviceUnreachable` if the variables name a socket of another kind or no valid port."""
     named = os.environ.get("ADB_SERVER_SOCKET", "")
     host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
     port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
@@ -168,14 +158,14 @@ def _server() -> tuple[str, int]:
         where, _, port = rest.rpartition(":")
         host = where or "127.0.0.1"
         if kind != "tcp":
-            raise DeviceUnreachable(f"ADB_SERVER_SOCKET is {named!r}, and only `tcp:HOST:PORT` is understood here")
+            raise DeviceUnreachable(f"ADB_SERVER_SOCKET is {named!r}, and only `tcp:HOST:PORT` is supported here")
     if not port.isdigit():
         raise DeviceUnreachable(f"the port of adb's server is {port!r}; set ANDROID_ADB_SERVER_PORT to a number")
     return host, int(port)
 
 
 def _client() -> AdbClient:
-    """A client of a server that runs: started if it has to be. `DeviceUnreachable` if that does not work."""
+    """A client of the server, which is started if it does not run. `DeviceUnreachable` if that fails."""
     host, port = _server()
     if not _listens(host, port):
         _start_server()
@@ -193,13 +183,13 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _start_server() -> None:
-    """With its output thrown away: adbutils would start it too, but talking on our standard output."""
+    """Start the server without its output; adbutils would let it print on our standard output."""
     try:
         subprocess.run([adb_path(), "start-server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20, check=False)
     except (AdbError, OSError) as exc:
         raise DeviceUnreachable(f"there is no adb on this machine; {INSTALL}") from exc
     except subprocess.TimeoutExpired as exc:
-        raise DeviceUnreachable("`adb start-server` does not come to an end; run it by hand to see why") from exc
+        raise DeviceUnreachable("`adb start-server` does not end; run it by hand to see why") from exc
 
 
 def _listed(client: AdbClient) -> list[AdbDeviceInfo]:

@@ -1,4 +1,4 @@
-"""The two services of an Android device that we use, over any pipe: its shell (version 2), and `sync:`, which writes files."""
+"""The two services of an Android device that we use: its shell (version 2), and `sync:`, which writes files."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import contextlib
 import stat
 import struct
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
 from device_agents.adb.shell_v2 import Kind, Packet, PacketParser, pack
 from device_agents.errors import LinkLost, StoreFailed
-from device_agents.remote import Source
+from device_agents.remote import Channel, RemoteAgent, Source
 
 SHELL = "shell,v2,raw:"
 SYNC = "sync:"
 DEFAULT_FOLDER = "/data/local/tmp"
-"""What the shell's user may write to and run from; /sdcard is mounted so that nothing can be run from it."""
+"""A folder that the shell's user may write to and run programs from; /sdcard is mounted so that nothing can be run from it."""
 ANSWER_S = 10.0
-"""How long a device may take to answer that it opens a service."""
+"""Time for a device to answer that it opens a service."""
 
 SYNC_HEADER = struct.Struct("<4sI")
 CHUNK_BYTES = 64 << 10
-"""The most that a device takes in one DATA."""
+"""The most that a device accepts in one DATA block."""
 BATCH = 16
+"""DATA blocks that are sent at once."""
 
 
 class Pipe(Protocol):
     """One open service: bytes in both directions."""
 
     def send(self, data: bytes, timeout_s: float) -> None:
-        """`OSError` if it has ended, of which `TimeoutError` if the other side does not take it in time."""
+        """Send all of it. `TimeoutError` if the other side does not accept it in time, another `OSError` if the pipe has ended."""
         ...
 
     def receive(self, timeout_s: float) -> bytes:
-        """What has come, b"" at the end, however it ended. `TimeoutError` if nothing comes in time."""
+        """What has arrived; b"" at the end, however the pipe ended. `TimeoutError` if nothing arrives in time."""
         ...
 
     def close(self) -> None:
@@ -43,8 +45,25 @@ class Pipe(Protocol):
         ...
 
 
+class AndroidAgent(RemoteAgent):
+    """An Android device. A subclass says how its services are reached: through adb's server, or straight."""
+
+    default_folder = DEFAULT_FOLDER
+
+    @abstractmethod
+    def _service(self, name: str) -> Pipe:
+        """Open a service. `LinkLost` if there is no connection."""
+
+    def _open(self, line: str) -> Channel:
+        return ShellChannel(self._service(SHELL + line))
+
+    def _upload(self, data: bytes, path: str, timeout_s: float) -> None:
+        with contextlib.closing(self._service(SYNC)) as pipe:
+            write_file(pipe, data, path, timeout_s=timeout_s, address=self.address)
+
+
 class ShellChannel:
-    """A shell command as RemoteAgent wants it. Its exit code is left unread: RemoteAgent's own last line is the surer sign."""
+    """A shell command, as RemoteAgent expects it. The exit code is ignored: RemoteAgent's own last line is more reliable."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe, self._parser = pipe, PacketParser()
@@ -67,7 +86,7 @@ class ShellChannel:
             try:
                 self._packets.extend(self._parser.feed(data))
             except ValueError as exc:
-                raise LinkLost(f"the device does not speak the shell protocol it promised ({exc}); reconnect it") from exc
+                raise LinkLost(f"the device sent an invalid message: {exc}; reconnect it") from exc
 
     def send(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -78,9 +97,9 @@ class ShellChannel:
 
 
 def write_file(pipe: Pipe, data: bytes, path: str, *, timeout_s: float, address: str) -> None:
-    """Write a file, executable, through `sync:`. The device answers once, at the end, and says nothing of what it has kept of it.
+    """Write a file, executable, through `sync:`. The device answers once, at the end; it does not say how much it has written.
 
-    `StoreFailed` if it refuses, `LinkLost` if the connection breaks off or it does not get done in time.
+    `StoreFailed` if it refuses, `LinkLost` if the connection is lost or this takes longer than `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
     try:
@@ -90,15 +109,15 @@ def write_file(pipe: Pipe, data: bytes, path: str, *, timeout_s: float, address:
         word, length = SYNC_HEADER.unpack_from(answer)
         if word == b"FAIL":
             answer = _at_least(SYNC_HEADER.size + min(length, CHUNK_BYTES), answer, pipe, deadline)
-            said = answer[SYNC_HEADER.size :].decode(errors="replace")
-            raise StoreFailed(f"{address} refuses {path}: {said}; `profile clean {address}` makes room")
+            why = answer[SYNC_HEADER.size :].decode(errors="replace")
+            raise StoreFailed(f"{address} refuses {path}: {why}; `profile clean {address}` makes room")
         if word != b"OKAY":
-            raise ConnectionError(f"an answer that is none: {word!r}")
+            raise ConnectionError(f"the device sent an invalid message: {word!r}")
         pipe.send(SYNC_HEADER.pack(b"QUIT", 0), _left(deadline))
     except TimeoutError as exc:
-        raise LinkLost(f"{address} did not take {len(data) / 1e6:.1f} MB within {timeout_s:.0f} s; reconnect it") from exc
+        raise LinkLost(f"{address} did not accept {len(data) / 1e6:.1f} MB within {timeout_s:.0f} s; reconnect it") from exc
     except OSError as exc:
-        raise LinkLost(f"the connection to {address} broke off during a push: {exc}") from exc
+        raise LinkLost(f"the connection to {address} was lost during a push: {exc}") from exc
 
 
 def _sync_blocks(data: bytes, path: str) -> Iterator[bytes]:
@@ -115,11 +134,11 @@ def _sync_blocks(data: bytes, path: str) -> Iterator[bytes]:
 
 
 def _at_least(count: int, data: bytes, pipe: Pipe, deadline: float) -> bytes:
-    """The data that is there already, and more until it is so much."""
+    """The data, with more received until there are `count` bytes."""
     while len(data) < count:
         more = pipe.receive(_left(deadline))
         if not more:
-            raise ConnectionError("it ended before the device had answered")
+            raise ConnectionError("the connection ended before the device had answered")
         data += more
     return data
 

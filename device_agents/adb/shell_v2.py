@@ -1,6 +1,6 @@
 """The packets of adb's shell, version 2 (Android 7 and later): an id of one byte, a length in four, little-endian, and the data.
 
-They keep standard output, standard error and the exit code apart in one stream of bytes, which version 1 mixes or lacks.
+They separate standard output, standard error and the exit code; version 1 mixes the first two and lacks the last.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from enum import IntEnum
 
 HEADER = struct.Struct("<BI")
 LONGEST_BYTES = 16 << 20
-"""No device sends more than a megabyte at once; more is not this protocol."""
+"""No device sends more than a megabyte at once; a longer packet is not of this protocol."""
 
 
 class Kind(IntEnum):
-    """What a packet holds."""
+    """The content of a packet."""
 
     STDIN = 0
     STDOUT = 1
     STDERR = 2
     EXIT = 3
-    """One byte: the exit code, or 128 and the number of the signal."""
+    """One byte: the exit code, or 128 plus the number of the signal."""
     CLOSE_STDIN = 4
     WINDOW_SIZE = 5
 
@@ -38,13 +38,13 @@ def pack(kind: int, data: bytes = b"") -> bytes:
 
 
 class PacketParser:
-    """Packets out of bytes that come in pieces of any size."""
+    """Packets from bytes that arrive in pieces of any size."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> list[Packet]:
-        """The packets that are whole now. `ValueError` if these are no such packets."""
+        """The packets that are complete now. `ValueError` if the bytes are not packets."""
         self._pending += data
         packets: list[Packet] = []
         while (packet := self._next()) is not None:

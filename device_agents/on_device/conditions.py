@@ -1,9 +1,9 @@
 """How steady this device's speed is: the same arithmetic again and again, timed.
 
-    python conditions.py            work for about two seconds and say the times in one JSON line on standard output
+    python conditions.py            work for about two seconds and print the times in one JSON line
 
-It is pushed to the device and run there, never imported by the host. It needs nothing but the standard library and Python 3.8.
-It judges nothing. All else that the host wants to know it reads without Python: see profiler/devices/snapshot.py.
+It is pushed to the device and run there, never imported by the host. It needs nothing but the standard library and Python 3.8. The
+host judges the times. What else it wants to know it reads without Python: see profiler/devices/snapshot.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 PROTOCOL = 2
 SPEED_S = 2.0
 SAMPLE_NS = 2000000
-"""The arithmetic loop is made to last about this long: short against a spell of noise, long against a look at the clock."""
+"""The time of one sample: short compared with a spell of noise, long compared with reading the clock."""
 
 
 def clock_ns() -> int:
@@ -28,7 +28,7 @@ CLOCK = getattr(time, "CLOCK_MONOTONIC_RAW", getattr(time, "CLOCK_MONOTONIC", 1)
 
 
 def work(loops: int) -> int:
-    """The same arithmetic each time; returns the nanoseconds it took."""
+    """Do the same arithmetic each time; returns the nanoseconds it took."""
     before, value = clock_ns(), 1
     for _ in range(loops):
         value = (value * 1103515245 + 12345) & 0x7FFFFFFF
@@ -36,7 +36,7 @@ def work(loops: int) -> int:
 
 
 def speed(speed_s: float) -> list[int]:
-    """Nanoseconds of the same work, again and again for so long."""
+    """Nanoseconds of each of many equal pieces of work, done for `speed_s` seconds."""
     gc.disable()
     loops = 1000
     while min(work(loops) for _ in range(3)) < SAMPLE_NS:

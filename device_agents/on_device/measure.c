@@ -1,9 +1,9 @@
-/* The native runner: measures many models in one process on the device and tells what it saw in JSON lines.
+/* The native runner: measures many models in one process on the device and reports the measurements as JSON lines.
 
        measure job.json                                     run a job
        measure --probe FOLDER [--libraries PATH...]         say what this device is and which runtimes work
 
-   PROTOCOL.md beside this file is what it is told and what it tells; measure.py is the same for devices with Python. It needs nothing
+   PROTOCOL.md beside this file is the contract; measure.py is the same for devices with Python. It needs nothing
    but libc and a runtime's shared library, which it opens when it runs. */
 #include <errno.h>
 #include <fcntl.h>
@@ -84,7 +84,7 @@ static void say_hello(const Run *run) {
 
 /* -------------------------------------------------------------------------------------------------------------- lease */
 
-/* Hold the lease for as long as the process lives; if another has it, say who and end. */
+/* Hold the lock of the lease file as long as the process lives; if another runner holds it, report that and end. */
 static void take_lease(const char *path) {
     int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (file < 0 && (errno == EACCES || errno == EROFS)) file = open(path, O_RDONLY | O_CLOEXEC);
@@ -124,7 +124,7 @@ static bool measurement(Run *run, Text *text, const JobModel *wanted, double mea
     return measurement_latency(text, model, run->job, measurement_ms, reason);
 }
 
-/* One measurement, told in a line; a model that cannot be run is left out from then on. */
+/* One measurement, reported in a line; a model that cannot be run is left out from then on. */
 static void measure(Run *run, JobModel *model, const JobRound *round, const char *event, double measurement_ms) {
     Text text = {0};
     Reason reason = {""};
@@ -186,7 +186,7 @@ static void open_libraries(Libraries *libraries, const Job *job) {
 }
 
 static void run_job(const char *path) {
-    static Run run; /* what it holds lives as long as the process: the runtimes' own threads may still look at it at the end */
+    static Run run; /* static, because the runtimes' own threads may still read it when the process ends */
     static Libraries libraries;
     Reason reason;
     Text text = {0};

@@ -1,14 +1,14 @@
-"""The runner: measures many models in one process on the device and tells what it saw in JSON lines.
+"""The runner: measures many models in one process on the device and reports the measurements as JSON lines.
 
     python measure.py job.json            run a job; one JSON object a line on standard output, each flushed
-    python measure.py --probe FOLDER      say what this device is and which runtimes run FOLDER/probe.onnx or FOLDER/probe.tflite
+    python measure.py --probe FOLDER      report the device, and which runtimes run FOLDER/probe.onnx or FOLDER/probe.tflite
 
-PROTOCOL.md beside it is the contract. It is pushed to the device and run there, never imported by the host. It needs the standard
-library and one runtime (numpy comes with that) and Python 3.8, so that a board's old interpreter will do.
+PROTOCOL.md beside it is the contract. It is pushed to the device and run there, never imported by the host. It needs only the
+standard library, one runtime (which brings numpy) and Python 3.8, so that a board's old interpreter will do.
 
-Models stay open within a memory bound and are measured in rounds, in the order the host has shuffled them into. A measurement warms
-the model up and then takes samples; a sample is as many inferences as last at least `sample_ms`, so that reading the clock costs
-nothing. What disturbed a measurement is told with it. Nothing is averaged here: the host keeps every sample.
+Models stay open within a memory bound and are measured in rounds, in the order in which the host has shuffled them. A measurement
+warms the model up and then takes samples; a sample is as many inferences as last at least `sample_ms`, so that the time of reading
+the clock does not matter. What disturbed a measurement is reported with it. Nothing is averaged here: the host keeps every sample.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from typing import Any, Callable, Iterable, List, NamedTuple, Sequence  # noqa: 
 PROTOCOL = 5
 UNREADABLE = "not readable"
 PROBE_S = 60
-"""A runtime that has not run the probe's model by then is broken."""
+"""A runtime that has not run the probe's model within this time is reported as broken."""
 PATIENCE_S = 5.0
-"""So long a host may keep silent about a result before the next is measured all the same."""
+"""How long to wait for the host's acknowledgement of a result before the next is measured without it."""
 SOON_NS = 20_000_000
-"""Most hosts answer while a model is warmed up, or so soon after."""
+"""Most acknowledgements arrive while the next model is warmed up, or this soon after."""
 
 
 # ------------------------------------------------------------------------------------------------------------------- inputs
@@ -60,14 +60,14 @@ def random_bits(seed: int, place: int, ordinal: Any) -> Any:
 
 
 def value_of(bits: Any, kind: str) -> Any:
-    """An element by its numpy kind: in [-1, 1) for floats, 0 or 1 for booleans, 0 to 7 for whole numbers: indices stay in range."""
+    """An element by its numpy kind: in [-1, 1) for floats, 0 or 1 for booleans, 0 to 7 for whole numbers, which may be indices."""
     if kind == "f":
         return (bits >> 40) / 2**23 - 1
     return bits >> (63 if kind == "b" else 61)
 
 
 def input_array(numpy: Any, seed: int, place: int, shape: Any, dtype: Any) -> Any:
-    """The `place`-th input of a model. ValueError for a shape or a type that nothing can be made up for."""
+    """The `place`-th input of a model, from 0. ValueError for a dynamic shape or a type that is not numeric."""
     if not all(hasattr(length, "__index__") and length >= 0 for length in shape):
         raise ValueError(f"input of dynamic shape {list(shape)}")
     dtype = numpy.dtype(dtype)
@@ -82,7 +82,7 @@ def input_array(numpy: Any, seed: int, place: int, shape: Any, dtype: Any) -> An
 
 
 class Output(NamedTuple):
-    """What a model gave: its values flat, as a list or an array."""
+    """An output of a model: its values flat, as a list or an array."""
 
     shape: List[int]  # noqa: UP006
     type: str
@@ -108,27 +108,27 @@ class Output(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A model ready to run."""
+    """A model that is ready to run."""
 
     run: Callable[[], object]
     outputs: Callable[[], Sequence[Output]]
 
 
 class NotInThisBuild(Exception):
-    """The runtime is there, but was built without what was asked for."""
+    """The runtime is installed, but was built without the provider that was asked for."""
 
 
 class OnnxRuntime:
-    """ONNX Runtime, inputs and outputs bound beforehand so that a run copies and allocates nothing."""
+    """ONNX Runtime. Inputs and outputs are bound beforehand, so that a run copies and allocates nothing."""
 
     package = "onnxruntime"
     model = "probe.onnx"
     provider = "CPUExecutionProvider"
     memory = "cpu"
-    """Where inputs and outputs lie, as ONNX Runtime calls it."""
+    """ONNX Runtime's name of the memory in which inputs and outputs are."""
 
     def __init__(self, threads: int, folder: Path) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would keep a database, and send, while models are measured
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # which writes a database, and sends it, while models are measured
         import onnxruntime
 
         self.numpy, self.ort = importlib.import_module("numpy"), onnxruntime
@@ -149,7 +149,7 @@ class OnnxRuntime:
 
     def _set_options(self, threads: int) -> None:
         self.options = self.ort.SessionOptions()
-        # a pool for each open model would leave many of them spinning and fighting over the cores
+        # with a pool for each open model, many of them would spin and compete for the cores
         shared = threads > 1 and hasattr(self.ort, "set_global_thread_pool_sizes")
         if shared:
             self.ort.set_global_thread_pool_sizes(threads, 1)
@@ -184,7 +184,7 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeCuda(OnnxRuntime):
-    """On an NVIDIA GPU by cuDNN and cuBLAS. What the CUDA provider has no kernel for runs on the CPU."""
+    """On an NVIDIA GPU by cuDNN and cuBLAS. Operators for which the CUDA provider has no kernel run on the CPU."""
 
     provider = "CUDAExecutionProvider"
     memory = "cuda"
@@ -255,7 +255,7 @@ class TfliteRuntime(LiteRt):
 
 
 class Fake:
-    """No runtime at all: a model is a JSON file saying how it behaves. For tests of the host, chosen by name only."""
+    """No runtime: a model is a JSON file that says how it behaves. For tests of the host; chosen by name only."""
 
     package = "json"
     many_open = True
@@ -307,13 +307,13 @@ def load_runtime(name: str, threads: int, folder: Path) -> Any:
     try:
         return RUNTIMES[name](threads, folder)
     except ModuleNotFoundError as exc:
-        raise SystemExit(f"ModuleNotFoundError: {exc}") from exc  # the host knows it by its name
-    except Exception as exc:  # a package that is broken may raise anything; it is told, not hidden
+        raise SystemExit(f"ModuleNotFoundError: {exc}") from exc  # the host recognises this name
+    except Exception as exc:  # a broken package may raise anything; it is reported
         raise SystemExit(f"{name} cannot be used: {told(exc)}") from exc
 
 
 def _numpy_type(name: str) -> str:
-    """'tensor(float)' as ONNX Runtime says it, as numpy does."""
+    """numpy's name of a type that ONNX Runtime calls 'tensor(float)'."""
     inner = name[len("tensor(") : -1]
     return {"float": "float32", "double": "float64"}.get(inner, inner)
 
@@ -359,12 +359,12 @@ def read_number(path: Path) -> int | None:
 
 
 def numbers(paths: Iterable[Path]) -> list[int] | None:
-    """Those that can be read; None if there is none."""
+    """The numbers in those files that can be read; None if there are none."""
     return [value for value in map(read_number, paths) if value is not None] or None
 
 
 class Device:
-    """What can be read of the device below `root`, which is / but in tests."""
+    """What can be read of the device, below `root`, which is `/` except in tests."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -416,20 +416,20 @@ class Device:
         return float(found.group()) if found else None
 
     def fastest_khz(self) -> int | None:
-        """The clock of the fastest core, which is the one at work."""
+        """The clock of the fastest core, which is the one that measures."""
         found = numbers(self.clock_files)
         return max(found) if found else None
 
     def thermal_status(self) -> int | None:
-        """Android's, from 0 (none) to 6 (shutdown)."""
+        """Android's thermal status, from 0 (none) to 6 (shutdown)."""
         if not self.dumpsys.exists():
             return None
         command = [str(self.dumpsys), "thermalservice"]
         try:
-            said = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        found = re.search(rb"^[ \t]*Thermal Status:[ \t]*([0-6])[ \t]*$", said.stdout, re.MULTILINE)
+        found = re.search(rb"^[ \t]*Thermal Status:[ \t]*([0-6])[ \t]*$", done.stdout, re.MULTILINE)
         return int(found.group(1)) if found else None
 
 
@@ -446,7 +446,7 @@ SCHED_GETCPU = getattr(ctypes.CDLL(None), "sched_getcpu", None)
 
 
 def involuntary_switches() -> int:
-    """How often the kernel has taken this process off its core."""
+    """How often the kernel has preempted this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
@@ -462,7 +462,7 @@ def sha256(path: Path) -> str:
 
 
 class Rapl:
-    """The processor's own counters of microjoules, one for each package."""
+    """The processor's own energy counters in microjoules, one for each package."""
 
     name = "rapl"
 
@@ -490,7 +490,7 @@ class Rapl:
 
 
 class Ina3221:
-    """A board's own power meters, as on Jetsons; sampled by a second thread."""
+    """A board's own power meters, as on Jetsons, sampled by a second thread."""
 
     EVERY_S = 0.01
     WHOLE_BOARD = ("VDD_IN", "POM_5V_IN")
@@ -529,11 +529,11 @@ class Ina3221:
         while not self.over.wait(self.EVERY_S):
             try:
                 self.samples.append(self._sample())
-            except OSError:  # one lost sample is bridged by its neighbours; the first and the last may not be lost
+            except OSError:  # a lost sample is interpolated; only the first and the last are needed
                 continue
 
     def _sample(self) -> tuple[int, int]:
-        """Now, and the power in microwatts: millivolts times milliamperes, or milliwatts on older boards."""
+        """The time in nanoseconds and the power in microwatts: millivolts times milliamperes, or milliwatts on older boards."""
         return clock_ns(), sum(math.prod(map(_must, paths)) * (1 if len(paths) == 2 else 1000) for _, paths in self.rails)
 
 
@@ -617,7 +617,7 @@ def read_job(path: Path) -> dict[str, Any]:
     if not isinstance(job, dict):
         raise SystemExit(f"{path} is not a job")
     for name, makes_sense in FIELDS.items():
-        if not makes_sense(job.get(name, ...)):  # not None: null is an answer, being missing is not
+        if not makes_sense(job.get(name, ...)):  # not None, because null may be a valid value
             raise SystemExit(f"{name} of the job is missing or makes no sense to protocol {PROTOCOL}: {str(job.get(name))[:80]!r}")
     if job["outputs"] and job["energy_ms"]:
         raise SystemExit("a job is for outputs or for energy, not for both")
@@ -629,12 +629,12 @@ def read_job(path: Path) -> dict[str, Any]:
 
 
 def take_lease(path: str) -> int:
-    """The lease's file descriptor; while it is open no other runner gets it."""
+    """The descriptor of the lease file, locked until it is closed, so that runners of two hosts never measure at once."""
     writable = True
     try:
         try:
             lease = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except PermissionError:  # another user made it; it can be locked all the same
+        except PermissionError:  # another user made the file; it can be locked nevertheless
             lease, writable = os.open(path, os.O_RDONLY), False
         fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
@@ -650,7 +650,7 @@ def take_lease(path: str) -> int:
 
 
 def pin(cpus: list[int]) -> None:
-    """Onto these cores and no others, now and for all threads to come."""
+    """Keep this process and all its later threads on these cores."""
     if not hasattr(os, "sched_setaffinity"):
         raise SystemExit("this system cannot keep a process on cores")
     try:
@@ -663,7 +663,7 @@ def pin(cpus: list[int]) -> None:
 
 
 def told(exc: BaseException) -> str:
-    """An exception in a line, with its cause where it has one."""
+    """An exception in one line, with its cause if it has one."""
     cause = f" ({type(exc.__cause__).__name__}: {exc.__cause__})" if exc.__cause__ else ""
     return " ".join(f"{type(exc).__name__}: {exc}{cause}".split())[:500]
 
@@ -674,13 +674,13 @@ def say(event: str, **values: Any) -> None:
 
 
 class Host:
-    """Whoever started this process: the other end of standard input. A byte from there says that one result has arrived."""
+    """The process at the other end of standard input. Each byte from there acknowledges one result."""
 
     def __init__(self, acknowledges: bool) -> None:
         self.acknowledges, self.owed = acknowledges, 0
 
     def told(self) -> None:
-        """A result is on its way."""
+        """Count a result that was sent."""
         self.owed += int(self.acknowledges)
 
     def has_everything(self) -> bool:
@@ -688,14 +688,14 @@ class Host:
         return not self.owed
 
     def wait(self) -> None:
-        """Until it has everything, or for so long that it may have overlooked a line."""
+        """Wait until all results are acknowledged, but no longer than PATIENCE_S: the host may have missed a line."""
         until = time.monotonic() + PATIENCE_S
         while self.owed and time.monotonic() < until:
             self.listen(until - time.monotonic())
         self.owed = 0
 
     def listen(self, wait_s: float) -> None:
-        """Take in what comes within so long, if anything does; end if nothing ever will."""
+        """Read acknowledgements for up to `wait_s`. Ends this process if the host has closed standard input."""
         readable, _, _ = select.select([sys.stdin], [], [], max(0.0, wait_s))
         if readable:
             came = os.read(sys.stdin.fileno(), 4096)
@@ -708,10 +708,9 @@ class Host:
 
 
 class OpenModels:
-    """Keeps models open, least recently used out first, within a bound on their number and on their files' size."""
+    """Keeps models open within bounds on their number and memory; the least recently used are closed first."""
 
-    # a session needs its weights, a packed copy of them and its activations: about three times the file
-    MEMORY_PER_FILE_BYTE = 3
+    MEMORY_PER_FILE_BYTE = 3  # weights, a packed copy of them, and activations
 
     def __init__(self, runtime: Any, folder: Path, job: dict[str, Any]) -> None:
         self.runtime, self.folder, self.seed = runtime, folder, job["seed"]
@@ -720,7 +719,7 @@ class OpenModels:
         self.open_models: OrderedDict[str, tuple[Opened, int]] = OrderedDict()
 
     def get(self, model: dict[str, Any]) -> Opened:
-        """Opened, run once and its outputs checked if it is not open yet."""
+        """The open model. If it was not open, it has been run once and its outputs have been checked."""
         if model["id"] in self.open_models:
             self.open_models.move_to_end(model["id"])
             return self.open_models[model["id"]][0]
@@ -745,7 +744,7 @@ def run_once(runtime: Any, path: Path, seed: int) -> Opened:
 
 
 class Work:
-    """A job under way: measurements, or looks at outputs or energy, each told in a line."""
+    """A job: measurements of latency, outputs or energy, each reported in a line."""
 
     def __init__(self, job: dict[str, Any], models: OpenModels, device: Device) -> None:
         self.job, self.open_models, self.device = job, models, device
@@ -772,7 +771,7 @@ class Work:
             self.host.listen(0.0)
             if self.event == "measurement" and measurements % self.job["reference_every"] == 0:
                 self.look_at_reference(number)
-            if name not in self.refused:  # it may be the reference
+            if name not in self.refused:  # it may be the reference, and have failed just now
                 self.attempt(self.event, name, number)
                 measurements += 1
 
@@ -782,12 +781,12 @@ class Work:
             self.attempt("reference", name, number)
 
     def attempt(self, event: str, name: str, number: int) -> None:
-        """Told in a line, or as failed. A begin goes out first: when the model takes the process down, the host knows which."""
+        """Measure a model and report it. A `begin` line goes first, so that the host knows which model crashed the process."""
         say("begin", model=name, round=number)
         signal.setitimer(signal.ITIMER_REAL, self.job["silence_s"])
         try:
             seen = getattr(self, event)(self.open_models.get(self.models[name]))
-        except Exception as exc:  # runtimes' own exceptions share no other base; it is told, not hidden
+        except Exception as exc:  # runtimes' own exceptions share no other base; it is reported
             self.refused.add(name)
             event, seen = "failed", {"reason": told(exc)}
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -819,7 +818,7 @@ class Work:
         return dict(seen, inferences=inferences)
 
     def watched(self, work: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
-        """What the work gave, and what it cost."""
+        """The result of the work, and its duration and energy."""
         assert self.device.energy is not None
         self.device.energy.begin()
         try:
@@ -829,24 +828,24 @@ class Work:
         return result, {"duration_ns": duration_ns, "energy_uj": energy_uj}
 
     def get_ready(self, run: Callable[[], object]) -> int:
-        """Warm up, and see meanwhile that the host has every result so far; the shortest run in nanoseconds.
+        """Warm up, and wait until the host has acknowledged every result so far. Returns the shortest run in nanoseconds.
 
-        A host that dies then costs one measurement at most: the one it has not heard of, or the one that begins now.
+        If the host dies, only one measurement is lost: the one it has not acknowledged, or the one that begins now.
         """
         shortest_ns = self.warm_up(run)
         soon = clock_ns() + SOON_NS
-        while not self.host.has_everything() and clock_ns() < soon:  # it stays warm until the answer is there
+        while not self.host.has_everything() and clock_ns() < soon:  # to stay warm until the answer is there
             shortest_ns = min(shortest_ns, _timed(run))
         if self.host.owed:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # it is the host that keeps us, not the model
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the wait is for the host, and the model not to blame
             self.host.wait()
             signal.setitimer(signal.ITIMER_REAL, self.job["silence_s"])
             shortest_ns = min(shortest_ns, self.warm_up(run))
         return shortest_ns
 
     def warm_up(self, run: Callable[[], object]) -> int:
-        """The shortest run in nanoseconds but the first, which is cold. Any other may be disturbed: by a longer one samples would
-        become too short."""
+        """The shortest run in nanoseconds, except the first, which is cold. A run that was disturbed would be too long, and the
+        number of inferences in a sample computed from it too small."""
         start = clock_ns()
         once_ns = [_timed(run)]
         while len(once_ns) < 3 or clock_ns() - start < self.job["warmup_ms"] * 1e6:
@@ -854,7 +853,7 @@ class Work:
         return min(once_ns[1:])
 
     def sample(self, run: Callable[[], object], measurement_ms: float) -> dict[str, Any]:
-        """Warm up, then sample for `measurement_ms`: nanoseconds of each sample, inferences in each, and which were disturbed."""
+        """Warm up, then take samples for `measurement_ms`: nanoseconds of each, inferences in each, and which were disturbed."""
         loops = max(1, -int(-self.job["sample_ms"] * 1e6 // self.get_ready(run)))
         samples_ns: list[int] = []
         switched: list[int] = []
@@ -906,7 +905,7 @@ def run_job(path: Path) -> None:
         energy_source=device.energy and device.energy.name,
         device=device.facts(),
     )
-    gc.disable()  # it would run in the middle of a sample; there is next to nothing to collect
+    gc.disable()  # a collection would disturb a sample, and there is next to nothing to collect
     Work(job, OpenModels(runtime, path.parent, job), device).do()
     if lease is not None:
         os.close(lease)
@@ -924,7 +923,7 @@ def probe(folder: Path) -> None:
 
 
 def try_runtime(name: str, folder: Path) -> dict[str, Any]:
-    """Its version, or why it cannot be used. In a child of its own: what is broken may crash or hang."""
+    """The runtime's version, or why it cannot be used. It is tried in a child process, because it may crash or hang."""
     answers, answer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -938,7 +937,7 @@ def try_runtime(name: str, folder: Path) -> dict[str, Any]:
         said = file.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        return {"broken": f"it takes the process down by {signal.Signals(os.WTERMSIG(status)).name}"}
+        return {"broken": f"it crashes the process by {signal.Signals(os.WTERMSIG(status)).name}"}
     return dict(json.loads(said)) if said else {"broken": "it ends the process"}
 
 
@@ -950,7 +949,7 @@ def answer_of(kind: Any, folder: Path) -> dict[str, Any]:
         return {"missing": True} if exc.name == kind.package else {"broken": told(exc)}
     except NotInThisBuild:
         return {"missing": True}
-    except Exception as exc:  # what is broken may raise anything; it is told, not hidden
+    except Exception as exc:  # a broken runtime may raise anything; it is reported
         return {"broken": told(exc)}
     return {"version": runtime.version}
 

@@ -1,4 +1,4 @@
-"""The pipes of one `ssh` process, read and written without threads, and what it says when it ends."""
+"""The pipes of one `ssh` process, read and written without threads, and the reason of its end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SshChannel:
         return (Source.ERR, words) if (words := self._last_words()) else (Source.END, b"")
 
     def _last_words(self) -> bytes:
-        """Why the master has ended, if it has: that is known to the master alone, and told once."""
+        """Why the connection was lost, if it was: only the master knows, and it is returned once."""
         master, self._master = self._master, None
         if master is None or self.code() != 255 or master.alive(settle_s=1.0):
             return b""
@@ -42,7 +42,7 @@ class SshChannel:
             os.write(self._process.stdin.fileno(), data)
 
     def feed(self, data: bytes, timeout_s: float) -> tuple[int, str]:
-        """Write to its standard input, close that and wait for the end: its exit code, and what was said on standard error."""
+        """Write to standard input, close it and wait for the end. Returns the exit code and standard error."""
         deadline = time.monotonic() + timeout_s
         rest, errors = memoryview(data), b""
         stdin = self._process.stdin
@@ -61,7 +61,7 @@ class SshChannel:
         return code, (errors + self._last_words()).decode(errors="replace")
 
     def alive(self, *, settle_s: float = 0.0) -> bool:
-        """Whether the process runs; one that is about to end is given `settle_s` for it."""
+        """Whether the process still runs, after waiting up to `settle_s` seconds for its end."""
         try:
             self._wait(settle_s)
         except TimeoutError:
@@ -69,19 +69,19 @@ class SshChannel:
         return False
 
     def code(self) -> int:
-        """Its exit code, once its pipes have ended: 255 for a fault of ssh's own, else that of the command."""
+        """The exit code, once the pipes have ended: 255 for a fault of ssh itself, else the command's; -1 if it still runs."""
         return -1 if self.alive(settle_s=1.0) else int(self._process.returncode)
 
     def errors(self) -> str:
-        """What it has written to standard error since it was last read."""
-        said = b""
+        """What was printed to standard error since it was last read."""
+        errors = b""
         with contextlib.suppress(TimeoutError):
             while (received := self.receive(0.0))[0] is not Source.END:
-                said += received[1] if received[0] is Source.ERR else b""
-        return said.decode(errors="replace")
+                errors += received[1] if received[0] is Source.ERR else b""
+        return errors.decode(errors="replace")
 
     def close(self) -> None:
-        """End the process, and a jump host's with it; the one at the other end sees its standard input closed."""
+        """End the process and its children, such as a jump host's. The command on the board sees its standard input closed."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             if self.alive(settle_s=2.0):
@@ -93,7 +93,7 @@ class SshChannel:
             pipe.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.killpg(self._process.pid, number)
 
     def _wait(self, timeout_s: float) -> int:
@@ -114,7 +114,7 @@ class SshChannel:
         return data
 
     def _write(self, key: selectors.SelectorKey, rest: memoryview) -> memoryview:
-        """What is still to be written. A reader that is gone will say why by its exit code."""
+        """Write a part; returns what is left. If the reader is gone, nothing is left: its exit code will say why."""
         try:
             rest = rest[os.write(key.fd, rest[:65536]) :]
         except BrokenPipeError:

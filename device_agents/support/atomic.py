@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process that writes them."""
+"""Files that are replaced as a whole or not at all, whatever ends the process that writes them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,40 @@ from device_agents.support.locks import process_lives
 
 
 @contextmanager
-def whole(path: Path, error: type[ToolError], advice: str = "") -> Iterator[Path]:
-    """Write to the path that this yields: it takes the place of `path` when all is written, and is gone if not all was.
-
-    A reader sees the old file or the new one. `error`, in a sentence that `advice` ends, if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
+def writing(path: Path, error: type[ToolError], advice: str = "") -> Iterator[None]:
+    """Turn every `OSError` into an `error` which says that the path cannot be written, in a sentence that `advice` ends."""
     try:
-        remove_leftovers(path)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield
     except OSError as exc:
         raise error(f"{path} cannot be written: {exc.strerror or exc}{advice}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: Path, error: type[ToolError], advice: str = "") -> Iterator[Path]:
+    """A temporary path to write to. It takes the place of `path` at the end, and is removed instead after an exception.
+
+    A reader sees the old file or the new one. `error`, in a sentence that `advice` ends, if the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
+    with writing(path, error, advice):
+        try:
+            remove_leftovers(path)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes | str, error: type[ToolError], advice: str = "") -> None:
-    """Bytes, or text in UTF-8."""
+    """Write bytes, or text in UTF-8, as `whole` does."""
     with whole(path, error, advice) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Half-written ones of processes that were killed."""
+    """Remove what processes that were killed had written of this file."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         pid = left.name.split(".")[-2]
         if pid.isdigit() and not process_lives(int(pid)):

@@ -1,4 +1,4 @@
-"""Records of known types out of JSON that may be damaged: the inverse of `dataclasses.asdict` for frozen dataclasses."""
+"""Dataclasses from JSON that may be damaged: the inverse of `dataclasses.asdict`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Record = TypeVar("Record")
 
 
 def read_as(kind: type[Record], plain: Any) -> Record:
-    """The record that was written as this JSON. `ValueError` says what does not fit; unknown fields are left out."""
+    """The record that was written as this JSON. Unknown fields are ignored; `ValueError` says which value is invalid."""
     value: Record = read_value(kind, plain)
     return value
 
 
 def read_value(kind: Any, plain: Any) -> Any:
-    """The same of anything that a field of a record may be declared as: `float | None`, `Sequence[Mapping[str, int]]`."""
+    """The same for any type that a field may be declared as, such as `float | None` or `Sequence[Mapping[str, int]]`."""
     if kind is Any:
         return plain
     if is_dataclass(kind) and isinstance(kind, type):

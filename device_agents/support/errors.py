@@ -1,6 +1,6 @@
 """The base of every error that a user can act on.
 
-A command prints such an error as a single sentence and exits with code 1; any other exception is a bug.
+A command prints such an error as one sentence and exits with code 1; any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ LONGEST = 1000
 
 
 class ToolError(Exception):
-    """Base of all our errors: the message is a sentence that says what is wrong and what to do next.
+    """Base of all our errors. The message is a sentence that says what is wrong and what to do next.
 
-    It may quote what a file or a device says; whatever that is, it comes out as one line that does nothing to a terminal.
+    It may quote text of a file or a device. Whatever that is, the message is one line without control characters.
     """
 
     def __str__(self) -> str:
@@ -22,4 +22,4 @@ class ToolError(Exception):
 
 
 class ConfigError(ToolError):
-    """profile.toml says something that cannot be."""
+    """profile.toml, or another file of settings, has an invalid value."""

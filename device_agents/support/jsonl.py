@@ -31,12 +31,13 @@ def read_lines(path: Path, error: type[ToolError], advice: str = "") -> Iterator
     `error`, in a sentence that `advice` ends, if the file cannot be read, or at the first line that is not JSON.
     """
     try:
-        text = path.read_bytes().decode()
+        whole, _, _torn = path.read_bytes().rpartition(b"\n")
+        lines = whole.decode().split("\n") if whole else []
     except OSError as exc:
         raise error(f"{path} cannot be read: {exc.strerror or exc}{advice}") from exc
     except UnicodeDecodeError as exc:
         raise error(f"{path} is damaged: it is not text{advice}") from exc
-    for number, raw in enumerate(text.split("\n")[:-1], 1):
+    for number, raw in enumerate(lines, 1):
         place = f"{path}, line {number}"
         try:
             value = read_json(raw)

@@ -1,7 +1,7 @@
-"""JSON from elsewhere: a device, a file that somebody gave us, one of ours that may be damaged.
+"""JSON from outside: from a device, from somebody else, or from a file of ours that may be damaged.
 
-Python's own reader takes more than it should: nesting until the interpreter's stack is used up, whole numbers of thousands of
-digits that no float holds, and text with halves of characters that cannot be written anywhere. Here they are one kind of error.
+Python's own reader accepts too much: nesting until the interpreter's stack is used up, whole numbers of thousands of digits that no
+float holds, and unpaired surrogates, which cannot be encoded. Here all of them are a `ValueError`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 from typing import Any
 
 MOST_DEEP = 64
-"""Lists and mappings within each other; a plan has seven."""
+"""Levels of lists and mappings within each other; a plan has seven."""
 MOST_DIGITS = 20
-"""Of a whole number; 64 bits have nineteen."""
+"""Digits of a whole number; 64 bits have nineteen."""
 
 _LONG = re.compile(f"[0-9]{{{MOST_DIGITS + 1}}}")
-_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(text: str | bytes) -> Any:
-    """`ValueError`, in words, for whatever is no JSON or goes beyond these limits."""
+    """The parsed value. `ValueError`, with a message for people, if this is not JSON or exceeds these limits."""
     plain_text = text.decode() if isinstance(text, bytes) else text
     try:
         plain = json.loads(plain_text, parse_int=_whole if _LONG.search(plain_text) else None)
@@ -28,7 +28,7 @@ def read_json(text: str | bytes) -> Any:
         raise ValueError(f"it is nested more than {MOST_DEEP} deep") from None
     if plain_text.count("[") + plain_text.count("{") > MOST_DEEP:
         _check_depth(plain)
-    if _HALF_CHARACTER.search(plain_text):
+    if _SURROGATE.search(plain_text):
         json.dumps(plain, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return plain
 
@@ -42,12 +42,8 @@ def _whole(digits: str) -> int:
 def _check_depth(plain: Any) -> None:
     level = [plain]
     for _ in range(MOST_DEEP):
-        level = [inner for item in level for inner in _inside(item)]
+        inner = (value for item in level for value in (item.values() if isinstance(item, dict) else item))
+        level = [value for value in inner if isinstance(value, dict | list)]
         if not level:
             return
     raise ValueError(f"it is nested more than {MOST_DEEP} deep")
-
-
-def _inside(item: Any) -> list[Any]:
-    inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    return [value for value in inner if isinstance(value, (dict, list))]

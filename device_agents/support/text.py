@@ -14,6 +14,11 @@ def printable(text: str, longest: int | None = None) -> str:
     return kept if len(kept) == len(text) else f"{kept}…"
 
 
+def last_line(output: str) -> str:
+    """The last line that a program printed, which is usually its error message, or that it printed none."""
+    return (output.strip().splitlines() or ["it printed nothing"])[-1].strip()
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant; None if none of them is similar."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

@@ -1,11 +1,13 @@
 """Networks that the adapted one has to beat: as fast when measured, trained as long, but found or trained in a simpler way.
 
-A kind of baseline is a file here with a class, and a line in KINDS. What all of them get is the same data, the same learning rates
+A baseline is a file here with a class, and a line in BASELINES. What all of them get is the same data, the same learning rates
 and as many training steps of each stage as the adapted network and the original it came from; each kind says where it differs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from device_agents.support.text import did_you_mean
@@ -19,17 +21,29 @@ if TYPE_CHECKING:
     from netadapt.runs.records import Choice
     from netadapt.runs.training_schedule import Stage
 
-KINDS: dict[str, str] = {
-    "multiplier": "netadapt.baselines.multiplier:Multiplier",
-    "uniform": "netadapt.baselines.uniform:Uniform",
-    "macs": "netadapt.baselines.macs:GuidedByMacs",
-    "scratch": "netadapt.baselines.scratch:Scratch",
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A baseline by its name, before its module, which needs torch, is loaded."""
+
+    address: str
+    """module:class"""
+    summary: str
+    """For the help of the command."""
+    guided_by: str | None = None
+    """For the same search by another resource than latency: the resource, as tables call it."""
+
+
+BASELINES: Mapping[str, Registered] = {
+    "multiplier": Registered("netadapt.baselines.multiplier:Multiplier", "evenly thinner, from random weights"),
+    "uniform": Registered("netadapt.baselines.uniform:Uniform", "the trained original pruned evenly"),
+    "macs": Registered("netadapt.baselines.macs:GuidedByMacs", "the same search guided by MACs", "MACs"),
+    "scratch": Registered("netadapt.baselines.scratch:Scratch", "the adapted shape from random weights"),
 }
-"""Name to module:class."""
 
 
-class Kind(Protocol):
-    """A kind of baseline; without state."""
+class BaselineMethod(Protocol):
+    """How networks of one kind are found and trained; without state."""
 
     title: ClassVar[str]
     """For tables: width multiplier."""
@@ -55,14 +69,14 @@ class Kind(Protocol):
     def stages(self, match: Match) -> tuple[Stage, ...]: ...
 
 
-def open_kind(name: str) -> Kind:
+def open_baseline(name: str) -> BaselineMethod:
     """The kind of this name. `SettingsError` for an unknown one."""
-    if name not in KINDS:
-        raise SettingsError(f"there is no baseline {name!r}; {did_you_mean(name, KINDS)}")
-    kind: Kind = load(KINDS[name])()
-    return kind
+    if name not in BASELINES:
+        raise SettingsError(f"there is no baseline {name!r}; {did_you_mean(name, BASELINES)}")
+    method: BaselineMethod = load(BASELINES[name].address)()
+    return method
 
 
 def title_of(name: str) -> str:
-    """For tables; an unknown kind, recorded by another version, is called what it is called there."""
-    return open_kind(name).title if name in KINDS else name
+    """The name of a baseline in tables."""
+    return open_baseline(name).title

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from netadapt.baselines import KINDS, Kind, open_kind
+from netadapt.baselines import BASELINES, BaselineMethod, open_baseline
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.runs.finetune import finish_with, still_there
-from netadapt.runs.records import Baseline, Choice, RunInfo, Trained
+from netadapt.runs.intervals import latency_of
+from netadapt.runs.records import Baseline, Choice, NetworkSize, RunInfo, TargetName, Trained
 from netadapt.runs.training_schedule import train_through
 from netadapt.training.checkpoint import save_weights
 from netadapt.training.trainer import score
@@ -28,8 +29,8 @@ def sensible_kinds(info: RunInfo, asked: Sequence[str] = ()) -> tuple[str, ...]:
 
     `RunError` for one that makes none: without a latency budget there is no latency to be equal.
     """
-    by_latency = any(goal.resource == "latency" for goal in info.goals)
-    kinds = {name: open_kind(name) for name in dict.fromkeys(asked or KINDS)}
+    by_latency = any(goal.measurable for goal in info.goals)
+    kinds = {name: open_baseline(name) for name in dict.fromkeys(asked or BASELINES)}
     wrong = [name for name, kind in kinds.items() if kind.needs_latency and not by_latency]
     if asked and wrong:
         raise RunError(
@@ -41,11 +42,11 @@ def sensible_kinds(info: RunInfo, asked: Sequence[str] = ()) -> tuple[str, ...]:
 
 def compare(match: Match, names: Sequence[str], *, seed: int, seeds: int = 1) -> list[Baseline]:
     """Find and train these kinds of baselines, and fine-tune the step and the original to the end with the same seeds."""
-    family, step = match.family, match.step
+    models, step = match.models, match.step
     if step.iteration == 0:
-        raise RunError(f"step 0 of {family.run.path} is the original network, which has nothing to beat; choose a later --step")
-    kinds = {name: open_kind(name) for name in names}
-    given = family.run.info.settings.get("weights")
+        raise RunError(f"step 0 of {models.run.path} is the original network, which has nothing to beat; choose a later --step")
+    kinds = {name: open_baseline(name) for name in names}
+    given = models.run.info.settings.training.weights
     if given and any(kind.starts_anew for kind in kinds.values()):
         match.progress.say(
             f"warning: the original came with the weights {given}; networks from random weights have had other training than it, "
@@ -53,68 +54,50 @@ def compare(match: Match, names: Sequence[str], *, seed: int, seeds: int = 1) ->
         )
     choices = {name: _choice(match, kind) for name, kind in kinds.items()}
     for number in range(seed, seed + seeds):
-        finish_with(family, (0, step.iteration), match.stages, seed=number, progress=match.progress)
+        finish_with(models, (0, step.iteration), match.stages, seed=number, progress=match.progress)
         for name, kind in kinds.items():
             _train_once(match, name, kind, choices[name], number)
-    of_step = {item.kind: item for item in family.run.baselines if item.step == step.iteration}
+    of_step = {item.kind: item for item in models.run.baselines if item.step == step.iteration}
     return [of_step[name] for name in names]
 
 
-def _choice(match: Match, kind: Kind) -> Choice:
+def _choice(match: Match, kind: BaselineMethod) -> Choice:
     """What was chosen before for the same step on the same device, or found now."""
-    where = match.target.device, match.target.runtime
-    for item in match.family.run.choices:
+    target = TargetName.of(match.target)
+    for item in match.models.run.choices:
         same_step = item.step == match.step.iteration and dict(item.step_widths) == dict(match.step.widths)
-        if item.shape == kind.shape and same_step and (item.device, item.runtime) == where:
+        if item.shape == kind.shape and same_step and item.target == target:
             return item
     found = kind.choose(match)
-    match.family.run.add_choice(found)
+    match.models.run.add_choice(found)
     if found.measured_ms is not None and found.step_ms is not None:
-        off = 100 * (found.measured_ms / found.step_ms - 1)
+        off = 100 * (found.measured_ms.value / found.step_ms.value - 1)
         nearest = "warning: none is as fast, the nearest " if abs(off) > FAR_PERCENT else ""
-        both = f"{found.measured_ms:.3f} ms measured, the step {found.step_ms:.3f} ms ({off:+.1f} %)"
+        both = f"{found.measured_ms.value:.3f} ms measured, the step {found.step_ms.value:.3f} ms ({off:+.1f} %)"
         match.progress.say(f"{nearest}{kind.title} {found.label}: {both}")
     return found
 
 
-def _train_once(match: Match, name: str, kind: Kind, choice: Choice, seed: int) -> None:
-    family, step, stages = match.family, match.step.iteration, kind.stages(match)
+def _train_once(match: Match, name: str, kind: BaselineMethod, choice: Choice, seed: int) -> None:
+    models, step, stages = match.models, match.step.iteration, kind.stages(match)
     training = (kind.origin(match, choice), *(stage.text for stage in stages))
     label = f"{name}-{choice.label}-as-step{step:03d}"
-    before = next((item for item in family.run.baselines if (item.kind, item.step) == (name, step)), None)
-    same = before is not None and (before.training, before.name, dict(before.widths)) == (training, label, dict(choice.widths))
-    done = still_there(family, before.runs) if before is not None and same else ()
+    before = next((item for item in models.run.baselines if (item.kind, item.step) == (name, step)), None)
+    same = before is not None and (before.training, before.name, dict(before.size.widths)) == (training, label, dict(choice.widths))
+    done = still_there(models, before.runs) if before is not None and same else ()
     if any(item.seed == seed for item in done):
         return
     model = kind.begin(match, choice, seed)
-    train_through(model, family.dataset, stages, seed=seed, name=f"{kind.title}, seed {seed}", progress=match.progress)
+    train_through(model, models.dataset, stages, seed=seed, name=f"{kind.title}, seed {seed}", progress=match.progress)
     weights = f"baseline-{label}-seed{seed}.pt"
-    save_weights(model, family.run.weights_path(weights))
-    scores = score(model, family.dataset.test)
+    save_weights(model, models.run.weights_path(weights))
+    scores = score(model, models.dataset.test)
     runs = (*done, Trained(seed, weights, scores.accuracy, scores.metrics))
     if done and before is not None:
-        family.run.add_baseline(replace(before, runs=runs))
-    else:
-        family.run.add_baseline(_record(match, name, label, choice, training, runs))
-
-
-def _record(match: Match, name: str, label: str, choice: Choice, training: tuple[str, ...], runs: tuple[Trained, ...]) -> Baseline:
-    graph, first = match.family.graph(choice.widths), runs[0]
-    said = None if match.table is None else match.table.predict(graph)
-    return Baseline(
-        name=label,
-        widths=choice.widths,
-        test_accuracy=first.test_accuracy,
-        macs=graph.macs,
-        parameters=graph.parameters,
-        predicted_ms=said.latency_ms if said else None,
-        predicted_ms_low=said.latency_ms_low if said else None,
-        predicted_ms_high=said.latency_ms_high if said else None,
-        metrics=first.metrics,
-        kind=name,
-        step=match.step.iteration,
-        training=training,
-        runs=runs,
-        device=match.target.device,
-        runtime=match.target.runtime,
-    )
+        models.run.add_baseline(replace(before, runs=runs))
+        return
+    graph = models.graph(choice.widths)
+    predicted = None if match.table is None else latency_of(match.table.predict(graph))
+    size = NetworkSize(choice.widths, graph.macs, graph.parameters)
+    record = Baseline(label, name, step, TargetName.of(match.target), size, training, runs, predicted_ms=predicted)
+    models.run.add_baseline(record)

@@ -7,29 +7,28 @@ fewer. It is a run folder of its own, which goes on when it is asked for again, 
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from netadapt.baselines.match import Match
 from netadapt.errors import BudgetError, RunError
-from netadapt.executors import Told, open_executor
-from netadapt.executors.jobs import Jobs
-from netadapt.pruning.pruner import Pruner
+from netadapt.executors import Observers, open_executor
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.resources import open_goals
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Choice
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import Stage, origin
 from netadapt.search.candidates import Candidate, narrowest
-from netadapt.search.loop import AdaptSettings, Evaluate, Result, Step, adapt
+from netadapt.search.loop import adapt
 from netadapt.search.schedule import planned_fraction
+from netadapt.search.types import Evaluate, Result, Step
 
 ITERATIONS = 1000
 """More than any search takes: the latency it has to reach ends it."""
@@ -51,14 +50,14 @@ class GuidedByMacs:
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
         with RunFolder.open(folder_of(match)) as folder:
-            return Family(folder, match.family.dataset).model(_chosen(folder, choice), finished=False)
+            return RunModels(folder, match.models.dataset).model(_chosen(folder, choice), finished=False)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return (match.stages.last,)
 
 
 def folder_of(match: Match) -> Path:
-    return match.family.run.path / "baselines" / "macs"
+    return match.models.run.path / "baselines" / "macs"
 
 
 def search(match: Match) -> tuple[Step, ...]:
@@ -70,7 +69,9 @@ def search(match: Match) -> tuple[Step, ...]:
             return folder.steps
         why = "the schedule takes away no more"
         try:
-            with open_executor(match.executor, _jobs(match, folder), Told(match.progress)) as executor:
+            with open_executor(
+                match.executor, CandidateJobs.for_run(RunModels(folder, match.models.dataset)), Observers(match.progress)
+            ) as executor:
                 for step in _further(folder, executor):
                     folder.add_step(step)
                     found_ms = match.predicted_ms(step.widths)
@@ -89,20 +90,20 @@ def _chosen(folder: RunFolder, choice: Choice) -> Step:
 
 @contextmanager
 def _opened(match: Match) -> Iterator[RunFolder]:
-    run = match.family.run
-    initial, settings = float(run.graph.macs), _adapt_settings(run.info.settings)
-    least = narrowest(run.graph, settings.width_step, settings.min_width).macs
-    planned = initial * (1 - planned_fraction(ITERATIONS, settings.step, settings.decay))
+    run = match.models.run
+    initial, search = float(run.graph.macs), replace(run.info.settings.search, max_iterations=ITERATIONS)
+    least = narrowest(run.graph, search.width_step, search.min_width).macs
+    planned = initial * (1 - planned_fraction(ITERATIONS, search.step, search.decay))
     budget = f"macs={max(1, least, round(planned + 1)):d}"
-    plain = json.loads(json.dumps({**run.info.settings, "max_iterations": ITERATIONS, "measure": "no"}))
-    info = replace(run.info, budgets=(budget,), tables={}, settings=plain)
+    settings = replace(run.info.settings, search=search, measure=False)
+    info = replace(run.info, budgets=(budget,), tables={}, settings=settings)
     with RunFolder.create(folder_of(match), info, run.graph, resume=True) as folder:
         yield folder
 
 
 def _begin(match: Match, folder: RunFolder) -> None:
     """The original network, as the run trained it."""
-    run, first, macs = match.family.run, match.family.run.steps[0], float(match.family.run.graph.macs)
+    run, first, macs = match.models.run, match.models.run.steps[0], float(match.models.run.graph.macs)
     if folder.steps:
         if folder.weights_path(first.weights).read_bytes() != run.weights_path(first.weights).read_bytes():
             raise RunError(f"{folder.path} was begun from another original network than {run.path} has; remove it")
@@ -115,17 +116,5 @@ def _begin(match: Match, folder: RunFolder) -> None:
 
 def _further(folder: RunFolder, executor: Evaluate) -> Iterator[Step]:
     """The steps that are not there yet."""
-    goals, settings = open_goals(folder.info.goals, {}), _adapt_settings(folder.info.settings)
+    goals, settings = open_goals(folder.info.goals, {}), folder.info.settings.search
     return adapt(folder.graph, goals, folder.recorded(executor), settings, folder.steps, folder.unfinished)
-
-
-def _jobs(match: Match, folder: RunFolder) -> Jobs:
-    settings, recipe = folder.info.settings, match.stages.recipe
-    family, threads = Family(folder, match.family.dataset), settings.get("threads_per_candidate") or 1
-    return Jobs(family, recipe.from_scratch, recipe.short_term, settings["seed"], threads, pruning=Pruner.of(settings))
-
-
-def _adapt_settings(settings: Mapping[str, Any]) -> AdaptSettings:
-    """As the run was begun, but for its end."""
-    known = {item.name: settings[item.name] for item in fields(AdaptSettings) if item.name in settings}
-    return AdaptSettings(**{**known, "max_iterations": ITERATIONS})

@@ -13,11 +13,13 @@ from torch import nn
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
 from netadapt.pruning.prune import reshape_like
-from netadapt.runs.models import Family
-from netadapt.runs.records import Choice
+from netadapt.runs.intervals import latency_of
+from netadapt.runs.models import RunModels
+from netadapt.runs.records import Choice, TargetName
 from netadapt.runs.training_schedule import Stages
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from profiler.formats.model_file import FORMATS
+from profiler.interval import Interval
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
@@ -34,7 +36,7 @@ MEASURED = 8
 class Match:
     """A step of a run, and all it takes to find and train networks that are as fast."""
 
-    family: Family
+    models: RunModels
     step: Step
     target: Target
     """Where latencies are measured."""
@@ -51,20 +53,20 @@ class Match:
         return self.predicted_ms(self.step.widths)
 
     def predicted_ms(self, widths: Widths) -> float:
-        return self.known_table.predict(self.family.graph(widths)).latency_ms
+        return latency_of(self.known_table.predict(self.models.graph(widths))).value
 
     @property
     def known_table(self) -> OnDemand:
         """`RunError` if the run has none."""
         if self.table is None:
-            raise RunError(f"{self.family.run.path} has no latency budget, so no network of equal latency can be looked for")
+            raise RunError(f"{self.models.run.path} has no latency budget, so no network of equal latency can be looked for")
         return self.table
 
     def choice(
-        self, shape: str, label: str, widths: Widths, measured_ms: float | None = None, step_ms: float | None = None
+        self, shape: str, label: str, widths: Widths, measured_ms: Interval | None = None, step_ms: Interval | None = None
     ) -> Choice:
-        where = self.target.device, self.target.runtime
-        return Choice(shape, self.step.iteration, dict(self.step.widths), *where, label, dict(widths), measured_ms, step_ms)
+        target = TargetName.of(self.target)
+        return Choice(shape, self.step.iteration, dict(self.step.widths), target, label, dict(widths), measured_ms, step_ms)
 
     def nearest(self, shape: str, networks: Mapping[str, Widths]) -> Choice:
         """The one of these, by their labels, whose latency is measured nearest to the step's; of many those are measured that
@@ -79,16 +81,16 @@ class Match:
             files = {label: Path(folder, f"{number}.{writer.name}") for number, label in enumerate(around)}
             step_file = Path(folder, f"step.{writer.name}")
             for path, widths in ((step_file, self.step.widths), *((files[label], networks[label]) for label in around)):
-                path.write_bytes(writer.write(self.family.graph(widths)))
+                path.write_bytes(writer.write(self.models.graph(widths)))
             measured = measure_files([step_file, *files.values()], self.target, progress=self.progress, wait_s=PATIENCE_S)
-        found = {path: item.estimate.latency_ms for path, item in measured.items()}
-        best = min(around, key=lambda label: abs(found[files[label]] - found[step_file]))
+        found = {path: latency_of(item.estimate) for path, item in measured.items()}
+        best = min(around, key=lambda label: abs(found[files[label]].value - found[step_file].value))
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])
 
 
-def fresh(family: Family, widths: Widths, seed: int) -> nn.Module:
+def fresh(models: RunModels, widths: Widths, seed: int) -> nn.Module:
     """A network of these widths with random weights of its own for each seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        original = family.options.build()
-    return reshape_like(original, family.run.graph, widths)
+        original = models.options.build()
+    return reshape_like(original, models.run.graph, widths)

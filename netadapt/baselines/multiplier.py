@@ -29,7 +29,7 @@ class Multiplier:
         return "from random weights"
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        return fresh(match.family, choice.widths, seed)
+        return fresh(match.models, choice.widths, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return match.stages.from_scratch(match.step.iteration)

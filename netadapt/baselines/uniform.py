@@ -13,7 +13,7 @@ from torch import nn
 
 from netadapt.baselines.match import Match
 from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
-from netadapt.pruning.pruner import Pruner
+from netadapt.pruning.pruner import prune_candidate
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage, origin
 
@@ -28,14 +28,14 @@ class Uniform:
         return as_fast_as_step(match)
 
     def origin(self, match: Match, choice: Choice) -> str:
-        run = match.family.run
+        run = match.models.run
         return origin(run.weights_path(run.steps[0].weights))
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        family, pruning = match.family, Pruner.of(match.family.run.info.settings)
-        original = family.step(0)
-        model, graph = family.model(original, finished=False), family.graph(original.widths)
-        return pruning(model, graph, choice.widths, family.dataset.train, seed)
+        models = match.models
+        original = models.step(0)
+        model, graph = models.model(original, finished=False), models.graph(original.widths)
+        return prune_candidate(model, graph, choice.widths, models.run.info.settings.pruning, models.dataset.train, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return match.stages.pruned(match.step.iteration)

@@ -14,9 +14,9 @@ MULTIPLIER_STEP = 0.005
 
 def as_fast_as_step(match: Match) -> Choice:
     """The multiplier whose network is measured nearest to the step."""
-    networks = {f"{multiplier:.3g}": widths for multiplier, widths in multipliers(match.family.run.graph)}
+    networks = {f"{multiplier:.3g}": widths for multiplier, widths in multipliers(match.models.run.graph)}
     if not networks:
-        raise NetAdaptError(f"{match.family.run.graph.name} cannot be made thinner: every block is at its narrowest")
+        raise NetAdaptError(f"{match.models.run.graph.name} cannot be made thinner: every block is at its narrowest")
     return match.nearest(SHAPE, networks)
 
 

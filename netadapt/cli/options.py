@@ -1,4 +1,7 @@
-"""The options of `netadapt`'s commands, in the groups that `--help` shows them in."""
+"""The options of `netadapt`'s commands, in the groups that `--help` shows them in.
+
+Lists of names in help texts come from the registries. Defaults that belong to a task or a run are named; typer shows the others.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ import typer
 from netadapt.executors import EXECUTORS
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.resources import RESOURCES
+from netadapt.search.types import IF_NO_CANDIDATE, SELECT_BY
+from netadapt.training.datasets import USAGES
+from profiler.runtimes import RUNTIMES
 
 _network = partial(typer.Option, rich_help_panel="Network and data")
 _budget = partial(typer.Option, rich_help_panel="Budgets")
@@ -18,30 +24,38 @@ _search = partial(typer.Option, rich_help_panel="Search")
 _training = partial(typer.Option, rich_help_panel="Training")
 _executor = partial(typer.Option, rich_help_panel="Where candidates are trained")
 
-Run = Annotated[Path, typer.Argument(help="A run made by `netadapt run`.")]
-Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
-Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --seed on; 3 or more for figures with a spread.")]
+Run = Annotated[Path, typer.Argument(help="The folder of a run made by `netadapt run`.")]
+Seed = Annotated[int, typer.Option(help="The seed of everything random.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds, from --seed on; 3 or more give figures with a spread.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 Device = Annotated[
-    str | None, typer.Option(help="Where to measure: a device, or the name of one of the run's tables; by default the first's.")
+    str | None,
+    typer.Option(help="The device to measure on, or the name of one of the run's tables. Default: the first table's device."),
 ]
-Runtime = Annotated[str | None, typer.Option(help="onnxruntime or litert; by default the table's.")]
+_RUNTIMES = ", ".join(name for name, runtime in RUNTIMES.items() if not runtime.is_simulated)
+Runtime = Annotated[str | None, typer.Option(help=f"The runtime to measure with: {_RUNTIMES}. Default: the table's.")]
+LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
 # network and data
 
 Network = Annotated[
     str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
 ]
-Multiplier = Annotated[float, _network(help="Width multiplier of the original network.")]
-Resolution = Annotated[int, _network(help="Side of the input image, in pixels.")]
-Input = Annotated[str | None, _network("--input", help="Shape of the input, such as 1x3x224x224, instead of --resolution.")]
-SmallInput = Annotated[bool, _network("--small-input", help="Keep more of small images: the stem does not halve them.")]
-Classes = Annotated[int, _network(help="Outputs of the classifier.")]
-Data = Annotated[str, _network(help="digits, cifar10:PATH, folder:PATH, nyu:PATH, scenes or a path.")]
+Multiplier = Annotated[float, _network(help="Width multiplier of the original network: the factor of every layer's channels.")]
+Resolution = Annotated[int, _network(help="Side of the square input image, in pixels.")]
+Input = Annotated[
+    str | None, _network("--input", help="Shape of the input, such as 1x3x224x224. Default: three channels of --resolution.")
+]
+SmallInput = Annotated[
+    bool, _network("--small-input", help="Build the network for small images, of about 32 pixels: its stem does not halve them.")
+]
+Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
+Data = Annotated[str, _network(help=f"The images to learn from: {USAGES}, or a path.")]
 Weights = Annotated[
     Path | None,
     _network(
-        help="Trained weights of the original (a state_dict), else it is trained first; from an .npz only its encoder starts."
+        help="Trained weights of the original network, a file with a state_dict; an .npz file gives its encoder a start only. "
+        "Default: the original is trained from random weights."
     ),
 ]
 
@@ -51,60 +65,82 @@ Budgets = Annotated[
     list[str],
     _budget(
         "--budget",
-        help=f"What the network may spend, such as latency=60% or pixel=40ms; of {', '.join(RESOURCES)}. Repeatable.",
+        help=f"What the network may spend, such as latency=60% or pixel=40ms; a resource is one of {', '.join(RESOURCES)}. "
+        "Repeatable.",
     ),
 ]
 Tables = Annotated[
     list[str] | None,
-    _budget("--table", help="A latency table, made by `profile build`; of several devices NAME=TABLE each, repeated."),
+    _budget("--table", help="A latency table, made by `profile build`. For several devices: NAME=TABLE for each, repeated."),
 ]
-AllowUnverified = Annotated[bool, _budget("--allow-unverified", help="Rely on a table that is not known to predict networks.")]
+AllowUnverified = Annotated[
+    bool, _budget("--allow-unverified", help="Use a table even if its error on whole networks is unknown or too large.")
+]
 Measure = Annotated[
     bool | None,
-    _budget("--measure/--no-measure", help="Measure every winner on the table's device; by default if it can be reached."),
+    _budget("--measure/--no-measure", help="Measure every winner on the table's device. Default: if the device can be reached."),
 ]
 
 # search
 
-Step = Annotated[float, _search(help="What the first iteration takes away, as a fraction of the price.")]
-Decay = Annotated[float, _search(help="By what that shrinks from iteration to iteration.")]
-MaxIterations = Annotated[int, _search(help="Iterations at most.")]
-WidthStep = Annotated[int, _search(help="Widths stay multiples of this.")]
-MinWidth = Annotated[int, _search(help="No block becomes narrower than this.")]
-SelectBy = Annotated[str, _search(help="What picks an iteration's winner: accuracy, or ratio (accuracy lost for the price saved).")]
-IfNoCandidate = Annotated[str, _search(help="Where no block alone can bring a step: halve it, or join several blocks.")]
+Step = Annotated[float, _search(help="Reduction of the first iteration, as a fraction of the initial price.")]
+Decay = Annotated[float, _search(help="Factor by which the reduction shrinks from one iteration to the next.")]
+MaxIterations = Annotated[int, _search(help="Largest number of iterations.")]
+WidthStep = Annotated[int, _search(help="Widths are multiples of this number of channels.")]
+MinWidth = Annotated[int, _search(help="Smallest width of a block, in channels.")]
+SelectBy = Annotated[
+    str, _search(help=f"What selects the winner of an iteration: {' or '.join(SELECT_BY)} (accuracy lost for the price saved).")
+]
+IfNoCandidate = Annotated[
+    str,
+    _search(
+        help=f"What happens where no block alone can bring the reduction: {' or '.join(IF_NO_CANDIDATE)} "
+        "(halve it, or join several blocks)."
+    ),
+]
 SuccessiveHalving = Annotated[
     bool,
     _search("--successive-halving", help="Drop the worse half of the candidates after a quarter and a half of their steps."),
 ]
-Importance = Annotated[
-    str, _search(help=f"Which channels stay: {' or '.join(IMPORTANCES)}. Reconstruction refits the next layers, too.")
-]
+_CRITERIA = "; ".join(f"{name}: {criterion.summary}" for name, criterion in IMPORTANCES.items())
+Importance = Annotated[str, _search(help=f"Importance criterion, which decides the channels that stay. {_CRITERIA}.")]
 BnRecalibrationBatches = Annotated[
-    int, _search(help="Batches to count batch normalisation's statistics anew from after pruning; 0 leaves them.")
+    int,
+    _search(help="Batches from which batch normalisation's statistics are computed again after pruning; 0 keeps the old ones."),
 ]
 
-# training: what is not said is the task's own recipe
+# training: numbers that are not given are those of the task's recipe
 
-Epochs = Annotated[float | None, _training(help="To train the original network, without --weights; by default the task's.")]
-LearningRate = Annotated[float | None, _training(help="The highest of the schedule; by default the task's.")]
-ShortTermSteps = Annotated[int | None, _training(help="Batches to fine-tune each candidate; by default 20.")]
-ShortTermLearningRate = Annotated[float | None, _training(help="Of candidates; by default the task's.")]
-BatchSize = Annotated[int | None, _training(help="Images in a batch; by default the task's, and then as the run began.")]
+Epochs = Annotated[
+    float | None, _training(help="Epochs of the original network's training, which --weights saves. Default: the task's.")
+]
+LearningRate = Annotated[float | None, _training(help="Highest learning rate of the schedule. Default: the task's.")]
+ShortTermSteps = Annotated[
+    int | None,
+    _training(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for all of ours."),
+]
+ShortTermLearningRate = Annotated[float | None, _training(help="Learning rate of the short-term fine-tune. Default: the task's.")]
+BatchSize = Annotated[int | None, _training(help="Images in a batch. Default: the run's own, which is the task's at first.")]
 Augment = Annotated[
     bool | None,
-    _training("--augment/--no-augment", help="Change training images at random; by default as the task says."),
+    _training("--augment/--no-augment", help="Change training images at random. Default: the run's own, at first the task's."),
 ]
-Holdout = Annotated[float, _training(help="Part of the training images that picks the winners.")]
+Holdout = Annotated[float, _training(help="Fraction of the training images that is held out to select the winners.")]
 
 # where candidates are trained
 
 Executor = Annotated[
-    str | None, _executor(help=f"Where candidates are fine-tuned: {', '.join(EXECUTORS)}; no result depends on it.")
+    str | None,
+    _executor(
+        help=f"Where candidates are fine-tuned: {', '.join(EXECUTORS)}; no result depends on it. "
+        "Default: in-process, or processes if --workers is given."
+    ),
 ]
-Workers = Annotated[int | None, _executor(help="Candidates at the same time, in worker processes unless --executor says ray.")]
-CoresPerWorker = Annotated[int | None, _executor(help="By default as many as a candidate has threads.")]
-RayAddress = Annotated[str, _executor(help="Of the Ray cluster: auto, HOST:PORT or local.")]
+Workers = Annotated[
+    int | None, _executor(help="Candidates that are fine-tuned at the same time. Default: as many as there are GPUs or cores for.")
+]
+CoresPerWorker = Annotated[int | None, _executor(help="Cores of each worker. Default: as many as a candidate has threads.")]
+RayAddress = Annotated[str, _executor(help="Address of the Ray cluster: auto, HOST:PORT, or local for one on this machine.")]
 ThreadsPerCandidate = Annotated[
-    int | None, _executor(help="Of PyTorch, for each candidate; 1 by default, and kept for the whole run.")
+    int | None, _executor(help="PyTorch's threads for each candidate. Default: 1 for a new run, the run's own for a resumed one.")
 ]

@@ -1,19 +1,65 @@
-"""What `netadapt`'s commands print: tables and sentences about runs and the networks in them."""
+"""What `netadapt`'s commands print: typed results as JSON, and as tables and sentences. Neither is made from the other."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from netadapt.baselines import title_of
+from netadapt.networks import Description
+from netadapt.networks.planning import PlanSummary
 from netadapt.resources import Budget, amount_text
+from netadapt.runs.history import History
+from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.multi_seed import Spread, of_each
-from netadapt.runs.records import Baseline, Delivered, Finished, Verified
-from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
-from netadapt.training.tasks import Task, scores_text
-from profiler.console import count, print_table
+from netadapt.runs.records import Baseline, ExportedFile, Finished, RunInfo, Verified
+from netadapt.search.types import Step
+from netadapt.training.tasks import scores_text
+from netadapt.training.types import Task
+from profiler.console import count, print_json, print_table
+from profiler.interval import Interval
+
+
+def print_networks(found: Sequence[Description]) -> None:
+    rows = [(item.name, count(item.parameters), count(item.macs), "x".join(map(str, item.input)), item.blocks) for item in found]
+    print_table(("network", "parameters", "MACs", "input", "blocks"), rows, right=("parameters", "MACs", "blocks"))
+
+
+def plan_lines(done: PlanSummary) -> Iterator[str]:
+    yield f"{done.plan}: {done.blocks} blocks, {done.possible_layers} layers that they can make"
+    yield "  `profile build` measures a few hundred of these, where they reduce the error on the device most,"
+    yield f"  and {done.fit} networks of random widths to fit on, {done.check} to check on"
+
+
+@dataclass(frozen=True, slots=True)
+class StepPrinter:
+    """Prints each step of a run as soon as it is recorded, and warnings to standard error."""
+
+    as_json: bool
+    """Standard output is kept for JSON: everything goes to standard error."""
+
+    def __call__(self, step: Step, info: RunInfo) -> None:
+        for table in info.tables.values() if step.iteration == 0 else ():
+            if not table.verified:
+                print(f"warning: the table is {table.held_out}", file=sys.stderr)
+        print(step_text(step, info.goals, info.settings.task), file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        if warning := choice_warning(step):
+            print(f"warning: {warning}", file=sys.stderr)
+        for goal in info.goals:
+            if goal.name in step.misses:
+                print(f"warning: {step.misses[goal.name].sentence(goal.name, goal.unit)}", file=sys.stderr)
+
+
+def print_run(history: History, run: Path, *, as_json: bool) -> None:
+    """A run that met its budgets: its steps, or what can be done with it next."""
+    if as_json:
+        print_json({"run": str(run), "steps": history_data(history)})
+    else:
+        print(f"the budget is met; `netadapt finetune {run}` trains the last step to convergence,")
+        print(f"`netadapt measure {run}` measures every step on the device")
 
 
 def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
@@ -40,44 +86,48 @@ def prices_text(prices: Mapping[str, float], goals: Sequence[Budget]) -> str:
     return ", ".join(f"{goal.name} {amount_text(prices[goal.name], goal.unit)}" for goal in goals)
 
 
-def history_data(folder: RunFolder, unit: str) -> Iterator[dict[str, Any]]:
+def history_data(history: History) -> list[dict[str, Any]]:
     """Every step, JSON-ready."""
-    finished, verified = folder.finished, folder.verified
-    for step in folder.steps:
-        graph, done, checked = folder.graph.at_widths(step.widths), finished.get(step.iteration), verified.get(step.iteration)
-        yield {
-            "step": step.iteration,
-            "blocks": list(step.blocks),
-            "price": step.price,
+    unit = history.info.goals[0].unit
+    return [
+        {
+            "step": row.step.iteration,
+            "blocks": list(row.step.blocks),
+            "price": row.step.price,
             "unit": unit,
-            "prices": dict(step.prices),
-            "bias": dict(step.bias),
-            "measured_ms": checked.measured_ms if checked else _measured_in_the_loop(step, folder.info.goals),
-            "holdout_accuracy": step.accuracy,
-            "holdout_metrics": dict(step.metrics),
-            "test_accuracy": done.test_accuracy if done else None,
-            "test_metrics": dict(done.metrics) if done else {},
-            "test_accuracies": list(done.accuracies) if done else [],
-            "macs": graph.macs,
-            "parameters": graph.parameters,
-            "widths": dict(step.widths),
+            "prices": dict(row.step.prices),
+            "bias": dict(row.step.bias),
+            "measured_ms": row.measured_ms,
+            "holdout_accuracy": row.step.accuracy,
+            "holdout_metrics": dict(row.step.metrics),
+            "test_accuracy": row.finished.test_accuracy if row.finished else None,
+            "test_metrics": dict(row.finished.metrics) if row.finished else {},
+            "test_accuracies": list(row.finished.accuracies) if row.finished else [],
+            "macs": row.size.macs,
+            "parameters": row.size.parameters,
+            "widths": dict(row.size.widths),
         }
+        for row in history.steps
+    ]
 
 
-def print_history(rows: Sequence[Mapping[str, Any]], goals: Sequence[Budget], task: Task) -> None:
-    """The family of networks, from `history_data`."""
+def print_history(history: History) -> None:
+    """The family of networks, a line for each step."""
+    goals, task = history.info.goals, history.info.settings.task
     cells = [
         (
-            row["step"],
-            _pruned_text(row["blocks"]),
-            prices_text(row["prices"], goals),
-            _ms_text(row["measured_ms"]),
-            *_figure_texts(task, row["holdout_accuracy"], row["holdout_metrics"]),
-            *_figure_texts(task, row["test_accuracy"], row["test_metrics"]),
-            count(row["macs"]),
-            count(row["parameters"]),
+            row.step.iteration,
+            _pruned_text(row.step.blocks),
+            prices_text(row.step.prices, goals),
+            None if row.measured_ms is None else f"{row.measured_ms:.3f}",
+            *_figure_texts(task, row.step.accuracy, row.step.metrics),
+            *_figure_texts(
+                task, row.finished.test_accuracy if row.finished else None, row.finished.metrics if row.finished else {}
+            ),
+            count(row.size.macs),
+            count(row.size.parameters),
         )
-        for row in rows
+        for row in history.steps
     ]
     figures = [f" {figure.label}" for figure in (task.accuracy, *task.metrics)] if task.metrics else [""]
     judged = [f"{part}{figure}" for part in ("holdout", "test") for figure in figures]
@@ -85,14 +135,42 @@ def print_history(rows: Sequence[Mapping[str, Any]], goals: Sequence[Budget], ta
     print_table(columns, cells, right=tuple(name for name in columns if name != "pruned"))
 
 
+def finished_data(item: Finished) -> dict[str, Any]:
+    """A fine-tuned step, JSON-ready."""
+    settings = item.settings
+    return {
+        "step": item.step,
+        "weights": item.weights,
+        "test_accuracy": item.test_accuracy,
+        "epochs": settings.epochs or 0.0,
+        "metrics": dict(item.metrics),
+        "learning_rate": settings.learning_rate,
+        "batch_size": settings.batch_size,
+        "augment": settings.augment,
+        "training": list(item.training),
+        "runs": [asdict(run) for run in item.runs],
+    }
+
+
+def finished_lines(items: Sequence[Finished], task: Task) -> Iterator[str]:
+    return (f"step {item.step}: {over_seeds_text(task, item)} on the test images" for item in items)
+
+
+def verified_data(item: Verified) -> dict[str, Any]:
+    """A measured step, JSON-ready."""
+    target = {"runtime": item.target.runtime, "device": item.target.device}
+    latencies = item.measured_ms.to_dict("measured_ms") | _interval_data("predicted_ms", item.predicted_ms)
+    return {"step": item.step, **target, **latencies, "error_percent": item.error_percent}
+
+
 def print_verified(found: Sequence[Verified]) -> None:
     """Predicted against measured."""
     cells = [
         (
             item.step,
-            _ms_text(item.predicted_ms),
-            _ms_text(item.measured_ms),
-            f"{item.measured_ms_low:.3f} … {item.measured_ms_high:.3f}",
+            ms_text(item.predicted_ms),
+            ms_text(item.measured_ms),
+            interval_text(item.measured_ms),
             None if item.error_percent is None else f"{item.error_percent:+.1f} %",
         )
         for item in found
@@ -102,17 +180,31 @@ def print_verified(found: Sequence[Verified]) -> None:
 
 
 def baseline_data(item: Baseline) -> dict[str, Any]:
-    """JSON-ready, with mean and spread over its seeds."""
+    """A baseline, JSON-ready, with mean and spread over its seeds."""
     accuracy, others = Spread.of(item.accuracies), of_each(item.all_metrics)
-    return asdict(item) | {"accuracy": asdict(accuracy), "figures": {name: asdict(value) for name, value in others.items()}}
+    return {
+        "name": item.name,
+        **asdict(item.size),
+        "test_accuracy": item.test_accuracy,
+        **_interval_data("measured_ms", item.measured_ms),
+        **_interval_data("predicted_ms", item.predicted_ms),
+        "metrics": dict(item.metrics),
+        "kind": item.kind,
+        "step": item.step,
+        "training": list(item.training),
+        "runs": [asdict(run) for run in item.runs],
+        **asdict(item.target),
+        "accuracy": asdict(accuracy),
+        "figures": {name: asdict(value) for name, value in others.items()},
+    }
 
 
 def print_baselines(
-    found: Sequence[Baseline], finished: Mapping[str, Finished], measured_ms: Mapping[str, float], task: Task
+    found: Sequence[Baseline], finished: Mapping[str, Finished], measured: Mapping[str, Verified], task: Task
 ) -> None:
     """The networks of the run, by what they are called, and those that they have to beat."""
-    rows = [(name, _ms_text(measured_ms[name]), over_seeds_text(task, item)) for name, item in finished.items()]
-    rows += [(title_of(item.kind), _ms_text(item.measured_ms), over_seeds_text(task, item)) for item in found]
+    rows = [(name, ms_text(measured[name].measured_ms), over_seeds_text(task, item)) for name, item in finished.items()]
+    rows += [(title_of(item.kind), ms_text(item.measured_ms), over_seeds_text(task, item)) for item in found]
     print_table(("network", "measured ms", f"on the test images, {_seeds_text(found[0])}"), rows, right=("measured ms",))
 
 
@@ -125,20 +217,46 @@ def over_seeds_text(task: Task, item: Baseline | Finished) -> str:
     return ", ".join(f"{figure.label} {value.text(figure)}" for figure, value in ((task.accuracy, accuracy), *known))
 
 
-def delivered_lines(item: Delivered, task: Task) -> Iterator[str]:
+def exported_data(item: ExportedFile) -> dict[str, Any]:
+    """An exported file, JSON-ready."""
+    return {
+        "step": item.step,
+        "path": item.path,
+        "sha256": item.sha256,
+        "format": item.format,
+        "precision": item.precision,
+        "size_bytes": item.size_bytes,
+        "created_utc": item.created_utc,
+        **asdict(item.agreement),
+        "calibration": item.calibration,
+        "accuracy": item.scores.accuracy,
+        "torch_accuracy": item.torch_scores.accuracy,
+        "metrics": dict(item.scores.metrics),
+        "torch_metrics": dict(item.torch_scores.metrics),
+        "device": item.target.device if item.target else None,
+        "runtime": item.target.runtime if item.target else None,
+        **_interval_data("latency_ms", item.latency_ms),
+    }
+
+
+def exported_lines(item: ExportedFile, task: Task) -> Iterator[str]:
     """What is known of a file that was made to be shipped."""
+    near = item.agreement
     yield f"{item.path}: step {item.step}, {item.precision}, {count(item.size_bytes)}B"
     if item.precision == "float32":
-        yield f"  outputs within {item.max_abs_difference:.1e} of PyTorch's on {item.images} test images"
+        yield f"  outputs within {near.max_abs_difference:.1e} of PyTorch's on {near.images} test images"
     else:
-        same = "" if item.top1_agreement is None else f", the same class for {100 * item.top1_agreement:.1f} %"
-        yield f"  outputs beside PyTorch's on {item.images} test images: cosine similarity {item.cosine_similarity:.4f}{same}"
-    if item.accuracy is not None and item.torch_accuracy is not None:
-        yield f"  {scores_text(task, item.accuracy, item.metrics)} on the test images, run by its own runtime"
-        yield f"  {scores_text(task, item.torch_accuracy, item.torch_metrics)} in PyTorch"
-    if item.latency_ms is not None:
-        interval = f"95 % interval {item.latency_ms_low:.3f} … {item.latency_ms_high:.3f}"
-        yield f"  {item.latency_ms:.3f} ms on {item.device} with {item.runtime}, {interval}"
+        same = "" if near.top1_agreement is None else f", the same class for {100 * near.top1_agreement:.1f} %"
+        yield f"  outputs beside PyTorch's on {near.images} test images: cosine similarity {near.cosine_similarity:.4f}{same}"
+    yield f"  {scores_text(task, item.scores.accuracy, item.scores.metrics)} on the test images, run by its own runtime"
+    yield f"  {scores_text(task, item.torch_scores.accuracy, item.torch_scores.metrics)} in PyTorch"
+    if item.latency_ms is not None and item.target is not None:
+        interval = f"95 % interval {interval_text(item.latency_ms)}"
+        yield f"  {ms_text(item.latency_ms)} ms on {item.target.device} with {item.target.runtime}, {interval}"
+
+
+def _interval_data(name: str, interval: Interval | None) -> dict[str, float | None]:
+    return {name: None, f"{name}_low": None, f"{name}_high": None} if interval is None else interval.to_dict(name)
 
 
 def _pruned_text(blocks: Sequence[str]) -> str:
@@ -147,21 +265,11 @@ def _pruned_text(blocks: Sequence[str]) -> str:
     return blocks[0] + (f" and {len(blocks) - 1} more" if len(blocks) > 1 else "")
 
 
-def _measured_in_the_loop(step: Step, goals: Sequence[Budget]) -> float | None:
-    """For the first latency budget, where winners were measured."""
-    found = (step.checks.get(goal.name) for goal in goals if goal.resource == "latency")
-    return next((check.measured for check in found if check is not None), None)
-
-
 def _figure_texts(task: Task, accuracy: float | None, metrics: Mapping[str, float]) -> Iterator[str | None]:
     """A cell for each figure of the task."""
     yield None if accuracy is None else task.accuracy.text(accuracy)
     for figure in task.metrics:
         yield figure.text(metrics[figure.name]) if figure.name in metrics else None
-
-
-def _ms_text(latency_ms: float | None) -> str | None:
-    return None if latency_ms is None else f"{latency_ms:.3f}"
 
 
 def _seeds_text(item: Baseline | Finished) -> str:

@@ -6,26 +6,38 @@ netadapt.search.loop; closing it ends whatever it started.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import SettingsError
 from netadapt.registry import load, require
 
 if TYPE_CHECKING:
-    from netadapt.executors.jobs import Jobs
-    from netadapt.search.loop import Evaluate
+    from netadapt.executors.jobs import CandidateJobs
+    from netadapt.search.types import Evaluate
     from profiler.progress import ProgressReporter
 
-EXECUTORS: dict[str, str] = {
-    "in-process": "netadapt.executors.in_process:in_process",
-    "processes": "netadapt.executors.processes:processes",
-    "ray": "netadapt.executors.ray:on_ray",
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """An executor by its name, before its module is loaded."""
+
+    address: str
+    """module:function, from (ExecutorOptions, CandidateJobs, Observers) to what a with statement opens as an `Evaluate`."""
+    has_workers: bool = True
+    """It evaluates several candidates at the same time."""
+    extra: str | None = None
+    """The optional package that it needs, and our extra of the same name that installs it."""
+
+
+EXECUTORS: Mapping[str, Executor] = {
+    "in-process": Executor("netadapt.executors.in_process:in_process", has_workers=False),
+    "processes": Executor("netadapt.executors.processes:processes"),
+    "ray": Executor("netadapt.executors.ray:on_ray", extra="ray"),
 }
-"""Name to module:function, from (ExecutorOptions, Jobs, Told) to what a with statement opens as an `Evaluate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +58,23 @@ class ExecutorOptions:
         for option, count in (("--workers", self.workers), ("--cores-per-worker", self.cores_per_worker)):
             if count is not None and count < 1:
                 raise SettingsError(f"{option} must be at least 1, got {count}")
-            if count is not None and self.name == "in-process":
-                raise SettingsError(f"{option} is for --executor processes or ray; in-process works alone")
+            if count is not None and not EXECUTORS[self.name].has_workers:
+                able = " or ".join(name for name, executor in EXECUTORS.items() if executor.has_workers)
+                raise SettingsError(f"{option} is for --executor {able}; {self.name} works alone")
+
+    @classmethod
+    def chosen(cls, name: str | None, workers: int | None, cores_per_worker: int | None, ray_address: str) -> Self:
+        """From the words of the command line: without a name, worker processes if a number of workers is given."""
+        return cls(name or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address)
 
     def require(self) -> None:
         """`MissingPackage` if the executor needs what is not installed."""
-        if self.name == "ray":
-            require("ray", extra="ray")
+        if extra := EXECUTORS[self.name].extra:
+            require(extra, extra=extra)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Observers:
     """Whom an executor tells how far it is."""
 
     progress: ProgressReporter
@@ -64,7 +82,7 @@ class Told:
     """After every step of the original network's training: steps done and the loss."""
 
 
-def open_executor(options: ExecutorOptions, jobs: Jobs, told: Told) -> AbstractContextManager[Evaluate]:
+def open_executor(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> AbstractContextManager[Evaluate]:
     """The executor, ready to evaluate this run's candidates; workers are started when there is work."""
-    opened: AbstractContextManager[Evaluate] = load(EXECUTORS[options.name])(options, jobs, told)
+    opened: AbstractContextManager[Evaluate] = load(EXECUTORS[options.name].address)(options, jobs, observers)
     return opened

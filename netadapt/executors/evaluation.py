@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from netadapt.errors import NetAdaptError
-from netadapt.executors.jobs import Job
+from netadapt.executors.jobs import CandidateJob
 from netadapt.networks.pretrained import start_encoder
 from netadapt.pruning.prune import prune
-from netadapt.runs.models import Family
-from netadapt.search.loop import Result
+from netadapt.pruning.pruner import prune_candidate
+from netadapt.runs.models import RunModels
+from netadapt.search.types import Result
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.trainer import Progress, score, train
 
@@ -26,43 +27,43 @@ class OutOfMemory(NetAdaptError):
 class Evaluator:
     """Evaluates jobs of one run, and keeps its data and the network that candidates start from at hand between them."""
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
+    def __init__(self, models: RunModels) -> None:
+        self.models = models
         self._start: tuple[object, nn.Module] | None = None
 
-    def __call__(self, job: Job, progress: Progress | None = None) -> Result:
+    def __call__(self, job: CandidateJob, progress: Progress | None = None) -> Result:
         """The candidate's weights are on the disk when its result comes back. Any `ToolError` of training, data and files."""
         with _threads(job.threads), _plain_memory_errors(job):
             model = self._model(job)
             if job.training is not None:
-                train(model, self.family.dataset.train, job.training, seed=job.seed, progress=progress)
-            save_weights(model, self.family.run.weights_path(job.weights))
-            scores = score(model, self.family.dataset.holdout)
+                train(model, self.models.dataset.train, job.training, seed=job.seed, progress=progress)
+            save_weights(model, self.models.run.weights_path(job.weights))
+            scores = score(model, self.models.dataset.holdout)
             return Result(job.candidate, scores.accuracy, job.weights, scores.metrics)
 
-    def _model(self, job: Job) -> nn.Module:
+    def _model(self, job: CandidateJob) -> nn.Module:
         if job.start_weights is None:
             model = self._random(job.seed)
             if job.encoder_weights is not None:
-                start_encoder(model, Path(job.encoder_weights), self.family.dataset.train)
+                start_encoder(model, Path(job.encoder_weights), self.models.dataset.train)
             return model
-        widths = self.family.run.graph.widths if job.start_widths is None else job.start_widths
+        widths = self.models.run.graph.widths if job.start_widths is None else job.start_widths
         start = self._loaded(job.start_weights, widths)
-        graph = self.family.graph(widths)
+        graph = self.models.graph(widths)
         if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that goes on from its last rung
             return prune(start, graph, job.candidate.widths)
-        return job.pruning(start, graph, job.candidate.widths, self.family.dataset.train, job.seed)
+        return prune_candidate(start, graph, job.candidate.widths, job.pruning, self.models.dataset.train, job.seed)
 
     def _random(self, seed: int) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return self.family.options.build()
+            return self.models.options.build()
 
     def _loaded(self, weights: str, widths: Mapping[str, int]) -> nn.Module:
         there = Path(weights).stat() if Path(weights).exists() else None
         key = weights, there and (there.st_mtime_ns, there.st_ino, there.st_size), widths  # a candidate's own may be replaced
         if self._start is None or self._start[0] != key:
-            model = self.family.shaped(widths)
+            model = self.models.shaped(widths)
             load_weights(model, Path(weights))
             self._start = key, model.eval()
         return self._start[1]
@@ -79,7 +80,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_memory_errors(job: Job) -> Iterator[None]:
+def _plain_memory_errors(job: CandidateJob) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as exc:

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from netadapt.executors import ExecutorOptions, Told
+from netadapt.executors import ExecutorOptions, Observers
 from netadapt.executors.evaluation import Evaluator
-from netadapt.executors.jobs import Job, Jobs
-from netadapt.executors.progress import Telling
+from netadapt.executors.jobs import CandidateJob, CandidateJobs
+from netadapt.executors.progress import BatchProgress
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 
 
 @contextmanager
-def in_process(_options: ExecutorOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
-    evaluator = Evaluator(jobs.family)
+def in_process(_options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> Iterator[Evaluate]:
+    evaluator = Evaluator(jobs.models)
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         todo = jobs.of(parent, candidates)
-        telling = Telling(told, todo, jobs.family.dataset)
+        batch = BatchProgress(observers, todo, jobs.models.dataset)
         for job in todo:
-            result = _evaluated(evaluator, job, telling)
+            result = _evaluated(evaluator, job, batch)
             yield result
-            telling.done(job, result)
+            batch.done(job, result)
 
     yield evaluate
 
 
-def _evaluated(evaluator: Evaluator, job: Job, telling: Telling) -> Result:
-    return evaluator(job, lambda _done, _all, loss: telling.losses(job, (loss,)))
+def _evaluated(evaluator: Evaluator, job: CandidateJob, batch: BatchProgress) -> Result:
+    return evaluator(job, lambda _done, _all, loss: batch.losses(job, (loss,)))

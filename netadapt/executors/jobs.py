@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
-from netadapt.pruning.pruner import Pruner
-from netadapt.runs.models import Family
+from netadapt.pruning.settings import PruningSettings
+from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import weights_name
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Step
-from netadapt.training.trainer import TrainSettings
+from netadapt.search.types import Step
+from netadapt.training.recipe import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CandidateJob:
     """A candidate and how to get there: its start pruned to its widths, trained, scored on the holdout and kept."""
 
     run: str
@@ -34,7 +35,7 @@ class Job:
     """Of the network in that file; None: the original's."""
     encoder_weights: str | None = None
     """An .npz file for the first layers of a network that starts from random weights."""
-    pruning: Pruner = field(default_factory=Pruner)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
 
     @property
     def name(self) -> str:
@@ -44,10 +45,10 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Jobs:
+class CandidateJobs:
     """A run's jobs; every candidate of a run sees the same batches in the same order."""
 
-    family: Family
+    models: RunModels
     original: TrainSettings
     """For a network that comes without weights."""
     short_term: TrainSettings
@@ -58,46 +59,62 @@ class Jobs:
     """The original is trained alone and may have the whole machine."""
     given_weights: Path | None = None
     """Trained weights of the original network; an .npz file only starts its encoder."""
-    pruning: Pruner = field(default_factory=Pruner)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
 
-    def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Job]:
+    @classmethod
+    def for_run(cls, models: RunModels, given_weights: Path | None = None) -> Self:
+        """The jobs of a run as its settings say."""
+        settings = models.run.info.settings
+        training = settings.training
+        return cls(
+            models,
+            training.recipe.from_scratch,
+            training.recipe.short_term,
+            settings.seed,
+            training.threads_per_candidate,
+            training.threads_original,
+            given_weights,
+            settings.pruning,
+        )
+
+    def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[CandidateJob]:
         """What `netadapt.search.loop` asks for, one job for each candidate, in their order."""
         if parent is None:
             return [self._original(candidate) for candidate in candidates]
         return [self._pruned(parent, candidate) for candidate in candidates]
 
-    def _pruned(self, parent: Step, candidate: Candidate) -> Job:
+    def _pruned(self, parent: Step, candidate: Candidate) -> CandidateJob:
         """The whole short-term fine-tune, or a rung's stretch of it, on batches that no rung before had."""
         rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
         training: TrainSettings | None = self.short_term
         if rung is not None:
-            steps = rung.steps(self.short_term.steps_for(len(self.family.dataset.train)))
+            steps = rung.steps(self.short_term.steps_for(len(self.models.dataset.train)))
             training, seed = replace(self.short_term, epochs=None, steps=steps) if steps else None, seed + rung.number
             if rung.weights is not None:
                 start, widths = rung.weights, candidate.widths
-        return Job(
+        return CandidateJob(
             self._run,
             candidate,
             _name(candidate),
             seed,
             self.threads,
             training,
-            str(self.family.run.weights_path(start).resolve()),
+            str(self.models.run.weights_path(start).resolve()),
             widths,
             pruning=self.pruning,
         )
 
-    def _original(self, candidate: Candidate) -> Job:
+    def _original(self, candidate: Candidate) -> CandidateJob:
         given = str(self.given_weights.resolve()) if self.given_weights else None
         encoder, start = (given, None) if given and given.endswith(".npz") else (None, given)
         training = None if start else self.original
-        return Job(
+        return CandidateJob(
             self._run, candidate, _name(candidate), self.seed, self.threads_original, training, start, encoder_weights=encoder
         )
 
     @property
     def _run(self) -> str:
-        return str(self.family.run.path.resolve())
+        return str(self.models.run.path.resolve())
 
 
 def _name(candidate: Candidate) -> str:

@@ -21,8 +21,8 @@ from device_agents.support.errors import ToolError
 from device_agents.support.strict_json import read_json
 from netadapt.errors import NetAdaptError
 from netadapt.executors.evaluation import Evaluator, OutOfMemory
-from netadapt.executors.jobs import Job
-from netadapt.search.loop import Result
+from netadapt.executors.jobs import CandidateJob
+from netadapt.search.types import Result
 
 _OWN = ("device_agents.", "netadapt.", "profiler.")
 _EVERY_S = 0.5
@@ -68,7 +68,7 @@ def read_event(line: str | bytes) -> Event:
     raise ValueError(f"a worker said {str(line)[:80]!r}")
 
 
-def evaluate_aloud(open_evaluator: Callable[[], Evaluator], job: Job, say: Callable[[str], None]) -> None:
+def evaluate_and_report(open_evaluator: Callable[[], Evaluator], job: CandidateJob, say: Callable[[str], None]) -> None:
     """Evaluate a job and say how it goes. Errors are said too, typed if they are ours."""
     losses = _Losses(say)
     try:

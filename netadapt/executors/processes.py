@@ -16,24 +16,24 @@ from typing import IO
 
 import torch
 
-from netadapt.executors import ExecutorOptions, Told
-from netadapt.executors.jobs import Job, Jobs
+from netadapt.executors import ExecutorOptions, Observers
+from netadapt.executors.jobs import CandidateJob, CandidateJobs
 from netadapt.executors.messages import Event, Failed, Lost, read_event
-from netadapt.executors.progress import Telling
+from netadapt.executors.progress import BatchProgress
 from netadapt.executors.side_by_side import side_by_side
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 
 _COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
 
 
 @contextmanager
-def processes(options: ExecutorOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
+def processes(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> Iterator[Evaluate]:
     pool = ProcessPool(options, jobs.threads)
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         todo = jobs.of(parent, candidates)
-        return side_by_side(pool, todo, Telling(told, todo, jobs.family.dataset))
+        return side_by_side(pool, todo, BatchProgress(observers, todo, jobs.models.dataset))
 
     try:
         yield evaluate
@@ -55,14 +55,14 @@ class ProcessPool:
         self._threads = threads
         self._workers: list[_Worker | None] = [None] * self.size
 
-    def start(self, job: Job) -> None:
+    def start(self, job: CandidateJob) -> None:
         slot = next(number for number, worker in enumerate(self._workers) if worker is None or worker.job is None)
         worker = self._workers[slot]
         if worker is None or not worker.alive:
             worker = self._workers[slot] = _Worker(_environment(self._threads, self._gpus[slot]))
         worker.give(job, self._cores if job.candidate.block is None else self._shares[slot])  # the original is alone
 
-    def wait(self) -> Sequence[tuple[Job, Event]]:
+    def wait(self) -> Sequence[tuple[CandidateJob, Event]]:
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 if worker is not None and worker.job is not None:
@@ -70,7 +70,7 @@ class ProcessPool:
             ready: list[_Worker] = [key.data for key, _ in selector.select()]
         return [item for worker in ready for item in worker.read()]
 
-    def stop(self) -> Sequence[tuple[Job, Event]]:
+    def stop(self) -> Sequence[tuple[CandidateJob, Event]]:
         workers = [worker for worker in self._workers if worker is not None]
         self._workers = [None] * self.size
         for worker in workers:
@@ -82,7 +82,7 @@ class _Worker:
     """One process, and the job that it has."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.job: Job | None = None
+        self.job: CandidateJob | None = None
         self._unread = b""
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
         self._process = subprocess.Popen(
@@ -99,7 +99,7 @@ class _Worker:
         assert self._process.stdout is not None
         return self._process.stdout
 
-    def give(self, job: Job, cores: Sequence[int]) -> None:
+    def give(self, job: CandidateJob, cores: Sequence[int]) -> None:
         assert self._process.stdin is not None
         self.job = job
         try:
@@ -108,7 +108,7 @@ class _Worker:
         except BrokenPipeError:
             pass  # it has just died: reading will tell
 
-    def read(self) -> list[tuple[Job, Event]]:
+    def read(self) -> list[tuple[CandidateJob, Event]]:
         """What has come since; blocks if nothing has."""
         data = os.read(self.output.fileno(), 1 << 16)
         if data:
@@ -116,9 +116,9 @@ class _Worker:
         self._process.wait()
         return self._ended(Lost(self._how())) if self.job else []
 
-    def read_all(self) -> list[tuple[Job, Event]]:
+    def read_all(self) -> list[tuple[CandidateJob, Event]]:
         """What was said before the end; then the process is done with."""
-        events: list[tuple[Job, Event]] = []
+        events: list[tuple[CandidateJob, Event]] = []
         while data := os.read(self.output.fileno(), 1 << 16):
             events += self._events(data)
         self._process.wait()
@@ -135,9 +135,9 @@ class _Worker:
         except BrokenPipeError:
             pass  # what was left to say is of no interest any more
 
-    def _events(self, data: bytes) -> list[tuple[Job, Event]]:
+    def _events(self, data: bytes) -> list[tuple[CandidateJob, Event]]:
         *lines, self._unread = (self._unread + data).split(b"\n")
-        events: list[tuple[Job, Event]] = []
+        events: list[tuple[CandidateJob, Event]] = []
         for line in lines:
             assert self.job is not None
             event = read_event(line)
@@ -146,7 +146,7 @@ class _Worker:
             events += self._ended(event) if isinstance(event, Result | Failed | Lost) else [(self.job, event)]
         return events
 
-    def _ended(self, event: Event) -> list[tuple[Job, Event]]:
+    def _ended(self, event: Event) -> list[tuple[CandidateJob, Event]]:
         assert self.job is not None
         job, self.job = self.job, None
         return [(job, event)]

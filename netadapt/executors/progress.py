@@ -4,44 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from netadapt.executors import Told
-from netadapt.executors.jobs import Job
-from netadapt.search.loop import Result
-from netadapt.training.datasets import Dataset
+from netadapt.executors import Observers
+from netadapt.executors.jobs import CandidateJob
+from netadapt.search.types import Result
 from netadapt.training.tasks import scores_text
+from netadapt.training.types import Dataset
 
 
-class Telling:
+class BatchProgress:
     """The progress of a batch of jobs."""
 
-    def __init__(self, told: Told, jobs: Sequence[Job], dataset: Dataset) -> None:
-        self._told, self._task, self._steps = told, dataset.task, 0
+    def __init__(self, observers: Observers, jobs: Sequence[CandidateJob], dataset: Dataset) -> None:
+        self._observers, self._task, self._steps = observers, dataset.task, 0
         first = jobs[0]
         if first.candidate.block is not None:
-            told.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {_candidates(len(jobs))}", len(jobs))
+            observers.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {_candidates(len(jobs))}", len(jobs))
         elif first.training is not None:
-            told.progress.begin("training the original network", first.training.steps_for(len(dataset.train)))
+            observers.progress.begin("training the original network", first.training.steps_for(len(dataset.train)))
 
-    def losses(self, job: Job, losses: Iterable[float]) -> None:
+    def losses(self, job: CandidateJob, losses: Iterable[float]) -> None:
         """After each step of the original's training; candidates are too many and too short to be watched."""
         if job.candidate.block is not None:
             return
         for loss in losses:
             self._steps += 1
-            self._told.progress.advance(f"loss {loss:.3f}")
-            self._told.loss(self._steps, loss)
+            self._observers.progress.advance(f"loss {loss:.3f}")
+            self._observers.loss(self._steps, loss)
 
-    def again(self, job: Job) -> None:
+    def again(self, job: CandidateJob) -> None:
         """A lost job starts anew."""
         if job.candidate.block is None:
             self._steps = 0
 
-    def done(self, job: Job, result: Result, running: Sequence[str] = ()) -> None:
+    def done(self, job: CandidateJob, result: Result, running: Sequence[str] = ()) -> None:
         """`running` is what the workers are busy with now."""
         if job.candidate.block is not None:
             now = f"; at work: {', '.join(running)}" if running else ""
             said = scores_text(self._task, result.accuracy, result.metrics)
-            self._told.progress.advance(f"{job.name}: {said}{now}")
+            self._observers.progress.advance(f"{job.name}: {said}{now}")
 
 
 def _candidates(count: int) -> str:

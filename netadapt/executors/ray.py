@@ -28,29 +28,29 @@ from ray import exceptions
 from device_agents.support.atomic import write_whole
 from device_agents.support.dataclass_json import read_as
 from netadapt.errors import NetAdaptError, RunError
-from netadapt.executors import ExecutorOptions, Told
+from netadapt.executors import ExecutorOptions, Observers
 from netadapt.executors.evaluation import Evaluator
-from netadapt.executors.jobs import Job, Jobs
-from netadapt.executors.messages import Event, Failed, Lost, evaluate_aloud, read_event
-from netadapt.executors.progress import Telling
+from netadapt.executors.jobs import CandidateJob, CandidateJobs
+from netadapt.executors.messages import Event, Failed, Lost, evaluate_and_report, read_event
+from netadapt.executors.progress import BatchProgress
 from netadapt.executors.side_by_side import side_by_side
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
 
 PACKAGES = ("netadapt-profiler", "torch")
 """Must be the same on all nodes, or results would not be."""
 
 
 @contextmanager
-def on_ray(options: ExecutorOptions, jobs: Jobs, told: Told) -> Iterator[Evaluate]:
+def on_ray(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> Iterator[Evaluate]:
     with _connected(options.ray_address):
         pool = RayPool(options, jobs)
 
         def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
             todo = jobs.of(parent, candidates)
-            return side_by_side(pool, todo, Telling(told, todo, jobs.family.dataset))
+            return side_by_side(pool, todo, BatchProgress(observers, todo, jobs.models.dataset))
 
         try:
             yield evaluate
@@ -77,7 +77,7 @@ def _connected(address: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RayTask:
     """What a task gets beside the data: plain texts, and bytes that the worker fetches when it lacks them."""
 
     key: str
@@ -94,7 +94,7 @@ class Asked:
 class RayPool:
     """Tasks of which each has cores and perhaps a GPU, as many as the cluster has room for."""
 
-    def __init__(self, options: ExecutorOptions, jobs: Jobs) -> None:
+    def __init__(self, options: ExecutorOptions, jobs: CandidateJobs) -> None:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._cores = options.cores_per_worker or jobs.threads
         gpus = resources.get("GPU", 0)
@@ -103,27 +103,27 @@ class RayPool:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         self._most_cores = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=1)
         self._jobs, self._key = jobs, uuid4().hex
-        self._data = ray.put(jobs.family.dataset)
+        self._data = ray.put(jobs.models.dataset)
         self._start: tuple[str, Any] | None = None
-        self._running: dict[Any, Job] = {}
+        self._running: dict[Any, CandidateJob] = {}
         self._task = ray.remote(evaluate_there)
 
-    def start(self, job: Job) -> None:
-        run = self._jobs.family.run.path
+    def start(self, job: CandidateJob) -> None:
+        run = self._jobs.models.run.path
         files = {name: (run / name).read_text(encoding="utf-8") for name in ("run.json", "graph.json")}
         versions = {name: version(name) for name in PACKAGES}
         there = replace(job, start_weights=Path(job.start_weights).name if job.start_weights else None)
-        asked = Asked(self._key, _text(there), files, versions, self._weights(job.start_weights), self._data)
+        task = RayTask(self._key, _text(there), files, versions, self._weights(job.start_weights), self._data)
         cores = min(max(self._cores, job.threads), self._most_cores)
         options = {"num_cpus": cores, "num_gpus": self._gpus, "max_retries": 0, "num_returns": "streaming", "name": job.name}
-        self._running[self._task.options(**options).remote(asked)] = job
+        self._running[self._task.options(**options).remote(task)] = job
 
-    def wait(self) -> Sequence[tuple[Job, Event]]:
+    def wait(self) -> Sequence[tuple[CandidateJob, Event]]:
         ready, _ = ray.wait(list(self._running), num_returns=1)
         return [item for task in ready for item in self._next(task)]
 
-    def stop(self) -> Sequence[tuple[Job, Event]]:
-        events: list[tuple[Job, Event]] = []
+    def stop(self) -> Sequence[tuple[CandidateJob, Event]]:
+        events: list[tuple[CandidateJob, Event]] = []
         while self._running and (said := ray.wait(list(self._running), num_returns=1, timeout=0)[0]):
             events += self._next(said[0])
         for task in self._running:
@@ -140,14 +140,14 @@ class RayPool:
             self._start = key, ray.put(Path(path).read_bytes())
         return self._start[1]
 
-    def _next(self, task: Any) -> list[tuple[Job, Event]]:
+    def _next(self, task: Any) -> list[tuple[CandidateJob, Event]]:
         job = self._running[task]
         event = self._said(task, job)
         if isinstance(event, Result | Failed | Lost):
             del self._running[task]
         return [] if event is None else [(job, event)]
 
-    def _said(self, task: Any, job: Job) -> Event | None:
+    def _said(self, task: Any, job: CandidateJob) -> Event | None:
         try:
             said = ray.get(next(task))
         except StopIteration:
@@ -158,25 +158,25 @@ class RayPool:
         except exceptions.RayError as exc:
             return Lost(f"Ray says {_last(exc)!r}")
         if isinstance(said, bytes):
-            write_whole(self._jobs.family.run.weights_path(job.weights), said, RunError)
+            write_whole(self._jobs.models.run.weights_path(job.weights), said, RunError)
             return None
         return read_event(said)
 
 
-def evaluate_there(asked: Asked) -> Iterator[str | bytes]:
+def evaluate_there(task: RayTask) -> Iterator[str | bytes]:
     """The task: the messages of `netadapt.executors.messages` and, before the last one, the weights as bytes."""
     said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    room, asked_job = _room(asked.key), read_as(Job, json.loads(asked.job))
-    job = replace(asked_job, run=str(room.folder), start_weights=str(room.start(asked)) if asked_job.start_weights else None)
+    state, received = _worker_state(task.key), read_as(CandidateJob, json.loads(task.job))
+    job = replace(received, run=str(state.folder), start_weights=str(state.start(task)) if received.start_weights else None)
 
     def work() -> None:
         try:
-            evaluate_aloud(lambda: room.evaluator(asked), job, said.put)
+            evaluate_and_report(lambda: state.evaluator(task), job, said.put)
         finally:
             said.put(None)
 
     threading.Thread(target=work, daemon=True).start()
-    weights = room.folder / "weights" / job.weights
+    weights = state.folder / "weights" / job.weights
     while (line := said.get()) is not None:
         if weights.exists():
             yield weights.read_bytes()
@@ -184,7 +184,7 @@ def evaluate_there(asked: Asked) -> Iterator[str | bytes]:
         yield line
 
 
-class _Room:
+class _WorkerState:
     """What a worker on the cluster keeps of a run between tasks: a folder like the run's own, and what was opened from it."""
 
     def __init__(self, key: str) -> None:
@@ -193,27 +193,27 @@ class _Room:
         self.folder = Path(self._temporary.name)
         self._evaluator: Evaluator | None = None
 
-    def start(self, asked: Asked) -> Path:
+    def start(self, task: RayTask) -> Path:
         """Where the weights to start from are kept once they are fetched."""
-        return self.folder / f"start-{asked.start.hex()}.pt"
+        return self.folder / f"start-{task.start.hex()}.pt"
 
-    def evaluator(self, asked: Asked) -> Evaluator:
-        if asked.start is not None and not self.start(asked).exists():
+    def evaluator(self, task: RayTask) -> Evaluator:
+        if task.start is not None and not self.start(task).exists():
             for before in self.folder.glob("start-*"):
                 before.unlink()
-            write_whole(self.start(asked), ray.get(asked.start), RunError)
+            write_whole(self.start(task), ray.get(task.start), RunError)
         if self._evaluator is None:
-            _same_packages(asked.versions)
+            _same_packages(task.versions)
             (self.folder / "weights").mkdir(exist_ok=True)
-            for name, text in asked.run_files.items():
+            for name, text in task.run_files.items():
                 write_whole(self.folder / name, text, RunError)
-            self._evaluator = Evaluator(Family(RunFolder.open(self.folder), ray.get(asked.data)))
+            self._evaluator = Evaluator(RunModels(RunFolder.open(self.folder), ray.get(task.data)))
         return self._evaluator
 
 
 @lru_cache(maxsize=1)
-def _room(key: str) -> _Room:
-    return _Room(key)
+def _worker_state(key: str) -> _WorkerState:
+    return _WorkerState(key)
 
 
 def _same_packages(wanted: Mapping[str, str]) -> None:
@@ -222,7 +222,7 @@ def _same_packages(wanted: Mapping[str, str]) -> None:
             raise NetAdaptError(f"{platform.node()} has {name} {found}, this machine {needed}; all nodes need the same")
 
 
-def _text(job: Job) -> str:
+def _text(job: CandidateJob) -> str:
     return json.dumps(asdict(job))
 
 

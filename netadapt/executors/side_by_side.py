@@ -8,10 +8,10 @@ from typing import Protocol
 
 from device_agents.support.errors import ToolError
 from netadapt.errors import NetAdaptError
-from netadapt.executors.jobs import Job
+from netadapt.executors.jobs import CandidateJob
 from netadapt.executors.messages import Event, Failed, Losses, Lost
-from netadapt.executors.progress import Telling
-from netadapt.search.loop import Result
+from netadapt.executors.progress import BatchProgress
+from netadapt.search.types import Result
 
 REPEATS = 3
 """How often a job is begun again when its worker was lost; by then it is probably the job that kills workers."""
@@ -25,23 +25,23 @@ class Pool(Protocol):
         """So many jobs at most are started and not ended."""
         ...
 
-    def start(self, job: Job) -> None: ...
+    def start(self, job: CandidateJob) -> None: ...
 
-    def wait(self) -> Sequence[tuple[Job, Event]]:
+    def wait(self) -> Sequence[tuple[CandidateJob, Event]]:
         """Block until there is something to tell of the jobs at work."""
         ...
 
-    def stop(self) -> Sequence[tuple[Job, Event]]:
+    def stop(self) -> Sequence[tuple[CandidateJob, Event]]:
         """End all workers at once; what they had said by then and was not waited for."""
         ...
 
 
-def side_by_side(pool: Pool, jobs: Sequence[Job], telling: Telling) -> Iterator[Result]:
+def side_by_side(pool: Pool, jobs: Sequence[CandidateJob], batch: BatchProgress) -> Iterator[Result]:
     """Results as they come. When something ends the work early, those that are finished still come first.
 
     Raises the error of a job that failed, or `NetAdaptError` naming one whose worker was lost again and again.
     """
-    waiting, running, losses, arrived = deque(jobs), list[Job](), Counter[str](), list[tuple[Job, Event]]()
+    waiting, running, losses, arrived = deque(jobs), list[CandidateJob](), Counter[str](), list[tuple[CandidateJob, Event]]()
     try:
         while waiting or running:
             while waiting and len(running) < pool.size:
@@ -51,24 +51,24 @@ def side_by_side(pool: Pool, jobs: Sequence[Job], telling: Telling) -> Iterator[
             while arrived:
                 job, event = arrived.pop(0)
                 if isinstance(event, Losses):
-                    telling.losses(job, event.values)
+                    batch.losses(job, event.values)
                     continue
                 running.remove(job)
                 if isinstance(event, Result):
                     yield event
-                    telling.done(job, event, [other.name for other in running])
+                    batch.done(job, event, [other.name for other in running])
                 elif isinstance(event, Failed):
                     raise event.error
                 else:
                     _count(losses, job, event)
-                    telling.again(job)
+                    batch.again(job)
                     waiting.appendleft(job)
     except (KeyboardInterrupt, ToolError):
         yield from (event for _, event in (*arrived, *pool.stop()) if isinstance(event, Result))
         raise
 
 
-def _count(losses: Counter[str], job: Job, lost: Lost) -> None:
+def _count(losses: Counter[str], job: CandidateJob, lost: Lost) -> None:
     losses[job.weights] += 1
     if losses[job.weights] > REPEATS:
         raise NetAdaptError(

@@ -17,9 +17,9 @@ from typing import Any
 
 from device_agents.support.dataclass_json import read_as
 from netadapt.executors.evaluation import Evaluator
-from netadapt.executors.jobs import Job
-from netadapt.executors.messages import evaluate_aloud
-from netadapt.runs.models import Family
+from netadapt.executors.jobs import CandidateJob
+from netadapt.executors.messages import evaluate_and_report
+from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 
 _TASKS = Path("/proc/self/task")
@@ -33,8 +33,8 @@ def main() -> None:
     while True:
         plain = asked.get()
         stay_on(plain["cores"])
-        job = read_as(Job, plain["job"])
-        evaluate_aloud(lambda run=job.run: _evaluator(run), job, lambda line: print(line, file=answers))  # type: ignore[misc]
+        job = read_as(CandidateJob, plain["job"])
+        evaluate_and_report(lambda run=job.run: _evaluator(run), job, lambda line: print(line, file=answers))  # type: ignore[misc]
 
 
 def _listen(asked: queue.SimpleQueue[dict[str, Any]]) -> None:
@@ -45,7 +45,7 @@ def _listen(asked: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 @lru_cache(maxsize=1)
 def _evaluator(run: str) -> Evaluator:
-    return Evaluator(Family(RunFolder.open(Path(run))))
+    return Evaluator(RunModels(RunFolder.open(Path(run))))
 
 
 def stay_on(cores: Collection[int]) -> None:

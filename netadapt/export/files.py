@@ -23,8 +23,8 @@ from netadapt.errors import NetAdaptError
 from netadapt.input_shape import InputShape
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
-from netadapt.training.datasets import Part
-from netadapt.training.tasks import Scores, open_task, scores_of
+from netadapt.training.tasks import scores_of
+from netadapt.training.types import Part, Scores
 from profiler.errors import ModelError
 
 Array = npt.NDArray[np.float32]
@@ -114,7 +114,7 @@ def file_scores(path: Path, part: Part) -> Scores:
             outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
             yield torch.from_numpy(outputs[: len(indices)]), targets
 
-    return scores_of(open_task(part.task), batches())
+    return scores_of(part.task, batches())
 
 
 def file_accuracy(path: Path, part: Part) -> float:

@@ -120,6 +120,12 @@ def describe(name: str, *, resolution: int = 224, in_channels: int = 3, **option
     return Description(name, sum(weight.numel() for weight in model.parameters()), macs, shape, blocks)
 
 
+def describe_all(*, width_multiplier: float, resolution: int, classes: int) -> list[Description]:
+    """Every network of NETWORKS, in its order; `classes` count where there is a classifier."""
+    common: dict[str, Any] = {"width_multiplier": width_multiplier, "resolution": resolution}
+    return [describe(name, **common, **({"classes": classes} if has_classifier(name) else {})) for name in NETWORKS]
+
+
 def _check_options(name: str, function: Callable[..., nn.Module], options: dict[str, Any]) -> None:
     shared = inspect.signature(build_network).parameters
     known = [option for option in inspect.signature(function).parameters if option not in shared]

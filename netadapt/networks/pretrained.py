@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from netadapt.errors import RunError
 from netadapt.networks.mobilenet_v1 import CHANNELS
 from netadapt.networks.units import ConvUnit
-from netadapt.training.datasets import Part
 from netadapt.training.datasets.arrays import read_arrays
+from netadapt.training.types import Part
 
 _LAYERS = 2 * len(CHANNELS) - 1  # the stem and the pairs; a classifier after them is left alone
 _IMAGES = 32

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from netadapt.training.datasets import Part
+from netadapt.training.types import Part
 
 
 def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_size: int = 64) -> None:

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from device_agents.support.atomic import write_whole
-from netadapt.baselines import KINDS, title_of
+from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
 from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, amount_text
 from netadapt.runs.multi_seed import Spread
-from netadapt.runs.records import Baseline, TableFacts, Verified
+from netadapt.runs.records import TableFacts
 from netadapt.runs.run_folder import RunFolder
-from netadapt.training.tasks import Metric, Task
+from netadapt.settings import OPTIONS, value_text, values_of
+from netadapt.training.types import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"
@@ -87,7 +87,7 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         rows=rows,
         guided=guided(rows),
         checks=list(checks(contents)),
-        missing_kinds=[title_of(kind) for kind in KINDS if kind not in {item.kind for item in contents.baselines}],
+        missing_kinds=[title_of(kind) for kind in BASELINES if kind not in {item.kind for item in contents.baselines}],
         sections=sections,
         headline=headline(rows, contents.task),
         conditions=conditions(contents),
@@ -153,14 +153,20 @@ def all_sections(contents: Contents) -> list[Section]:
 
 def _accuracy_section(contents: Contents) -> Section:
     steps = [
-        _point(contents.verified[s.iteration], Spread.of([s.accuracy])) for s in contents.steps if s.iteration in contents.verified
+        Point(contents.verified[step.iteration].measured_ms, Spread.of([step.accuracy]))
+        for step in contents.steps
+        if step.iteration in contents.verified
     ]
     finished = [
-        _point(contents.verified[number], accuracy, _step_name(contents, number))
+        Point(contents.verified[number].measured_ms, accuracy, _step_name(contents, number))
         for number, accuracy in contents.accuracy.items()
         if number in contents.verified
     ]
-    baselines = [_baseline_point(item, item.measured_ms) for item in contents.baselines if item.measured_ms is not None]
+    baselines = [
+        Point(item.measured_ms, Spread.of(item.accuracies), title_of(item.kind))
+        for item in contents.baselines
+        if item.measured_ms is not None
+    ]
     return Section(
         f"{_at_the_start(contents.task.accuracy.label)} against latency",
         "accuracy.png",
@@ -170,17 +176,6 @@ def _accuracy_section(contents: Contents) -> Section:
         accuracy_chart(steps, finished, baselines, contents.task.accuracy) if steps else None,
         f"No step has been measured on the device yet: `netadapt measure {contents.path}` does it.",
     )
-
-
-def _point(checked: Verified, accuracy: Spread, label: str = "") -> Point:
-    latency = checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high
-    return Point(*latency, accuracy.mean, label, accuracy.low, accuracy.high)
-
-
-def _baseline_point(item: Baseline, ms: float) -> Point:
-    accuracy = Spread.of(item.accuracies)
-    label = title_of(item.kind) if item.step is not None else item.name
-    return Point(ms, item.measured_ms_low or ms, item.measured_ms_high or ms, accuracy.mean, label, accuracy.low, accuracy.high)
 
 
 def _step_name(contents: Contents, number: int) -> str:
@@ -235,9 +230,11 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
         pairs.append(("table", "none: the budget is counted on the network alone"))
     for name, table in info.tables.items():
         pairs += [(f"{name} {what}".lstrip(), said) for what, said in _about(table, info.created_utc)]
-    measured = sorted({f"{item.device}, {item.runtime}" for item in contents.verified.values()})
+    measured = sorted({f"{item.target.device}, {item.target.runtime}" for item in contents.verified.values()})
     pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
-    return pairs + [(name.replace("_", " "), _text(value)) for name, value in {**info.settings, **info.versions}.items()]
+    values = values_of(info.settings)
+    settings = [(option.lstrip("-").replace("-", " "), value_text(values[path])) for path, option in OPTIONS.items()]
+    return pairs + [pair for pair in settings if pair[0] != "network"] + list(info.versions.items())
 
 
 def _about(table: TableFacts, begun: str) -> list[tuple[str, str]]:
@@ -265,10 +262,6 @@ def _age(built: str, begun: str) -> str:
     except (TypeError, ValueError):
         return ""
     return f", {days:.1f} days before this run" if days >= 0.1 else ", just before this run"
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _at_the_start(label: str) -> str:

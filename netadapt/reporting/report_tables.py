@@ -6,24 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netadapt.baselines import KINDS, title_of
+from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
 from netadapt.runs.multi_seed import Spread, of_each
-from netadapt.runs.records import Baseline, Delivered, LayerLatency, RunInfo, Verified
+from netadapt.runs.records import Baseline, ExportedFile, LayerLatency, RunInfo, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.bias import Checked
-from netadapt.search.loop import Step
-from netadapt.training.tasks import Task, task_of
+from netadapt.search.types import Step
+from netadapt.training.types import Task
+from profiler.interval import Interval
 from profiler.layers.graph import Graph
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds, with the 95 % interval where one is known."""
-
-    ms: float
-    low_ms: float | None = None
-    high_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +24,9 @@ class Row:
 
     name: str
     note: str
-    predicted: Latency | None
-    measured: Latency | None
+    predicted: Interval | None
+    """Milliseconds, as the measured latency."""
+    measured: Interval | None
     accuracy: Spread
     accuracy_on: str
     """test or holdout."""
@@ -42,13 +35,13 @@ class Row:
     metrics: Mapping[str, Spread] = field(default_factory=dict)
     """The task's other figures, on the same images."""
     kind: str = ""
-    """Of netadapt.baselines.KINDS; empty for steps of the run."""
+    """Of netadapt.baselines.BASELINES; empty for steps of the run."""
 
     def speedup_over(self, original: Row) -> float | None:
         """By measured latencies if both are, else by predicted ones; None if there are neither."""
         for mine, other in ((self.measured, original.measured), (self.predicted, original.predicted)):
             if mine is not None and other is not None:
-                return other.ms / mine.ms
+                return other.value / mine.value
         return None
 
 
@@ -69,7 +62,7 @@ class Contents:
     """Measured where the run is at home."""
     baselines: tuple[Baseline, ...]
     layers: tuple[LayerLatency, ...]
-    delivered: tuple[Delivered, ...] = ()
+    exported: tuple[ExportedFile, ...] = ()
     elsewhere: tuple[Verified, ...] = ()
     """Measured on other devices or with other runtimes."""
 
@@ -81,11 +74,11 @@ class Contents:
         chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
         accuracy = {number: Spread.of(item.accuracies) for number, item in finished.items()}
         metrics = {number: of_each(item.all_metrics) for number, item in finished.items()}
-        baselines = tuple(item for item in run.baselines if item.place in (run.home, None) or run.home is None)
-        elsewhere = tuple(item for item in run.measured if item.place != run.home)
+        baselines = tuple(item for item in run.baselines if item.target == run.home or run.home is None)
+        elsewhere = tuple(item for item in run.measured if item.target != run.home)
         return cls(
             run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, baselines, run.layers,
-            run.delivered, elsewhere,
+            run.exported, elsewhere,
         )  # fmt: skip
 
     @property
@@ -94,7 +87,7 @@ class Contents:
 
     @property
     def task(self) -> Task:
-        return task_of(self.info.settings)
+        return self.info.settings.task
 
 
 def summary(contents: Contents) -> list[Row]:
@@ -111,7 +104,7 @@ def summary(contents: Contents) -> list[Row]:
 
 def _place(kind: str) -> tuple[int, str]:
     """As they are listed; kinds of another version last."""
-    return (list(KINDS).index(kind) if kind in KINDS else len(KINDS), kind)
+    return (list(BASELINES).index(kind) if kind in BASELINES else len(BASELINES), kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +114,8 @@ class GuidedRow:
     name: str
     accuracy: Spread
     macs: int
-    measured: Latency
+    measured: Interval
+    """Milliseconds."""
     macs_share: float
     """Of the MAC-guided network's."""
     latency_share: float
@@ -132,18 +126,21 @@ class GuidedRow:
 def guided(rows: Sequence[Row]) -> list[GuidedRow]:
     """Original, MAC-guided and latency-guided side by side, where all three have been measured and tested; else nothing."""
     found = {row.kind or row.name: row for row in rows}
-    named = {"original": "original", "macs": "guided by MACs", "adapted": "guided by latency"}
+    other_guide = next((name for name, item in BASELINES.items() if item.guided_by), "")
+    if not other_guide:
+        return []
+    named = {"original": "original", other_guide: title_of(other_guide), "adapted": "guided by latency"}
     if not all(name in found and found[name].accuracy_on == "test" for name in named):
         return []
     lines = [(label, found[name], found[name].measured) for name, label in named.items()]
     if any(measured is None for _, _, measured in lines):
         return []
-    first, other = found["original"], found["macs"]
+    first, other = found["original"], found[other_guide]
     assert first.measured is not None and other.measured is not None
     return [
         GuidedRow(
-            label, row.accuracy, row.macs, measured, row.macs / other.macs, measured.ms / other.measured.ms,
-            row.macs / first.macs, measured.ms / first.measured.ms,
+            label, row.accuracy, row.macs, measured, row.macs / other.macs, measured.value / other.measured.value,
+            row.macs / first.macs, measured.value / first.measured.value,
         )
         for label, row, measured in lines
         if measured is not None
@@ -171,12 +168,11 @@ def checks(contents: Contents) -> Iterator[CheckRow]:
 def _step_row(contents: Contents, step: Step, name: str) -> Row:
     graph, number = contents.graph.at_widths(step.widths), step.iteration
     checked, tested = contents.verified.get(number), contents.accuracy.get(number)
-    predicted = Latency(step.price) if contents.unit == "ms" else None
+    predicted = Interval.unknown(step.price) if contents.info.goals[0].measurable else None
     measured = None
     if checked is not None:
-        measured = Latency(checked.measured_ms, checked.measured_ms_low, checked.measured_ms_high)
-        if checked.predicted_ms is not None:
-            predicted = Latency(checked.predicted_ms, checked.predicted_ms_low, checked.predicted_ms_high)
+        measured = checked.measured_ms
+        predicted = checked.predicted_ms or predicted
     note = contents.info.network if number == 0 else f"step {number} of {len(contents.steps) - 1}"
     accuracy, accuracy_on = (Spread.of([step.accuracy]), "holdout") if tested is None else (tested, "test")
     metrics = of_each([step.metrics]) if tested is None else contents.metrics[number]
@@ -184,11 +180,18 @@ def _step_row(contents: Contents, step: Step, name: str) -> Row:
 
 
 def _baseline_row(item: Baseline) -> Row:
-    predicted = None if item.predicted_ms is None else Latency(item.predicted_ms, item.predicted_ms_low, item.predicted_ms_high)
-    measured = None if item.measured_ms is None else Latency(item.measured_ms, item.measured_ms_low, item.measured_ms_high)
     accuracy, metrics = Spread.of(item.accuracies), of_each(item.all_metrics)
     return Row(
-        title_of(item.kind), item.name, predicted, measured, accuracy, "test", item.macs, item.parameters, metrics, item.kind
+        title_of(item.kind),
+        item.name,
+        item.predicted_ms,
+        item.measured_ms,
+        accuracy,
+        "test",
+        item.size.macs,
+        item.size.parameters,
+        metrics,
+        item.kind,
     )
 
 
@@ -199,7 +202,7 @@ def _nearest_baseline(baselines: Sequence[Baseline], step: int, adapted: Row) ->
         row = _baseline_row(item)
         for mine, other in ((row.measured, adapted.measured), (row.predicted, adapted.predicted)):
             if mine is not None and other is not None:
-                return item.step != step, abs(mine.ms - other.ms)
+                return item.step != step, abs(mine.value - other.value)
         return item.step != step, float("inf")
 
     return _baseline_row(min(baselines, key=distance))

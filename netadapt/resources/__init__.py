@@ -1,6 +1,6 @@
 """Resources a network spends, and budgets for them. A resource is anything that puts a price on a graph."""
 
-from netadapt.resources.base import Kind, PricesMany, Resource
+from netadapt.resources.base import PricesMany, Resource, ResourceKind
 from netadapt.resources.budgets import BUDGET, Budget, Goal, named_tables, open_goals, parse_budget, parse_budgets
 from netadapt.resources.energy import Energy
 from netadapt.resources.latency import Latency, Predicted, Predictor
@@ -15,7 +15,6 @@ __all__ = [
     "Budget",
     "Energy",
     "Goal",
-    "Kind",
     "Latency",
     "Macs",
     "Memory",
@@ -24,6 +23,7 @@ __all__ = [
     "Predictor",
     "PricesMany",
     "Resource",
+    "ResourceKind",
     "amount_text",
     "named_tables",
     "open_goals",

@@ -29,7 +29,7 @@ class PricesMany(Protocol):
         ...
 
 
-class Kind(Protocol):
+class ResourceKind(Protocol):
     """The class of a resource, as the registry lists it."""
 
     @property
@@ -49,7 +49,19 @@ class Kind(Protocol):
         ...
 
     @property
-    def needs_table(self) -> bool: ...
+    def needs_table(self) -> bool:
+        """Its price depends on a device's table."""
+        ...
+
+    @property
+    def measurable(self) -> bool:
+        """A network's whole price can be measured on a device, as a latency is; baselines are matched by it."""
+        ...
+
+    @property
+    def named_by_table(self) -> bool:
+        """The bare name of a table means this resource on the table's device: pixel=40ms. One resource at most."""
+        ...
 
     def of(self, table: Any) -> Resource:
         """The resource, priced by a device's table if it needs one. `BudgetError` if it is missing or cannot tell."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from netadapt.errors import BudgetError
 from profiler.latency.interpolation import family_of
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 
@@ -25,6 +25,8 @@ class Energy:
     scales: ClassVar[Mapping[str, float]] = {"uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3}
     example = "12mJ"
     needs_table = True
+    measurable = False
+    named_by_table = False
 
     def __init__(self, energy_mj: Mapping[LayerSpec, float], runtime: str) -> None:
         self.runtime = runtime
@@ -55,7 +57,7 @@ class Energy:
 
     def price(self, graph: Graph) -> float:
         """`BudgetError` naming a layer whose energy the table cannot tell."""
-        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in as_executed(graph, self.runtime).nodes]
+        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in fuse_for(graph, self.runtime).nodes]
         missing = [(name, layer) for name, layer, millijoules in found if millijoules is None]
         if missing:
             name, layer = missing[0]

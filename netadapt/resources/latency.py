@@ -30,6 +30,8 @@ class Latency:
     scales: ClassVar[Mapping[str, float]] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
     example = "12ms"
     needs_table = True
+    measurable = True
+    named_by_table = True
 
     def __init__(self, table: Predictor) -> None:
         self.table = table

@@ -17,6 +17,8 @@ class Macs:
     scales: ClassVar[Mapping[str, float]] = COUNTS
     example = "300M"
     needs_table = False
+    measurable = False
+    named_by_table = False
 
     @classmethod
     def of(cls, table: Any) -> Self:

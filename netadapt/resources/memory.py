@@ -25,6 +25,8 @@ class Memory:
     }  # fmt: skip
     example = "2MB"
     needs_table = False
+    measurable = False
+    named_by_table = False
 
     @classmethod
     def of(cls, table: Any) -> Self:

@@ -17,6 +17,8 @@ class Parameters:
     scales: ClassVar[Mapping[str, float]] = COUNTS
     example = "1.2M"
     needs_table = False
+    measurable = False
+    named_by_table = False
 
     @classmethod
     def of(cls, table: Any) -> Self:

@@ -7,15 +7,15 @@ from typing import Any
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import BudgetError
-from netadapt.resources.base import Kind, Resource
+from netadapt.resources.base import Resource, ResourceKind
 from netadapt.resources.energy import Energy
 from netadapt.resources.latency import Latency
 from netadapt.resources.macs import Macs
 from netadapt.resources.memory import Memory
 from netadapt.resources.parameters import Parameters
 
-KINDS: tuple[Kind, ...] = (Latency, Macs, Parameters, Memory, Energy)
-RESOURCES: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
+KINDS: tuple[ResourceKind, ...] = (Latency, Macs, Parameters, Memory, Energy)
+RESOURCES: Mapping[str, ResourceKind] = {kind.name: kind for kind in KINDS}
 
 
 def open_resource(name: str, table: Any = None) -> Resource:
@@ -23,7 +23,7 @@ def open_resource(name: str, table: Any = None) -> Resource:
     return known_resource(name).of(table)
 
 
-def known_resource(name: str, tables: Collection[str] = ()) -> Kind:
+def known_resource(name: str, tables: Collection[str] = ()) -> ResourceKind:
     """`BudgetError` for a name that is none; `tables` are others that could have been meant."""
     if name in RESOURCES:
         return RESOURCES[name]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from device_agents.errors import DeviceError
 from netadapt.errors import RunError
 from netadapt.resources import Goal
+from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import exported
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.search.bias import Checked
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from profiler.devices.identity import Identity
 from profiler.errors import RunnerError
 from profiler.measure.benchmark import measure_files
@@ -31,7 +32,7 @@ UNREACHABLE = (DeviceError, RunnerError)
 class DeviceCheck:
     """The loop's `check`, for the budgets whose devices can be reached."""
 
-    family: Family
+    models: RunModels
     tables: Mapping[str, OnDemand]
     """By the budgets' names."""
     progress: ProgressReporter
@@ -41,7 +42,7 @@ class DeviceCheck:
         found: dict[str, Checked] = {}
         for name, table in self.tables.items():
             target = table.table.info.target
-            path = exported(self.family, step, target.model_format)
+            path = exported(self.models, step, target.model_format)
             try:
                 estimate = measure_files(
                     [path], target, settings=table.table.info.settings, progress=self.progress, wait_s=PATIENCE_S
@@ -49,11 +50,8 @@ class DeviceCheck:
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
-            said = table.table.predict(self.family.graph(step.widths))
-            found[name] = Checked(
-                estimate.latency_ms, estimate.latency_ms_low, estimate.latency_ms_high,
-                said.latency_ms, said.latency_ms_low, said.latency_ms_high,
-            )  # fmt: skip
+            predicted = table.table.predict(self.models.graph(step.widths))
+            found[name] = Checked(latency_of(estimate), latency_of(predicted))
         return found
 
 
@@ -67,7 +65,7 @@ def within_reach(
     """
     names = []
     for goal in goals:
-        if goal.budget.resource != "latency" or measure is False:
+        if not goal.budget.measurable or measure is False:
             continue
         reason = out_of_reach(tables[goal.budget.table], progress)
         if reason is None:

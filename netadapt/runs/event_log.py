@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from netadapt.registry import require
 from netadapt.runs.run_folder import RunFolder
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def scalars(step: Step) -> dict[str, float]:
     return {
         "accuracy/holdout": step.accuracy,
         **{f"price/{name}": price for name, price in step.prices.items()},
-        **{f"measured/{name}": check.measured for name, check in step.checks.items()},
+        **{f"measured/{name}": check.measured.value for name, check in step.checks.items()},
         **{f"holdout/{name}": value for name, value in step.metrics.items()},
         **{f"width/{block}": float(width) for block, width in step.widths.items()},
     }

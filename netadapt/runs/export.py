@@ -11,10 +11,11 @@ from netadapt.errors import SettingsError
 from netadapt.export.files import file_scores
 from netadapt.export.quantize import agreement, export_int8
 from netadapt.pruning.pruner import sample
+from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import EXPORTERS
-from netadapt.runs.models import Family
-from netadapt.runs.records import Delivered
-from netadapt.search.loop import Step
+from netadapt.runs.models import RunModels
+from netadapt.runs.records import ExportedFile, FileAgreement, TargetName
+from netadapt.search.types import Step
 from netadapt.training.trainer import score
 from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import measure_files
@@ -28,17 +29,17 @@ _COMPARED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What is asked for. `SettingsError` if it makes no sense."""
+class ExportOptions:
+    """A file that is asked for. `SettingsError` for a precision that cannot be written, or no images to calibrate on."""
 
     path: Path
     """Ends in .onnx or .tflite."""
     precision: str = "float32"
     calibration: int = 256
-    """Images of the training part, for int8."""
+    """Training images that the ranges of int8 are taken from."""
     seed: int = 1
     target: Target | None = None
-    """Where to measure the file; None leaves it unmeasured."""
+    """The target to measure the file on; None leaves it unmeasured."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -51,22 +52,21 @@ class Delivery:
         return self.path.suffix.lstrip(".")
 
 
-def deliver(family: Family, step: Step, asked: Delivery, progress: ProgressReporter) -> Delivered:
+def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: ProgressReporter) -> ExportedFile:
     """Write the file, examine it, record it. The test images judge it; they had no part in making it."""
-    model, shape = family.model(step), family.options.input_shape
+    model, shape = models.model(step), models.options.input_shape
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
-        images = sample(family.dataset.train, asked.calibration, asked.seed)
+        images = sample(models.dataset.train, asked.calibration, asked.seed)
         calibration = len(images)
         export_int8(model, shape, asked.path, images)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
     progress.advance("written")
-    shown = sample(family.dataset.test, _COMPARED, asked.seed)
+    shown = sample(models.dataset.test, _COMPARED, asked.seed)
     near = agreement(model, asked.path, shown)
-    ours, pytorch = file_scores(asked.path, family.dataset.test), score(model, family.dataset.test)
-    record = Delivered(
+    record = ExportedFile(
         step=step.iteration,
         path=str(asked.path),
         sha256=hashlib.sha256(asked.path.read_bytes()).hexdigest(),
@@ -74,39 +74,23 @@ def deliver(family: Family, step: Step, asked: Delivery, progress: ProgressRepor
         precision=asked.precision,
         size_bytes=asked.path.stat().st_size,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        images=len(shown),
-        max_abs_difference=near.max_abs_difference,
-        cosine_similarity=near.cosine_similarity,
-        top1_agreement=near.top1_agreement,
+        agreement=FileAgreement(len(shown), near.max_abs_difference, near.cosine_similarity, near.top1_agreement),
+        scores=file_scores(asked.path, models.dataset.test),
+        torch_scores=score(model, models.dataset.test),
         calibration=calibration,
-        accuracy=ours.accuracy,
-        torch_accuracy=pytorch.accuracy,
-        metrics=ours.metrics,
-        torch_metrics=pytorch.metrics,
     )
     progress.advance("examined")
-    family.run.add_delivered(record)
-    if asked.target is not None:
-        record = _measured(record, asked.path, asked.target, progress)
-        family.run.add_delivered(record)
+    models.run.add_exported(record)
+    if asked.target is not None:  # only now, so that a device that fails leaves the record of the file
+        target = target_for(asked.path, asked.target)
+        found = measure_files([asked.path], target, progress=progress, wait_s=PATIENCE_S)[asked.path].estimate
+        record = replace(record, target=TargetName.of(target), latency_ms=latency_of(found))
+        models.run.add_exported(record)
     return record
 
 
 def target_for(path: Path, target: Target) -> Target:
-    """The same device with a runtime that reads this file: the target's own if it does."""
+    """The same device with a runtime that reads this file: the target's own runtime if it does."""
     if target.model_format == path.suffix.lstrip("."):
         return target
     return replace(target, runtime=default_runtime(path))
-
-
-def _measured(record: Delivered, path: Path, target: Target, progress: ProgressReporter) -> Delivered:
-    target = target_for(path, target)
-    found = measure_files([path], target, progress=progress, wait_s=PATIENCE_S)[path].estimate
-    return replace(
-        record,
-        device=target.device,
-        runtime=target.runtime,
-        latency_ms=found.latency_ms,
-        latency_ms_low=found.latency_ms_low,
-        latency_ms_high=found.latency_ms_high,
-    )

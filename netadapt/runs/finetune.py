@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netadapt.runs.event_log import EventLog
-from netadapt.runs.models import Family
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import Finished, Trained
 from netadapt.runs.run_folder import weights_name
 from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of, train_through
-from netadapt.search.loop import Step
+from netadapt.search.types import Step
 from netadapt.training.checkpoint import save_weights
-from netadapt.training.trainer import Changes, TrainSettings, score
+from netadapt.training.recipe import RecipeOverrides
+from netadapt.training.trainer import score
 from profiler.progress import ProgressReporter
 
 
 def finish(
-    family: Family,
+    models: RunModels,
     numbers: Sequence[int | None],
-    asked: Changes,
+    asked: RecipeOverrides,
     *,
     seed: int,
     seeds: int = 1,
@@ -31,11 +32,13 @@ def finish(
     log: EventLog | None = None,
 ) -> list[Finished]:
     """Fine-tune these steps (None: the last) with so many seeds, and record what they reach on the test images."""
-    return finish_with(family, numbers, stages_of(family.run.info, asked), seed=seed, seeds=seeds, progress=progress, log=log)
+    return finish_with(
+        models, numbers, stages_of(models.run.info.settings, asked), seed=seed, seeds=seeds, progress=progress, log=log
+    )
 
 
 def finish_with(
-    family: Family,
+    models: RunModels,
     numbers: Sequence[int | None],
     stages: Stages,
     *,
@@ -45,47 +48,31 @@ def finish_with(
     log: EventLog | None = None,
 ) -> list[Finished]:
     """Each is recorded as soon as it is done; what is recorded, from the same weights in the same way, is not done again."""
-    steps = [family.step(number) for number in numbers]
+    steps = [models.step(number) for number in numbers]
     for number in range(seed, seed + seeds):
         for step in steps:
-            _finish_once(family, step, stages.last, number, progress, log)
-    return [family.run.finished[step.iteration] for step in steps]
+            _finish_once(models, step, stages.last, number, progress, log)
+    return [models.run.finished[step.iteration] for step in steps]
 
 
-def _finish_once(family: Family, step: Step, stage: Stage, seed: int, progress: ProgressReporter, log: EventLog | None) -> None:
-    run, number = family.run, step.iteration
+def _finish_once(models: RunModels, step: Step, stage: Stage, seed: int, progress: ProgressReporter, log: EventLog | None) -> None:
+    run, number = models.run, step.iteration
     training = (origin(run.weights_path(step.weights)), stage.text)
     before = run.finished.get(number)
-    done = still_there(family, before.runs) if before is not None and before.training == training else ()
+    done = still_there(models, before.runs) if before is not None and before.training == training else ()
     if any(item.seed == seed for item in done):
         return
-    model = family.model(step, finished=False)
+    model = models.model(step, finished=False)
     what = f"finished-{number:03d}" if not done else f"finished-{number:03d}-seed{seed}"
     name = f"step {number}, seed {seed}"
     loss = (lambda _step, _loss: None) if log is None else (lambda at, found: log.loss(what, at, found))
-    train_through(model, family.dataset, (stage,), seed=seed, name=name, progress=progress, loss=loss)
+    train_through(model, models.dataset, (stage,), seed=seed, name=name, progress=progress, loss=loss)
     weights = weights_name(number, step.block, f"finished-{seed}")
     save_weights(model, run.weights_path(weights))
-    scores = score(model, family.dataset.test)
-    run.add_finished(_record(number, stage.settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
+    scores = score(model, models.dataset.test)
+    run.add_finished(Finished(number, stage.settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
 
 
-def _record(number: int, settings: TrainSettings, training: tuple[str, ...], runs: tuple[Trained, ...]) -> Finished:
-    first = runs[0]
-    return Finished(
-        step=number,
-        weights=first.weights,
-        test_accuracy=first.test_accuracy,
-        epochs=settings.epochs or 0.0,
-        metrics=first.metrics,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        augment=settings.augment,
-        training=training,
-        runs=runs,
-    )
-
-
-def still_there(family: Family, runs: Sequence[Trained]) -> tuple[Trained, ...]:
+def still_there(models: RunModels, runs: Sequence[Trained]) -> tuple[Trained, ...]:
     """Those whose weights have not been taken away."""
-    return tuple(item for item in runs if family.run.weights_path(item.weights).exists())
+    return tuple(item for item in runs if models.run.weights_path(item.weights).exists())

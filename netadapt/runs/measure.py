@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import nn
 
 from netadapt.export.files import export_onnx, export_tflite
-from netadapt.runs.models import Family
-from netadapt.runs.records import Baseline, LayerLatency, Verified
-from netadapt.search.loop import Step
+from netadapt.runs.intervals import latency_of
+from netadapt.runs.models import RunModels
+from netadapt.runs.records import Baseline, LayerLatency, TargetName, Verified
+from netadapt.search.types import Step
 from netadapt.training.checkpoint import load_weights
 from profiler.measure.benchmark import measure_files
-from profiler.measure.estimate import Estimate
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
@@ -24,91 +24,74 @@ EXPORTERS = {"onnx": export_onnx, "tflite": export_tflite}
 
 
 def verify(
-    family: Family, numbers: Sequence[int] | None, target: Target, table: LatencyTable | None, progress: ProgressReporter
+    models: RunModels, numbers: Sequence[int] | None, target: Target, table: LatencyTable | None, progress: ProgressReporter
 ) -> list[Verified]:
     """Measure these steps (None: every one kept) beside the run's baselines, and record what was predicted and what came.
 
     Each network is exported as it would be shipped; a file that is newer than its weights is used again. Baselines that were found
     for another device or runtime are left out, and `table` has to be one of this device and runtime.
     """
-    steps = family.run.steps if numbers is None else [family.step(number) for number in numbers]
+    steps = models.run.steps if numbers is None else [models.step(number) for number in numbers]
     progress.begin("exporting networks", len(steps))
     files: dict[int, Path] = {}
     for step in steps:
-        files[step.iteration] = exported(family, step, target.model_format)
+        files[step.iteration] = exported(models, step, target.model_format)
         progress.advance(f"step {step.iteration}")
-    place = target.device, target.runtime
-    baselines = [item for item in family.run.baselines if item.place in (place, None)]
-    baseline_files = {item.name: exported_baseline(family, item, target.model_format) for item in baselines}
+    name = TargetName.of(target)
+    baselines = [item for item in models.run.baselines if item.target == name]
+    baseline_files = {item.name: exported_baseline(models, item, target.model_format) for item in baselines}
     there = {name: path for name, path in baseline_files.items() if path is not None}
     settings = table.info.settings if table is not None else None
     found = measure_files([*files.values(), *there.values()], target, settings=settings, progress=progress, wait_s=PATIENCE_S)
-    measured = {path: item.estimate for path, item in found.items()}
-    records = [_verified(family, step, measured[files[step.iteration]], target, table) for step in steps]
-    now = {record.step for record in records}
+    measured = {path: latency_of(item.estimate) for path, item in found.items()}
+    predicted = {step.iteration: None if table is None else latency_of(table.predict(models.graph(step.widths))) for step in steps}
+    records = [Verified(number, name, measured[path], predicted[number]) for number, path in files.items()]
     kept = [
-        item for item in family.run.measured if item.step < len(family.run.steps) and not (item.step in now and item.place == place)
+        item
+        for item in models.run.measured
+        if item.step < len(models.run.steps) and not (item.step in files and item.target == name)
     ]
-    family.run.write_verified([*kept, *records])
-    family.run.write_baselines(
-        _measured_baseline(item, measured[there[item.name]]) if item.name in there else item for item in family.run.baselines
+    models.run.write_verified([*kept, *records])
+    models.run.write_baselines(
+        replace(item, measured_ms=measured[there[item.name]]) if item.name in there else item for item in models.run.baselines
     )
     if table is not None:
-        family.run.write_layers(layer_latencies(family, table))
+        models.run.write_layers(layer_latencies(models, table))
     return records
 
 
-def exported(family: Family, step: Step, file_format: str, *, path: Path | None = None) -> Path:
+def exported(models: RunModels, step: Step, file_format: str, *, path: Path | None = None) -> Path:
     """The step's file, checked against PyTorch; made anew unless one is there that is newer than its weights."""
-    path = path or family.run.exports / f"step{step.iteration:03d}.{file_format}"
-    record = family.run.finished.get(step.iteration)
-    weights = family.run.weights_path(record.weights if record else step.weights)
+    path = path or models.run.exports / f"step{step.iteration:03d}.{file_format}"
+    record = models.run.finished.get(step.iteration)
+    weights = models.run.weights_path(record.weights if record else step.weights)
     if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
-        export(family.model(step), family, file_format, path)
+        export(models.model(step), models, file_format, path)
     return path
 
 
-def exported_baseline(family: Family, item: Baseline, file_format: str) -> Path | None:
+def exported_baseline(models: RunModels, item: Baseline, file_format: str) -> Path | None:
     """The same of a baseline; None for one whose weights were not kept and that was never exported in this format."""
-    path = family.run.exports / f"{item.name}.{file_format}"
-    weights = family.run.weights_path(item.runs[0].weights) if item.runs else None
-    if weights is not None and weights.exists() and (not path.exists() or path.stat().st_mtime < weights.stat().st_mtime):
-        model = family.shaped(item.widths)
+    path = models.run.exports / f"{item.name}.{file_format}"
+    weights = models.run.weights_path(item.runs[0].weights)
+    if weights.exists() and (not path.exists() or path.stat().st_mtime < weights.stat().st_mtime):
+        model = models.shaped(item.size.widths)
         load_weights(model, weights)
-        export(model.eval(), family, file_format, path)
+        export(model.eval(), models, file_format, path)
     return path if path.exists() else None
 
 
-def export(model: nn.Module, family: Family, file_format: str, path: Path) -> float:
+def export(model: nn.Module, models: RunModels, file_format: str, path: Path) -> float:
     """Write a model file; the largest difference between its outputs and PyTorch's."""
-    return EXPORTERS[file_format](model, family.options.input_shape, path).max_abs_difference
+    return EXPORTERS[file_format](model, models.options.input_shape, path).max_abs_difference
 
 
-def layer_latencies(family: Family, table: LatencyTable) -> list[LayerLatency]:
+def layer_latencies(models: RunModels, table: LatencyTable) -> list[LayerLatency]:
     """The original's layers and the last step's, each with its calibrated share of the network."""
-    before = _shares(table.explain(family.graph(family.step(0).widths)))
-    after = _shares(table.explain(family.graph(family.step(None).widths)))
+    before = _shares(table.explain(models.graph(models.step(0).widths)))
+    after = _shares(table.explain(models.graph(models.step(None).widths)))
     return [LayerLatency(name, before[name], after[name]) for name in before if name in after]
 
 
 def _shares(prediction: Prediction) -> Mapping[str, float]:
     return {part.node: part.latency_ms for part in prediction.parts if part.latency_ms is not None}
-
-
-def _verified(family: Family, step: Step, found: Estimate, target: Target, table: LatencyTable | None) -> Verified:
-    said = table.predict(family.graph(step.widths)) if table is not None else None
-    return Verified(
-        step=step.iteration,
-        measured_ms=found.latency_ms,
-        measured_ms_low=found.latency_ms_low,
-        measured_ms_high=found.latency_ms_high,
-        runtime=target.runtime,
-        device=target.device,
-        predicted_ms=said.latency_ms if said else None,
-        predicted_ms_low=said.latency_ms_low if said else None,
-        predicted_ms_high=said.latency_ms_high if said else None,
-    )
-
-
-def _measured_baseline(item: Baseline, found: Estimate) -> Baseline:
-    return replace(item, measured_ms=found.latency_ms, measured_ms_low=found.latency_ms_low, measured_ms_high=found.latency_ms_high)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from netadapt.training.tasks import Metric
+from netadapt.training.types import Metric
 
 
 @dataclass(frozen=True, slots=True)

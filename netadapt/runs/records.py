@@ -10,9 +10,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from netadapt.resources import Budget, parse_budgets
+from netadapt.settings import RunSettings
+from netadapt.training.recipe import TrainSettings
+from netadapt.training.types import Scores
+from profiler.interval import Interval
+from profiler.protocol.settings import Target
 from profiler.tables.table import LatencyTable
 
 
@@ -53,24 +57,35 @@ class TableFacts:
         )
 
 
-Place = tuple[str, str]
-"""A device and a runtime."""
+@dataclass(frozen=True, slots=True)
+class TargetName:
+    """A device and the runtime on it that networks were measured with."""
+
+    device: str
+    runtime: str
+
+    @classmethod
+    def of(cls, target: Target) -> TargetName:
+        return cls(target.device, target.runtime)
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What a run was started with."""
 
-    network: str
+    settings: RunSettings
+    """A run is only continued under the same settings."""
     budgets: tuple[str, ...]
     """As they were asked for: latency=60%."""
     created_utc: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Every other option that shapes the result, by its name; a run is only gone on with under the same."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of this project and of what it computes with."""
     tables: Mapping[str, TableFacts] = field(default_factory=dict)
     """By the names that budgets call them; a lone one may have the name ''."""
+
+    @property
+    def network(self) -> str:
+        return self.settings.network.name
 
     @property
     def goals(self) -> tuple[Budget, ...]:
@@ -91,22 +106,40 @@ class Trained:
 
 
 class OverSeeds:
-    """What a network that was trained with one seed or several reaches on the test set."""
+    """A network that was trained with one seed or several, and what it reaches on the test set."""
 
     __slots__ = ()
-    test_accuracy: float
-    metrics: Mapping[str, float]
     runs: tuple[Trained, ...]
+    """One for each seed, the first seed first."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("a trained network needs at least one seed")
+
+    @property
+    def weights(self) -> str:
+        """The first seed's, which are exported and measured: a file name in the run's folder of weights."""
+        return self.runs[0].weights
+
+    @property
+    def test_accuracy(self) -> float:
+        """The first seed's."""
+        return self.runs[0].test_accuracy
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The first seed's other figures on the test set."""
+        return self.runs[0].metrics
 
     @property
     def accuracies(self) -> tuple[float, ...]:
-        """On the test set, of every seed."""
-        return tuple(run.test_accuracy for run in self.runs) or (self.test_accuracy,)
+        """The accuracy of every seed on the test set."""
+        return tuple(run.test_accuracy for run in self.runs)
 
     @property
     def all_metrics(self) -> tuple[Mapping[str, float], ...]:
-        """The same of the task's other figures."""
-        return tuple(run.metrics for run in self.runs) or (self.metrics,)
+        """The task's other figures of every seed on the test set."""
+        return tuple(run.metrics for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,44 +147,35 @@ class Finished(OverSeeds):
     """A step after its long-term fine-tune, which the holdout images take part in: only the test set is left to judge it."""
 
     step: int
-    weights: str
-    """Of the first seed; these are what is exported."""
-    test_accuracy: float
-    """Of these weights."""
-    epochs: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """What else the task tells of it on the test set, by names with units: rmse_m."""
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    augment: bool | None = None
-    """These three are None in records from before they were kept."""
-    training: tuple[str, ...] = ()
-    """From which weights and how it was trained; empty in records that are older than this field."""
-    runs: tuple[Trained, ...] = ()
-    """The fine-tune with every seed so far, the first seed first; empty in older records."""
+    settings: TrainSettings
+    """How it was fine-tuned."""
+    training: tuple[str, ...]
+    """The weights it started from and the stage of its training."""
+    runs: tuple[Trained, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A step's latency as the table predicts it, if there is a table, and as it was measured whole, with 95 % intervals."""
+    """A step's latency as its network was measured whole and, if there is a table, as the table predicts it."""
 
     step: int
-    measured_ms: float
-    measured_ms_low: float
-    measured_ms_high: float
-    runtime: str
-    device: str
-    predicted_ms: float | None = None
-    predicted_ms_low: float | None = None
-    predicted_ms_high: float | None = None
-
-    @property
-    def place(self) -> Place:
-        return self.device, self.runtime
+    target: TargetName
+    measured_ms: Interval
+    predicted_ms: Interval | None = None
 
     @property
     def error_percent(self) -> float | None:
-        return None if self.predicted_ms is None else (self.predicted_ms / self.measured_ms - 1) * 100
+        """The relative error of the prediction, positive where it is above the measurement; None without a prediction."""
+        return None if self.predicted_ms is None else (self.predicted_ms.value / self.measured_ms.value - 1) * 100
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSize:
+    """The widths of a network, and what follows from them on every device."""
+
+    widths: Mapping[str, int]
+    macs: int
+    parameters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,58 +183,55 @@ class Baseline(OverSeeds):
     """Another network to compare with, as fast as a step, found or trained in another way, and trained as long."""
 
     name: str
-    """Its file's, without the ending."""
-    widths: Mapping[str, int]
-    test_accuracy: float
-    """Of the first seed, whose weights are what is measured."""
-    macs: int
-    parameters: int
-    measured_ms: float | None = None
-    measured_ms_low: float | None = None
-    measured_ms_high: float | None = None
-    predicted_ms: float | None = None
-    predicted_ms_low: float | None = None
-    predicted_ms_high: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    kind: str = "multiplier"
-    """Of netadapt.baselines.KINDS."""
-    step: int | None = None
-    """The step it is compared with; unknown in records that are older than this field."""
-    training: tuple[str, ...] = ()
-    """From which weights and how it was trained."""
-    runs: tuple[Trained, ...] = ()
-    """The training with every seed so far, the first seed first; empty in older records."""
-    device: str = ""
-    """Where it is as fast as the step, and is measured; empty in older records."""
-    runtime: str = ""
-
-    @property
-    def place(self) -> Place | None:
-        return (self.device, self.runtime) if self.device else None
+    """The name of its files, without the ending."""
+    kind: str
+    """A name in netadapt.baselines.BASELINES."""
+    step: int
+    """The step it is compared with."""
+    target: TargetName
+    """Where it is as fast as the step, and is measured."""
+    size: NetworkSize
+    training: tuple[str, ...]
+    """The weights it started from and the stages of its training."""
+    runs: tuple[Trained, ...]
+    """The training with every seed so far, the first seed first: its weights are the ones that are measured."""
+    measured_ms: Interval | None = None
+    predicted_ms: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The network that was measured nearest to a step among those of one shape; it is looked for once."""
+    """The network that was measured nearest to a step among those of one shape; it is searched for once."""
 
     shape: str
-    """What was looked through: even, macs or adapted."""
+    """The networks it was chosen among: even, macs or adapted."""
     step: int
     step_widths: Mapping[str, int]
-    """Of the step it has to match."""
-    device: str
-    runtime: str
+    """The widths of the step whose latency it has to match."""
+    target: TargetName
     label: str
-    """What tells it from others of its shape: a multiplier, the number of a step."""
+    """Its name among the networks of its shape: a multiplier, or the number of a step."""
     widths: Mapping[str, int]
-    measured_ms: float | None = None
-    """In the interleaved run that it was chosen by; None where there was nothing to choose."""
-    step_ms: float | None = None
-    """Of the step, in the same run."""
+    measured_ms: Interval | None = None
+    """Its latency in the interleaved measurement that it was chosen by; None where there was nothing to choose."""
+    step_ms: Interval | None = None
+    """The step's latency in the same measurement."""
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class FileAgreement:
+    """How near the outputs of an exported file are to PyTorch's."""
+
+    images: int
+    """Test images on which the outputs were compared."""
+    max_abs_difference: float
+    cosine_similarity: float
+    top1_agreement: float | None = None
+    """The share of images with the same class; None for a network that gives no scores of classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
     """A step's network as a file to ship: what it computes beside PyTorch, how good and how fast the file itself is."""
 
     step: int
@@ -222,25 +243,16 @@ class Delivered:
     """float32 or int8."""
     size_bytes: int
     created_utc: str
-    images: int
-    """Of the test part, on which the file's outputs were compared with PyTorch's."""
-    max_abs_difference: float
-    cosine_similarity: float
-    top1_agreement: float | None = None
+    agreement: FileAgreement
+    scores: Scores
+    """The file's, run by its own runtime on this machine, on all test images."""
+    torch_scores: Scores
+    """The same network's in PyTorch, on the same images."""
     calibration: int | None = None
-    """Images of the training part that an int8 file was calibrated on."""
-    accuracy: float | None = None
-    """Of the file, run by its runtime on this machine, on the whole test part; that of the task's figures which picks."""
-    torch_accuracy: float | None = None
-    """Of the same network in PyTorch on the same images."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """The task's other figures of the file, by names with units: rmse_m."""
-    torch_metrics: Mapping[str, float] = field(default_factory=dict)
-    device: str | None = None
-    runtime: str | None = None
-    latency_ms: float | None = None
-    latency_ms_low: float | None = None
-    latency_ms_high: float | None = None
+    """Training images that an int8 file was calibrated on."""
+    target: TargetName | None = None
+    latency_ms: Interval | None = None
+    """Measured on the target; None where it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,26 +18,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from device_agents.support.atomic import write_whole
+from device_agents.support.atomic import write_whole, writing
 from device_agents.support.dataclass_json import Record, read_as
 from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
 from device_agents.support.locks import locked
 from device_agents.support.strict_json import read_json
 from netadapt.errors import RunError
-from netadapt.runs.records import Baseline, Choice, Delivered, Finished, LayerLatency, Place, RunInfo, Verified
+from netadapt.runs.records import Baseline, Choice, ExportedFile, Finished, LayerLatency, RunInfo, TargetName, Verified
 from netadapt.search.candidates import Candidate
-from netadapt.search.loop import Evaluate, Result, Step
+from netadapt.search.types import Evaluate, Result, Step
+from netadapt.settings import OPTIONS, value_text, values_of
 from profiler.errors import LayerError, PlanError
 from profiler.layers.graph import Graph
 
-FORMAT = 3
+FORMAT = 4
 LOCK = ".lock"
 LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 
@@ -53,9 +53,10 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path, info: RunInfo, graph: Graph, *, resume: bool = False, free: Collection[str] = ("max_iterations",)
+        cls, path: Path, info: RunInfo, graph: Graph, *, resume: bool = False, free: Collection[str] = ("search.max_iterations",)
     ) -> Self:
-        """Start a run, or with `resume` go on with the one that is there; settings named in `free` may then differ.
+        """Start a run, or with `resume` go on with the one that is there; settings in `free`, by their fields' paths, may then
+        differ.
 
         `RunError` if the folder holds something else, is in use, or was begun with other settings.
         """
@@ -68,7 +69,7 @@ class RunFolder:
                 raise
             return run
         _refuse_unless_empty(path)
-        with _writing(path):
+        with writing(path, RunError):
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         try:
@@ -76,7 +77,7 @@ class RunFolder:
             for name in ("weights", "exports"):
                 (path / name).mkdir(exist_ok=True)
             write_json(path / "graph.json", graph.to_dict())
-            write_json(path / "run.json", {"format": FORMAT, **asdict(info)})  # last: with it the folder is a run
+            _write_info(path, info)  # last: with it the folder is a run
             return cls(path, lock)
         except BaseException:
             os.close(lock)
@@ -143,17 +144,17 @@ class RunFolder:
         return self._list("verify.json", Verified)
 
     @property
-    def home(self) -> Place | None:
+    def home(self) -> TargetName | None:
         """The device and runtime that the run is about: its first table's if steps were measured there, else where they were
         measured last; None before any was."""
-        places = [item.place for item in self.measured]
-        wanted = next(((facts.device, facts.runtime) for facts in self.info.tables.values()), None)
-        return wanted if wanted in places else next(reversed(places), None)
+        targets = [item.target for item in self.measured]
+        wanted = next((TargetName(facts.device, facts.runtime) for facts in self.info.tables.values()), None)
+        return wanted if wanted in targets else next(reversed(targets), None)
 
     @property
     def verified(self) -> dict[int, Verified]:
         """By step, as measured at home."""
-        return {item.step: item for item in self.measured if item.place == self.home}
+        return {item.step: item for item in self.measured if item.target == self.home}
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
@@ -169,9 +170,9 @@ class RunFolder:
         return self._list("layers.json", LayerLatency)
 
     @property
-    def delivered(self) -> tuple[Delivered, ...]:
+    def exported(self) -> tuple[ExportedFile, ...]:
         """In the order they were made; of a file made twice, the last."""
-        return self._list("exports.json", Delivered)
+        return self._list("exports.json", ExportedFile)
 
     @property
     def exports(self) -> Path:
@@ -226,8 +227,8 @@ class RunFolder:
         others = [asdict(other) for other in self.choices if (other.shape, other.step) != (item.shape, item.step)]
         self._write_list("choices.json", [*others, asdict(item)])
 
-    def add_delivered(self, item: Delivered) -> None:
-        others = [asdict(other) for other in self.delivered if other.path != item.path]
+    def add_exported(self, item: ExportedFile) -> None:
+        others = [asdict(other) for other in self.exported if other.path != item.path]
         self._write_list("exports.json", [*others, asdict(item)])
 
     def write_layers(self, items: Iterable[LayerLatency]) -> None:
@@ -237,9 +238,9 @@ class RunFolder:
         _check_same(self.path, self.info, info, free)
         if graph.to_dict() != self.graph.to_dict():
             raise RunError(f"{self.path} was begun with another {self.graph.name} than this {graph.name}; use another --out")
-        if json.dumps(dict(self.info.settings), sort_keys=True) != json.dumps(dict(info.settings), sort_keys=True):
-            self.info = replace(self.info, settings=dict(info.settings))
-            write_json(self.path / "run.json", {"format": FORMAT, **asdict(self.info)})
+        if self.info.settings != info.settings:
+            self.info = replace(self.info, settings=info.settings)
+            _write_info(self.path, self.info)
         for step in self.steps[-1:]:
             self._drop_losers(step)  # the process may have been killed between recording it and this
 
@@ -252,7 +253,7 @@ class RunFolder:
 
     def _append(self, name: str, plain: Mapping[str, Any]) -> None:
         self._check_lock()
-        with _writing(self.path / name), (self.path / name).open("ab") as file:
+        with writing(self.path / name, RunError), (self.path / name).open("ab") as file:
             append_line(file.fileno(), plain)
             os.fsync(file.fileno())
 
@@ -289,17 +290,9 @@ def write_json(path: Path, plain: Any) -> None:
     write_whole(path, json.dumps(plain, indent=1) + "\n", RunError)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise RunError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-
-
 def _locked(path: Path) -> int:
     """The descriptor of the lock file, whose lock is held until it is closed."""
-    with _writing(path / LOCK):
+    with writing(path / LOCK, RunError):
         try:
             return locked(path / LOCK)
         except BlockingIOError as exc:
@@ -333,25 +326,25 @@ def _drop_half_written(path: Path) -> None:
 
 
 def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]) -> None:
-    """`RunError` naming the first thing that would mix two different runs in one folder."""
-    one, two = _settings(before), _settings(now)
-    for name in sorted(one | two):
+    """`RunError` naming the first thing that would mix two different runs in one folder, by the option that sets it."""
+    one, two = _values(before), _values(now)
+    for name in (*one, *(name for name in two if name not in one)):
         if name not in free and one.get(name) != two.get(name):
+            option = OPTIONS.get(name, name)
             raise RunError(
-                f"{path} was begun with {name} {_said(one, name)}, not {_said(two, name)}; use the same {name}, or another --out"
+                f"{path} was begun with {option} {value_text(one.get(name))}, not {value_text(two.get(name))}; "
+                f"use the same {option}, or another --out"
             )
 
 
-def _settings(info: RunInfo) -> dict[str, Any]:
-    """As they come back from JSON, where a tuple is a list."""
+def _values(info: RunInfo) -> dict[str, Any]:
     tables = {f"table {name}".rstrip(): facts.sha256[:12] for name, facts in info.tables.items()}
-    everything = {"network": info.network, "budget": ", ".join(info.budgets), **tables, **info.settings}
-    plain: dict[str, Any] = json.loads(json.dumps(everything))
-    return plain
+    return {"budget": ", ".join(info.budgets), **tables, **values_of(info.settings)}
 
 
-def _said(settings: Mapping[str, Any], name: str) -> str:
-    return str(settings[name]) if name in settings else "left out"
+def _write_info(path: Path, info: RunInfo) -> None:
+    """The network's name stands on its own too, for readers such as `profile serve` that do not know our settings."""
+    write_json(path / "run.json", {"format": FORMAT, "network": info.network, **asdict(info)})
 
 
 def _read_info(path: Path) -> RunInfo:

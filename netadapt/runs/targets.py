@@ -1,4 +1,4 @@
-"""Where a run's networks are measured: on the devices of its tables, or anywhere else."""
+"""The targets that a run's networks are measured on: those of its tables, or any other."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from profiler.tables.table import load_table
 
 def latency_tables(folder: RunFolder) -> dict[str, Path]:
     """The run's own copies of the tables behind its latency budgets, by their names."""
-    return {goal.table: folder.table_path(goal.table) for goal in folder.info.goals if goal.resource == "latency"}
+    return {goal.table: folder.table_path(goal.table) for goal in folder.info.goals if goal.measurable}
 
 
-def where(
+def choose_target(
     folder: RunFolder, device: str | None = None, runtime: str | None = None, python: str | None = None
 ) -> tuple[Target, Path | None]:
-    """What is meant by a device, or the name of one of the run's tables, and a runtime: a target, and the run's table of it.
+    """The target with this device, or the table of this name, and this runtime; and the run's table of that target, if any.
 
-    What is not named is as for the first table. Of another device than the tables' no interpreter is known. An error of the
-    device's if there is none of that name.
+    Each argument that is None is taken from the first table that fits. The interpreter on a device without a table is not known.
+    Raises the error of the device for a name that no device has.
     """
     tables = {name: (path, load_table(path).info.target) for name, path in latency_tables(folder).items()}
     for name, (path, target) in tables.items():
@@ -33,5 +33,5 @@ def where(
     runtime = runtime or first.runtime
     if named is not None or device is None:
         return replace(first, runtime=runtime, python=python or first.python), None
-    find_device(device)  # a slip is told before anything is exported
+    find_device(device)  # an unknown name is refused before anything is exported
     return Target(device, runtime, first.threads, python), None

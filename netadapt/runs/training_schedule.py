@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from netadapt.errors import RunError
-from netadapt.runs.records import Finished, RunInfo
-from netadapt.training.datasets import Dataset, Part
-from netadapt.training.tasks import task_of
-from netadapt.training.trainer import Changes, Recipe, TrainSettings, train
+from netadapt.runs.records import Finished
+from netadapt.settings import RunSettings
+from netadapt.training.recipe import Recipe, RecipeOverrides, TrainSettings
+from netadapt.training.trainer import train
+from netadapt.training.types import Dataset, Part
 from profiler.progress import ProgressReporter
 
 
@@ -58,29 +59,18 @@ class Stages:
         return Stage("long-term fine-tune", self.recipe.long_term, with_holdout=True)
 
 
-def stages_of(info: RunInfo, long_term: Changes) -> Stages:
-    """Of the run that was begun with this. Its long-term fine-tune is in its batches and with its changes to images, but for
-    what is asked for."""
-    settings, recipe = info.settings, task_of(info.settings).recipe
-    common = Changes(batch_size=settings["batch_size"], augment=settings.get("augment"))
-    original = Changes(settings.get("learning_rate"), epochs=settings["epochs"])
-    short_term = Changes(
-        settings.get("short_term_learning_rate"), steps=settings["short_term_steps"], augment=settings.get("short_term_augment")
-    )
-    return Stages(
-        Recipe(
-            original.of(common.of(recipe.from_scratch)),
-            short_term.of(replace(recipe.short_term, batch_size=settings["batch_size"])),
-            long_term.of(common.of(recipe.long_term)),
-        )
-    )
+def stages_of(settings: RunSettings, long_term: RecipeOverrides) -> Stages:
+    """The stages of a run with these settings, its long-term fine-tune with these numbers in place of the recipe's."""
+    recipe = settings.training.recipe
+    return Stages(replace(recipe, long_term=long_term.applied_to(recipe.long_term)))
 
 
-def as_before(record: Finished | None, epochs: float | None = None) -> Changes:
-    """What makes a long-term fine-tune the same as one that was recorded, for so many epochs if they are named."""
+def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOverrides:
+    """What makes a long-term fine-tune the same as a recorded one; `epochs` takes the place of the recorded number."""
     if record is None:
-        return Changes(epochs=epochs)
-    return Changes(record.learning_rate, epochs=epochs or record.epochs, batch_size=record.batch_size, augment=record.augment)
+        return RecipeOverrides(epochs=epochs)
+    settings = record.settings
+    return RecipeOverrides(settings.learning_rate, epochs or settings.epochs, None, settings.batch_size, settings.augment)
 
 
 def train_through(

@@ -6,12 +6,12 @@ what was found last. A prediction that missed by more than its own interval is t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netadapt.errors import NetAdaptError
 from netadapt.resources import amount_text
+from profiler.interval import Interval
 
 SMOOTHING = 0.5
 """The weight of the newest ratio."""
@@ -21,31 +21,28 @@ SMOOTHING = 0.5
 class Checked:
     """One resource of a winner as it was measured and as it had been predicted, with 95 % intervals, in the resource's unit."""
 
-    measured: float
-    measured_low: float
-    measured_high: float
-    predicted: float
-    predicted_low: float
-    predicted_high: float
+    measured: Interval
+    predicted: Interval
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.measured) and self.measured > 0 and self.predicted > 0):
-            raise NetAdaptError(f"{self.measured} was measured and {self.predicted} predicted, which cannot be compared")
+        measured, predicted = self.measured.value, self.predicted.value
+        if not (measured > 0 and predicted > 0):
+            raise NetAdaptError(f"{measured} was measured and {predicted} predicted, which cannot be compared")
 
     @property
     def ratio(self) -> float:
         """Above 1 where the network takes more than predicted."""
-        return self.measured / self.predicted
+        return self.measured.value / self.predicted.value
 
     @property
     def missed(self) -> bool:
-        """The prediction was off by more than its interval."""
-        return not self.predicted_low <= self.measured <= self.predicted_high
+        """Whether the measured value lies outside the interval of the prediction, where that is known."""
+        return self.predicted.known and not self.predicted.contains(self.measured.value)
 
     def sentence(self, name: str, unit: str) -> str:
         """For a warning."""
-        interval = f"{amount_text(self.predicted_low, unit)} to {amount_text(self.predicted_high, unit)}"
-        both = f"measured {amount_text(self.measured, unit)}, predicted {amount_text(self.predicted, unit)}"
+        interval = f"{amount_text(self.predicted.low, unit)} to {amount_text(self.predicted.high, unit)}"
+        both = f"measured {amount_text(self.measured.value, unit)}, predicted {amount_text(self.predicted.value, unit)}"
         return f"{name}: {both} ({interval}), {100 * (self.ratio - 1):+.1f} %"
 
 

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from netadapt.search.candidates import Amounts, Candidate, Rung
+from netadapt.search.types import Result
 
-if TYPE_CHECKING:
-    from netadapt.search.loop import Result
-
-SELECT_BY = ("accuracy", "ratio")
 RUNGS = (0.25, 0.5, 1.0)
 """Of the short-term steps: what a candidate has had at the end of each stretch; half of them go on to the next."""
 _LOST = 1e-6

@@ -1,176 +1,159 @@
-"""`profile schedule`: the tables that profile.toml wants, kept fresh."""
+"""`profile schedule`: keeps the tables in profile.toml fresh."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from device_agents.support.errors import ToolError
-from profiler.console import Json, plain_errors, print_json, print_table, terminable
-from profiler.progress import ProgressReporter, bar, bars
-from profiler.schedule import install as installing
-from profiler.schedule import replacement as refresh
-from profiler.schedule.config import Wanted, WantedTable, read_wanted
-from profiler.schedule.maintain import look, plans_of
-from profiler.schedule.running import Keeper, next_look, only_one
-from profiler.schedule.staleness import reasons
-from profiler.schedule.state import read_state, write_state
-from profiler.tables.table import load_table
+from profiler.console import Json, local_time, plain_errors, print_json, print_table, terminable
+from profiler.progress import Silent, reporters
+from profiler.schedule.config import ScheduleConfig, read_schedule
+from profiler.schedule.install import Installation
+from profiler.schedule.maintain import Outcome
+from profiler.schedule.running import Maintainer, exclusive_lock
+from profiler.schedule.status import TableStatus, failed_last, first_due, statuses
 
-app = typer.Typer(help="Keep the tables fresh that profile.toml wants.", no_args_is_help=True)
+app = typer.Typer(help="Keep the tables in profile.toml fresh.", no_args_is_help=True)
 
-KEPT = "what was measured is kept and gone on with the next time"
+KEPT = "all measurements are kept, and the next run resumes from them"
 
 
 @app.command()
 def run() -> None:
-    """Stay in the foreground and do what is due when it is due. Ctrl-C or SIGTERM end it; nothing measured is lost."""
+    """Stay in the foreground and check each table when it is due. Ctrl-C or SIGTERM end it; no measurement is lost."""
     with plain_errors(KEPT):
-        wanted = read_wanted()
-        with only_one(wanted.path), terminable():
-            print(f"{wanted.path}: {len(wanted.tables)} tables; next {_next(wanted)}", flush=True)
+        schedule = read_schedule()
+        with exclusive_lock(schedule.path), terminable():
+            print(f"{schedule.path}: tables: {len(schedule.tables)}; next check: {next_text(schedule)}", flush=True)
             try:
-                Keeper(say=lambda text: print(text, flush=True)).forever(read_wanted, _progress)
+                Maintainer(say=partial(print, flush=True)).forever(read_schedule, reporters)
             except KeyboardInterrupt:
                 print(f"ended; {KEPT}")
 
 
 @app.command()
 def once(
-    now: Annotated[bool, typer.Option("--now", help="Look at every table, whether its time has come or not.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Check every table now. Without it, only the tables that are due are checked.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Do what is due and exit: for cron and systemd. The exit code is 1 if a table could not be made fresh."""
+    """Check the tables that are due and exit: for cron and systemd. The exit code is 1 if a table could not be made fresh."""
     with plain_errors(KEPT):
-        wanted = read_wanted()
-        with only_one(wanted.path), terminable():
-            keeper = Keeper(say=(lambda text: None) if as_json else print)
-            due = keeper.due(wanted, at_once=now)
-            with _progress(list(dict.fromkeys(table.target.device for table in due))) as progress:
-                found = keeper.once(wanted, progress, at_once=now)
-        plain = [{"table": name, "did": outcome.did, "sentence": outcome.sentence} for name, outcome in found.items()]
+        schedule = read_schedule()
+        with exclusive_lock(schedule.path), terminable():
+            maintainer = Maintainer(say=Silent().say if as_json else print)
+            devices = dict.fromkeys(table.target.device for table in maintainer.due(schedule, at_once=now))
+            with reporters(list(devices)) as progress:
+                found = maintainer.once(schedule, progress, at_once=now)
         if as_json:
-            print_json(plain)
+            print_json(outcomes_data(found))
         elif not found:
-            print(f"nothing is due; next {_next(wanted)}")
-            if failed := [table.name for table in wanted.tables if read_state(table.out).did == "failed"]:
-                print(f"{', '.join(failed)} failed the last time; if that is mended, --now looks again at once")
+            print_nothing_due(schedule)
         if any(outcome.did == "failed" for outcome in found.values()):
             raise typer.Exit(1)
 
 
 @app.command()
 def status(
-    check: Annotated[bool, typer.Option("--check", help="Ask the devices too: some ten seconds for each table.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Spot-check the devices too: about ten seconds for each table. Without it, the last check is reported.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say of each table how old it is, how well it closes, whether and why it is stale, and when it is looked at next."""
+    """Show the age, held-out error, reasons for staleness and next check of each table."""
     with plain_errors():
-        wanted = read_wanted()
-        with _progress([table.name for table in wanted.tables] if check else []) as progress:
-            found = [_status(table, progress.get(table.name)) for table in wanted.tables]
+        schedule = read_schedule()
+        with reporters([table.name for table in schedule.tables] if check else []) as progress:
+            found = statuses(schedule, progress)
         if as_json:
-            print_json(found)
+            print_json([status_data(item) for item in found])
         else:
-            _print_status(found)
+            print_statuses(found)
 
 
 @app.command()
 def install(
-    systemd: Annotated[bool, typer.Option("--systemd", help="A unit and a timer of the user's systemd; the default.")] = False,
-    cron: Annotated[bool, typer.Option("--cron", help="A line in the user's crontab.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Install a unit and a timer for the user's systemd. This is the default.")
+    ] = False,
+    cron: Annotated[
+        bool, typer.Option("--cron", help="Install a line in the user's crontab instead. By default systemd is used.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation. By default it is asked for.")] = False,
 ) -> None:
-    """Have `profile schedule once` started every quarter of an hour; shows what is written before it is."""
+    """Install a timer that starts `profile schedule once` every 15 minutes. Shows what it writes and asks first."""
     with plain_errors():
         if systemd and cron:
-            raise ToolError("--systemd and --cron would do everything twice; choose one")
-        path = read_wanted().path
-        units, line = ((), installing.cron_line(path)) if cron else (installing.units(path), "")
-        for unit in units:
-            print(f"{unit.path}:\n{unit.text}")
-        if cron:
-            print(f"crontab:\n{installing.MARK}\n{line}\n")
-        if not yes and not typer.confirm("write this?"):
-            print("nothing was written")
-            return
-        if cron:
-            installing.install_line(line)
+            raise ToolError("--systemd and --cron together would do everything twice; choose one")
+        installation = Installation.of(read_schedule().path, cron=cron)
+        print(installation.text())
+        if yes or typer.confirm("write this?"):
+            installation.write()
+            print("installed; `profile schedule status` shows the results")
         else:
-            installing.install_units(units)
-        print("installed; `profile schedule status` says what comes of it")
+            print("nothing was written")
 
 
-def _status(table: WantedTable, progress: ProgressReporter | None) -> dict[str, Any]:
-    state, now = read_state(table.out), datetime.now(UTC)
-    plain: dict[str, Any] = {"table": table.name, "file": str(table.out), "device": table.target.device}
-    try:
-        why = [reason.text for reason in reasons(look(table, plans_of(table), now, progress))]
-    except ToolError as exc:
-        why = [str(exc)]
-    else:
-        if progress is not None and state.looked_utc is not None:  # so that runs are warned, or no longer are
-            state = replace(state, stale=tuple(why))
-            write_state(table.out, state)
-    try:
-        loaded = load_table(table.out)
-    except ToolError:
-        plain |= {"age_days": None, "mean_error_percent": None, "verified": False}
-    else:
-        held_out = loaded.info.held_out.mean_error_percent
-        plain |= {"age_days": loaded.info.age_at(now), "mean_error_percent": held_out, "verified": loaded.verified}
-    if progress is None:  # what the device said last still holds
-        why += [text for text in state.stale if text not in why]
-    return plain | {
-        "stale": why,
-        "next_utc": max(next_look(table, state, now), now).isoformat(timespec="seconds"),
-        "looked_utc": state.looked_utc,
-        "did": state.did,
-        "last_failure": None if state.failure is None else {"utc": state.failure.utc, "why": state.failure.why},
-        "interrupted": refresh.unfinished(table.out) is not None,
+def outcomes_data(found: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """Of what was done; the text of it is printed as it is done."""
+    return [{"table": name, "did": outcome.did, "sentence": outcome.sentence} for name, outcome in found.items()]
+
+
+def print_nothing_due(schedule: ScheduleConfig) -> None:
+    print(f"no table is due; next check: {next_text(schedule)}")
+    if failed := failed_last(schedule):
+        print(f"{', '.join(failed)} failed at the last check; fix the cause, then run `profile schedule once --now`")
+
+
+def next_text(schedule: ScheduleConfig) -> str:
+    """The table that is checked next, and when."""
+    now = datetime.now(UTC)
+    first, name = first_due(schedule, now)
+    return f"{name} now" if first <= now else f"{name} at {local_time(first)}"
+
+
+def status_data(status: TableStatus) -> dict[str, Any]:
+    return {
+        "table": status.name,
+        "file": str(status.file),
+        "device": status.device,
+        "age_days": status.age_days,
+        "mean_error_percent": status.mean_error_percent,
+        "verified": status.verified,
+        "stale": list(status.stale),
+        "next_utc": status.next_check.isoformat(timespec="seconds"),
+        "looked_utc": status.state.looked_utc,
+        "did": status.state.did,
+        "last_failure": None if status.failure is None else {"utc": status.failure.utc, "why": status.failure.why},
+        "interrupted": status.interrupted,
     }
 
 
-def _print_status(found: Sequence[dict[str, Any]]) -> None:
+def print_statuses(found: Sequence[TableStatus]) -> None:
     cells = [
         (
-            plain["table"],
-            None if plain["age_days"] is None else f"{plain['age_days']:.1f}",
-            None if plain["mean_error_percent"] is None else f"{plain['mean_error_percent']:.1f} %",
-            "yes" if plain["verified"] else "no",
-            "; ".join(plain["stale"]) or "fresh",
-            _local(plain["next_utc"]),
+            status.name,
+            None if status.age_days is None else f"{status.age_days:.1f}",
+            None if status.mean_error_percent is None else f"{status.mean_error_percent:.1f} %",
+            "yes" if status.verified else "no",
+            "; ".join(status.stale) or "fresh",
+            local_time(status.next_check),
         )
-        for plain in found
+        for status in found
     ]
-    print_table(("table", "days old", "mean error", "verified", "state", "next look"), cells, right=("days old", "mean error"))
-    for plain in found:
-        if plain["interrupted"]:
-            print(f"{plain['table']}: a build was interrupted and is gone on with at the next look")
-        if plain["last_failure"] is not None:
-            print(f"{plain['table']}: last failure {_local(plain['last_failure']['utc'])}: {plain['last_failure']['why']}")
-
-
-def _local(utc: str) -> str:
-    return datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _next(wanted: Wanted) -> str:
-    now = datetime.now(UTC)
-    first, name = min((next_look(table, read_state(table.out), now), table.name) for table in wanted.tables)
-    return f"{name} now" if first <= now else f"{name} at {_local(first.isoformat())}"
-
-
-@contextmanager
-def _progress(names: Sequence[str]) -> Iterator[dict[str, ProgressReporter]]:
-    if len(names) == 1:
-        with bar() as lone:
-            yield {names[0]: lone}
-    else:
-        with bars(names) as several:
-            yield dict(several)
+    print_table(("table", "days old", "mean error", "verified", "state", "next check"), cells, right=("days old", "mean error"))
+    for status in found:
+        if status.interrupted:
+            print(f"{status.name}: an interrupted build will be resumed at the next check")
+        if status.failure is not None:
+            print(f"{status.name}: last failure {local_time(datetime.fromisoformat(status.failure.utc))}: {status.failure.why}")

@@ -1,1 +1,1 @@
-"""Devices to measure on: by which names, in which state, and how one is brought into a state to be measured in."""
+"""Devices that are measured: their configuration, their state, and how they are conditioned for measuring."""

@@ -1,13 +1,12 @@
-"""Bringing a device into a state in which it can be measured, and out of it again: cool, and at a speed that does not change.
+"""Conditioning of a device for measuring: it has cooled down, and its speed does not change.
 
-Only Android's mode of fixed performance can be set without root; what else there is (governors, a Jetson's power mode, whether its
-clocks are pinned) is recorded, to go into the table, and `profile doctor` says how to set it.
+Only Android's fixed-performance mode can be set without root. Other settings that change the speed (clock governors, the power mode
+and the pinned clocks of a Jetson) are recorded for the table, and `profile doctor` explains how to change them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,21 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from device_agents.agent import Agent
+from device_agents.agent import Agent, store_file
 from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError
 from profiler.devices import boards, cores
 from profiler.devices.cores import big_cores
-from profiler.devices.snapshot import EVERYTHING, HEAT, Snapshot, take
+from profiler.devices.snapshot import EVERYTHING, HEAT, Snapshot, take_snapshot
 from profiler.devices.thermal import Heat, heat
 from profiler.errors import TooHot
 
 __all__ = ["Conditioned", "Cooling", "big_cores", "conditioned", "wait_until_cool"]
 
 PROGRAM = RUNNER.with_name("fixed_performance.sh")
-POLL_S, SAY_EVERY_S = 10.0, 60.0
+POLL_S = 10.0
+REPORT_EVERY_S = 60.0
 COMMAND_S = 30.0
-LEASE_S = 900
+EXPIRY_S = 900
 """The device ends the mode of fixed performance by itself when nobody has renewed it for so long."""
 RENEW_S = 60.0
 WATCH_POLL_S = 20
@@ -40,15 +40,16 @@ WATCH_POLL_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Cooling:
-    """How cool a device must be to be measured."""
+    """The temperatures that a device must reach before it is measured. None is no limit; unreadable temperatures are ignored."""
 
     status: int = 0
-    """Android's thermal status at most."""
+    """The highest accepted thermal status of Android."""
     below_c: float | None = None
-    """The hottest sensor; None for any."""
+    """The limit for the hottest sensor, in °C."""
     battery_below_c: float | None = None
+    """The limit for the hottest battery, in °C."""
     wait_s: float = 600.0
-    """How long to wait for it."""
+    """The longest wait, in seconds."""
 
 
 def wait_until_cool(
@@ -59,25 +60,30 @@ def wait_until_cool(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> float:
-    """Seconds waited. What cannot be read is not waited for. `TooHot` if it did not cool down in time."""
+    """Wait until the device is cool enough, and return the seconds waited.
+
+    `say` receives the reasons once a minute. Raises `TooHot` if the device does not cool down within `rules.wait_s`, and
+    `DeviceError` if it cannot be reached.
+    """
     started_s = clock()
-    said_s: float | None = None
-    while reasons := _too_warm(heat(take(agent, HEAT)), rules):
+    reported_s: float | None = None
+    while reasons := _too_warm(heat(take_snapshot(agent, HEAT)), rules):
         now_s = clock()
         left_s = rules.wait_s - (now_s - started_s)
         if left_s <= 0:
             raise TooHot(
-                f"{agent.address} is still too warm after {rules.wait_s:.0f} s: {', '.join(reasons)}; let it lie off "
-                "the charger and out of its case, stop what else runs, then start again, or allow more heat or a longer wait"
+                f"{agent.address} is still too warm after {rules.wait_s:.0f} s: {', '.join(reasons)}; take it off the charger and "
+                "out of its case and stop other programs, then start again, or raise the limits or the wait in `cool`"
             )
-        if said_s is None or now_s - said_s >= SAY_EVERY_S:
+        if reported_s is None or now_s - reported_s >= REPORT_EVERY_S:
             say(f"waiting for {agent.address} to cool down: {', '.join(reasons)}")
-            said_s = now_s
+            reported_s = now_s
         sleep(min(POLL_S, left_s))
-    return 0.0 if said_s is None else clock() - started_s
+    return 0.0 if reported_s is None else clock() - started_s
 
 
 def _too_warm(now: Heat, rules: Cooling) -> list[str]:
+    """A phrase for each limit that is exceeded."""
     reasons = []
     if now.status is not None and now.status > rules.status:
         reasons.append(f"thermal status {now.status}, wanted {rules.status}")
@@ -90,54 +96,63 @@ def _too_warm(now: Heat, rules: Cooling) -> list[str]:
     return reasons
 
 
-# --------------------------------------------------------------------------------------------------------------- conditioned
+# --------------------------------------------------------------------------------------------------------- fixed performance
 
 
 class Conditioned:
-    """A device while it is held conditioning."""
+    """A device while its conditioning is maintained."""
 
-    def __init__(self, state: dict[str, Any], lease: _Lease | None, clock: Callable[[], float]) -> None:
+    def __init__(self, state: dict[str, Any], mode: _FixedPerformance | None, clock: Callable[[], float]) -> None:
         self.state = state
-        """What was set and what was found, JSON-ready; `fixed_performance` is `on`, `unsupported` or `not wanted`."""
-        self._lease, self._clock, self._renewed_s = lease, clock, clock()
+        """The settings that were made or found, JSON-ready; `fixed_performance` is `on`, `unsupported` or `not wanted`."""
+        self._mode = mode
+        self._clock = clock
+        self._renewed_s = clock()
 
     def renew(self) -> None:
-        """To be called every few minutes at least, or the device ends the mode by itself; it does nothing more than once a minute.
+        """Keep the fixed-performance mode on. Call it at least every few minutes, or the device ends the mode by itself.
 
-        Call it too after reconnecting to a device that was gone for long. `DeviceError` if it cannot be reached.
+        It acts at most once a minute. Call it also after a reconnection. Raises `DeviceError` if the device cannot be reached.
         """
-        if self._lease is not None and self._clock() - self._renewed_s >= RENEW_S:
-            self._lease.switch("renew")
+        if self._mode is not None and self._clock() - self._renewed_s >= RENEW_S:
+            self._mode.switch("renew")
             self._renewed_s = self._clock()
 
 
 @contextmanager
 def conditioned(
-    agent: Agent, *, fixed_performance: bool, clock: Callable[[], float] = time.monotonic, lease_s: int = LEASE_S
+    agent: Agent, *, fixed_performance: bool, clock: Callable[[], float] = time.monotonic, expiry_s: int = EXPIRY_S
 ) -> Iterator[Conditioned]:
-    """Switch Android's mode of fixed performance on, if wanted and supported, and off again at the end, whatever happens.
+    """Switch Android's fixed-performance mode on, if requested and supported, and off again at the end in any case.
 
-    Whether it was on before cannot be read: it is off afterwards. `state["restored"]` is false if the device was out of reach at
-    the end; it then ends the mode by itself, `lease_s` after the last renewal.
+    Android does not report the earlier setting, so the mode is off afterwards. `state["restored"]` is False if the device could not
+    be reached at the end; the device then ends the mode itself, `expiry_s` seconds after the last renewal.
     """
-    snapshot = take(agent, replace(EVERYTHING, watch_s=0))
+    snapshot = take_snapshot(agent, replace(EVERYTHING, watch_s=0))
     state = recorded(snapshot)
-    if not fixed_performance or not _offers(snapshot):
-        yield Conditioned(state | {"fixed_performance": "unsupported" if fixed_performance else "not wanted"}, None, clock)
+    phone = boards.phone(snapshot)
+    if not fixed_performance:
+        yield Conditioned(state | {"fixed_performance": "not wanted"}, None, clock)
         return
-    lease = _Lease(agent, lease_s)
+    if phone is None or (phone.sdk or 0) < boards.FIXED_PERFORMANCE_SDK:
+        yield Conditioned(state | {"fixed_performance": "unsupported"}, None, clock)
+        return
+    mode = _FixedPerformance(agent, expiry_s)
     try:
-        works = lease.switch("on")
+        works = mode.switch("on")
         state |= {"fixed_performance": "on" if works else "unsupported"}
-        yield Conditioned(state, lease if works else None, clock)
+        yield Conditioned(state, mode if works else None, clock)
     finally:
-        state["restored"] = _restore(agent, lease)
+        state["restored"] = _restore(agent, mode)
 
 
 def recorded(snapshot: Snapshot) -> dict[str, Any]:
-    """What matters for the speed of a device and is not ours to set, JSON-ready; None is not readable or not there."""
-    phone, board, governors = boards.phone(snapshot), boards.board(snapshot), cores.governors(snapshot)
-    turbo, big = cores.turbo(snapshot), big_cores(snapshot)
+    """The settings that change the speed of a device and that we do not set, JSON-ready; None if unreadable or absent."""
+    phone = boards.phone(snapshot)
+    board = boards.board(snapshot)
+    governors = cores.governors(snapshot)
+    turbo = cores.turbo(snapshot)
+    big = big_cores(snapshot)
     return {
         "build": boards.build(snapshot),
         "governors": None if governors is None else list(governors),
@@ -150,31 +165,25 @@ def recorded(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _offers(snapshot: Snapshot) -> bool:
-    phone = boards.phone(snapshot)
-    return phone is not None and (phone.sdk or 0) >= boards.FIXED_PERFORMANCE_SDK
-
-
-def _restore(agent: Agent, lease: _Lease) -> bool:
-    """Never fails: at the end there may be another error on its way, and the device helps itself."""
+def _restore(agent: Agent, mode: _FixedPerformance) -> bool:
+    """True if the mode was switched off."""
+    # no error may leave this function: another one may be on its way, and the device ends the mode by itself
     with contextlib.suppress(DeviceError):
-        return lease.switch("off")
+        return mode.switch("off")
     with contextlib.suppress(DeviceError):
         agent.reconnect()
-        return lease.switch("off")
+        return mode.switch("off")
     return False
 
 
-class _Lease:
-    """The program on the device that switches the mode, and the file there that says how long it may last."""
+class _FixedPerformance:
+    """The program on the device that switches the mode, with the file on the device that limits its duration."""
 
-    def __init__(self, agent: Agent, lease_s: int) -> None:
-        data = PROGRAM.read_bytes()
-        name = f"{PROGRAM.stem}-{hashlib.sha256(data).hexdigest()[:16]}.sh"
-        folder = agent.store({name: data})
-        self._agent, self._program = agent, f"{folder}/{name}"
-        self._details = [f"{folder}/lease-{secrets.token_hex(4)}", str(lease_s), str(min(WATCH_POLL_S, lease_s))]
+    def __init__(self, agent: Agent, expiry_s: int) -> None:
+        self._agent, self._program = agent, store_file(agent, PROGRAM)
+        renewed = self._program.rpartition("/")[0] + f"/renewed-{secrets.token_hex(4)}"
+        self._details = [renewed, str(expiry_s), str(min(WATCH_POLL_S, expiry_s))]
 
     def switch(self, action: str) -> bool:
-        """`on`, `renew` or `off`; whether the device did it."""
+        """True if the device carried out the action: `on`, `renew` or `off`."""
         return self._agent.run(["sh", self._program, action, *self._details], timeout_s=COMMAND_S).returncode == 0

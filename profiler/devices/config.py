@@ -1,4 +1,4 @@
-"""Devices by name: what `profile.toml` says about them. An address such as `ssh:jetson` needs no file.
+"""Devices by name, as `profile.toml` configures them. A device can also be given by its address, such as `ssh:jetson`.
 
     [devices.pixel]
     address = "adb:1A2B3C4D"
@@ -7,7 +7,8 @@
     libraries.onnxruntime = "~/aar/libonnxruntime.so"
     cool = { below_c = 40, wait_s = 900 }
 
-The file is the one named by --config or PROFILE_CONFIG, else ./profile.toml, else ~/.config/netadapt-profiler/profile.toml.
+The file is the one that --config or PROFILE_CONFIG names, otherwise ./profile.toml, otherwise
+~/.config/netadapt-profiler/profile.toml.
 """
 
 from __future__ import annotations
@@ -26,42 +27,44 @@ from device_agents.support.numbers import is_whole
 from device_agents.support.text import did_you_mean, nearest
 from device_agents.support.toml_file import TomlFile, read_toml
 from profiler.devices.conditioning import Cooling
+from profiler.runner_names import RUNNERS
 
-RUNNERS = ("python", "native", "benchmark_model", "onnxruntime_perf_test", "simulated", "replay")
-"""The names of profiler.runners, which needs this module."""
 CONFIG_VARIABLE = "PROFILE_CONFIG"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device and how to measure on it. What is None is left to the command line, or to us."""
+    """A device and the settings for measuring on it. For a field that is None the command line or a default decides."""
 
     name: str
     address: str
     runner: str | None = None
     python: str | None = None
-    """An interpreter on the device."""
+    """A Python interpreter on the device."""
     native: Path | None = None
-    """A native runner built for the device; None to build one."""
+    """A native runner on this host that was built for the device; None to build one."""
     libraries: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    """Shared libraries of each runtime on this host, sent along with the native runner; the runtime itself is the last."""
+    """Shared libraries on this host, by runtime, that are sent with the native runner; the last is the runtime itself."""
     tools: Mapping[str, Path] = field(default_factory=dict)
-    """Vendors' benchmark programs on this host, by the name of the runner that drives them."""
+    """Benchmark programs of vendors on this host, by the name of the runner that uses them."""
     cpus: str | tuple[int, ...] = "big"
-    """Cores to stay on: `big` are the fastest ones where a device has several kinds."""
+    """The cores to run on: `all`, core numbers, or `big` for the fastest ones if the device has several kinds."""
     fixed_performance: bool = True
-    """Switch Android's fixed-performance mode on while measuring, where there is one."""
+    """True to switch Android's fixed-performance mode on while measuring, on devices that have it."""
     cool: Cooling = field(default_factory=Cooling)
     folder: str | None = None
+    """The folder on the device for our files."""
     ssh_config: str | None = None
+    """A configuration file for `ssh -F`."""
 
     @property
     def options(self) -> Options:
+        """The options with which the agent of the device is opened."""
         return Options(self.folder, self.ssh_config)
 
 
 def find_device(name: str) -> Device:
-    """By its name in the file, or by its address. `UnknownDevice` otherwise, with what may have been meant."""
+    """The device with this name in the file, or with this address. Raises `UnknownDevice` with the nearest name otherwise."""
     known = configured_devices()
     if name in known:
         return known[name]
@@ -75,7 +78,7 @@ def find_device(name: str) -> Device:
 
 
 def configured_devices() -> dict[str, Device]:
-    """Those of the file, in its order; none if there is no file. `ConfigError` with the line of the first mistake."""
+    """All devices of the file by name, in its order; none if there is no file. Raises `ConfigError` with the line of a mistake."""
     path = config_path()
     if path is None:
         return {}
@@ -85,7 +88,7 @@ def configured_devices() -> dict[str, Device]:
 
 
 def config_path() -> Path | None:
-    """The file in force. `ConfigError` if one was named that is not there."""
+    """The configuration file that applies; None if there is none. Raises `ConfigError` if a file was named that does not exist."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         if not Path(named).is_file():
@@ -98,7 +101,7 @@ def config_path() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns plain values into devices; every mistake is told with its line."""
+    """Turns the plain values of the file into devices. Raises `ConfigError` with the line of the first mistake."""
 
     file: TomlFile
 
@@ -132,7 +135,7 @@ class _Reader:
                 case "cool":
                     yield word, self._cooling(self.file.table(value, place), place, where)
                 case "runner":
-                    yield word, self.file.one_of(value, RUNNERS, place, where)
+                    yield word, self.file.one_of(value, tuple(RUNNERS), place, where)
                 case "fixed_performance":
                     yield word, self.file.typed(value, bool, place, where)
                 case _:

@@ -1,94 +1,114 @@
-"""What would disturb measurements on a device, and how to mend each: facts are read there, judged here."""
+"""Findings about a device that would disturb measurements, each with its remedy. The device reports facts; the host judges them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from device_agents.agent import Agent
-from device_agents.discovery import RUNNER
+from device_agents.agent import Agent, store_file
+from device_agents.discovery import RUNNER, open_agent
 from device_agents.errors import DeviceError, LinkLost
+from device_agents.support.errors import ToolError
 from device_agents.support.numbers import is_whole
 from device_agents.support.strict_json import read_json
 from profiler.devices.boards import FIXED_PERFORMANCE_SDK
+from profiler.devices.config import find_device
 from profiler.devices.facts import Facts, facts
-from profiler.devices.snapshot import WORK, take
+from profiler.devices.snapshot import WORK, take_snapshot
 from profiler.errors import RunnerError
 from profiler.finding import Finding
 
 PROGRAM = RUNNER.with_name("conditions.py")
 PROTOCOL = 2
 TIMEOUT_S = 60.0
-BUSY_PERCENT, VERY_BUSY_PERCENT = 10.0, 50.0
-"""Of one core, taken by others."""
+BUSY_PERCENT = 10.0
+VERY_BUSY_PERCENT = 50.0
+"""Processor time of other processes, in per cent of one core."""
 LOAD = 0.5
-STEAL_PERCENT, MUCH_STEAL_PERCENT = 1.0, 10.0
-UNSTEADY_PERCENT, VERY_UNSTEADY_PERCENT = 5.0, 15.0
-"""Within the first, tables close; beyond the second, `profile check` remarks on it."""
-HOT_C, NEAR_LIMIT_C = 80.0, 10.0
-"""Hot where a zone names no limit of its own, and how near to its limit is hot where it does."""
+STEAL_PERCENT = 1.0
+MUCH_STEAL_PERCENT = 10.0
+UNSTEADY_PERCENT = 5.0
+VERY_UNSTEADY_PERCENT = 15.0
+"""Below the first change of speed, tables reach their held-out error; above the second, `profile check` remarks on it."""
+HOT_C = 80.0
+"""The temperature from which a zone without a limit of its own is hot."""
+NEAR_LIMIT_C = 10.0
+"""The distance from its limit at which a zone is hot."""
 LOW_BATTERY_PERCENT = 30.0
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
 MORE_ROUNDS = "build with more rounds, so that some fall into quiet spells: `profile build ... --rounds 12`"
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was read on a device and what is to be thought of it."""
+
+    device: str
+    """By the name that it was asked for."""
+    facts: Facts
+    findings: tuple[Finding, ...]
+
+
+def diagnose(device: str, threads: int = 1, python: str | None = None) -> Diagnosis:
+    """Examine a device by its name or address and judge it for measurements with so many threads."""
+    if threads < 1:
+        raise ToolError(f"--threads must be at least 1, got {threads}")
+    known = find_device(device)
+    with open_agent(known.address, known.options) as agent:
+        found = examine(agent, python or known.python)
+    return Diagnosis(device, found, tuple(judge(found, threads)))
+
+
 def examine(agent: Agent, python: str | None = None) -> Facts:
-    """Read the facts on the device, which takes some four seconds. `RunnerError` if it does not tell them.
+    """Read the facts of the device, which takes about four seconds.
 
-    How conditioning its speed is stays unknown where there is no Python and none was named.
+    The speed is timed with the interpreter `python` or with one that is found on the device; without one it stays unknown. Raises
+    `RunnerError` if the answer of the device is incomplete or invalid, and `DeviceError` if it cannot be reached.
     """
-    quiet = take(agent)
-    interpreter = python or _interpreter(agent)
+    quiet = take_snapshot(agent)
+    interpreter = python
     if interpreter is None:
-        return facts(quiet)
-    speed_ns = _speed_ns(agent, interpreter)
-    return facts(quiet, take(agent, WORK), speed_ns)
+        try:
+            interpreter = agent.interpreter()
+        except LinkLost:
+            raise
+        except DeviceError:  # the device has no Python
+            return facts(quiet)
+    speed_ns = _time_work(agent, interpreter)
+    return facts(quiet, take_snapshot(agent, WORK), speed_ns)
 
 
-def _interpreter(agent: Agent) -> str | None:
-    try:
-        return agent.interpreter()
-    except LinkLost:
-        raise
-    except DeviceError:  # there is none
-        return None
-
-
-def _speed_ns(agent: Agent, interpreter: str) -> tuple[int, ...]:
-    """Times of the same work, from the program that does it there."""
-    data = PROGRAM.read_bytes()
-    name = f"{PROGRAM.stem}-{hashlib.sha256(data).hexdigest()[:16]}.py"
-    folder = agent.store({name: data})
-    result = agent.run([interpreter, f"{folder}/{name}"], timeout_s=TIMEOUT_S).check()
+def _time_work(agent: Agent, interpreter: str) -> tuple[int, ...]:
+    """Run the program that repeats a piece of work, and return its times in nanoseconds."""
+    result = agent.run([interpreter, store_file(agent, PROGRAM)], timeout_s=TIMEOUT_S).check()
     for line in result.stdout.splitlines():
         try:
             message = read_json(line)
-        except ValueError:  # what another program of the device wrote
+        except ValueError:  # a line of another program on the device
             continue
-        if isinstance(message, dict) and message.get("event") == "speed":
-            if message.get("protocol") != PROTOCOL:
-                raise RunnerError(f"the device speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}")
-            return _times(message.get("speed_ns"))
-    raise RunnerError(f"{agent.address} did not time any work; is {interpreter} a Python interpreter?")
-
-
-def _times(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(is_whole(time_ns, 1, 10**13) for time_ns in value):
-        raise RunnerError(
-            f"the device told what cannot be: {str(value)[:40]!r} for times of work; is {PROGRAM.name} this version's?"
-        )
-    return tuple(value)
+        if not isinstance(message, dict) or message.get("event") != "speed":
+            continue
+        if message.get("protocol") != PROTOCOL:
+            raise RunnerError(
+                f"the device speaks protocol {message.get('protocol')!r}, this host {PROTOCOL}; install the same version on both"
+            )
+        times_ns = message.get("speed_ns")
+        if not isinstance(times_ns, list) or not times_ns or not all(is_whole(time_ns, 1, 10**13) for time_ns in times_ns):
+            raise RunnerError(
+                f"the device sent invalid times of work: {str(times_ns)[:40]!r}; check that its {PROGRAM.name} is of this version"
+            )
+        return tuple(times_ns)
+    raise RunnerError(f"{agent.address} did not time any work; check that {interpreter} is a Python interpreter")
 
 
 # --------------------------------------------------------------------------------------------------------------- judging
 
 
 def judge(facts: Facts, threads: int = 1) -> list[Finding]:
-    """What would disturb a measurement with so many threads, worst first; an empty list means nothing was found."""
+    """The findings that would disturb a measurement with this number of threads, the most severe first."""
     order = {"problem": 0, "warning": 1, "note": 2}
-    found = [finding for look in LOOKS for finding in look(facts, threads)]
+    found = [finding for check in CHECKS for finding in check(facts, threads)]
     return sorted(found, key=lambda finding: order[finding.severity])
 
 
@@ -129,12 +149,12 @@ def _shared_cores(facts: Facts, threads: int) -> Iterator[Finding]:
 
 
 def _clocks(facts: Facts, threads: int) -> Iterator[Finding]:
-    pinned = facts.board is not None and facts.board.clocks_pinned is not None  # judged by that instead
+    pinned = facts.board is not None and facts.board.clocks_pinned is not None  # then `_board` judges the clocks
     if facts.governors is not None and facts.governors != ("performance",) and not pinned:
         yield Finding(
             "warning",
             f"the clock governor is {'+'.join(facts.governors)}: the clock follows the load",
-            _conditioned_phone(facts)
+            _phone_clock_remedy(facts)
             or "`sudo cpupower frequency-set -g performance`, or "
             "`echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor`",
         )
@@ -147,8 +167,8 @@ def _clocks(facts: Facts, threads: int) -> Iterator[Finding]:
         )
 
 
-def _conditioned_phone(facts: Facts) -> str | None:
-    """What holds a phone's clock without root; None for what is no phone."""
+def _phone_clock_remedy(facts: Facts) -> str | None:
+    """The remedy for a changing clock on a phone, where root is not available; None for other devices."""
     if facts.phone is None:
         return None
     if facts.phone.fixed_performance and (facts.phone.sdk or 0) >= FIXED_PERFORMANCE_SDK:
@@ -161,7 +181,7 @@ def _phone(facts: Facts, threads: int) -> Iterator[Finding]:
         yield Finding(
             "warning" if facts.thermal_status == 1 else "problem",
             f"its thermal status is {facts.thermal_status} ({THERMAL_STATUS[facts.thermal_status]}): it slows down for heat",
-            "let it cool: out of its case, off the charger, away from the sun; then look again",
+            "let it cool: out of its case, off the charger, away from the sun; then run this again",
         )
     if facts.phone is None:
         return
@@ -201,7 +221,7 @@ def _energy(facts: Facts, threads: int) -> Iterator[Finding]:
         )
 
 
-def _others(facts: Facts, threads: int) -> Iterator[Finding]:
+def _other_processes(facts: Facts, threads: int) -> Iterator[Finding]:
     busy = [process for process in facts.processes or () if process.percent >= BUSY_PERCENT]
     seen_percent = sum(process.percent for process in facts.processes or ())
     if busy:
@@ -214,7 +234,7 @@ def _others(facts: Facts, threads: int) -> Iterator[Finding]:
     if facts.busy_percent is not None and facts.busy_percent - seen_percent >= 2 * BUSY_PERCENT:
         yield Finding(
             "warning",
-            f"{facts.busy_percent - seen_percent:.0f} % of one core went to what cannot be seen from here, "
+            f"{facts.busy_percent - seen_percent:.0f} % of one core went to work that is not visible from here, "
             "such as short-lived processes or other containers",
             "look outside the container, with `top` as root",
         )
@@ -222,7 +242,7 @@ def _others(facts: Facts, threads: int) -> Iterator[Finding]:
         yield Finding("note", f"nothing is busy now, but the load over the last minute was {facts.load_1min:.2f}", "wait a minute")
 
 
-def _host(facts: Facts, threads: int) -> Iterator[Finding]:
+def _virtualisation(facts: Facts, threads: int) -> Iterator[Finding]:
     if facts.steal_percent is not None and facts.steal_percent >= STEAL_PERCENT:
         yield Finding(
             "problem" if facts.steal_percent >= MUCH_STEAL_PERCENT else "warning",
@@ -246,7 +266,7 @@ def _heat(facts: Facts, threads: int) -> Iterator[Finding]:
         yield Finding(
             "problem",
             f"the processor slowed itself down for heat {facts.throttles} times within two seconds",
-            "let it cool, or cool it better; then look again",
+            "let it cool, or cool it better; then run this again",
         )
     for zone in facts.zones or ():
         hot_c = HOT_C if zone.limit_c is None else zone.limit_c - NEAR_LIMIT_C
@@ -282,14 +302,14 @@ def _speed(facts: Facts, threads: int) -> Iterator[Finding]:
 def _unreadable(facts: Facts, threads: int) -> Iterator[Finding]:
     if facts.unreadable:
         yield Finding(
-            "note", f"not readable: {', '.join(facts.unreadable)}", "see to these yourself if you can; nothing is assumed"
+            "note", f"not readable: {', '.join(facts.unreadable)}", "check these yourself if you can; nothing is assumed about them"
         )
 
 
-LOOKS: Sequence[Callable[[Facts, int], Iterator[Finding]]] = (
-    _cores, _others, _host, _phone, _heat, _board, _clocks, _speed, _shared_cores, _energy, _unreadable,
+CHECKS: Sequence[Callable[[Facts, int], Iterator[Finding]]] = (
+    _cores, _other_processes, _virtualisation, _phone, _heat, _board, _clocks, _speed, _shared_cores, _energy, _unreadable,
 )  # fmt: skip
-"""Every look at the facts, in the order of the findings."""
+"""All checks of the facts, in the order of their findings."""
 
 
 def _numbers(cpus: Sequence[int]) -> str:

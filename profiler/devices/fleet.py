@@ -1,4 +1,4 @@
-"""Several devices at once: one worker for each, one job at a time on each; one that is lost does not stop the others."""
+"""Work on several devices at once: one thread for each device. A device that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from device_agents.support.errors import ToolError
 from profiler.progress import ProgressReporter
 
 T = TypeVar("T")
-LOOK_S = 0.2
-"""Ctrl-C that comes a moment before a thread begins to wait is only seen when the waiting ends."""
+POLL_S = 0.2
+"""The longest wait without a break: a Ctrl-C that comes just before a wait begins is noticed only when the wait ends."""
 
 
 class Stopped(BaseException):
-    """Raised inside a worker after Ctrl-C, where it next reports progress; not an error, so nothing may swallow it."""
+    """Ends a worker after Ctrl-C, at its next progress report. It is no `Exception`, so that no handler of errors swallows it."""
 
 
-class _Stoppable:
-    """Passes progress on, until the work is to stop."""
+class _StoppableReporter:
+    """A progress reporter that raises `Stopped` once `stop` is set, and otherwise passes everything on."""
 
     def __init__(self, work: ProgressReporter, stop: threading.Event) -> None:
         self._work, self._stop = work, stop
@@ -49,35 +49,38 @@ def on_each(
     *,
     last: Sequence[str] = (),
 ) -> dict[str, T | ToolError]:
-    """What `work` made of each device, or the error that stopped it there, in the order of `devices`.
+    """The result of `work` for each device, or the error that ended it there, in the order of `devices`.
 
-    Those in `last` (this very machine) wait for the others, whose tables would be computed while it is measured.
+    `work` receives the device and its reporter from `progress`. The devices in `last`, normally the host itself, begin when all
+    others have ended: the host computes the tables of the others, which would disturb measurements on it.
     """
-    stop, begin = threading.Event(), threading.Event()
-    found: dict[str, T | ToolError] = {}
+    stop = threading.Event()
+    begin = threading.Event()
+    results: dict[str, T | ToolError] = {}
 
-    def one(device: str) -> None:
-        begin.wait()  # a thread that Ctrl-C comes upon while it is being started is waited for by nobody, so it must not work
+    def work_on(device: str) -> None:
+        # nobody waits for a thread whose start was interrupted by Ctrl-C, so no thread works before all have started
+        begin.wait()
         if stop.is_set():
             return
         try:
-            found[device] = work(device, _Stoppable(progress[device], stop))
+            results[device] = work(device, _StoppableReporter(progress[device], stop))
         except ToolError as exc:
-            found[device] = exc
+            results[device] = exc
             progress[device].say(f"given up: {exc}")
 
     groups = ([name for name in devices if name not in last], [name for name in devices if name in last])
     for group in filter(None, groups):
         with ThreadPoolExecutor(len(group)) as pool:
             try:
-                workers = [pool.submit(one, device) for device in group]
+                workers = [pool.submit(work_on, device) for device in group]
                 begin.set()
                 for worker in workers:
-                    while not wait([worker], timeout=LOOK_S).done:
+                    while not wait([worker], timeout=POLL_S).done:
                         pass
                     worker.result()
-            except BaseException:  # Ctrl-C, or a mistake of ours
-                stop.set()  # leaving the pool waits until each worker has put its device in order
+            except BaseException:  # Ctrl-C, or a programming error
+                stop.set()  # leaving the pool waits until every worker has restored its device
                 begin.set()
                 raise
-    return {device: found[device] for device in devices}
+    return {device: results[device] for device in devices}

@@ -1,7 +1,8 @@
 """The state of a device at one moment: files and the outputs of programs, fetched in one round trip by a POSIX shell script.
 
-It asks for no more than `sh` (dash, bash, busybox, Android's mksh), `cat`, `sleep` and `head`, so a phone will do. Small files are
-read by the shell itself: a process for each of several hundred files takes a phone seconds. Nothing is judged on the device.
+The script needs only `sh` (dash, bash, busybox or Android's mksh), `cat`, `sleep` and `head`, so it runs on phones. The shell
+itself reads small files, because a process for each of several hundred files would take a phone seconds. The script only reports;
+profiler.devices.doctor judges, on the host.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from profiler.errors import RunnerError
 
 MOST_BYTES = 4_000_000
 MOST_LINES = 96
-"""Of one file; all that is looked for in /proc/cpuinfo is told of the first core."""
+"""The number of lines read of one file. What we need of /proc/cpuinfo stands in the lines of the first core."""
 TIMEOUT_S = 90.0
 COMMAND_S = 10
-"""For each program, where the device has `timeout`."""
+"""The time limit of each program; it applies only on devices that have `timeout`."""
 
 CPUS = "/sys/devices/system/cpu"
 ZONES = "/sys/class/thermal"
@@ -34,28 +35,32 @@ THROTTLES = f"{CPUS}/cpu[0-9]*/thermal_throttle/core_throttle_count"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run on devices that have it. Known by its line: `snapshot.output("nvpmodel -q")`."""
+    """A program that is run on devices that have it. Its line is the key of its output: `snapshot.output("nvpmodel -q")`."""
 
     line: str
     keep: str | None = None
-    """Only the lines that match this extended regular expression are sent."""
+    """An extended regular expression; only the lines that match it are sent. None for all lines."""
 
     @property
     def shell(self) -> str:
+        """The shell line that runs the program and filters its output."""
         kept = "" if self.keep is None else f" | grep -E {shlex.quote(self.keep)}"
         return f"{self.line}{kept} | head -n 400"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to look at. Files are named by patterns of the shell, in which only letters, `*`, `[0-9]` and `./:,-_` may occur."""
+class Request:
+    """The files and programs of one snapshot.
+
+    Files are shell patterns. They are not quoted, so they may contain only letters, `*`, `[0-9]` and `./:,-_`.
+    """
 
     files: Sequence[str] = ()
     commands: Sequence[Command] = ()
     watch_s: int = 0
-    """Whole seconds between two looks at what the processes do; 0 for a single look at the clock and the processors."""
+    """Whole seconds between two readings of the processor time that every process has used; 0 for one reading and no processes."""
     groups: bool = False
-    """Whether to read the limits of the control groups that the shell is in."""
+    """True to read the limits of the control groups that the shell is in."""
 
 
 GETPROP, THERMAL, BATTERY = "getprop", "dumpsys thermalservice", "dumpsys battery"
@@ -66,9 +71,9 @@ HEAT_FILES = (
     f"{ZONES}/thermal_zone*/type", f"{ZONES}/thermal_zone*/temp",
     f"{SUPPLIES}/*/type", f"{SUPPLIES}/*/scope", f"{SUPPLIES}/*/temp",
 )  # fmt: skip
-HEAT = Wanted(HEAT_FILES, (Command(THERMAL), Command(BATTERY)))
-WORK = Wanted((THROTTLES,))
-EVERYTHING = Wanted(
+HEAT = Request(HEAT_FILES, (Command(THERMAL), Command(BATTERY)))
+WORK = Request((THROTTLES,))
+EVERYTHING = Request(
     (
         "/proc/loadavg", "/proc/self/stat", "/proc/self/status", "/proc/self/cgroup", "/proc/1/cgroup", "/proc/cpuinfo",
         f"{CPUS}/online", f"{CPUS}/intel_pstate/no_turbo", f"{CPUS}/cpufreq/boost",
@@ -99,49 +104,59 @@ EVERYTHING = Wanted(
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read. A file or program that is missing or could not be read is None; text comes without blanks at its ends."""
+    """The files and outputs that were read, without blanks at their ends.
+
+    The accessors return None for a file or program that is missing or could not be read.
+    """
 
     files: Mapping[str, str] = field(default_factory=dict)
     again: Mapping[str, str] = field(default_factory=dict)
-    """Those that were read a second time."""
+    """The files that were read a second time, after the wait."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
-    """Folders, and files that are there and cannot be read."""
+    """Folders, and files that exist but cannot be read."""
 
     def text(self, path: str, *, again: bool = False) -> str | None:
+        """The content of the file, from the second reading if `again`."""
         return (self.again if again else self.files).get(path)
 
     def number(self, path: str) -> int | None:
+        """The whole number in the file; None also if the file contains anything else."""
         text = self.files.get(path)
         return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
     def exists(self, path: str) -> bool:
+        """True if the path was requested and exists, readable or not."""
         return path in self.files or path in self.seen
 
     def glob(self, pattern: str) -> tuple[str, ...]:
-        """The paths among those looked at, readable or not, in order; `*` matches no slash."""
+        """The requested paths that exist and match the pattern, readable or not, in order; `*` matches no slash."""
         return tuple(sorted(path for path in {*self.files, *self.seen} if PurePosixPath(path).match(pattern)))
 
     def output(self, command: str) -> str | None:
-        """What the program wrote; None too where that was nothing."""
+        """The output of the program; None also if it wrote nothing."""
         return self.outputs.get(command)
 
 
-def take(agent: Agent, wanted: Wanted = EVERYTHING, *, root: str = "") -> Snapshot:
-    """Look at a device, or below a folder on it that stands for its root. `RunnerError` if what it says makes no sense."""
+def take_snapshot(agent: Agent, request: Request = EVERYTHING, *, root: str = "") -> Snapshot:
+    """Read the state of a device. `root` is a folder on the device that stands for `/`.
+
+    Raises `RunnerError` if the answer is incomplete or too long, and `DeviceError` if the device cannot be reached.
+    """
     marker = secrets.token_hex(8)
-    result = agent.run(["sh", "-c", _script(wanted, marker, root)], timeout_s=TIMEOUT_S + wanted.watch_s)
-    return parse(result.stdout, marker, agent.address)
+    result = agent.run(["sh", "-c", _script(request, marker, root)], timeout_s=TIMEOUT_S + request.watch_s)
+    return parse_snapshot(result.stdout, marker, agent.address)
 
 
-def parse(told: str, marker: str, address: str = "the device") -> Snapshot:
-    """`RunnerError` unless it was told to the end."""
-    if len(told) > MOST_BYTES:
-        raise RunnerError(f"{address} told more than {MOST_BYTES / 1e6:g} MB about itself; is its `head` the usual one?")
-    head, *parts = f"\n{told}".split(f"\n{marker} ")
+def parse_snapshot(output: str, marker: str, address: str = "the device") -> Snapshot:
+    """The snapshot in the output of the script; `marker` begins each header line. Raises `RunnerError` if the end is missing."""
+    if len(output) > MOST_BYTES:
+        raise RunnerError(f"{address} sent more than {MOST_BYTES / 1e6:g} MB of state; check that its `head -c` limits its output")
+    head, *parts = f"\n{output}".split(f"\n{marker} ")
     if not parts or parts[-1].strip() != "end":
-        said = head.strip()[-80:] if not parts else "it broke off"
-        raise RunnerError(f"{address} did not tell its state ({printable(said) or 'it said nothing'}); does it have a POSIX shell?")
+        reason = "the answer broke off" if parts else printable(head.strip()[-80:]) or "no output"
+        raise RunnerError(f"{address} did not report its state ({reason}); check that it has a POSIX shell")
+    # f: a file, F: the same file read again, o: the output of a program, d: a folder, x: an unreadable file
     read: dict[str, dict[str, str]] = {"f": {}, "F": {}, "o": {}}
     seen = set()
     for part in parts[:-1]:
@@ -174,7 +189,7 @@ output() {
 }
 processes() { text=$(cat "$R"/proc/[0-9]*/stat); say "$M $1 processes"; say "$text"; }
 """.replace("SECONDS", str(COMMAND_S)).replace("LINES", str(MOST_LINES))
-"""`print` is built into mksh, which has to start a program for `printf`; the other way round elsewhere."""
+"""The functions of the script. In mksh `print` is built in and `printf` would start a process; elsewhere it is the reverse."""
 
 GROUPS = """
 while IFS=: read -r _ names group || [ -n "$group" ]; do
@@ -188,23 +203,23 @@ while IFS=: read -r _ names group || [ -n "$group" ]; do
   done
 done <"$R/proc/self/cgroup"
 """
-"""Of each control group that the shell is in and those above it: a limit may be set at any of them."""
+"""The part that reads the limits of the shell's control groups and of all groups above them, since any of them may set a limit."""
 
 
-def _script(wanted: Wanted, marker: str, root: str) -> str:
-    """Only the clock is looked at between the two looks at the processors, so that our own work is no part of what is seen.
-
-    Programs come last: some of them wake up others. A pipe into `head` bounds the whole, whatever a device has to tell.
-    """
-    uptime, stat = 'show {} "$R/proc/uptime"', 'show {} "$R/proc/stat"'
+def _script(request: Request, marker: str, root: str) -> str:
+    uptime = 'show {} "$R/proc/uptime"'
+    stat = 'show {} "$R/proc/stat"'
     watch = [uptime.format("f"), stat.format("f")]
-    if wanted.watch_s:
-        again = [f"sleep {wanted.watch_s}", stat.format("F"), uptime.format("F"), "processes F"]
+    if request.watch_s:
+        # only the clock is read between the two readings of the processors, so that our own work is not counted
+        again = [f"sleep {request.watch_s}", stat.format("F"), uptime.format("F"), "processes F"]
         watch = ['show f "$R/proc/loadavg"', "processes f", *watch, *again]
-    files = [f'for file in "$R"{pattern}; do show f "$file"; done' for pattern in wanted.files]
-    groups = [GROUPS] if wanted.groups else []
+    files = [f'for file in "$R"{pattern}; do show f "$file"; done' for pattern in request.files]
+    groups = [GROUPS] if request.groups else []
+    # programs come last, because some of them wake up others
     commands = [
-        f"output {command.line.split()[0]} {shlex.quote(command.line)} {shlex.quote(command.shell)}" for command in wanted.commands
+        f"output {command.line.split()[0]} {shlex.quote(command.line)} {shlex.quote(command.shell)}" for command in request.commands
     ]
+    # the pipe into `head` bounds the answer, however much a device sends
     lines = [f"M={marker} R={shlex.quote(root)}", FUNCTIONS, "{", *watch, *files, *groups, *commands, 'say "$M end"']
     return "\n".join([*lines, f"}} 2>/dev/null | head -c {MOST_BYTES}"])

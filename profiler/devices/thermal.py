@@ -1,4 +1,4 @@
-"""How warm a device is, and what its battery says: from the kernel's files, and from Android's services where there are any."""
+"""Temperatures and batteries of a device, from the kernel's files and, on phones, from Android's services."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from device_agents.support.text import printable
 from profiler.devices.snapshot import BATTERY, SUPPLIES, THERMAL, THROTTLES, ZONES, Snapshot
 
 PLAUSIBLE_C = (-40.0, 200.0)
-"""Sensors that are not fitted tell -273 or -5700 °C, and some zones are no temperatures at all."""
+"""Sensors that are not fitted report -273 or -5700 °C, and some thermal zones are not temperatures at all."""
 TEMPERATURE_TYPES = {0, 1, 3, 9, 10}
-"""Android's for CPU, GPU, skin, NPU and TPU; others are batteries, plugs, radios, or currents and voltages."""
+"""Android's sensor types for CPU, GPU, skin, NPU and TPU (android.hardware.thermal, TemperatureType).
+
+The other types are batteries, plugs and radios, or currents and voltages.
+"""
 CHARGING = {"1": "Unknown", "2": "Charging", "3": "Discharging", "4": "Not charging", "5": "Full"}
-"""android.os.BatteryManager's, in the kernel's words."""
+"""The states of android.os.BatteryManager, in the words of the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +27,62 @@ class Zone:
     name: str
     temperature_c: float
     limit_c: float | None
-    """At which the device does something about it."""
+    """The temperature from which the device slows down or switches off; None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Battery:
+    """A battery of the device. A field is None if it cannot be read."""
+
     name: str
     status: str | None
+    """A word of the kernel: `Charging`, `Discharging`, `Not charging`, `Full` or `Unknown`."""
     charge_percent: float | None
     temperature_c: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """None is not readable."""
+    """A summary of the temperatures. A field is None if it cannot be read."""
 
     status: int | None
-    """Android's: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown."""
+    """Android's thermal status: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown."""
     hottest_c: float | None
+    """The temperature of the hottest zone."""
     battery_c: float | None
+    """The temperature of the hottest battery."""
 
 
 def heat(snapshot: Snapshot) -> Heat:
-    temperatures = [zone.temperature_c for zone in zones(snapshot) or ()]
-    of_batteries = [pack.temperature_c for pack in batteries(snapshot) or () if pack.temperature_c is not None]
-    return Heat(thermal_status(snapshot), max(temperatures, default=None), max(of_batteries, default=None))
+    """The thermal status, the hottest zone and the hottest battery of a snapshot."""
+    zone_temperatures = [zone.temperature_c for zone in zones(snapshot) or ()]
+    battery_temperatures = [pack.temperature_c for pack in batteries(snapshot) or () if pack.temperature_c is not None]
+    return Heat(thermal_status(snapshot), max(zone_temperatures, default=None), max(battery_temperatures, default=None))
 
 
 def thermal_status(snapshot: Snapshot) -> int | None:
+    """Android's thermal status from 0 (none) to 6 (shutdown); None on other devices."""
     found = re.search(r"^\s*Thermal Status: ([0-6])\s*$", snapshot.output(THERMAL) or "", re.MULTILINE)
     return int(found[1]) if found else None
 
 
 def zones(snapshot: Snapshot) -> tuple[Zone, ...] | None:
-    """Android's sensors where it names some, for many of its kernel's zones are named for nobody to understand."""
-    return _sensors(snapshot) or _kernel_zones(snapshot) or None
+    """Android's sensors if it lists any, otherwise the kernel's thermal zones; None if there are neither.
+
+    Android's sensors come first because the names of a phone's kernel zones are rarely meaningful.
+    """
+    return _android_sensors(snapshot) or _kernel_zones(snapshot) or None
 
 
-def _sensors(snapshot: Snapshot) -> tuple[Zone, ...]:
-    """Those that the hardware tells now; what is cached may be hours old, and is all that some phones have."""
-    told = snapshot.output(THERMAL) or ""
-    now = re.search(r"Current temperatures from HAL:\n((?:\s*Temperature\{.*\}\n?)+)", told)
+def _android_sensors(snapshot: Snapshot) -> tuple[Zone, ...]:
+    output = snapshot.output(THERMAL) or ""
+    # current readings come first: cached ones may be hours old, but they are all that some phones have
+    current = re.search(r"Current temperatures from HAL:\n((?:\s*Temperature\{.*\}\n?)+)", output)
     pattern = r"Temperature\{mValue=(-?[0-9.]{1,12}), mType=([0-9]{1,3}), mName=([^,}\n]{1,80}), mStatus=[0-9]\}"
     found = []
-    for value, kind, name in re.findall(pattern, now[1] if now else told):
+    for value, sensor_type, name in re.findall(pattern, current[1] if current else output):
         temperature_c = _plausible(value)
-        if int(kind) in TEMPERATURE_TYPES and temperature_c:  # exactly 0 is a sensor that is not fitted
+        if int(sensor_type) in TEMPERATURE_TYPES and temperature_c:  # exactly 0 °C means that the sensor is not fitted
             found.append(Zone(printable(name, 80), temperature_c, None))
     return tuple(found)
 
@@ -78,29 +91,29 @@ def _kernel_zones(snapshot: Snapshot) -> tuple[Zone, ...]:
     found = []
     for path in snapshot.glob(f"{ZONES}/thermal_zone*/temp"):
         folder = path.removesuffix("/temp")
-        temperature_c, name = milli(snapshot, path), snapshot.text(f"{folder}/type") or folder.rpartition("/")[2]
-        fixed = name == "PMIC-Die" and temperature_c == 100  # on Jetsons this is no measurement
-        if temperature_c is not None and not fixed:
-            found.append(Zone(printable(name, 80), temperature_c, _lowest_trip_c(snapshot, folder)))
+        name = snapshot.text(f"{folder}/type") or folder.rpartition("/")[2]
+        temperature_c = milli(snapshot, path)
+        if temperature_c is None or (name == "PMIC-Die" and temperature_c == 100):  # on Jetsons this is a constant
+            continue
+        limits = []
+        for trip in snapshot.glob(f"{folder}/trip_point_*_type"):
+            limit_c = milli(snapshot, trip.removesuffix("_type") + "_temp")
+            if snapshot.text(trip) in ("passive", "hot", "critical") and limit_c is not None and limit_c > 0:
+                limits.append(limit_c)
+        found.append(Zone(printable(name, 80), temperature_c, min(limits, default=None)))
     return tuple(found)
 
 
-def _lowest_trip_c(snapshot: Snapshot, zone: str) -> float | None:
-    limits = []
-    for path in snapshot.glob(f"{zone}/trip_point_*_type"):
-        limit_c = milli(snapshot, path.removesuffix("_type") + "_temp")
-        if snapshot.text(path) in ("passive", "hot", "critical") and limit_c is not None and limit_c > 0:
-            limits.append(limit_c)
-    return min(limits, default=None)
-
-
 def milli(snapshot: Snapshot, path: str) -> float | None:
-    """°C from thousandths."""
+    """The temperature in °C of a file in thousandths of a degree; None if it is missing or not plausible."""
     value = snapshot.number(path)
-    return None if value is None or not PLAUSIBLE_C[0] < value / 1000 < PLAUSIBLE_C[1] else value / 1000
+    if value is None or not PLAUSIBLE_C[0] < value / 1000 < PLAUSIBLE_C[1]:
+        return None
+    return value / 1000
 
 
 def _plausible(text: str) -> float | None:
+    """The temperature in °C that the text gives; None if it is not a number or not plausible."""
     try:
         value = float(text)
     except ValueError:
@@ -109,48 +122,56 @@ def _plausible(text: str) -> float | None:
 
 
 def throttles(snapshot: Snapshot) -> int | None:
-    """How often the processors have slowed themselves down for heat since the start; Intel's count."""
-    counts = [snapshot.number(path) for path in snapshot.glob(THROTTLES)]
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    """The number of times that the cores have throttled for heat since the start, added up; only Intel counts them."""
+    counts = [count for path in snapshot.glob(THROTTLES) if (count := snapshot.number(path)) is not None]
+    return sum(counts) if counts else None
 
 
 def batteries(snapshot: Snapshot) -> tuple[Battery, ...] | None:
-    """The device's own, not those of a mouse; none is an empty list, None is not readable."""
-    told = snapshot.output(BATTERY)
-    if told is not None and (pack := _android_battery(told)) is not None:
+    """The batteries of the device itself; an empty tuple means that it has none, None that they cannot be read."""
+    output = snapshot.output(BATTERY)
+    if output is not None and (pack := _android_battery(output)) is not None:
         return (pack,)
     if not snapshot.exists(SUPPLIES) and not snapshot.glob(f"{SUPPLIES}/*/type"):
         return None
-    return tuple(
-        _supply(snapshot, path.removesuffix("/type"))
-        for path in snapshot.glob(f"{SUPPLIES}/*/type")
-        if snapshot.text(path) == "Battery" and snapshot.text(path.removesuffix("type") + "scope") != "Device"
-    )
+    found = []
+    for path in snapshot.glob(f"{SUPPLIES}/*/type"):
+        folder = path.removesuffix("/type")
+        if snapshot.text(path) != "Battery" or snapshot.text(f"{folder}/scope") == "Device":
+            continue  # the scope "Device" marks the battery of a peripheral, such as a mouse
+        status = snapshot.text(f"{folder}/status")
+        tenths = snapshot.number(f"{folder}/temp")
+        found.append(
+            Battery(
+                name=printable(folder.rpartition("/")[2], 80),
+                status=None if status is None else printable(status, 80),
+                charge_percent=_percent(snapshot.number(f"{folder}/capacity"), 100),
+                temperature_c=None if tenths is None else _plausible(str(tenths / 10)),
+            )
+        )
+    return tuple(found)
 
 
-def _supply(snapshot: Snapshot, folder: str) -> Battery:
-    status, tenths = snapshot.text(f"{folder}/status"), snapshot.number(f"{folder}/temp")
-    temperature_c = None if tenths is None else _plausible(str(tenths / 10))
-    charge = _percent(snapshot.number(f"{folder}/capacity"), 100)
-    name = printable(folder.rpartition("/")[2], 80)
-    return Battery(name, None if status is None else printable(status, 80), charge, temperature_c)
-
-
-def _android_battery(told: str) -> Battery | None:
-    """None for what has no battery, such as a television."""
-    lines = re.findall(r"^ *([A-Za-z ]{1,40}): (\S{1,40})\s*$", told, re.MULTILINE)
-    fields = dict(reversed(lines))  # makers append lines of their own
+def _android_battery(output: str) -> Battery | None:
+    """The battery that `dumpsys battery` describes; None for a device without one, such as a television."""
+    lines = re.findall(r"^ *([A-Za-z ]{1,40}): (\S{1,40})\s*$", output, re.MULTILINE)
+    # some manufacturers append lines of their own with the same names, so the first line of a name counts
+    fields = dict(reversed(lines))
     number = {
         name: int(fields[name]) for name in ("level", "scale", "temperature") if re.fullmatch(r"-?[0-9]{1,9}", fields.get(name, ""))
     }
     if fields.get("present") == "false" or "level" not in number:
         return None
     tenths = number.get("temperature")
-    temperature_c = None if tenths is None else _plausible(str(tenths / 10))
-    charge = _percent(number["level"], number.get("scale", 100))
-    return Battery("battery", CHARGING.get(fields.get("status", "")), charge, temperature_c)
+    return Battery(
+        name="battery",
+        status=CHARGING.get(fields.get("status", "")),
+        charge_percent=_percent(number["level"], number.get("scale", 100)),
+        temperature_c=None if tenths is None else _plausible(str(tenths / 10)),
+    )
 
 
 def _percent(part: int | None, whole: int) -> float | None:
-    return None if part is None or whole <= 0 or not 0 <= part <= whole else 100 * part / whole
+    if part is None or whole <= 0 or not 0 <= part <= whole:
+        return None
+    return 100 * part / whole

@@ -1,1 +1,1 @@
-"""Tables from outside and to outside: one module for each foreign format, one line each in profiler.exchange.formats."""
+"""Tables from and for other tools: one module for each foreign format, listed in profiler.exchange.formats."""

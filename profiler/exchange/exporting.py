@@ -1,18 +1,40 @@
-"""A table in a foreign form, as a file that is there whole or not at all."""
+"""Writes a table in a foreign format."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from device_agents.support.atomic import write_whole
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, WRITABLE
-from profiler.exchange.writer import Writing
-from profiler.tables.table import LatencyTable
+from profiler.exchange.writer import ExportedTable
+from profiler.tables.table import LatencyTable, load_table
 
 
-def export_table(table: LatencyTable, name: str, out: Path) -> Writing:
-    """`ExchangeError` if the form can hold none of the table's layers."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A table file that was written in a foreign form."""
+
+    path: Path
+    """Of our table."""
+    table: LatencyTable
+    form: str
+    out: Path
+    writing: ExportedTable
+
+
+def export_file(path: Path, form: str, out: Path) -> Exported:
+    """`TableError` if there is no such table, `ExchangeError` if there is no such form or it can hold nothing of the table."""
+    table = load_table(path)
+    return Exported(path, table, form, out, export_table(table, form, out))
+
+
+def export_table(table: LatencyTable, name: str, out: Path) -> ExportedTable:
+    """Write the table to `out` in the format called `name`, completely or not at all.
+
+    Raises `ExchangeError` if there is no such format, if it can represent no layer of the table, or if the file cannot be written.
+    """
     writer = FORMATS[name].write if name in FORMATS else None
     if writer is None:
         raise ExchangeError(f"a table cannot be written as {name!r}; known are {', '.join(WRITABLE)}")
@@ -20,9 +42,9 @@ def export_table(table: LatencyTable, name: str, out: Path) -> Writing:
         raise ExchangeError(
             f"{out} would be taken for a table of ours; give it another ending, such as {FORMATS[name].suffixes[0]}"
         )
-    writing = writer(table)
-    if not writing.written:
-        why = "; ".join(f"{count} {reason}" for reason, count in writing.left_out.most_common(3)) or "it has none"
-        raise ExchangeError(f"{FORMATS[name].title} can hold no layer of this table: {why}")
-    write_whole(out, writing.text, ExchangeError)
-    return writing
+    exported = writer(table)
+    if not exported.written:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in exported.left_out.most_common(3)) or "it has none"
+        raise ExchangeError(f"{FORMATS[name].title} can hold no layer of this table: {reasons}; choose another format")
+    write_whole(out, exported.text, ExchangeError)
+    return exported

@@ -1,6 +1,7 @@
-"""YAML that is a mapping of mappings, read event by event: no tags, no aliases, no nesting, nothing built that was not asked for.
+"""Reads YAML that is a mapping of mappings, event by event, without tags, aliases or deeper nesting.
 
-A general loader would build whatever such a file asks for; a table is two levels of text, so that much is built and no more.
+A general loader would build whatever such a file demands, of any size and depth. A latency table has two levels of text, and
+nothing else is built.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from profiler.errors import ExchangeError
 from profiler.exchange.reader import MOST_ENTRIES, Source, shown
 
 MOST_BYTES = 4_000_000
-MOST_FIGURES = 20
-"""Of one entry."""
-OTHER = "is this another file?"
+MOST_VALUES = 20
+"""The most values of one entry."""
+CHECK_FILE = "check that it is the right file"
 
 
 def flat_mapping(source: Source) -> dict[str, dict[str, str]]:
-    """Keys, and for each its figures by name, as they are written. `ExchangeError` for anything else."""
+    """The values of each key by name, as they are written. Raises `ExchangeError`, with the line, for any other YAML."""
     if len(source.data) > MOST_BYTES:
         raise ExchangeError(f"{source.name} is larger than {MOST_BYTES / 1e6:g} MB, which no such table is; import a part of it")
     builder = _Builder()
@@ -27,62 +28,64 @@ def flat_mapping(source: Source) -> dict[str, dict[str, str]]:
             place = f"{source.name}, line {event.start_mark.line + 1}"
             builder.take(event)
     except yaml.YAMLError as exc:
-        raise ExchangeError(f"{source.name} is not YAML: {shown(str(exc).splitlines()[0])}") from exc
-    except _NoTable as exc:
+        raise ExchangeError(f"{source.name} is not YAML: {shown(str(exc).splitlines()[0])}; {CHECK_FILE}") from exc
+    except _NotATable as exc:
         raise ExchangeError(f"{place}: {exc}") from exc
     return builder.table
 
 
-class _NoTable(Exception):
-    """What is wrong, without the place."""
+class _NotATable(Exception):
+    """The reason, without the place, why the file is no table."""
 
 
 class _Builder:
-    """The table so far, and what the next event belongs to."""
+    """Builds the table from the events of the parser."""
 
     def __init__(self) -> None:
         self.table: dict[str, dict[str, str]] = {}
         self._documents = 0
         self._depth = 0
-        self._inner: dict[str, str] | None = None
-        """The figures of the entry that is being read, ..."""
+        self._entry: dict[str, str] | None = None
+        """The values of the current entry; None between entries."""
         self._waiting: str | None = None
-        """... and the key or name that waits for its value."""
+        """The key of an entry, or the name of a value, that has been read and has no value yet."""
 
     def take(self, event: yaml.Event) -> None:
+        """Add an event. Raises `_NotATable` if no table continues in this way."""
         if isinstance(event, (yaml.AliasEvent, yaml.SequenceStartEvent)) or getattr(event, "anchor", None):
-            raise _NoTable(f"a latency table has neither lists nor aliases; {OTHER}")
+            raise _NotATable(f"a latency table has neither lists nor aliases; {CHECK_FILE}")
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                raise _NoTable("a second document begins; a latency table is one")
+                raise _NotATable("a second document begins, but a latency table is one document; remove the others")
         elif isinstance(event, yaml.MappingStartEvent):
-            self._open()
+            self._depth += 1
+            if self._depth > 1:
+                self._open_entry()
         elif isinstance(event, yaml.MappingEndEvent):
-            self._depth, self._inner = self._depth - 1, None
+            self._depth -= 1
+            self._entry = None
         elif isinstance(event, yaml.ScalarEvent):
-            self._scalar(event.value)
+            self._add_text(event.value)
 
-    def _open(self) -> None:
-        self._depth += 1
-        if self._depth == 1:
-            return
+    def _open_entry(self) -> None:
         if self._depth > 2 or self._waiting is None:
-            raise _NoTable(f"a latency table has a key and its figures, nothing deeper; {OTHER}")
+            raise _NotATable(f"a latency table has keys with values and nothing deeper; {CHECK_FILE}")
         if self._waiting in self.table:
-            raise _NoTable(f"{shown(self._waiting)} is there twice; remove one of them")
+            raise _NotATable(f"{shown(self._waiting)} is there twice; remove one of them")
         if len(self.table) >= MOST_ENTRIES:
-            raise _NoTable(f"more than {MOST_ENTRIES} entries; import a part of them")
-        self._inner = self.table[self._waiting] = {}
+            raise _NotATable(f"more than {MOST_ENTRIES} entries; import a part of them")
+        self._entry = {}
+        self.table[self._waiting] = self._entry
         self._waiting = None
 
-    def _scalar(self, value: str) -> None:
-        if self._depth == 0 or (self._inner is None and self._waiting is not None):
-            raise _NoTable(f"{shown(value)} where a mapping was expected; {OTHER}")
+    def _add_text(self, text: str) -> None:
+        if self._depth == 0 or (self._entry is None and self._waiting is not None):
+            raise _NotATable(f"{shown(text)} stands where a mapping was expected; {CHECK_FILE}")
         if self._waiting is None:
-            self._waiting = value
-        elif self._inner is not None:
-            self._inner[self._waiting] = value
+            self._waiting = text
+        elif self._entry is not None:
+            self._entry[self._waiting] = text
             self._waiting = None
-            if len(self._inner) > MOST_FIGURES:
-                raise _NoTable(f"more figures than any entry has; {OTHER}")
+            if len(self._entry) > MOST_VALUES:
+                raise _NotATable(f"an entry has more than {MOST_VALUES} values; {CHECK_FILE}")

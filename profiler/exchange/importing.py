@@ -1,4 +1,4 @@
-"""A table made of what others have published: its rows, where they come from, and what nobody knows about them."""
+"""Makes a table of published latencies, with the record of its source and of what is unknown about it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, READABLE, format_of
-from profiler.exchange.reader import Asked, Reading, Source, read_source, shown
+from profiler.exchange.reader import read_source, shown
 from profiler.layers.layer import ACTIVATIONS
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
@@ -23,21 +22,24 @@ KNOWN_FILES = {
         "MIT",
     ),
 }
-"""By sha256: where published files come from, and the licence they are under there."""
+"""The source and the licence of published files, by their SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the user says of the table."""
+class ImportOptions:
+    """The user's statements about a published table. None is unknown. Raises `ExchangeError` if a text or activation is invalid."""
 
     device: str
-    """What it was measured on."""
+    """The name of the device on which it was measured."""
     runtime: str | None = None
     threads: int | None = None
     source: str | None = None
+    """The place of publication, such as a URL."""
     licence: str | None = None
     format: str | None = None
+    """A name in profiler.exchange.formats.FORMATS; None to choose by the files' endings."""
     activations: tuple[str, ...] = ()
+    """The activations that the convolutions are imported with; empty for those of the format's own networks."""
 
     def __post_init__(self) -> None:
         for name, text in (("--device-name", self.device), ("--source", self.source or "-"), ("--licence", self.licence or "-")):
@@ -48,40 +50,38 @@ class Told:
             raise ExchangeError(f"there is no activation {shown(unknown[0])!r}; known are {', '.join(ACTIVATIONS)}")
 
 
-def import_table(paths: Sequence[Path], told: Told) -> LatencyTable:
-    """All files as one table. `ExchangeError` for anything that is not what it should be."""
-    name = told.format or format_of(paths)
+def import_table(paths: Sequence[Path], options: ImportOptions) -> LatencyTable:
+    """All files together as one table. Raises `ExchangeError` if a file cannot be read or is not of the format."""
+    name = options.format or format_of(paths)
     reader = FORMATS[name].read if name in FORMATS else None
     if reader is None:
         raise ExchangeError(f"tables in the form {shown(name)!r} cannot be read; known are {', '.join(READABLE)}")
     sources = [read_source(path) for path in paths]
-    reading = reader(sources, Asked(tuple(dict.fromkeys(told.activations))))
-    target = Target(told.device, told.runtime or UNKNOWN_RUNTIME, 1 if told.threads is None else told.threads)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    device = {"device": {}, "version": "version not told", "flags": {}, "imported": _imported(name, sources, told, reading)}
-    return LatencyTable(reading.rows, TableInfo(target, device, TimingSettings(), now))
-
-
-def _imported(name: str, sources: Sequence[Source], told: Told, reading: Reading) -> dict[str, Any]:
+    # an activation that is given twice must not give its layers twice
+    imported = reader(sources, tuple(dict.fromkeys(options.activations)))
+    # what the user says counts before what is known about a published file
     known_source, known_licence = KNOWN_FILES.get(sources[0].sha256, (None, None)) if len(sources) == 1 else (None, None)
-    source, licence = told.source or known_source, told.licence or known_licence
-    return {
+    provenance = {
         "from": ", ".join(source.name for source in sources),
         "format": name,
-        "source": source,
-        "licence": licence,
-        "files": [{"name": item.name, "sha256": item.sha256, "size_bytes": len(item.data)} for item in sources],
-        "runtime": told.runtime,
-        "threads": told.threads,
-        "statistic": reading.statistic,
-        "assumptions": list(reading.assumptions),
-        "entries": reading.entries,
-        "skipped": dict(reading.skipped),
+        "source": options.source or known_source,
+        "licence": options.licence or known_licence,
+        "files": [{"name": source.name, "sha256": source.sha256, "size_bytes": len(source.data)} for source in sources],
+        "runtime": options.runtime,
+        "threads": options.threads,
+        "statistic": imported.statistic,
+        "assumptions": list(imported.assumptions),
+        "entries": imported.entries,
+        "skipped": dict(imported.skipped),
     }
+    target = Target(options.device, options.runtime or UNKNOWN_RUNTIME, 1 if options.threads is None else options.threads)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    device = {"device": {}, "version": "version not told", "flags": {}, "imported": provenance}
+    return LatencyTable(imported.rows, TableInfo(target, device, TimingSettings(), now))
 
 
 def save_imported(table: LatencyTable, out: Path) -> None:
-    """Where nothing is yet: a measured table is not to be replaced by somebody else's."""
+    """Save the table to a new file. Raises `ExchangeError` if the file exists, because it may be a measured table."""
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise ExchangeError(f"{out} cannot become a table: give a name ending in .parquet in a folder that exists")
     if out.exists() or journal_path(out).exists():

@@ -1,8 +1,9 @@
-"""nn-Meter's kernel data: JSON, kernels by kind and id, each with its configuration and its latency in milliseconds.
+"""Reads and writes nn-Meter's kernel data: JSON with kernels by kind and id (https://github.com/microsoft/nn-Meter).
 
-`{"conv-bn-relu": {"YB2F4N": {"config": {"HW": 13, "CIN": 212, ...}, "latency": "37.53 +- 0.314"}}}`. nn-Meter writes the
-configurations and the latencies into two files, which belong together by id, or into one. Figures are square, batch is 1,
-windows are padded as TensorFlow's SAME. Its `model` entries, paths of the machine it ran on, are not looked at.
+Each kernel has a configuration and a latency in milliseconds: `{"conv-bn-relu": {"YB2F4N": {"config": {"HW": 13, "CIN": 212, ...},
+"latency": "37.53 +- 0.314"}}}`. nn-Meter writes the configurations and the latencies into one file, or into two files with the same
+ids. Inputs are square, the batch is 1, and windows have TensorFlow's SAME padding. The `model` entries are paths on the machine
+where nn-Meter ran and are ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device_agents.support.strict_json import read_json
@@ -19,18 +20,17 @@ from profiler.exchange.kernels import is_same, same_output, same_window
 from profiler.exchange.reader import (
     NORMAL_95,
     UNKNOWN,
-    Asked,
-    Collected,
-    Reading,
+    ImportedRows,
+    RowCollector,
     Source,
-    checked,
-    estimate_of,
+    make_layer,
     milliseconds,
     number_of,
+    published_estimate,
     shown,
     size,
 )
-from profiler.exchange.writer import Writing
+from profiler.exchange.writer import ExportedTable
 from profiler.layers.layer import LayerSpec, Shape, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
@@ -42,39 +42,43 @@ LATENCY = re.compile(r"\s*(?P<mean>[^\s+]+(?:[eE]\+[0-9]+)?)\s*(?:\+-\s*(?P<spre
 POOLS = {"maxpool": "max_pool2d", "avgpool": "avg_pool2d"}
 UNARY = {"relu": "relu", "hswish": "hard_swish"}
 MOST_LETTERS = 100
-"""Of a latency."""
+"""The longest text of a latency."""
 NO_LAYER = "kernels that we have no layer for ({})"
+"""The reason for skipped kernels of a kind that no LayerSpec describes."""
 Config = Mapping[str, Any]
 
 
-def read(sources: Sequence[Source], asked: Asked) -> Reading:
-    if asked.activations:
-        raise ExchangeError("nn-Meter's kernels say their activation themselves; leave --activation out")
-    found = Collected()
+def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
+    """The kernels in the files. Raises `ExchangeError` if a file is not kernel data, or if activations are given."""
+    if activations:
+        raise ExchangeError("nn-Meter's kernels contain their activations; leave --activation out")
+    found = RowCollector()
     for kind, kernels in _merged(sources).items():
         for name, kernel in kernels.items():
             found.count()
-            what = f"{shown(kind)} {shown(name)}"
-            config, latency = kernel.get("config"), kernel.get("latency")
+            label = f"{shown(kind)} {shown(name)}"
+            config = kernel.get("config")
+            latency = kernel.get("latency")
             if config is None or latency is None:
+                # nn-Meter may have written configurations and latencies into different files
                 missing = "a configuration: give nn-Meter's other file too" if config is None else "a latency"
                 found.skip(f"kernels without {missing}")
                 continue
             if not isinstance(config, dict):
-                raise ExchangeError(f"{what}: its config is not a mapping")
-            layer = _layer(kind, config, what)
+                raise ExchangeError(f"{label}: its config is not a mapping; check that the file is nn-Meter's kernel data")
+            layer = _layer(kind, config, label)
             if layer is None:
                 found.skip(NO_LAYER.format(shown(kind)))
             else:
-                found.add([layer], _estimate(latency, what))
-    return found.reading(
+                found.add([layer], _estimate(latency, label))
+    return found.finish(
         ("batch 1, float32, padding as TensorFlow's SAME", "a batch normalisation is folded into its convolution"),
-        "mean; its interval is 1.96 standard deviations of single runs, because their number is not told: wider than it need be",
+        "mean; its interval is 1.96 standard deviations of single runs, because their number is unknown: wider than necessary",
     )
 
 
 def _merged(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What all files say of each kernel."""
+    """The entries of all files for each kernel, by kind and id."""
     merged: dict[str, dict[str, dict[str, Any]]] = {}
     for source in sources:
         try:
@@ -91,114 +95,91 @@ def _merged(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, Any]]]:
     return merged
 
 
-def _layer(kind: str, config: Config, what: str) -> LayerSpec | None:
-    """None for a kernel that is no layer of ours: a lone batch normalisation, a split, several layers in one."""
+def _layer(kind: str, config: Config, label: str) -> LayerSpec | None:
+    """The kernel as a layer; None if no LayerSpec describes it (a batch normalisation alone, a split, several layers in one)."""
+    if kind == "fc":
+        return make_layer(label, fully_connected, (1, _number(config, ("CIN",), label)), _number(config, ("COUT",), label))
+    if kind == "concat":
+        side = _number(config, ("HW",), label)
+        # a kernel with fewer than four inputs has 0 for the others, or leaves them out
+        counts = [config.get(f"CIN{place}", 0) for place in range(1, 5)]
+        channels = [size(value, f"{label}: a CIN") for value in counts if value != 0]
+        inputs = tuple((1, side, side, count) for count in channels)
+        return make_layer(label, LayerSpec, "concat", inputs, (1, side, side, sum(channels)))
     conv = CONV.fullmatch(kind)
+    if conv is None and kind not in (*POOLS, *UNARY, "add", "addrelu", "global-avgpool"):
+        return None
+    side = _number(config, ("HW",), label)
+    given: Shape = (1, side, side, _number(config, ("CIN",), label))
     if conv is not None:
-        return _conv(config, conv["dw"] is not None, ACTIVATIONS[conv["activation"] or ""], what)
-    make = _OTHERS.get(kind)
-    return make(kind, config, what) if make else None
+        kernel = _number(config, ("KERNEL_SIZE",), label)
+        stride = _number(config, ("STRIDES",), label)
+        activation = ACTIVATIONS[conv["activation"] or ""]
+        window = same_window(given, kernel, stride)
+        if conv["dw"] is not None:
+            output = same_output(given, given[-1], stride)
+            return make_layer(
+                label, LayerSpec, "depthwise_conv2d", (given,), output, groups=given[-1], activation=activation, **window
+            )
+        output = same_output(given, _number(config, ("COUT",), label), stride)
+        return make_layer(label, LayerSpec, "conv2d", (given,), output, activation=activation, **window)
+    if kind in POOLS:
+        kernel = _number(config, ("KERNEL_SIZE",), label)
+        stride = _number(config, ("POOL_STRIDES", "STRIDES"), label)
+        output = same_output(given, given[-1], stride)
+        return make_layer(label, LayerSpec, POOLS[kind], (given,), output, **same_window(given, kernel, stride))
+    if kind in UNARY:
+        return make_layer(label, LayerSpec, UNARY[kind], (given,), given)
+    if kind == "global-avgpool":
+        return make_layer(label, LayerSpec, "global_avg_pool", (given,), (1, given[-1]))
+    return make_layer(label, LayerSpec, "add", (given, given), given, activation="relu" if kind == "addrelu" else "none")
 
 
-def _number(config: Config, names: Sequence[str], what: str) -> int:
+def _number(config: Config, names: Sequence[str], label: str) -> int:
+    """The number under the first of these names. Raises `ExchangeError` if there is none."""
     for name in names:
         if name in config:
-            return size(config[name], f"{what}: {name}")
-    raise ExchangeError(f"{what}: its config has no {names[0]}")
+            return size(config[name], f"{label}: {name}")
+    raise ExchangeError(f"{label}: its config has no {names[0]}; add it or remove the kernel")
 
 
-def _figure(config: Config, what: str) -> Shape:
-    side = _number(config, ("HW",), what)
-    return (1, side, side, _number(config, ("CIN",), what))
-
-
-def _conv(config: Config, depthwise: bool, activation: str, what: str) -> LayerSpec:
-    given = _figure(config, what)
-    kernel, stride = _number(config, ("KERNEL_SIZE",), what), _number(config, ("STRIDES",), what)
-    channels = given[-1] if depthwise else _number(config, ("COUT",), what)
-    return checked(
-        what, LayerSpec, "depthwise_conv2d" if depthwise else "conv2d", (given,), same_output(given, channels, stride),
-        groups=given[-1] if depthwise else 1, activation=activation, **same_window(given, kernel, stride),
-    )  # fmt: skip
-
-
-def _pool(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _figure(config, what)
-    kernel, stride = _number(config, ("KERNEL_SIZE",), what), _number(config, ("POOL_STRIDES", "STRIDES"), what)
-    return checked(
-        what, LayerSpec, POOLS[kind], (given,), same_output(given, given[-1], stride), **same_window(given, kernel, stride)
-    )
-
-
-def _fully_connected(kind: str, config: Config, what: str) -> LayerSpec:
-    return checked(what, fully_connected, (1, _number(config, ("CIN",), what)), _number(config, ("COUT",), what))
-
-
-def _global_pool(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _figure(config, what)
-    return checked(what, LayerSpec, "global_avg_pool", (given,), (1, given[-1]))
-
-
-def _unary(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _figure(config, what)
-    return checked(what, LayerSpec, UNARY[kind], (given,), given)
-
-
-def _add(kind: str, config: Config, what: str) -> LayerSpec:
-    given = _figure(config, what)
-    return checked(what, LayerSpec, "add", (given, given), given, activation="relu" if kind == "addrelu" else "none")
-
-
-def _concat(kind: str, config: Config, what: str) -> LayerSpec:
-    side = _number(config, ("HW",), what)
-    given = [config.get(f"CIN{place}", 0) for place in range(1, 5)]
-    channels = [size(value, f"{what}: a CIN") for value in given if value != 0]
-    inputs = tuple((1, side, side, count) for count in channels)
-    return checked(what, LayerSpec, "concat", inputs, (1, side, side, sum(channels)))
-
-
-_OTHERS: dict[str, Callable[[str, Config, str], LayerSpec]] = {
-    **dict.fromkeys(POOLS, _pool), **dict.fromkeys(UNARY, _unary), "add": _add, "addrelu": _add,
-    "fc": _fully_connected, "global-avgpool": _global_pool, "concat": _concat,
-}  # fmt: skip
-
-
-def _estimate(latency: Any, what: str) -> Estimate:
-    """A number, or mean and standard deviation as text. A deviation of 0 is what nn-Meter writes where it has none."""
+def _estimate(latency: Any, label: str) -> Estimate:
+    """The estimate from a number, or from a text with mean and standard deviation; nn-Meter writes 0 for no deviation."""
     match = LATENCY.fullmatch(latency) if isinstance(latency, str) and len(latency) <= MOST_LETTERS else None
     if isinstance(latency, str) and match is None:
-        raise ExchangeError(f"{what}: a latency is written as 37.53 +- 0.314, not as {shown(latency)}")
-    mean_ms = milliseconds(match["mean"] if match else latency, f"{what}: latency")
-    spread_ms = number_of(match["spread"], f"{what}: its deviation") if match and match["spread"] else 0.0
+        raise ExchangeError(f"{label}: a latency must be a text such as 37.53 +- 0.314, not {shown(latency)}")
+    mean_ms = milliseconds(match["mean"] if match else latency, f"{label}: latency")
+    # nn-Meter does not write the number of runs, so the deviation cannot be made a standard error
+    spread_ms = number_of(match["spread"], f"{label}: its deviation") if match and match["spread"] else 0.0
     if spread_ms < 0:
-        raise ExchangeError(f"{what}: a deviation cannot be {spread_ms:g}")
-    return estimate_of(mean_ms, NORMAL_95 * spread_ms if spread_ms > 0 else UNKNOWN)
+        raise ExchangeError(f"{label}: a deviation must not be negative, but is {spread_ms:g}")
+    return published_estimate(mean_ms, NORMAL_95 * spread_ms if spread_ms > 0 else UNKNOWN)
 
 
 # ---------------------------------------------------------------------------------------------------------------- writing
 
 
-def write(table: LatencyTable) -> Writing:
-    """Configurations and latencies in one file."""
-    writing = Writing()
+def write(table: LatencyTable) -> ExportedTable:
+    """The table as one file with configurations and latencies."""
+    exported = ExportedTable()
     plain: dict[str, dict[str, Any]] = {}
     for layer, estimate in table.rows.items():
         kernel = _kernel(layer)
         if kernel is None:
-            writing.leave_out(f"{layer.op}: nn-Meter has no kernel of this shape, padding, data type or activation")
+            exported.leave_out(f"{layer.op}: nn-Meter has no kernel of this shape, padding, data type or activation")
             continue
         kind, config = kernel
         shapes = [list(shape[1:]) for shape in layer.inputs]
         entry = {"shapes": shapes, "config": config, "latency": _latency(estimate)}
-        plain.setdefault(kind, {})[_identity(writing.written)] = entry
-        writing.written += 1
-    writing.text = json.dumps(plain, indent=1) + "\n"
-    writing.notes.append("what follows +- is the standard error of our latency, not the deviation of single runs")
-    return writing
+        plain.setdefault(kind, {})[_kernel_id(exported.written)] = entry
+        exported.written += 1
+    exported.text = json.dumps(plain, indent=1) + "\n"
+    exported.notes.append("the number after +- is the standard error of our latency, not the deviation of single runs")
+    return exported
 
 
-def _identity(number: int) -> str:
-    """Six capital letters, as nn-Meter's."""
+def _kernel_id(number: int) -> str:
+    """An id of six capital letters, as nn-Meter's ids are."""
     letters = []
     for _ in range(6):
         number, letter = divmod(number, 26)
@@ -207,13 +188,15 @@ def _identity(number: int) -> str:
 
 
 def _latency(estimate: Estimate) -> str:
+    """The latency and, if it is known, its standard error, as text."""
     half_ms = estimate.half_width_ms
     spread = "" if math.isnan(half_ms) or half_ms == 0 else f" +- {half_ms / NORMAL_95!r}"
     return f"{estimate.latency_ms!r}{spread}"
 
 
 def _kernel(layer: LayerSpec) -> tuple[str, dict[str, int]] | None:
-    """Kind and configuration; None if nn-Meter has none that is exactly this layer."""
+    """The kind and the configuration of a kernel; None if nn-Meter has none that is exactly this layer."""
+    # nn-Meter's kernels are float32 with a batch of 1; the bias of a convolution is that of its folded normalisation
     first = layer.inputs[0] if layer.inputs else ()
     if layer.opaque is not None or layer.dtype != "float32" or not layer.bias or first[:1] != (1,):
         return None
@@ -222,10 +205,11 @@ def _kernel(layer: LayerSpec) -> tuple[str, dict[str, int]] | None:
         return ("fc", {"CIN": first[-1], "COUT": layer.out_channels}) if plain else None
     if len(first) != 4 or first[1] != first[2]:
         return None
-    return _figure_kernel(layer, {"HW": first[1], "CIN": first[-1]})
+    return _image_kernel(layer, {"HW": first[1], "CIN": first[-1]})
 
 
-def _figure_kernel(layer: LayerSpec, config: dict[str, int]) -> tuple[str, dict[str, int]] | None:
+def _image_kernel(layer: LayerSpec, config: dict[str, int]) -> tuple[str, dict[str, int]] | None:
+    """The kernel of a layer with a square (1, h, w, c) input, of which `config` has the size and the channels."""
     window = {"COUT": layer.out_channels, "KERNEL_SIZE": layer.kernel[0]}
     match layer.op:
         case "conv2d" | "depthwise_conv2d":

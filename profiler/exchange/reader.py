@@ -1,7 +1,7 @@
-"""What all readers of foreign tables share: files of bounded size, checked numbers, and the rows they end in.
+"""The common part of all readers of foreign tables: files of limited size, checked numbers, and the rows.
 
-Whatever such a file says is data to be judged: an entry that contradicts itself, or a number that no layer has, is an
-`ExchangeError`; an entry of a kind that we have no layer for is left out and counted, never guessed at.
+The files are untrusted. An entry that contradicts itself, or a number that no layer can have, is an `ExchangeError`. An entry of a
+kind that no LayerSpec describes is skipped and counted; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,76 +24,79 @@ from profiler.measure.estimate import Estimate
 MOST_BYTES = 16_000_000
 MOST_ENTRIES = 50_000
 MOST_SIZE = 100_000
-"""Of one dimension, kernel or stride; beyond it sizes would not fit the columns of a table."""
+"""The largest dimension, kernel or stride; larger ones would not fit the columns of a table."""
 MOST_MS = 1e7
+"""The longest latency, in milliseconds."""
 MOST_SAMPLES = 2**31 - 1
 NORMAL_95 = 1.96
-"""Standard errors on either side of a mean that make its 95 % interval."""
+"""The half width of the 95 % interval of a mean, in standard errors."""
 UNKNOWN = math.nan
 MOST_REASONS = 20
+"""The number of reasons for skipped entries that are recorded one by one."""
 SHOWN = 80
+"""The number of characters of a foreign text that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file as it was read."""
+    """A file of a published table."""
 
     name: str
-    """Without its folder, fit to be printed."""
+    """The name without its folder, safe to print."""
     data: bytes
 
     @property
     def sha256(self) -> str:
+        """The SHA-256 of the data, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def text(self) -> str:
+        """The data as text. Raises `ExchangeError` if it is not UTF-8."""
         try:
             return self.data.decode("utf-8-sig")
         except UnicodeDecodeError as exc:
-            raise ExchangeError(f"{self.name} is not a table: it is not UTF-8 text") from exc
+            raise ExchangeError(f"{self.name} is not a table: it is not UTF-8 text; check that it is the right file") from exc
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the user says about a table that the table does not."""
-
-    activations: tuple[str, ...] = ()
-    """That its convolutions are to be taken with; empty for what the format's own networks have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was found in the files of one table."""
+class ImportedRows:
+    """The content of the files of one published table."""
 
     rows: Mapping[LayerSpec, Estimate]
     entries: int
+    """The number of entries in the files."""
     skipped: Mapping[str, int]
-    """Entries that became no row, by reason."""
+    """The number of entries that became no row, by reason."""
     assumptions: tuple[str, ...]
-    """What the format does not tell and was taken for granted."""
+    """Sentences about facts that the format does not contain and that were assumed."""
     statistic: str
-    """What its latencies are: a mean, the best of several."""
+    """The kind of its latencies, such as a mean or the best of several."""
 
 
 @dataclass(slots=True)
-class Collected:
-    """Rows and reasons, while files are being read."""
+class RowCollector:
+    """Collects rows, and the reasons for skipped entries, while files are read."""
 
     rows: dict[LayerSpec, Estimate] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     entries: int = 0
 
     def count(self) -> None:
+        """Count an entry. Raises `ExchangeError` if there are too many."""
         self.entries += 1
         if self.entries > MOST_ENTRIES:
             raise ExchangeError(f"more than {MOST_ENTRIES} entries; import a part of them")
 
     def skip(self, reason: str) -> None:
+        """Count an entry that becomes no row."""
         self.skipped[reason] += 1
 
     def add(self, layers: Iterable[LayerSpec], estimate: Estimate, same: str = "the same layer again, and no faster") -> None:
-        """One entry, which may stand for several layers; of equal layers the faster is kept."""
+        """Add an entry, which may stand for several layers.
+
+        Of equal layers the faster is kept; `same` is the reason for skipping.
+        """
         known = [layer for layer in layers if layer in self.rows]
         if known:
             self.skip(same)
@@ -101,21 +104,24 @@ class Collected:
             if layer not in self.rows or estimate.latency_ms < self.rows[layer].latency_ms:
                 self.rows[layer] = estimate
 
-    def reading(self, assumptions: Sequence[str], statistic: str) -> Reading:
+    def finish(self, assumptions: Sequence[str], statistic: str) -> ImportedRows:
+        """All rows. Raises `ExchangeError` if there are none."""
         if not self.rows:
-            why = "; ".join(f"{count} {reason}" for reason, count in self.skipped.most_common(3)) or "it has no entries"
-            raise ExchangeError(f"nothing to import: {why}")
-        most = dict(self.skipped.most_common(MOST_REASONS))
-        rest = self.skipped.total() - sum(most.values())
-        return Reading(self.rows, self.entries, most | ({"others": rest} if rest else {}), tuple(assumptions), statistic)
+            reasons = "; ".join(f"{count} {reason}" for reason, count in self.skipped.most_common(3)) or "it has no entries"
+            raise ExchangeError(f"nothing to import: {reasons}")
+        skipped = dict(self.skipped.most_common(MOST_REASONS))
+        rest = self.skipped.total() - sum(skipped.values())
+        if rest:
+            skipped["others"] = rest
+        return ImportedRows(self.rows, self.entries, skipped, tuple(assumptions), statistic)
 
 
 def read_source(path: Path) -> Source:
-    """`ExchangeError` if there is no such file, or more of it than any published table has."""
+    """Read a file. Raises `ExchangeError` if there is no such file, or if it is larger than any published table."""
     name = shown(path.name)
     try:
         if not path.is_file():  # a pipe or a device may never end
-            raise ExchangeError(f"there is no file {path}")
+            raise ExchangeError(f"there is no file {path}; check the path")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as exc:
@@ -125,34 +131,34 @@ def read_source(path: Path) -> Source:
     return Source(name, data)
 
 
-def shown(text: object) -> str:
-    """A piece of a foreign file, fit to be printed, however long or deep it is."""
-    return printable(text if isinstance(text, str) else reprlib.repr(text), SHOWN)
+def shown(value: object) -> str:
+    """A value from a foreign file as a short text that is safe to print, however long or deep the value is."""
+    return printable(value if isinstance(value, str) else reprlib.repr(value), SHOWN)
 
 
-def size(value: Any, what: str) -> int:
-    """A whole number of at least 1 that a shape, kernel or stride can have."""
+def size(value: Any, label: str) -> int:
+    """The value, if it is a whole number that a shape, kernel or stride can have; otherwise raises `ExchangeError`."""
     if not is_whole(value, 1, MOST_SIZE):
-        raise ExchangeError(f"{what} must be a whole number from 1 to {MOST_SIZE}, not {_quoted(value)}")
+        raise ExchangeError(f"{label} must be a whole number from 1 to {MOST_SIZE}, not {_quoted(value)}")
     return value
 
 
-def milliseconds(value: Any, what: str) -> float:
-    """A latency that a layer can have."""
-    number = number_of(value, what)
+def milliseconds(value: Any, label: str) -> float:
+    """The value as a number, if it is a latency that a layer can have; otherwise raises `ExchangeError`."""
+    number = number_of(value, label)
     if not 0 < number <= MOST_MS:
-        raise ExchangeError(f"{what} must be a latency above 0 and up to {MOST_MS:g} ms, not {number:g}")
+        raise ExchangeError(f"{label} must be a latency above 0 and up to {MOST_MS:g} ms, not {number:g}")
     return number
 
 
-def number_of(value: Any, what: str) -> float:
-    """A finite number, also one that is written as text."""
+def number_of(value: Any, label: str) -> float:
+    """The value, or the number that its text gives, if it is finite; otherwise raises `ExchangeError`."""
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else UNKNOWN
     except (ValueError, OverflowError):
         number = UNKNOWN
     if not math.isfinite(number):
-        raise ExchangeError(f"{what} must be a number, not {_quoted(value)}")
+        raise ExchangeError(f"{label} must be a number, not {_quoted(value)}")
     return number
 
 
@@ -160,18 +166,20 @@ def _quoted(value: Any) -> str:
     return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
 
 
-def estimate_of(latency_ms: float, half_ms: float = UNKNOWN, samples: int = 0) -> Estimate:
-    """Someone else's figure: no rounds of ours, and where its spread is not told, no interval."""
-    low_ms, high_ms = (UNKNOWN, UNKNOWN) if math.isnan(half_ms) else (max(0.0, latency_ms - half_ms), latency_ms + half_ms)
-    return Estimate(latency_ms, low_ms, high_ms, rounds=0, samples=samples, quiet_rounds=0)
+def published_estimate(latency_ms: float, half_width_ms: float = UNKNOWN, samples: int = 0) -> Estimate:
+    """A published latency. It has no rounds of ours and, if the half width is unknown (NaN), no interval."""
+    if math.isnan(half_width_ms):
+        return Estimate(latency_ms, UNKNOWN, UNKNOWN, rounds=0, samples=samples, quiet_rounds=0)
+    low_ms = max(0.0, latency_ms - half_width_ms)
+    return Estimate(latency_ms, low_ms, latency_ms + half_width_ms, rounds=0, samples=samples, quiet_rounds=0)
 
 
-def checked(what: str, make: Any, *arguments: Any, **options: Any) -> LayerSpec:
-    """A layer made of an entry. `ExchangeError` if the entry contradicts itself or is beyond all measure."""
+def make_layer(label: str, make: Callable[..., LayerSpec], *arguments: Any, **options: Any) -> LayerSpec:
+    """The layer that `make` returns. Raises `ExchangeError` if the entry contradicts itself or is impossibly large."""
     try:
-        layer: LayerSpec = make(*arguments, **options)
+        layer = make(*arguments, **options)
     except LayerError as exc:
-        raise ExchangeError(f"{what} is no layer: {exc}") from exc
+        raise ExchangeError(f"{label} is no layer: {exc}") from exc
     if (layer.macs or 0) > MOST_MACS or layer.activation_bytes > MOST_MACS or layer.weight_bytes > MOST_MACS:
-        raise ExchangeError(f"{what} is larger than any layer can be")
+        raise ExchangeError(f"{label} is larger than any layer can be")
     return layer

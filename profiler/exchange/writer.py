@@ -1,4 +1,4 @@
-"""What all writers of foreign tables share: the text, and what was left out of it."""
+"""The result of writing a table in a foreign format."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Writing:
-    """A table in a foreign form. `text` is the file."""
+class ExportedTable:
+    """A table as the text of a foreign format."""
 
     text: str = ""
+    """The content of the file."""
     written: int = 0
+    """The number of layers in it."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """Layers that the form cannot hold, by reason."""
+    """The number of layers that the format cannot represent, by reason."""
     notes: list[str] = field(default_factory=list)
-    """What the form cannot say of those that it holds."""
+    """Sentences about what the format does not say about the layers in it."""
 
     def leave_out(self, reason: str) -> None:
+        """Count a layer that the format cannot represent."""
         self.left_out[reason] += 1

@@ -1,1 +1,1 @@
-"""Networks as graphs of fused groups, as runtimes execute them, and the files that hold them."""
+"""Model files: reading them into graphs of fused groups, as runtimes execute them, and writing them from graphs."""

@@ -1,4 +1,4 @@
-"""Model files on disk: each runtime's format, and how graphs get into and out of it. A new format is one line in FORMATS."""
+"""The model file formats, with the reader and the writer of each. A new format is one line in `FORMATS`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from profiler.runtimes import RUNTIMES
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A model file format. Reader and writer are named, not imported: their packages are large and slow to load."""
+    """A model file format. Its reader and writer are named rather than imported, because their packages are slow to import."""
 
     name: str
     reader: str
-    """module:function from a path to a Graph."""
+    """The `module:function` that turns a path into a Graph."""
     writer: str
-    """module:function from a Graph and a seed to the bytes of a file."""
+    """The `module:function` that turns a Graph and a seed into the bytes of a file."""
 
     def read(self, path: Path) -> Graph:
+        """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
         graph: Graph = _load(self.reader)(path)
         return graph
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
-        """Random weights from the seed; a lone cut-out comes back as it was cut. `ModelError` if the format has no such layer."""
+        """A file of the graph with random weights from the seed; a single opaque layer is returned as it was extracted.
+
+        Raises `ModelError` if the format cannot represent a layer.
+        """
         if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
             return graph.opaques[graph.nodes[0].layer.opaque.digest]
         data: bytes = _load(self.writer)(graph, seed)
@@ -42,30 +46,31 @@ FORMATS = {
 }
 RUNTIME_FORMATS = {runtime.name: runtime.model_format for runtime in RUNTIMES.values()}
 MODEL_SUFFIXES = (".onnx", ".tflite")
-"""What a user's model file may end in; the fake runtime's scripts are not among them."""
+"""The endings of users' model files. Scripts of the fake runtime are not among them."""
 
 
 def _load(name: str) -> Callable[..., Any]:
+    """The function with a `module:function` name."""
     module, function = name.split(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return loaded
 
 
 def format_of(path: Path) -> Format:
-    """By the file's ending. `ModelError` if there is no such file or no such format."""
+    """The format of a file, by its ending. Raises `ModelError` if there is no such file or no such format."""
     if not path.exists():
-        raise ModelError(f"there is no file {path}")
+        raise ModelError(f"there is no file {path}; check the path")
     if path.suffix.lower() not in MODEL_SUFFIXES or not path.is_file():
         raise ModelError(f"{path} is not a model file; {' and '.join(MODEL_SUFFIXES)} files can be read")
     return FORMATS[path.suffix.lstrip(".").lower()]
 
 
 def default_runtime(path: Path) -> str:
-    """The runtime that a model file is for, if none is named."""
+    """The first runtime that runs files of this format. Raises `ModelError` as `format_of` does."""
     wanted = format_of(path).name
     return next(runtime for runtime, name in RUNTIME_FORMATS.items() if name == wanted)
 
 
 def read_model(path: Path) -> Graph:
-    """The fused groups of any model file we know, as its runtime executes them."""
+    """The fused groups in a model file of any known format. Raises `ModelError` if it cannot be read."""
     return format_of(path).read(path)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from profiler.errors import LayerError
 from profiler.latency.calibration import NOTHING, Array, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid, family_of
-from profiler.layers.channels import Follower, at_channels, followers
-from profiler.layers.fusion import as_executed
+from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
 from profiler.layers.layer import ITEM_BYTES, LayerSpec
 from profiler.measure.estimate import Estimate
@@ -49,7 +49,7 @@ class PricedTable(Protocol):
 class _Part:
     """One node as it is priced now."""
 
-    follower: Follower
+    follower: DependentLayer
     family: LayerSpec | None
     """None where channels cannot vary freely, or nothing is interpolated: such a layer is looked up width by width."""
     sums: Sums | None
@@ -61,14 +61,14 @@ class Pricer:
 
     def __init__(self, table: PricedTable, graph: Graph) -> None:
         self._table, self.graph, self._widths = table, graph, graph.widths
-        executed = as_executed(graph, table.runtime)
-        self._parts = [_Part(follower, self._family(follower), self._now(follower)) for follower in followers(executed)]
+        executed = fuse_for(graph, table.runtime)
+        self._parts = [_Part(follower, self._family(follower), self._now(follower)) for follower in dependent_layers(executed)]
         self._executed = executed
 
-    def _family(self, follower: Follower) -> LayerSpec | None:
+    def _family(self, follower: DependentLayer) -> LayerSpec | None:
         return family_of(follower.node.layer) if self._table.interpolates else None
 
-    def _now(self, follower: Follower) -> Sums | None:
+    def _now(self, follower: DependentLayer) -> Sums | None:
         hit = self._table.lookup(follower.node.layer)
         return sums_of(follower.node.layer, hit[0].latency_ms, self._table.tile) if hit else None
 
@@ -106,7 +106,7 @@ class Pricer:
                 latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
         return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(layer, channels))
 
-    def _one_by_one(self, follower: Follower, block: str, values: NDArray[np.int64]) -> Sums:
+    def _one_by_one(self, follower: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
         found = []
         for width in values:
             try:

@@ -1,7 +1,8 @@
-"""Which widths each layer of a network follows: channel counts as sums of block widths.
+"""The channel counts of every layer of a network as functions of the widths of its blocks.
 
-A block's width sets the outputs of its own layers and, through everything that passes channels on, the inputs of the layers after
-it. Written as forms, `49 * pw13 + 0`, they say for every layer at once what a choice of widths makes of it.
+The width of a block is the number of output channels of its own layers. Everything that passes channels on also makes it an input
+width of the layers after them. Each channel count is a linear expression such as `49 * pw13 + 0`, so that the layers of a network
+can be computed for any choice of widths without building the network.
 """
 
 from __future__ import annotations
@@ -16,36 +17,43 @@ from numpy.typing import NDArray
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
-Choices = Mapping[str, Sequence[int]]
-"""For each block, every width it may have, ascending; the last is the full one."""
+WidthChoices = Mapping[str, Sequence[int]]
+"""All widths that each block may have, in ascending order; the last is its full width."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A channel count: a constant and so many times the width of each block."""
+class ChannelExpression:
+    """A channel count: a constant plus a multiple of the width of each block."""
 
     constant: int
     blocks: Mapping[str, int]
+    """The factor of each block's width."""
 
-    def scaled(self, factor: int) -> Form:
-        return Form(self.constant * factor, {block: times * factor for block, times in self.blocks.items()})
+    def scaled(self, factor: int) -> ChannelExpression:
+        """The expression times a factor."""
+        return ChannelExpression(self.constant * factor, {block: times * factor for block, times in self.blocks.items()})
 
-    def plus(self, other: Form) -> Form:
+    def plus(self, other: ChannelExpression) -> ChannelExpression:
+        """The sum of both expressions."""
         blocks = dict(self.blocks)
         for block, times in other.blocks.items():
             blocks[block] = blocks.get(block, 0) + times
-        return Form(self.constant + other.constant, blocks)
+        return ChannelExpression(self.constant + other.constant, blocks)
 
     def at(self, widths: Mapping[str, int]) -> int:
+        """The channel count at these widths, which must contain all blocks of the expression."""
         return self.constant + sum(times * widths[block] for block, times in self.blocks.items())
 
     def along(self, block: str, values: NDArray[np.int64], widths: Mapping[str, int]) -> NDArray[np.int64]:
-        """For many widths of one block, the others as given."""
+        """The channel counts for many widths `values` of one block, in the shape of `values`; the others keep `widths`."""
         rest = self.constant + sum(times * widths[name] for name, times in self.blocks.items() if name != block)
         return rest + self.blocks.get(block, 0) * values
 
-    def choices(self, widths: Choices, granularity: int) -> tuple[int, ...]:
-        """Every channel count it can take, ascending; of several blocks, the multiples of the granularity and the full width."""
+    def choices(self, widths: WidthChoices, granularity: int) -> tuple[int, ...]:
+        """All channel counts that the expression can take, in ascending order.
+
+        With several blocks their number would be a product, so these are the multiples of the granularity and the full count.
+        """
         if not self.blocks:
             return (self.constant,)
         if len(self.blocks) > 1:
@@ -56,16 +64,16 @@ class Form:
 
 
 def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
-    """For each block, the widths it may have: multiples of the step below its own, and its own.
+    """The widths that each block may have, in ascending order: multiples of the step, and its full width.
 
-    Of a block that grouped convolutions make or read they are multiples of the numbers of groups too, and not below two channels
-    in each.
+    The widths of a block that a grouped convolution produces or reads are also multiples of its number of groups, and leave at
+    least two channels in each group.
     """
     groups: dict[str, list[int]] = {block: [] for block in graph.widths}
-    for follower in followers(graph):
-        if follower.node.layer.least_channels > 1:
-            for block in follower.blocks:
-                groups[block].append(follower.node.layer.groups)
+    for layer in dependent_layers(graph):
+        if layer.node.layer.least_channels > 1:
+            for block in layer.blocks:
+                groups[block].append(layer.node.layer.groups)
     return {
         block: multiples(full, math.lcm(step, *groups[block]), 2 * max(groups[block], default=0))
         for block, full in graph.widths.items()
@@ -73,69 +81,79 @@ def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
 
 
 def multiples(full: int, granularity: int, least: int = 0) -> tuple[int, ...]:
-    """Multiples of the granularity below `full` that are not below `least`, and `full` itself, ascending."""
+    """The multiples of the granularity from `least` to below `full`, and `full` itself, in ascending order."""
     return tuple(sorted({*(width for width in range(granularity, full, granularity) if width >= least), full}))
 
 
 def nearest(widths: Sequence[int], wanted: float) -> int:
-    """The one of these widths that is nearest; of two equally near the wider."""
+    """The width that is nearest to the wanted one; of two equally near ones, the wider."""
     return min(widths, key=lambda width: (abs(width - wanted), -width))
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
-    """A node and the forms of its input and output channels."""
+class DependentLayer:
+    """A node with the expressions of its input and output channels."""
 
     node: Node
-    inputs: Form
-    output: Form
+    inputs: ChannelExpression
+    output: ChannelExpression
 
     @property
-    def axes(self) -> tuple[Form, ...]:
-        """Of the axes on which its layer's channels can be chosen, as in profiler.latency.staircase."""
+    def axes(self) -> tuple[ChannelExpression, ...]:
+        """The expressions of the channel counts that determine the layer, on the axes of profiler.latency.staircase."""
         return (self.inputs, self.output) if self.node.layer.op in FREE_OUTPUT else (self.inputs,)
 
     @property
     def blocks(self) -> frozenset[str]:
+        """The blocks on whose widths the layer depends."""
         return frozenset(self.inputs.blocks) | frozenset(self.output.blocks)
 
 
-def followers(graph: Graph) -> tuple[Follower, ...]:
-    """Every node of the network with the widths it follows, in order."""
-    forms = {name: Form(shape[-1] if shape else 1, {}) for name, shape in graph.inputs}
-    extract = {node.name for node in graph.nodes if node.layer.opaque is not None}
+def dependent_layers(graph: Graph) -> tuple[DependentLayer, ...]:
+    """All nodes of the network in its order, with the expressions of their channels."""
+    expressions = {name: ChannelExpression(shape[-1] if shape else 1, {}) for name, shape in graph.inputs}
+    opaque = {node.name for node in graph.nodes if node.layer.opaque is not None}
     found = []
     for node in graph.nodes:
-        given = [forms[name] for name in node.inputs]
-        if node.layer.opaque is None:  # a cut-out before it may count its output's dimensions in another order
-            own = zip(node.inputs, node.layer.inputs, strict=True)
-            given = [Form(shape[-1], {}) if name in extract else forms[name] for name, shape in own]
-        first = given[0] if given else Form(node.layer.in_channels, {})
-        if node.layer.op in ("add", "mul"):  # a narrow factor is broadcast over the wide one
-            first = max(zip(given, node.layer.inputs, strict=True), key=lambda pair: (pair[1][-1], len(pair[0].blocks)))[0]
-        forms[node.name] = _output(node, first, given)
-        found.append(Follower(node, first, forms[node.name]))
+        layer = node.layer
+        given = [expressions[name] for name in node.inputs]
+        if layer.opaque is None:
+            # an opaque layer may write its output in another layout, so the reader's own shape has the channel count
+            shapes = zip(node.inputs, layer.inputs, strict=True)
+            given = [ChannelExpression(shape[-1], {}) if name in opaque else expressions[name] for name, shape in shapes]
+        inputs = given[0] if given else ChannelExpression(layer.in_channels, {})
+        if layer.op in ("add", "mul"):
+            # an operand with fewer channels is broadcast over the other
+            inputs = max(zip(given, layer.inputs, strict=True), key=lambda pair: (pair[1][-1], len(pair[0].blocks)))[0]
+        expressions[node.name] = _output(node, inputs, given)
+        found.append(DependentLayer(node, inputs, expressions[node.name]))
     return tuple(found)
 
 
-def _output(node: Node, first: Form, given: Sequence[Form]) -> Form:
+def _output(node: Node, inputs: ChannelExpression, given: Sequence[ChannelExpression]) -> ChannelExpression:
+    """The expression of the output channels, from those of the input with the most channels and of all inputs."""
     layer = node.layer
     if node.block is not None:
-        return Form(0, {node.block: 1})
+        return ChannelExpression(0, {node.block: 1})
     if layer.opaque is not None or layer.op in FREE_OUTPUT:
-        return Form(layer.out_channels, {})
+        return ChannelExpression(layer.out_channels, {})
     if layer.op == "depthwise_conv2d":
-        return first.scaled(layer.out_channels // layer.in_channels)
+        return inputs.scaled(layer.out_channels // layer.in_channels)
     if layer.op == "concat":
         total = given[0]
-        for form in given[1:]:
-            total = total.plus(form)
+        for expression in given[1:]:
+            total = total.plus(expression)
         return total
-    return first.scaled(math.prod(layer.inputs[0][1:-1])) if layer.op == "flatten" else first
+    if layer.op == "flatten":
+        return inputs.scaled(math.prod(layer.inputs[0][1:-1]))
+    return inputs
 
 
 def at_channels(layer: LayerSpec, channels: Sequence[int]) -> LayerSpec:
-    """The layer with other channels on its axes. Inputs of one channel stay so: they are broadcast."""
+    """The layer with other channel counts on its axes, which are (input,) or (input, output) as in `DependentLayer.axes`.
+
+    Inputs of one channel keep it, because they are broadcast. Raises `LayerError` as `LayerSpec.resized` does.
+    """
     inputs = [(*shape[:-1], channels[0] if shape[-1] == layer.in_channels else shape[-1]) for shape in layer.inputs]
     if layer.adds_shortcut:
         inputs[1] = (*layer.inputs[1][:-1], channels[1])

@@ -1,7 +1,7 @@
 """A network as a graph of fused groups, and the same network at other widths.
 
-The graph is what a model file is read into, what a single layer or a whole network is emitted from (a lone layer is a graph of
-one node), and what NetAdapt narrows: `at_widths` needs no weights and no torch, so a table can price thousands of candidates.
+Model files are read into graphs, and files for single layers (graphs of one node) and whole networks are written from them.
+NetAdapt prunes graphs: `at_widths` needs neither weights nor torch, so that a table can price thousands of candidates.
 """
 
 from __future__ import annotations
@@ -20,42 +20,48 @@ from profiler.layers.layer import BLOCK_OPS, LayerSpec, Shape
 
 @dataclass(frozen=True, slots=True)
 class Node:
+    """A layer at its place in a network."""
+
     name: str
+    """The name of the layer and of its output; unique in the graph."""
     layer: LayerSpec
     inputs: tuple[str, ...]
-    """Names of the nodes or graph inputs that feed it, in the layer's order."""
+    """The names of the nodes or graph inputs that it reads, in the order of the layer's inputs."""
     block: str | None = None
-    """The coupling group whose width is this layer's number of output channels; None where the width is not ours to choose."""
+    """The coupling group whose width is this layer's number of output channels; None if the width cannot be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in an order in which they can run. `PlanError` if a node reads what does not exist yet or in another shape."""
+    """A network: nodes in an order in which they can run.
+
+    Raises `PlanError` if a node reads something that does not exist yet or that has another shape, or if a name is used twice.
+    """
 
     name: str
     inputs: tuple[tuple[str, Shape], ...]
+    """The names and shapes of the network's inputs."""
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
+    """The names of the nodes or inputs that the network returns."""
     opaques: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """Model files of cut-out layers, by digest."""
+    """The model files of opaque layers by their digests."""
 
     def __post_init__(self) -> None:
         shapes = dict(self.inputs)
-        extract: set[str] = set()
+        opaque: set[str] = set()
         for node in self.nodes:
             if node.name in shapes:
-                raise PlanError(f"{self.name}: the name {node.name!r} is used twice")
+                raise PlanError(f"{self.name}: the name {node.name!r} is used twice; rename one of the nodes")
             missing = [name for name in node.inputs if name not in shapes]
             if missing:
-                raise PlanError(f"{self.name}: {node.name} reads {missing[0]!r}, which nothing before it makes")
+                raise PlanError(f"{self.name}: {node.name} reads {missing[0]!r}, which no node before it makes; reorder the nodes")
             if node.layer.op in BLOCK_OPS and node.layer.opaque is None:
-                raise PlanError(
-                    f"{self.name}: {node.name} is a block that others have measured as one, which no network is made of"
-                )
+                raise PlanError(f"{self.name}: {node.name} is a block of a published table; give the network its single layers")
             shapes[node.name] = node.layer.output
             if node.layer.opaque is not None:
-                extract.add(node.name)  # its shapes are in its file's own layout, and it may make several tensors
-            elif extract.isdisjoint(node.inputs):
+                opaque.add(node.name)  # its shapes are in the layout of its file, and it may make several tensors
+            elif opaque.isdisjoint(node.inputs):
                 given = tuple(shapes[name] for name in node.inputs)
                 if given != node.layer.inputs:
                     raise PlanError(f"{self.name}: {node.name} expects inputs {list(node.layer.inputs)} but is given {list(given)}")
@@ -65,39 +71,41 @@ class Graph:
 
     @classmethod
     def of_layer(cls, layer: LayerSpec, opaques: Mapping[str, bytes] | None = None) -> Graph:
-        """The graph of one lone layer."""
+        """The graph of a single layer. `opaques` holds its model file if it is opaque."""
         inputs = tuple((f"input_{index}", shape) for index, shape in enumerate(layer.inputs))
         node = Node("layer", layer, tuple(name for name, _ in inputs))
         return cls(layer.key, inputs, (node,), ("layer",), opaques or {})
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """One for every node, repeated where the network repeats it."""
+        """The layer of every node; a layer that the network repeats is repeated."""
         return tuple(node.layer for node in self.nodes)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference; layers whose count is unknown are left out."""
+        """Multiply-accumulate operations of one inference; layers with an unknown count are left out."""
         return sum(layer.macs or 0 for layer in self.layers)
 
     @property
     def parameters(self) -> int:
+        """The number of weights and biases."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def widths(self) -> dict[str, int]:
-        """Output channels of every block, in the order of the network."""
+        """The number of output channels of every block, in the order of the network."""
         return {node.block: node.layer.out_channels for node in self.nodes if node.block is not None}
 
     def at_widths(self, widths: Mapping[str, int]) -> Graph:
-        """The same network with other widths; blocks that are not named keep theirs.
+        """The network with other widths; blocks that are not named keep theirs.
 
-        `LayerError` if a width is below 1 or a layer cannot follow.
+        Raises `PlanError` for an unknown block, and `LayerError` if a width is below 1 or a layer cannot have such channel counts.
         """
         unknown = sorted(set(widths) - set(self.widths))
         if unknown:
             raise PlanError(f"{self.name} has no block {unknown[0]!r}; it has {', '.join(self.widths)}")
-        before, after = dict(self.inputs), dict(self.inputs)
+        before = dict(self.inputs)
+        after = dict(self.inputs)
         nodes = []
         for node in self.nodes:
             width = widths.get(node.block) if node.block is not None else None
@@ -105,29 +113,35 @@ class Graph:
                 raise LayerError(f"{self.name}: block {node.block} cannot have {width} channels")
             layer = node.layer
             if width not in (None, layer.out_channels) or any(before[name] != after[name] for name in node.inputs):
-                layer = layer.resized(_resized_inputs(node, before, after), width)
-            before[node.name], after[node.name] = node.layer.output, layer.output
+                inputs = [after[name] for name in node.inputs]
+                if layer.opaque is None:
+                    # an opaque layer may write its output in another layout, so an unchanged input keeps the reader's own shape
+                    own = zip(node.inputs, layer.inputs, strict=True)
+                    inputs = [shape if before[name] == after[name] else after[name] for name, shape in own]
+                layer = layer.resized(inputs, width)
+            before[node.name] = node.layer.output
+            after[node.name] = layer.output
             nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
         return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.opaques)
 
     def with_precision(self, dtype: str) -> Graph:
-        """The same network with every layer in this data type. `LayerError` if there is no such type, and for a cut-out."""
+        """The network with every layer in this data type. Raises `LayerError` for an unknown type and for opaque layers."""
         nodes = tuple(replace(node, layer=node.layer.with_dtype(dtype)) for node in self.nodes)
         return Graph(self.name, self.inputs, nodes, self.outputs, self.opaques)
 
     def prefix(self, count: int) -> Graph:
-        """The network's first `count` nodes; what they do not use themselves becomes its outputs."""
+        """The network of the first `count` nodes; its outputs are those that no node among them reads."""
         nodes = self.nodes[:count]
         used = {name for node in nodes for name in node.inputs}
         outputs = tuple(node.name for node in nodes if node.name not in used)
         return Graph(f"{self.name}[:{count}]", tuple(item for item in self.inputs if item[0] in used), nodes, outputs, self.opaques)
 
     def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
-        """One node's layer in the network at these widths."""
+        """The layer of one node in the network at these widths."""
         return next(node.layer for node in self.at_widths(widths).nodes if node.name == name)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The graph as JSON-ready values."""
         return {
             "name": self.name,
             "inputs": {name: list(shape) for name, shape in self.inputs},
@@ -142,7 +156,7 @@ class Graph:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Graph:
-        """The inverse of `to_dict`, for data from a file. `PlanError` or `LayerError` if it makes no sense."""
+        """The inverse of `to_dict`, for data from a file. Raises `PlanError` or `LayerError` if the data is invalid."""
         try:
             nodes = tuple(
                 Node(
@@ -157,7 +171,7 @@ class Graph:
             opaques = {digest: base64.b64decode(data, validate=True) for digest, data in plain.get("opaques", {}).items()}
             for digest, data in opaques.items():
                 if hashlib.sha256(data).hexdigest() != digest:
-                    raise ValueError(f"the cut-out {digest[:16]} is not what was cut out")
+                    raise ValueError(f"the model file of the opaque layer {digest[:16]} has another digest")
             return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), opaques)
         except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as exc:
             if isinstance(exc, LayerError):
@@ -165,16 +179,8 @@ class Graph:
             raise PlanError(f"not a network description: {exc!r}") from exc
 
 
-def _resized_inputs(node: Node, before: Mapping[str, Shape], after: Mapping[str, Shape]) -> list[Shape]:
-    """What has not changed the layer knows itself: a cut-out's output may be in another layout than the layer reads it."""
-    if node.layer.opaque is not None:
-        return [after[name] for name in node.inputs]
-    own = zip(node.inputs, node.layer.inputs, strict=True)
-    return [shape if before[name] == after[name] else after[name] for name, shape in own]
-
-
 def unique_layers(layers: Iterable[LayerSpec]) -> dict[LayerSpec, int]:
-    """Each distinct layer and how often it occurs, in the order of first occurrence."""
+    """Each distinct layer with the number of its occurrences, in the order of first occurrence."""
     counts: dict[LayerSpec, int] = {}
     for layer in layers:
         counts[layer] = counts.get(layer, 0) + 1

@@ -1,7 +1,7 @@
-"""A layer as a runtime executes it: one fused group, described without its weights' values.
+"""A layer as a runtime executes it: one fused group, described without the values of its weights.
 
-Shapes are written batch first and channels last, (n, h, w, c) or (n, c), whatever layout the file or the runtime uses.
-Two layers with equal specs are the same layer: they are measured once.
+Shapes have the batch first and the channels last, (n, h, w, c) or (n, c), whatever layout the file or the runtime uses. Layers with
+equal specifications are the same layer and are measured once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1}
 MOST_MACS = 10**15
-"""Also bytes: of a layer that comes from elsewhere."""
+"""The limit for the operations, and for the bytes, of a layer in data from outside."""
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
 
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "fully_connected")
@@ -31,42 +31,47 @@ BINARY_OPS = ("add", "mul")
 UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
 KNOWN_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
 BLOCK_OPS = ("inverted_residual", "pooled_classifier")
-"""Several layers that somebody else has measured as one (profiler.layers.composite); never measured or emitted by us."""
+"""Blocks of layers in published tables (profiler.layers.composite); we neither measure them nor write them to model files."""
 FREE_OUTPUT = ("conv2d", "conv_transpose2d", "fully_connected")
-"""Layers whose output channels are not those of their input."""
+"""Operations whose number of output channels does not follow from their inputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpaqueSubgraph:
-    """Stands for a piece of a user's file that is measured as it is, with its real weights."""
+    """A part of a user's model file that is extracted and measured unchanged, with its real weights."""
 
     digest: str
-    """sha256 of the cut-out model file, in hex."""
+    """The SHA-256 of the extracted model file in hexadecimal."""
     weight_bytes: int
     file_format: str
-    """onnx or tflite."""
+    """`onnx` or `tflite`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One fused group. Build parametric layers with the functions below; `LayerError` if the shapes contradict each other."""
+    """A fused group. The functions below build common layers. Raises `LayerError` if the fields contradict each other."""
 
     op: str
+    """One of `KNOWN_OPS` or `BLOCK_OPS`; the operator's name in the file if the layer is opaque."""
     inputs: tuple[Shape, ...]
-    """Activations only, never weights. A conv2d with a second one adds it to its sums before its activation: a shortcut."""
+    """The shapes of the activations that it reads, without weights.
+
+    A second input of a conv2d is a shortcut, which is added before the activation is applied.
+    """
     output: Shape
     kernel: Pair = (1, 1)
+    """Height and width, as in stride and dilation."""
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Top, left, bottom, right, in pixels."""
+    """Top, left, bottom and right padding in pixels."""
     groups: int = 1
     activation: str = "none"
     bias: bool = True
     dtype: str = "float32"
     opaque: OpaqueSubgraph | None = None
     hidden: int = 0
-    """Channels of an inverted residual's depthwise convolution."""
+    """The channels of the depthwise convolution in an inverted residual; 0 for all other layers."""
 
     def __post_init__(self) -> None:
         for shape in (*self.inputs, self.output):
@@ -98,11 +103,12 @@ class LayerSpec:
         if self.op == "depthwise_conv2d" and self.groups != channels_in:
             raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
         if (self.hidden > 0) != (self.op == "inverted_residual"):
-            raise LayerError(f"{self.op}: hidden channels are an inverted residual's, which has at least 1, got {self.hidden}")
+            raise LayerError(f"{self.op}: only an inverted residual has hidden channels, and at least 1; got {self.hidden}")
         if self.op == "inverted_residual" and self.inputs[1:] not in ((), (self.output,)):
             raise LayerError(f"inverted_residual: a shortcut of {self.inputs[1:]} cannot be added to {self.output}")
 
     def _expected_output(self) -> Shape:
+        """The output shape that follows from the other fields; sizes that are free are taken from the output itself."""
         first = self.inputs[0]
         match self.op:
             case "conv2d" | "depthwise_conv2d" | "avg_pool2d" | "max_pool2d":
@@ -110,18 +116,16 @@ class LayerSpec:
                 return (first[0], *_window_output(first, self), channels)
             case "conv_transpose2d":
                 base = _transposed_output(first, self)
-                # output padding, below one stride, is not a field: it is whatever the output has beyond the base size
+                # output padding, which is below one stride, is not a field: it is what the output has beyond the base size
                 extra = [self.output[i + 1] - base[i] for i in (0, 1)] if len(self.output) == 4 else [-1, -1]
-                return (
-                    self.output
-                    if all(0 <= e < s for e, s in zip(extra, self.stride, strict=True))
-                    else (first[0], *base, self.output[-1])
-                )
+                if all(0 <= pixels < stride for pixels, stride in zip(extra, self.stride, strict=True)):
+                    return self.output
+                return (first[0], *base, self.output[-1])
             case "inverted_residual":
-                height, width = (-(-size // stride) for size, stride in zip(_figure(first, self), self.stride, strict=True))
+                height, width = (-(-size // stride) for size, stride in zip(_image_size(first, self), self.stride, strict=True))
                 return (first[0], height, width, self.output[-1])
             case "pooled_classifier":
-                _figure(first, self)
+                _image_size(first, self)
                 return (first[0], self.output[-1])
             case "fully_connected":
                 return (*first[:-1], self.output[-1])
@@ -141,7 +145,7 @@ class LayerSpec:
 
     @property
     def key(self) -> str:
-        """Readable and unique: equal keys mean equal specs."""
+        """A readable and unique text: layers with equal keys are equal."""
         parts = [self.op, "+".join("x".join(map(str, shape)) for shape in self.inputs), "to", "x".join(map(str, self.output))]
         if self.kernel != (1, 1):
             parts.append("k{}x{}".format(*self.kernel))
@@ -167,24 +171,27 @@ class LayerSpec:
 
     @property
     def adds_shortcut(self) -> bool:
+        """True if the layer is a convolution with a shortcut as its second input."""
         return self.op == "conv2d" and len(self.inputs) > 1
 
     @property
     def in_channels(self) -> int:
+        """The number of channels of the first input; 1 if it is a scalar or missing."""
         return self.inputs[0][-1] if self.inputs and self.inputs[0] else 1
 
     @property
     def out_channels(self) -> int:
+        """The number of channels of the output; 1 if it is a scalar."""
         return self.output[-1] if self.output else 1
 
     @property
     def least_channels(self) -> int:
-        """The fewest it can be resized to: with one channel in each group, a grouped convolution would be a depthwise one."""
+        """The fewest channels that the layer can have; with one channel per group, a grouped convolution would be depthwise."""
         return 2 * self.groups if self.groups > 1 and self.op in ("conv2d", "conv_transpose2d") else 1
 
     @property
     def weight_shape(self) -> Shape:
-        """Of a weighted op: (out, in / groups, kernel height, kernel width), or (out, in) when fully connected; else ()."""
+        """The shape of the weights: (out, in / groups, kernel height, kernel width), (out, in) if fully connected; () if none."""
         if self.op == "fully_connected":
             return (self.out_channels, self.in_channels)
         if self.op in WEIGHTED_OPS:
@@ -193,7 +200,7 @@ class LayerSpec:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases, batch normalisation folded in; 0 for what has none."""
+        """The number of weights and biases, with batch normalisation folded in; 0 for layers without weights."""
         if self.op in BLOCK_OPS:
             return sum(weights + biases for weights, biases, _ in _block_parts(self))
         if not self.weight_shape:
@@ -202,20 +209,20 @@ class LayerSpec:
 
     @property
     def macs(self) -> int | None:
-        """Multiply-accumulates of convolutions and matrix products for the whole batch; 0 for the rest, None if unknown."""
+        """Multiply-accumulate operations of convolutions and matrix products, for the whole batch; None if unknown."""
         if self.op in BLOCK_OPS:
             return sum(weights * pixels for weights, _, pixels in _block_parts(self))
         if self.op not in KNOWN_OPS:
             return None
         if not self.weight_shape:
             return 0
-        # a transposed convolution spreads every input pixel over a kernel; the others gather one for every output pixel
+        # a transposed convolution applies its kernel to every input pixel, all others to every output pixel
         pixels = math.prod(self.inputs[0][:-1]) if self.op == "conv_transpose2d" else math.prod(self.output[:-1])
         return pixels * math.prod(self.weight_shape)
 
     @property
     def weight_bytes(self) -> int:
-        """As stored; the bias of an int8 layer is int32, because it is added to the sum of products."""
+        """The stored size of weights and biases; the bias of an int8 layer is int32, because it is added to a sum of products."""
         if self.opaque is not None:
             return self.opaque.weight_bytes
         biases = self.out_channels if self.weight_shape and self.bias else 0
@@ -224,58 +231,60 @@ class LayerSpec:
 
     @property
     def activation_bytes(self) -> int:
-        """Inputs read and output written, once each."""
+        """The size of all inputs and of the output, each counted once."""
         return sum(math.prod(shape) for shape in (*self.inputs, self.output)) * ITEM_BYTES.get(self.dtype, 4)
 
     def with_dtype(self, dtype: str) -> LayerSpec:
-        """The same layer in another data type. `LayerError` for a cut-out, whose file fixes it."""
+        """The same layer in another data type. Raises `LayerError` for an opaque layer, whose file determines the type."""
         if dtype == self.dtype:
             return self
         if self.opaque is not None:
-            raise LayerError(f"{self.op} is cut out of a file as {self.dtype}: it cannot become {dtype}")
+            raise LayerError(
+                f"{self.op} is an extracted part of a {self.dtype} file and cannot become {dtype}; convert the file instead"
+            )
         return replace(self, dtype=dtype)
 
     def resized(self, inputs: Sequence[Shape], out_channels: int | None = None) -> LayerSpec:
-        """The same layer with other channel counts; the figure's size never changes with them.
+        """The same layer with other channel counts. Heights and widths stay.
 
-        `out_channels` counts for convolutions and fully connected layers only (None keeps theirs); all others follow
-        their inputs. `LayerError` for a cut-out, whose real weights fix its shapes, and for groups that do not divide or would
-        be left with one channel.
+        `out_channels` applies to the operations in `FREE_OUTPUT`, and None keeps it; the output of all others follows from the
+        inputs. Raises `LayerError` for an opaque layer, whose real weights determine its shapes, and if a grouped convolution
+        cannot divide its channels or would have one channel in each group.
         """
         shapes = tuple(tuple(shape) for shape in inputs)
         if shapes == self.inputs and out_channels in (None, self.out_channels):
             return self
         if self.opaque is not None:
-            raise LayerError(f"{self.op} is cut out of a file with its weights: its input cannot become {list(shapes)}")
-        channels, groups = self._resized_channels(shapes, out_channels)
-        if min(shapes[0][-1], channels) < self.least_channels:
-            raise LayerError(
-                f"{self.op}: {self.groups} groups need {self.least_channels} channels, got {shapes[0][-1]} to {channels}"
-            )
-        return replace(self, inputs=shapes, output=(*self.output[:-1], channels), groups=groups)
-
-    def _resized_channels(self, shapes: tuple[Shape, ...], out_channels: int | None) -> tuple[int, int]:
+            raise LayerError(f"{self.op} is extracted from a file with its weights, so its input cannot become {list(shapes)}")
         first = shapes[0][-1]
+        groups = self.groups
         match self.op:
             case "depthwise_conv2d":
-                return first * (self.out_channels // self.in_channels), first
+                channels = first * (self.out_channels // self.in_channels)
+                groups = first
             case "conv2d" | "conv_transpose2d" | "fully_connected":
-                return out_channels or self.out_channels, self.groups
+                channels = out_channels or self.out_channels
             case "concat":
-                return sum(shape[-1] for shape in shapes), self.groups
+                channels = sum(shape[-1] for shape in shapes)
             case "flatten":
-                return math.prod(shapes[0][1:]), self.groups
+                channels = math.prod(shapes[0][1:])
             case _:
-                return max(shape[-1] for shape in shapes), self.groups
+                channels = max(shape[-1] for shape in shapes)  # an input of one channel is broadcast
+        if min(first, channels) < self.least_channels:
+            raise LayerError(f"{self.op}: {self.groups} groups need {self.least_channels} channels, got {first} to {channels}")
+        return replace(self, inputs=shapes, output=(*self.output[:-1], channels), groups=groups)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; defaults are left out."""
+        """The layer as JSON-ready values; fields with their default values are left out."""
         plain = asdict(self)
         return {name: value for name, value in plain.items() if name in ("op", "inputs", "output") or value != _DEFAULTS[name]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> LayerSpec:
-        """The inverse of `to_dict`, for data that may come from anywhere: `LayerError` says what is wrong with it."""
+        """The inverse of `to_dict`, for untrusted data.
+
+        Raises `LayerError` if a field is invalid or the layer is impossibly large.
+        """
         try:
             fields = dict(plain)
             fields["inputs"] = tuple(_sizes(shape) for shape in fields["inputs"])
@@ -284,8 +293,17 @@ class LayerSpec:
                     fields[name] = _sizes(fields[name])
             if fields.get("opaque") is not None:
                 fields["opaque"] = read_as(OpaqueSubgraph, fields["opaque"])
-            _check_kinds(fields)
-            return _measurable(cls(**fields))
+            wrong = [name for name, kind in _KINDS.items() if name in fields and type(fields[name]) is not kind]
+            wrong += [name for name, count in _LENGTHS.items() if name in fields and len(fields[name]) != count]
+            if wrong:
+                raise ValueError(f"{wrong[0]} cannot be {str(fields[wrong[0]])[:60]!r}")
+            if fields.get("groups", 1) < 1:
+                raise ValueError("groups must be at least 1")
+            layer = cls(**fields)
+            # beyond this, no model and no column of a table could hold the figures of the layer
+            if max(layer.macs or 0, layer.activation_bytes, layer.weight_bytes) > MOST_MACS:
+                raise ValueError("it is larger than any layer can be")
+            return layer
         except (TypeError, KeyError, AttributeError) as exc:
             raise LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
         except ValueError as exc:
@@ -297,49 +315,34 @@ _LENGTHS = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}
 _DEFAULTS: dict[str, Any] = {name: field.default for name, field in LayerSpec.__dataclass_fields__.items()}
 
 
-def _check_kinds(fields: Mapping[str, Any]) -> None:
-    """`ValueError` for what is of another type, or has another number of sizes, than the field."""
-    wrong = [name for name, kind in _KINDS.items() if name in fields and type(fields[name]) is not kind]
-    wrong += [name for name, count in _LENGTHS.items() if name in fields and len(fields[name]) != count]
-    if wrong:
-        raise ValueError(f"{wrong[0]} cannot be {str(fields[wrong[0]])[:60]!r}")
-    if fields.get("groups", 1) < 1:
-        raise ValueError("groups must be at least 1")
-
-
-def _measurable(layer: LayerSpec) -> LayerSpec:
-    """`ValueError` if it is larger than any layer can be: no model, and no column of a table, could hold its figures."""
-    if max(layer.macs or 0, layer.activation_bytes, layer.weight_bytes) > MOST_MACS:
-        raise ValueError("it is larger than any layer can be")
-    return layer
-
-
 def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:
+    """The values as a tuple. Raises `ValueError` unless all are whole numbers."""
     if not all(is_whole(value) for value in values):
         raise ValueError(f"sizes must be whole numbers, got {values}")
     return tuple(values)
 
 
-def _figure(shape: Shape, layer: LayerSpec) -> Pair:
-    """Height and width of an input that has them."""
+def _image_size(shape: Shape, layer: LayerSpec) -> Pair:
+    """The height and width of the input shape. Raises `LayerError` if it has none."""
     if len(shape) != 4:
         raise LayerError(f"{layer.op}: needs a (n, h, w, c) input, got {shape}")
     return shape[1], shape[2]
 
 
 def _block_parts(layer: LayerSpec) -> list[tuple[int, int, int]]:
-    """Weights, biases and output pixels of each weighted layer within a block."""
+    """The numbers of weights, biases and output pixels of each weighted layer in a block."""
     first, last, hidden = layer.in_channels, layer.out_channels, layer.hidden
     if layer.op == "pooled_classifier":
         return [(first * last, last, layer.inputs[0][0])]
-    before, after = math.prod(layer.inputs[0][:-1]), math.prod(layer.output[:-1])
-    widened = [(first * hidden, hidden, before)] if hidden != first else []
-    return [*widened, (math.prod(layer.kernel) * hidden, hidden, after), (hidden * last, last, after)]
+    before = math.prod(layer.inputs[0][:-1])
+    after = math.prod(layer.output[:-1])
+    expansion = [(first * hidden, hidden, before)] if hidden != first else []
+    return [*expansion, (math.prod(layer.kernel) * hidden, hidden, after), (hidden * last, last, after)]
 
 
 def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
-    """Height and width after a sliding window; LayerError if the window is larger than the padded figure."""
-    _figure(shape, layer)
+    """The height and width after a sliding window. Raises `LayerError` if the window is larger than the padded input."""
+    _image_size(shape, layer)
     top, left, bottom, right = layer.padding
     sizes = []
     for size, pad, k, s, d in zip(
@@ -347,14 +350,14 @@ def _window_output(shape: Shape, layer: LayerSpec) -> Pair:
     ):
         room = size + pad - ((k - 1) * d + 1)
         if room < 0:
-            raise LayerError(f"{layer.op}: a kernel of {layer.kernel} does not fit a padded figure of {shape[1:3]}")
+            raise LayerError(f"{layer.op}: a kernel of {layer.kernel} is larger than the padded input of {shape[1:3]}")
         sizes.append(room // s + 1)
     return sizes[0], sizes[1]
 
 
 def _transposed_output(shape: Shape, layer: LayerSpec) -> Pair:
-    if len(shape) != 4:
-        raise LayerError(f"{layer.op}: needs a (n, h, w, c) input, got {shape}")
+    """The height and width after a transposed convolution, without output padding."""
+    _image_size(shape, layer)
     top, left, bottom, right = layer.padding
     height, width = (
         (size - 1) * s - pad + (k - 1) * d + 1
@@ -366,6 +369,7 @@ def _transposed_output(shape: Shape, layer: LayerSpec) -> Pair:
 
 
 def _broadcast(shapes: Sequence[Shape]) -> Shape:
+    """The common shape of the operands by the rules of numpy. Raises `LayerError` if there is none."""
     rank = max(len(shape) for shape in shapes)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     for sizes in zip(*padded, strict=True):
@@ -386,7 +390,7 @@ def conv2d(
     activation: str = "none",
     bias: bool = True,
 ) -> LayerSpec:
-    """A square convolution of an (n, h, w, c) input; padding None keeps the size at stride 1."""
+    """A square convolution of an (n, h, w, c) input. The default padding keeps the height and width at stride 1."""
     pad = dilation * (kernel - 1) // 2 if padding is None else padding
     sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size in input[1:3]]
     return LayerSpec(
@@ -398,7 +402,7 @@ def conv2d(
 def depthwise_conv2d(
     input: Shape, kernel: int, *, stride: int = 1, padding: int | None = None, activation: str = "none"
 ) -> LayerSpec:
-    """A square depthwise convolution with multiplier 1."""
+    """A square depthwise convolution, with multiplier 1, of an (n, h, w, c) input."""
     pad = (kernel - 1) // 2 if padding is None else padding
     sizes = [(size + 2 * pad - kernel) // stride + 1 for size in input[1:3]]
     return LayerSpec(
@@ -408,4 +412,5 @@ def depthwise_conv2d(
 
 
 def fully_connected(input: Shape, out_channels: int, *, activation: str = "none", bias: bool = True) -> LayerSpec:
+    """A matrix product over the last axis of an (n, c) or (n, ..., c) input."""
     return LayerSpec("fully_connected", (input,), (*input[:-1], out_channels), activation=activation, bias=bias)

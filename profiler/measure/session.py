@@ -1,8 +1,7 @@
-"""Drives a runner on a device: starts it, reads its lines, starts it again after a crash, a broken link, or heat.
+"""A session with a runner on a device: it starts the runner, passes on its events, and starts it again after a failure.
 
-A model that takes the runner down costs itself only: the runner is restarted without what it has already measured, and after the
-second crash without the culprit. When the link breaks off it is made anew and the rest is measured; a device that becomes hot is
-left to cool.
+A model that crashes the runner costs itself only: the runner is started again for what is left, and after the second crash without
+that model. After a broken connection the session reconnects and measures the rest. A hot device is left to cool first.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ from profiler.runners import Runner
 
 MAX_CRASHES = 2
 MAX_LOST = 3
-"""So often may the link break off while one model runs before the model is taken for the reason."""
+"""A model is taken for the cause when the connection has broken so often while it ran."""
 RECONNECT_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 WARMER_C = 5.0
-"""A device may become so much warmer than it has to be at the start before it is left to cool."""
+"""A device may become so many degrees warmer than the limit for starting before it is left to cool."""
 
 MODEL_EVENTS = get_args(ModelEvent)
 
@@ -62,10 +61,10 @@ class Session:
     settings: TimingSettings
     cpus: tuple[int, ...] | None = None
     conditioning: Conditioned | None = None
-    """What the device was set to for measuring, and how it was found."""
+    """The device's conditioning; None for a device that has none."""
     cooling: Cooling = field(default_factory=Cooling)
     cool: Callable[[], object] = lambda: None
-    """Waits until the device is cool enough."""
+    """Wait until the device is cool enough to start."""
     sleep: Callable[[float], object] = time.sleep
 
     def probe(self) -> Probe:
@@ -136,7 +135,7 @@ class Session:
                 yield from course.link_lost()
 
     def _reconnect(self, lost: LinkLost) -> None:
-        """`LinkLost` if that does not help within half a minute."""
+        """Connect again, with growing pauses. `LinkLost` if that does not succeed within half a minute."""
         for delay_s in RECONNECT_S:
             self.sleep(delay_s)
             try:
@@ -155,7 +154,7 @@ class Session:
 
 @dataclass(slots=True)
 class _Course:
-    """How far a schedule has got, and what stood in its way."""
+    """The rest of a schedule, and the failures so far: which models crash the runner or break the connection."""
 
     left: list[tuple[int, list[str]]]
     reference: str | None
@@ -172,7 +171,7 @@ class _Course:
         return not self.done and any(names for _, names in self.left)
 
     def see(self, event: RunEvent) -> Iterator[SessionEvent]:
-        """Take note of an event of the runner; the events to pass on."""
+        """Take up an event of the runner, and yield the events that the session passes on."""
         match event:
             case Crashed(reason):
                 yield from self._crash(reason)
@@ -198,7 +197,7 @@ class _Course:
         self._strike(model, number)
 
     def _crash(self, reason: str) -> Iterator[SessionEvent]:
-        """`RunnerError` if it was none of the models, unless something was measured since that last happened."""
+        """Blame the model that was running. `RunnerError` if none was, unless something was measured since that last happened."""
         culprit, self.current = self.current, None
         if culprit is None:
             if not self.progressed:
@@ -224,14 +223,14 @@ class _Course:
         return Failed(name, 0, reason, crash=True)
 
     def _strike(self, name: str, number: int | None) -> None:
-        """Take a model off the schedule: of one round, or of all."""
+        """Take a model off the schedule: off the round of this number, or off all rounds if it is None."""
         for scheduled, names in self.left:
             if name in names and number in (None, scheduled):
                 names.remove(name)
 
 
 def _shuffled(names: Sequence[str], seed: str) -> list[str]:
-    """The same order for the same seed, whatever runs the models."""
+    """Shuffle the names: the same seed gives the same order on every device."""
     order = list(names)
     random.Random(seed).shuffle(order)
     return order

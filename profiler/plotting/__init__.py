@@ -1,1 +1,1 @@
-"""Figures of tables, and how all our figures look."""
+"""Figures: held-out networks, families of layers, and what they share with the reports of `netadapt`."""

@@ -1,4 +1,4 @@
-"""How all our figures look: labels at the data instead of legends, colours that everyone can tell apart."""
+"""The common style of all figures: labels at the data instead of legends, and colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-# Okabe and Ito's palette, made for colour-blind readers
+# the palette for colour-blind readers by Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, INK, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#222222", "#767676", "#D9DCDF"
 STYLE: Any = {
     "font.size": 11,
@@ -25,8 +25,8 @@ STYLE: Any = {
     "text.color": INK,
     "text.parse_math": False,  # names of layers and networks may hold a dollar sign
 }
-DPI = 200  # 1600 pixels across, so that a figure shown 800 wide is sharp on any screen
-# where a label may stand beside its point: offset in points, then alignment; the first free place is taken
+DPI = 200  # 8 inches are 1600 pixels, so a figure that is shown 800 pixels wide is sharp on any screen
+# places for a label beside its point: offset in typographic points, then alignment; the first free place is used
 PLACES = (
     (8, 0, "left", "center"),
     (-8, 0, "right", "center"),
@@ -42,22 +42,25 @@ PLACES = (
 
 
 def along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """A line as so many points that no label fits between two of them."""
+    """Yield points so dense along a line, given by its corners, that no label fits between two of them."""
     for (x0, y0), (x1, y1) in itertools.pairwise(line):
         yield from ((x0 + (x1 - x0) * k / 60, y0 + (y1 - y0) * k / 60) for k in range(60))
     yield from line[-1:]
 
 
 def boxes(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]]) -> list[Bbox]:
-    """The pixels that these points cover, once the layout stands: labels keep off them."""
+    """Return a box in pixels around each point, for labels to avoid. This fixes the layout of the figure."""
     figure.draw_without_rendering()
-    reach = 4 * figure.dpi / 72
+    reach = 4 * figure.dpi / 72  # four typographic points
     centres = [axes.transData.transform(point) for point in points]
     return [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in centres]
 
 
 def put_label(axes: Axes, at: tuple[float, float], text: str, colour: str, taken: list[Bbox]) -> bool:
-    """A label in the first free place beside its point; where there is none it is left out rather than made unreadable."""
+    """Put a label in the first free place beside its point, and add its box to `taken`.
+
+    Returns False, with no label drawn, if there is no free place: a label over the data would be unreadable.
+    """
     room = axes.get_window_extent()
     for x, y, horizontal, vertical in PLACES if text else ():
         note = axes.annotate(
@@ -73,13 +76,14 @@ def put_label(axes: Axes, at: tuple[float, float], text: str, colour: str, taken
 
 
 def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
     return data.getvalue()
 
 
 def svg(figure: Figure) -> bytes:
-    """With text as outlines, so that it looks the same wherever it is opened."""
+    """Return a figure as an SVG file without a date, so that the same figure gives the same bytes."""
     data = io.BytesIO()
     figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return data.getvalue()

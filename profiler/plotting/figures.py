@@ -1,4 +1,4 @@
-"""The figures of a table: whole networks on the line where prediction and measurement agree, families as staircases."""
+"""The figures of a table: predicted against measured latency of held-out networks, and families of layers as staircases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator, NullFormatter, StrMe
 from matplotlib.transforms import Bbox
 
 from profiler.latency.validation import LIMIT_PERCENT, Checked, HeldOutError
-from profiler.measure.estimate import Estimate
 from profiler.plotting.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, along, boxes, put_label
 from profiler.tables.families import Curve, Panel
 
@@ -26,18 +25,19 @@ DPI = 150
 COLUMNS = 3
 PANEL_INCHES, HELD_OUT_INCHES = 3.2, 6.2
 LETTER_INCHES = 0.095
-"""Width of a letter of the heading, on average."""
+"""The average width of a letter of the heading."""
 TICKS = (1, 2, 2.5, 5, 10)
 LOG_RANGE = 20.0
-"""Networks whose latencies differ by more than this factor stand on logarithmic axes."""
+"""The axes are logarithmic if the latencies of the networks differ by more than this factor."""
 END_LABELS_PT = 12.0
-"""Curves' labels keep at least this distance from each other."""
+"""The least distance between the labels of two curves, in points."""
 
 
 def overview(held_out: HeldOutError, panels: Sequence[Panel], heading: str, note: str) -> Figure:
-    """Everything on one sheet: the held_out on the left, the panels in rows of three beside it."""
+    """Draw everything on one sheet: the held-out networks on the left, and the panels in rows of three beside them."""
     with _style():
-        columns, rows = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
+        columns = min(COLUMNS, len(panels))
+        rows = math.ceil(len(panels) / COLUMNS)
         first = 1 if held_out.checked else 0  # the column of the first panel
         widths = [HELD_OUT_INCHES] * first + [PANEL_INCHES] * columns
         height = max(PANEL_INCHES * rows, HELD_OUT_INCHES * first)
@@ -53,13 +53,16 @@ def overview(held_out: HeldOutError, panels: Sequence[Panel], heading: str, note
         for place, panel in zip(drawn, panels, strict=True):
             _draw_panel(place, panel)
         if held_out.checked:
-            _draw_held_out(figure, axes, held_out)  # labels look for room last, once the layout stands
+            _draw_held_out(
+                figure, axes, held_out
+            )  # labels are placed last: they avoid what is drawn, and the layout is only final now
         for place, panel in zip(drawn, panels, strict=True):
             _label_curves(figure, place, panel.curves)
         return figure
 
 
 def held_out_figure(held_out: HeldOutError) -> Figure:
+    """Draw predicted against measured latency of the held-out networks."""
     with _style():
         figure = Figure(figsize=(5.6, 5.4), dpi=DPI, layout="constrained")
         _draw_held_out(figure, figure.add_subplot(), held_out)
@@ -67,6 +70,7 @@ def held_out_figure(held_out: HeldOutError) -> Figure:
 
 
 def panel_figure(panel: Panel) -> Figure:
+    """Draw one family of layers: latency against channels."""
     with _style():
         figure = Figure(figsize=(3.9, 3.1), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
@@ -77,6 +81,7 @@ def panel_figure(panel: Panel) -> Figure:
 
 @contextmanager
 def _style() -> Iterator[None]:
+    """Set the style of all figures, with text as outlines in SVG."""
     with mpl.rc_context(STYLE | {"font.size": 10, "svg.fonttype": "path"}):
         yield
 
@@ -87,6 +92,7 @@ def _style() -> Iterator[None]:
 def _draw_held_out(figure: Figure, axes: Axes, held_out: HeldOutError) -> None:
     items = held_out.checked
     ends = _ends(axes, items)
+    # from back to front: the band of the error limit, the diagonal, the sums of layers, the predictions
     share = LIMIT_PERCENT / 100
     axes.fill_between(ends, [e * (1 - share) for e in ends], [e * (1 + share) for e in ends], color="#EEF1F4", lw=0, zorder=0)
     axes.plot(ends, ends, color="#9A9A9A", lw=1, zorder=1)
@@ -95,18 +101,22 @@ def _draw_held_out(figure: Figure, axes: Axes, held_out: HeldOutError) -> None:
         spread = [[item.predicted_ms - item.predicted_ms_low], [item.predicted_ms_high - item.predicted_ms]]
         axes.errorbar(item.measured_ms, item.predicted_ms, spread, fmt="o", color=BLUE, ms=5, elinewidth=1, zorder=3)
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="measured latency (ms)", ylabel="predicted latency (ms)")
-    axes.set_title("Networks that took no part in fitting", loc="left", fontsize=11)
-    points = [point for item in items for point in _covered(item)]
+    axes.set_title("Held-out networks", loc="left", fontsize=11)
+    points: list[tuple[float, float]] = []
+    for item in items:
+        error_bar = [(item.measured_ms, item.predicted_ms_low), (item.measured_ms, item.predicted_ms_high)]
+        points += [(item.measured_ms, item.naive_ms), *along(error_bar)]
     taken = boxes(figure, axes, [*along([(e, e) for e in ends]), *points])
     _write_statistics(axes, held_out, taken)
-    for name, colour, values in (("plain sums of layers", "#8A9096", "naive_ms"), ("predicted", BLUE, "predicted_ms")):
+    # each series is labelled once, at the slowest network beside which there is room
+    for name, colour, values in (("sums of layers", "#8A9096", "naive_ms"), ("predicted", BLUE, "predicted_ms")):
         for item in sorted(items, key=lambda item: -item.measured_ms):
             if put_label(axes, (item.measured_ms, getattr(item, values)), name, colour, taken):
                 break
 
 
 def _ends(axes: Axes, items: Sequence[Checked]) -> tuple[float, float]:
-    """What both axes span; they turn logarithmic where the networks differ widely."""
+    """Return the range of both axes, in ms, and make them logarithmic if the networks differ widely."""
     low = min(min(c.measured_ms, c.predicted_ms, c.predicted_ms_low, c.naive_ms) for c in items)
     high = max(max(c.measured_ms, c.predicted_ms_high, c.naive_ms) for c in items)
     if low > 0 and high / low > LOG_RANGE:
@@ -121,23 +131,18 @@ def _ends(axes: Axes, items: Sequence[Checked]) -> tuple[float, float]:
     return max(0.0, low - pad), high + pad
 
 
-def _covered(item: Checked) -> list[tuple[float, float]]:
-    """Where a network's marks and its error bar stand."""
-    bar = [(item.measured_ms, item.predicted_ms_low), (item.measured_ms, item.predicted_ms_high)]
-    return [(item.measured_ms, item.naive_ms), *along(bar)]
-
-
 def _write_statistics(axes: Axes, held_out: HeldOutError, taken: list[Bbox]) -> None:
-    """In the corner, above or below the line, that fewer points stand in."""
+    """Write the statistics into the upper left or the lower right corner, whichever covers fewer points; add it to `taken`."""
     lines = [
         f"mean error {held_out.mean_error_percent:.1f} %",
-        f"worst {held_out.worst_error_percent:.1f} %",
+        f"worst error {held_out.worst_error_percent:.1f} %",
         f"bias {held_out.bias_percent:+.1f} %",
         f"Spearman {'not defined' if held_out.spearman is None else f'{held_out.spearman:.3f}'}",
-        f"inside their 95 % interval: {held_out.coverage_percent:.0f} %",
-        f"plain sums: mean error {held_out.naive_mean_error_percent:.1f} %",
-        f"shaded: ±{LIMIT_PERCENT:g} %",
+        f"within their 95 % interval: {held_out.coverage_percent:.0f} %",
+        f"sums of layers: mean error {held_out.naive_mean_error_percent:.1f} %",
+        f"shaded: within {LIMIT_PERCENT:g} %",
     ]
+    # Both are drawn, because matplotlib only knows the size of a text that is in a figure.
     notes: list[tuple[int, Text]] = []
     for x, y, horizontal, vertical in ((0.03, 0.98, "left", "top"), (0.98, 0.03, "right", "bottom")):
         note = axes.text(
@@ -154,9 +159,10 @@ def _write_statistics(axes: Axes, held_out: HeldOutError, taken: list[Bbox]) -> 
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
+    """Draw a family: predictions as steps with their intervals, measurements as points with error bars."""
     for curve, colour in zip(panel.curves, COLOURS, strict=False):
         widths = [width for width, _ in curve.answers]
-        # an unanswered width leaves a hole in the line
+        # NaN, for a width that the table cannot predict, leaves a gap in the line
         low, middle, high = (
             [math.nan if answer is None else getattr(answer, name) for _, answer in curve.answers]
             for name in ("latency_ms_low", "latency_ms", "latency_ms_high")
@@ -171,29 +177,18 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set(xlabel=panel.axis, ylabel="latency (ms)")
     last = max(width for curve in panel.curves for width, _ in curve.answers)
     axes.set_xlim(0, last * 1.03)
-    axes.set_ylim(0, 1.06 * max(_upper_ms(point) for point in _known(panel)))
-    axes.xaxis.set_major_locator(MultipleLocator(_tick_distance(last)))
+    known = [answer for curve in panel.curves for _, answer in curve.answers if answer is not None]
+    # without an interval, its ends are NaN
+    highest_ms = max(point.latency_ms if math.isnan(point.latency_ms_high) else point.latency_ms_high for point in known)
+    axes.set_ylim(0, 1.06 * highest_ms)
+    # at most six ticks, at powers of two because most widths are multiples of one
+    axes.xaxis.set_major_locator(MultipleLocator(2 ** max(0, math.ceil(math.log2(last / 5)))))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICKS))
     axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
 
 
-def _upper_ms(point: Estimate) -> float:
-    """The interval's upper end, or the latency where no interval is known."""
-    return point.latency_ms if math.isnan(point.latency_ms_high) else point.latency_ms_high
-
-
-def _known(panel: Panel) -> Iterator[Estimate]:
-    for curve in panel.curves:
-        yield from (answer for _, answer in curve.answers if answer is not None)
-
-
-def _tick_distance(last: int) -> int:
-    """A power of two, as widths mostly are multiples of one; six ticks at most."""
-    return int(2 ** max(0, math.ceil(math.log2(last / 5))))
-
-
 def _label_curves(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
-    """At the right ends, pushed apart where curves end side by side."""
+    """Label the curves at their right ends; labels are pushed apart where curves end close to each other."""
     if len(curves) < 2 and not curves[0].label:
         return
     ends = []

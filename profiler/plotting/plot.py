@@ -1,4 +1,4 @@
-"""Figures of a latency table, made from the table alone: a PNG of the essentials, or a page with everything on it."""
+"""Figures of a latency table, made from the table alone: a PNG with the essentials, or an HTML page with everything."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from profiler.tables.table import LatencyTable, TableInfo
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_PANELS = 6
-"""Families on the PNG; the page has them all."""
+MAX_PANELS = 6
+"""The number of families on the PNG; the page has them all."""
 
 STYLE = """
 :root { --ink: #222; --grey: #6b6f73; --rule: #dfe2e5; color-scheme: light; }
@@ -51,48 +51,56 @@ dd { margin: 0; overflow-wrap: anywhere; }
 
 
 def write_plot(table: LatencyTable, out: Path) -> None:
-    """Write the table's figures to `out`, a .png or .html, whole. `TableError` if they cannot be drawn or written."""
+    """Write the table's figures to `out`, a .png or .html file, atomically.
+
+    Raises `TableError` if there is nothing to draw or the file cannot be written.
+    """
     if out.suffix not in (".png", ".html") or not out.parent.is_dir():
-        raise TableError(f"{out} cannot become a figure: give a name ending in .png or .html in a folder that exists")
+        raise TableError(f"{out} cannot be written as a figure; give a name ending in .png or .html in a folder that exists")
     if not table.rows:
         raise TableError("the table has no layers, so there is nothing to draw; build it again with `profile build`")
     found = panels(table)
     if not found and not table.info.held_out.checked:
         raise TableError(
-            "the table has one width of each layer and no whole network, so there is nothing to draw; plan more widths"
+            "the table has one width of each layer and no held-out network, so there is nothing to draw; plan more widths"
         )
     data = page(table, found).encode() if out.suffix == ".html" else sheet(table, found)
     write_whole(out, data, TableError, "; choose another --out")
 
 
 def sheet(table: LatencyTable, found: Sequence[Panel]) -> bytes:
-    """The PNG: the held_out and the dearest families."""
+    """Return the PNG: the held-out networks and the families with the highest latency."""
     from profiler.plotting.drawing import png
     from profiler.plotting.figures import overview
 
     info = table.info
-    return png(overview(info.held_out, found[:MOST_PANELS], heading(info), capitalised(table.sentence())))
+    return png(overview(info.held_out, found[:MAX_PANELS], heading(info), capitalised(table.sentence())))
 
 
 def page(table: LatencyTable, found: Sequence[Panel]) -> str:
-    """The page: every family, the networks held out and what the table is; nothing in it is fetched from elsewhere."""
-    parts = [*_opening(table), *_networks(table.info.held_out), *_staircases(table, found), *_about(table)]
+    """Return the HTML page: held-out networks, all families, and the table's origin. It loads nothing from elsewhere."""
+    title = escape(heading(table.info))
+    kind = "lead" if table.verified else "lead unverified"
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(heading(table.info))}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
-            *parts,
+            f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
+            f"<h1>{title}</h1>",
+            f'<p class="{kind}">{escape(capitalised(table.sentence()))}.</p>',
+            *_networks(table.info.held_out),
+            *_staircases(table, found),
+            *_about(table),
             f'<p class="grey">Written {written}.</p>\n</main>\n</body>\n</html>\n',
         ]
     )
 
 
 def heading(info: TableInfo) -> str:
-    """What the table is, in one line."""
+    """Return a title for the table: runtime, device and date, or the source of an imported table."""
     if info.imported:
-        return f"{info.target.device}, imported from {info.imported.get('from')} on {info.created_utc[:10]}, not measured by us"
+        return f"{info.target.device}, imported from {info.imported.get('from')} on {info.created_utc[:10]}, not measured here"
     cpu = info.device.get("device", {}).get("cpu", "unknown processor")
     threads = f"{info.target.threads} thread{'s' if info.target.threads > 1 else ''}"
     return (
@@ -101,31 +109,29 @@ def heading(info: TableInfo) -> str:
 
 
 def capitalised(sentence: str) -> str:
+    """Return the sentence with a capital first letter."""
     return sentence[:1].upper() + sentence[1:]
 
 
-def _opening(table: LatencyTable) -> Iterator[str]:
-    yield f"<h1>{escape(heading(table.info))}</h1>"
-    kind = "lead" if table.verified else "lead unverified"
-    yield f'<p class="{kind}">{escape(capitalised(table.sentence()))}.</p>'
-
-
 def _networks(held_out: HeldOutError) -> Iterator[str]:
+    """Yield the HTML of the held-out networks: the figure and the numbers."""
     if not held_out.checked:
         return
     from profiler.plotting.figures import held_out_figure
 
-    yield "<h2>Predicted against measured</h2>"
+    yield "<h2>Predicted and measured latency</h2>"
     yield _figure(
         _data_uri(held_out_figure(held_out)),
         "Predicted against measured latency of the held-out networks",
-        "Each network's latency as the table predicts it, with its 95 % interval, and as it was measured. On the line both agree.",
+        "The latency of each held-out network as the table predicts it, with its 95 % interval, against the measured one.",
         "held_out",
     )
-    digits = _decimals(held_out)
-    yield "<h2>The networks held out</h2>"
-    yield '<div class="scroll"><table>\n<thead><tr><th>network</th><th>predicted<br>ms</th><th>measured<br>ms</th><th>error</th>'
-    yield "<th>plain sum<br>ms</th></tr></thead>\n<tbody>"
+    # so many decimals that the fastest network has three significant digits
+    fastest_ms = min(item.measured_ms for item in held_out.checked)
+    digits = next((digits for digits in range(6) if fastest_ms >= 10 ** (2 - digits)), 6)
+    yield "<h2>Held-out networks</h2>"
+    yield '<div class="scroll"><table>\n<thead><tr><th>network</th><th>predicted<br>(ms)</th><th>measured<br>(ms)</th>'
+    yield "<th>error</th><th>sum of layers<br>(ms)</th></tr></thead>\n<tbody>"
     for item in held_out.checked:
         between = f"<small>{item.predicted_ms_low:.{digits}f} … {item.predicted_ms_high:.{digits}f}</small>"
         yield (
@@ -135,20 +141,15 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
     yield "</tbody>\n</table></div>"
 
 
-def _decimals(held_out: HeldOutError) -> int:
-    """So many that the fastest network has three digits that count."""
-    fastest_ms = min(item.measured_ms for item in held_out.checked)
-    return next((digits for digits in range(6) if fastest_ms >= 10 ** (2 - digits)), 6)
-
-
 def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
+    """Yield the HTML of the families: a panel each, and a list of the layers that are not drawn."""
     yield "<h2>Latency against channels</h2>"
     if found:
         from profiler.plotting.figures import panel_figure
 
         yield (
-            '<p class="grey">Points: measured, with their 95 % intervals. Lines: what the table answers for every width in '
-            "between. Families that are dear at full width come first.</p>"
+            '<p class="grey">Points are measurements with their 95 % intervals. Lines are predictions for every width in '
+            "between. The families with the highest latency come first.</p>"
         )
         yield '<div class="panels">'
         yield from (_figure(_data_uri(panel_figure(panel)), f"{panel.title}, {panel.detail}", "", "") for panel in found)
@@ -158,10 +159,11 @@ def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
     single = undrawn(table)
     if single:
         named = [f"{layer.op} {' + '.join(map(sizes, layer.inputs))} → {sizes(layer.output)}" for layer in single]
-        yield f'<p class="grey">Measured at one width only, so not drawn: {escape("; ".join(named))}.</p>'
+        yield f'<p class="grey">Not drawn, because they were measured at one width only: {escape("; ".join(named))}.</p>'
 
 
 def _about(table: LatencyTable) -> Iterator[str]:
+    """Yield the HTML of the table's origin."""
     info = table.info
     if info.imported:
         yield f"<p>{escape(heading(info))}.</p>"
@@ -171,8 +173,11 @@ def _about(table: LatencyTable) -> Iterator[str]:
         ("device", f"{info.target.device}: {facts.get('cpu')}, {facts.get('cores')} cores, governor {facts.get('governor')}"),
         ("system", f"{facts.get('system')} {facts.get('kernel')}, {facts.get('machine')}"),
         ("runtime", f"{info.target.runtime} {info.device.get('version', '')}, threads {info.target.threads}"),
-        ("measured", f"{info.created_utc[:16].replace('T', ' ')} UTC, {info.measuring_s:.0f} s of samples in {info.wall_s:.0f} s"),
-        ("layers", f"{len(table.rows)} measured" + (f", {len(info.failed)} could not be" if info.failed else "")),
+        (
+            "measured",
+            f"{info.created_utc[:16].replace('T', ' ')} UTC, {info.measuring_s:.0f} s of measuring in {info.wall_s:.0f} s",
+        ),
+        ("layers", f"{len(table.rows)} measured" + (f", {len(info.failed)} failed" if info.failed else "")),
         ("calibrated on", f"{info.calibration.networks} networks of random widths"),
     ]
     if info.progress:
@@ -181,13 +186,14 @@ def _about(table: LatencyTable) -> Iterator[str]:
             + ("not known yet" if step["error_percent"] is None else f"{step['error_percent']:.1f} %")
             for step in info.progress
         )
-        pairs.append(("its own estimate of its error", "; ".join(steps)))
-    yield "<h2>What this table is</h2>\n<dl>"
+        pairs.append(("estimated error during the build", "; ".join(steps)))
+    yield "<h2>About this table</h2>\n<dl>"
     yield from (f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
     yield "</dl>"
 
 
 def _figure(source: str, alternative: str, caption: str, kind: str) -> str:
+    """Return the HTML of a figure with its alternative text, its caption if any, and its class in the style sheet."""
     under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure class="{kind}"><img src="{source}" alt="{escape(alternative)}">{under}</figure>'
 
@@ -195,4 +201,5 @@ def _figure(source: str, alternative: str, caption: str, kind: str) -> str:
 def _data_uri(figure: Figure) -> str:
     from profiler.plotting.drawing import svg
 
+    # embedded, so that the page is one file that can be copied and sent
     return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()

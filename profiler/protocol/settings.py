@@ -1,4 +1,4 @@
-"""How measurements are taken: every number that shapes one, in one place, stored with each table."""
+"""What to measure with, and how: every number that shapes a measurement, in one place, stored with each table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TimingSettings:
     """Defaults for a machine that is not quiet: many short measurements, spread over time, rather than one long one."""
 
     rounds: int = 6
-    """Measurements to every model before anything is judged."""
+    """Measurements of every model before its interval is judged."""
     max_rounds: int = 18
-    """A model whose interval is still too wide gets more rounds, up to these."""
+    """A model whose interval is still too wide gets more rounds, up to this number in all."""
     settle_percent: float = 2.0
     """A model is settled when its 95 % interval is within this of its latency, ..."""
     settle_ms: float = 0.001
@@ -32,20 +32,21 @@ class TimingSettings:
     min_round_s: float = 0.4
     """A round lasts at least this long, so that the rounds of a few models do not all fall into one spell of noise."""
     silence_s: float = 120.0
-    """A runner that says nothing for longer is taken for dead."""
+    """A runner that sends no event for longer is taken for dead."""
     reference_every: int = 12
-    """Measurements between two looks at the reference layer, ..."""
+    """The reference layer is measured before every so many measurements, ..."""
     reference_ms: float = 8.0
-    """... which are this short."""
+    """... and only for so long."""
     quiet_rounds: int = 3
-    """So many rounds must have gone undisturbed; a model gets more, up to `max_rounds`, until they have."""
+    """A model is only settled after so many undisturbed rounds; it gets more rounds, up to `max_rounds`, until it has them."""
     network_rounds: int = 18
-    """Measurements to each whole network, which everything is fitted to and checked against: theirs must not be the noise."""
+    """Measurements of each whole network: the calibration is fitted to them and the held-out error stated with
+    them, so they must be more certain than those of layers."""
     memory_bytes: int = 4 << 30
     max_open: int = 1000
-    """Models open at once, ..."""
+    """The most models that a runner keeps open at once, ..."""
     max_open_pools: int = 4
-    """... where every one of them owns a pool of spinning threads: many would fight over the cores."""
+    """... and the most where each model owns a pool of spinning threads, for many pools would fight over the cores."""
     seed: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,15 +59,15 @@ class TimingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and with what to measure."""
+    """The device, the runtime and the runner to measure with."""
 
     device: str = "local"
     runtime: str = "onnxruntime"
     threads: int = 1
     python: str | None = None
-    """The interpreter on the device; None for the agent's own choice."""
+    """The Python interpreter on the device; None for the agent's own choice."""
     runner: str | None = None
-    """What measures there; None for what profile.toml says, or ours in Python."""
+    """The name of the runner; None for the one in profile.toml or, without one there, for ours."""
 
     def __post_init__(self) -> None:
         if self.runtime not in (*RUNTIME_FORMATS, UNKNOWN_RUNTIME):
@@ -76,11 +77,11 @@ class Target:
 
     @property
     def model_format(self) -> str:
-        """The format of the files this runtime reads. `ToolError` if nobody knows which runtime it was."""
+        """The format of the model files that the runtime reads. `ToolError` if the runtime of an imported table is not known."""
         if self.runtime == UNKNOWN_RUNTIME:
             raise ToolError("the table was imported and does not say with which runtime; import it again with --runtime")
         return RUNTIME_FORMATS[self.runtime]
 
     def reads(self, model_format: str) -> bool:
-        """Whether it can be asked about files of this format: an unknown runtime about any."""
+        """True if the runtime reads model files of this format. An unknown runtime may read any."""
         return self.runtime == UNKNOWN_RUNTIME or self.model_format == model_format

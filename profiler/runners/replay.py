@@ -1,4 +1,4 @@
-"""Plays a recorded journal (`replay:TABLE.journal.jsonl`) back: every job is answered with what was measured then.
+"""Plays a recorded journal (`replay:TABLE.journal.jsonl`) back: the events of every job are those recorded then.
 
 The flags of its hello name the journal, under `replayed`.
 """
@@ -59,7 +59,7 @@ class ReplayRunner:
         self._played: Counter[tuple[Kind, str]] = Counter()
         self._rounds_played = 0
         self._now = self._rounds[0] if self._rounds else Round(round=0, clock_ns=1)
-        """The recorded round whose conditions are told."""
+        """The recorded round whose conditions the device has now."""
 
     def _read(self, events: Iterable[JournalEvent]) -> None:
         for event in events:

@@ -14,14 +14,15 @@ from profiler.protocol.job import Job
 def walk(
     job: Job, begin_round: Callable[[int], Iterable[RunEvent]], measure: Callable[[str, int, bool], RunEvent | None]
 ) -> Iterator[RunEvent]:
-    """The events of every round: those of `begin_round`, and for each measurement `Begin` and what `measure` makes of it.
+    """The events of every round: those of `begin_round`, and for each measurement `Begin` and what `measure` returns, if anything.
 
-    `measure` is given the model, the round, and whether this is a look at the reference. A model for which it answers `Failed` is
-    left out from then on: it counts for no measurement, and is not looked at as the reference either. None is no event.
+    `measure` is given the model, the round, and whether the model is measured as the reference. A model for which it returns
+    `Failed` is left out from then on: it does not count as a measurement, and is not measured as the reference either.
+    `RunnerError` if `reference_every` is less than 1.
     """
     every = job.settings.reference_every
     if every < 1:
-        raise RunnerError(f"the reference must be looked at every so many measurements, not every {every}")
+        raise RunnerError(f"reference_every must be at least 1, not {every}")
     failed: set[str] = set()
 
     def visit(model: str, number: int, as_reference: bool) -> Iterator[RunEvent]:
@@ -47,5 +48,5 @@ def walk(
 
 
 def conditions_of(event: Conditions) -> dict[str, Any]:
-    """The conditions that an event tells, by name, for another event to tell them too."""
+    """The fields of an event that are conditions, as arguments of another event."""
     return {item.name: getattr(event, item.name) for item in fields(Conditions)}

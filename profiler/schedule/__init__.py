@@ -1,1 +1,1 @@
-"""Tables that are kept fresh: what profile.toml asks for, what is stale and why, and what is measured again for it."""
+"""Scheduled maintenance of tables: the schedule in profile.toml, reasons for staleness, and refreshes of stale tables."""

@@ -1,21 +1,21 @@
-"""Which tables `profile.toml` wants, when, and who is to be told.
+"""The schedule in `profile.toml`: which tables to keep fresh, when to check them, and whom to notify.
 
     [tables.mobilenet]
     device = "pixel"                    # a name from [devices], or an address
-    plan = "plans/mobilenet.json"       # made by `netadapt plan`, or a model file; or a list of them
+    plan = "plans/mobilenet.json"       # a plan by `netadapt plan`, or a model file; or a list of them
     runtime = "litert"
     threads = 1
-    until = "2%"                        # stop adding layers at this estimate of the error
-    held_out = "5%"                      # put a new table in force only if it misses whole networks by no more than this
+    target_error = "2%"                 # stop adding layers once the build estimates its error below this
+    max_held_out_error = "5%"           # accept a new table only if its mean error on held-out networks is at most this
     max_age_days = 30
     when = "0 3 * * *"                  # minute, hour, day, month, weekday; local time
-    energy = true                       # millijoules of every layer too, where the device counts them
+    energy = true                       # also measure the energy of every layer, in mJ, if the device can
     out = "tables/mobilenet.parquet"    # by default NAME.parquet
-    keep = 5                            # how many earlier tables stay in history/
+    keep = 5                            # the number of earlier tables to keep in history/
 
     [schedule]
     webhook = "https://example.org/hook"
-    command = ["notify-send", "tables"]     # gets JSON on its standard input
+    command = ["notify-send", "tables"]     # reads a JSON notification from its standard input
 
 Paths are relative to the file.
 """
@@ -32,180 +32,216 @@ from urllib.parse import urlsplit
 from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.toml_file import Place, TomlFile, read_toml
 from profiler.console import percent
-from profiler.devices.config import RUNNERS, config_path, find_device
+from profiler.devices.config import config_path, find_device
 from profiler.formats.model_file import RUNTIME_FORMATS
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.schedule.when import When, parse_when
+from profiler.runner_names import RUNNERS
+from profiler.schedule.cron import CronSchedule, parse_cron
 from profiler.tables.build import StopCriterion
 
 NIGHTLY = "0 3 * * *"
-SECTIONS = ("devices", "tables", "schedule")
-TABLE_WORDS = (
-    "device", "plan", "runtime", "threads", "runner", "until", "held_out", "max_age_days", "max_layers", "rounds", "energy", "when",
+REQUIRED_KEYS = {"device": '"local"', "plan": '"plan.json"', "runtime": '"litert"'}
+"""Keys that every table needs, each with an example for the error message."""
+OPTIONAL_KEYS = (
+    "threads", "runner", "target_error", "max_held_out_error", "max_age_days", "max_layers", "rounds", "energy", "when",
     "out", "keep",
 )  # fmt: skip
-NEEDED = {"device": '"local"', "plan": '"plan.json"', "runtime": '"litert"'}
-TELLING_WORDS = ("webhook", "command")
-LIMITS = {"threads": (1, 1024), "max_layers": (1, 100_000), "rounds": (3, 1000), "keep": (0, 10_000)}
-MOST_DAYS = 36_500
+LONGEST_AGE_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True)
-class WantedTable:
-    """One table that is to be kept fresh."""
+class ScheduledTable:
+    """One table that the scheduler keeps fresh."""
 
     name: str
     target: Target
     plans: tuple[Path, ...]
     out: Path
-    when: When
+    """The Parquet file of the table in force."""
+    when: CronSchedule
     stop: StopCriterion = field(default_factory=StopCriterion)
     settings: TimingSettings = field(default_factory=TimingSettings)
-    held_out_percent: float = LIMIT_PERCENT
+    max_held_out_error_percent: float = LIMIT_PERCENT
+    """The greatest mean error on held-out networks with which a new table is accepted."""
     max_age_days: float = 30.0
     keep: int = 5
+    """The number of earlier tables, and of rejected ones, that stay in history/."""
     energy: bool = False
+    """True if the energy of every layer is measured too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """Who is told of what happened."""
+class NotificationSettings:
+    """Recipients of notifications. Both settings may hold a secret, so neither is ever printed."""
 
     webhook: str | None = field(default=None, repr=False)
-    """Its address may hold a secret: it is shown to nobody."""
     command: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """All that the file says of tables."""
+class ScheduleConfig:
+    """The parts of `profile.toml` that concern tables."""
 
     path: Path
-    tables: tuple[WantedTable, ...]
-    telling: Telling
+    tables: tuple[ScheduledTable, ...]
+    notifications: NotificationSettings
 
 
-def read_wanted() -> Wanted:
-    """From the file in force. `ConfigError` if there is none, if it wants no table, or for its first mistake, with its line."""
+def read_schedule() -> ScheduleConfig:
+    """Read the schedule from the `profile.toml` in use.
+
+    Raises `ConfigError` if there is no such file or it lists no table, and for its first mistake, with the line.
+    """
     path = config_path()
     if path is None:
-        raise ConfigError("there is no profile.toml that says which tables to keep fresh; write one, or name it with --config")
-    return parse_wanted(read_toml(path))
+        raise ConfigError("there is no profile.toml that lists the tables to keep fresh; write one, or name it with --config")
+    return parse_schedule(read_toml(path))
 
 
-def parse_wanted(file: TomlFile) -> Wanted:
-    file.known(file.plain, SECTIONS, (), "the file")
+def parse_schedule(file: TomlFile) -> ScheduleConfig:
+    """Check the tables and notification settings of a parsed file. Raises `ConfigError` for the first mistake, with its line."""
+    file.known(file.plain, ("devices", "tables", "schedule"), (), "the file")
     plain = file.table(file.plain.get("tables", {}), ("tables",))
     if not plain:
-        raise ConfigError(f"{file.path} wants no tables; add a section such as [tables.mine] with device, plan and runtime")
-    tables = tuple(_table(file, name, value) for name, value in plain.items())
-    seen: dict[Path, str] = {}
+        raise ConfigError(f"{file.path} lists no tables; add a section such as [tables.mine] with device, plan and runtime")
+    tables = tuple(_parse_table(file, name, value) for name, value in plain.items())
+    # Two tables in one file would also share a journal, and each check would replace the other's table.
+    owners: dict[Path, str] = {}
     for table in tables:
-        if (other := seen.setdefault(table.out.resolve(), table.name)) != table.name:
-            raise file.fail(("tables", table.name, "out"), f"tables {other!r} and {table.name!r} cannot both be {table.out}")
-    return Wanted(file.path, tables, _telling(file, file.table(file.plain.get("schedule", {}), ("schedule",))))
+        owner = owners.setdefault(table.out.resolve(), table.name)
+        if owner != table.name:
+            raise file.fail(
+                ("tables", table.name, "out"),
+                f"tables {owner!r} and {table.name!r} cannot both be written to {table.out}; give one of them another `out`",
+            )
+    return ScheduleConfig(file.path, tables, _parse_notifications(file))
 
 
-def _table(file: TomlFile, name: str, value: Any) -> WantedTable:
-    section, where = ("tables", name), f"table {name!r}"
-    plain = file.table(value, section)
+def _parse_table(file: TomlFile, name: str, value: Any) -> ScheduledTable:
+    place = ("tables", name)
+    section = _Section(file, place, file.table(value, place))
+    # The name becomes part of file names.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise file.fail(section, f"{where} needs a name of letters, digits, dots, dashes and underlines")
-    file.known(plain, TABLE_WORDS, section, where)
-    for word, example in NEEDED.items():
-        if word not in plain:
-            raise file.fail(section, f"{where} needs a {word}, such as {word} = {example}")
-    number = {
-        word: file.number(plain[word], int, (*section, word), where, *limits) for word, limits in LIMITS.items() if word in plain
-    }
-    rounds = number.get("rounds", TimingSettings().rounds)
-    return WantedTable(
-        name,
-        _target(file, plain, number.get("threads", 1), section, where),
-        _plans(file, plain["plan"], (*section, "plan"), where),
-        _out(file, plain.get("out", f"{name}.parquet"), (*section, "out"), where),
-        _when(file, plain.get("when", NIGHTLY), (*section, "when"), where),
-        StopCriterion(
-            _percent(file, plain, "until", StopCriterion().target_error_percent, section),
-            number.get("max_layers", StopCriterion().max_layers),
-        ),
-        TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds),
-        _percent(file, plain, "held_out", LIMIT_PERCENT, section),
-        _days(file, plain.get("max_age_days", 30), (*section, "max_age_days"), where),
-        number.get("keep", 5),
-        file.typed(plain.get("energy", False), bool, (*section, "energy"), where),
-    )
+        raise file.fail(place, f"{section.label} needs a name of letters, digits, dots, dashes and underscores")
+    # Unknown keys come first, so that a misspelt key is reported as such and not as a missing one.
+    file.known(section.values, (*REQUIRED_KEYS, *OPTIONAL_KEYS), place, section.label)
+    for key, example in REQUIRED_KEYS.items():
+        if key not in section.values:
+            raise file.fail(place, f"{section.label} needs a {key}, such as {key} = {example}")
 
-
-def _target(file: TomlFile, plain: Mapping[str, Any], threads: int, section: Place, where: str) -> Target:
-    device = file.typed(plain["device"], str, (*section, "device"), where)
+    # An unknown device is an error now, while the user is watching, and not at three o'clock in the morning.
+    device = section.text("device")
     try:
         find_device(device)
     except ConfigError:
-        raise  # it is about [devices] and tells its own line
+        raise  # the mistake is in [devices], and the message already has that line
     except ToolError as exc:
-        raise file.fail((*section, "device"), f"{where}: {exc}") from exc
-    runtime = file.one_of(plain["runtime"], tuple(RUNTIME_FORMATS), (*section, "runtime"), where)
-    runner = file.one_of(plain["runner"], RUNNERS, (*section, "runner"), where) if "runner" in plain else None
-    return Target(device, runtime, threads, runner=runner)
+        raise section.fail("device", str(exc)) from exc
 
+    plans = section.values["plan"]
+    if not isinstance(plans, list):
+        plans = [plans]
+    if not plans or not all(isinstance(plan, str) and plan and "\0" not in plan for plan in plans):
+        raise section.fail("plan", f"plan must be a path or a list of paths, not {section.values['plan']!r}")
 
-def _plans(file: TomlFile, value: Any, place: Place, where: str) -> tuple[Path, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(item, str) and item and "\0" not in item for item in values):
-        raise file.fail(place, f"{where}: plan must be a path or a list of paths, not {value!r}")
-    return tuple(file.path_of(item) for item in values)
+    out = file.path_of(section.text("out", f"{name}.parquet"))
+    if out.suffix != ".parquet" or "\0" in str(out):
+        raise section.fail("out", f"out must be a path that ends in .parquet, not {section.values.get('out')!r}")
 
-
-def _out(file: TomlFile, value: Any, place: Place, where: str) -> Path:
-    path = file.path_of(file.typed(value, str, place, where))
-    if path.suffix != ".parquet" or "\0" in str(path):
-        raise file.fail(place, f"{where}: out must be a path that ends in .parquet, not {value!r}")
-    return path
-
-
-def _when(file: TomlFile, value: Any, place: Place, where: str) -> When:
-    text = file.typed(value, str, place, where)
+    when = section.text("when", NIGHTLY)
     try:
-        return parse_when(text)
+        schedule = parse_cron(when)
     except ValueError as exc:
-        raise file.fail(place, f"{where}: when = {text!r} is no cron expression: {exc}") from exc
+        raise section.fail("when", f"when = {when!r} is not a cron expression: {exc}") from exc
+
+    max_age_days = section.values.get("max_age_days", 30)
+    if type(max_age_days) not in (int, float) or not 0 < max_age_days <= LONGEST_AGE_DAYS:
+        raise section.fail("max_age_days", f"max_age_days must be a number of days above 0, not {max_age_days!r}")
+
+    # the same multiples as `profile build --rounds`, so that both make comparable tables
+    rounds = section.whole_number("rounds", 3, 1000, TimingSettings().rounds)
+    return ScheduledTable(
+        name=name,
+        target=Target(
+            device,
+            section.choice("runtime", tuple(RUNTIME_FORMATS)),
+            section.whole_number("threads", 1, 1024, 1),
+            runner=section.choice("runner", tuple(RUNNERS)) if "runner" in section.values else None,
+        ),
+        plans=tuple(file.path_of(plan) for plan in plans),
+        out=out,
+        when=schedule,
+        stop=StopCriterion(
+            section.percentage("target_error", StopCriterion().target_error_percent),
+            section.whole_number("max_layers", 1, 100_000, StopCriterion().max_layers),
+        ),
+        settings=TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds),
+        max_held_out_error_percent=section.percentage("max_held_out_error", LIMIT_PERCENT),
+        max_age_days=float(max_age_days),
+        keep=section.whole_number("keep", 0, 10_000, 5),
+        energy=file.typed(section.values.get("energy", False), bool, (*place, "energy"), section.label),
+    )
 
 
-def _percent(file: TomlFile, plain: Mapping[str, Any], word: str, otherwise: float, section: Place) -> float:
-    """2, 2.0, "2" or "2%"."""
-    value = plain.get(word, otherwise)
-    if type(value) not in (int, float, str):
-        raise file.fail((*section, word), f'table {section[-1]!r}: {word} takes a percentage such as "2%", not {value!r}')
-    try:
-        return percent(str(value), word)
-    except (ToolError, ValueError) as exc:
-        raise file.fail((*section, word), f"table {section[-1]!r}: {exc}") from exc
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A `[tables.NAME]` section. Its methods raise `ConfigError`, with the line of the key, for values that cannot be used."""
+
+    file: TomlFile
+    place: Place
+    values: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The section's name in error messages."""
+        return f"table {self.place[-1]!r}"
+
+    def fail(self, key: str, why: str) -> ToolError:
+        return self.file.fail((*self.place, key), f"{self.label}: {why}")
+
+    def text(self, key: str, default: str = "") -> str:
+        return str(self.file.typed(self.values.get(key, default), str, (*self.place, key), self.label))
+
+    def choice(self, key: str, names: tuple[str, ...]) -> str:
+        """Return the value of `key` if it is one of `names`; the error suggests the nearest name."""
+        return self.file.one_of(self.values[key], names, (*self.place, key), self.label)
+
+    def whole_number(self, key: str, low: int, high: int, default: int) -> int:
+        if key not in self.values:
+            return default
+        return int(self.file.number(self.values[key], int, (*self.place, key), self.label, low, high))
+
+    def percentage(self, key: str, default: float) -> float:
+        """Return the value of `key` in per cent; it may be written as 2, 2.0, "2" or "2%"."""
+        value = self.values.get(key, default)
+        if type(value) not in (int, float, str):
+            raise self.fail(key, f'{key} takes a percentage such as "2%", not {value!r}')
+        try:
+            return percent(str(value), key)
+        except (ToolError, ValueError) as exc:
+            raise self.fail(key, str(exc)) from exc
 
 
-def _days(file: TomlFile, value: Any, place: Place, where: str) -> float:
-    if type(value) not in (int, float) or not 0 < value <= MOST_DAYS:
-        raise file.fail(place, f"{where}: max_age_days must be a number of days above 0, not {value!r}")
-    return float(value)
-
-
-def _telling(file: TomlFile, plain: Mapping[str, Any]) -> Telling:
-    """The values themselves are not repeated in errors: they may be secret."""
-    file.known(plain, TELLING_WORDS, ("schedule",), "[schedule]")
-    webhook, command = plain.get("webhook"), plain.get("command", [])
+def _parse_notifications(file: TomlFile) -> NotificationSettings:
+    """Check the `[schedule]` section. Error messages do not repeat its values, which may be secret."""
+    plain = file.table(file.plain.get("schedule", {}), ("schedule",))
+    file.known(plain, ("webhook", "command"), ("schedule",), "[schedule]")
+    webhook = plain.get("webhook")
     if webhook is not None and not _is_web_address(webhook):
         raise file.fail(("schedule", "webhook"), "[schedule]: webhook must be an address that begins with https:// or http://")
+    command = plain.get("command", [])
     if not isinstance(command, list) or not all(isinstance(word, str) and "\0" not in word for word in command):
         raise file.fail(("schedule", "command"), '[schedule]: command must be a list of texts, such as ["notify-send", "tables"]')
-    return Telling(webhook, tuple(command))
+    return NotificationSettings(webhook, tuple(command))
 
 
 def _is_web_address(value: Any) -> bool:
+    """True if the value is an http or https address in printable ASCII, with a host and a valid port."""
     if not isinstance(value, str) or re.search(r"[^\x21-\x7e]", value):
         return False
     try:
         parts = urlsplit(value)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
+    except ValueError:  # a port that is not a number, or brackets that do not close
         return False

@@ -1,6 +1,6 @@
-"""Having `profile schedule once` started by systemd or cron: what would be written, and writing it.
+"""Installation of `profile schedule once` in systemd or cron: the files to write, and writing them.
 
-It is started every quarter of an hour and does what is due by then, so that profile.toml alone says when that is.
+The command is started every quarter of an hour and does what is due by then, so that profile.toml alone decides when that is.
 """
 
 from __future__ import annotations
@@ -16,104 +16,127 @@ from pathlib import Path
 
 from device_agents.support.atomic import write_whole
 from device_agents.support.errors import ConfigError
+from device_agents.support.text import last_line
 
 NAME = "netadapt-profiler"
-MARK = "# netadapt-profiler: keeps the tables fresh that this file wants"
+MARK = "# netadapt-profiler: keeps the tables in this profile.toml fresh"
+"""The comment above the line in the crontab, by which a later installation finds that line."""
 COMMAND_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A file for systemd."""
+    """A unit file for systemd."""
 
     path: Path
     text: str
 
 
 def command_for(config: Path) -> list[str]:
-    """`ConfigError` if the program that was started cannot be found again."""
+    """Return the command to start. Raises `ConfigError` if `profile` is not installed, or if no unit can hold the path."""
     program = Path(sys.executable).with_name("profile")
     if not program.is_file():
-        raise ConfigError(f"there is no {program} that could be started; install the package into the environment it is run from")
+        raise ConfigError(f"{program} does not exist; install the package into the environment that runs this command")
     words = [str(program), "--config", str(config.resolve()), "schedule", "once"]
+    # A line break in a path would begin a new line, and with it a new command, in the crontab.
     if any(not letter.isprintable() for word in words for letter in word):
-        raise ConfigError(f"{config.resolve()!r} cannot be written into a unit or a crontab; give it a plainer name")
+        raise ConfigError(
+            f"{str(config.resolve())!r} cannot be written into a unit file or a crontab; rename the file or its folder"
+        )
     return words
 
 
 # ---------------------------------------------------------------------------------------------------------------- systemd
 
 
-def units(config: Path) -> tuple[Unit, ...]:
-    """The service and its timer, of the user's own systemd."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folder = home / "systemd" / "user"
-    started = " ".join(map(_quoted, command_for(config)))
-    return (
-        Unit(
-            folder / f"{NAME}.service",
-            "[Unit]\nDescription=Keep latency tables fresh\n\n"
-            f"[Service]\nType=oneshot\nWorkingDirectory={_percent_free(str(config.resolve().parent))}\nExecStart={started}\nNice=5\n",
-        ),
-        Unit(
-            folder / f"{NAME}.timer",
-            "[Unit]\nDescription=Look which latency tables are due\n\n"
-            "[Timer]\nOnCalendar=*:0/15\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n",
-        ),
+def systemd_units(config: Path) -> tuple[Unit, ...]:
+    """Return the service and its timer, for the user's own systemd."""
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "systemd", "user")
+    quoted = []
+    for word in command_for(config):
+        # systemd expands $ and % in a command line
+        escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("%", "%%")
+        quoted.append(f'"{escaped}"')
+    working_directory = str(config.resolve().parent).replace("%", "%%")
+    service = (
+        "[Unit]\nDescription=Keep latency tables fresh\n\n"
+        f"[Service]\nType=oneshot\nWorkingDirectory={working_directory}\nExecStart={' '.join(quoted)}\nNice=5\n"
     )
+    timer = (
+        "[Unit]\nDescription=Check which latency tables are due\n\n"
+        "[Timer]\nOnCalendar=*:0/15\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
+    )
+    return Unit(folder / f"{NAME}.service", service), Unit(folder / f"{NAME}.timer", timer)
 
 
-def install_units(wanted: Sequence[Unit]) -> None:
-    """Write them and have systemd start the timer. `ConfigError` if either does not work."""
-    for unit in wanted:
-        with contextlib.suppress(OSError):  # told when the file cannot be written
+def install_units(units: Sequence[Unit]) -> None:
+    """Write unit files and have systemd start the timer. Raises `ConfigError` if either fails."""
+    for unit in units:
+        with contextlib.suppress(OSError):  # writing the file fails next, with a better message
             unit.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(unit.path, unit.text, ConfigError)
     _run(["systemctl", "--user", "daemon-reload"])
     _run(["systemctl", "--user", "enable", "--now", f"{NAME}.timer"])
 
 
-def _quoted(word: str) -> str:
-    """As systemd reads a command line: `%` and `$` stand for something else."""
-    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
-    return f'"{_percent_free(plain)}"'
-
-
-def _percent_free(word: str) -> str:
-    return word.replace("%", "%%")
-
-
 # ------------------------------------------------------------------------------------------------------------------- cron
 
 
 def cron_line(config: Path) -> str:
-    """`%` would end the command."""
-    folder, command = shlex.quote(str(config.resolve().parent)), shlex.join(command_for(config))
-    return f"*/15 * * * * cd {folder} && {command}".replace("%", "\\%")
-
-
-def with_line(crontab: str, line: str) -> str:
-    """The crontab with this line in place of the one an earlier installation has put there."""
-    lines = crontab.splitlines()
-    if MARK in lines:
-        place = lines.index(MARK)
-        del lines[place : place + 2]
-    return "\n".join([*lines, MARK, line]) + "\n"
+    """Return the line for the crontab."""
+    folder = shlex.quote(str(config.resolve().parent))
+    line = f"*/15 * * * * cd {folder} && {shlex.join(command_for(config))}"
+    return line.replace("%", "\\%")  # in a crontab, % ends the command
 
 
 def install_line(line: str) -> None:
-    """`ConfigError` if crontab cannot be run; a user's other lines stay as they are."""
-    before = _run(["crontab", "-l"], empty="no crontab for")
-    _run(["crontab", "-"], with_line(before, line))
+    """Add a line to the user's crontab, or replace the one that an earlier installation added; other lines stay.
+
+    Raises `ConfigError` if `crontab` cannot be run.
+    """
+    lines = _run(["crontab", "-l"], ignore="no crontab for").splitlines()
+    if MARK in lines:
+        place = lines.index(MARK)
+        del lines[place : place + 2]
+    _run(["crontab", "-"], "\n".join([*lines, MARK, line]) + "\n")
 
 
-def _run(argv: Sequence[str], text: str = "", empty: str | None = None) -> str:
-    """What it printed; nothing, where it fails with the words in `empty`."""
+def _run(argv: Sequence[str], text: str = "", ignore: str | None = None) -> str:
+    """Run a command and return its output; no output for a failure whose message contains `ignore`."""
     try:
         ended = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise ConfigError(f"`{shlex.join(argv)}` cannot be run: {getattr(exc, 'strerror', None) or exc}") from exc
-    if ended.returncode and not (empty is not None and empty in ended.stderr):
-        said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ConfigError(f"`{shlex.join(argv)}` ended with code {ended.returncode}: {said}")
-    return ended.stdout if not ended.returncode else ""
+    if ended.returncode == 0:
+        return ended.stdout
+    if ignore is not None and ignore in ended.stderr:
+        return ""
+    raise ConfigError(f"`{shlex.join(argv)}` ended with exit code {ended.returncode}: {last_line(ended.stderr)}")
+
+
+# --------------------------------------------------------------------------------------------------------------------- either
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What would be written to have the scheduler started: units of systemd, or a line in the crontab."""
+
+    units: tuple[Unit, ...] = ()
+    line: str = ""
+
+    @classmethod
+    def of(cls, config: Path, *, cron: bool) -> Installation:
+        return cls(line=cron_line(config)) if cron else cls(systemd_units(config))
+
+    def text(self) -> str:
+        """All of it, with the files' names, for people to look at before it is written."""
+        if self.line:
+            return f"crontab:\n{MARK}\n{self.line}\n"
+        return "\n".join(f"{unit.path}:\n{unit.text}" for unit in self.units)
+
+    def write(self) -> None:
+        """`ConfigError` if systemd or cron do not take it."""
+        if self.line:
+            install_line(self.line)
+        else:
+            install_units(self.units)

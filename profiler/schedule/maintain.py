@@ -1,170 +1,180 @@
-"""Keeping one table fresh: look at it, measure again what is needed beside it, and put that in force only if it closes."""
+"""Maintenance of one table: check it, measure beside it what is stale, and replace it only by a table that passes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from random import Random
 
 from profiler.errors import JournalError, JournalNotWritable, TableError
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
-from profiler.schedule import replacement as refresh
-from profiler.schedule.config import WantedTable
+from profiler.schedule import replacement
+from profiler.schedule.config import ScheduledTable
 from profiler.schedule.spot_check import lacking, spot_check
-from profiler.schedule.staleness import Facts, Needed, Reason, audit_failed, needed, reasons
+from profiler.schedule.staleness import FreshnessFacts, RefreshScope, audit_failed, choose_scope, staleness_reasons
 from profiler.tables.build import build
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import Plan, read_plan
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import load_table
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was found and done."""
+    """The result of maintaining a table once."""
 
     did: str
     """fresh, refreshed, rebuilt or failed."""
     sentence: str
+    """The outcome as a sentence for the user."""
     stale: tuple[str, ...] = ()
-    """Why it was stale, or, if it failed, why it still is."""
+    """The reasons why the table was stale or, after a failure, still is."""
     changed: int | None = None
-    """Layers that changed beyond noise; None where there was nothing to compare with."""
+    """The number of layers that changed beyond noise; None if there was no earlier table to compare with."""
 
 
-def plans_of(wanted: WantedTable) -> list[Plan]:
-    return [read_plan(path) for path in wanted.plans]
+def read_plans(table: ScheduledTable) -> list[Plan]:
+    """Read the plans of a table. Raises `PlanError` or `ModelError` if a file cannot be used."""
+    return [read_plan(path) for path in table.plans]
 
 
-def look(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: ProgressReporter | None = None) -> Facts:
-    """What is known of a table; with progress, what its device says too. Errors of the device's if it cannot be asked."""
-    try:
-        table = load_table(wanted.out)
-    except TableError as exc:
-        return Facts(unusable="there is none" if not wanted.out.exists() else str(exc))
-    executed = [replace(plan, graph=as_executed(plan.graph, wanted.target.runtime)) for plan in plans]
-    facts = Facts(None, table.info.age_at(now), wanted.max_age_days, _asked_otherwise(table, wanted), (), lacking(table, executed))
-    if progress is None or any(reason.whole for reason in reasons(facts)):
-        return facts
-    seen = spot_check(table, executed[0], wanted.target, progress=progress, wait_s=PATIENCE_S)
-    return replace(facts, fingerprint=seen.differences, items=seen.items)
+def gather_facts(
+    table: ScheduledTable, plans: Sequence[Plan], now: datetime, progress: ProgressReporter | None = None
+) -> FreshnessFacts:
+    """Gather the facts that decide whether a table is fresh.
 
-
-def _asked_otherwise(table: LatencyTable, wanted: WantedTable) -> tuple[str, ...]:
-    before, after = table.info.target, wanted.target
-    words = [word for word in ("device", "runtime", "threads") if getattr(before, word) != getattr(after, word)]
-    if wanted.energy and not table.energy_mj and table.info.device.get("energy_source"):
-        words.append("energy")
-    return tuple(words + (["rounds"] if table.info.settings != wanted.settings else []))
-
-
-def tend(wanted: WantedTable, now: datetime, progress: ProgressReporter, draws: Random) -> Outcome:
-    """Make the table fresh if it is not. What is interrupted is gone on with the next time.
-
-    Errors of the device's, the plan's or the disk's; the table in force is then as it was.
+    The device is only measured if `progress` is given, and only if the table is not already stale as a whole. Raises `DeviceError`
+    if it cannot be reached or is busy.
     """
-    refresh.finish_promotion(wanted.out)
-    plans = plans_of(wanted)
-    wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    if refresh.unfinished(wanted.out) is not None:
-        progress.say(f"{wanted.name}: going on with what was interrupted")
-        if (outcome := _resumed(wanted, plans, now, progress)) is not None:
+    try:
+        loaded = load_table(table.out)
+    except TableError as exc:
+        return FreshnessFacts(unusable=str(exc) if table.out.exists() else "no table yet")
+
+    before = loaded.info.target
+    changed = [name for name in ("device", "runtime", "threads") if getattr(before, name) != getattr(table.target, name)]
+    # A device without an energy counter cannot give what is asked for, and measuring again would not change that.
+    if table.energy and not loaded.energy_mj and loaded.info.device.get("energy_source"):
+        changed.append("energy")
+    if loaded.info.settings != table.settings:
+        changed.append("rounds")
+    executed = [replace(plan, graph=fuse_for(plan.graph, table.target.runtime)) for plan in plans]
+    facts = FreshnessFacts(
+        age_days=loaded.info.age_at(now),
+        max_age_days=table.max_age_days,
+        changed_settings=tuple(changed),
+        missing_layers=lacking(loaded, executed),
+    )
+    if progress is None or any(reason.whole for reason in staleness_reasons(facts)):
+        return facts
+    # The spot check comes last, because it takes ten seconds of the device's time.
+    seen = spot_check(loaded, executed[0], table.target, progress=progress, wait_s=PATIENCE_S)
+    return replace(facts, device_changes=seen.differences, spot_check=seen.items)
+
+
+def maintain(table: ScheduledTable, now: datetime, progress: ProgressReporter, draws: Random) -> Outcome:
+    """Make a table fresh if it is stale. An interrupted build is resumed by the next call.
+
+    Raises `DeviceError`, `PlanError` or `TableError` if the device, a plan or the disk fails; the table in force is then unchanged.
+    """
+    # Until a promotion that was cut short is finished, the journal in place belongs to the new table and not to the old one.
+    replacement.finish_promotion(table.out)
+    plans = read_plans(table)
+    table.out.parent.mkdir(parents=True, exist_ok=True)
+    if replacement.unfinished_journal(table.out) is not None:
+        outcome = _resume(table, plans, now, progress)
+        if outcome is not None:
             return outcome
-    facts = look(wanted, plans, now, progress)
-    why = reasons(facts)
-    if not why:
-        return Outcome("fresh", f"{wanted.name} is fresh: {load_table(wanted.out).sentence()}")
-    for reason in why:
-        progress.say(f"{wanted.name}: {reason.text}")
-    return _made_fresh(wanted, plans, facts, why, now, progress, draws)
 
+    facts = gather_facts(table, plans, now, progress)
+    found = staleness_reasons(facts)
+    if not found:
+        return Outcome("fresh", f"{table.name} is fresh: {load_table(table.out).sentence()}")
+    for reason in found:
+        progress.say(f"{table.name}: {reason.text}")
+    reasons = tuple(reason.text for reason in found)
 
-def _made_fresh(
-    wanted: WantedTable,
-    plans: Sequence[Plan],
-    facts: Facts,
-    why: Sequence[Reason],
-    now: datetime,
-    progress: ProgressReporter,
-    draws: Random,
-) -> Outcome:
-    said = tuple(reason.text for reason in why)
-    wants = Needed(True) if facts.unusable is not None else needed(load_table(wanted.out), facts, why, draws)
-    if not wants.whole:
+    # A refresh measures only what is needed; a rebuild is the fallback for whatever prevents a refresh.
+    scope = RefreshScope(whole=True)
+    if facts.unusable is None:
+        scope = choose_scope(load_table(table.out), facts, found, draws)
+    if not scope.whole:
         try:
-            refresh.begin_refresh(wanted.out, wants.layers)
+            replacement.begin_refresh(table.out, scope.layers)
         except JournalNotWritable:
-            raise
+            raise  # the journal itself is fine, and the next call may be able to write it
         except JournalError as exc:
-            progress.say(f"{wanted.name}: it cannot be refreshed in part: {exc}")
-            wants = Needed(True)
-    if not wants.whole:
-        _build(wanted, plans, wants.layers, progress)
-        changed = [change.layer for change in compare_files(wanted.out, refresh.new_path(wanted.out)).changed]
-        if not audit_failed(wants, changed):
-            return _judged(wanted, "refreshed", said, now)
-        progress.say(f"{wanted.name}: layers that nothing was known against have changed too; all are measured again")
-        refresh.set_aside(wanted.out, wanted.keep, now)
-    _build(wanted, plans, (), progress)
-    return _judged(wanted, "rebuilt", said, now)
+            progress.say(f"{table.name} cannot be refreshed in part, so all layers are measured again: {exc}")
+            scope = RefreshScope(whole=True)
+    if not scope.whole:
+        _build(table, plans, scope.layers, progress)
+        changed = [change.layer for change in compare_files(table.out, replacement.new_path(table.out)).changed]
+        if not audit_failed(scope, changed):
+            return _accept(table, "refreshed", reasons, now)
+        progress.say(f"{table.name}: layers drawn at random have changed too, so all layers are measured again")
+        replacement.set_aside(table.out, table.keep, now)
+    _build(table, plans, (), progress)
+    return _accept(table, "rebuilt", reasons, now)
 
 
-def _resumed(wanted: WantedTable, plans: Sequence[Plan], now: datetime, progress: ProgressReporter) -> Outcome | None:
-    """None if what was interrupted cannot be gone on with: the device or what is asked for has changed."""
+def _resume(table: ScheduledTable, plans: Sequence[Plan], now: datetime, progress: ProgressReporter) -> Outcome | None:
+    """Finish an interrupted build; None if that is impossible because the device or the settings have changed since."""
+    progress.say(f"{table.name}: resuming the interrupted build")
     try:
-        layers = refresh.refreshing(wanted.out)
-        _build(wanted, plans, layers or (), progress)
+        layers = replacement.layers_being_refreshed(table.out)
+        _build(table, plans, layers or (), progress)
     except JournalNotWritable:
-        raise  # there will be room again, and then what is in it is gone on with
+        raise  # the journal itself is fine, and the next call may be able to write it
     except JournalError as exc:
-        progress.say(f"{wanted.name}: it cannot be gone on with: {exc}")
-        refresh.set_aside(wanted.out, wanted.keep, now)
+        progress.say(f"{table.name}: the interrupted build cannot be resumed: {exc}")
+        replacement.set_aside(table.out, table.keep, now)
         return None
-    return _judged(wanted, "rebuilt" if layers is None else "refreshed", ("its building was interrupted",), now)
+    return _accept(table, "rebuilt" if layers is None else "refreshed", ("its last build was interrupted",), now)
 
 
-def _build(wanted: WantedTable, plans: Sequence[Plan], again: Sequence[LayerSpec], progress: ProgressReporter) -> LatencyTable:
-    """Beside the table in force; what a journal there holds already is not measured again."""
-    out = refresh.new_path(wanted.out)
-    return build(
-        plans, wanted.target, out, settings=wanted.settings, stop=wanted.stop, resume=True, progress=progress,
-        wait_s=PATIENCE_S, again=again, energy=wanted.energy,
-    )  # fmt: skip
+def _build(table: ScheduledTable, plans: Sequence[Plan], again: Sequence[LayerSpec], progress: ProgressReporter) -> None:
+    """Build beside the table in force. What an interrupted build has recorded there is not measured again."""
+    build(
+        plans,
+        table.target,
+        replacement.new_path(table.out),
+        settings=table.settings,
+        stop=table.stop,
+        resume=True,
+        progress=progress,
+        wait_s=PATIENCE_S,
+        again=again,
+        energy=table.energy,
+    )
 
 
-def _judged(wanted: WantedTable, did: str, why: tuple[str, ...], now: datetime) -> Outcome:
-    """In force if it passes; else the old one stays."""
-    table = load_table(refresh.new_path(wanted.out))
-    if (fault := shortcoming(table, wanted.held_out_percent)) is not None:
-        refresh.set_aside(wanted.out, wanted.keep, now)
-        stays = "the last good one stays in force" if wanted.out.exists() else "there is none in force"
-        return Outcome("failed", f"{wanted.name} was {did}, but {fault}: {stays}", why)
-    changed, said = _compared(wanted.out)
-    refresh.promote(wanted.out, wanted.keep, now)
-    return Outcome(did, f"{wanted.name} was {did} ({'; '.join(why)}): {table.sentence()}; {said}", why, changed)
+def _accept(table: ScheduledTable, did: str, reasons: tuple[str, ...], now: datetime) -> Outcome:
+    """Put the new table in force if it passes; otherwise keep the old one, and the new one as failed in the history."""
+    new = load_table(replacement.new_path(table.out))
+    error_percent = new.info.held_out.mean_error_percent
+    limit_percent = table.max_held_out_error_percent
+    fault = None
+    if error_percent is None:
+        fault = "no whole network could be measured to check it"
+    elif error_percent > limit_percent:
+        fault = f"its mean error on held-out networks is {error_percent:.1f} %, above the limit of {limit_percent:g} %"
+    elif new.disturbed_percent > DISTURBED_PERCENT:
+        fault = f"the device was disturbed while {new.disturbed_percent:.0f} % of its layers were measured"
+    if fault is not None:
+        replacement.set_aside(table.out, table.keep, now)
+        kept = "the last good table stays in force" if table.out.exists() else "no table is in force"
+        return Outcome("failed", f"{table.name} was {did}, but {fault}; {kept}", reasons)
 
-
-def _compared(out: Path) -> tuple[int | None, str]:
-    """How many layers changed, and what is said of it."""
+    # compared now, because the promotion moves both files
     try:
-        comparison = compare_files(out, refresh.new_path(out))
+        comparison = compare_files(table.out, replacement.new_path(table.out))
     except (TableError, JournalError):
-        return None, "there was none to compare it with"
-    return len(comparison.changed), comparison.sentence()
-
-
-def shortcoming(table: LatencyTable, limit_percent: float) -> str | None:
-    """Why a new table must not be put in force."""
-    error = table.info.held_out.mean_error_percent
-    if error is None:
-        return "no whole network could be measured to check it"
-    if error > limit_percent:
-        return f"it misses whole networks by {error:.1f} % on average, the limit is {limit_percent:g} %"
-    if table.disturbed_percent > DISTURBED_PERCENT:
-        return f"the device was disturbed while {table.disturbed_percent:.0f} % of its layers were measured"
-    return None
+        changed, compared = None, "there is no earlier table to compare it with"
+    else:
+        changed, compared = len(comparison.changed), comparison.sentence()
+    replacement.promote(table.out, table.keep, now)
+    return Outcome(did, f"{table.name} was {did} ({'; '.join(reasons)}): {new.sentence()}; {compared}", reasons, changed)

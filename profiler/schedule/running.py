@@ -1,4 +1,4 @@
-"""Doing what is due, once or for ever, and remembering and telling what came of it. One scheduler for each file at a time."""
+"""The scheduler: checks tables when they are due, records and reports the outcome. One scheduler runs for each file at a time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.locks import hold, holder
 from profiler.devices.fleet import on_each
 from profiler.progress import ProgressReporter
-from profiler.schedule.config import Wanted, WantedTable
-from profiler.schedule.maintain import Outcome, tend
-from profiler.schedule.notify import tell
-from profiler.schedule.state import Failure, State, moment, read_state, write_state
+from profiler.schedule.config import ScheduleConfig, ScheduledTable
+from profiler.schedule.maintain import Outcome, maintain
+from profiler.schedule.notify import notify
+from profiler.schedule.state import Failure, State, parse_utc, read_state, write_state
 from profiler.tables.table import load_table
 
 LONGEST_WAIT_S = 60.0
-"""Between two looks at the clock, which may jump or have stood still with the machine, and at the file."""
-
-
+"""The clock and the file are looked at again at least this often: both may change, and the machine may have slept."""
 AHEAD = timedelta(minutes=1)
-"""A clock that is set right may go back by so much."""
+"""A correction of the clock may set it back by this much without a table being checked again."""
 
 
 def _now() -> datetime:
@@ -35,111 +33,146 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The time, for tests to replace."""
+    """The time and a way to wait; tests replace both."""
 
     now: Callable[[], datetime] = _now
     sleep: Callable[[float], object] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
-    """Tends the tables of a file."""
+class Maintainer:
+    """Maintains the tables of a schedule."""
 
     clock: Clock = field(default_factory=Clock)
     say: Callable[[str], object] = print
 
-    def due(self, wanted: Wanted, *, at_once: bool = False) -> list[WantedTable]:
-        """Those never looked at, and those whose time has come since they last were."""
+    def due(self, schedule: ScheduleConfig, *, at_once: bool = False) -> list[ScheduledTable]:
+        """Return the tables whose check is due; with `at_once`, all tables."""
         now = self.clock.now()
-        return [table for table in wanted.tables if at_once or next_look(table, read_state(table.out), now) <= now]
+        return [table for table in schedule.tables if at_once or next_check(table, read_state(table.out), now) <= now]
 
-    def once(self, wanted: Wanted, progress: Mapping[str, ProgressReporter], *, at_once: bool = False) -> dict[str, Outcome]:
-        """Do what is due; what became of each table. Devices are measured side by side, this very machine after the others."""
-        due = self.due(wanted, at_once=at_once)
-        found: dict[str, Outcome] = {}
+    def once(
+        self, schedule: ScheduleConfig, progress: Mapping[str, ProgressReporter], *, at_once: bool = False
+    ) -> dict[str, Outcome]:
+        """Maintain the tables that are due, and return the outcome for each by name. `progress` is by device.
 
-        def on_device(device: str, work: ProgressReporter) -> None:
+        Devices are measured in parallel, but this machine after the others, because driving them would disturb it. A table that
+        fails does not stop the others. Raises `TableError` if an outcome cannot be recorded.
+        """
+        due = self.due(schedule, at_once=at_once)
+        outcomes: dict[str, Outcome] = {}
+
+        def on_device(device: str, reporter: ProgressReporter) -> None:
             for table in due:
                 if table.target.device == device:
-                    found[table.name] = self._tended(table, wanted, work)
+                    outcomes[table.name] = self._maintain(table, schedule, reporter)
 
         devices = list(dict.fromkeys(table.target.device for table in due))
-        for lost in on_each(devices, on_device, progress, last=["local"]).values():
-            if isinstance(lost, ToolError):
-                raise lost  # what was found could not be remembered
-        return found
+        # Errors of one table are outcomes; an error that arrives here means that an outcome could not be recorded.
+        for error in on_each(devices, on_device, progress, last=["local"]).values():
+            if isinstance(error, ToolError):
+                raise error
+        return outcomes
 
-    def forever(self, read: Callable[[], Wanted], progress: Callable[[Sequence[str]], Any]) -> None:
-        """Until an exception ends it. The file is read again each time; while it has a mistake, what it said before goes on."""
-        wanted, mistake = read(), ""
+    def forever(self, read: Callable[[], ScheduleConfig], progress: Callable[[Sequence[str]], Any]) -> None:
+        """Maintain tables whenever they are due, until an exception ends it.
+
+        The file is read again before each check. While it contains a mistake, which is reported once, its last good content is
+        used.
+        """
+        # Read once before the loop: a mistake that is there at the start ends the command while the user is watching.
+        schedule = read()
+        mistake = ""
         while True:
             try:
-                wanted, mistake = read(), ""
+                schedule = read()
+                mistake = ""
             except ConfigError as exc:
                 if str(exc) != mistake:
                     mistake = str(exc)
-                    self.say(f"{mistake}; going on with what was read before")
-            devices = list(dict.fromkeys(table.target.device for table in self.due(wanted)))
+                    self.say(f"{mistake}; the schedule that was read before stays in use")
+            devices = list(dict.fromkeys(table.target.device for table in self.due(schedule)))
             if devices:
                 with progress(devices) as bars:
-                    self.once(wanted, bars)
+                    self.once(schedule, bars)
             now = self.clock.now()
-            moments = [next_look(table, read_state(table.out), now) for table in wanted.tables]
-            self.clock.sleep(min(LONGEST_WAIT_S, max(0.0, (min(moments) - now).total_seconds())))
+            first = min(next_check(table, read_state(table.out), now) for table in schedule.tables)
+            self.clock.sleep(min(LONGEST_WAIT_S, max(0.0, (first - now).total_seconds())))
 
-    def _tended(self, table: WantedTable, wanted: Wanted, progress: ProgressReporter) -> Outcome:
-        before, started = read_state(table.out), self.clock.now()
+    def _maintain(self, table: ScheduledTable, schedule: ScheduleConfig, progress: ProgressReporter) -> Outcome:
+        """Maintain one table, record the outcome beside it, and notify others if anything was done."""
+        before = read_state(table.out)
+        started = self.clock.now()
+        # Seeded by name and day: a check that is repeated on the same day draws the same audit.
         try:
-            outcome = tend(table, started, progress, Random(f"{table.name} {started.date()}"))
+            outcome = maintain(table, started, progress, Random(f"{table.name} {started.date()}"))
         except ToolError as exc:
             outcome = Outcome("failed", f"{table.name}: {exc}", before.stale)
-        self._remember(table, outcome, before)
-        self.say(outcome.sentence)
-        if outcome.did != "fresh":
-            for trouble in tell(wanted.telling, news(table, outcome, self.clock.now())):
-                self.say(trouble)
-        return outcome
 
-    def _remember(self, table: WantedTable, outcome: Outcome, before: State) -> None:
-        now, failed = self.clock.now(), outcome.did == "failed"
-        utc, later = (when.isoformat(timespec="seconds") for when in (now, table.when.after(now)))
-        failure = Failure(utc, outcome.sentence) if failed else before.failure
-        stale = outcome.stale if failed else ()
-        state = State(utc, outcome.did, stale, outcome.sentence, failure, later, table.max_age_days)
+        # Failures are recorded too: the next check is counted from this one, so a broken device is not retried every minute.
+        now = self.clock.now()
+        utc = now.isoformat(timespec="seconds")
+        failed = outcome.did == "failed"
+        state = State(
+            looked_utc=utc,
+            did=outcome.did,
+            stale=outcome.stale if failed else (),
+            sentence=outcome.sentence,
+            failure=Failure(utc, outcome.sentence) if failed else before.failure,
+            next_utc=table.when.next_after(now).isoformat(timespec="seconds"),
+            max_age_days=table.max_age_days,
+        )
         table.out.parent.mkdir(parents=True, exist_ok=True)
         write_state(table.out, state)
 
+        self.say(outcome.sentence)
+        # A table that is still fresh is no news.
+        if outcome.did != "fresh":
+            for failure in notify(schedule.notifications, notification(table, outcome, self.clock.now())):
+                self.say(failure)
+        return outcome
 
-def next_look(table: WantedTable, state: State, now: datetime) -> datetime:
-    """At once for a table that was never looked at, or by a clock that was ahead; a moment that was missed is made up for."""
-    looked = moment(state.looked_utc)
-    if looked is None or looked > now + AHEAD:
+
+def next_check(table: ScheduledTable, state: State, now: datetime) -> datetime:
+    """Return when a table is to be checked next; a time in the past means at once.
+
+    A table that was never checked is due at once, and so is one whose last check lies in the future, because the clock was wrong
+    then. A check that was missed is made up for.
+    """
+    checked = parse_utc(state.looked_utc)
+    if checked is None or checked > now + AHEAD:
         return datetime.min.replace(tzinfo=UTC)
-    return table.when.after(looked)
+    return table.when.next_after(checked)
 
 
-def news(table: WantedTable, outcome: Outcome, now: datetime) -> dict[str, Any]:
-    """What others are told, JSON-ready."""
+def notification(table: ScheduledTable, outcome: Outcome, now: datetime) -> dict[str, Any]:
+    """Return what recipients are sent about an outcome, ready for JSON."""
     try:
         loaded = load_table(table.out)
-        error, verified = loaded.info.held_out.mean_error_percent, loaded.verified
+        error_percent, verified = loaded.info.held_out.mean_error_percent, loaded.verified
     except ToolError:
-        error, verified = None, False
-    told = {"table": table.name, "file": str(table.out), "device": table.target.device, "utc": now.isoformat(timespec="seconds")}
-    plain = asdict(outcome) | {"stale": list(outcome.stale)}
-    return told | plain | {"mean_error_percent": error, "verified": verified}
+        error_percent, verified = None, False
+    return {
+        "table": table.name,
+        "file": str(table.out),
+        "device": table.target.device,
+        "utc": now.isoformat(timespec="seconds"),
+        **asdict(outcome),
+        "mean_error_percent": error_percent,
+        "verified": verified,
+    }
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """`ConfigError`, saying who it is, if another process schedules what this file says."""
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a schedule. Raises `ConfigError`, naming the other process, if it is held already."""
     lock = path.resolve().with_name(f".{path.name}.lock")
     with ExitStack() as stack:
         try:
             stack.enter_context(hold(lock))
         except BlockingIOError as exc:
-            who = holder(lock) or "another process"
-            raise ConfigError(f"{path} is being scheduled by {who}; end that first, or leave it to it") from exc
+            process = holder(lock) or "another process"
+            raise ConfigError(f"{path} is already being scheduled by {process}; end that process first") from exc
         except OSError as exc:
-            raise ConfigError(f"{lock} cannot be locked: {exc.strerror}") from exc
+            raise ConfigError(f"{lock} cannot be opened: {exc.strerror}; make its folder writable") from exc
         yield

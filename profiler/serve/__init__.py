@@ -1,1 +1,1 @@
-"""`profile serve`: devices, running builds, tables and NetAdapt runs, as they lie on the disk, on a small local web page."""
+"""`profile serve`: a local dashboard of devices, running builds, tables and NetAdapt runs, read from files."""

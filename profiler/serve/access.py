@@ -1,6 +1,6 @@
-"""Who may look: on the loopback interface whoever calls this machine by its own name, elsewhere whoever has the token.
+"""Access control: whoever reaches the loopback interface under a name of this machine, and elsewhere whoever has the token.
 
-The token comes once, as `?token=` in the address, and then from a cookie; programs send it as `Authorization: Bearer`.
+A browser sends the token once, as `?token=` in the address, and from then on a cookie. Programs send it as `Authorization: Bearer`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from starlette.types import ASGIApp
 from profiler.errors import ServeError
 
 TOKEN_VARIABLE = "PROFILE_SERVE_TOKEN"
-LEAST_LETTERS = 16
+MIN_TOKEN_LENGTH = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-OURS = (
+PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-WRITTEN = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
-"""For pages that lie on the disk as they are: they have their figures inside them, and need neither a script nor a form."""
+"""The Content-Security-Policy of the dashboard's own pages."""
+DOCUMENT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+"""The Content-Security-Policy of reports and plots. Their figures are embedded, and they need neither scripts nor forms."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -34,38 +35,41 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-ADMITTED = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
+GO_TO_FRONT_PAGE = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
+REFUSAL = "Open the address with ?token=… that `profile serve` printed, or append the token that it was started with.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the page can be reached and what has to be shown for it."""
+    """The address on which the dashboard listens, and the token that it asks for."""
 
     host: str
     port: int
     token: str | None = field(default=None, repr=False)
-
-    @property
-    def loopback(self) -> bool:
-        return is_loopback(self.host)
+    """None if no token is asked for."""
 
     @property
     def hosts(self) -> list[str]:
-        """By which names it may be called: another page's name that has been pointed at this machine is none of them."""
-        return [*LOOPBACK_NAMES, self.host] if self.loopback else ["*"]
+        """Host names that requests may carry.
+
+        On the loopback interface, only this machine's names: another site may point its own name at 127.0.0.1 (DNS rebinding).
+        """
+        return [*LOOPBACK_NAMES, self.host] if is_loopback(self.host) else ["*"]
 
     @property
     def cookie(self) -> str:
-        """Its name; cookies do not tell ports apart."""
+        """The name of the cookie; it holds the port because browsers share cookies between the ports of a host."""
         return f"profile_serve_{self.port}"
 
-    def admits(self, shown: str | None) -> bool:
+    def admits(self, token: str | None) -> bool:
+        """True if this is the right token, or none is asked for. The comparison takes constant time."""
         if self.token is None:
             return True
-        return shown is not None and secrets.compare_digest(shown.encode(), self.token.encode())
+        return token is not None and secrets.compare_digest(token.encode(), self.token.encode())
 
 
 def is_loopback(host: str) -> bool:
+    """True if the host is `localhost` or a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -75,47 +79,47 @@ def is_loopback(host: str) -> bool:
 
 
 def choose_token(host: str, file: Path | None) -> tuple[str | None, bool]:
-    """From the file or the environment, or else, where one is needed, a new one; and whether it is new. `ServeError`."""
-    told = _from_file(file) if file is not None else os.environ.get(TOKEN_VARIABLE)
-    if told is not None:
-        if len(told) < LEAST_LETTERS or not all("!" <= letter <= "~" for letter in told):
-            raise ServeError(
-                f"a token needs at least {LEAST_LETTERS} letters, digits or signs and no blank; leave it out to have one made"
-            )
-        return told, False
-    return (None, False) if is_loopback(host) else (secrets.token_urlsafe(32), True)
+    """Return the token to ask for, None for none, and True if it was generated here.
 
-
-def _from_file(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ServeError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'it is not text'}") from exc
+    It comes from the file or else from the environment. Without either, one is generated unless the host is a loopback address.
+    Raises `ServeError` if the file cannot be read or the token is too short.
+    """
+    token = os.environ.get(TOKEN_VARIABLE)
+    if file is not None:
+        try:
+            token = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ServeError(f"{file} cannot be read: {getattr(exc, 'strerror', None) or 'it is not text'}") from exc
+    if token is None:
+        return (None, False) if is_loopback(host) else (secrets.token_urlsafe(32), True)
+    # The token has to fit into a cookie, a header and an address without being escaped.
+    if len(token) < MIN_TOKEN_LENGTH or not all("!" <= letter <= "~" for letter in token):
+        raise ServeError(f"a token needs at least {MIN_TOKEN_LENGTH} ASCII characters and no blank; omit it to have one generated")
+    return token, False
 
 
 class Guard(BaseHTTPMiddleware):
-    """Lets nobody in without the token, and tells browsers how little a page of ours may do."""
+    """Middleware that refuses requests without the token and sets the security headers of every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         super().__init__(app)
         self._access = access
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await self._answer(request, call_next)
+        """Answer a request: with the cookie if it carries the token, with the page if it may see it, else with status 401."""
+        access = self._access
+        query_token = request.query_params.get("token")
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        if access.token is not None and query_token is not None and access.admits(query_token):
+            # A page that leads on, not a redirection: browsers do not send a SameSite=strict cookie after a redirection
+            # that began at another site's link. It also removes the token from the address.
+            response: Response = HTMLResponse(GO_TO_FRONT_PAGE)
+            response.set_cookie(access.cookie, access.token, httponly=True, samesite="strict", path="/")
+        elif access.admits(request.cookies.get(access.cookie)) or (scheme.lower() == "bearer" and access.admits(bearer)):
+            response = await call_next(request)
+        else:
+            response = PlainTextResponse(REFUSAL, 401, {"WWW-Authenticate": "Bearer"})
         for name, value in HEADERS.items():
             response.headers[name] = value
-        response.headers.setdefault("Content-Security-Policy", OURS)
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         return response
-
-    async def _answer(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        access, shown = self._access, request.query_params.get("token")
-        if access.token is not None and shown is not None and access.admits(shown):
-            # a page of our own leads on: the cookie would not be sent after a redirection that another page's link began
-            response = HTMLResponse(ADMITTED)
-            response.set_cookie(access.cookie, access.token, httponly=True, samesite="strict", path="/")
-            return response
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        if access.admits(request.cookies.get(access.cookie)) or (scheme.lower() == "bearer" and access.admits(bearer)):
-            return await call_next(request)
-        said = "Open the address with ?token=… that `profile serve` has printed, or add the token that it was started with.\n"
-        return PlainTextResponse(said, 401, {"WWW-Authenticate": "Bearer"})

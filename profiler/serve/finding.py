@@ -1,7 +1,7 @@
-"""What lies under the folders that are shown: tables, journals and NetAdapt runs.
+"""The search for tables, journals and NetAdapt runs in the folders that are shown.
 
-Nothing is ever opened by a path out of a request. Each thing found has a name of its own instead, made from where it lies, and a
-link that leads out of its folder is not followed.
+No file is ever opened by a path from a request: each file that is found has an id made from its path, and requests name ids. Links
+that lead out of a folder are not followed.
 """
 
 from __future__ import annotations
@@ -10,52 +10,86 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int, int]
+"""Device, inode, size in bytes and time of the last change in ns."""
 
 JOURNAL = ".journal.jsonl"
 RUN = "run.json"
 UNSEARCHED = frozenset({"history", "node_modules", "__pycache__", "site-packages"})
-MOST_FILES, MOST_DEPTH = 50_000, 8
-"""A page that is looked at every few seconds must not search a whole disk."""
+MAX_FILES, MAX_DEPTH = 50_000, 8
+"""The page is refreshed every few seconds, so it must not search a whole disk."""
 
 
 @dataclass(frozen=True, slots=True)
-class Things:
-    """Files, by where they really are, and what to call each."""
+class FoundFiles:
+    """The files found, as dictionaries from resolved paths to the names to show."""
 
     tables: dict[Path, str] = field(default_factory=dict)
     journals: dict[Path, str] = field(default_factory=dict)
     runs: dict[Path, str] = field(default_factory=dict)
-    """The folders themselves."""
+    """The run folders."""
     notes: tuple[str, ...] = ()
-    """What could not be searched."""
+    """Sentences about what could not be searched."""
 
 
-def find(folders: Sequence[Path]) -> Things:
-    found, notes = Things(), []
-    left = MOST_FILES
+def find(folders: Sequence[Path]) -> FoundFiles:
+    """Search the folders. Runs are not searched for tables, because the tables in them are copies."""
+    found = FoundFiles()
+    notes = []
+    files_left = MAX_FILES
     for folder in folders:
         root = folder.resolve()
         if not root.is_dir():
-            notes.append(f"there is no folder {folder}")
+            notes.append(f"the folder {folder} does not exist")
             continue
-        for path, files in _walk(root):
-            left -= len(files)
-            _sort(found, root, path, files, f"{root.name}/" if len(folders) > 1 else "")
-            if left < 0:
-                notes.append(f"{folder} holds too many files to search; name the folders that tables are in")
+        prefix = f"{root.name}/" if len(folders) > 1 else ""
+        for place, subfolders, files in os.walk(root):
+            path = Path(place)
+            _sort(found, root, path, sorted(files), prefix)
+            if RUN in files or len(path.relative_to(root).parts) >= MAX_DEPTH:
+                subfolders.clear()  # os.walk goes into what is left in this list, in its order
+            else:
+                subfolders[:] = sorted(name for name in subfolders if name not in UNSEARCHED and not name.startswith("."))
+            files_left -= len(files)
+            if files_left < 0:
+                notes.append(f"{folder} holds too many files to search; name the folders that contain tables and runs")
                 break
-    return Things(found.tables, found.journals, found.runs, tuple(notes))
+    return FoundFiles(found.tables, found.journals, found.runs, tuple(notes))
+
+
+def _sort(found: FoundFiles, root: Path, folder: Path, files: Sequence[str], prefix: str) -> None:
+    """Add the run, or the tables and journals, that lie directly in a folder."""
+
+    def shown(path: Path) -> str:
+        relative = path.relative_to(root).as_posix()
+        name = prefix + (root.name if relative == "." else relative)
+        return name.encode("utf-8", "replace").decode()  # a file's name on Linux need not be valid UTF-8
+
+    if RUN in files:
+        if inside(folder / RUN, root) is not None:
+            found.runs.setdefault(folder, shown(folder))
+        return
+    for name in files:
+        if name.endswith(JOURNAL):
+            kind = found.journals
+        elif name.endswith(".parquet") and not name.endswith(".new.parquet"):  # one under construction is shown as a build
+            kind = found.tables
+        else:
+            continue
+        # The resolved path is the key, so that a table and a link to it are listed once.
+        real = None if name.startswith(".") else inside(folder / name, root)
+        if real is not None:
+            kind.setdefault(real, shown(folder / name))
 
 
 def inside(path: Path, root: Path) -> Path | None:
-    """Where the path really leads, if that is a file or folder within the root (which is resolved already)."""
+    """Return the resolved path if it is a file or folder within the resolved `root`, else None."""
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
@@ -64,43 +98,13 @@ def inside(path: Path, root: Path) -> Path | None:
 
 
 def id_of(path: Path) -> str:
-    """A name for a URL that tells a reader what it is and no program where it lies."""
+    """Return an id for URLs that shows a reader the file's name but not its folder."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", path.name.split(".")[0])[:40].strip("-").lower()
     return f"{plain or 'unnamed'}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}"
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and the names of their files; runs are not searched: the tables in them are copies."""
-    for folder, folders, files in os.walk(root):
-        path = Path(folder)
-        deep = len(path.relative_to(root).parts) >= MOST_DEPTH
-        closed = deep or RUN in files
-        folders[:] = [] if closed else sorted(name for name in folders if name not in UNSEARCHED and not name.startswith("."))
-        yield path, sorted(files)
-
-
-def _sort(found: Things, root: Path, folder: Path, files: Sequence[str], prefix: str) -> None:
-    if RUN in files:
-        if inside(folder / RUN, root) is not None:
-            found.runs.setdefault(folder, _shown(prefix, folder, root))
-        return
-    for name in files:
-        kind = found.journals if name.endswith(JOURNAL) else found.tables if name.endswith(".parquet") else None
-        being_made = name.endswith(".new.parquet")
-        if kind is None or name.startswith(".") or being_made:
-            continue
-        if (real := inside(folder / name, root)) is not None:
-            kind.setdefault(real, _shown(prefix, folder / name, root))
-
-
-def _shown(prefix: str, path: Path, root: Path) -> str:
-    relative = path.relative_to(root).as_posix()
-    name = prefix + (root.name if relative == "." else relative)
-    return name.encode("utf-8", "replace").decode()  # a name on the disk need not be text
-
-
 def stamp(path: Path) -> Stamp | None:
-    """Differs whenever the file does; None if there is none."""
+    """Return a value that changes whenever the file does; None if there is no file."""
     try:
         seen = path.stat()
     except OSError:
@@ -108,22 +112,24 @@ def stamp(path: Path) -> Stamp | None:
     return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
-class Remembered(Generic[T]):
-    """What was made of a file, until that changes."""
+class FileCache(Generic[T]):
+    """A cache of what was made from files; an entry is valid while its file is unchanged. Threads may share it."""
 
-    def __init__(self, most: int = 2000) -> None:
-        self._made: dict[Path, tuple[Stamp | None, T]] = {}
-        self._most = most
+    def __init__(self, max_entries: int = 2000) -> None:
+        self._entries: dict[Path, tuple[Stamp | None, T]] = {}
+        self._max_entries = max_entries
         self._lock = threading.Lock()
 
     def get(self, path: Path, make: Callable[[Path], T]) -> T:
-        with self._lock:  # two that ask at once need not make it twice
+        """Return what `make` returned for the file as it is now."""
+        with self._lock:  # also held while making, so that two requests at once do not make the same entry twice
+            # The stamp is taken first: if the file changes while it is read, the next call reads it again.
             before = stamp(path)
-            if path in self._made and self._made[path][0] == before:
-                return self._made[path][1]
+            if path in self._entries and self._entries[path][0] == before:
+                return self._entries[path][1]
             made = make(path)
-            self._made.pop(path, None)
-            self._made[path] = (before, made)
-            while len(self._made) > self._most:
-                del self._made[next(iter(self._made))]
+            self._entries.pop(path, None)
+            self._entries[path] = (before, made)
+            while len(self._entries) > self._max_entries:
+                del self._entries[next(iter(self._entries))]  # dictionaries keep their order: the oldest entry
             return made

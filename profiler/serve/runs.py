@@ -1,4 +1,7 @@
-"""NetAdapt runs as they are shown: by what their files plainly say. The report is theirs, and is only passed on."""
+"""NetAdapt runs as they are shown: plain facts from the files in a run folder, and the report as NetAdapt wrote it.
+
+The profiler does not import `netadapt`, which is built on it, so only simple fields of the files are read here.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from typing import Any
 from profiler.serve.finding import RUN, id_of, inside
 
 REPORT, STEPS = "report.html", "steps.jsonl"
-MOST_RUN_BYTES, MOST_REPORT_BYTES = 10_000_000, 100_000_000
+MAX_RUN_BYTES, MAX_REPORT_BYTES = 10_000_000, 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A NetAdapt run, as its files say without being understood."""
+    """A NetAdapt run as it is shown."""
 
     id: str
     name: str
@@ -23,60 +26,67 @@ class RunView:
     network: str | None
     budget: str | None
     begun_utc: str | None
+    """ISO 8601 as the run recorded it."""
     steps: int
-    """The original among them."""
+    """The number of recorded steps, the original network included."""
     report: bool
+    """True if there is a report."""
     report_is_old: bool
-    """Written before the last step."""
+    """True if the report was written before the last step."""
     broken: str | None = None
+    """The reason why run.json cannot be read."""
 
 
 def run_view(folder: Path, name: str) -> RunView:
-    plain, broken = _about(folder)
-    steps, report = _file(folder, STEPS), report_of(folder)
+    """Read a run folder. A damaged run.json is not an error; the view has the reason."""
+    plain: dict[str, Any] = {}
+    broken = None
+    path = _file(folder, RUN, MAX_RUN_BYTES)
+    try:
+        read = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError, RecursionError) as exc:
+        broken = f"{folder / RUN} cannot be read: {exc}"
+    else:
+        if isinstance(read, dict) and "network" in read:
+            plain = read
+        else:
+            broken = f"{folder / RUN} is not the run.json of a NetAdapt run"
+    budgets = plain.get("budgets")
+    steps = _file(folder, STEPS)
+    report = report_of(folder)
     return RunView(
-        id_of(folder), name, str(folder), _text(plain.get("network")), _budgets(plain.get("budgets")),
-        _text(plain.get("created_utc")), _lines(steps), report is not None, _written_s(report) < _written_s(steps), broken,
-    )  # fmt: skip
+        id=id_of(folder),
+        name=name,
+        folder=str(folder),
+        network=_text(plain.get("network")),
+        budget=_text(", ".join(map(str, budgets))) if isinstance(budgets, list) else None,
+        begun_utc=_text(plain.get("created_utc")),
+        steps=_count_lines(steps),
+        report=report is not None,
+        report_is_old=report is not None and steps is not None and report.stat().st_mtime < steps.stat().st_mtime,
+        broken=broken,
+    )
 
 
 def report_of(folder: Path) -> Path | None:
-    """The report in a run's folder; None if there is none, or it is a link to somewhere else."""
-    return _file(folder, REPORT, MOST_REPORT_BYTES)
+    """Return the report in a run folder; None if there is none, it is too large, or it is a link out of the folder."""
+    return _file(folder, REPORT, MAX_REPORT_BYTES)
 
 
-def _about(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """What run.json says, or else what is wrong with it."""
-    path = _file(folder, RUN, MOST_RUN_BYTES)
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError, RecursionError) as exc:
-        return {}, f"{folder / RUN} cannot be read: {exc}"
-    if not isinstance(plain, dict) or "network" not in plain:
-        return {}, f"{folder / RUN} is not that of a NetAdapt run"
-    return plain, None
-
-
-def _file(folder: Path, name: str, most_bytes: int = 1 << 40) -> Path | None:
+def _file(folder: Path, name: str, max_bytes: int = 1 << 40) -> Path | None:
+    """Return the resolved path of a file in a folder; None if it is missing, too large, or no regular file of this folder."""
     real = inside(folder / name, folder)
-    return real if real is not None and real.is_file() and real.stat().st_size <= most_bytes else None
-
-
-def _written_s(path: Path | None) -> float:
-    """Seconds since 1970."""
-    return path.stat().st_mtime if path is not None else 0.0
-
-
-def _budgets(value: Any) -> str | None:
-    return _text(", ".join(map(str, value))) if isinstance(value, list) else None
+    return real if real is not None and real.is_file() and real.stat().st_size <= max_bytes else None
 
 
 def _text(value: Any) -> str | None:
+    """Return a value of run.json as text of limited length: it may be anything that JSON can hold."""
     return None if value is None else str(value)[:200]
 
 
-def _lines(path: Path | None) -> int:
+def _count_lines(path: Path | None) -> int:
     if path is None:
         return 0
+    # Only the number of steps is shown, so the lines are not parsed.
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

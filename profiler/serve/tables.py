@@ -1,4 +1,4 @@
-"""Tables as they are shown: those that profile.toml wants and those that were found, with age, freshness and held_out."""
+"""Tables as they are shown: scheduled ones and those found in the folders, with age, freshness and held-out error."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 
 from device_agents.support.errors import ToolError
 from profiler.errors import TableError
-from profiler.schedule.config import WantedTable
-from profiler.schedule.maintain import look, plans_of
-from profiler.schedule.running import next_look
-from profiler.schedule.staleness import Facts, reasons
+from profiler.schedule.config import ScheduledTable
+from profiler.schedule.maintain import gather_facts, read_plans
+from profiler.schedule.running import next_check
+from profiler.schedule.staleness import FreshnessFacts, staleness_reasons
 from profiler.schedule.state import Failure, read_state, stale_reason
-from profiler.serve.finding import Remembered, id_of, stamp
+from profiler.serve.finding import FileCache, id_of, stamp
 from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
 
-MOST_BYTES = 100_000_000
+MAX_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TableView:
-    """A table. What is None is not known, or there is no table yet."""
+    """A table as it is shown. A field is None if it is unknown or the table does not exist."""
 
     id: str
     name: str
@@ -35,148 +35,174 @@ class TableView:
     runtime: str | None = None
     threads: int | None = None
     layers: int | None = None
+    """The number of measured layers."""
     age_days: float | None = None
     mean_error_percent: float | None = None
     worst_error_percent: float | None = None
     verified: bool = False
     imported: bool = False
     sentence: str = ""
-    """How far to trust it."""
+    """The table's accuracy as a sentence."""
     stale: tuple[str, ...] = ()
-    """Why; none for a fresh one."""
+    """The reasons why it is stale; none for a fresh table."""
     broken: str | None = None
+    """The reason why it cannot be read."""
     wanted: bool = False
+    """True if it is in the schedule."""
     exists: bool = True
     did: str | None = None
-    """What the scheduler last did: fresh, refreshed, rebuilt or failed."""
+    """The outcome of the scheduler's last check: fresh, refreshed, rebuilt or failed."""
     next_utc: str | None = None
+    """The time of the scheduler's next check."""
     last_failure: Failure | None = None
 
     @property
     def state(self) -> str:
-        """In one word."""
+        """One of missing, broken, stale, imported and fresh."""
         if not self.exists:
             return "missing"
-        return "broken" if self.broken else "stale" if self.stale else "imported" if self.imported else "fresh"
+        if self.broken:
+            return "broken"
+        if self.stale:
+            return "stale"
+        return "imported" if self.imported else "fresh"
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """What does not change while the file does not; no rows are kept in memory."""
+class _TableFile:
+    """What depends on a table's file alone. The rows are not kept in memory."""
 
     view: TableView
     info: TableInfo | None = None
     foreign: bool = False
-    """A Parquet file that never was a table of ours."""
+    """True for a Parquet file that is not a latency table."""
 
 
 class Tables:
-    """Reads each file once, as long as it stays as it is."""
+    """Describes tables; each file is read once for as long as it does not change."""
 
     def __init__(self) -> None:
-        self._read: Remembered[_Read] = Remembered()
-        self._facts: dict[str, tuple[object, Facts | ToolError]] = {}
-        """By a wanted table's name: what was seen of it, and in which state of its files."""
+        self._files: FileCache[_TableFile] = FileCache()
+        self._facts: dict[str, tuple[object, FreshnessFacts | ToolError]] = {}
+        """By a scheduled table's name: the state of its files, and the facts gathered from them or the error."""
 
     def found(self, path: Path, name: str, now: datetime) -> TableView | None:
-        """None for a Parquet file that is no table."""
-        read = self._read.get(path, _read)
-        if read.foreign:
+        """Describe a table found in a folder; None for a Parquet file that is not a latency table."""
+        file = self._files.get(path, _read_file)
+        if file.foreign:
             return None
-        view = _dated(read, name, now)
-        if read.info is None or view.imported:
+        view = _dated(file, name, now)
+        if file.info is None or view.imported:
             return view
-        why, state = stale_reason(path, LatencyTable({}, read.info), now), read_state(path)
-        return replace(view, stale=(why,) if why else (), did=state.did, next_utc=state.next_utc, last_failure=state.failure)
+        reason = stale_reason(path, LatencyTable({}, file.info), now)
+        state = read_state(path)
+        return replace(view, stale=(reason,) if reason else (), did=state.did, next_utc=state.next_utc, last_failure=state.failure)
 
-    def wanted(self, table: WantedTable, now: datetime) -> TableView:
-        """As `profile schedule status` has it, without asking the device."""
-        path, state = table.out.resolve(), read_state(table.out)
-        view = _dated(self._read.get(path, _read), table.name, now)
+    def scheduled(self, table: ScheduledTable, now: datetime) -> TableView:
+        """Describe a scheduled table as `profile schedule status` does, without contacting the device."""
+        path = table.out.resolve()
+        state = read_state(table.out)
+        view = _dated(self._files.get(path, _read_file), table.name, now)
         exists = path.exists()
         return replace(
-            view, wanted=True, exists=exists, broken=view.broken if exists else None,
-            device=view.device or table.target.device, runtime=view.runtime or table.target.runtime,
-            stale=self._why(table, now), did=state.did, last_failure=state.failure,
-            next_utc=max(next_look(table, state, now), now).isoformat(timespec="seconds"),
-        )  # fmt: skip
+            view,
+            wanted=True,
+            exists=exists,
+            broken=view.broken if exists else None,
+            device=view.device or table.target.device,
+            runtime=view.runtime or table.target.runtime,
+            stale=self._stale(table, now),
+            did=state.did,
+            last_failure=state.failure,
+            next_utc=max(next_check(table, state, now), now).isoformat(timespec="seconds"),
+        )
 
-    def _why(self, table: WantedTable, now: datetime) -> tuple[str, ...]:
-        """What is known without the device, and what that said when it was last asked."""
+    def _stale(self, table: ScheduledTable, now: datetime) -> tuple[str, ...]:
+        """Return the reasons why a scheduled table is stale: those known without its device, and those of its last check."""
+        # Gathering the facts means to predict every network of the plans, so it is only repeated when a file has changed.
         key = (table, stamp(table.out), *map(stamp, table.plans))
         if table.name not in self._facts or self._facts[table.name][0] != key:
-            self._facts[table.name] = (key, _facts(table, now))
-        facts, read = self._facts[table.name][1], self._read.get(table.out.resolve(), _read)
+            facts: FreshnessFacts | ToolError
+            try:
+                facts = gather_facts(table, read_plans(table), now)
+            except ToolError as exc:
+                facts = exc
+            self._facts[table.name] = (key, facts)
+        facts = self._facts[table.name][1]
         if isinstance(facts, ToolError):
-            why = [str(facts)]
-        else:  # all but the age is as it was
-            facts = replace(facts, age_days=read.info.age_at(now)) if read.info else facts
-            why = [reason.text for reason in reasons(facts)]
-        return (*why, *(text for text in read_state(table.out).stale if text not in why))
+            reasons = [str(facts)]
+        else:
+            info = self._files.get(table.out.resolve(), _read_file).info
+            if info is not None:  # of all facts, only the age changes while the files do not
+                facts = replace(facts, age_days=info.age_at(now))
+            reasons = [reason.text for reason in staleness_reasons(facts)]
+        return (*reasons, *(text for text in read_state(table.out).stale if text not in reasons))
 
 
-def _facts(table: WantedTable, now: datetime) -> Facts | ToolError:
-    try:
-        return look(table, plans_of(table), now)
-    except ToolError as exc:
-        return exc
+def _dated(file: _TableFile, name: str, now: datetime) -> TableView:
+    """Return the view with its name and its age at this moment."""
+    return replace(file.view, name=name, age_days=file.info.age_at(now) if file.info else None)
 
 
-def _dated(read: _Read, name: str, now: datetime) -> TableView:
-    return replace(read.view, name=name, age_days=read.info.age_at(now) if read.info else None)
-
-
-def _read(path: Path) -> _Read:
+def _read_file(path: Path) -> _TableFile:
+    """Read a table's file. Damage is not an error; the view has the reason."""
     view = TableView(id_of(path), path.name, str(path))
     try:
-        if _is_foreign(path):
-            return _Read(replace(view, broken=f"{path} is a Parquet file, but not a latency table"), foreign=True)
-        table = safely_loaded(path)
-        return _Read(_described(view, table), table.info)
-    except ToolError as exc:
-        return _Read(replace(view, broken=str(exc)))
-
-
-def safely_loaded(path: Path) -> LatencyTable:
-    """`TableError` for one that is damaged, too large, or says of itself what cannot be shown."""
+        foreign = METADATA_KEY not in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError, ValueError):
+        foreign = False  # it is damaged, and loading it says in which way
+    if foreign:
+        return _TableFile(replace(view, broken=f"{path} is a Parquet file, but not a latency table"), foreign=True)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise TableError(f"{path} is larger than {MOST_BYTES / 1e6:.0f} MB")
+        table = load_checked(path)
+    except ToolError as exc:
+        return _TableFile(replace(view, broken=str(exc)))
+    return _TableFile(_described(view, table), table.info)
+
+
+def load_checked(path: Path) -> LatencyTable:
+    """Load a table, and check that all that is shown of it has the right types.
+
+    Raises `TableError` if it is damaged or larger than 100 MB.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TableError(f"{path} is larger than {MAX_BYTES / 1e6:.0f} MB, so it is not shown")
+        # A valid Parquet file can still hold text in place of a number. Computing all that is shown finds that here.
         table = load_table(path)
         _described(TableView("", "", ""), table)
     except (OSError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as exc:
-        raise TableError(f"{path} is damaged: {exc}") from exc
+        raise TableError(f"{path} is damaged: {exc}; build it again") from exc
     return table
 
 
-def _is_foreign(path: Path) -> bool:
-    try:
-        return METADATA_KEY not in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError, ValueError):  # reading it says what is wrong
-        return False
-
-
 def _described(view: TableView, table: LatencyTable) -> TableView:
+    """Return the view with the facts that do not change with time. Raises `TypeError` or `ValueError` for wrong types."""
     info = table.info
     return replace(
         view,
-        device=str(info.target.device), runtime=str(info.target.runtime),
-        threads=None if info.imported else int(info.target.threads), layers=len(table.rows),
-        mean_error_percent=_number(info.held_out.mean_error_percent),
-        worst_error_percent=_number(info.held_out.worst_error_percent),
-        verified=table.verified, imported=bool(info.imported), sentence=table.sentence(),
-    )  # fmt: skip
+        device=str(info.target.device),
+        runtime=str(info.target.runtime),
+        threads=None if info.imported else int(info.target.threads),
+        layers=len(table.rows),
+        mean_error_percent=_finite(info.held_out.mean_error_percent),
+        worst_error_percent=_finite(info.held_out.worst_error_percent),
+        verified=table.verified,
+        imported=bool(info.imported),
+        sentence=table.sentence(),
+    )
 
 
-def _number(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | None:
+    """Return the number; None if it is missing or cannot be written as JSON."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def all_tables(
-    tables: Tables, wanted: Sequence[WantedTable], found: dict[Path, str], now: datetime | None = None
+    tables: Tables, schedule: Sequence[ScheduledTable], found: dict[Path, str], now: datetime | None = None
 ) -> list[TableView]:
-    """The wanted ones first, in the file's order."""
+    """Describe all tables: first the scheduled ones, in the order of profile.toml, then the others."""
     now = now or datetime.now(UTC)
-    asked = {table.out.resolve(): tables.wanted(table, now) for table in wanted}
-    others = [tables.found(path, name, now) for path, name in found.items() if path not in asked]
-    return [*asked.values(), *(view for view in others if view is not None)]
+    scheduled = {table.out.resolve(): tables.scheduled(table, now) for table in schedule}
+    others = [tables.found(path, name, now) for path, name in found.items() if path not in scheduled]
+    return [*scheduled.values(), *(view for view in others if view is not None)]

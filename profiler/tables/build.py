@@ -13,7 +13,7 @@ from pathlib import Path
 
 from profiler.errors import ModelError, TableError
 from profiler.formats.model_file import FORMATS
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
@@ -78,7 +78,7 @@ def build(
             raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
     if fusion_of(target.runtime) is None:
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
-    plans = [replace(plan, graph=as_executed(plan.graph, target.runtime)) for plan in plans]
+    plans = [replace(plan, graph=fuse_for(plan.graph, target.runtime)) for plan in plans]
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
         _sweep(run, plans)
         layers = [key for plan in plans for key in _corners(run, plan)]

@@ -19,7 +19,7 @@ from device_agents.support.dataclass_json import read_as, read_value
 from device_agents.support.strict_json import read_json
 from profiler.errors import PlanError
 from profiler.formats.model_file import read_model
-from profiler.layers.channels import followers, nearest, possible_widths
+from profiler.layers.channels import dependent_layers, nearest, possible_widths
 from profiler.layers.graph import Graph
 
 FORMAT = 3
@@ -81,7 +81,7 @@ def possible_layers(plan: Plan) -> int:
     widths = possible_widths(plan.graph, plan.step)
     found = {
         (follower.node.layer, form_choices)
-        for follower in followers(plan.graph)
+        for follower in dependent_layers(plan.graph)
         if (form_choices := tuple(form.choices(widths, plan.step) for form in follower.axes))
     }
     return sum(math.prod(map(len, choices)) for _, choices in found)

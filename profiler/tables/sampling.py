@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from profiler.latency.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
-from profiler.layers.channels import Follower, at_channels, followers, possible_widths
+from profiler.layers.channels import DependentLayer, at_channels, dependent_layers, possible_widths
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
 from profiler.tables.plan import Plan, random_networks
@@ -92,11 +92,11 @@ def _corners(plan: Plan, staircases: Staircases) -> Iterator[LayerSpec]:
             yield at_channels(follower.node.layer, widths)
 
 
-def _resizable(graph: Graph) -> list[Follower]:
+def _resizable(graph: Graph) -> list[DependentLayer]:
     """Nodes whose channels follow a block; concatenations follow several and are measured as they are asked for."""
     return [
         follower
-        for follower in followers(graph)
+        for follower in dependent_layers(graph)
         if follower.blocks and follower.node.layer.opaque is None and follower.node.layer.op != "concat"
     ]
 

@@ -27,7 +27,7 @@ from profiler.latency.pricing import Pricer
 from profiler.latency.staircase import Staircases, read_staircases, staircases_data
 from profiler.latency.validation import HeldOutError, close
 from profiler.layers.composite import as_blocks
-from profiler.layers.fusion import as_executed
+from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import BLOCK_OPS, LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
@@ -201,7 +201,7 @@ class LatencyTable:
 
     def _nodes(self, graph: Graph) -> tuple[Node, ...]:
         """The network's nodes as the runtime executes them, and as one where the table knows several as one."""
-        executed = as_executed(graph, self.info.target.runtime)
+        executed = fuse_for(graph, self.info.target.runtime)
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
 
     def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:

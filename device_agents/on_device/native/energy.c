@@ -88,7 +88,7 @@ static bool rail_microwatts(const Meter *rail, double *microwatts) {
     return true;
 }
 
-/* A file `in3_label` or `rail_name_3` tells the name of the rail; its number is that of the files with the values. */
+/* A file `in3_label` or `rail_name_3` holds the name of the rail; its number is that of the files with the values. */
 static void add_rail(Energy *energy, const char *path, bool older) {
     const char *file = strrchr(path, '/') + 1, *digits = file + strcspn(file, "0123456789");
     long channel = strtol(digits, NULL, 10);
@@ -150,7 +150,7 @@ static double board_microwatts(const Energy *energy) {
     return sum;
 }
 
-/* One trapezoid: from the last look to now. */
+/* One trapezoid: from the last sample to this one. */
 static void integrate(Energy *energy) {
     double microwatts = board_microwatts(energy);
     int64_t now = clock_ns();

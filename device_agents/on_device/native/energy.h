@@ -15,7 +15,7 @@ typedef struct {
     int64_t duration_ns, energy_uj;
 } Spent;
 
-/* Count from now on, and tell what was spent since then. Both end the runner if the source cannot be read any more. */
+/* Begin to count, and return what was spent since then. Both end the runner if the source cannot be read any more. */
 void energy_begin(Energy *energy);
 Spent energy_end(Energy *energy);
 

@@ -1,4 +1,4 @@
-/* Small files: whole, or one line of what the kernel tells. */
+/* Small files: their whole content, or one line of a file of the kernel's. */
 #ifndef NATIVE_FILES_H
 #define NATIVE_FILES_H
 
@@ -6,9 +6,9 @@
 
 /* The whole file, with a zero byte after it; NULL and the reason if it cannot be read. The caller frees it. */
 char *read_whole(const char *path, size_t *length, Reason *reason);
-/* What a small file says, without the space around it; NULL where it cannot be read. The caller frees it. */
+/* The content of a small file, without the space around it; NULL if it cannot be read. The caller frees it. */
 char *read_line(const char *path);
-/* The same as a whole number; false where it says none. */
+/* The same as a whole number; false if it is none. */
 bool read_number_file(const char *path, int64_t *number);
 
 /* Paths that match a pattern of the shell, sorted by the numbers in them. */

@@ -1,4 +1,4 @@
-/* Whoever started this process: the other end of standard input. A byte from there says that one result has arrived. */
+/* The process at the other end of standard input. Each byte from there acknowledges one result. */
 #ifndef NATIVE_HOST_H
 #define NATIVE_HOST_H
 

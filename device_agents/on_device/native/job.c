@@ -34,7 +34,7 @@ static int64_t whole(const Json *object, const char *name, int64_t least) {
     return member->integer;
 }
 
-/* Not less than nothing, and short enough to be told in nanoseconds. */
+/* Not negative, and short enough to be written in nanoseconds. */
 static double duration(const Json *object, const char *name) {
     const Json *member = need(object, name);
     if (member->kind != JSON_NUMBER || !(member->number >= 0 && member->number <= 1e9)) {

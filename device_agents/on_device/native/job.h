@@ -24,7 +24,7 @@ typedef struct {
     char **libraries;
     size_t library_count;
     double measurement_ms, warmup_ms, sample_ms, min_round_s, silence_s, reference_ms, energy_ms;
-    bool acknowledged; /* the host says of each result that it has arrived */
+    bool acknowledged; /* the host acknowledges each result */
     int64_t min_samples, memory_bytes, max_open, max_open_pools, reference_every, outputs;
     JobModel *reference; /* NULL for none */
     JobModel *models;

@@ -223,7 +223,7 @@ static bool make_options(int threads, Reason *reason) {
            went_well(lr.AddOpaqueOptions(lr.options, kernels), "set the number of threads", reason);
 }
 
-/* The library does not say its version; its contents do. */
+/* The library has no function for its version, but contains it as text. */
 static char *version_of(const char *path) {
     char hex[65];
     return sha256_file(path, hex) ? format_text("sha256 %.12s", hex) : copy_text("unknown");

@@ -4,7 +4,7 @@
 
 #include "runtime.h"
 
-/* The API is a table of functions whose order never changes; version 5 has all that are used here and is told by every later library. */
+/* The API is a table of functions whose order never changes; version 5 has all that are used here, and every later library offers it. */
 enum { API_VERSION = 5, LOG_ERRORS = 3, ALL_OPTIMISATIONS = 99, ARENA_ALLOCATOR = 1, DEFAULT_MEMORY = 0 };
 
 typedef struct OrtStatus OrtStatus;

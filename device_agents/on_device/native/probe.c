@@ -13,7 +13,7 @@
 
 enum { PATIENCE_S = 60 };
 
-/* What a library's file is called tells whose it would be if it could be opened. */
+/* Whether a library that cannot be opened would be this runtime, by the name of its file. */
 static bool sounds_like(const char *path, const char *runtime) {
     const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
     bool onnx = strcasestr(file, "onnx") != NULL, lite = strcasestr(file, "litert") != NULL;

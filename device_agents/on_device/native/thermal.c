@@ -35,7 +35,7 @@ static void drain(int input, Text *text) {
     }
 }
 
-/* What the program said, or as much as it said in time; it is ended after that. */
+/* What the program printed in time; it is killed after that. */
 static Text said_by(const char *program) {
     Text text = {0};
     int ends[2];

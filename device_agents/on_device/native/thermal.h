@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-/* Ask `dumpsys thermalservice`; false where there is none, or it does not say within two seconds. */
+/* Ask `dumpsys thermalservice`; false if there is none, or it does not answer within two seconds. */
 bool android_thermal_status(const char *root, int *status);
 
 #endif

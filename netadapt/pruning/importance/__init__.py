@@ -19,11 +19,27 @@ from netadapt.registry import load
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IMPORTANCES: dict[str, str] = {
-    "l2": "netadapt.pruning.importance.l2:strongest",
-    "reconstruction": "netadapt.pruning.importance.reconstruction:reconstructing",
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """An importance criterion by its name, before its module, which needs torch, is loaded."""
+
+    address: str
+    """module:function, a `Keep`."""
+    summary: str
+    """For the help of the command."""
+    needs_images: bool = False
+    """It is given a sample of training images, as it depends on what the layers compute."""
+
+
+IMPORTANCES: Mapping[str, Criterion] = {
+    "l2": Criterion("netadapt.pruning.importance.l2:strongest", "the largest L2 norms of weights stay"),
+    "reconstruction": Criterion(
+        "netadapt.pruning.importance.reconstruction:reconstructing",
+        "the next layers' outputs change least, and these layers are refitted",
+        needs_images=True,
+    ),
 }
-"""Name to module:function."""
 DEFAULT = "l2"
 
 
@@ -57,8 +73,13 @@ class Block:
 Keep = Callable[[Block, int, "Tensor | None"], list[int]]
 
 
-def open_importance(name: str) -> Keep:
-    """`ImportanceError` naming the rules there are."""
+def check_importance(name: str) -> None:
+    """`ImportanceError` for an unknown criterion, with the nearest known one; imports no torch."""
     if name not in IMPORTANCES:
         raise ImportanceError(f"there is no rule {name!r} for filters; {did_you_mean(name, IMPORTANCES)}")
-    return load(IMPORTANCES[name])
+
+
+def open_importance(name: str) -> Keep:
+    """The criterion of this name. `ImportanceError` for an unknown one."""
+    check_importance(name)
+    return load(IMPORTANCES[name].address)

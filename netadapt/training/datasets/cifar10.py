@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from netadapt.training.datasets import DataError, LabelledImages, resized
+from netadapt.training.datasets import DataError
 from netadapt.training.datasets.arrays import Array, read_arrays, read_image
+from netadapt.training.datasets.images import LabelledImages, resized
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SIDE = 32

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from sklearn import datasets
 
-from netadapt.training.datasets import DataError, LabelledImages, resized
+from netadapt.training.datasets import DataError
+from netadapt.training.datasets.images import LabelledImages, resized
 
 _LEVELS = 16  # each pixel counts the dark dots of a 4 by 4 square
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from netadapt.training.datasets import DataError, LabelledImages, check_size
+from netadapt.training.datasets import DataError
 from netadapt.training.datasets.arrays import NO_IMAGE, check_pixels
+from netadapt.training.datasets.images import LabelledImages, check_size
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _TEST_FOLDERS = ("test", "val", "valid", "validation")

@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 from netadapt.registry import MissingPackage
-from netadapt.training.datasets import DataError, LabelledImages, check_size
+from netadapt.training.datasets import DataError
 from netadapt.training.datasets.arrays import MOST_PIXELS, Array, read_arrays, read_image
+from netadapt.training.datasets.images import LabelledImages, check_size
 from netadapt.training.memory_limit import growing_at_most
 
 _ARRAYS = ("rgb_jpeg", "rgb_offset", "depth_png", "depth_offset", "depth_scale_m", "depth_bias_m", "nyu_index", "split")

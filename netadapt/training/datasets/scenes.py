@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from netadapt.training.datasets import DataError, LabelledImages, check_size
+from netadapt.training.datasets import DataError
+from netadapt.training.datasets.images import LabelledImages, check_size
 from netadapt.training.datasets.nyu import millimetres
 
 Array = npt.NDArray[Any]

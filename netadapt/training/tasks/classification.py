@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from netadapt.training.tasks import Metric
+from netadapt.training.recipe import Recipe, TrainSettings
+from netadapt.training.types import Metric, Part
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from netadapt.training.datasets import Part
-    from netadapt.training.trainer import Recipe
 
 _SHIFT = 1 / 8  # of the side: CIFAR's customary 4 of 32 pixels
 
@@ -30,8 +29,6 @@ class Classification:
 
         Candidates take a tenth of it, as in the paper (0.0045 after 0.045).
         """
-        from netadapt.training.trainer import Recipe, TrainSettings
-
         return Recipe(
             from_scratch=TrainSettings(learning_rate=0.1, epochs=30, schedule="one_cycle"),
             short_term=TrainSettings(learning_rate=0.01, steps=20, schedule="constant"),

@@ -12,14 +12,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from netadapt.training.tasks import Metric
+from netadapt.training.recipe import Recipe, TrainSettings
+from netadapt.training.types import Metric, Part
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from netadapt.training.datasets import Part
-    from netadapt.training.trainer import Recipe
 
 DELTA1 = 1.25
 """A pixel is right if prediction and truth differ by less than this factor."""
@@ -53,8 +52,6 @@ class Depth:
         FastDepth's 0.01 suits the raw NYU video, hundreds of times more pairs; the labelled ones make 100 batches an epoch, and
         after two of these a network is hardly better than a constant distance. Rates of 0.2 to 0.4 gained nothing over 0.1.
         """
-        from netadapt.training.trainer import Recipe, TrainSettings
-
         common: dict[str, Any] = {"batch_size": 8, "weight_decay": 1e-4}
         return Recipe(
             from_scratch=TrainSettings(0.1, epochs=20, schedule="one_cycle", **common),

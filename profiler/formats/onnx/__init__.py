@@ -1,1 +1,1 @@
-"""Model files of ONNX: written from our layers and read as ONNX Runtime executes them."""
+"""ONNX files: reading them as onnxruntime executes them, and writing them with random weights."""

@@ -1,4 +1,4 @@
-"""The parts of an ONNX file that is being written: nodes, and random weights called after their layer."""
+"""Collects the nodes and the random weights of an ONNX file that is being written."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
 
 
 def in_file(shape: Shape) -> Shape:
-    """A channels-last shape as the file has it: figures become NCHW, everything else stays."""
+    """The shape in the layout of the file: (n, h, w, c) becomes (n, c, h, w), all other shapes stay."""
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
 class Emitter:
-    """Collects nodes and weights, all of them float32; a layer's tensor is called like the layer."""
+    """Collects float32 nodes and weights. The output tensor of a layer has the name of the layer."""
 
     reductions: tuple[str, ...] = ("ReduceMean", "ReduceMax")
-    """What a global pool to (n, c) may be, as PyTorch exports `mean`; else it is a pool and a Flatten."""
+    """The operators that may stand for a global pool to (n, c), as PyTorch exports `mean`; otherwise it is a pool and a Flatten."""
 
     def __init__(self, graph: Graph, seed: int) -> None:
         self.graph = graph
@@ -41,55 +41,61 @@ class Emitter:
         self._constants: set[str] = set()
 
     def inputs(self) -> list[ValueInfoProto]:
-        """The graph's, to be asked for before its layers are written."""
+        """The declarations of the graph's inputs. Call it before the layers are written."""
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, in_file(shape)) for name, shape in self.graph.inputs]
 
     def outputs(self) -> list[ValueInfoProto]:
-        """The graph's, to be asked for when its layers are written."""
+        """The declarations of the graph's outputs. Call it after the layers are written."""
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, in_file(shape)) for name, shape in self.output_shapes()]
 
     def output_shapes(self) -> list[tuple[str, Shape]]:
+        """The names of the graph's outputs with their channels-last shapes."""
         shapes = dict(self.graph.inputs) | {node.name: node.layer.output for node in self.graph.nodes}
         return [(name, shapes[name]) for name in self.graph.outputs]
 
     def absorbs_activation(self, node: Node) -> bool:
-        """Whether no operator is written for the layer's activation."""
+        """True if the activation of the layer needs no operator of its own."""
         return node.layer.activation == "none"
 
     def activation(self, kind: str, name: str, source: str, output: str) -> None:
+        """Add the operator of an activation, which reads the tensor `source` and makes the tensor `output`."""
         op_type, attributes, bounds = ACTIVATIONS[kind]
         limits = [self.constant(f"{kind}.{index}", np.float32(bound)) for index, bound in enumerate(bounds)]
         self.node(op_type, [source, *limits], output, name, **attributes)
 
     def node(self, op_type: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
+        """Add an operator with one output tensor."""
         self.nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
 
     def weight(self, node: Node, shape: Shape, fan_in: int, out_axis: int = 0) -> str:
-        """The layer's weight; `out_axis` is where it has its output channels."""
-        # scaled as He et al. 2015 do, so that values neither vanish into slow denormals nor overflow in deep networks
+        """Store random weights of the layer and return the tensor's name. `out_axis` is the axis of the output channels."""
+        # He et al., 2015 (https://arxiv.org/abs/1502.01852): values neither vanish into slow denormals nor overflow
         values = self.rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
         return self.store_weight(node, values, out_axis)
 
     def bias(self, node: Node) -> list[str]:
-        """The layer's bias if it has one, to be asked for after its weight."""
+        """Store random biases, if the layer has any, and return the tensor's name in a list. Call it after `weight`."""
         if not node.layer.bias:
             return []
         values = self.rng.standard_normal(node.layer.out_channels, dtype=np.float32) * np.float32(0.1)
         return [self.store_bias(node, values)]
 
     def store_weight(self, node: Node, values: Array, out_axis: int) -> str:
+        """Store the weights of a layer in its data type and return the tensor's name."""
         return self.store(f"{node.name}.weight", values)
 
     def store_bias(self, node: Node, values: Array) -> str:
+        """Store the biases of a layer in its data type and return the tensor's name."""
         return self.store(f"{node.name}.bias", values)
 
     def constant(self, name: str, value: Array | np.generic) -> str:
-        """Stored once, however often it is asked for."""
+        """Store a constant, once however often it is used, and return its name."""
         if name not in self._constants:
             self._constants.add(name)
             self.store(name, np.asarray(value))
         return name
 
     def store(self, name: str, values: Array) -> str:
+        """Store the values as they are and return the tensor's name."""
         self.weights.append(numpy_helper.from_array(values, name))
         return name

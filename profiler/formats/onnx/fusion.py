@@ -1,7 +1,7 @@
-"""Groups that onnxruntime splits although they are one layer, put together again: a lone layer's file is split the same way.
+"""Rejoins the groups that onnxruntime splits although they are one layer. The file of a single layer is split in the same way.
 
-HardSwish becomes HardSigmoid and Mul, and (when onnxruntime makes its blocked layout) part of the convolution before it;
-a linear layer over a sequence becomes Reshape, Gemm and Reshape.
+onnxruntime turns HardSwish into HardSigmoid and Mul, and later, in its blocked layout, into a part of the convolution before it. It
+turns a linear layer over a sequence into Reshape, Gemm and Reshape.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from profiler.layers.graph import Node
 _RESHAPES = ("Reshape", "flatten")
 
 
-def join_hard_swish(model: ModelProto) -> None:
-    """Every x · HardSigmoid(x) with HardSwish's slope, in place."""
-    if opset_of(model) < 14:  # there was no HardSwish
+def rejoin_hard_swish(model: ModelProto) -> None:
+    """Replace every x * HardSigmoid(x) with the slope of HardSwish by a HardSwish, in place."""
+    if opset_of(model) < 14:  # earlier opsets have no HardSwish
         return
     nodes = model.graph.node
     uses = Counter([name for node in nodes for name in used_by(node)] + [value.name for value in model.graph.output])
@@ -33,20 +33,22 @@ def join_hard_swish(model: ModelProto) -> None:
 
 
 def _is_gate(node: NodeProto) -> bool:
+    """True if the node is the HardSigmoid of a HardSwish."""
     attributes = {item.name: item.f for item in node.attribute}
-    slope, offset = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+    slope = attributes.get("alpha", 0.2)
+    offset = attributes.get("beta", 0.5)
     return node.op_type == "HardSigmoid" and abs(slope - 1 / 6) < 1e-4 and offset == 0.5
 
 
-def joined(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node, ...], tuple[str, ...]]:
-    """Convolutions with the HardSwish after them, and linear layers with the reshapes around them."""
+def rejoin_groups(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+    """The nodes and output names after convolutions took their HardSwish, and linear layers the reshapes around them."""
     uses = Counter([name for node in nodes for name in node.inputs] + list(outputs))
     kept: dict[str, Node] = {}
     renamed: dict[str, str] = {}
     for current in nodes:
         node = replace(current, inputs=tuple(renamed.get(name, name) for name in current.inputs))
-        before = _only_source(node, kept, uses)
-        first = _only_source(before, kept, uses) if before else None
+        before = _sole_source(node, kept, uses)
+        first = _sole_source(before, kept, uses) if before else None
         whole = None
         if before is not None:
             whole = _conv_with_hard_swish(before, node) or (_linear_over_sequence(first, before, node) if first else None)
@@ -62,23 +64,27 @@ def joined(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node, .
     return tuple(kept.values()), tuple(renamed.get(name, name) for name in outputs)
 
 
-def _only_source(node: Node, kept: dict[str, Node], uses: Counter[str]) -> Node | None:
-    """The node that feeds this one, if it feeds nothing else."""
+def _sole_source(node: Node, kept: dict[str, Node], uses: Counter[str]) -> Node | None:
+    """The node whose output this one reads, if nothing else reads it."""
     source = kept.get(node.inputs[0]) if len(node.inputs) == 1 else None
     return source if source is not None and uses[source.name] == 1 else None
 
 
 def _conv_with_hard_swish(conv: Node, swish: Node) -> Node | None:
-    layers = (conv.layer, swish.layer)
-    if conv.layer.op not in ("conv2d", "depthwise_conv2d") or swish.layer.op != "hard_swish" or any(x.opaque for x in layers):
+    """The convolution with the HardSwish as its activation; None if they do not belong together."""
+    if conv.layer.op not in ("conv2d", "depthwise_conv2d") or swish.layer.op != "hard_swish":
         return None
-    return replace(conv, layer=replace(conv.layer, activation="hard_swish")) if conv.layer.activation == "none" else None
+    if conv.layer.opaque or swish.layer.opaque or conv.layer.activation != "none":
+        return None
+    return replace(conv, layer=replace(conv.layer, activation="hard_swish"))
 
 
 def _linear_over_sequence(first: Node, linear: Node, last: Node) -> Node | None:
+    """The linear layer on the (n, length, channels) input of the first reshape; None if the three do not belong together."""
     if linear.layer.op != "fully_connected" or linear.layer.opaque or {first.layer.op, last.layer.op} - set(_RESHAPES):
         return None
-    source, target = first.layer.inputs[0], last.layer.output
+    source = first.layer.inputs[0]
+    target = last.layer.output
     if not len(source) == len(target) == 3 or source[:2] != target[:2] or source[2] != linear.layer.in_channels:
         return None
     return replace(linear, layer=replace(linear.layer, inputs=(source,), output=target), inputs=first.inputs)

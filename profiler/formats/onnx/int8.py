@@ -1,23 +1,23 @@
-"""Int8 layers as ONNX: the form of onnxruntime.quantization's static quantiser, which onnxruntime turns into integer operators.
+"""Int8 layers as ONNX, in the QDQ form of onnxruntime.quantization's static quantiser.
 
-Every operator stands between a DequantizeLinear for each operand and a QuantizeLinear, and onnxruntime's optimiser puts the three
-together. As in a file of the quantiser, ReLU and ReLU6 are not written: the range that the layer before them is quantised to, from
-zero on, cuts off the rest. Three things differ, so that a lone layer is the one that runs inside a network:
+Every operator stands between a DequantizeLinear for each operand and a QuantizeLinear; onnxruntime's optimiser replaces the three
+by one integer operator. As in a file of the quantiser, ReLU and ReLU6 are not written: the range of the layer before them begins at
+zero and cuts off the rest. Three things differ, so that a single layer runs as it does inside a network:
 
-- The graph starts and ends in integers: no call converts from and to floats for the sake of being measured.
-- Activations are uint8, weights int8. On x86 onnxruntime makes uint8 of a quantiser's int8 activations when it loads a file, but
-  not of a graph's inputs and outputs, and would then compute the layer at either end in floats.
-- A lone convolution reads and makes figures channels last, as integer convolutions do: onnxruntime would transpose a NCHW figure
-  before and after it, which a network does once at its ends.
+- The graph begins and ends in integers, so that no call converts from and to floats only because the layer is measured alone.
+- Activations are uint8, weights int8. On x86 onnxruntime turns the int8 activations of a quantiser into uint8 when it loads a file,
+  but not the inputs and outputs of the graph, and would then compute the layer at either end in floats.
+- A single convolution has channels-last inputs and outputs, as integer convolutions do. onnxruntime would transpose NCHW tensors
+  before and after it, which a network does only once at its ends.
 
-What onnxruntime 1.31 makes of it on x86:
+onnxruntime 1.31 executes these layers on x86 as follows:
 
 - integer operators: convolutions, depthwise ones too (QLinearConv), fully connected layers (QGemm, QLinearMatMul), add, mul,
   concat, average pools, softmax, sigmoid (QLinearAdd and so on), and max pools, nearest upsampling, flatten and the global maximum
   to (n, c), which take integers as they are;
 - floats between DequantizeLinear and QuantizeLinear: transposed convolutions, bilinear upsampling, hard-swish, hard-sigmoid and the
   global maximum to (n, 1, 1, c);
-- nothing but these two: a ReLU or ReLU6 by itself, or after a layer that only moves values.
+- only DequantizeLinear and QuantizeLinear: a ReLU or ReLU6 by itself, or after a layer that only moves values.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 
 _RANGES = {"Relu": POSITIVE, "Clip": POSITIVE, "Sigmoid": UNIT, "HardSigmoid": UNIT, "Softmax": UNIT}
-"""Of what these operators make; all others make COMMON."""
+"""The ranges of the outputs of these operators; all others have COMMON."""
 _MOVES = ("MaxPool", "AveragePool", "GlobalMaxPool", "ReduceMax", "Resize", "Flatten", "Reshape")
-"""Operators whose output is quantised as their input is."""
+"""Operators whose output has the quantisation of their input."""
 _MOVING_OPS = ("max_pool2d", "avg_pool2d", "global_max_pool", "upsample_nearest", "upsample_bilinear", "flatten")
 _CHANNELS_LAST_OPS = ("conv2d", "depthwise_conv2d", "fully_connected")
 
 
 class Int8Emitter(Emitter):
-    """Quantises what is emitted: a layer's tensor of integers is called like the layer, its floats before that `.float`."""
+    """An emitter that quantises. A layer's integer tensor has the layer's name; the floats before it have the suffix `.float`."""
 
-    reductions = ("ReduceMax",)  # onnxruntime averages integers in a GlobalAveragePool only
+    reductions = ("ReduceMax",)  # onnxruntime averages integers only in a GlobalAveragePool
 
     def __init__(self, graph: Graph, seed: int) -> None:
         super().__init__(graph, seed)
-        self._tensors: dict[str, Quantisation] = {}  # of all that has been made so far
+        self._tensors: dict[str, Quantisation] = {}  # of all tensors so far
         self._dequantised: set[str] = set()
         self._weight_scales: dict[str, Array] = {}
         self._rectified = {node.name for node in graph.nodes if node.layer.activation != "none" and self.absorbs_activation(node)}
@@ -80,13 +80,16 @@ class Int8Emitter(Emitter):
         operands = [self._dequantise(tensor) if tensor in self._tensors else tensor for tensor in inputs]
         super().node(op_type, operands, f"{output}.float", name, **attributes)
         if op_type in _MOVES:
-            made = self._tensors[inputs[0]]
+            quantisation = self._tensors[inputs[0]]
+        elif output in self._rectified:
+            quantisation = POSITIVE
         else:
-            made = POSITIVE if output in self._rectified else _RANGES.get(op_type, COMMON)
-        super().node("QuantizeLinear", [f"{output}.float", *self._parameters(made)], output, f"{name}.quantise")
-        self._tensors[output] = made
+            quantisation = _RANGES.get(op_type, COMMON)
+        super().node("QuantizeLinear", [f"{output}.float", *self._parameters(quantisation)], output, f"{name}.quantise")
+        self._tensors[output] = quantisation
 
     def _dequantise(self, tensor: str) -> str:
+        """The name of the tensor in floats; its DequantizeLinear is written once."""
         made = f"{tensor}.dequantised"
         if tensor not in self._dequantised:
             self._dequantised.add(tensor)
@@ -94,6 +97,7 @@ class Int8Emitter(Emitter):
         return made
 
     def _parameters(self, quantisation: Quantisation) -> list[str]:
+        """The names of the constants with the scale and the zero point."""
         name = f"quantisation.{quantisation.scale:.4f}"
         return [
             self.constant(f"{name}.scale", np.float32(quantisation.scale)),
@@ -106,7 +110,7 @@ class Int8Emitter(Emitter):
         return self._store_per_channel(f"{node.name}.weight", integers, scales, out_axis)
 
     def store_bias(self, node: Node, values: Array) -> str:
-        if len(node.layer.inputs[0]) == 3:  # then it is an operand of an Add
+        if len(node.layer.inputs[0]) == 3:  # the writer adds this bias with an Add
             name = self.store(f"{node.name}.bias", _unsigned(np.rint(values / COMMON.scale)))
             self._tensors[name] = COMMON
             return name
@@ -123,10 +127,11 @@ class Int8Emitter(Emitter):
 
 
 def _integers(name: str, shape: Shape) -> ValueInfoProto:
+    """The declaration of a uint8 tensor."""
     return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
 
 
 def _unsigned(integers: Array) -> Array:
-    """The same numbers counted from -128."""
-    counted: Array = np.clip(integers + 128, 0, 255).astype(np.uint8)
-    return counted
+    """The int8 numbers as uint8, where -128 becomes 0."""
+    shifted: Array = np.clip(integers + 128, 0, 255).astype(np.uint8)
+    return shifted

@@ -1,8 +1,9 @@
-"""One node of an optimised ONNX graph as a LayerSpec, where it is a kind of layer that we model.
+"""Describes a node of an optimised ONNX graph as a LayerSpec, if it is a kind of layer that we model.
 
-Each reader below looks at one operator. It answers None if this use of the operator is no layer of ours, an inexact
-description if the layer's kind and shapes hold but another file than the one we would write runs (quantised, another
-activation, weights computed at run time), and an exact one if we would write the very same.
+There is a reader for each operator (https://onnx.ai/onnx/operators). It returns None if the operator is used in a way that no
+LayerSpec describes. Its description is exact if we would write the same node for the LayerSpec. It is inexact if only the kind and
+the shapes are right, and the node runs differently (quantised, with another activation, with weights that are computed at run
+time).
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ _NO_LIMIT = 3e38  # exporters write the largest float for Clip's missing maximum
 
 @dataclass(frozen=True, slots=True)
 class Description:
+    """A node as a layer."""
+
     layer: LayerSpec
     exact: bool = True
+    """True if we would write the same node for this layer."""
     reads: tuple[str, ...] = ()
-    """Tensors it works on, weights left out; one is named twice if it is read twice, as in x + x."""
+    """The tensors that it reads, without weights; a tensor that is read twice, as in x + x, is named twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A node with its attributes as Python values, and its tensors' shapes."""
+    """A node with its attributes as Python values, and the tensors of its graph."""
 
     node: NodeProto
     tensors: Tensors
@@ -40,40 +44,45 @@ class Operation:
     attributes: dict[str, Any]
 
     def attribute(self, name: str, default: Any) -> Any:
+        """The value of an attribute, with bytes decoded to text."""
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 
     def input(self, index: int) -> str:
-        """The tensor's name; '' if it is left out."""
+        """The name of an input tensor; '' if it is left out."""
         return self.node.input[index] if index < len(self.node.input) else ""
 
     def raw_shape(self, index: int) -> Shape:
+        """The shape of an input in the layout of the file."""
         return self.tensors[self.node.input[index]].shape
 
     def shape(self, index: int) -> Shape:
+        """The shape of an input, channels last."""
         return channels_last(self.raw_shape(index))
 
     @property
     def output(self) -> Shape:
+        """The shape of the first output, channels last."""
         return channels_last(self.tensors[self.node.output[0]].shape)
 
     def is_constant(self, index: int) -> bool:
+        """True if the input does not depend on the inputs of the graph."""
         return self.input(index) in self.tensors.constants
 
     def number(self, index: int, name: str, default: float) -> float | None:
-        """An optional number, which newer opsets give as an input and older ones as an attribute; None if it is not constant."""
+        """A number that newer opsets give as an optional input and older ones as an attribute; None if it is not constant."""
         if not self.input(index):
             return float(self.attribute(name, default))
         return float(self.tensors.array(self.input(index)).reshape(-1)[0]) if self.is_constant(index) else None
 
 
 def channels_last(shape: Shape) -> Shape:
-    """A figure's shape in the file, NCHW, as we write it; others stay as they are."""
+    """The shape (n, c, h, w) of a file as (n, h, w, c); all other shapes stay."""
     return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
 
 
 def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | None:
-    """None if it is no kind of layer that we model."""
+    """The node as a layer; None if it is no kind of layer that we model. `opset` is the version of the standard operators."""
     reader = _READERS.get(node.op_type)
     if reader is None or node.domain not in ("", "ai.onnx", "com.microsoft") or sum(map(bool, node.output)) != 1:
         return None
@@ -84,10 +93,10 @@ def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | Non
             return None
         layer = replace(found.layer, dtype=tensors[node.input[0]].dtype)
     except LayerError:
-        return None  # not the output ours would have: some attribute that we do not know, such as ceil_mode, is at work
+        return None  # an attribute that we do not read, such as ceil_mode, gives it another output shape
     reads = tuple(name for name in node.input if name and name not in tensors.constants)
     types = {tensors[name].element_type for name in (*node.input, *node.output) if name in reads or name in node.output}
-    # reading more than the layer does, its weights, its kernel or its new shape come from elsewhere in the network
+    # if it reads more tensors than the layer, then its weights, kernel or new shape are computed in the network
     exact = found.exact and types == {TensorProto.FLOAT} and len(reads) == len(layer.inputs)
     return Description(layer, exact, reads)
 
@@ -95,7 +104,8 @@ def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | Non
 def _conv(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
     if len(op.raw_shape(0)) != 4 or len(op.raw_shape(weight)) != 4:
         return None
-    groups, channels = op.attribute("group", 1), op.shape(0)[-1]
+    groups = op.attribute("group", 1)
+    channels = op.shape(0)[-1]
     activation = _fused_activation(op)
     kind = "depthwise_conv2d" if groups == channels > 1 else "conv2d"
     layer = LayerSpec(
@@ -110,8 +120,13 @@ def _conv_transpose(op: Operation) -> Description | None:
         return None
     kernel = op.raw_shape(1)[2:]  # (in, out / groups, k, k)
     window = _window(op, kernel)
-    if op.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in op.attributes:
-        window["padding"] = _transposed_padding(op, window)
+    auto_pad = op.attribute("auto_pad", "NOTSET")
+    if auto_pad not in ("NOTSET", "VALID") or "output_shape" in op.attributes:
+        # the padding is what has to be cropped to give the output size in the file
+        extras = _pair(op, "output_padding", 0)
+        sizes = zip(op.shape(0)[1:3], op.output[1:3], kernel, window["stride"], window["dilation"], extras, strict=True)
+        totals = [(size - 1) * s + extra + (k - 1) * d + 1 - out for size, out, k, s, d, extra in sizes]
+        window["padding"] = _split(totals, more_at_end=auto_pad == "SAME_UPPER")
     layer = LayerSpec(
         "conv_transpose2d", (op.shape(0),), op.output, **window, groups=op.attribute("group", 1), bias=bool(op.input(2))
     )
@@ -121,6 +136,7 @@ def _conv_transpose(op: Operation) -> Description | None:
 def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
     if len(op.raw_shape(0)) != 2 or op.attribute("transA", 0):
         return None
+    # a Gemm with factors, or with a bias that is broadcast, is not the one that we write
     plain = op.attribute("alpha", 1.0) == 1 and op.attribute("beta", 1.0) == 1
     full_bias = not op.input(bias) or math.prod(op.raw_shape(bias)) == op.output[-1]
     activation = _fused_activation(op)
@@ -131,7 +147,7 @@ def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
 
 
 def _matmul(op: Operation, weight: int = 1) -> Description | None:
-    """A product with a matrix; over figures it would be one over their width, which is no layer of ours."""
+    """A product with a constant matrix. With a 4-dimensional input it would run over the width, which is no layer that we model."""
     if len(op.raw_shape(0)) not in (2, 3) or len(op.raw_shape(weight)) != 2 or not op.is_constant(weight):
         return None
     return Description(LayerSpec("fully_connected", (op.shape(0),), op.output, bias=False, dtype=op.tensors[op.input(0)].dtype))
@@ -142,17 +158,20 @@ def _pool(op: Operation) -> Description | None:
         return None
     kind = "avg_pool2d" if op.node.op_type == "AveragePool" else "max_pool2d"
     window = _window(op, tuple(op.attribute("kernel_shape", ())))
+    # an average with dilation, or over counted zeros, is not the one that we write
     if kind == "avg_pool2d" and (window["dilation"] != (1, 1) or (any(window["padding"]) and op.attribute("count_include_pad", 0))):
         return None
     return Description(LayerSpec(kind, (op.shape(0),), op.output, **window))
 
 
 def _global_pool(kind: str, op: Operation) -> Description | None:
-    return Description(LayerSpec(kind, (op.shape(0),), op.output)) if len(op.raw_shape(0)) == 4 else None
+    if len(op.raw_shape(0)) != 4:
+        return None
+    return Description(LayerSpec(kind, (op.shape(0),), op.output))
 
 
 def _reduce(kind: str, op: Operation) -> Description | None:
-    """A mean or maximum over height and width is a global pool, whichever operator does it."""
+    """A mean or maximum over height and width, which is a global pool."""
     if op.input(1):
         axes = op.tensors.array(op.input(1)).tolist() if op.is_constant(1) else None
     else:
@@ -174,20 +193,21 @@ def _concat(op: Operation) -> Description | None:
 
 
 def _softmax(op: Operation) -> Description | None:
-    # before opset 13 it ran over all dimensions from the axis on
+    # before opset 13 it ran over all dimensions from the axis to the last
     if not _channel_axis(op) or (op.opset < 13 and len(op.output) != 2):
         return None
     return Description(LayerSpec("softmax", (op.shape(0),), op.output))
 
 
 def _channel_axis(op: Operation) -> bool:
+    """True if the axis of the operator is the channel axis."""
     rank = len(op.output)
     axis = op.attribute("axis", -1 if op.opset >= 13 else 1)
     return rank > 1 and bool(axis % rank == (1 if rank == 4 else rank - 1))
 
 
 def _resize(op: Operation) -> Description | None:
-    """As PyTorch exports `interpolate`, nearest or bilinear; opset 10 and Upsample know no other way than PyTorch's for nearest."""
+    """A resize as PyTorch exports `interpolate`, nearest or bilinear. Opset 10 and Upsample know only PyTorch's kind of nearest."""
     old = op.opset < 11
     mode = op.attribute("mode", "nearest")
     coordinates = op.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
@@ -202,7 +222,7 @@ def _resize(op: Operation) -> Description | None:
 
 
 def _flatten(op: Operation) -> Description | None:
-    """Also a reshape or squeeze to (n, everything else), or to a figure of one pixel; one that changes nothing is no layer."""
+    """A flatten, reshape or squeeze to (n, values) or to (n, 1, 1, values); one that changes nothing is no layer."""
     changes = len(op.raw_shape(0)) > 2 or len(op.output) == 4
     return Description(LayerSpec("flatten", (op.shape(0),), op.output)) if changes else None
 
@@ -217,13 +237,16 @@ def _unary(kind: str, op: Operation) -> Description | None:
 
 
 def _clip_kind(low: float | None, high: float | None) -> str | None:
+    """The activation that clips to this range; None if it is not one that we model."""
     if low != 0 or high is None:
         return None
-    return "relu6" if high == 6 else "relu" if high > _NO_LIMIT else None
+    if high == 6:
+        return "relu6"
+    return "relu" if high > _NO_LIMIT else None
 
 
 def _fused_activation(op: Operation) -> str | None:
-    """none, or what onnxruntime fused in; None if it is an activation we do not know."""
+    """The activation that onnxruntime fused in, or `none`; None if it is not one that we model."""
     name = op.attribute("activation", "")
     if name == "Clip":
         return _clip_kind(*op.attribute("activation_params", [None, None]))
@@ -231,9 +254,9 @@ def _fused_activation(op: Operation) -> str | None:
 
 
 def _window(op: Operation, kernel: Shape) -> dict[str, Any]:
-    """Kernel, stride, dilation and padding as LayerSpec fields; padding that the file asks for by name is worked out."""
+    """Kernel, stride, dilation and padding as fields of a LayerSpec; `auto_pad` follows the ONNX specification."""
     if len(kernel) != 2:
-        raise LayerError(f"{op.node.op_type}: the kernel is not two-dimensional")
+        raise LayerError(f"{op.node.op_type}: the kernel has {len(kernel)} dimensions; only two are supported")
     stride = _pair(op, "strides")
     dilation = _pair(op, "dilations")
     pads = tuple(op.attribute("pads", (0, 0, 0, 0)))
@@ -249,26 +272,22 @@ def _window(op: Operation, kernel: Shape) -> dict[str, Any]:
     return {"kernel": tuple(kernel), "stride": stride, "dilation": dilation, "padding": pads}
 
 
-def _transposed_padding(op: Operation, window: dict[str, Any]) -> tuple[int, ...]:
-    """What must be cut off so that a transposed convolution ends at the size the file asks for."""
-    extras = _pair(op, "output_padding", 0)
-    sizes = zip(op.shape(0)[1:3], op.output[1:3], window["kernel"], window["stride"], window["dilation"], extras, strict=True)
-    totals = [(size - 1) * s + extra + (k - 1) * d + 1 - out for size, out, k, s, d, extra in sizes]
-    return _split(totals, more_at_end=op.attribute("auto_pad", "NOTSET") == "SAME_UPPER")
-
-
 def _split(totals: list[int], *, more_at_end: bool) -> tuple[int, ...]:
-    """Padding of height and width as top, left, bottom, right."""
-    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    """The total padding of height and width as (top, left, bottom, right); one side receives the odd pixel."""
+    less = [total // 2 for total in totals]
+    more = [total - total // 2 for total in totals]
     return (*less, *more) if more_at_end else (*more, *less)
 
 
 def _pair(op: Operation, name: str, default: int = 1) -> Pair:
+    """An attribute with two numbers; the default in both places if it has another length."""
     values = op.attribute(name, ())
     return (int(values[0]), int(values[1])) if len(values) == 2 else (default, default)
 
 
 def _inexact(reader: Reader) -> Reader:
+    """A reader with the descriptions of `reader`, all of them inexact."""
+
     def read(op: Operation) -> Description | None:
         found = reader(op)
         return Description(found.layer, exact=False) if found else None
@@ -308,7 +327,7 @@ _READERS: dict[str, Reader] = {
     "HardSwish": partial(_unary, "hard_swish"),
     "HardSigmoid": partial(_unary, "hard_sigmoid"),
     "Sigmoid": partial(_unary, "sigmoid"),
-    # quantised layers run as they are, but their kind and shapes say how many multiply-accumulates they take
+    # quantised layers are measured unchanged, but their kind and shapes determine their multiply-accumulate operations
     "QLinearConv": _inexact(partial(_conv, weight=3, bias=8)),
     "ConvInteger": _inexact(partial(_conv, weight=1, bias=4)),
     "QGemm": _inexact(partial(_gemm, weight=3, bias=6)),

@@ -1,4 +1,4 @@
-"""Layer names out of an optimised ONNX graph: the module path of the network it was exported from, where the file still has it."""
+"""Names for the layers of an optimised ONNX graph: the module paths of the exported network, as far as the file still has them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from onnx import NodeProto
 
 from profiler.formats.onnx.tensors import Tensors, used_by
 
-# what onnxruntime puts before a weight into which it folds a batch normalisation, a factor or a conversion to float32
+# the prefixes of a weight into which onnxruntime folded a batch normalisation, a factor or a conversion to float32
 _FOLDED = re.compile(r"^(?:Conv(?:Bn|Mul)Fusion_W_|MatMulBnFusion_GemmB_|InsertedPrecisionFreeCast_)+")
-# what onnxruntime adds to a name that is taken, and its quantiser to a quantised weight
+# the suffixes that onnxruntime adds to a name that is taken, and its quantiser to a quantised weight
 _ADDED = re.compile(r"(?:_token_\d+|_quantized|_DequantizeLinear_Output)+$")
-# modules that are one node; a module may also be several, which its path alone would not tell apart
+# modules that are a single node; other modules may be several nodes with the same path
 _PRODUCT = re.compile("Conv|Gemm|MatMul")
 _FUSED_GEMM = re.compile(r"^fused |/MatMulAddFusion$")
 
 
 def name_of(node: NodeProto, tensors: Tensors) -> str:
-    """From the weight (features.0.0.weight), the node's scope (/features/features.0/Conv), the node or its first output."""
+    """The name of a node's layer.
+
+    It comes from the weight (features.0.0.weight), the scope of the node (/features/features.0/Conv), the node or its first output,
+    in this order.
+    """
     weights = [name for name in used_by(node) if name in tensors.constants]
     for name in weights:
         plain = _ADDED.sub("", _FOLDED.sub("", name))
@@ -27,7 +31,7 @@ def name_of(node: NodeProto, tensors: Tensors) -> str:
             return plain.removesuffix(".weight")
     for name in weights:
         plain = _ADDED.sub("", name)
-        # a matrix that the exporter transposed has lost its name, its bias has not; a folded bias was a normalisation's
+        # a matrix that the exporter transposed has lost its name, but its bias has not; a folded bias belonged to a normalisation
         if plain.endswith(".bias") and "Fusion_" not in plain:
             return plain.removesuffix(".bias")
     own = _FUSED_GEMM.sub("", node.name)
@@ -37,15 +41,20 @@ def name_of(node: NodeProto, tensors: Tensors) -> str:
 
 
 def unique(name: str, taken: Container[str]) -> str:
-    """The name itself or, if it is taken, with the first free number."""
-    candidate, number = name, 2
+    """The name itself or, if it is taken, the name with the first free number."""
+    candidate = name
+    number = 2
     while candidate in taken:
-        candidate, number = f"{name}_{number}", number + 1
+        candidate = f"{name}_{number}"
+        number += 1
     return candidate
 
 
 def _module_path(scope: str) -> str:
-    """/features/features.0/conv/Conv is features.0.conv: TorchScript repeats a Sequential's name in its children's."""
+    """The module path of a scope: /features/features.0/conv/Conv becomes features.0.conv.
+
+    TorchScript repeats the name of a Sequential in the names of its children.
+    """
     path = ""
     last = ""
     for part in scope.strip("/").split("/")[:-1]:

@@ -1,8 +1,8 @@
-"""An ONNX file as the fused groups that onnxruntime executes.
+"""Reads an ONNX file into the fused groups that onnxruntime executes.
 
-onnxruntime itself optimises the model, up to the level that does not depend on the processor (EXTENDED), and we read what it
-saves: batch normalisation and constants are folded, activations sit in their convolutions. A group that we model becomes a
-plain LayerSpec; anything else is cut out with its weights.
+onnxruntime itself optimises the model, up to the level that does not depend on the processor (EXTENDED), and the optimised model is
+read: batch normalisation and constants are folded, and activations are fused into their convolutions. A group that we model becomes
+a plain LayerSpec; any other is extracted with its weights.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from profiler.errors import LayerError, ModelError, PlanError
-from profiler.formats.onnx.fusion import join_hard_swish, joined
+from profiler.formats.onnx.fusion import rejoin_groups, rejoin_hard_swish
 from profiler.formats.onnx.layers import channels_last, describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, extract
 from profiler.formats.onnx.tensors import Tensors, check_sizes, open_session, opset_of, shape_of, tensors_of
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec, Shape
+from profiler.layers.layer import Shape
 
 _LIBRARY_ERRORS = (
     DecodeError,
@@ -37,28 +37,31 @@ _LIBRARY_ERRORS = (
     *(kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     OSError,
     RuntimeError,  # whatever else the libraries' C++ throws
-    # of a damaged file: names that are not text, tensors shorter than their shape, types that do not exist
+    # raised for damaged files: names that are not text, tensors shorter than their shape, types that do not exist
     ValueError,
     TypeError,
 )
 
-# where in its own source onnxruntime noticed: of no use to the reader of the sentence
+# the place in onnxruntime's source, which does not help the user
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?", re.DOTALL)
 
 
 def read_onnx(path: Path) -> Graph:
-    """The groups in the order in which they run, figures channels last. `ModelError` if onnxruntime could not run the file."""
-    with _told_in_one_sentence(path):
+    """The fused groups in the order in which they run, with channels-last shapes.
+
+    Raises `ModelError` if onnxruntime cannot run the file, or if an input has no fixed shape.
+    """
+    with _library_errors_as_ours(path):
         model = _load(path)
         inputs = _inputs(model)
         optimised = _optimised(model)
-        join_hard_swish(optimised)
+        rejoin_hard_swish(optimised)
         return _graph(path.stem, inputs, optimised, tensors_of(optimised))
 
 
 @contextmanager
-def _told_in_one_sentence(path: Path) -> Iterator[None]:
-    """Anything may be wrong with someone's file, and three libraries have a dozen classes to say so."""
+def _library_errors_as_ours(path: Path) -> Iterator[None]:
+    """Raises every error of the three libraries, which have a dozen classes, as a `ModelError` of one sentence."""
     try:
         yield
     except (ModelError, LayerError, PlanError) as exc:
@@ -71,38 +74,38 @@ def _told_in_one_sentence(path: Path) -> Iterator[None]:
 def _load(path: Path) -> ModelProto:
     model = onnx.load(path, format="protobuf")
     if not model.graph.node:
-        raise ModelError("there is no network in it; is it an ONNX file, and complete?")
+        raise ModelError("the file contains no network; check that it is a complete ONNX file")
     weights = {weight.name for weight in model.graph.initializer}
-    # old exporters list the weights among the inputs, where they could be replaced and therefore nothing be folded into them
+    # old exporters list the weights among the inputs; they could then be replaced, and nothing would be folded into them
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    del model.graph.value_info[:]  # what a file says of the tensors between may be outdated; it is worked out anew
+    del model.graph.value_info[:]  # the shapes between the layers may be outdated, so they are inferred again
     return model
 
 
 def _inputs(model: ModelProto) -> dict[str, Shape]:
-    """Figures channels last. `ModelError` unless every input is a tensor of one fixed shape."""
+    """The channels-last shapes of all inputs by name. Raises `ModelError` unless every input is a tensor of a fixed shape."""
     inputs = {}
     for value in model.graph.input:
         shape = shape_of(value)
         if shape is None:
-            raise ModelError(f"input {value.name} {_why_not_static(value)}; export the model with fixed shapes")
+            reason = "has no shape"
+            if not value.type.HasField("tensor_type"):
+                reason = "is not a tensor"
+            else:
+                for index, size in enumerate(value.type.tensor_type.shape.dim):
+                    if size.dim_value < 1:
+                        reason = f"has a dynamic shape, dimension {index} is {size.dim_param or size.dim_value or 'unknown'}"
+                        break
+            raise ModelError(f"input {value.name} {reason}; export the model with fixed shapes")
         inputs[value.name] = channels_last(shape)
     return inputs
 
 
-def _why_not_static(value: onnx.ValueInfoProto) -> str:
-    if not value.type.HasField("tensor_type"):
-        return "is not a tensor"
-    for index, size in enumerate(value.type.tensor_type.shape.dim):
-        if size.dim_value < 1:
-            return f"has a dynamic shape, dimension {index} is {size.dim_param or size.dim_value or 'unknown'}"
-    return "has no shape"
-
-
 def _optimised(model: ModelProto) -> ModelProto:
-    """What onnxruntime makes of the model before it depends on the processor. Shapes are inferred first: they survive."""
+    """The model after onnxruntime's optimisations that do not depend on the processor."""
+    # the optimised model keeps the shapes that are inferred before
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     check_sizes(inferred.graph)
     with tempfile.TemporaryDirectory(prefix="onnx_reader_") as folder:
@@ -112,31 +115,27 @@ def _optimised(model: ModelProto) -> ModelProto:
 
 
 def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tensors) -> Graph:
-    """From here on a tensor is called after the node or the input that makes it."""
-    made_by = {key: key for key in inputs}
+    source_of = {key: key for key in inputs}  # the node or input that makes each tensor
     nodes: dict[str, Node] = {}
     opaques: dict[str, bytes] = {}
     for proto in model.graph.node:
         if all(key in tensors.constants for key in proto.output if key):
             continue
-        layer, reads = _layer(proto, model, tensors, opaques)
-        node = Node(unique(name_of(proto, tensors), inputs.keys() | nodes.keys()), layer, tuple(made_by[key] for key in reads))
+        description = describe(proto, tensors, opset_of(model))
+        if description is not None and description.exact:
+            layer = description.layer
+            reads = list(description.reads)
+        else:
+            layer, data = extract(proto, tensors, model, description.layer if description else None)
+            reads = activations(proto, tensors)
+            if layer.opaque is not None:
+                opaques[layer.opaque.digest] = data
+        node = Node(unique(name_of(proto, tensors), inputs.keys() | nodes.keys()), layer, tuple(source_of[key] for key in reads))
         nodes[node.name] = node
-        made_by |= {key: node.name for key in proto.output if key}
-    outputs = tuple(dict.fromkeys(made_by[value.name] for value in model.graph.output if value.name in made_by))
+        source_of |= {key: node.name for key in proto.output if key}
+    outputs = tuple(dict.fromkeys(source_of[value.name] for value in model.graph.output if value.name in source_of))
     if not nodes or not outputs:
         raise ModelError("its outputs do not depend on its inputs, so there is nothing to measure")
-    groups, outputs = joined(tuple(nodes.values()), outputs)
+    groups, outputs = rejoin_groups(tuple(nodes.values()), outputs)
     used = {group.layer.opaque.digest for group in groups if group.layer.opaque}
     return Graph(name, tuple(inputs.items()), groups, outputs, {digest: opaques[digest] for digest in sorted(used)})
-
-
-def _layer(proto: NodeProto, model: ModelProto, tensors: Tensors, opaques: dict[str, bytes]) -> tuple[LayerSpec, list[str]]:
-    """The node as a layer, put among the cut-outs if it must be, and the tensors it reads."""
-    description = describe(proto, tensors, opset_of(model))
-    if description is not None and description.exact:
-        return description.layer, list(description.reads)
-    layer, data = extract(proto, tensors, model, description.layer if description else None)
-    if layer.opaque is not None:
-        opaques[layer.opaque.digest] = data
-    return layer, activations(proto, tensors)

@@ -1,7 +1,7 @@
-"""Graphs of parametric layers as ONNX models with random weights: what is measured for every layer that has no file of its own.
+"""Writes graphs of parametric layers as ONNX models with random weights, which are measured for all layers that are not opaque.
 
-The files follow PyTorch's exporter: NCHW, the same operators and attributes, weights called after their layer. An activation
-is an operator of its own; onnxruntime fuses it into its layer where it can, exactly as it does with a user's network.
+The files follow PyTorch's exporter: NCHW layout, the same operators and attributes, weights named after their layers. An activation
+is an operator of its own; onnxruntime fuses it into its layer if it can, exactly as in a user's network.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ _EMITTERS = {"float32": Emitter, "int8": Int8Emitter}
 
 
 def write_onnx(graph: Graph, seed: int = 0) -> bytes:
-    """The network with He-scaled random weights, the same bytes for the same seed. `ModelError` for a layer it cannot hold."""
-    emitter = _EMITTERS[_precision(graph)](graph, seed)
+    """The file of the network with random weights of He's scale; equal graphs and seeds give equal bytes.
+
+    Raises `ModelError` if an ONNX file cannot represent a layer, and for more than 2 GiB of weights.
+    """
+    emitter = _EMITTERS[_checked_precision(graph)](graph, seed)
     inputs = emitter.inputs()
     for node in graph.nodes:
         _emit(emitter, node)
@@ -41,12 +44,12 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     return data
 
 
-def _precision(graph: Graph) -> str:
-    """The data type that all layers have. `ModelError` for what cannot be written."""
+def _checked_precision(graph: Graph) -> str:
+    """The data type of all layers. Raises `ModelError` if the graph cannot be written."""
     first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
     for node in graph.nodes:
         if node.layer.opaque is not None:
-            raise ModelError(f"{node.name} ({node.layer.op}) is cut out of a file and cannot be written inside another network")
+            raise ModelError(f"{node.name} ({node.layer.op}) is extracted from a file and can only be written alone")
         if node.layer.dtype not in _EMITTERS:
             raise ModelError(f"{node.name} is {node.layer.dtype}, which cannot be written yet; use {' or '.join(_EMITTERS)}")
         if node.layer.dtype != first:
@@ -54,11 +57,12 @@ def _precision(graph: Graph) -> str:
     if first != "float32" and any(layer.adds_shortcut for layer in graph.layers):
         raise ModelError(f"{graph.name} has a {first} convolution that adds a shortcut; write an addition after it")
     if sum(layer.weight_bytes for layer in graph.layers) > MAX_WEIGHT_BYTES:
-        raise ModelError(f"{graph.name} has over 2 GiB of weights, more than one ONNX file can hold")
+        raise ModelError(f"{graph.name} has over 2 GiB of weights, more than one ONNX file can hold; use a smaller network")
     return first
 
 
 def _emit(emitter: Emitter, node: Node) -> None:
+    """Add a layer and its activation."""
     if emitter.absorbs_activation(node):
         _EMIT[node.layer.op](emitter, node, node.name)
         return
@@ -73,47 +77,42 @@ def _conv(emitter: Emitter, node: Node, output: str) -> None:
     weights = [emitter.weight(node, shape, int(np.prod(shape[1:]))), *emitter.bias(node)]
     sums = f"{node.name}.before_shortcut" if shortcut else output
     emitter.node("Conv", [source, *weights], sums, node.name, group=node.layer.groups, **_window(node.layer))
-    if shortcut:  # onnxruntime takes the addition into the convolution, as profiler.layers.fusion says
-        emitter.node("Add", [sums, *_blocked(emitter, node, shortcut)], output, f"{node.name}.shortcut")
-
-
-def _blocked(emitter: Emitter, node: Node, shortcut: list[str]) -> list[str]:
-    """A shortcut that the caller brings is in the plain layout, which no convolution adds: an identity brings it into the blocked.
-
-    That costs a lone layer one pass over the shortcut more than bringing any other input there does.
-    """
-    if shortcut[0] not in dict(emitter.graph.inputs):
-        return shortcut
-    channels = node.layer.out_channels
-    weight = emitter.constant(f"{node.name}.identity", np.ones((channels, 1, 1, 1), dtype=np.float32))
-    emitter.node("Conv", [*shortcut, weight], f"{node.name}.blocked", f"{node.name}.identity", group=channels, kernel_shape=[1, 1])
-    return [f"{node.name}.blocked"]
+    if not shortcut:
+        return
+    if shortcut[0] in dict(emitter.graph.inputs):
+        # an input of the graph has the plain layout, which no convolution adds: an identity brings it into the blocked layout,
+        # at the cost of one more pass over the shortcut
+        channels = node.layer.out_channels
+        weight = emitter.constant(f"{node.name}.identity", np.ones((channels, 1, 1, 1), dtype=np.float32))
+        blocked = f"{node.name}.blocked"
+        emitter.node("Conv", [*shortcut, weight], blocked, f"{node.name}.identity", group=channels, kernel_shape=[1, 1])
+        shortcut = [blocked]
+    # onnxruntime fuses the addition into the convolution (profiler.layers.fusion)
+    emitter.node("Add", [sums, *shortcut], output, f"{node.name}.shortcut")
 
 
 def _conv_transpose(emitter: Emitter, node: Node, output: str) -> None:
     layer = node.layer
-    shape = (layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)  # ONNX keeps these the other way round
+    shape = (layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)  # (in, out / groups, k, k) in ONNX
     weights = [emitter.weight(node, shape, int(np.prod(layer.weight_shape[1:])), out_axis=1), *emitter.bias(node)]
-    window = _window(layer) | {"output_padding": _output_padding(layer)}
-    emitter.node("ConvTranspose", [*node.inputs, *weights], output, node.name, group=layer.groups, **window)
-
-
-def _output_padding(layer: LayerSpec) -> list[int]:
-    """What the output has beyond the size its kernel, stride and padding give."""
     top, left, bottom, right = layer.padding
-    base = (
+    sizes = (
         (size - 1) * stride - pad + (kernel - 1) * dilation + 1
         for size, stride, pad, kernel, dilation in zip(
             layer.inputs[0][1:3], layer.stride, (top + bottom, left + right), layer.kernel, layer.dilation, strict=True
         )
     )
-    return [size - least for size, least in zip(layer.output[1:3], base, strict=True)]
+    # the output padding is what the output has beyond the size that kernel, stride and padding give
+    extra = [size - least for size, least in zip(layer.output[1:3], sizes, strict=True)]
+    window = _window(layer) | {"output_padding": extra}
+    emitter.node("ConvTranspose", [*node.inputs, *weights], output, node.name, group=layer.groups, **window)
 
 
 def _fully_connected(emitter: Emitter, node: Node, output: str) -> None:
-    layer, rank = node.layer, len(node.layer.inputs[0])
+    layer = node.layer
+    rank = len(layer.inputs[0])
     if rank == 4:
-        # over the channels of a figure this is a 1x1 convolution, which needs no transpose to channels last and back
+        # over the channels of an image this is a 1x1 convolution, which needs no transpose to channels last and back
         weight = emitter.weight(node, (*layer.weight_shape, 1, 1), layer.in_channels)
         emitter.node("Conv", [*node.inputs, weight, *emitter.bias(node)], output, node.name, kernel_shape=[1, 1])
     elif rank == 2:
@@ -138,7 +137,7 @@ def _pool(op_type: str) -> Emit:
 
 
 def _global_pool(op_type: str, reduction: str) -> Emit:
-    """To (n, 1, 1, c), or as `mean` over height and width to (n, c)."""
+    """A global pool to (n, 1, 1, c), or to (n, c) as PyTorch exports `mean` over height and width."""
 
     def emit(emitter: Emitter, node: Node, output: str) -> None:
         if len(node.layer.output) == 4:
@@ -163,7 +162,7 @@ def _binary(op_type: str) -> Emit:
 
 
 def _upsample(mode: str, coordinates: str) -> Emit:
-    """Resize with the attributes PyTorch exports `interpolate` with (bilinear: align_corners=False)."""
+    """A Resize with the attributes of PyTorch's `interpolate` (bilinear with align_corners=False)."""
 
     def emit(emitter: Emitter, node: Node, output: str) -> None:
         sizes = emitter.constant(f"{node.name}.sizes", np.array(in_file(node.layer.output), dtype=np.int64))
@@ -176,6 +175,8 @@ def _upsample(mode: str, coordinates: str) -> Emit:
 
 
 def _over_channels(op_type: str) -> Emit:
+    """An operator with an attribute for the channel axis."""
+
     def emit(emitter: Emitter, node: Node, output: str) -> None:
         axis = 1 if len(node.layer.output) == 4 else len(node.layer.output) - 1
         emitter.node(op_type, list(node.inputs), output, node.name, axis=axis)
@@ -184,7 +185,7 @@ def _over_channels(op_type: str) -> Emit:
 
 
 def _flatten(emitter: Emitter, node: Node, output: str) -> None:
-    """To (n, c), or as Reshape to a figure of one pixel."""
+    """A Flatten to (n, c), or a Reshape to (n, 1, 1, c)."""
     if len(node.layer.output) == 2:
         emitter.node("Flatten", list(node.inputs), output, node.name, axis=1)
     else:
@@ -197,6 +198,7 @@ def _unary(emitter: Emitter, node: Node, output: str) -> None:
 
 
 def _window(layer: LayerSpec) -> dict[str, Any]:
+    """The attributes of the sliding window."""
     return {
         "kernel_shape": list(layer.kernel),
         "strides": list(layer.stride),
@@ -206,7 +208,7 @@ def _window(layer: LayerSpec) -> dict[str, Any]:
 
 
 Emit = Callable[[Emitter, Node, str], None]
-"""Adds a layer, without its activation, that ends in the tensor of the given name."""
+"""A function that adds a layer without its activation; its output is the tensor with the given name."""
 
 _EMIT: dict[str, Emit] = {
     "conv2d": _conv,

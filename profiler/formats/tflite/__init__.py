@@ -1,1 +1,1 @@
-"""Model files of TFLite: written from our layers and read as LiteRT executes them."""
+"""TFLite files: reading them as LiteRT executes them, and writing them with random weights."""

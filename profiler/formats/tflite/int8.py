@@ -1,11 +1,11 @@
-"""Int8 layers in a .tflite file, as post-training quantisation of all integers leaves them: no operator converts from or to floats.
+"""Int8 layers in a .tflite file, as full integer post-training quantisation leaves them: no operator converts from or to floats.
 
-The file's inputs and outputs are int8. All activations share one scale and zero point, but for sigmoid and softmax, whose kernels
-demand theirs, and for what only moves their values on; a concatenation of unlike tensors has them brought to one scale by QUANTIZE
-first, as its kernel demands.
+The inputs and outputs of the file are int8. All activations share one scale and zero point, except for sigmoid and softmax, whose
+kernels require theirs, and for operators that only move values. If the inputs of a concatenation differ, QUANTIZE brings them to
+one scale first, as its kernel requires.
 
-All layers run in integers. LiteRT 2.3 gives XNNPACK all but average pools, nearest upsampling, softmax, hard-swish, a ReLU or ReLU6
-by itself and the padding of a max pool, for which it has kernels of its own.
+All layers run in integers. LiteRT 2.3 runs average pools, nearest upsampling, softmax, hard-swish, a ReLU or ReLU6 by itself and
+the padding of a max pool in its own kernels, and all others in XNNPACK.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from profiler.layers.layer import Shape
 _INT8: int = schema.TensorType.INT8
 
 _VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "HARD_SWISH": 1, "QUANTIZE": 1}
-"""The first version of an operator that knows int8, where it is not the second: tensorflow/lite/tools/versioning/op_version.cc."""
+"""The first versions of operators with int8, if not the second (tensorflow/lite/tools/versioning/op_version.cc)."""
 _MOVES = (
     "MAX_POOL_2D", "AVERAGE_POOL_2D", "REDUCE_MAX", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "PAD", "PADV2", "SLICE",
     "RESHAPE", "RELU", "RELU6",
 )  # fmt: skip
-"""Operators whose output is quantised as their input is, because their kernels, or XNNPACK's, demand it."""
+"""Operators whose output has the quantisation of their input, because their kernels or those of XNNPACK require it."""
 
 
 class Int8Emitter(Emitter):
-    """Quantises whatever is emitted."""
+    """An emitter that quantises activations and weights."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._quantisations: dict[int, Quantisation] = {}  # of activations, by tensor
+        self._quantisations: dict[int, Quantisation] = {}  # of the activations, by tensor number
 
     def activation(self, name: str, shape: Shape) -> int:
-        """Quantised anew by the operator that makes it, if one does."""
+        """Add a tensor that is computed; the operator that computes it sets its final quantisation."""
         tensor = self.tensor(name, shape, _INT8)
         self._quantise(tensor, COMMON)
         return tensor
@@ -49,7 +49,7 @@ class Int8Emitter(Emitter):
     def constant(self, name: str, values: NDArray[Any] | Sequence[int]) -> int:
         if not isinstance(values, np.ndarray) or values.dtype != np.float32:
             return super().constant(name, values)
-        # a number by itself is the largest integer; minus infinity, which pads a max pool, is the least
+        # a single number is stored as the largest integer; minus infinity, which pads a max pool, as the smallest
         is_bottom = bool(np.isneginf(values).all())
         tensor = self.stored(name, np.full(values.shape, -128 if is_bottom else LARGEST, np.int8))
         self._quantise(tensor, COMMON if is_bottom else Quantisation(float(values.max()) / LARGEST, 0))
@@ -79,6 +79,7 @@ class Int8Emitter(Emitter):
         super().operator(name, inputs, output, options, max(version, _VERSIONS.get(name, 2)))
 
     def _as_common(self, tensor: int) -> int:
+        """The tensor with the COMMON quantisation; a QUANTIZE converts it if necessary."""
         if self._quantisations[tensor] == COMMON:
             return tensor
         table = self.tensors[tensor]

@@ -1,16 +1,17 @@
 """Reads a .tflite file into the fused groups that LiteRT executes with its default delegate, XNNPACK.
 
-An operator is a group, with these exceptions, each of which the writer turns back into the same operators:
+Every operator is a group, with these exceptions, which the writer turns back into the same operators:
 
-- a PAD in front of a VALID convolution alone belongs to the convolution: XNNPACK folds it;
-- a PAD (minus infinity for a max pool) in front of a VALID pool alone belongs to the pool, which cannot pad in that way itself;
+- A PAD whose only reader is a VALID convolution belongs to the convolution, because XNNPACK folds it.
+- A PAD (of minus infinity for a max pool) whose only reader is a VALID pool belongs to the pool, which has no such padding itself.
 - ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid.
 
-A ReLU that is an operator of its own stays a group, although XNNPACK folds it into a convolution before it: converters leave
-none behind.
+A ReLU that is an operator of its own stays a group, although XNNPACK folds it into a convolution before it: converters fuse it
+already.
 
-Half-precision weights count as the float32 ones XNNPACK makes of them at load time. What LayerSpec does not describe exactly
-(quantised operators, those with unusual options, those we have no word for) is cut out with its weights. Nothing is run here.
+Half-precision weights count as the float32 weights that XNNPACK makes of them when it loads a model. Operators that LayerSpec does
+not describe exactly (quantised ones, and those of other kinds or with unusual options) are extracted with their weights. Nothing is
+run here.
 """
 
 from __future__ import annotations
@@ -39,33 +40,34 @@ _NO_PADDING: Padding = (0, 0, 0, 0)
 
 
 def read_tflite(path: Path) -> Graph:
-    """`ModelError` in one sentence if the file is damaged, or holds what cannot be measured."""
+    """The fused groups in the order of the file. Raises `ModelError` if the file is damaged or an operator cannot be measured."""
     network = _Network(load(path))
     network.check_shapes()
     try:
         return _graph(path.stem, network)
     except (LayerError, PlanError) as exc:
-        raise ModelError(f"{path.name} contradicts itself: {exc}") from exc
+        raise ModelError(f"{path.name} contradicts itself: {exc}; convert the model again") from exc
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What a rule makes of an operator."""
+    """An operator, with the operators that it absorbs, as a layer."""
 
     op: str
     inputs: tuple[int, ...]
-    """Tensors it reads, before any operator it absorbs."""
+    """The numbers of the tensors that it reads, those of the absorbed operators included."""
     fields: Mapping[str, Any] = field(default_factory=dict)
+    """The other fields of the LayerSpec."""
     exact: bool = True
-    """Whether op and fields say all there is to say; else the operator is cut out under this description."""
+    """True if the fields describe the operator completely; otherwise it is extracted, and they describe it as far as possible."""
     absorbed: tuple[int, ...] = ()
-    """Numbers of the operators before it that belong to it."""
+    """The numbers of the earlier operators that belong to it."""
     shapes: tuple[Shape, ...] = ()
-    """Of the inputs, where they are not the tensors' own."""
+    """The shapes of the inputs, if they differ from those of the tensors."""
 
 
 class _Network:
-    """The file's operators, and who makes and reads each tensor."""
+    """The operators of the file, with the maker and the readers of each tensor."""
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
@@ -73,24 +75,25 @@ class _Network:
         self._readers = Counter([*contents.outputs, *(t for operator in contents.operators for t in operator.inputs)])
 
     def check_shapes(self) -> None:
+        """Raises `ModelError` if a tensor has no fixed shape."""
         contents = self.contents
         used = {*contents.inputs, *contents.outputs}
         for operator in contents.operators:
             used |= {*contents.activations(operator), *operator.outputs}
         for tensor in used:
             signature = contents.tensors[tensor].shapeSignature
-            # an open batch size is run as the file's shape says, and converters leave it open by default; no other is known
+            # converters leave the batch size open by default, and it runs as in `shape`; no other open size has a known value
             if min(contents.shape(tensor), default=1) < 1 or (signature is not None and min(signature[1:], default=1) < 0):
                 name = contents.name(tensor)
                 raise ModelError(f"{contents.label}: {name} has no fixed shape; convert the model again with fixed sizes")
 
     def lone_maker(self, tensor: int, name: str) -> Operator | None:
-        """The operator of that name that makes the tensor, if nobody else reads it."""
+        """The operator of this name that makes the tensor, if the tensor has exactly one reader."""
         maker = self._makers.get(tensor)
         return maker if maker is not None and maker.name == name and self._readers[tensor] == 1 else None
 
     def is_plain(self, operator: Operator, activations: int) -> bool:
-        """Whether all numbers are float32, and only this many operands are computed."""
+        """True if the operator computes in float32 and exactly this number of its operands are not constants."""
         contents = self.contents
         computed = contents.activations(operator)
         constants = [tensor for tensor in operator.inputs if tensor in contents.constants]
@@ -103,11 +106,15 @@ class _Network:
         )
 
     def is_scalar(self, tensor: int, value: float) -> bool:
+        """True if the tensor is a constant of this one number."""
         values = self.contents.values(tensor) if tensor >= 0 else None
         return values is not None and values.size == 1 and bool(np.float32(value) == values.reshape(()))
 
     def unpadded(self, tensor: int, filler: float) -> tuple[int, Padding, tuple[int, ...]]:
-        """What a PAD with this value padded, how, and the PAD's number; the tensor itself if there is none that can be absorbed."""
+        """The input of the PAD that makes this tensor, its padding and its number; the tensor itself without such a PAD.
+
+        `filler` is the value with which it pads.
+        """
         pad = self.lone_maker(tensor, "PAD" if filler == 0 else "PADV2")
         if pad is not None and len(pad.inputs) == (2 if filler == 0 else 3) and self.is_plain(pad, 1):
             amounts = self.contents.integers(pad.inputs[1])
@@ -122,8 +129,8 @@ def _graph(name: str, network: _Network) -> Graph:
     contents = network.contents
     groups = {operator.index: _group(network, operator) for operator in contents.operators}
     absorbed = {number for group in groups.values() if group is not None for number in group.absorbed}
-    names = _Names()
-    sources = {tensor: names.unique(contents.name(tensor)) for tensor in contents.inputs}
+    names: set[str] = set()
+    sources = {tensor: _unique(contents.name(tensor), names) for tensor in contents.inputs}
     graph_inputs = tuple((source, contents.shape(tensor)) for tensor, source in sources.items())
     nodes, opaques = [], {}
     for operator in contents.operators:
@@ -135,9 +142,9 @@ def _graph(name: str, network: _Network) -> Graph:
         missing = [tensor for tensor in inputs if tensor not in sources]
         if missing or any(tensor in sources for tensor in operator.outputs):
             raise ModelError(
-                f"{contents.label} is damaged: the tensors of operator {operator.index} have no order in which to be made"
+                f"{contents.label} is damaged: operator {operator.index} reads or makes tensors out of order; convert it again"
             )
-        node = Node(names.unique(contents.name(operator.outputs[0])), layer, tuple(sources[tensor] for tensor in inputs))
+        node = Node(_unique(contents.name(operator.outputs[0]), names), layer, tuple(sources[tensor] for tensor in inputs))
         sources |= dict.fromkeys(operator.outputs, node.name)
         nodes.append(node)
     outputs = dict.fromkeys(sources[tensor] for tensor in contents.outputs if tensor in sources)
@@ -146,49 +153,44 @@ def _graph(name: str, network: _Network) -> Graph:
     return Graph(name, graph_inputs, tuple(nodes), tuple(outputs), opaques)
 
 
-class _Names:
-    """Tensor names may repeat in a file, node names may not in a graph."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def unique(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self._taken:
-            count += 1
-            candidate = f"{name}#{count}"
-        self._taken.add(candidate)
-        return candidate
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is taken already, and added to `taken`: names repeat in files, but must not in graphs."""
+    candidate = name
+    count = 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}#{count}"
+    taken.add(candidate)
+    return candidate
 
 
 def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tuple[LayerSpec, tuple[int, ...], bytes]:
-    """The layer, the tensors it reads, and its file if it is cut out."""
+    """The layer, the tensors that it reads, and its file if it is extracted."""
     if not operator.outputs:
         raise ModelError(f"{contents.label}: operator {operator.index}, {operator.name}, makes no tensor and cannot be measured")
     computed = contents.activations(operator)
+    # a description that reads a constant as an activation does not fit an extracted operator, whose constants are inside
     if group is None or (not group.exact and any(tensor not in computed for tensor in group.inputs)):
         group = _Group(operator.name, computed, exact=False)
     output = contents.shape(operator.outputs[0])
     shapes = group.shapes or tuple(map(contents.shape, group.inputs))
     if group.exact:
         layer = LayerSpec(group.op, shapes, output, **group.fields)
-        _check_weights(contents, operator, layer)
+        if layer.weight_shape and math.prod(layer.weight_shape) != math.prod(contents.shape(operator.inputs[1])):
+            found = contents.shape(operator.inputs[1])
+            raise LayerError(f"{layer.op}: {layer.inputs[0]} to {layer.output} needs weights of {layer.weight_shape}, not {found}")
         return layer, group.inputs, b""
-    # a cut-out may read more than its description says: weights that are computed, for one
+    # an extracted operator may read more tensors than its description has, such as weights that are computed
     others = tuple(tensor for tensor in computed if tensor not in group.inputs)
-    inputs, shapes = group.inputs + others, shapes + tuple(map(contents.shape, others))
+    inputs = group.inputs + others
+    shapes = shapes + tuple(map(contents.shape, others))
     opaque, data = extract(contents, operator)
     dtype = contents.dtype((*inputs, *operator.outputs)[0])
     return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, opaque=opaque), inputs, data
 
 
-def _check_weights(contents: Contents, operator: Operator, layer: LayerSpec) -> None:
-    if layer.weight_shape and math.prod(layer.weight_shape) != math.prod(contents.shape(operator.inputs[1])):
-        raise LayerError(f"{layer.op}: {layer.inputs[0]} to {layer.output} needs {layer.weight_shape} weights, not what is there")
-
-
 def _group(network: _Network, operator: Operator) -> _Group | None:
-    """None where no rule knows the operator, or not in this form."""
+    """The operator as a layer; None if there is no rule for it, or the rule does not apply."""
     rule = _RULES.get(operator.name)
     if rule is None or operator.is_custom or len(operator.outputs) != 1 or len(operator.inputs) < rule.operands:
         return None
@@ -202,7 +204,8 @@ def _convolution(network: _Network, operator: Operator) -> _Group | None:
     source, weights = operator.inputs[:2]
     if not len(contents.shape(source)) == len(contents.shape(weights)) == len(contents.shape(operator.outputs[0])) == 4:
         return None
-    filters, channels = contents.shape(weights), contents.shape(source)[3]
+    filters = contents.shape(weights)
+    channels = contents.shape(source)[3]
     is_depthwise = operator.name == "DEPTHWISE_CONV_2D"
     if is_depthwise and filters[0] != 1:
         return None
@@ -222,7 +225,8 @@ def _convolution(network: _Network, operator: Operator) -> _Group | None:
 def _transposed_convolution(network: _Network, operator: Operator) -> _Group | None:
     contents, options = network.contents, operator.options
     weights, source = operator.inputs[1:3]
-    size, made = contents.shape(source), contents.shape(operator.outputs[0])
+    size = contents.shape(source)
+    made = contents.shape(operator.outputs[0])
     if not len(size) == len(made) == len(contents.shape(weights)) == 4:
         return None
     window = _window(options, contents.shape(weights)[1:3])
@@ -242,12 +246,14 @@ def _transposed_convolution(network: _Network, operator: Operator) -> _Group | N
 def _fully_connected(network: _Network, operator: Operator) -> _Group | None:
     contents, options = network.contents, operator.options
     source, weights = operator.inputs[:2]
-    size, made, filters = contents.shape(source), contents.shape(operator.outputs[0]), contents.shape(weights)
+    size = contents.shape(source)
+    made = contents.shape(operator.outputs[0])
+    filters = contents.shape(weights)
     if len(filters) != 2 or options.weightsFormat or not made or math.prod(size) % max(filters[1], 1):
         return None
     keeps_shape = len(size) >= 2 and size[-1] == filters[1] and made == (*size[:-1], filters[0])
     exact = network.is_plain(operator, 1) and source not in contents.constants and _is_fusable(options) and keeps_shape
-    # the operator may flatten its input by itself; then this is the matrix it multiplies
+    # the operator may flatten its input itself; this is the matrix that it then multiplies
     shapes = () if keeps_shape else ((math.prod(size) // max(filters[1], 1), filters[1]),)
     fields = {"activation": _activation(options), "bias": _has(operator, 2)}
     return _Group("fully_connected", (source,), fields, exact, shapes=shapes)
@@ -256,7 +262,8 @@ def _fully_connected(network: _Network, operator: Operator) -> _Group | None:
 def _pool(op: str, filler: float) -> _Read:
     def read(network: _Network, operator: Operator) -> _Group | None:
         contents, options = network.contents, operator.options
-        source, padding = operator.inputs[0], _NO_PADDING
+        source = operator.inputs[0]
+        padding = _NO_PADDING
         absorbed: tuple[int, ...] = ()
         if len(contents.shape(source)) != 4:
             return None
@@ -266,7 +273,7 @@ def _pool(op: str, filler: float) -> _Read:
             padding = same_padding(contents.shape(source)[1:3], **window)
         elif exact:
             inner, pads, pad = network.unpadded(source, filler)
-            # where SAME says the same the writer would take it, and that is another operation for an average
+            # if this is the padding of SAME, the writer would choose SAME, which does not count zeros in an average
             if pad and pads != same_padding(contents.shape(inner)[1:3], **window):
                 source, padding, absorbed = inner, pads, pad
         fields = {**window, "padding": padding, "activation": _activation(options)}
@@ -290,7 +297,7 @@ def _reduction(op: str) -> _Read:
 def _resize(op: str) -> _Read:
     def read(network: _Network, operator: Operator) -> _Group | None:
         options = operator.options
-        # the pixels that nearest picks cost the same in either convention; those that bilinear mixes are others
+        # nearest copies as many pixels with either convention; bilinear mixes different ones
         if options.alignCorners or not (options.halfPixelCenters or op == "upsample_nearest"):
             return None
         return _Group(op, operator.inputs[:1], exact=network.is_plain(operator, 1))
@@ -313,7 +320,7 @@ def _arithmetic(op: str) -> _Read:
 
 
 def _hard_sigmoid(network: _Network, operator: Operator) -> _Group | None:
-    """MUL(ADD(x, 3) with ReLU6, 1/6), with the constants on the right as every converter puts them."""
+    """The hard_sigmoid MUL(ADD(x, 3) with ReLU6, 1/6); all converters put the constants on the right. None for other products."""
     shifted, sixth = operator.inputs[:2]
     add = network.lone_maker(shifted, "ADD")
     if add is None or len(add.inputs) != 2 or not isinstance(add.options, schema.AddOptionsT):
@@ -337,7 +344,8 @@ def _concatenation(network: _Network, operator: Operator) -> _Group | None:
 
 def _reshape(network: _Network, operator: Operator) -> _Group | None:
     contents = network.contents
-    before, after = contents.shape(operator.inputs[0]), contents.shape(operator.outputs[0])
+    before = contents.shape(operator.inputs[0])
+    after = contents.shape(operator.outputs[0])
     if len(before) < 2 or after not in ((before[0], math.prod(before[1:])), (before[0], 1, 1, math.prod(before[1:]))):
         return None
     return _Group("flatten", operator.inputs[:1], exact=network.is_plain(operator, 1))
@@ -368,10 +376,12 @@ def _activation(options: Any) -> str:
 
 
 def _is_fusable(options: Any) -> bool:
+    """True if we write the activation of these options into the same operator."""
     return _activation(options) in ("none", "relu", "relu6")
 
 
 def _has(operator: Operator, operand: int) -> bool:
+    """True if the optional operand is not left out."""
     return len(operator.inputs) > operand and operator.inputs[operand] >= 0
 
 
@@ -380,9 +390,11 @@ _Read = Callable[[_Network, Operator], _Group | None]
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
+    """The way in which a kind of operator is read."""
+
     read: _Read
     operands: int
-    """Inputs that must be there, constants included."""
+    """The number of inputs, with constants, that must not be left out."""
     options: type[Any] | None = None
 
 

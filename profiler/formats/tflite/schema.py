@@ -1,7 +1,7 @@
-"""The .tflite container: the flatbuffer the schema describes, checked on the way in and aligned on the way out.
+"""The .tflite container (tensorflow/compiler/mlir/lite/schema/schema.fbs), checked when it is read and aligned when it is written.
 
-Nothing here runs a model. A file that passes `load` has every offset and index inside its bounds, so reading it cannot crash
-this process; whether its operators make sense is found out by the runner, which is a process of its own.
+Nothing here runs a model. In a file that passes `load` all offsets and indices are within their bounds, so reading it cannot crash
+this process. Only the runner, a process of its own, finds out whether its operators make sense.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from profiler.layers.layer import Pair, Shape
 
 Bytes = NDArray[np.uint8]
 Padding = tuple[int, int, int, int]
-"""Top, left, bottom, right."""
+"""Top, left, bottom and right padding in pixels."""
 
 IDENTIFIER = b"TFL3"
 VERSION = 3
@@ -35,23 +35,24 @@ OPERATOR_NUMBERS: dict[str, int] = {
 }
 OPERATOR_NAMES = {number: name for name, number in OPERATOR_NUMBERS.items()}
 _LAST_DEPRECATED_CODE = 127
-"""Operators above it have only the newer field; the old one, a byte, then says 127."""
+"""The largest operator number in the old, one-byte field. Operators above it have their number only in the new field."""
 
 FLOAT32: int = schema.TensorType.FLOAT32
 TYPE_NAMES: dict[int, str] = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
 _TYPE_BYTES = {"float32": 4, "float16": 2, "int32": 4, "uint8": 1, "int64": 8, "int16": 2, "int8": 1, "bool": 1, "float64": 8}
 
 _DAMAGE = (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
-"""What the flatbuffers package raises, depending on where in a damaged file it stumbles."""
+"""The errors that the flatbuffers package raises for damaged files."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlignedBuffer:
-    """Stands in for BufferT, whose Pack neither aligns weights nor copies them in one piece."""
+    """A replacement for BufferT, whose Pack neither aligns weights nor copies them in one piece."""
 
     data: Bytes | None = None
 
     def Pack(self, builder: Any) -> Any:
+        """Write the buffer; the generated ModelT calls it."""
         vector = None
         if self.data is not None:
             builder.Prep(BUFFER_ALIGNMENT, self.data.size)
@@ -68,10 +69,10 @@ class Operator:
 
     index: int
     name: str
-    """BuiltinOperator's name, or the custom operator's own."""
+    """The name in schema.BuiltinOperator, or that of the custom operator."""
     is_custom: bool
     inputs: tuple[int, ...]
-    """Tensor numbers; -1 where an optional one is left out."""
+    """Tensor numbers; -1 stands for an optional tensor that is left out."""
     outputs: tuple[int, ...]
     table: Any
     """The OperatorT."""
@@ -80,55 +81,63 @@ class Operator:
 
     @property
     def options(self) -> Any:
+        """The table of options, of a class for this kind of operator."""
         return self.table.builtinOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A file's first subgraph, which is what runs, and whatever it needs."""
+    """The first subgraph of a file, which is the one that runs, with everything that it needs."""
 
     label: str
-    """For messages: the file's name."""
+    """The name of the file, for messages."""
     operators: tuple[Operator, ...]
     tensors: list[Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     constants: Mapping[int, Bytes]
-    """Raw bytes of the main subgraph's constant tensors, by tensor number."""
+    """The bytes of the constant tensors of the first subgraph, by tensor number."""
     codes: list[Any]
     other_subgraphs: list[Any]
     buffers: list[Any]
 
     def shape(self, tensor: int) -> Shape:
+        """The shape of a tensor; () for a scalar."""
         return tuple(map(int, _items(self.tensors[tensor].shape)))
 
     def dtype(self, tensor: int) -> str:
+        """The data type of a tensor, such as `float32`."""
         return TYPE_NAMES[self.tensors[tensor].type]
 
     def activations(self, operator: Operator) -> tuple[int, ...]:
-        """The operator's inputs that are computed: no constants, no state it keeps to itself."""
+        """The inputs of the operator that are computed: neither constants nor its own state."""
         return tuple(i for i in operator.inputs if i >= 0 and i not in self.constants and not self.tensors[i].isVariable)
 
     def name(self, tensor: int) -> str:
+        """The name of a tensor, or `tensor_` and its number if it has none."""
         return text(self.tensors[tensor].name) or f"tensor_{tensor}"
 
     def values(self, tensor: int) -> NDArray[Any] | None:
-        """Of a dense constant of a type that numpy knows; None for anything else."""
-        data, dtype = self.constants.get(tensor), self.dtype(tensor)
+        """The values of a dense constant; None for other tensors and for types that numpy does not have."""
+        data = self.constants.get(tensor)
+        dtype = self.dtype(tensor)
         if data is None or dtype not in _TYPE_BYTES or self.tensors[tensor].sparsity is not None:
             return None
         return data.view(np.dtype(dtype)).reshape(self.shape(tensor))
 
     def integers(self, tensor: int) -> NDArray[Any] | None:
-        """Of a constant of whole numbers: axes, paddings."""
+        """The values of a constant of integers, such as axes and paddings; None for other tensors."""
         values = self.values(tensor)
         return values if values is not None and values.dtype.kind == "i" else None
 
 
 def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Padding:
-    """What SAME means for a figure of this height and width: an odd pixel goes to the bottom and right."""
+    """The padding that SAME means for an input of this height and width. An odd pixel is added at the bottom and right.
+
+    Raises `LayerError` if a number of the window is not positive.
+    """
     if min(*stride, *dilation, *kernel) < 1:
-        raise LayerError(f"kernel {kernel}, stride {stride} and dilation {dilation} must be positive")
+        raise LayerError(f"kernel {kernel}, stride {stride} and dilation {dilation} must be at least 1")
     totals = [
         max((-(-pixels // s) - 1) * s + (k - 1) * d + 1 - pixels, 0)
         for pixels, k, s, d in zip(size, kernel, stride, dilation, strict=True)
@@ -137,50 +146,48 @@ def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1
 
 
 def text(value: bytes | None) -> str:
-    """A name from the file, fit to be printed."""
+    """A name from the file that can be printed safely."""
     return printable((value or b"").decode("utf-8", "replace"))
 
 
 def operator_code(number: int, version: int = 1, custom: str | None = None) -> Any:
-    """Both code fields are set: runtimes before 2.3 read only the old one."""
+    """The OperatorCodeT of an operator. Both code fields are set, because runtimes before 2.3 read only the old one."""
     old = min(number, _LAST_DEPRECATED_CODE)
     return schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=old, version=version, customCode=custom)
 
 
 def pack(codes: Sequence[Any], subgraphs: Sequence[Any], buffers: Sequence[AlignedBuffer]) -> bytes:
-    """A whole file with the signature "serving_default" over the first subgraph, without which quantizers refuse it."""
+    """The bytes of a file whose first subgraph has the signature `serving_default`, without which quantisers refuse it."""
     main = subgraphs[0]
     signature = schema.SignatureDefT(
         signatureKey="serving_default",
         subgraphIndex=0,
-        inputs=[_signature_entry(main, tensor) for tensor in main.inputs],
-        outputs=[_signature_entry(main, tensor) for tensor in dict.fromkeys(main.outputs)],
+        inputs=[schema.TensorMapT(name=main.tensors[tensor].name, tensorIndex=tensor) for tensor in main.inputs],
+        outputs=[schema.TensorMapT(name=main.tensors[tensor].name, tensorIndex=tensor) for tensor in dict.fromkeys(main.outputs)],
     )
     model = schema.ModelT(
         version=VERSION, operatorCodes=codes, subgraphs=subgraphs, buffers=buffers, signatureDefs=[signature], description=""
     )
-    # room for everything from the start: the builder grows by copying
+    # the initial size is sufficient for everything, because the builder grows by copying
     builder = flatbuffers.Builder(sum(buffer.data.size + 64 for buffer in buffers if buffer.data is not None) + (1 << 14))
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _signature_entry(subgraph: Any, tensor: int) -> Any:
-    return schema.TensorMapT(name=subgraph.tensors[tensor].name, tensorIndex=tensor)
-
-
 def load(path: Path) -> Contents:
-    """`ModelError` in one sentence for whatever keeps the file from being read."""
+    """Read a file. Raises `ModelError` if it cannot be read, is damaged, or has a version or a size that is not supported."""
     try:
         data = path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
     if len(data) < 8 or data[4:8] != IDENTIFIER:
-        raise ModelError(f"{path.name} is not a TFLite file: it does not say {IDENTIFIER.decode()} at its start")
+        raise ModelError(f"{path.name} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
     try:
         return _contents(path.name, data)
     except _DAMAGE as exc:
-        raise ModelError(f"{path.name} is damaged or cut short: it points at what is not there ({exc})") from exc
+        raise ModelError(
+            f"{path.name} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
+        ) from exc
 
 
 def _contents(label: str, data: bytes) -> Contents:
@@ -196,30 +203,45 @@ def _contents(label: str, data: bytes) -> Contents:
     for subgraph in subgraphs:
         _check_references(label, subgraph, codes, buffers)
     tables = [table for subgraph in subgraphs for table in subgraph.operators or []]
+    # 0 and 1 mean that there is no data behind the flatbuffer
     if any(buffer.offset > 1 for buffer in buffers) or any(table.largeCustomOptionsOffset > 1 for table in tables):
         raise ModelError(f"{label} keeps its weights behind the flatbuffer, as files over 2 GB do; that cannot be read yet")
     main = subgraphs[0]
     tensors = main.tensors or []
     constants, folded = _constants(label, main, tensors, buffers, codes)
-    operators = tuple(_operator(i, table, codes) for i, table in enumerate(main.operators or []) if i not in folded)
-    inputs, outputs = numbers(main.inputs), numbers(main.outputs)
-    return Contents(label, operators, tensors, inputs, outputs, constants, codes, subgraphs[1:], buffers)
+    operators = []
+    for index, table in enumerate(main.operators or []):
+        if index not in folded:
+            code = codes[table.opcodeIndex]
+            name = _operator_name(code)
+            is_custom = name == "CUSTOM"
+            if is_custom:
+                name = text(code.customCode) or name
+            operators.append(Operator(index, name, is_custom, numbers(table.inputs), numbers(table.outputs), table, code))
+    inputs = numbers(main.inputs)
+    outputs = numbers(main.outputs)
+    return Contents(label, tuple(operators), tensors, inputs, outputs, constants, codes, subgraphs[1:], buffers)
 
 
 def _check_counts(label: str, model: Any, file_bytes: int) -> None:
-    """Every table costs its vector four bytes, so a file that claims more tables than that would only eat memory."""
+    """Raises `ModelError` if the file claims more tables than fit in it, each of which takes at least four bytes."""
     room = file_bytes // 4
+    # a damaged number of subgraphs must not become the length of the loop
     tables = model.SubgraphsLength() + model.OperatorCodesLength() + model.BuffersLength()
     if tables <= room:
         for index in range(model.SubgraphsLength()):
             subgraph = model.Subgraphs(index)
             tables += subgraph.TensorsLength() + subgraph.OperatorsLength()
     if tables > room:
-        raise ModelError(f"{label} is damaged: it claims {tables} parts, more than fit in its {file_bytes} bytes")
+        raise ModelError(
+            f"{label} is damaged: it claims {tables} parts, more than fit in its {file_bytes} bytes; copy the model again"
+        )
 
 
 def _check_references(label: str, subgraph: Any, codes: list[Any], buffers: list[Any]) -> None:
-    tensors, operators = subgraph.tensors or [], subgraph.operators or []
+    """Raises `ModelError` if a number in the subgraph refers to something that does not exist."""
+    tensors = subgraph.tensors or []
+    operators = subgraph.operators or []
     used = [*numbers(subgraph.inputs), *numbers(subgraph.outputs)]
     optional = [index for table in operators for index in numbers(table.inputs)]
     made = [index for table in operators for index in (*numbers(table.outputs), *numbers(table.intermediates))]
@@ -230,15 +252,17 @@ def _check_references(label: str, subgraph: Any, codes: list[Any], buffers: list
         and all(0 <= table.opcodeIndex < len(codes) for table in operators)
     )
     if not inside:
-        raise ModelError(f"{label} is damaged: it numbers a tensor, buffer or operator that it does not have")
+        raise ModelError(
+            f"{label} is damaged: it refers to a tensor, buffer or operator that it does not have; copy the model again"
+        )
 
 
 def _constants(
     label: str, main: Any, tensors: list[Any], buffers: list[Any], codes: list[Any]
 ) -> tuple[dict[int, Bytes], set[int]]:
-    """Constant tensors, and the DEQUANTIZEs of half-precision weights that became part of them.
+    """The constant tensors, and the numbers of the DEQUANTIZE operators of half-precision weights, which are folded into them.
 
-    XNNPACK widens such weights once when it loads a model, so no inference pays for it and no layer is made of it.
+    XNNPACK converts such weights once when it loads a model. No inference pays for it, so it is no layer.
     """
     constants = {
         index: buffers[tensor.buffer].data
@@ -260,23 +284,13 @@ def _constants(
 
 
 def _check_constant(label: str, tensor: Any, data: Bytes) -> None:
+    """Raises `ModelError` if the size of a dense constant differs from that of its shape."""
     item_bytes = _TYPE_BYTES.get(TYPE_NAMES[tensor.type])
     if item_bytes is None or tensor.sparsity is not None:
         return
     shape = tuple(map(int, _items(tensor.shape)))
     if math.prod(shape) * item_bytes != data.size or min(shape, default=1) < 0:
-        raise ModelError(
-            f"{label} is damaged: {text(tensor.name)} holds {data.size} bytes, which its shape {shape} does not explain"
-        )
-
-
-def _operator(index: int, table: Any, codes: list[Any]) -> Operator:
-    code = codes[table.opcodeIndex]
-    name = _operator_name(code)
-    is_custom = name == "CUSTOM"
-    if is_custom:
-        name = text(code.customCode) or name
-    return Operator(index, name, is_custom, numbers(table.inputs), numbers(table.outputs), table, code)
+        raise ModelError(f"{label} is damaged: {text(tensor.name)} holds {data.size} bytes, which do not fit its shape {shape}")
 
 
 def _operator_name(code: Any) -> str:
@@ -289,4 +303,5 @@ def _items(vector: Any) -> Any:
 
 
 def numbers(vector: Any) -> tuple[int, ...]:
+    """A vector of the file as integers; () if it is missing."""
     return tuple(map(int, _items(vector)))

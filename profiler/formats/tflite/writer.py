@@ -1,13 +1,13 @@
-"""Graphs as .tflite files with random weights, without TensorFlow: through the schema that LiteRT's wheel carries.
+"""Writes graphs as .tflite files with random weights. It uses the schema in LiteRT's wheel and does not need TensorFlow.
 
-Operators are chosen as litert-torch chooses them, so that a lone layer costs what the same layer costs in a converted network:
+Operators are chosen as litert-torch chooses them, so that a single layer takes as long as in a converted network:
 
-- ReLU and ReLU6 ride on the operator before them where TFLite lets them, any other activation is an operator of its own;
-- padding that is what SAME gives becomes SAME, no padding becomes VALID, any other becomes a PAD in front of VALID, which XNNPACK
-  folds into a convolution again. In front of a max pool it pads with minus infinity; an average pool counts the padded zeros
-  (torch's count_include_pad), except where SAME does, which never counts them;
-- a convolution without a bias gets one of zeros, because LiteRT refuses to run it without;
-- a transposed convolution cropped in a way that SAME does not know is made in full and cut by a SLICE.
+- ReLU and ReLU6 are options of the operator before them if TFLite permits it; other activations are operators of their own.
+- Padding equal to that of SAME becomes SAME, and no padding becomes VALID. Any other becomes a PAD in front of VALID, which XNNPACK
+  folds into a convolution again. In front of a max pool it pads with minus infinity. In front of an average pool it pads with
+  zeros, which count (torch's count_include_pad), while SAME never counts them.
+- A convolution without a bias gets zeros as its bias, because LiteRT refuses to run it without one.
+- A transposed convolution with a cropping that SAME does not have is computed in full and cropped by a SLICE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ai_edge_litert import schema_py_generated as schema
 from profiler.errors import ModelError
 from profiler.formats.tflite.emitter import Emitter
 from profiler.formats.tflite.int8 import Int8Emitter
-from profiler.formats.tflite.schema import Padding, same_padding
+from profiler.formats.tflite.schema import same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
 
@@ -37,7 +37,10 @@ _PRECISIONS = {"float32": Emitter, "int8": Int8Emitter}
 
 
 def write_tflite(graph: Graph, seed: int = 0) -> bytes:
-    """The same graph and seed give the same bytes. `ModelError` for layers that a .tflite file cannot hold."""
+    """The file of the network; equal graphs and seeds give equal bytes.
+
+    Raises `ModelError` if a .tflite file cannot represent a layer.
+    """
     first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
     emitter = _PRECISIONS.get(first, Emitter)(seed)
     tensors = {name: emitter.activation(name, shape) for name, shape in graph.inputs}
@@ -50,27 +53,28 @@ def write_tflite(graph: Graph, seed: int = 0) -> bytes:
 
 
 def needs_pad(layer: LayerSpec) -> bool:
-    """Whether neither SAME nor VALID says what this sliding window's padding says."""
-    return any(layer.padding) and layer.padding != _same(layer)
+    """True if the padding of this sliding window is neither that of SAME nor that of VALID."""
+    return any(layer.padding) and layer.padding != same_padding(layer.inputs[0][1:3], layer.kernel, layer.stride, layer.dilation)
 
 
 def _check(graph: Graph, node: Node, first: str) -> None:
+    """Raises `ModelError` if the layer cannot be written in a network of the data type `first`."""
     layer = node.layer
     problem = None
     if layer.opaque is not None:
-        problem = "is cut out of a file and can only be written alone"
+        problem = "is extracted from a file and can only be written alone"
     elif layer.dtype not in _PRECISIONS:
         problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
     elif layer.dtype != first:
         problem = f"has data type {layer.dtype} in a network of {first}; give all layers one data type"
     elif layer.adds_shortcut:
-        problem = "adds a shortcut, which TFLite's convolution does not; write an addition after it"
+        problem = "adds a shortcut, which TFLite's convolution cannot; write an addition after it"
     elif layer.op == "conv_transpose2d" and (layer.groups != 1 or layer.dilation != (1, 1)):
-        problem = "has groups or dilation, which TFLite's transposed convolution does not know"
+        problem = "has groups or dilation, which TFLite's transposed convolution does not support"
     elif layer.op in ("avg_pool2d", "max_pool2d") and layer.dilation != (1, 1):
-        problem = "has dilation, which TFLite's pools do not know"
+        problem = "has dilation, which TFLite's pools do not support"
     elif layer.op in ("add", "mul") and len(layer.inputs) != 2:
-        problem = f"has {len(layer.inputs)} inputs, but TFLite knows it with two only; chain several"
+        problem = f"has {len(layer.inputs)} inputs, but TFLite supports only two; chain several"
     elif layer.op in ("global_avg_pool", "global_max_pool") and len(layer.inputs[0]) != 4:
         problem = f"needs a (n, h, w, c) input, got {layer.inputs[0]}"
     if problem is not None:
@@ -78,6 +82,7 @@ def _check(graph: Graph, node: Node, first: str) -> None:
 
 
 def _emit(emitter: Emitter, node: Node, inputs: list[int], output: int) -> None:
+    """Add a layer and its activation."""
     layer = node.layer
     if layer.op in _FUSING_OPS and layer.activation in FUSED_ACTIVATIONS:
         _EMITTERS[layer.op](emitter, node, inputs, output, FUSED_ACTIVATIONS[layer.activation])
@@ -93,7 +98,7 @@ def _conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activa
     layer = node.layer
     padding, source = _padded(emitter, node, inputs[0])
     options = schema.Conv2DOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer), **_dilations(layer))
-    version = 6 if layer.groups > 1 else 1
+    version = 6 if layer.groups > 1 else 1  # the first version with groups
     emitter.operator("CONV_2D", [source, *emitter.weights(node, (0, 2, 3, 1), source)], output, options, version)
 
 
@@ -105,7 +110,7 @@ def _depthwise_conv2d(emitter: Emitter, node: Node, inputs: list[int], output: i
         **_strides(layer), **_dilations(layer),
     )  # fmt: skip
     version = 2 if layer.dilation != (1, 1) else 1
-    # its weights are (1, kh, kw, channels): the axis of length one is "input channels per group"
+    # TFLite's weights are (1, kh, kw, channels): the axis of length 1 is that of the input channels per group
     emitter.operator("DEPTHWISE_CONV_2D", [source, *emitter.weights(node, (1, 2, 3, 0), source)], output, options, version)
 
 
@@ -113,30 +118,30 @@ def _conv_transpose2d(emitter: Emitter, node: Node, inputs: list[int], output: i
     layer = node.layer
     top, left = layer.padding[:2]
     out = layer.output
-    full = [
-        max((size - 1) * s + k, first + wanted)
-        for size, s, k, first, wanted in zip(layer.inputs[0][1:3], layer.stride, layer.kernel, (top, left), out[1:3], strict=True)
-    ]
-    if _is_same_transposed(layer):
-        padding, made, target = _SAME, out, output
+    # SAME crops a transposed convolution by the padding that a convolution from its output to its input would have
+    same = same_padding(out[1:3], layer.kernel, layer.stride)
+    covered = tuple(-(-size // stride) for size, stride in zip(out[1:3], layer.stride, strict=True))
+    if any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]:
+        padding = _SAME
+        made = out
     else:
-        padding, made = _VALID, (out[0], *full, out[3])
-        target = output if made == out else emitter.activation(f"{node.name}/uncropped", made)
+        padding = _VALID
+        sizes = zip(layer.inputs[0][1:3], layer.stride, layer.kernel, (top, left), out[1:3], strict=True)
+        made = (out[0], *(max((size - 1) * s + k, first + wanted) for size, s, k, first, wanted in sizes), out[3])
+    target = output if made == out else emitter.activation(f"{node.name}/uncropped", made)
     weights, *bias = emitter.weights(node, (0, 2, 3, 1), inputs[0])
     options = schema.TransposeConvOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer))
     size = emitter.constant(f"{node.name}/size", made)
-    version = 4 if activation else 3 if bias else 1
+    # the first versions with a fused activation, with a bias, and at all (op_version.cc)
+    version = 1
+    if activation:
+        version = 4
+    elif bias:
+        version = 3
     emitter.operator("TRANSPOSE_CONV", [size, weights, inputs[0], *bias], target, options, version)
     if target != output:
         corner = [emitter.constant(f"{node.name}/begin", (0, top, left, 0)), emitter.constant(f"{node.name}/end", out)]
         emitter.operator("SLICE", [target, *corner], output, schema.SliceOptionsT())
-
-
-def _is_same_transposed(layer: LayerSpec) -> bool:
-    """SAME crops a transposed convolution by what a forward one from its output would have been padded with."""
-    same = same_padding(layer.output[1:3], layer.kernel, layer.stride)
-    covered = tuple(-(-size // stride) for size, stride in zip(layer.output[1:3], layer.stride, strict=True))
-    return any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]
 
 
 def _fully_connected(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
@@ -144,21 +149,16 @@ def _fully_connected(emitter: Emitter, node: Node, inputs: list[int], output: in
     emitter.operator("FULLY_CONNECTED", [inputs[0], *emitter.weights(node, (0, 1), inputs[0])], output, options, version=5)
 
 
-def _avg_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    padding, source = _padded(emitter, node, inputs[0])
-    emitter.operator("AVERAGE_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
+def _pool(name: str, filler: float) -> _Emit:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+        padding, source = _padded(emitter, node, inputs[0], value=filler)
+        height, width = node.layer.kernel
+        options = schema.Pool2DOptionsT(
+            padding=padding, filterHeight=height, filterWidth=width, fusedActivationFunction=activation, **_strides(node.layer)
+        )
+        emitter.operator(name, [source], output, options)
 
-
-def _max_pool2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    padding, source = _padded(emitter, node, inputs[0], value=-math.inf)
-    emitter.operator("MAX_POOL_2D", [source], output, _pool_options(node.layer, padding, activation))
-
-
-def _pool_options(layer: LayerSpec, padding: int, activation: int) -> Any:
-    height, width = layer.kernel
-    return schema.Pool2DOptionsT(
-        padding=padding, filterHeight=height, filterWidth=width, fusedActivationFunction=activation, **_strides(layer)
-    )
+    return emit
 
 
 def _reduce(name: str) -> _Emit:
@@ -177,12 +177,11 @@ def _resize(name: str, options: Callable[..., Any]) -> _Emit:
     return emit
 
 
-def _add(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    emitter.operator("ADD", inputs, output, schema.AddOptionsT(fusedActivationFunction=activation))
+def _arithmetic(name: str, options: Callable[..., Any]) -> _Emit:
+    def emit(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
+        emitter.operator(name, inputs, output, options(fusedActivationFunction=activation))
 
-
-def _mul(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    emitter.operator("MUL", inputs, output, schema.MulOptionsT(fusedActivationFunction=activation))
+    return emit
 
 
 def _concat(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
@@ -204,10 +203,12 @@ def _unary_layer(emitter: Emitter, node: Node, inputs: list[int], output: int, a
 
 
 def _unary(emitter: Emitter, name: str, function: str, source: int, output: int, shape: Shape) -> None:
-    if function == "hard_sigmoid":  # relu6(x + 3) / 6: TFLite has no operator for it
+    """Add an activation as an operator of its own."""
+    if function == "hard_sigmoid":  # TFLite has no operator for it: relu6(x + 3) / 6
         shifted = emitter.activation(f"{name}/shifted", shape)
         relu6 = FUSED_ACTIVATIONS["relu6"]
-        three, sixth = (emitter.constant(f"{name}/{word}", np.array(v, np.float32)) for word, v in (("three", 3), ("sixth", 1 / 6)))
+        three = emitter.constant(f"{name}/three", np.array(3, np.float32))
+        sixth = emitter.constant(f"{name}/sixth", np.array(1 / 6, np.float32))
         emitter.operator("ADD", [source, three], shifted, schema.AddOptionsT(fusedActivationFunction=relu6))
         emitter.operator("MUL", [shifted, sixth], output, schema.MulOptionsT())
     else:
@@ -216,7 +217,7 @@ def _unary(emitter: Emitter, name: str, function: str, source: int, output: int,
 
 
 def _padded(emitter: Emitter, node: Node, source: int, value: float = 0) -> tuple[int, int]:
-    """The padding field of the operator, and the tensor it reads: the padded one if there has to be a PAD."""
+    """The padding option of the operator, and the tensor that it reads; a PAD with this value is added if needed."""
     layer = node.layer
     if not needs_pad(layer):
         return (_SAME if any(layer.padding) else _VALID), source
@@ -231,10 +232,6 @@ def _padded(emitter: Emitter, node: Node, source: int, value: float = 0) -> tupl
     return _VALID, padded
 
 
-def _same(layer: LayerSpec) -> Padding:
-    return same_padding(layer.inputs[0][1:3], layer.kernel, layer.stride, layer.dilation)
-
-
 def _strides(layer: LayerSpec) -> dict[str, int]:
     return {"strideH": layer.stride[0], "strideW": layer.stride[1]}
 
@@ -244,6 +241,7 @@ def _dilations(layer: LayerSpec) -> dict[str, int]:
 
 
 _Emit = Callable[[Emitter, Node, list[int], int, int], None]
+"""A function that adds a layer: its emitter, node, input tensors, output tensor and fused activation (a number of the schema)."""
 
 _UNARY_OPERATORS: dict[str, tuple[str, Callable[[], Any] | None]] = {
     "relu": ("RELU", None),
@@ -257,14 +255,14 @@ _EMITTERS: dict[str, _Emit] = {
     "depthwise_conv2d": _depthwise_conv2d,
     "conv_transpose2d": _conv_transpose2d,
     "fully_connected": _fully_connected,
-    "avg_pool2d": _avg_pool2d,
-    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _pool("AVERAGE_POOL_2D", 0),
+    "max_pool2d": _pool("MAX_POOL_2D", -math.inf),
     "global_avg_pool": _reduce("MEAN"),
     "global_max_pool": _reduce("REDUCE_MAX"),
     "upsample_nearest": _resize("RESIZE_NEAREST_NEIGHBOR", schema.ResizeNearestNeighborOptionsT),
     "upsample_bilinear": _resize("RESIZE_BILINEAR", schema.ResizeBilinearOptionsT),
-    "add": _add,
-    "mul": _mul,
+    "add": _arithmetic("ADD", schema.AddOptionsT),
+    "mul": _arithmetic("MUL", schema.MulOptionsT),
     "concat": _concat,
     "flatten": _flatten,
     "softmax": _softmax,

@@ -1,4 +1,4 @@
-// Asks for what changes while somebody looks: often while a build runs, else seldom. A hidden page asks for nothing.
+// Refreshes the changing part of the front page: often while a build runs, otherwise rarely, and never while the page is hidden.
 "use strict";
 
 const RUNNING_MS = 3000, IDLE_MS = 30000;
@@ -7,13 +7,13 @@ let timer = 0;
 
 function show(text) {
   const chosen = document.getSelection();
-  if (chosen && !chosen.isCollapsed && live.contains(chosen.anchorNode)) return; // somebody is copying something
+  if (chosen && !chosen.isCollapsed && live.contains(chosen.anchorNode)) return; // replacing the page would undo the user's selection
   const focused = live.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  live.innerHTML = text; // a page of the same server, with every name in it escaped
+  live.innerHTML = text; // safe: the same server made it and escaped every name in it
   if (focused) live.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
-async function look() {
+async function refresh() {
   clearTimeout(timer);
   if (document.hidden) return;
   try {
@@ -23,13 +23,13 @@ async function look() {
   } catch {
     lost.hidden = false;
   }
-  wait();
+  schedule();
 }
 
-function wait() {
+function schedule() {
   clearTimeout(timer);
-  timer = setTimeout(look, live.querySelector("[data-running]") ? RUNNING_MS : IDLE_MS);
+  timer = setTimeout(refresh, live.querySelector("[data-running]") ? RUNNING_MS : IDLE_MS);
 }
 
-document.addEventListener("visibilitychange", look);
-wait();
+document.addEventListener("visibilitychange", refresh);
+schedule();

@@ -1,4 +1,4 @@
-"""A folder such as `profile serve` shows: a table and its journal, made on a simulated device, and a run with a report."""
+"""A folder to show with `profile serve`: a table and its journal, made on a simulated device, and a run with a report."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ REPORT = '<!DOCTYPE html><html lang="en"><title>report</title><style>h1 { color:
 SETTINGS = TimingSettings(rounds=4, max_rounds=4, network_rounds=8, min_round_s=0.0)
 
 
-def a_farm(folder: Path) -> Path:
-    """`folder` with table.parquet, table.journal.jsonl and run/."""
+def make_dashboard_folder(folder: Path) -> Path:
+    """Fill `folder` with table.parquet, table.journal.jsonl and run/, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "script.toml").write_text(SCRIPT)
     target = Target(f"fake:{folder}/script.toml", "litert")
     build([make_plan(NETWORK)], target, folder / "table.parquet", settings=SETTINGS, stop=StopCriterion(max_layers=1))
-    a_run(folder / "run")
+    make_run(folder / "run")
     return folder
 
 
-def a_run(folder: Path, report: str | None = REPORT) -> None:
+def make_run(folder: Path, report: str | None = REPORT) -> None:
     folder.mkdir()
-    plain = {"format": 3, "network": "mobilenet_v1", "budgets": ["latency=60%"], "created_utc": "2026-01-03T10:00:00+00:00"}
+    plain = {"format": 4, "network": "mobilenet_v1", "budgets": ["latency=60%"], "created_utc": "2026-01-03T10:00:00+00:00"}
     (folder / "run.json").write_text(json.dumps(plain))
     (folder / "steps.jsonl").write_text("{}\n{}\n{}\n")
     if report is not None:
@@ -40,10 +40,10 @@ def a_run(folder: Path, report: str | None = REPORT) -> None:
 
 
 def journal_lines(folder: Path) -> list[str]:
-    """With their ends."""
+    """Return the lines of the journal of the table, with their line ends."""
     return journal_path(folder / "table.parquet").read_text().splitlines(keepends=True)
 
 
 def round_ends(lines: list[str]) -> list[int]:
-    """How many lines there are once the next round has begun, for each."""
+    """Return, for each round, the number of lines once the next round has begun."""
     return [number + 1 for number, line in enumerate(lines) if json.loads(line)["event"] == "round"][1:]

@@ -1,0 +1,37 @@
+"""`netadapt plan`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netadapt.cli import options, printing
+from netadapt.cli.errors import needs_torch
+from netadapt.networks.options import NetworkOptions
+from netadapt.networks.planning import PlanRequest, plan_network
+from profiler.console import Json, print_json
+
+
+def plan(
+    network: options.Network,
+    out: Annotated[Path, typer.Option(help="The plan to write, a .json file for `profile build`.")],
+    width_multiplier: options.Multiplier = 1.0,
+    resolution: options.Resolution = 224,
+    input_shape: options.Input = None,
+    classes: options.Classes = 1000,
+    small_input: options.SmallInput = False,
+    precision: options.LayerPrecision = "float32",
+    seed: options.Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Plan a table that can price every narrower version of a network; what it measures is decided on the device."""
+    with needs_torch():
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, classes)
+        done = plan_network(PlanRequest(chosen, out, precision, seed))
+        if as_json:
+            print_json(asdict(done))
+        else:
+            print("\n".join(printing.plan_lines(done)))

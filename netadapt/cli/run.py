@@ -1,0 +1,82 @@
+"""`netadapt run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netadapt.cli import options, printing
+from netadapt.cli.errors import needs_torch
+from netadapt.executors import ExecutorOptions
+from netadapt.networks.options import NetworkOptions
+from netadapt.pruning.importance import DEFAULT as DEFAULT_IMPORTANCE
+from netadapt.pruning.settings import PruningSettings
+from netadapt.resources import named_tables
+from netadapt.search.types import AdaptSettings
+from netadapt.settings import DataSettings
+from netadapt.training.recipe import RecipeOverrides
+from profiler.console import Json
+from profiler.progress import bar
+
+DEFAULTS = AdaptSettings()
+
+
+def run(
+    network: options.Network,
+    data: options.Data,
+    budget: options.Budgets,
+    out: Annotated[Path, typer.Option(help="The folder to keep the run in.")],
+    table: options.Tables = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    width_multiplier: options.Multiplier = 1.0,
+    resolution: options.Resolution = 224,
+    input_shape: options.Input = None,
+    small_input: options.SmallInput = False,
+    weights: options.Weights = None,
+    allow_unverified: options.AllowUnverified = False,
+    measure: options.Measure = None,
+    step: options.Step = DEFAULTS.step,
+    decay: options.Decay = DEFAULTS.decay,
+    max_iterations: options.MaxIterations = DEFAULTS.max_iterations,
+    width_step: options.WidthStep = DEFAULTS.width_step,
+    min_width: options.MinWidth = DEFAULTS.min_width,
+    select_by: options.SelectBy = DEFAULTS.select_by,
+    if_no_candidate: options.IfNoCandidate = DEFAULTS.if_no_candidate,
+    successive_halving: options.SuccessiveHalving = False,
+    importance: options.Importance = DEFAULT_IMPORTANCE,
+    bn_recalibration_batches: options.BnRecalibrationBatches = 0,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    short_term_steps: options.ShortTermSteps = None,
+    short_term_learning_rate: options.ShortTermLearningRate = None,
+    batch_size: options.BatchSize = None,
+    augment: options.Augment = None,
+    holdout: options.Holdout = 0.15,
+    executor: options.Executor = None,
+    workers: options.Workers = None,
+    cores_per_worker: options.CoresPerWorker = None,
+    ray_address: options.RayAddress = "auto",
+    threads_per_candidate: options.ThreadsPerCandidate = None,
+    tensorboard: options.TensorBoard = False,
+    seed: options.Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Adapt a network to its budgets: prune it step by step, fine-tuning every candidate, and keep the whole family."""
+    with needs_torch(f"every finished candidate is kept in {out}; go on with --resume"):
+        from netadapt import adaptation
+
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape)
+        search = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
+        original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
+        short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
+        pruning = PruningSettings(importance, bn_recalibration_batches)
+        executors = ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address)
+        request = adaptation.RunRequest(
+            chosen, DataSettings(data, holdout), budget, out, named_tables(table or ()), search, original, short_term, pruning,
+            seed, weights, allow_unverified, measure, executors, threads_per_candidate, tensorboard=tensorboard,
+        )  # fmt: skip
+        with bar() as progress:
+            done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))
+        printing.print_run(done, out, as_json=as_json)

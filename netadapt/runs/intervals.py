@@ -1,0 +1,22 @@
+"""Latencies as intervals: out of estimates and predictions, and as text."""
+
+from __future__ import annotations
+
+from profiler.interval import Interval
+from profiler.measure.estimate import Estimate
+from profiler.tables.table import Prediction
+
+
+def latency_of(found: Estimate | Prediction) -> Interval:
+    """Milliseconds, with both ends NaN where the interval is not known."""
+    return Interval(found.latency_ms, found.latency_ms_low, found.latency_ms_high)
+
+
+def ms_text(interval: Interval | None) -> str | None:
+    """`5.913`; None for no latency, which tables show as a dash."""
+    return None if interval is None else f"{interval.value:.3f}"
+
+
+def interval_text(interval: Interval | None) -> str | None:
+    """`5.880 … 5.934`; None where it is not known."""
+    return f"{interval.low:.3f} … {interval.high:.3f}" if interval is not None and interval.known else None

@@ -1,0 +1,121 @@
+"""The settings that shape a run's result: stored in run.json as they are, and read back by the same types.
+
+Nothing here imports torch. A setting that differs on resume is named as the user knows it: by its option in OPTIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from netadapt.networks.options import NetworkOptions
+from netadapt.pruning.settings import PruningSettings
+from netadapt.search.types import AdaptSettings
+from netadapt.training.recipe import Recipe
+from netadapt.training.tasks import open_task
+from netadapt.training.types import Task
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Which images a run learns from, and how many of them choose among candidates."""
+
+    source: str
+    """A dataset as `--data` names it; a path as a whole path, so that the run can go on from another folder."""
+    holdout_fraction: float = 0.15
+    """The part of the training images that scores candidates; nothing is trained on it before the long-term fine-tune."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How a run's networks are trained."""
+
+    task: str
+    """A name in `netadapt.training.tasks.TASKS`."""
+    recipe: Recipe
+    """The task's, with what the user asked for in place of its numbers."""
+    weights: str | None = None
+    """The file name of the weights that the original network came with; None where it was trained from random weights."""
+    threads_per_candidate: int = 1
+    """PyTorch's threads for a candidate: the last bits of a result depend on them, so they belong to the run."""
+    threads_original: int = 1
+    """PyTorch's threads for the training of the original network."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Everything but budgets and tables that shapes the result of a run."""
+
+    network: NetworkOptions
+    data: DataSettings
+    training: TrainingSettings
+    search: AdaptSettings = field(default_factory=AdaptSettings)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+    measure: bool | None = None
+    """Whether winners are measured on the tables' devices; None for those devices that can be reached."""
+    seed: int = 1
+
+    @property
+    def task(self) -> Task:
+        return open_task(self.training.task)
+
+
+OPTIONS: Mapping[str, str] = {
+    "network.name": "network",
+    "network.width_multiplier": "--width-multiplier",
+    "network.resolution": "--resolution",
+    "network.classes": "number of classes",
+    "network.small_input": "--small-input",
+    "network.input": "--input",
+    "data.source": "--data",
+    "data.holdout_fraction": "--holdout",
+    "training.task": "task",
+    "training.weights": "--weights",
+    "training.recipe.from_scratch.epochs": "--epochs",
+    "training.recipe.from_scratch.learning_rate": "--learning-rate",
+    "training.recipe.from_scratch.batch_size": "--batch-size",
+    "training.recipe.from_scratch.augment": "--augment",
+    "training.recipe.short_term.steps": "--short-term-steps",
+    "training.recipe.short_term.learning_rate": "--short-term-learning-rate",
+    "training.recipe.short_term.augment": "--augment of candidates",
+    "training.threads_per_candidate": "--threads-per-candidate",
+    "training.threads_original": "threads of the original's training",
+    "search.step": "--step",
+    "search.decay": "--decay",
+    "search.max_iterations": "--max-iterations",
+    "search.width_step": "--width-step",
+    "search.min_width": "--min-width",
+    "search.select_by": "--select-by",
+    "search.if_no_candidate": "--if-no-candidate",
+    "search.successive_halving": "--successive-halving",
+    "pruning.importance": "--importance",
+    "pruning.bn_recalibration_batches": "--bn-recalibration-batches",
+    "measure": "--measure",
+    "seed": "--seed",
+}
+"""The user's name of each setting that can be chosen, by the path of its field; all other settings are the task's or ours."""
+
+
+def values_of(settings: RunSettings) -> dict[str, Any]:
+    """Each single setting by the path of its field, such as "search.step"; those with an option come first."""
+
+    def leaves(prefix: str, plain: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name, value in plain.items():
+            if isinstance(value, dict):
+                yield from leaves(f"{prefix}{name}.", value)
+            else:
+                yield f"{prefix}{name}", value
+
+    found = dict(leaves("", asdict(settings)))
+    found["measure"] = "where a device can be reached" if settings.measure is None else settings.measure
+    return {path: found[path] for path in OPTIONS} | found
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as people read it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

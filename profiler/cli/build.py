@@ -1,0 +1,93 @@
+"""`profile build`: latency tables, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from profiler.cli.options import Devices, Python, Runner, Runtime, Threads, Wait, patience_s
+from profiler.cli.table_summary import print_summary, table_data
+from profiler.console import Json, percent, plain_errors, print_json, terminable
+from profiler.progress import reporters
+from profiler.protocol.settings import Target, TimingSettings
+from profiler.tables.build import StopCriterion
+from profiler.tables.build_request import BuildRequest, Builds, build_tables, journal_paths
+
+
+def build(
+    plans: Annotated[list[Path], typer.Argument(help="Plans made by `netadapt plan`, or model files.")],
+    runtime: Runtime,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The table to write, a .parquet file; layers that it holds already are not measured again. For several devices "
+            "the path must contain {device}, which is replaced by the name of each."
+        ),
+    ],
+    device: Devices = ["local"],  # noqa: B006
+    threads: Threads = 1,
+    python: Python = None,
+    runner: Runner = None,
+    target_error: Annotated[
+        str,
+        typer.Option(
+            help="Stop adding layers when the table's own estimate of its error on whole networks is below this percentage."
+        ),
+    ] = "2%",
+    max_layers: Annotated[
+        int, typer.Option(min=1, help="Stop adding layers when the table has so many, whatever its error.")
+    ] = StopCriterion().max_layers,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=3,
+            help="How many times each layer is measured before it is judged. Layers that are uncertain then are measured up to "
+            "three times as often.",
+        ),
+    ] = TimingSettings().rounds,
+    seed: Annotated[int, typer.Option(help="The seed of the order of measurements and of the values of weights.")] = 1,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy",
+            help="Measure the energy of each layer too, in millijoules, where the device's hardware counts it. Without it, only "
+            "latencies are measured.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a build that was interrupted. Without it, a journal that such a build has left is an error.",
+        ),
+    ] = False,
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Build a latency table: measure layers of plans or models, as few as suffice, and whole networks to check it with."""
+    with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
+        targets = tuple(Target(name, runtime, threads, python, runner) for name in device)
+        settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
+        stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
+        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait))
+        with reporters(device) as progress:
+            built = build_tables(request, progress)
+        if as_json:
+            data = builds_data(built)
+            print_json(data[0] if len(device) == 1 else data)
+        else:
+            print_builds(built)
+        built.check()
+
+
+def builds_data(built: Builds) -> list[dict[str, Any]]:
+    return [table_data(path, table) for path, table in built.tables.items()]
+
+
+def print_builds(built: Builds) -> None:
+    for path, table in built.tables.items():
+        print_summary(path, table)
+        print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
+        print(f"  `profile check {path}` says what to distrust")

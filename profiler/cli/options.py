@@ -1,0 +1,95 @@
+"""The options that several commands share, and the choices that they are derived from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+import typer
+
+from device_agents.discovery import address_forms
+from profiler.devices.config import CONFIG_VARIABLE
+from profiler.runner_names import RUNNERS
+from profiler.runtimes import RUNTIME_CHOICES
+
+ADDRESS_FORMS = ", ".join(address_forms())
+FOREVER_S = 1e9
+
+
+class Choices(TypedDict):
+    """The arguments of `typer.Option` for an option that takes one of several words."""
+
+    parser: Callable[[str], str]
+    metavar: str
+
+
+def one_of(names: Iterable[str]) -> Choices:
+    """Of the names in a registry. Typer by itself takes an `Enum`, which would have to repeat them."""
+    known = tuple(names)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, known))}.")
+        return text
+
+    return {"parser": parse, "metavar": f"[{'|'.join(known)}]"}
+
+
+def patience_s(wait: bool) -> float:
+    """How long to wait for a device that another run is measuring."""
+    return FOREVER_S if wait else 0.0
+
+
+def use_config(path: Path | None) -> None:
+    """Have devices and tables read from this file; None leaves it to the environment and the usual places."""
+    if path is not None:
+        os.environ[CONFIG_VARIABLE] = str(path)
+
+
+Device = Annotated[str, typer.Option(help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
+Devices = Annotated[
+    list[str],
+    typer.Option(
+        "--device",
+        help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}. It may be given several times; "
+        "the devices are then measured side by side.",
+    ),
+]
+DeviceArgument = Annotated[str, typer.Argument(help=f"The device: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
+Threads = Annotated[int, typer.Option(help="The number of threads that the runtime may use.")]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        help="The Python on the device that has the runtime. By default it is the one in profile.toml, or else the one found there."
+    ),
+]
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        **one_of(RUNNERS),
+        help="The program that measures on the device. By default it is the one in profile.toml or else our own: the one in "
+        "Python where the device has a Python, the native one elsewhere.",
+    ),
+]
+Runtime = Annotated[str, typer.Option(**one_of(RUNTIME_CHOICES), help="The runtime that runs the models on the device.")]
+RuntimeOfFile = Annotated[
+    str | None,
+    typer.Option(
+        **one_of(RUNTIME_CHOICES),
+        help="The runtime that runs the model. By default it is the first of these that reads this kind of file.",
+    ),
+]
+RuntimeOfOthers = Annotated[
+    str | None,
+    typer.Option(
+        **one_of(RUNTIME_CHOICES), help="The runtime that the table was measured with. By default it counts as not known."
+    ),
+]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait for a device on which another run is measuring. Without it, such a device is an error."),
+]
+TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
+ModelFile = Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")]

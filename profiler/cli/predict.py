@@ -1,0 +1,80 @@
+"""`profile predict`: a model's latency by a table."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from profiler.cli.options import ModelFile, TableFile
+from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes
+from profiler.interval import Interval
+from profiler.schedule.state import stale_reason
+from profiler.tables.predicting import FilePrediction, predict_file
+from profiler.tables.table import Part
+
+
+def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
+    """Predict the latency of a model from a table, and say for each layer whether its share was measured or interpolated."""
+    with plain_errors():
+        found = predict_file(table, model)
+        stale = stale_reason(table, found.table)
+        if stale:
+            print(f"warning: {table} is stale: {stale}", file=sys.stderr)
+        if as_json:
+            print_json(prediction_data(found) | {"stale": stale})
+        else:
+            print_prediction(found)
+
+
+def prediction_data(found: FilePrediction) -> dict[str, Any]:
+    """Figures of the network are None where one of its layers is missing."""
+    said = found.prediction
+    latency_ms = Interval(said.latency_ms, said.latency_ms_low, said.latency_ms_high).to_dict("latency_ms")
+    return {
+        "model": str(found.model),
+        **(dict.fromkeys(latency_ms) if said.missing else latency_ms),
+        "naive_ms": None if said.missing else said.naive_ms,
+        "missing": [part.layer.key for part in said.missing],
+        "verified": found.table.verified,
+        "held_out": found.table.info.held_out.to_dict(),
+        "layers": [part_data(part) for part in said.parts],
+    }
+
+
+def part_data(part: Part) -> dict[str, Any]:
+    return {
+        "node": part.node,
+        "op": part.layer.op,
+        "output": list(part.layer.output),
+        "latency_ms": part.latency_ms,
+        "latency_ms_low": known(part.latency_ms_low),
+        "latency_ms_high": known(part.latency_ms_high),
+        "source": part.source,
+        "key": part.layer.key,
+    }
+
+
+def known(value: float | None) -> float | None:
+    return None if value is None or value != value else value
+
+
+def print_prediction(found: FilePrediction) -> None:
+    said = found.prediction
+    cells = [
+        (
+            part.node,
+            part.layer.op,
+            sizes(part.layer.output),
+            None if part.latency_ms is None else f"{part.latency_ms:.4f}",
+            part.source,
+        )
+        for part in said.parts
+    ]
+    print_table(("layer", "kind", "output", "ms", "source"), cells, right=("ms",))
+    if said.missing:
+        mended = f"`{found.adding}` adds them" if found.adding else "an imported table cannot be extended"
+        print(f"{len(said.missing)} of {len(said.parts)} layers are missing; {mended}")
+    else:
+        latency_ms = Interval(said.latency_ms, said.latency_ms_low, said.latency_ms_high)
+        print(f"{found.model.name}: {interval_text(latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
+    print(f"held-out error of this table: {found.table.sentence()}")

@@ -1,0 +1,86 @@
+"""What `profile build` is asked for: one or several devices, each measured into a table of its own, side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from device_agents.support.errors import ToolError
+from profiler.devices.fleet import on_each
+from profiler.progress import ProgressReporter
+from profiler.protocol.journal import journal_path
+from profiler.protocol.settings import Target, TimingSettings
+from profiler.tables.build import StopCriterion, build
+from profiler.tables.plan import read_plan
+from profiler.tables.table import LatencyTable
+
+
+def table_path(out: Path, device: str) -> Path:
+    """The path of a device's table: the device's name stands where `out` says {device}, without what a file name cannot hold."""
+    return Path(str(out).replace("{device}", re.sub(r"[^A-Za-z0-9._-]+", "-", device)))
+
+
+def journal_paths(out: Path, devices: Sequence[str]) -> str:
+    """Where everything measured on these devices is kept, for people."""
+    return ", ".join(str(journal_path(table_path(out, device))) for device in devices)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """Plans to measure, and where. `ToolError` if two devices would write the same table."""
+
+    plans: tuple[Path, ...]
+    """Plan files, or model files."""
+    targets: tuple[Target, ...]
+    out: Path
+    """With {device} in it where there are several targets."""
+    settings: TimingSettings = field(default_factory=TimingSettings)
+    stop: StopCriterion = field(default_factory=StopCriterion)
+    resume: bool = False
+    energy: bool = False
+    wait_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len({table_path(self.out, target.device) for target in self.targets}) < len(self.targets):
+            raise ToolError(
+                f"{len(self.targets)} devices cannot share one table; write {{device}} into --out, as in tables/{{device}}.parquet"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Builds:
+    """What became of a request."""
+
+    tables: Mapping[Path, LatencyTable]
+    lost: tuple[ToolError, ...] = ()
+    """Why the other devices were given up."""
+
+    def check(self) -> None:
+        """`ToolError` if a device was given up."""
+        if self.lost:
+            number = len(self.tables) + len(self.lost)
+            raise ToolError(f"{len(self.lost)} of {number} devices were given up: {'; '.join(map(str, self.lost))}")
+
+
+def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]) -> Builds:
+    """Build a table on each device; `progress` by the device's name. A lone device's error is raised as it is."""
+    plans = [read_plan(path) for path in request.plans]
+    targets = {target.device: target for target in request.targets}
+
+    def on_device(device: str, reporter: ProgressReporter) -> LatencyTable:
+        return build(
+            plans, targets[device], table_path(request.out, device), settings=request.settings, stop=request.stop,
+            resume=request.resume, energy=request.energy, progress=reporter, wait_s=request.wait_s,
+        )  # fmt: skip
+
+    found: dict[str, LatencyTable | ToolError]
+    if len(targets) == 1:  # in this thread, where Ctrl-C arrives
+        found = {device: on_device(device, progress[device]) for device in targets}
+    else:
+        found = on_each(list(targets), on_device, progress, last=["local"])
+    return Builds(
+        {table_path(request.out, device): table for device, table in found.items() if isinstance(table, LatencyTable)},
+        tuple(error for error in found.values() if isinstance(error, ToolError)),
+    )

@@ -1,0 +1,37 @@
+"""A model file's latency by a table file, and where each layer's share comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiler.errors import TableError
+from profiler.formats.model_file import format_of, read_model
+from profiler.tables.table import LatencyTable, Prediction, load_table
+
+
+@dataclass(frozen=True, slots=True)
+class FilePrediction:
+    """What a table says of a model file."""
+
+    model: Path
+    path: Path
+    """Of the table."""
+    table: LatencyTable
+    prediction: Prediction
+
+    @property
+    def adding(self) -> str | None:
+        """The command that measures what the table lacks; None for an imported table, to which nothing can be added."""
+        if self.table.info.imported:
+            return None
+        return f"profile build {self.model} --runtime {self.table.info.target.runtime} --out {self.path}"
+
+
+def predict_file(path: Path, model: Path) -> FilePrediction:
+    """`TableError` or `ModelError` if either cannot be read, or the table's runtime does not run such files."""
+    table, wanted = load_table(path), format_of(model).name
+    target = table.info.target
+    if not target.reads(wanted):
+        raise TableError(f"{path} is for {target.runtime}, which does not run .{wanted} files; use a table of a runtime that does")
+    return FilePrediction(model, path, table, table.explain(read_model(model)))

@@ -1,0 +1,50 @@
+"""`profile --help`: each command and each option explains itself in whole sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from profiler.cli.app import app
+
+
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+OPTIONS = {
+    f"{name} {option.opts[0]}": option for name, command in COMMANDS.items() for option in command.params if option.name != "help"
+}
+
+
+def is_sentence(text: str | None) -> bool:
+    return bool(text) and (text or "")[0] in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" and (text or "").rstrip().endswith(".")
+
+
+def test_subcommands_are_among_those_that_are_looked_at() -> None:
+    assert {"build", "import", "schedule once", "runner build"} <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_explained_in_sentences(name: str) -> None:
+    assert is_sentence(COMMANDS[name].help)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_explained_in_sentences(name: str) -> None:
+    assert is_sentence(OPTIONS[name].help)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_says_what_holds_without_it(name: str) -> None:
+    option = OPTIONS[name]
+    shown = option.default not in (None, False)  # typer prints a default that is a value
+    assert option.required or shown or "default" in option.help or "Without it" in option.help
