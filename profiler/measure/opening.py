@@ -48,8 +48,12 @@ def open_session(
 
 
 def choose_runner(agent: Agent, device: Device, target: Target) -> Runner:
-    """The one asked for on the command line, else in the file, else ours: in Python where there is one, native elsewhere."""
-    return runner_named(target.runner or device.runner or _own(agent, device, target))(agent, device, target)
+    """The one asked for on the command line, else in the file, else the one that the kind of device comes with, else ours.
+
+    Ours is the one in Python where the device has an interpreter, and the native one elsewhere.
+    """
+    name = target.runner or device.runner or agent.runner or _own(agent, device, target)
+    return runner_named(name)(agent, device, target)
 
 
 def _own(agent: Agent, device: Device, target: Target) -> str:
