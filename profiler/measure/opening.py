@@ -18,7 +18,7 @@ from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner, runner_named
 
 PATIENCE_S = 3600.0
-"""ProgressReporter of hours waits so long for a device that somebody else is measuring on, rather than go without it."""
+"""Work that takes hours waits so long for a device that somebody else is measuring on, rather than do without it."""
 
 
 @contextmanager
