@@ -29,6 +29,7 @@ from profiler.latency.interpolation import Grid
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, OpaqueSubgraph, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
+from profiler.protocol.events import Measurement
 from profiler.protocol.settings import TimingSettings
 
 Integers = np.ndarray[Any, Any]
@@ -335,4 +336,4 @@ def test_the_runner_measures_lone_int8_layers(runtime: str, quick: TimingSetting
     models = {name: FORMATS[RUNTIME_FORMATS[runtime]].write(alone(layer)) for name, layer in layers.items()}
     with LocalAgent() as agent:
         found = list(a_session(agent, runtime, quick).measure(models, [(0, sorted(models))]))
-    assert {line["model"] for line in found if line["event"] == "measurement"} == {"conv", "add"}
+    assert {event.model for event in found if isinstance(event, Measurement)} == {"conv", "add"}
