@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from device_agents.agent import Agent, AgentKind, Attached, Options
 from device_agents.errors import UnknownDevice
+from device_agents.support.loading import load
 from device_agents.support.text import did_you_mean
 
 AGENTS: Mapping[str, str] = {
@@ -26,8 +26,7 @@ def agent_kind(address: str) -> AgentKind:
     name = address.split(":", 1)[0]
     if name not in AGENTS:
         raise UnknownDevice(f"there is no kind of device called {name!r}; {did_you_mean(name, AGENTS)}")
-    module, _, attribute = AGENTS[name].partition(":")
-    kind: AgentKind = getattr(import_module(module), attribute)
+    kind: AgentKind = load(AGENTS[name])
     return kind
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable
 from typing import Any
 
+from device_agents.support import loading
 from device_agents.support.errors import ToolError
 
 INSTALL_HINT = "pip install 'netadapt-profiler[adapt]'"
@@ -16,14 +15,12 @@ class MissingPackage(ToolError):
     """An optional package is not installed."""
 
 
-def load(address: str) -> Callable[..., Any]:
-    """The function at module:function. `MissingPackage` if a package that it needs is not installed."""
-    module, function = address.split(":")
+def load(address: str) -> Any:
+    """The function or class at module:name. `MissingPackage` if a package that it needs is not installed."""
     try:
-        loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return loading.load(address)
     except ModuleNotFoundError as exc:
         raise MissingPackage(f"the package {exc.name} is not installed; {INSTALL_HINT}") from exc
-    return loaded
 
 
 def require_torch() -> None:

@@ -31,10 +31,13 @@ _ROWS = (
     Runtime("fake", "json", "tflite", is_simulated=True),
 )
 RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
-RUNTIME_CHOICES = tuple(row.name for row in _ROWS if not row.is_simulated)
-"""Those that a command offers."""
 UNKNOWN_RUNTIME = "unknown"
 """Of a table that others made and that does not say."""
+
+
+def offered_runtimes() -> tuple[str, ...]:
+    """The names of those that commands offer."""
+    return tuple(runtime.name for runtime in RUNTIMES.values() if not runtime.is_simulated)
 
 
 def fusion_of(runtime: str) -> str | None:

@@ -14,9 +14,10 @@ from ai_edge_litert.interpreter import Interpreter
 from graphs import mobilenet_v1
 from runner_conformance import a_job
 
-from profiler.formats.model_file import FORMATS, RUNTIME_FORMATS
+from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.runtimes import RUNTIMES
 
 IMAGE = (1, 12, 12, 16)
 GRAPHS = {
@@ -31,7 +32,7 @@ Values = np.ndarray[Any, Any]
 
 
 def write_models(folder: Path, runtime: str, names: Sequence[str] = tuple(GRAPHS)) -> dict[str, Path]:
-    kind = RUNTIME_FORMATS[runtime]
+    kind = RUNTIMES[runtime].model_format
     for name in names:
         (folder / f"{name}.{kind}").write_bytes(FORMATS[kind].write(GRAPHS[name]))
     return {name: folder / f"{name}.{kind}" for name in names}

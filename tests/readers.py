@@ -522,12 +522,12 @@ def _tuning_log() -> bytes:
 
 def _import(path: Path) -> object:
     from profiler.exchange.exporting import export_table
-    from profiler.exchange.formats import WRITABLE
+    from profiler.exchange.formats import writable
     from profiler.exchange.importing import ImportOptions, import_table
 
     table = import_table([path], ImportOptions("phone"))
     table.save(path.with_name("t.parquet"))
-    for name in WRITABLE:
+    for name in writable():
         try:
             export_table(table, name, path.with_name(f"out.{name}"))
         except ToolError:

@@ -18,7 +18,7 @@ from profiler.errors import ExchangeError, LayerError, PlanError
 from profiler.exchange import csv_form, flat_yaml, nn_meter, ofa, tvm
 from profiler.exchange import reader as reading
 from profiler.exchange.exporting import export_table
-from profiler.exchange.formats import FORMATS, READABLE
+from profiler.exchange.formats import readable, reader_of
 from profiler.exchange.importing import ImportOptions, import_table, save_imported
 from profiler.exchange.reader import ImportedRows, Source
 from profiler.layers.composite import inverted_residual, pooled_classifier
@@ -71,9 +71,7 @@ def lines(*records: Any) -> bytes:
 
 
 def read(name: str, data: bytes | str, *activations: str) -> ImportedRows:
-    reader = FORMATS[name].read
-    assert reader is not None
-    return reader([Source("file", data.encode() if isinstance(data, str) else data)], activations)
+    return reader_of(name)([Source("file", data.encode() if isinstance(data, str) else data)], activations)
 
 
 def written(tmp_path: Path, name: str, text: str) -> Path:
@@ -349,17 +347,17 @@ def survives(name: str, data: bytes) -> None:
     assert all(row.latency_ms > 0 for row in found.rows.values())
 
 
-@given(st.sampled_from(READABLE), st.binary(max_size=200))
+@given(st.sampled_from(readable()), st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_an_error_of_ours(name: str, data: bytes) -> None:
     survives(name, data)
 
 
-@given(st.sampled_from(READABLE), st.text(alphabet="[]{}:,-&*!|>'\"\n #%@ab1.xe", max_size=80))
+@given(st.sampled_from(readable()), st.text(alphabet="[]{}:,-&*!|>'\"\n #%@ab1.xe", max_size=80))
 def test_any_text_that_looks_like_a_table_is_one_or_an_error_of_ours(name: str, text: str) -> None:
     survives(name, text.encode())
 
 
-@given(st.sampled_from(READABLE), JSON)
+@given(st.sampled_from(readable()), JSON)
 def test_any_json_is_a_table_or_an_error_of_ours(name: str, plain: Any) -> None:
     survives(name, json.dumps(plain).encode())
 
@@ -382,7 +380,7 @@ def test_any_keys_and_figures_are_a_table_or_an_error_of_ours(plain: Any) -> Non
     survives("ofa", json.dumps(plain).encode())
 
 
-@pytest.mark.parametrize("name", READABLE)
+@pytest.mark.parametrize("name", readable())
 @pytest.mark.parametrize("opening", ["[", '{"a":', "- "])
 def test_deep_nesting_is_an_error_of_ours(name: str, opening: str) -> None:
     survives(name, (opening * 200_000).encode())

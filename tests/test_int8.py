@@ -21,7 +21,7 @@ from sessions import a_session
 
 from device_agents.local import LocalAgent
 from profiler.errors import LayerError, ModelError
-from profiler.formats.model_file import FORMATS, RUNTIME_FORMATS
+from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.writer import write_onnx
 from profiler.formats.tflite.schema import Contents, load
 from profiler.formats.tflite.writer import write_tflite
@@ -31,6 +31,7 @@ from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, OpaqueSubgr
 from profiler.measure.estimate import Estimate
 from profiler.protocol.events import Measurement
 from profiler.protocol.settings import TimingSettings
+from profiler.runtimes import RUNTIMES
 
 Integers = np.ndarray[Any, Any]
 
@@ -333,7 +334,7 @@ def test_a_concatenation_of_unlike_tensors_has_them_requantised(tmp_path: Path) 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_the_runner_measures_lone_int8_layers(runtime: str, quick: TimingSettings) -> None:
     layers = {"conv": conv2d(IMAGE, 8, 3, activation="relu6"), "add": LayerSpec("add", (IMAGE, IMAGE), IMAGE)}
-    models = {name: FORMATS[RUNTIME_FORMATS[runtime]].write(alone(layer)) for name, layer in layers.items()}
+    models = {name: FORMATS[RUNTIMES[runtime].model_format].write(alone(layer)) for name, layer in layers.items()}
     with LocalAgent() as agent:
         found = list(a_session(agent, runtime, quick).measure(models, [(0, sorted(models))]))
     assert {event.model for event in found if isinstance(event, Measurement)} == {"conv", "add"}

@@ -16,6 +16,7 @@ from netadapt.resources import (
     Budget,
     Energy,
     amount_text,
+    known_resource,
     named_tables,
     open_resource,
     parse_budget,
@@ -112,7 +113,7 @@ def test_counts_need_no_table(name: str) -> None:
 
 
 def test_every_resource_is_listed_under_its_own_name() -> None:
-    assert all(name == kind.name for name, kind in RESOURCES.items())
+    assert all(name == known_resource(name).name for name in RESOURCES)
 
 
 @pytest.mark.parametrize(

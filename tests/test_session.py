@@ -24,7 +24,8 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 from profiler.measure.session import RECONNECT_S, Session
 from profiler.protocol.events import Begin, Done, Energy, Failed, Hello, Idle, Measurement, Paused, Reference, Round, SessionEvent
-from profiler.protocol.settings import RUNTIME_FORMATS, TimingSettings
+from profiler.protocol.settings import TimingSettings
+from profiler.runtimes import RUNTIMES
 
 CONDITIONING = json.dumps({"latency_ns": 200_000}).encode()
 CRASHING = json.dumps({"latency_ns": 1, "crash": True}).encode()
@@ -100,7 +101,7 @@ def test_an_interpreter_without_the_runtime_is_told_with_the_next_step(agent: Ag
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_every_runtime_speaks_the_same_lines(agent: Agent, quick: TimingSettings, runtime: str) -> None:
-    model = FORMATS[RUNTIME_FORMATS[runtime]].write(Graph.of_layer(conv2d((1, 16, 16, 8), 16, 3, activation="relu6")))
+    model = FORMATS[RUNTIMES[runtime].model_format].write(Graph.of_layer(conv2d((1, 16, 16, 8), 16, 3, activation="relu6")))
     found = events(a_session(agent, runtime, quick), {"conv": model}, rounds=1)
     assert [type(event) for event in found] == [Hello, Round, Begin, Measurement, Done]
     hello = found[0]

@@ -20,9 +20,7 @@ def baselines(
     run: options.Run,
     kind: Annotated[
         list[str] | None,
-        typer.Option(
-            help=f"A baseline to compare with: {', '.join(BASELINES)}; repeatable. Default: all that make sense for the run."
-        ),
+        typer.Option(help=f"A baseline to compare with; repeatable. {KINDS}. Default: all that make sense for the run."),
     ] = None,
     seeds: options.Seeds = 1,
     step: Annotated[int | None, typer.Option(help="The step to match. Default: the last.")] = None,

@@ -15,8 +15,8 @@ from netadapt.executors import EXECUTORS
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.resources import RESOURCES
 from netadapt.search.types import IF_NO_CANDIDATE, SELECT_BY
-from netadapt.training.datasets import USAGES
-from profiler.runtimes import RUNTIMES
+from netadapt.training.datasets import usages
+from profiler.runtimes import offered_runtimes
 
 _network = partial(typer.Option, rich_help_panel="Network and data")
 _budget = partial(typer.Option, rich_help_panel="Budgets")
@@ -32,8 +32,9 @@ Device = Annotated[
     str | None,
     typer.Option(help="The device to measure on, or the name of one of the run's tables. Default: the first table's device."),
 ]
-_RUNTIMES = ", ".join(name for name, runtime in RUNTIMES.items() if not runtime.is_simulated)
-Runtime = Annotated[str | None, typer.Option(help=f"The runtime to measure with: {_RUNTIMES}. Default: the table's.")]
+Runtime = Annotated[
+    str | None, typer.Option(help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's.")
+]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
 # network and data
@@ -50,7 +51,7 @@ SmallInput = Annotated[
     bool, _network("--small-input", help="Build the network for small images, of about 32 pixels: its stem does not halve them.")
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
-Data = Annotated[str, _network(help=f"The images to learn from: {USAGES}, or a path.")]
+Data = Annotated[str, _network(help=f"The images to learn from: {usages()}, or a path.")]
 Weights = Annotated[
     Path | None,
     _network(

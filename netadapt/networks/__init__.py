@@ -96,7 +96,8 @@ def _built_own(name: str, width_multiplier: float, classes: int, options: dict[s
 def _function(name: str) -> Callable[..., nn.Module]:
     if name not in NETWORKS:
         raise NetworkError(f"there is no network {name!r}; {did_you_mean(name, sorted(NETWORKS))}")
-    return load(NETWORKS[name])
+    function: Callable[..., nn.Module] = load(NETWORKS[name])
+    return function
 
 
 def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Graph:

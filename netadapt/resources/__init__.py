@@ -7,7 +7,7 @@ from netadapt.resources.latency import Latency, Predicted, Predictor
 from netadapt.resources.macs import Macs
 from netadapt.resources.memory import Memory, peak_bytes
 from netadapt.resources.parameters import Parameters
-from netadapt.resources.registry import RESOURCES, amount_text, open_resource
+from netadapt.resources.registry import RESOURCES, amount_text, known_resource, open_resource
 
 __all__ = [
     "BUDGET",
@@ -25,6 +25,7 @@ __all__ = [
     "Resource",
     "ResourceKind",
     "amount_text",
+    "known_resource",
     "named_tables",
     "open_goals",
     "open_resource",

@@ -36,16 +36,16 @@ class Budget:
         """What tells it from other budgets: latency, macs, pixel, pixel.energy."""
         if not self.table:
             return self.resource
-        return self.table if RESOURCES[self.resource].named_by_table else f"{self.table}.{self.resource}"
+        return self.table if known_resource(self.resource).named_by_table else f"{self.table}.{self.resource}"
 
     @property
     def unit(self) -> str:
-        return RESOURCES[self.resource].unit
+        return known_resource(self.resource).unit
 
     @property
     def measurable(self) -> bool:
         """Whether a network can be measured for this budget on the device of its table."""
-        return RESOURCES[self.resource].measurable
+        return known_resource(self.resource).measurable
 
     def amount(self, initial: float) -> float:
         """In the resource's unit, for a network that spends `initial` now."""
@@ -119,7 +119,7 @@ def named_tables(texts: Sequence[str]) -> dict[str, Path]:
 def _meant(said: str, tables: Collection[str]) -> tuple[str, str]:
     """The resource, and the name of the table whose it is."""
     if said in tables and said:
-        return next(name for name, kind in RESOURCES.items() if kind.named_by_table), said
+        return next(name for name in RESOURCES if known_resource(name).named_by_table), said
     table, dot, resource = said.rpartition(".")
     return (resource.lower(), table) if dot and table in tables else (said.lower(), "")
 
@@ -134,9 +134,9 @@ def parse_budgets(texts: Iterable[str], tables: Collection[str] = ()) -> tuple[B
     if twice:
         raise BudgetError(f"there are two budgets for {twice[0]}; give one")
     for budget in budgets:
-        if RESOURCES[budget.resource].needs_table and not budget.table and any(tables):
+        if known_resource(budget.resource).needs_table and not budget.table and any(tables):
             first = next(iter(tables))
-            said = first if RESOURCES[budget.resource].named_by_table else f"{first}.{budget.resource}"
+            said = first if known_resource(budget.resource).named_by_table else f"{first}.{budget.resource}"
             raise BudgetError(f"the tables have names, so say whose {budget.resource} is meant, as in {said}=60%")
     return budgets
 

@@ -1,4 +1,4 @@
-"""The resources there are, by name; a new one is a file of this package and a line here."""
+"""The resources there are, by name. A new resource is one file and one line in RESOURCES."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import BudgetError
+from netadapt.registry import load
 from netadapt.resources.base import Resource, ResourceKind
-from netadapt.resources.energy import Energy
-from netadapt.resources.latency import Latency
-from netadapt.resources.macs import Macs
-from netadapt.resources.memory import Memory
-from netadapt.resources.parameters import Parameters
 
-KINDS: tuple[ResourceKind, ...] = (Latency, Macs, Parameters, Memory, Energy)
-RESOURCES: Mapping[str, ResourceKind] = {kind.name: kind for kind in KINDS}
+RESOURCES: Mapping[str, str] = {
+    "latency": "netadapt.resources.latency:Latency",
+    "macs": "netadapt.resources.macs:Macs",
+    "parameters": "netadapt.resources.parameters:Parameters",
+    "memory": "netadapt.resources.memory:Memory",
+    "energy": "netadapt.resources.energy:Energy",
+}
+"""Name to module:class, a `ResourceKind` of the same name."""
 
 
 def open_resource(name: str, table: Any = None) -> Resource:
@@ -25,9 +27,10 @@ def open_resource(name: str, table: Any = None) -> Resource:
 
 def known_resource(name: str, tables: Collection[str] = ()) -> ResourceKind:
     """`BudgetError` for a name that is none; `tables` are others that could have been meant."""
-    if name in RESOURCES:
-        return RESOURCES[name]
-    raise BudgetError(f"there is no resource {name!r}; {did_you_mean(name, [*RESOURCES, *tables])}")
+    if name not in RESOURCES:
+        raise BudgetError(f"there is no resource {name!r}; {did_you_mean(name, [*RESOURCES, *tables])}")
+    kind: ResourceKind = load(RESOURCES[name])
+    return kind
 
 
 def amount_text(amount: float, unit: str) -> str:

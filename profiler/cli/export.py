@@ -10,12 +10,12 @@ import typer
 from profiler.cli.options import TableFile
 from profiler.console import Json, plain_errors, print_json
 from profiler.exchange.exporting import Exported, export_file
-from profiler.exchange.formats import WRITABLE
+from profiler.exchange.formats import writable
 
 
 def export(
     table: TableFile,
-    table_format: Annotated[str, typer.Option("--format", help=f"The form to write the table in: {', '.join(WRITABLE)}.")],
+    table_format: Annotated[str, typer.Option("--format", help=f"The form to write the table in: {', '.join(writable())}.")],
     out: Annotated[Path, typer.Option(help="The file to write. One that exists is replaced.")],
     as_json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from profiler.cli.options import RuntimeOfOthers
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, plain_errors, print_json
-from profiler.exchange.formats import READABLE
+from profiler.exchange.formats import readable
 from profiler.exchange.importing import ImportOptions, import_table, save_imported
 from profiler.tables.table import LatencyTable
 
@@ -21,7 +21,7 @@ def import_(
     out: Annotated[Path, typer.Option(help="The table to write, a .parquet file that does not exist yet.")],
     table_format: Annotated[
         str | None,
-        typer.Option("--format", help=f"The form of the files: {', '.join(READABLE)}. By default their ending tells it."),
+        typer.Option("--format", help=f"The form of the files: {', '.join(readable())}. By default their ending tells it."),
     ] = None,
     runtime: RuntimeOfOthers = None,
     threads: Annotated[

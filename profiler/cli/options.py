@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -12,7 +12,7 @@ import typer
 from device_agents.discovery import address_forms
 from profiler.devices.config import CONFIG_VARIABLE
 from profiler.runner_names import RUNNERS
-from profiler.runtimes import RUNTIME_CHOICES
+from profiler.runtimes import offered_runtimes
 
 ADDRESS_FORMS = ", ".join(address_forms())
 FOREVER_S = 1e9
@@ -25,16 +25,16 @@ class Choices(TypedDict):
     metavar: str
 
 
-def one_of(names: Iterable[str]) -> Choices:
-    """Of the names in a registry. Typer by itself takes an `Enum`, which would have to repeat them."""
-    known = tuple(names)
+def one_of(names: Callable[[], Collection[str]]) -> Choices:
+    """Of the names in a registry, looked up when the option is given. Typer by itself takes an `Enum`, which would have to repeat
+    them."""
 
     def parse(text: str) -> str:
-        if text not in known:
-            raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, known))}.")
+        if text not in names():
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, names()))}.")
         return text
 
-    return {"parser": parse, "metavar": f"[{'|'.join(known)}]"}
+    return {"parser": parse, "metavar": f"[{'|'.join(names())}]"}
 
 
 def patience_s(wait: bool) -> float:
@@ -68,23 +68,23 @@ Python = Annotated[
 Runner = Annotated[
     str | None,
     typer.Option(
-        **one_of(RUNNERS),
+        **one_of(lambda: RUNNERS),
         help="The program that measures on the device. By default it is the one in profile.toml or else our own: the one in "
         "Python where the device has a Python, the native one elsewhere.",
     ),
 ]
-Runtime = Annotated[str, typer.Option(**one_of(RUNTIME_CHOICES), help="The runtime that runs the models on the device.")]
+Runtime = Annotated[str, typer.Option(**one_of(offered_runtimes), help="The runtime that runs the models on the device.")]
 RuntimeOfFile = Annotated[
     str | None,
     typer.Option(
-        **one_of(RUNTIME_CHOICES),
+        **one_of(offered_runtimes),
         help="The runtime that runs the model. By default it is the first of these that reads this kind of file.",
     ),
 ]
 RuntimeOfOthers = Annotated[
     str | None,
     typer.Option(
-        **one_of(RUNTIME_CHOICES), help="The runtime that the table was measured with. By default it counts as not known."
+        **one_of(offered_runtimes), help="The runtime that the table was measured with. By default it counts as not known."
     ),
 ]
 Wait = Annotated[

@@ -17,7 +17,7 @@ app = typer.Typer(help="Compile the native runner, which measures on devices wit
 @app.command()
 def build(
     target: Annotated[
-        str, typer.Option(**one_of(native.TARGETS), help="The kind of machine that the runner is compiled for.")
+        str, typer.Option(**one_of(lambda: native.TARGETS), help="The kind of machine that the runner is compiled for.")
     ] = native.TARGETS[0],
     ndk: Annotated[
         Path | None, typer.Option(help="The folder of the Android NDK. By default it is the one that ANDROID_NDK_HOME names.")

@@ -59,7 +59,9 @@ FORMS: Mapping[str, Callable[[Path, LatencyTable], None]] = {
 
 def show(
     table: TableFile,
-    table_format: Annotated[str, typer.Option("--format", **one_of(FORMS), help="The form to print the table in.")] = "text",
+    table_format: Annotated[
+        str, typer.Option("--format", **one_of(lambda: FORMS), help="The form to print the table in.")
+    ] = "text",
     as_json: Json = False,
 ) -> None:
     """Print a table: what it was measured on, how far it can be trusted, and a row for each layer."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from device_agents.support.atomic import write_whole
 from profiler.errors import ExchangeError
-from profiler.exchange.formats import FORMATS, WRITABLE
+from profiler.exchange.formats import FORMATS, writer_of
 from profiler.exchange.writer import ExportedTable
 from profiler.tables.table import LatencyTable, load_table
 
@@ -35,9 +35,7 @@ def export_table(table: LatencyTable, name: str, out: Path) -> ExportedTable:
 
     Raises `ExchangeError` if there is no such format, if it can represent no layer of the table, or if the file cannot be written.
     """
-    writer = FORMATS[name].write if name in FORMATS else None
-    if writer is None:
-        raise ExchangeError(f"a table cannot be written as {name!r}; known are {', '.join(WRITABLE)}")
+    writer = writer_of(name)
     if out.suffix == ".parquet":
         raise ExchangeError(
             f"{out} would be taken for a table of ours; give it another ending, such as {FORMATS[name].suffixes[0]}"

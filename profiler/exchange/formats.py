@@ -1,21 +1,21 @@
-"""The foreign formats that can be read or written, one line each."""
+"""The foreign formats that can be read or written. A new format is one file and one line in FORMATS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agents.support.loading import load
 from profiler.errors import ExchangeError
-from profiler.exchange import csv_form, nn_meter, ofa, tvm
-from profiler.exchange.reader import ImportedRows, Source
+from profiler.exchange.reader import ImportedRows, Source, shown
 from profiler.exchange.writer import ExportedTable
 from profiler.tables.table import LatencyTable
 
 Reader = Callable[[Sequence[Source], Sequence[str]], ImportedRows]
 """A function that reads the files of one table.
 
-Its second argument are the activations of the table's convolutions, if the user named some. It raises `ExchangeError` if a file is
+Its second argument is the activations of the table's convolutions, if the user named some. It raises `ExchangeError` if a file is
 not of this format or contradicts itself.
 """
 Writer = Callable[[LatencyTable], ExportedTable]
@@ -29,26 +29,59 @@ class ForeignFormat:
     """The name for people."""
     suffixes: tuple[str, ...]
     """The file endings of the format, in lower case; they choose it if the user does not."""
-    read: Reader | None = None
-    write: Writer | None = None
+    reader: str | None = None
+    """module:function of a `Reader`."""
+    writer: str | None = None
+    """module:function of a `Writer`."""
 
 
-FORMATS = {
-    "csv": ForeignFormat("CSV", (".csv",), write=csv_form.write),
-    "nn-meter": ForeignFormat("nn-Meter's kernel data", (".json",), nn_meter.read, nn_meter.write),
-    "ofa": ForeignFormat("once-for-all's and ProxylessNAS' YAML", (".yaml", ".yml"), ofa.read, ofa.write),
-    "tvm": ForeignFormat("TVM's tuning logs", (".log", ".jsonl"), tvm.read),
+FORMATS: Mapping[str, ForeignFormat] = {
+    "csv": ForeignFormat("CSV", (".csv",), None, "profiler.exchange.csv_form:write"),
+    "nn-meter": ForeignFormat(
+        "nn-Meter's kernel data", (".json",), "profiler.exchange.nn_meter:read", "profiler.exchange.nn_meter:write"
+    ),
+    "ofa": ForeignFormat(
+        "once-for-all's and ProxylessNAS' YAML", (".yaml", ".yml"), "profiler.exchange.ofa:read", "profiler.exchange.ofa:write"
+    ),
+    "tvm": ForeignFormat("TVM's tuning logs", (".log", ".jsonl"), "profiler.exchange.tvm:read"),
 }
-READABLE = tuple(name for name, foreign in FORMATS.items() if foreign.read is not None)
-WRITABLE = tuple(name for name, foreign in FORMATS.items() if foreign.write is not None)
+
+
+def readable() -> tuple[str, ...]:
+    """The names of the formats that can be read."""
+    return tuple(name for name, foreign in FORMATS.items() if foreign.reader is not None)
+
+
+def writable() -> tuple[str, ...]:
+    """The names of the formats that can be written."""
+    return tuple(name for name, foreign in FORMATS.items() if foreign.writer is not None)
+
+
+def reader_of(name: str) -> Reader:
+    """The reader of the format. `ExchangeError` if there is no such format or it cannot be read."""
+    address = FORMATS[name].reader if name in FORMATS else None
+    if address is None:
+        raise ExchangeError(f"tables in the form {shown(name)!r} cannot be read; known are {', '.join(readable())}")
+    reader: Reader = load(address)
+    return reader
+
+
+def writer_of(name: str) -> Writer:
+    """The writer of the format. `ExchangeError` if there is no such format or it cannot be written."""
+    address = FORMATS[name].writer if name in FORMATS else None
+    if address is None:
+        raise ExchangeError(f"a table cannot be written as {name!r}; known are {', '.join(writable())}")
+    writer: Writer = load(address)
+    return writer
 
 
 def format_of(paths: Sequence[Path]) -> str:
     """The name of the readable format with the endings of these files. Raises `ExchangeError` unless there is exactly one."""
     suffixes = {path.suffix.lower() for path in paths}
-    names = [name for name in READABLE if suffixes & set(FORMATS[name].suffixes)]
+    names = [name for name in readable() if suffixes & set(FORMATS[name].suffixes)]
     if len(names) != 1 or not suffixes <= set(FORMATS[names[0]].suffixes):
         raise ExchangeError(
-            f"the endings of {', '.join(path.name for path in paths)} do not show the format; add --format {' or '.join(READABLE)}"
+            f"the endings of {', '.join(path.name for path in paths)} do not show the format; add --format "
+            f"{' or '.join(readable())}"
         )
     return names[0]

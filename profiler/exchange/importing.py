@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from profiler.errors import ExchangeError
-from profiler.exchange.formats import FORMATS, READABLE, format_of
+from profiler.exchange.formats import format_of, reader_of
 from profiler.exchange.reader import read_source, shown
 from profiler.layers.layer import ACTIVATIONS
 from profiler.protocol.journal import journal_path
@@ -53,9 +53,7 @@ class ImportOptions:
 def import_table(paths: Sequence[Path], options: ImportOptions) -> LatencyTable:
     """All files together as one table. Raises `ExchangeError` if a file cannot be read or is not of the format."""
     name = options.format or format_of(paths)
-    reader = FORMATS[name].read if name in FORMATS else None
-    if reader is None:
-        raise ExchangeError(f"tables in the form {shown(name)!r} cannot be read; known are {', '.join(READABLE)}")
+    reader = reader_of(name)
     sources = [read_source(path) for path in paths]
     # an activation that is given twice must not give its layers twice
     imported = reader(sources, tuple(dict.fromkeys(options.activations)))

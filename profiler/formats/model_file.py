@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from device_agents.support.loading import load
 from profiler.errors import ModelError
 from profiler.layers.graph import Graph
 from profiler.runtimes import RUNTIMES
@@ -25,7 +23,7 @@ class Format:
 
     def read(self, path: Path) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
-        graph: Graph = _load(self.reader)(path)
+        graph: Graph = load(self.reader)(path)
         return graph
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
@@ -35,7 +33,7 @@ class Format:
         """
         if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
             return graph.opaques[graph.nodes[0].layer.opaque.digest]
-        data: bytes = _load(self.writer)(graph, seed)
+        data: bytes = load(self.writer)(graph, seed)
         return data
 
 
@@ -44,16 +42,8 @@ FORMATS = {
     "tflite": Format("tflite", "profiler.formats.tflite.reader:read_tflite", "profiler.formats.tflite.writer:write_tflite"),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }
-RUNTIME_FORMATS = {runtime.name: runtime.model_format for runtime in RUNTIMES.values()}
 MODEL_SUFFIXES = (".onnx", ".tflite")
 """The endings of users' model files. Scripts of the fake runtime are not among them."""
-
-
-def _load(name: str) -> Callable[..., Any]:
-    """The function with a `module:function` name."""
-    module, function = name.split(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return loaded
 
 
 def format_of(path: Path) -> Format:
@@ -68,7 +58,7 @@ def format_of(path: Path) -> Format:
 def default_runtime(path: Path) -> str:
     """The first runtime that runs files of this format. Raises `ModelError` as `format_of` does."""
     wanted = format_of(path).name
-    return next(runtime for runtime, name in RUNTIME_FORMATS.items() if name == wanted)
+    return next(runtime.name for runtime in RUNTIMES.values() if runtime.model_format == wanted)
 
 
 def read_model(path: Path) -> Graph:

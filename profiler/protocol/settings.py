@@ -8,8 +8,7 @@ from typing import Any
 
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.errors import ToolError
-from profiler.formats.model_file import RUNTIME_FORMATS
-from profiler.runtimes import UNKNOWN_RUNTIME
+from profiler.runtimes import RUNTIMES, UNKNOWN_RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class Target:
     """The name of the runner; None for the one in profile.toml or, without one there, for ours."""
 
     def __post_init__(self) -> None:
-        if self.runtime not in (*RUNTIME_FORMATS, UNKNOWN_RUNTIME):
-            raise ToolError(f"there is no runtime {self.runtime!r}; known are {', '.join(RUNTIME_FORMATS)}")
+        if self.runtime not in (*RUNTIMES, UNKNOWN_RUNTIME):
+            raise ToolError(f"there is no runtime {self.runtime!r}; known are {', '.join(RUNTIMES)}")
         if self.threads < 1:
             raise ToolError(f"--threads must be at least 1, got {self.threads}")
 
@@ -80,7 +79,7 @@ class Target:
         """The format of the model files that the runtime reads. `ToolError` if the runtime of an imported table is not known."""
         if self.runtime == UNKNOWN_RUNTIME:
             raise ToolError("the table was imported and does not say with which runtime; import it again with --runtime")
-        return RUNTIME_FORMATS[self.runtime]
+        return RUNTIMES[self.runtime].model_format
 
     def reads(self, model_format: str) -> bool:
         """True if the runtime reads model files of this format. An unknown runtime may read any."""

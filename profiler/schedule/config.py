@@ -33,10 +33,10 @@ from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.toml_file import Place, TomlFile, read_toml
 from profiler.console import percent
 from profiler.devices.config import config_path, find_device
-from profiler.formats.model_file import RUNTIME_FORMATS
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runner_names import RUNNERS
+from profiler.runtimes import RUNTIMES
 from profiler.schedule.cron import CronSchedule, parse_cron
 from profiler.tables.build import StopCriterion
 
@@ -165,7 +165,7 @@ def _parse_table(file: TomlFile, name: str, value: Any) -> ScheduledTable:
         name=name,
         target=Target(
             device,
-            section.choice("runtime", tuple(RUNTIME_FORMATS)),
+            section.choice("runtime", tuple(RUNTIMES)),
             section.whole_number("threads", 1, 1024, 1),
             runner=section.choice("runner", tuple(RUNNERS)) if "runner" in section.values else None,
         ),

@@ -82,4 +82,5 @@ def check_importance(name: str) -> None:
 def open_importance(name: str) -> Keep:
     """The criterion of this name. `ImportanceError` for an unknown one."""
     check_importance(name)
-    return load(IMPORTANCES[name].address)
+    keep: Keep = load(IMPORTANCES[name].address)
+    return keep

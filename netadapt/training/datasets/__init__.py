@@ -40,7 +40,11 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "nyu": DatasetEntry("netadapt.training.datasets.nyu:load_nyu", "nyu:PATH"),
     "scenes": DatasetEntry("netadapt.training.datasets.scenes:load_scenes", "scenes"),
 }
-USAGES = ", ".join(entry.usage for entry in DATASETS.values())
+
+
+def usages() -> str:
+    """How each is written after --data, for help texts and errors."""
+    return ", ".join(entry.usage for entry in DATASETS.values())
 
 
 def name_and_path(spec: str) -> tuple[str, str]:
@@ -50,6 +54,6 @@ def name_and_path(spec: str) -> tuple[str, str]:
         return name, path
     if not Path(spec).exists():
         if colon or "/" in spec or "." in spec:
-            raise DataError(f"there is no dataset at {spec}; give a path, or one of {USAGES}")
+            raise DataError(f"there is no dataset at {spec}; give a path, or one of {usages()}")
         raise DataError(f"there is no dataset and no path {spec!r}; {did_you_mean(spec, DATASETS)}")
     return next(name for name, entry in DATASETS.items() if entry.recognises(Path(spec))), spec
