@@ -93,6 +93,8 @@ class Agent(Protocol):
     """Several processes may use it at once, because nothing is measured there: it needs no lock."""
     has_conditions: bool
     """There is hardware whose temperature and clocks matter: it can be conditioned before measuring, and may have to cool down."""
+    runner: str | None
+    """The runner that its kind of device comes with (profiler/runners/); None where any can be used, as on real devices."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
         """Run a command to its end. After `timeout_s` seconds it is killed with its children: `CommandTimedOut`."""

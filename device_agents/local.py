@@ -34,6 +34,7 @@ class LocalAgent:
 
     shared = False
     has_conditions = True
+    runner: str | None = None
     address_forms: tuple[str, ...] = ("local",)
 
     def __init__(self, address: str = "local", options: Options | None = None) -> None:

@@ -105,6 +105,7 @@ class RemoteAgent(ABC):
 
     shared = False
     has_conditions = True
+    runner: str | None = None
     address_forms: tuple[str, ...] = ()
     default_folder: str
     """The folder in which ours is made, as shell text, so that it may contain $HOME."""

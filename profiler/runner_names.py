@@ -1,4 +1,5 @@
-"""What measures on a device, by name: our runners, in Python and in C, and vendors' tools.
+"""What measures on a device, by name: our runners in Python and in C, vendors' tools, and a simulation
+and a recording for what only stands for a device.
 
 A new one is a module in profiler.runners and a line in RUNNERS. The classes are named, not imported: the folders below
 profiler.runners need the names too, for settings and options.
@@ -13,5 +14,7 @@ RUNNERS: Mapping[str, str] = {
     "native": "profiler.runners.native:NativeRunner",
     "benchmark_model": "profiler.runners.benchmark_model:BenchmarkModel",
     "onnxruntime_perf_test": "profiler.runners.perf_test:PerfTest",
+    "simulated": "profiler.runners.simulated:SimulatedRunner",
+    "replay": "profiler.runners.replay:ReplayRunner",
 }
 """module:class of each, in the order in which options list them."""

@@ -349,18 +349,19 @@ def _journal(path: Path) -> object:
 
 @reader("recording", "t.journal.jsonl", "lines", _journal_lines)
 def _recording(path: Path) -> object:
-    from runner_conformance import a_job
+    from jobs import runner_of, typed_job
 
     from device_agents.replay import ReplayAgent
-    from profiler.protocol.events import parse_line
+    from profiler.protocol.events import Crashed, Measurement, event_data
+    from profiler.protocol.journal import read_journal
 
     with ReplayAgent(f"replay:{path}") as agent:
-        names = [name for _, name in agent._measurements] or ["a"]
-        job = a_job(dict.fromkeys(names), [names, names])
-        folder = agent.store({f"{name}.json": b"{}" for name in names} | {"job.json": json.dumps(job).encode()})
-        probed = agent.run(["python3", "--probe"], timeout_s=1).stdout
-        with agent.stream(["python3", f"{folder}/measure.py", f"{folder}/job.json"], silence_s=1) as stream:
-            return [parse_line(line) for line in (probed, *stream)]
+        runner = runner_of(agent, "fake")
+        names = list(dict.fromkeys(event.model for event in read_journal(path) if isinstance(event, Measurement))) or ["a"]
+        agent.store({f"{name}.json": b"{}" for name in names})
+        job = typed_job(names, [names, names], runtime="fake", reference=names[0])
+        events = [runner.probe(), *runner.run(job)]
+        return [json.dumps(event_data(event)) for event in events if not isinstance(event, Crashed)]
 
 
 # ------------------------------------------------------------------------------------------------------------ what a device says
@@ -426,17 +427,6 @@ def _measure() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@reader("simulated job", "job.json", "json", _job_example)
-def _simulated_job(path: Path) -> object:
-    from device_agents.answering import Ended, Job
-
-    try:
-        job = Job.read(path.read_bytes())
-        return [*job.looks([name for _, names in job.schedule for name in names], set())]
-    except Ended:
-        return None
 
 
 @reader("shell packets", "packets.bin", "bytes", lambda: b"\x01\x05\0\0\0hello\x02\x02\0\0\0ab\x03\x01\0\0\0\x07", ValueError)

@@ -11,7 +11,8 @@ from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import runner_named
 
 
-def a_session(agent: Agent, runtime: str, settings: TimingSettings, runner: str = "python", **more: Any) -> Session:
+def a_session(agent: Agent, runtime: str, settings: TimingSettings, runner: str | None = None, **more: Any) -> Session:
+    """With the runner that is named, else the one that the agent comes with, else ours in Python."""
     target = Target(agent.address, runtime)
     device = Device(agent.address, agent.address)
-    return Session(agent, runner_named(runner)(agent, device, target), target, settings, **more)
+    return Session(agent, runner_named(runner or agent.runner or "python")(agent, device, target), target, settings, **more)

@@ -101,5 +101,5 @@ def test_what_was_delivered_is_told_with_the_task_s_figures(adapted: Path) -> No
 def test_steps_are_verified_with_either_runtime(adapted: Path, runtime: str) -> None:
     with RunFolder.open(adapted, write=True) as folder:
         found = verify(RunModels(folder), [1], Target(runtime=runtime), None, Silent())
-        assert folder.verified[1].runtime == runtime
+        assert folder.verified[1].target.runtime == runtime
     assert found[0].measured_ms.value > 0

@@ -73,9 +73,7 @@ def test_any_bytes_are_taken_or_refused_in_a_sentence(name: str, data: bytes) ->
 
 # ------------------------------------------------------------------------------------------------- what fuzzing has found
 
-UNKNOWN_NAMES = (
-    READERS["simulated job"].example().replace(b'"reference": "a"', b'"reference": 0.5').replace(b'"id": "b"', b'"id": "c"')
-)
+UNKNOWN_NAMES = READERS["job"].example().replace(b'"reference": "a"', b'"reference": 0.5').replace(b'"id": "b"', b'"id": "c"')
 """Two that no model has, of different types."""
 
 FOUND: list[tuple[str, bytes]] = [
@@ -96,9 +94,9 @@ FOUND: list[tuple[str, bytes]] = [
     ("lock", b'{"pid": 1, "command": "x", "since_s": 1e300}'),
     ("lock", b'{"pid": 1, "command": "x", "since_s": NaN}'),
     ("lock", b"[" * 100_000),
-    ("simulated job", READERS["simulated job"].example().replace(b'"reference_every": 12', b'"reference_every": [12]')),
-    ("simulated job", READERS["simulated job"].example().replace(b'"reference_every": 12', b'"reference_every": 0.0')),
-    ("simulated job", UNKNOWN_NAMES),
+    ("job", READERS["job"].example().replace(b'"reference_every": 12', b'"reference_every": [12]')),
+    ("job", READERS["job"].example().replace(b'"reference_every": 12', b'"reference_every": 0.0')),
+    ("job", UNKNOWN_NAMES),
     ("vendor tools", b"P50 Latency: - s\n"),
     ("vendor tools", b"P50 Latency: 1e999 s\n"),
     ("weights", b"\x80\x02h\x0c."),

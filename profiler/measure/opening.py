@@ -18,7 +18,7 @@ from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner, runner_named
 
 PATIENCE_S = 3600.0
-"""ProgressReporter of hours waits so long for a device that somebody else is measuring on, rather than go without it."""
+"""Work that takes hours waits so long for a device that somebody else is measuring on, rather than do without it."""
 
 
 @contextmanager
@@ -48,8 +48,12 @@ def open_session(
 
 
 def choose_runner(agent: Agent, device: Device, target: Target) -> Runner:
-    """The one asked for on the command line, else in the file, else ours: in Python where there is one, native elsewhere."""
-    return runner_named(target.runner or device.runner or _own(agent, device, target))(agent, device, target)
+    """The one asked for on the command line, else in the file, else the one that the kind of device comes with, else ours.
+
+    Ours is the one in Python where the device has an interpreter, and the native one elsewhere.
+    """
+    name = target.runner or device.runner or agent.runner or _own(agent, device, target)
+    return runner_named(name)(agent, device, target)
 
 
 def _own(agent: Agent, device: Device, target: Target) -> str:

@@ -1,4 +1,4 @@
-"""What measures on the device: our runner in Python or in C, or a vendor's tool, each by its name in profiler.runner_names."""
+"""What measures on a device: a program on it, ours or a vendor's, a simulation, or a recording; see profiler.runner_names."""
 
 from __future__ import annotations
 

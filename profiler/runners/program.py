@@ -101,8 +101,7 @@ class ProgramRunner(ABC):
         text = json.dumps(placed.to_dict()).encode()
         name = f"{hashlib.sha256(text).hexdigest()[:16]}.json"
         self._agent.store({name: text})
-        # the runner's own alarm comes first: it also works when the host cannot kill
-        silence_s = 1.5 * job.settings.silence_s + 5
+        silence_s = longest_silence_s(job)
         with self._agent.stream(program.command(folder, f"{folder}/{name}"), silence_s=silence_s) as stream:
             ended = False
             try:
@@ -131,6 +130,14 @@ def _events(lines: Iterable[str], silence_s: float) -> Iterator[RunnerEvent]:
             heard_s = time.monotonic()
         elif time.monotonic() - heard_s > silence_s:
             raise CommandTimedOut(f"the runner said nothing that makes sense for {silence_s:g} s; it was killed")
+
+
+def longest_silence_s(job: Job) -> float:
+    """Seconds without an event after which the host takes a runner for dead.
+
+    The runner's own alarm comes first: it also works when the host cannot kill.
+    """
+    return 1.5 * job.settings.silence_s + 5
 
 
 def probe_models() -> dict[str, bytes]:

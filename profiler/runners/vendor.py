@@ -18,7 +18,6 @@ from profiler.errors import RunnerError
 from profiler.protocol.events import (
     MOST_NS,
     PROTOCOL,
-    Begin,
     DeviceFacts,
     Done,
     Failed,
@@ -33,6 +32,7 @@ from profiler.protocol.events import (
 from profiler.protocol.job import Job
 from profiler.protocol.settings import Target
 from profiler.runners.program import how_it_ended, named_by_content
+from profiler.runners.walk import walk
 
 
 class VendorTool(ABC):
@@ -78,44 +78,29 @@ class VendorTool(ABC):
             flags={"tool": self.name, "lost": self.lost},
             device=self._facts(),
         )
-        failed: set[str] = set()
-        for number, names in job.schedule:
-            yield Round(round=number, clock_ns=time.monotonic_ns())
-            for place, name in enumerate(names):
-                due = place % job.settings.reference_every == 0
-                if due and job.reference is not None and job.reference not in failed:
-                    yield from self._measured(f"{folder}/{program}", folder, job, job.reference, number, Reference, failed)
-                if name not in failed:
-                    yield from self._measured(f"{folder}/{program}", folder, job, name, number, Measurement, failed)
+        yield from walk(
+            job,
+            lambda number: [Round(round=number, clock_ns=time.monotonic_ns())],
+            lambda model, number, as_reference: self._measured(model, number, as_reference, folder, program, job),
+        )
         yield Done()
 
     def _measured(
-        self,
-        program: str,
-        folder: str,
-        job: Job,
-        name: str,
-        number: int,
-        kind: type[Measurement] | type[Reference],
-        failed: set[str],
-    ) -> Iterator[RunEvent]:
-        """Run the program once for one model; one that does not run is added to `failed`."""
-        yield Begin(name, number)
+        self, model: str, number: int, as_reference: bool, folder: str, program: str, job: Job
+    ) -> Measurement | Reference | Failed:
+        """Run the program once for one model."""
         pin = ["taskset", f"{sum(1 << cpu for cpu in job.cpus):x}"] if job.cpus else []
-        command = [*pin, program, *self._arguments(f"{folder}/{job.models[name]}", job)]
+        command = [*pin, f"{folder}/{program}", *self._arguments(f"{folder}/{job.models[model]}", job)]
         started_ns = time.monotonic_ns()
         try:
             result = self._agent.run(command, timeout_s=job.settings.silence_s)
         except CommandTimedOut as exc:
-            failed.add(name)
-            yield Failed(name, number, str(exc))
-            return
+            return Failed(model, number, str(exc))
         latency_ns = self._latency_ns(result.stdout + result.stderr)
         if result.returncode != 0 or not latency_ns:
-            failed.add(name)
-            yield Failed(name, number, how_it_ended(result.returncode, result.stderr or result.stdout))
-            return
-        yield kind(name, number, loops=1, samples_ns=(latency_ns,), started_ns=started_ns)
+            return Failed(model, number, how_it_ended(result.returncode, result.stderr or result.stdout))
+        kind = Reference if as_reference else Measurement
+        return kind(model, number, loops=1, samples_ns=(latency_ns,), started_ns=started_ns)
 
     def _stored(self) -> tuple[str, str]:
         try:
