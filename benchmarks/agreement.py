@@ -78,7 +78,7 @@ class Candidate:
             sample_ms=0.0,
             min_samples=MIN_RUNS,
         )
-        return measure_files([self.path], self.target, settings=settings)[self.path].estimate.latency_ms
+        return measure_files([self.path], self.target, settings=settings)[self.path].estimate.latency_ms.value
 
     def theirs_ms(self) -> float:
         if self.target.runtime == "litert":
@@ -139,7 +139,7 @@ def _measure(
             elif tool == "theirs":
                 theirs[item.path].append(item.theirs_ms())
             else:
-                defaults[item.path] = measure_files([item.path], item.target)[item.path].estimate.latency_ms
+                defaults[item.path] = measure_files([item.path], item.target)[item.path].estimate.latency_ms.value
             progress.advance(item.path.name)
     return ours, theirs, defaults
 
@@ -160,8 +160,8 @@ def _candidates(models: Sequence[Path], target: Target, folder: Path, seconds: f
         Candidate(
             path,
             target,
-            runs=max(MIN_RUNS, round(1000 * seconds / value.estimate.latency_ms)),
-            warmup_runs=max(2, round(WARMUP_MS / value.estimate.latency_ms)),
+            runs=max(MIN_RUNS, round(1000 * seconds / value.estimate.latency_ms.value)),
+            warmup_runs=max(2, round(WARMUP_MS / value.estimate.latency_ms.value)),
             probe=path in probes,
         )
         for path, value in first.items()

@@ -80,13 +80,13 @@ def main(
     for name, values in found.items():
         settled = sum(value.settled(settings) for value in values.values())
         rounds = statistics.mean(value.rounds for value in values.values())
-        width = statistics.median(100 * value.half_width_ms / value.latency_ms for value in values.values())
+        width = statistics.median(100 * value.latency_ms.half_width / value.latency_ms.value for value in values.values())
         print(
             f"{name:8} {len(values)} layers in {spent_s[name]:.0f} s: {per_hour[name]:.0f} layers an hour; "
             f"{settled} settled ({100 * settled / len(values):.0f} %), median interval ±{width:.1f} %, {rounds:.1f} rounds a layer"
         )
     print(f"ratio {per_hour['ours'] / per_hour['harness']:.2f}")
-    pairs = [(found["ours"][key].latency_ms, found["harness"][key].latency_ms) for key in found["ours"]]
+    pairs = [(found["ours"][key].latency_ms.value, found["harness"][key].latency_ms.value) for key in found["ours"]]
     absolute_us = statistics.median(1000 * (mine - other) for mine, other in pairs)
     relative = statistics.median(100 * (mine / other - 1) for mine, other in pairs)
     print(

@@ -16,6 +16,7 @@ import typer
 
 from netadapt.networks import network_graph
 from netadapt.silence_warnings import quiet
+from profiler.interval import Interval
 from profiler.latency.staircase import Staircase, Staircases
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
@@ -51,7 +52,9 @@ def main(table: Annotated[Path | None, typer.Argument(help="A table of MobileNet
 
 def made_up(graph: object) -> LatencyTable:
     layers = corners_of(make_plan(graph), STAIRCASES)  # type: ignore[arg-type]
-    rows = {layer: Estimate(ms, 0.99 * ms, 1.01 * ms, 6, 60, 6) for layer in layers if (ms := 1e-3 + 1e-7 * (layer.macs or 0))}
+    rows = {
+        layer: Estimate(Interval(ms, 0.99 * ms, 1.01 * ms), 6, 60, 6) for layer in layers if (ms := 1e-3 + 1e-7 * (layer.macs or 0))
+    }
     return LatencyTable(rows, TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES))
 
 

@@ -50,7 +50,7 @@ def main(
         told("quiet again", after, before_ms)
         changes = compare(before, after).changes
         differ("all layers", [change.percent for change in changes])
-        differ("layers of 50 µs and more", [change.percent for change in changes if change.before.latency_ms >= 0.05])
+        differ("layers of 50 µs and more", [change.percent for change in changes if change.before.latency_ms.value >= 0.05])
         process = multiprocessing.Process(target=busy, daemon=True)
         process.start()
         timer = threading.Timer(before.info.wall_s / 2, process.terminate)
@@ -70,11 +70,11 @@ def measured_ms(table: Path) -> dict[str, tuple[Graph, float]]:
     """The networks held out of the fit, as they were measured."""
     results = MeasurementState.of(read_journal(journal_path(table)))
     checked = {key: graph for key, (role, graph) in results.networks.items() if role == "check"}
-    return {key: (checked[key], value.latency_ms) for key, value in results.estimates(checked).items()}
+    return {key: (checked[key], value.latency_ms.value) for key, value in results.estimates(checked).items()}
 
 
 def told(what: str, table: LatencyTable, truth: dict[str, tuple[Graph, float]]) -> None:
-    errors = np.abs([table.predict(graph).latency_ms / latency_ms - 1 for graph, latency_ms in truth.values()]) * 100
+    errors = np.abs([table.predict(graph).latency_ms.value / latency_ms - 1 for graph, latency_ms in truth.values()]) * 100
     print(f"{what}: {len(table.rows)} layers, {table.info.wall_s:.0f} s; it says: {table.sentence()}")
     print(f"  against the networks of the first build: mean error {errors.mean():.1f} %, worst {errors.max():.1f} %")
     tags = ", ".join(f"{name} {count}" for name, count in table.info.disturbances.items())

@@ -74,7 +74,7 @@ def measured(layers: list[LayerSpec], target: Target) -> tuple[MeasurementRun, d
         keys = run.add_layers(layers)
         run.measure(dict.fromkeys(keys, settings.rounds), "measuring")
         run.settle(dict.fromkeys(keys, settings.max_rounds))
-        return run, {key: value.latency_ms for key, value in run.state.estimates(keys).items()}
+        return run, {key: value.latency_ms.value for key, value in run.state.estimates(keys).items()}
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
+
+from device_agents.support.dataclass_json import read_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,10 @@ class Interval:
         """`{name, name_low, name_high}` for a flat row of JSON or CSV; ends that are not known are None."""
         low, high = (self.low, self.high) if self.known else (None, None)
         return {name: self.value, f"{name}_low": low, f"{name}_high": high}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], name: str) -> Self:
+        """The inverse of `to_dict`. `KeyError` for a missing figure, `ValueError` for what is no interval."""
+        value = read_value(float, plain[name])
+        low, high = (read_value(float | None, plain[f"{name}_{end}"]) for end in ("low", "high"))
+        return cls(value, math.nan if low is None else low, math.nan if high is None else high)

@@ -292,7 +292,7 @@ class Trial:
 
 
 def rows_of(table: Any) -> dict[str, float]:
-    return {layer.key: row.latency_ms for layer, row in table.rows.items()}
+    return {layer.key: row.latency_ms.value for layer, row in table.rows.items()}
 
 
 def differences(rows: Mapping[str, float], undisturbed: Mapping[str, float], failed: set[str]) -> Iterator[str]:

@@ -205,6 +205,7 @@ def _graph() -> Any:
 @cache
 def _table() -> Any:
     """With something in every field."""
+    from profiler.interval import Interval
     from profiler.latency.calibration import Calibration
     from profiler.latency.staircase import Staircase
     from profiler.latency.validation import Checked, close
@@ -213,8 +214,8 @@ def _table() -> Any:
     from profiler.tables.table import LatencyTable, TableInfo
 
     graph, now = _graph(), "2026-01-01T00:00:00+00:00"
-    rows = {layer: Estimate(0.5, 0.49, 0.51, 6, 120, 6) for layer in graph.layers}
-    checked = [Checked(f"n{number}", 1.0, 0.9, 1.1, 1.0 + number / 50, 1.3) for number in range(6)]
+    rows = {layer: Estimate(Interval(0.5, 0.49, 0.51), 6, 120, 6) for layer in graph.layers}
+    checked = [Checked(f"n{number}", Interval(1.0, 0.9, 1.1), 1.0 + number / 50, 1.3) for number in range(6)]
     device = {"version": "2.3.0", "device": {"cpu": "test"}, "flags": {"xnnpack": True}, "conditioning": {}, "affinity": [0, 1]}
     info = TableInfo(
         Target("pixel", "litert", 1, "python3", "python"), device, TimingSettings(), now,
@@ -233,7 +234,7 @@ def _use_table(path: Path) -> object:
 
     table = load_table(path)
     explained = table.explain(_graph())
-    said = [table.sentence(), explained.latency_ms, *(f"{finding.what}{finding.next_step}" for finding in check_table(table))]
+    said = [table.sentence(), explained.latency_ms.value, *(f"{finding.what}{finding.next_step}" for finding in check_table(table))]
     assert json.dumps(said).encode() and table.info.age_days is not None
     table.save(path.with_name("again.parquet"))
     return table.verified, table.tile, table.disturbed_percent

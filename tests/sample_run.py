@@ -41,7 +41,7 @@ SETTINGS = AdaptSettings()
 
 @dataclass(frozen=True)
 class Milliseconds:
-    latency_ms: float
+    latency_ms: Interval
 
 
 class MadeUpTable:
@@ -52,10 +52,10 @@ class MadeUpTable:
         return (layer.macs or 0) * tiles * 1e-7 + layer.activation_bytes * 2e-8 + 0.01
 
     def predict(self, graph: Graph) -> Milliseconds:
-        return Milliseconds(sum(self.layer_ms(layer) for layer in graph.layers))
+        return Milliseconds(Interval.unknown(sum(self.layer_ms(layer) for layer in graph.layers)))
 
     def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:
-        return [self.predict(graph.at_widths({block: width})).latency_ms for width in widths]
+        return [self.predict(graph.at_widths({block: width})).latency_ms.value for width in widths]
 
 
 HERE = TargetName("local", "onnxruntime")
@@ -81,7 +81,7 @@ INFO = RunInfo(
 def made_up_training(run: RunFolder, seed: int = 1) -> Evaluate:
     """Stands for training: a file of weights for each candidate and an accuracy that falls with its price."""
     rng = random.Random(seed)
-    initial = TABLE.predict(GRAPH).latency_ms
+    initial = TABLE.predict(GRAPH).latency_ms.value
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         for candidate in candidates:
@@ -160,14 +160,14 @@ def _baselines(step: Step) -> list[Baseline]:
     return [
         _baseline(
             f"{kind}-as-step{step.iteration:03d}", kind, step.iteration, graph, accuracy,
-            share * step.price / TABLE.predict(graph).latency_ms,
+            share * step.price / TABLE.predict(graph).latency_ms.value,
         )
         for kind, graph, accuracy, share in made_up
     ]  # fmt: skip
 
 
 def _baseline(name: str, kind: str, step: int, graph: Graph, accuracy: float, slower: float) -> Baseline:
-    ms, size = TABLE.predict(graph).latency_ms, NetworkSize(graph.widths, graph.macs, graph.parameters)
+    ms, size = TABLE.predict(graph).latency_ms.value, NetworkSize(graph.widths, graph.macs, graph.parameters)
     runs = _seeds(f"{name}.pt", accuracy)
     return Baseline(name, kind, step, HERE, size, ("made up",), runs, around(slower * ms, 0.01), around(ms, 0.02))
 

@@ -82,7 +82,7 @@ def test_energy_is_stored_beside_latency_where_the_device_tells_it(config: Path,
     out = tmp_path / "t.parquet"
     table = build([PLAN], Target("good", "fake"), out, settings=quick, stop=FEW, energy=True)
     for layer, energy_mj in table.energy_mj.items():
-        assert energy_mj == pytest.approx(2.0 * table.rows[layer].latency_ms, rel=0.05)  # two watts above idle
+        assert energy_mj == pytest.approx(2.0 * table.rows[layer].latency_ms.value, rel=0.05)  # two watts above idle
     assert len(table.energy_mj) == len(table.rows)
     assert load_table(out).energy_mj == table.energy_mj
 

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from profiler.interval import Interval
 from profiler.latency.calibration import Calibration, Sums, fit, sums_of
 from profiler.latency.validation import Checked, HeldOutError, close
 from profiler.layers.layer import conv2d
@@ -88,7 +89,7 @@ def test_terms_fitted_on_few_networks_leave_more_uncertain() -> None:
 
 
 def checked(predicted: float, measured: float, naive: float, half: float = 0.1) -> Checked:
-    return Checked("n", predicted, predicted - half, predicted + half, measured, naive)
+    return Checked("n", Interval(predicted, predicted - half, predicted + half), measured, naive)
 
 
 def test_the_held_out_states_mean_worst_bias_and_coverage() -> None:

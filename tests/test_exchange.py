@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from profiler.exchange.exporting import export_table
 from profiler.exchange.formats import readable, reader_of
 from profiler.exchange.importing import ImportOptions, import_table, save_imported
 from profiler.exchange.reader import ImportedRows, Source
+from profiler.interval import Interval
 from profiler.layers.composite import inverted_residual, pooled_classifier
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
@@ -103,14 +103,14 @@ def test_the_first_convolution_is_known_with_either_padding() -> None:
 
 def test_count_and_variance_of_a_mean_become_its_interval() -> None:
     found = read("ofa", PROXYLESS).rows[inverted_residual((1, 16, 16, 8), 8, 8, 3, shortcut=True)]
-    assert (found.latency_ms, found.samples, found.rounds) == (2.0, 4, 0)
-    assert found.half_width_ms == pytest.approx(1.96 * 0.2)
+    assert (found.latency_ms.value, found.samples, found.rounds) == (2.0, 4, 0)
+    assert found.latency_ms.half_width == pytest.approx(1.96 * 0.2)
 
 
 def test_without_a_spread_no_interval_is_invented() -> None:
     found = read("ofa", PROXYLESS).rows
-    assert math.isnan(found[pooled_classifier((1, 8, 8, 64), 10)].half_width_ms)
-    assert math.isnan(found[inverted_residual((1, 16, 16, 8), 16, 48, 5, stride=2)].half_width_ms), "one run has no spread"
+    assert not found[pooled_classifier((1, 8, 8, 64), 10)].latency_ms.known
+    assert not found[inverted_residual((1, 16, 16, 8), 16, 48, 5, stride=2)].latency_ms.known, "one run has no spread"
 
 
 def test_mobilenet_v3_tables_count_hidden_channels_and_use_hard_swish() -> None:
@@ -169,8 +169,8 @@ def test_kernels_of_nn_meter_become_layers_padded_as_same() -> None:
     found = read("nn-meter", json.dumps(KERNELS))
     conv = LayerSpec("conv2d", ((1, 13, 13, 6),), (1, 7, 7, 16), (3, 3), (2, 2), padding=(1, 1, 1, 1), activation="relu")
     deep = LayerSpec("depthwise_conv2d", ((1, 14, 14, 8),), (1, 7, 7, 8), (5, 5), (2, 2), padding=(1, 1, 2, 2), groups=8)
-    assert found.rows[conv].latency_ms == 3.5 and found.rows[conv].half_width_ms == pytest.approx(0.98)
-    assert found.rows[deep].latency_ms == 1.25 and math.isnan(found.rows[deep].half_width_ms)
+    assert found.rows[conv].latency_ms.value == 3.5 and found.rows[conv].latency_ms.half_width == pytest.approx(0.98)
+    assert found.rows[deep].latency_ms.value == 1.25 and not found.rows[deep].latency_ms.known
     assert LayerSpec("concat", ((1, 7, 7, 3), (1, 7, 7, 5)), (1, 7, 7, 8)) in found.rows
     assert LayerSpec("add", ((1, 7, 7, 3),) * 2, (1, 7, 7, 3), activation="relu") in found.rows
     assert found.skipped == {nn_meter.NO_LAYER.format("se"): 1}
@@ -221,7 +221,7 @@ def test_a_tuning_log_holds_lone_operators_in_seconds() -> None:
     assert layer == LayerSpec(
         "conv2d", ((1, 14, 12, 8),), (1, 7, 6, 16), (3, 3), (2, 2), padding=(1, 1, 1, 1), bias=False
     )  # fmt: skip
-    assert found.rows[layer].latency_ms == pytest.approx(2.0) and math.isnan(found.rows[layer].half_width_ms)
+    assert found.rows[layer].latency_ms.value == pytest.approx(2.0) and not found.rows[layer].latency_ms.known
 
 
 def test_later_logs_and_depthwise_and_dense_tasks_are_read_too() -> None:
@@ -236,12 +236,12 @@ def test_later_logs_and_depthwise_and_dense_tasks_are_read_too() -> None:
     )
     bare = LayerSpec("depthwise_conv2d", ((1, 7, 7, 8),), (1, 7, 7, 8), (3, 3), padding=(1, 1, 1, 1), groups=8, bias=False)
     assert list(found.rows) == [bare, fully_connected((1, 64), 10, bias=False)]
-    assert found.rows[bare].half_width_ms == pytest.approx(0.0, abs=1e-12), "the spread of three repeats"
+    assert found.rows[bare].latency_ms.half_width == pytest.approx(0.0, abs=1e-12), "the spread of three repeats"
 
 
 def test_the_fastest_trial_stands_for_its_layer_and_failed_ones_are_counted() -> None:
     found = read("tvm", lines(record([0.003]), record([0.001]), record([0.002]), record([1e9], error=4)))
-    assert [round(row.latency_ms, 9) for row in found.rows.values()] == [1.0]
+    assert [round(row.latency_ms.value, 9) for row in found.rows.values()] == [1.0]
     assert found.skipped == {tvm.SLOWER: 2, tvm.FAILED: 1}
 
 
@@ -344,7 +344,7 @@ def survives(name: str, data: bytes) -> None:
     info = TableInfo(Target("d", "unknown"), {"imported": {"from": "x"}}, TimingSettings(), "2026-01-01T00:00:00+00:00")
     for writer in (csv_form.write, nn_meter.write, ofa.write):
         writer(LatencyTable(found.rows, info))
-    assert all(row.latency_ms > 0 for row in found.rows.values())
+    assert all(row.latency_ms.value > 0 for row in found.rows.values())
 
 
 @given(st.sampled_from(readable()), st.binary(max_size=200))
@@ -427,7 +427,7 @@ def test_nothing_is_guessed_between_layers_of_an_imported_table(tmp_path: Path) 
     assert table.lookup(conv2d((1, 7, 7, 16), 32, 1, activation="relu")) is not None
     assert table.lookup(conv2d((1, 7, 7, 16), 24, 1, activation="relu")) is None
     graph = Graph.of_layer(conv2d((1, 7, 7, 16), 16, 1, activation="relu"))
-    assert table.predict(graph).latency_ms == 1.0 and math.isnan(table.predict(graph).latency_ms_low)
+    assert table.predict(graph).latency_ms.value == 1.0 and not table.predict(graph).latency_ms.known
 
 
 def test_a_table_that_was_measured_is_never_replaced_by_an_imported_one(tmp_path: Path) -> None:
@@ -464,15 +464,15 @@ def test_what_the_user_tells_is_checked(told: dict[str, Any]) -> None:
 
 
 def table_of(*layers: LayerSpec) -> LatencyTable:
-    rows = {layer: Estimate(1.5 + place, 1.25 + place, 1.75 + place, 6, 100, 6) for place, layer in enumerate(layers)}
+    rows = {layer: Estimate(Interval(1.5 + place, 1.25 + place, 1.75 + place), 6, 100, 6) for place, layer in enumerate(layers)}
     return LatencyTable(rows, measured_table().info)
 
 
 def assert_same(before: LatencyTable, after: ImportedRows) -> None:
     assert set(after.rows) == set(before.rows)
     for layer, row in after.rows.items():
-        assert row.latency_ms == before.rows[layer].latency_ms
-        assert row.half_width_ms == pytest.approx(before.rows[layer].half_width_ms)
+        assert row.latency_ms.value == before.rows[layer].latency_ms.value
+        assert row.latency_ms.half_width == pytest.approx(before.rows[layer].latency_ms.half_width)
 
 
 def test_what_nn_meter_can_hold_comes_back_as_it_was(tmp_path: Path) -> None:

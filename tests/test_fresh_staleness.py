@@ -11,6 +11,7 @@ from graphs import mobilenet_v1
 from test_table import table
 
 from profiler.devices.identity import Identity
+from profiler.interval import Interval
 from profiler.latency.staircase import kind_of
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
@@ -37,7 +38,7 @@ def decide(facts: FreshnessFacts, of: LatencyTable = TABLE) -> RefreshScope:
 
 
 def with_width(layer: LayerSpec, half_ms: float) -> LatencyTable:
-    rows = TABLE.rows | {layer: Estimate(0.5, 0.5 - half_ms, 0.5 + half_ms, 6, 120, 6)}
+    rows = TABLE.rows | {layer: Estimate(Interval(0.5, 0.5 - half_ms, 0.5 + half_ms), 6, 120, 6)}
     return LatencyTable(rows, TABLE.info)
 
 

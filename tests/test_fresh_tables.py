@@ -93,7 +93,7 @@ def measurements(path: Path) -> list[str]:
 
 
 def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
-    return {layer: row.latency_ms for layer, row in table.rows.items() if which(layer)}
+    return {layer: row.latency_ms.value for layer, row in table.rows.items() if which(layer)}
 
 
 def test_a_missing_table_is_built_and_then_fresh(scheduled: ScheduledTable) -> None:
@@ -142,7 +142,7 @@ def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_report
     assert outcome.did == "refreshed"
     slow = [layer for layer in rows(after, depthwise) if SLOW * layer_ns(layer) > CALL_NS]
     for layer in slow:
-        assert after.rows[layer].latency_ms > 1.1 * before.rows[layer].latency_ms
+        assert after.rows[layer].latency_ms.value > 1.1 * before.rows[layer].latency_ms.value
     assert outcome.changed is not None
     assert outcome.changed >= 0.8 * len(slow) > 0
     assert after.verified

@@ -115,7 +115,7 @@ def test_prices_of_many_widths_count_the_shortcut() -> None:
     layers = {layer for widths in (*plan.fit, *plan.check, {}) for layer in plan.graph.at_widths(widths).layers}
     table = table_of(tuple(layers)).with_calibration(Calibration(1.1, 1e-6, 2e-6, -1e-4, 3e-8))
     widths = [8, 16]
-    expected = [table.explain(graph.at_widths({"stem": width})).latency_ms for width in widths]
+    expected = [table.explain(graph.at_widths({"stem": width})).latency_ms.value for width in widths]
     assert Pricer(table, graph).prices("stem", widths) == pytest.approx(expected)
 
 

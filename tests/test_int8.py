@@ -25,6 +25,7 @@ from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.writer import write_onnx
 from profiler.formats.tflite.schema import Contents, load
 from profiler.formats.tflite.writer import write_tflite
+from profiler.interval import Interval
 from profiler.latency.interpolation import Grid
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, OpaqueSubgraph, conv2d, depthwise_conv2d, fully_connected
@@ -83,11 +84,11 @@ def test_the_weights_of_an_int8_layer_are_bytes_and_its_biases_int32() -> None:
 
 def test_int8_layers_are_interpolated_between_int8_layers() -> None:
     layers = {width: depthwise_conv2d((1, 14, 14, width), 3) for width in (8, 16, 32)}
-    float_rows = {layer: Estimate(1.0, 0.99, 1.01, 6, 120, 6) for layer in layers.values()}
-    rows = {layer.with_dtype("int8"): Estimate(0.01 * width, 0.0, 1.0, 6, 120, 6) for width, layer in layers.items()}
+    float_rows = {layer: Estimate(Interval(1.0, 0.99, 1.01), 6, 120, 6) for layer in layers.values()}
+    rows = {layer.with_dtype("int8"): Estimate(Interval(0.01 * width, 0.0, 1.0), 6, 120, 6) for width, layer in layers.items()}
     wanted = depthwise_conv2d((1, 14, 14, 24), 3).with_dtype("int8")
     found = Grid(float_rows | rows, {}).interpolate(wanted)
-    assert found is not None and found.latency_ms == pytest.approx(0.24)
+    assert found is not None and found.latency_ms.value == pytest.approx(0.24)
     assert Grid(float_rows, {}).interpolate(wanted) is None
 
 

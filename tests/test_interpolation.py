@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.interval import Interval
 from profiler.latency.interpolation import Grid, family_of
 from profiler.latency.staircase import Staircase, Staircases
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
@@ -32,7 +33,7 @@ def phased_ms(layer: LayerSpec) -> float:
 
 
 def measured(layers: Iterable[LayerSpec], device: Callable[[LayerSpec], float]) -> dict[LayerSpec, Estimate]:
-    return {layer: Estimate(device(layer), 0.99 * device(layer), 1.01 * device(layer), 6, 120, 6) for layer in layers}
+    return {layer: Estimate(Interval(ms := device(layer), 0.99 * ms, 1.01 * ms), 6, 120, 6) for layer in layers}
 
 
 GRID = Grid(measured((pointwise(*pair) for pair in product((8, 64, 128), (32, 64, 128))), flat_ms), FLAT)
@@ -43,7 +44,7 @@ def test_a_flat_staircase_is_followed_at_every_width(tiles_in: int, tiles_out: i
     layer = pointwise(8 * tiles_in, 8 * tiles_out)
     found = GRID.interpolate(layer)
     assert found is not None
-    assert found.latency_ms == pytest.approx(flat_ms(layer))
+    assert found.latency_ms.value == pytest.approx(flat_ms(layer))
 
 
 @given(st.sampled_from([64, 72, 96, 104]), st.sampled_from([8, 24, 48, 128]))
@@ -51,7 +52,7 @@ def test_a_phase_is_interpolated_between_widths_of_that_phase(width: int, channe
     rows = measured((pointwise(*pair) for pair in product((8, 128), (40, 104, 32, 128))), phased_ms)
     found = Grid(rows, PHASED).interpolate(pointwise(channels_in, width))
     assert found is not None
-    assert found.latency_ms == pytest.approx(phased_ms(pointwise(channels_in, width)))
+    assert found.latency_ms.value == pytest.approx(phased_ms(pointwise(channels_in, width)))
 
 
 def test_a_phase_that_was_not_measured_is_stood_in_for_with_a_wide_interval() -> None:
@@ -59,8 +60,9 @@ def test_a_phase_that_was_not_measured_is_stood_in_for_with_a_wide_interval() ->
     full, part = grid.interpolate(pointwise(64, 64)), grid.interpolate(pointwise(64, 48))
     assert full is not None
     assert part is not None
-    assert part.latency_ms == full.latency_ms
-    assert part.latency_ms_low < part.latency_ms / 1.15 < part.latency_ms * 1.15 < part.latency_ms_high
+    assert part.latency_ms.value == full.latency_ms.value
+    interval = part.latency_ms
+    assert interval.low < interval.value / 1.15 < interval.value * 1.15 < interval.high
 
 
 def test_phases_that_differ_little_narrow_what_stands_in_for_them() -> None:
@@ -79,16 +81,16 @@ def test_less_than_a_tile_is_not_told_by_what_more_than_a_tile_costs() -> None:
     half, quarter = (Grid(rows, FLAT).interpolate(pointwise(64, width)) for width in (16, 8))
     assert half is not None
     assert quarter is not None
-    assert half.latency_ms == pytest.approx(flat_ms(pointwise(64, 32)) / 2)
-    assert quarter.latency_ms == pytest.approx(flat_ms(pointwise(64, 32)))  # not measured: a full tile stands in, uncertainly
-    assert quarter.half_width_ms > 5 * half.half_width_ms
+    assert half.latency_ms.value == pytest.approx(flat_ms(pointwise(64, 32)) / 2)
+    assert quarter.latency_ms.value == pytest.approx(flat_ms(pointwise(64, 32)))  # not measured: a full tile stands in, uncertainly
+    assert quarter.latency_ms.half_width > 5 * half.latency_ms.half_width
 
 
 def test_a_width_that_is_fixed_and_no_whole_tile_needs_no_rounding() -> None:
     rows = measured((fully_connected((1, width), 10) for width in (8, 64)), lambda layer: 0.001 * layer.in_channels)
     found = Grid(rows, {}).interpolate(fully_connected((1, 24), 10))
     assert found is not None
-    assert found.latency_ms == pytest.approx(0.024)
+    assert found.latency_ms.value == pytest.approx(0.024)
 
 
 @pytest.mark.parametrize("pair", [(136, 32), (64, 136), (200, 200)])
@@ -111,7 +113,7 @@ def test_another_kind_of_layer_is_no_neighbour() -> None:
 def test_an_interpolated_interval_is_wider_than_its_neighbours() -> None:
     found = GRID.interpolate(pointwise(24, 64))
     assert found is not None
-    assert found.half_width_ms / found.latency_ms > 0.011
+    assert found.latency_ms.half_width / found.latency_ms.value > 0.011
 
 
 def test_a_straight_family_is_trusted_more_than_a_curved_one() -> None:
@@ -130,7 +132,7 @@ def test_a_point_measured_off_the_grid_bends_the_cell_it_lies_in() -> None:
     straight = Grid(corners, FLAT).interpolate(pointwise(72, 64))
     assert found is not None
     assert straight is not None
-    assert found.latency_ms > 1.5 * straight.latency_ms
+    assert found.latency_ms.value > 1.5 * straight.latency_ms.value
 
 
 def test_many_widths_are_interpolated_as_each_is() -> None:
@@ -140,7 +142,7 @@ def test_many_widths_are_interpolated_as_each_is() -> None:
     latency_ms, _ = GRID.interpolate_many(family, [np.array([pair[axis] for pair in pairs]) for axis in (0, 1)])
     singly = [GRID.interpolate(pointwise(*pair)) for pair in pairs]
     assert [None if np.isnan(value) else float(value) for value in latency_ms] == [
-        None if one is None else pytest.approx(one.latency_ms) for one in singly
+        None if one is None else pytest.approx(one.latency_ms.value) for one in singly
     ]
 
 

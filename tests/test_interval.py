@@ -43,3 +43,14 @@ def test_intervals_that_touch_overlap() -> None:
 
 def test_a_factor_scales_value_and_ends() -> None:
     assert Interval(2.0, 1.0, 4.0).scaled(1000) == Interval(2000.0, 1000.0, 4000.0)
+
+
+@pytest.mark.parametrize("found", [Interval(2.0, 1.5, 3.0), Interval.unknown(2.0)])
+def test_a_flat_row_is_read_as_it_was_written(found: Interval) -> None:
+    assert repr(Interval.from_dict(found.to_dict("latency_ms"), "latency_ms")) == repr(found)
+
+
+@pytest.mark.parametrize("plain", [{"ms": "2", "ms_low": 1.0, "ms_high": 3.0}, {"ms": 2.0, "ms_low": None, "ms_high": 3.0}])
+def test_a_flat_row_that_is_no_interval_is_refused(plain: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        Interval.from_dict(plain, "ms")

@@ -40,7 +40,7 @@ def test_it_has_been_checked_against_whole_networks(table: LatencyTable) -> None
 
 def test_its_held_out_follows_from_the_networks_it_was_checked_on(table: LatencyTable) -> None:
     held_out = table.info.held_out
-    errors = [100 * abs(item.predicted_ms / item.measured_ms - 1) for item in held_out.checked]
+    errors = [100 * abs(item.predicted_ms.value / item.measured_ms - 1) for item in held_out.checked]
     assert held_out.mean_error_percent == pytest.approx(sum(errors) / len(errors))
     assert held_out.worst_error_percent == pytest.approx(max(errors))
 
@@ -81,4 +81,4 @@ def test_networks_are_still_priced_as_they_were_when_it_was_made(table: LatencyT
         graph = whole.at_widths(dict(zip(whole.widths, map(int, widths.split("-")), strict=True))) if widths else whole
         if "int8" in precisions:
             graph = graph.with_precision("int8")
-        assert table.predict(fuse_for(graph, target.runtime)).latency_ms == pytest.approx(item.predicted_ms, rel=1e-6)
+        assert table.predict(fuse_for(graph, target.runtime)).latency_ms.value == pytest.approx(item.predicted_ms.value, rel=1e-6)

@@ -21,6 +21,7 @@ from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from profiler.formats.onnx.writer import write_onnx
 from profiler.formats.tflite.writer import write_tflite
+from profiler.interval import Interval
 from profiler.latency.interpolation import Grid
 from profiler.layers.graph import Graph
 from profiler.measure.estimate import Estimate
@@ -216,7 +217,7 @@ def test_a_network_at_other_widths_runs_in_litert(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_at_any_multiple_of_eight_is_priced_by_the_corners_of_the_plan(name: str) -> None:
     graph = _graph(name)
-    grid = Grid({layer: Estimate(1.0, 1.0, 1.0, 6, 100, 6) for layer in corners_of(make_plan(graph), {})}, {})
+    grid = Grid({layer: Estimate(Interval(1.0, 1.0, 1.0), 6, 100, 6) for layer in corners_of(make_plan(graph), {})}, {})
     widths = {block: max(8, width // 8 * 8) for block, width in _widths(graph).items()}
     assert [layer.key for layer in graph.at_widths(widths).layers if grid.interpolate(layer) is None] == []
 

@@ -18,6 +18,7 @@ from netadapt.cli.app import app
 from netadapt.networks import NETWORKS
 from netadapt.runs.run_folder import RunFolder
 from profiler.formats.fake import layer_ns
+from profiler.interval import Interval
 from profiler.latency.validation import Checked, close
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
@@ -50,7 +51,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(plan: Path) -> Path:
     """Of a device that takes as long as the fake runtime would."""
     rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in corners_of(read_plan(plan), {})}
-    held_out = close([Checked("held out", 1.0, 0.9, 1.1, 1.0, 1.0)])
+    held_out = close([Checked("held out", Interval(1.0, 0.9, 1.1), 1.0, 1.0)])
     info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
     path = plan.with_name("table.parquet")
     LatencyTable(rows, info).save(path)
@@ -60,7 +61,7 @@ def table(plan: Path) -> Path:
 
 
 def _exact(latency_ms: float) -> Estimate:
-    return Estimate(latency_ms, latency_ms, latency_ms, 6, 100, 6)
+    return Estimate(Interval(latency_ms, latency_ms, latency_ms), 6, 100, 6)
 
 
 @pytest.fixture(scope="module")

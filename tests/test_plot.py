@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from profiler.cli.app import app
 from profiler.errors import TableError
+from profiler.interval import Interval
 from profiler.latency.validation import Checked, HeldOutError, close
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
@@ -18,11 +19,11 @@ from profiler.tables.families import panels, undrawn
 from profiler.tables.table import LatencyTable, TableInfo
 
 WIDTHS = (8, 16, 32)
-HELD_OUT = close([Checked(f"network {n}", n * 1.01, n * 0.97, n * 1.05, float(n), n * 1.2) for n in (1, 2, 3, 4)])
+HELD_OUT = close([Checked(f"network {n}", Interval(n * 1.01, n * 0.97, n * 1.05), float(n), n * 1.2) for n in (1, 2, 3, 4)])
 
 
 def estimate(latency_ms: float) -> Estimate:
-    return Estimate(latency_ms, 0.98 * latency_ms, 1.02 * latency_ms, 6, 100, 6)
+    return Estimate(Interval(latency_ms, 0.98 * latency_ms, 1.02 * latency_ms), 6, 100, 6)
 
 
 def pointwise(channels_in: int, channels_out: int) -> LayerSpec:
@@ -107,7 +108,7 @@ def test_a_table_without_held_out_says_so_and_has_its_staircases(tmp_path: Path)
 
 
 def test_text_from_a_table_is_escaped() -> None:
-    made = table(held_out=close([Checked("<script>", 1.0, 0.9, 1.1, 1.0, 1.0)]), cpu="<b>&")
+    made = table(held_out=close([Checked("<script>", Interval(1.0, 0.9, 1.1), 1.0, 1.0)]), cpu="<b>&")
     text = page(made, panels(made))
     assert "<script>" not in text
     assert "<b>&" not in text
@@ -115,7 +116,7 @@ def test_text_from_a_table_is_escaped() -> None:
 
 def test_one_network_or_very_different_ones_can_be_drawn(tmp_path: Path) -> None:
     for latencies in ((1.0,), (0.01, 1.0, 100.0)):
-        held_out = close([Checked(str(ms), ms, 0.9 * ms, 1.1 * ms, 1.02 * ms, 0.7 * ms) for ms in latencies])
+        held_out = close([Checked(str(ms), Interval(ms, 0.9 * ms, 1.1 * ms), 1.02 * ms, 0.7 * ms) for ms in latencies])
         write_plot(table(held_out=held_out), tmp_path / "x.png")
 
 

@@ -25,7 +25,7 @@ CALIBRATED = table_of(corners_of(PLAN, STAIRCASES)).with_calibration(Calibration
 
 def one_by_one(table: LatencyTable, graph: Graph, block: str, widths: list[int]) -> list[float]:
     said = [table.explain(graph.at_widths({block: width})) for width in widths]
-    return [math.nan if one.missing else one.latency_ms for one in said]
+    return [math.nan if one.missing else one.latency_ms.value for one in said]
 
 
 @pytest.mark.parametrize("block", NETWORK.widths)

@@ -18,6 +18,7 @@ from profiler.cli.benchmark import measured_data
 from profiler.cli.devices import found_data
 from profiler.devices.config import Device
 from profiler.formats.model_file import FORMATS
+from profiler.interval import Interval
 from profiler.latency.calibration import Calibration
 from profiler.latency.staircase import Staircase
 from profiler.latency.validation import Checked, close
@@ -54,7 +55,7 @@ COMMANDS: dict[str, list[str]] = {
 def measured(latency_ms: float) -> LatencyTable:
     """A table with something in every field."""
     plain = table(NETWORK, latency_ms)
-    checked = [Checked(f"n{n}", 1.0 + n, 0.9 + n, 1.1 + n, (1.02 + 0.03 * (n % 2)) * (1 + n), 1.5 + n) for n in range(5)]
+    checked = [Checked(f"n{n}", Interval(1.0 + n, 0.9 + n, 1.1 + n), (1.02 + 0.03 * (n % 2)) * (1 + n), 1.5 + n) for n in range(5)]
     info = replace(
         plain.info,
         created_utc=NOW,

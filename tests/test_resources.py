@@ -30,7 +30,7 @@ from profiler.tables.table import LatencyTable, TableInfo
 
 def test_latency_is_what_the_table_predicts() -> None:
     graph = mobilenet_v1(0.25, 64)
-    assert open_resource("latency", TABLE).price(graph) == TABLE.predict(graph).latency_ms
+    assert open_resource("latency", TABLE).price(graph) == TABLE.predict(graph).latency_ms.value
 
 
 def test_latency_without_a_table_says_where_one_comes_from() -> None:

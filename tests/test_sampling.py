@@ -4,6 +4,7 @@ import pytest
 from graphs import mobilenet_v1
 from test_channels import grouped
 
+from profiler.interval import Interval
 from profiler.latency.staircase import Staircase, Staircases, widths_of
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
@@ -24,7 +25,7 @@ def device_ms(layer: LayerSpec) -> float:
 
 
 def table_of(layers: tuple[LayerSpec, ...]) -> LatencyTable:
-    rows = {layer: Estimate(device_ms(layer), 0.99 * device_ms(layer), 1.01 * device_ms(layer), 6, 60, 6) for layer in layers}
+    rows = {layer: Estimate(Interval(ms := device_ms(layer), 0.99 * ms, 1.01 * ms), 6, 60, 6) for layer in layers}
     info = TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES)
     return LatencyTable(rows, info)
 

@@ -14,7 +14,6 @@ from netadapt.baselines import BASELINES, BaselineMethod, open_baseline
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.runs.finetune import finish_with, still_there
-from netadapt.runs.intervals import latency_of
 from netadapt.runs.records import Baseline, Choice, NetworkSize, RunInfo, TargetName, Trained
 from netadapt.runs.training_schedule import train_through
 from netadapt.training.checkpoint import save_weights
@@ -97,7 +96,7 @@ def _train_once(match: Match, name: str, kind: BaselineMethod, choice: Choice, s
         models.run.add_baseline(replace(before, runs=runs))
         return
     graph = models.graph(choice.widths)
-    predicted = None if match.table is None else latency_of(match.table.predict(graph))
+    predicted = None if match.table is None else match.table.predict(graph).latency_ms
     size = NetworkSize(choice.widths, graph.macs, graph.parameters)
     record = Baseline(label, name, step, TargetName.of(match.target), size, training, runs, predicted_ms=predicted)
     models.run.add_baseline(record)

@@ -13,7 +13,6 @@ from torch import nn
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
 from netadapt.pruning.prune import reshape_like
-from netadapt.runs.intervals import latency_of
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import Choice, TargetName
 from netadapt.runs.training_schedule import Stages
@@ -53,7 +52,7 @@ class Match:
         return self.predicted_ms(self.step.widths)
 
     def predicted_ms(self, widths: Widths) -> float:
-        return latency_of(self.known_table.predict(self.models.graph(widths))).value
+        return self.known_table.predict(self.models.graph(widths)).latency_ms.value
 
     @property
     def known_table(self) -> OnDemand:
@@ -83,7 +82,7 @@ class Match:
             for path, widths in ((step_file, self.step.widths), *((files[label], networks[label]) for label in around)):
                 path.write_bytes(writer.write(self.models.graph(widths)))
             measured = measure_files([step_file, *files.values()], self.target, progress=self.progress, wait_s=PATIENCE_S)
-        found = {path: latency_of(item.estimate) for path, item in measured.items()}
+        found = {path: item.estimate.latency_ms for path, item in measured.items()}
         best = min(around, key=lambda label: abs(found[files[label]].value - found[step_file].value))
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, Self
 
 from netadapt.errors import BudgetError
+from profiler.interval import Interval
 from profiler.layers.graph import Graph
 
 
 class Predicted(Protocol):
     @property
-    def latency_ms(self) -> float: ...
+    def latency_ms(self) -> Interval: ...
 
 
 class Predictor(Protocol):
@@ -43,7 +44,7 @@ class Latency:
         return cls(table)
 
     def price(self, graph: Graph) -> float:
-        return self.table.predict(graph).latency_ms
+        return self.table.predict(graph).latency_ms.value
 
     def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
         return self.table.prices(graph, block, widths)

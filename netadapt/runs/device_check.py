@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from device_agents.errors import DeviceError
 from netadapt.errors import RunError
 from netadapt.resources import Goal
-from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import exported
 from netadapt.runs.models import RunModels
 from netadapt.search.bias import Checked
@@ -51,7 +50,7 @@ class DeviceCheck:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
             predicted = table.table.predict(self.models.graph(step.widths))
-            found[name] = Checked(latency_of(estimate), latency_of(predicted))
+            found[name] = Checked(estimate.latency_ms, predicted.latency_ms)
         return found
 
 

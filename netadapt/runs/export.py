@@ -11,7 +11,6 @@ from netadapt.errors import SettingsError
 from netadapt.export.files import file_scores
 from netadapt.export.quantize import agreement, export_int8
 from netadapt.pruning.pruner import sample
-from netadapt.runs.intervals import latency_of
 from netadapt.runs.measure import EXPORTERS
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import ExportedFile, FileAgreement, TargetName
@@ -84,7 +83,7 @@ def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: P
     if asked.target is not None:  # only now, so that a device that fails leaves the record of the file
         target = target_for(asked.path, asked.target)
         found = measure_files([asked.path], target, progress=progress, wait_s=PATIENCE_S)[asked.path].estimate
-        record = replace(record, target=TargetName.of(target), latency_ms=latency_of(found))
+        record = replace(record, target=TargetName.of(target), latency_ms=found.latency_ms)
         models.run.add_exported(record)
     return record
 

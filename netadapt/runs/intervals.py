@@ -1,15 +1,8 @@
-"""Latencies as intervals: out of estimates and predictions, and as text."""
+"""Latencies with their intervals as text."""
 
 from __future__ import annotations
 
 from profiler.interval import Interval
-from profiler.measure.estimate import Estimate
-from profiler.tables.table import Prediction
-
-
-def latency_of(found: Estimate | Prediction) -> Interval:
-    """Milliseconds, with both ends NaN where the interval is not known."""
-    return Interval(found.latency_ms, found.latency_ms_low, found.latency_ms_high)
 
 
 def ms_text(interval: Interval | None) -> str | None:

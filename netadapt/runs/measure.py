@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from netadapt.export.files import export_onnx, export_tflite
-from netadapt.runs.intervals import latency_of
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import Baseline, LayerLatency, TargetName, Verified
 from netadapt.search.types import Step
@@ -43,8 +42,8 @@ def verify(
     there = {name: path for name, path in baseline_files.items() if path is not None}
     settings = table.info.settings if table is not None else None
     found = measure_files([*files.values(), *there.values()], target, settings=settings, progress=progress, wait_s=PATIENCE_S)
-    measured = {path: latency_of(item.estimate) for path, item in found.items()}
-    predicted = {step.iteration: None if table is None else latency_of(table.predict(models.graph(step.widths))) for step in steps}
+    measured = {path: item.estimate.latency_ms for path, item in found.items()}
+    predicted = {step.iteration: None if table is None else table.predict(models.graph(step.widths)).latency_ms for step in steps}
     records = [Verified(number, name, measured[path], predicted[number]) for number, path in files.items()]
     kept = [
         item
@@ -94,4 +93,4 @@ def layer_latencies(models: RunModels, table: LatencyTable) -> list[LayerLatency
 
 
 def _shares(prediction: Prediction) -> Mapping[str, float]:
-    return {part.node: part.latency_ms for part in prediction.parts if part.latency_ms is not None}
+    return {part.node: part.latency_ms.value for part in prediction.parts if part.latency_ms is not None}

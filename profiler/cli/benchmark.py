@@ -8,7 +8,6 @@ from typing import Any
 from profiler.cli.options import Device, ModelFile, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
 from profiler.console import Json, interval_text, plain_errors, print_json, terminable
 from profiler.formats.model_file import default_runtime
-from profiler.interval import Interval
 from profiler.measure.benchmark import Measured, measure_files
 from profiler.progress import bar
 from profiler.protocol.settings import Target
@@ -41,7 +40,8 @@ def measured_data(measured: Measured, target: Target) -> dict[str, Any]:
     about = {"model": str(measured.path), "device": target.device, "runtime": target.runtime, "threads": target.threads}
     about |= {"origin": origin_of(fingerprint)}
     conditions = [{name: value for name, value in asdict(item).items() if name != "clock_ns"} for item in measured.rounds]
-    return about | asdict(measured.estimate) | {"fingerprint": fingerprint, "conditions": conditions}
+    estimate = asdict(measured.estimate) | measured.estimate.latency_ms.to_dict("latency_ms")
+    return about | estimate | {"fingerprint": fingerprint, "conditions": conditions}
 
 
 def fingerprint_of(measured: Measured) -> dict[str, Any]:
@@ -50,7 +50,6 @@ def fingerprint_of(measured: Measured) -> dict[str, Any]:
 
 def print_measured(measured: Measured, target: Target) -> None:
     found = measured.estimate
-    latency_ms = Interval(found.latency_ms, found.latency_ms_low, found.latency_ms_high)
-    print(f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(latency_ms, 'ms')}")
+    print(f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(found.latency_ms, 'ms')}")
     print(f"  {target.runtime} {measured.hello.version} on {target.device}, threads {target.threads}")
     print(f"  {found.samples} samples in {found.rounds} rounds: the fast side of them, in brackets its 95 % interval")

@@ -47,8 +47,8 @@ def comparison_data(found: Comparison) -> dict[str, Any]:
 def change_data(change: Change) -> dict[str, Any]:
     return {
         "key": change.layer.key,
-        "before_ms": change.before.latency_ms,
-        "after_ms": change.after.latency_ms,
+        "before_ms": change.before.latency_ms.value,
+        "after_ms": change.after.latency_ms.value,
         "percent": change.percent,
         "beyond_intervals": change.beyond_intervals,
         "q": change.q,
@@ -63,7 +63,12 @@ def print_comparison(found: Comparison) -> None:
         print("so these are two devices, not one that has changed")
     changed = found.changed
     cells = [
-        (change.layer.key, f"{change.before.latency_ms:.4f}", f"{change.after.latency_ms:.4f}", f"{change.percent:+.1f} %")
+        (
+            change.layer.key,
+            f"{change.before.latency_ms.value:.4f}",
+            f"{change.after.latency_ms.value:.4f}",
+            f"{change.percent:+.1f} %",
+        )
         for change in changed[:MOST_CHANGES]
     ]
     if cells:

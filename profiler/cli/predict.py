@@ -7,10 +7,11 @@ from typing import Any
 
 from profiler.cli.options import ModelFile, TableFile
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes
-from profiler.interval import Interval
 from profiler.schedule.state import stale_reason
 from profiler.tables.predicting import FilePrediction, predict_file
 from profiler.tables.table import Part
+
+LATENCY_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high")
 
 
 def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
@@ -29,7 +30,7 @@ def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
 def prediction_data(found: FilePrediction) -> dict[str, Any]:
     """Figures of the network are None where one of its layers is missing."""
     said = found.prediction
-    latency_ms = Interval(said.latency_ms, said.latency_ms_low, said.latency_ms_high).to_dict("latency_ms")
+    latency_ms = said.latency_ms.to_dict("latency_ms")
     return {
         "model": str(found.model),
         **(dict.fromkeys(latency_ms) if said.missing else latency_ms),
@@ -46,16 +47,10 @@ def part_data(part: Part) -> dict[str, Any]:
         "node": part.node,
         "op": part.layer.op,
         "output": list(part.layer.output),
-        "latency_ms": part.latency_ms,
-        "latency_ms_low": known(part.latency_ms_low),
-        "latency_ms_high": known(part.latency_ms_high),
+        **(part.latency_ms.to_dict("latency_ms") if part.latency_ms else dict.fromkeys(LATENCY_COLUMNS)),
         "source": part.source,
         "key": part.layer.key,
     }
-
-
-def known(value: float | None) -> float | None:
-    return None if value is None or value != value else value
 
 
 def print_prediction(found: FilePrediction) -> None:
@@ -65,7 +60,7 @@ def print_prediction(found: FilePrediction) -> None:
             part.node,
             part.layer.op,
             sizes(part.layer.output),
-            None if part.latency_ms is None else f"{part.latency_ms:.4f}",
+            None if part.latency_ms is None else f"{part.latency_ms.value:.4f}",
             part.source,
         )
         for part in said.parts
@@ -75,6 +70,5 @@ def print_prediction(found: FilePrediction) -> None:
         mended = f"`{found.adding}` adds them" if found.adding else "an imported table cannot be extended"
         print(f"{len(said.missing)} of {len(said.parts)} layers are missing; {mended}")
     else:
-        latency_ms = Interval(said.latency_ms, said.latency_ms_low, said.latency_ms_high)
-        print(f"{found.model.name}: {interval_text(latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
+        print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
     print(f"held-out error of this table: {found.table.sentence()}")

@@ -12,7 +12,6 @@ from profiler.cli.options import TableFile, one_of
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, count, plain_errors, print_json, print_table, sizes
 from profiler.exchange.csv_form import csv_text
-from profiler.interval import Interval
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable, load_table
@@ -23,7 +22,7 @@ def print_text(path: Path, table: LatencyTable) -> None:
     energy = ("mJ",) if table.energy_mj else ()
     cells = []
     for layer, estimate in table.rows.items():
-        latency_ms = Interval(estimate.latency_ms, estimate.latency_ms_low, estimate.latency_ms_high)
+        latency_ms = estimate.latency_ms
         ends = (f"{latency_ms.low:.4f}", f"{latency_ms.high:.4f}") if latency_ms.known else (None, None)
         mj = table.energy_mj.get(layer)
         shapes = "+".join(map(sizes, layer.inputs)), sizes(layer.output)
@@ -78,7 +77,6 @@ def rows_data(table: LatencyTable) -> list[dict[str, Any]]:
 
 
 def row_data(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
-    latency_ms = Interval(estimate.latency_ms, estimate.latency_ms_low, estimate.latency_ms_high)
     return {
         "op": layer.op,
         "inputs": "+".join(map(sizes, layer.inputs)),
@@ -87,7 +85,7 @@ def row_data(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
         "macs": layer.macs,
         "weight_bytes": layer.weight_bytes,
         "activation_bytes": layer.activation_bytes,
-        **latency_ms.to_dict("latency_ms"),
+        **estimate.latency_ms.to_dict("latency_ms"),
         "rounds": estimate.rounds,
         "samples": estimate.samples,
         "quiet_rounds": estimate.quiet_rounds,

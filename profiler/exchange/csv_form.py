@@ -9,7 +9,6 @@ from typing import Any
 
 from profiler.console import sizes
 from profiler.exchange.writer import ExportedTable
-from profiler.interval import Interval
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
 from profiler.tables.table import LatencyTable
@@ -63,7 +62,7 @@ def _row(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
         "macs": layer.macs,
         "weight_bytes": layer.weight_bytes,
         "activation_bytes": layer.activation_bytes,
-        **Interval(estimate.latency_ms, estimate.latency_ms_low, estimate.latency_ms_high).to_dict("latency_ms"),
+        **estimate.latency_ms.to_dict("latency_ms"),
         "rounds": estimate.rounds if measured_by_us else None,
         "quiet_rounds": estimate.quiet_rounds if measured_by_us else None,
         "samples": estimate.samples if measured_by_us or estimate.samples else None,

@@ -189,9 +189,9 @@ def _kernel_id(number: int) -> str:
 
 def _latency(estimate: Estimate) -> str:
     """The latency and, if it is known, its standard error, as text."""
-    half_ms = estimate.half_width_ms
+    half_ms = estimate.latency_ms.half_width
     spread = "" if math.isnan(half_ms) or half_ms == 0 else f" +- {half_ms / NORMAL_95!r}"
-    return f"{estimate.latency_ms!r}{spread}"
+    return f"{estimate.latency_ms.value!r}{spread}"
 
 
 def _kernel(layer: LayerSpec) -> tuple[str, dict[str, int]] | None:

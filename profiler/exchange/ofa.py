@@ -174,11 +174,11 @@ def write(table: LatencyTable) -> ExportedTable:
         elif key in plain:
             exported.leave_out("its key, without padding and activation, is that of another layer")
         else:
-            plain[key] = {"mean": estimate.latency_ms}
+            plain[key] = {"mean": estimate.latency_ms.value}
             if estimate.samples > 0:
                 plain[key]["count"] = estimate.samples
-                if not math.isnan(estimate.half_width_ms):
-                    plain[key]["var"] = (estimate.half_width_ms / NORMAL_95) ** 2 * estimate.samples
+                if estimate.latency_ms.known:
+                    plain[key]["var"] = (estimate.latency_ms.half_width / NORMAL_95) ** 2 * estimate.samples
             exported.written += 1
     exported.text = yaml.safe_dump(plain, sort_keys=True)
     exported.notes.append(f"convolutions are those with {activation}; the format does not contain it")

@@ -18,6 +18,7 @@ from typing import Any
 from device_agents.support.numbers import is_whole
 from device_agents.support.text import printable
 from profiler.errors import ExchangeError, LayerError
+from profiler.interval import Interval
 from profiler.layers.layer import MOST_MACS, LayerSpec
 from profiler.measure.estimate import Estimate
 
@@ -101,7 +102,7 @@ class RowCollector:
         if known:
             self.skip(same)
         for layer in layers:
-            if layer not in self.rows or estimate.latency_ms < self.rows[layer].latency_ms:
+            if layer not in self.rows or estimate.latency_ms.value < self.rows[layer].latency_ms.value:
                 self.rows[layer] = estimate
 
     def finish(self, assumptions: Sequence[str], statistic: str) -> ImportedRows:
@@ -169,9 +170,9 @@ def _quoted(value: Any) -> str:
 def published_estimate(latency_ms: float, half_width_ms: float = UNKNOWN, samples: int = 0) -> Estimate:
     """A published latency. It has no rounds of ours and, if the half width is unknown (NaN), no interval."""
     if math.isnan(half_width_ms):
-        return Estimate(latency_ms, UNKNOWN, UNKNOWN, rounds=0, samples=samples, quiet_rounds=0)
+        return Estimate(Interval.unknown(latency_ms), rounds=0, samples=samples, quiet_rounds=0)
     low_ms = max(0.0, latency_ms - half_width_ms)
-    return Estimate(latency_ms, low_ms, latency_ms + half_width_ms, rounds=0, samples=samples, quiet_rounds=0)
+    return Estimate(Interval(latency_ms, low_ms, latency_ms + half_width_ms), rounds=0, samples=samples, quiet_rounds=0)
 
 
 def make_layer(label: str, make: Callable[..., LayerSpec], *arguments: Any, **options: Any) -> LayerSpec:

@@ -28,6 +28,7 @@ from profiler.exchange.reader import (
     shown,
     size,
 )
+from profiler.interval import Interval
 from profiler.layers.layer import ITEM_BYTES, LayerSpec, Pair, Shape
 from profiler.measure.estimate import Estimate
 
@@ -180,4 +181,5 @@ def _estimate(costs: list[Any], label: str) -> Estimate:
     mean_ms = math.fsum(each_ms) / len(each_ms)
     if len(each_ms) < ENOUGH_COSTS:
         return published_estimate(mean_ms, samples=len(each_ms))
-    return Estimate(mean_ms, min(mean_ms, *each_ms), max(mean_ms, *each_ms), rounds=0, samples=len(each_ms), quiet_rounds=0)
+    range_ms = Interval(mean_ms, min(mean_ms, *each_ms), max(mean_ms, *each_ms))
+    return Estimate(range_ms, rounds=0, samples=len(each_ms), quiet_rounds=0)

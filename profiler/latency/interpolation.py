@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.errors import LayerError
+from profiler.interval import Interval
 from profiler.latency.staircase import Staircase, Staircases, kind_of, rules_of, widths_of
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 from profiler.measure.estimate import Estimate
@@ -55,7 +56,7 @@ class Surface:
         self.nodes = np.full((len(self.axes[0]), len(self.axes[1]), 3), np.nan)
         for at, estimate in zip(two, points.values(), strict=True):
             place = tuple(int(np.searchsorted(axis, value)) for axis, value in zip(self.axes, at, strict=True))
-            self.nodes[place] = (estimate.latency_ms, estimate.half_width_ms, 0.0)
+            self.nodes[place] = (estimate.latency_ms.value, estimate.latency_ms.half_width, 0.0)
         while self._fill():
             pass
 
@@ -172,7 +173,7 @@ class Family:
                 others.surfaces = {key: surface for key, surface in self.surfaces.items() if key != phases}
                 guess = others.between(phases, [np.array([float(value)]) for value in at])
                 if not math.isnan(guess.latency_ms[0]):
-                    yield guess.latency_ms[0] / estimate.latency_ms - 1, float(guess.curve[0]), float(guess.phase[0])
+                    yield guess.latency_ms[0] / estimate.latency_ms.value - 1, float(guess.curve[0]), float(guess.phase[0])
 
 
 class Grid:
@@ -199,7 +200,7 @@ class Grid:
         points = [point for group in family.points.values() for point in group.values()]
         middle, half = float(latency_ms[0]), float(half_ms[0])
         rounds, quiet = min(point.rounds for point in points), min(point.quiet_rounds for point in points)
-        return Estimate(middle, max(0.0, middle - half), middle + half, rounds, 0, quiet)
+        return Estimate(Interval(middle, max(0.0, middle - half), middle + half), rounds, 0, quiet)
 
     def cell(self, layer: LayerSpec) -> object:
         """Equal for layers that are interpolated between the same measured points; the layer itself where it belongs to none."""
@@ -232,7 +233,7 @@ class Grid:
         for place, at_widths in enumerate(zip(*(axis.tolist() for axis in widths), strict=True)):
             measured = family.exact.get(at_widths)
             if measured is not None:
-                latency_ms[place], half_ms[place] = measured.latency_ms, measured.half_width_ms
+                latency_ms[place], half_ms[place] = measured.latency_ms.value, measured.latency_ms.half_width
         return latency_ms, half_ms
 
     @property

@@ -70,7 +70,7 @@ class Pricer:
 
     def _now(self, follower: DependentLayer) -> Sums | None:
         hit = self._table.lookup(follower.node.layer)
-        return sums_of(follower.node.layer, hit[0].latency_ms, self._table.tile) if hit else None
+        return sums_of(follower.node.layer, hit[0].latency_ms.value, self._table.tile) if hit else None
 
     def prices(self, block: str, widths: Sequence[int]) -> Array:
         """Milliseconds of the network with this block so wide, one for each width; NaN where the table cannot tell."""
@@ -115,7 +115,7 @@ class Pricer:
                 found.append(Sums(math.nan, 0, 0, 0, 0))  # it cannot follow to this width
                 continue
             hit = self._table.lookup(layer)
-            found.append(sums_of(layer, hit[0].latency_ms if hit else math.nan, self._table.tile))
+            found.append(sums_of(layer, hit[0].latency_ms.value if hit else math.nan, self._table.tile))
         return Sums(*np.stack([sums.terms() for sums in found], axis=1))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from device_agents.support.dataclass_json import read_as
+from device_agents.support.dataclass_json import read_as, read_value
+from profiler.interval import Interval
 
 LIMIT_PERCENT = 5.0
 """A table whose mean error on held-out networks is worse than this calls itself unverified."""
@@ -19,16 +20,28 @@ class Checked:
     """One held-out network."""
 
     name: str
-    predicted_ms: float
-    predicted_ms_low: float
-    predicted_ms_high: float
+    predicted_ms: Interval
     measured_ms: float
     naive_ms: float
     """The plain sum of its layers."""
 
     @property
     def error_percent(self) -> float:
-        return (self.predicted_ms / self.measured_ms - 1) * 100
+        return (self.predicted_ms.value / self.measured_ms - 1) * 100
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            **self.predicted_ms.to_dict("predicted_ms"),
+            "measured_ms": self.measured_ms,
+            "naive_ms": self.naive_ms,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Checked:
+        """The inverse of `to_dict`. `KeyError`, `TypeError` or `ValueError` for anything else."""
+        figures = (read_value(float, plain[name]) for name in ("measured_ms", "naive_ms"))
+        return cls(read_value(str, plain["name"]), Interval.from_dict(plain, "predicted_ms"), *figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +73,13 @@ class HeldOutError:
         return said if self.verified else f"unverified: {said}; the limit is {LIMIT_PERCENT:g} %"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"checked": [network.to_dict() for network in self.checked]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeldOutError:
-        return read_as(cls, plain)
+        """The inverse of `to_dict`. `KeyError`, `TypeError` or `ValueError` for anything else."""
+        checked = tuple(Checked.from_dict(network) for network in plain["checked"])
+        return replace(read_as(cls, {**plain, "checked": []}), checked=checked)
 
 
 def close(checked: Sequence[Checked]) -> HeldOutError:
@@ -72,7 +87,7 @@ def close(checked: Sequence[Checked]) -> HeldOutError:
     if not checked:
         return HeldOutError(0, None, None, None, None, None, None)
     errors = [network.error_percent for network in checked]
-    inside = [network.predicted_ms_low <= network.measured_ms <= network.predicted_ms_high for network in checked]
+    inside = [network.predicted_ms.contains(network.measured_ms) for network in checked]
     naive = [abs(network.naive_ms / network.measured_ms - 1) * 100 for network in checked]
     return HeldOutError(
         networks=len(checked),
@@ -89,7 +104,7 @@ def close(checked: Sequence[Checked]) -> HeldOutError:
 def _spearman(checked: Sequence[Checked]) -> float | None:
     if len(checked) < 3:
         return None
-    predicted = pd.Series([network.predicted_ms for network in checked]).rank()
+    predicted = pd.Series([network.predicted_ms.value for network in checked]).rank()
     measured = pd.Series([network.measured_ms for network in checked]).rank()
     if predicted.nunique() < 2 or measured.nunique() < 2:
         return None  # ranks that never differ correlate with nothing

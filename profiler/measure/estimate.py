@@ -8,7 +8,6 @@ few. Measurements that something is known to have disturbed (profiler.measure.di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from profiler.interval import Interval
 from profiler.protocol.events import Measurement
 from profiler.protocol.settings import TimingSettings
 
@@ -27,26 +27,17 @@ ENOUGH_ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A latency and its 95 % interval, whose ends are both NaN where nobody knows it."""
+    """The latency of a model on a quiet device, and what it rests on. `ValueError` for a negative latency."""
 
-    latency_ms: float
-    latency_ms_low: float
-    latency_ms_high: float
+    latency_ms: Interval
     rounds: int
     samples: int
     quiet_rounds: int
     """How many of the rounds went undisturbed."""
 
     def __post_init__(self) -> None:
-        unknown = math.isnan(self.latency_ms_low) and math.isnan(self.latency_ms_high)
-        low_ms, high_ms = (self.latency_ms, self.latency_ms) if unknown else (self.latency_ms_low, self.latency_ms_high)
-        if not 0 <= low_ms <= self.latency_ms <= high_ms or not math.isfinite(high_ms):
-            raise ValueError(f"not an interval around a latency: {self}")
-
-    @property
-    def half_width_ms(self) -> float:
-        """Of the interval's wider side; NaN if that is not known."""
-        return max(self.latency_ms_high - self.latency_ms, self.latency_ms - self.latency_ms_low)
+        if min(self.latency_ms.value, self.latency_ms.low) < 0:
+            raise ValueError(f"not an interval around a latency: {self.latency_ms}")
 
     @property
     def disturbed(self) -> bool:
@@ -55,8 +46,8 @@ class Estimate:
 
     def settled(self, settings: TimingSettings) -> bool:
         """Undisturbed and narrow enough to stop measuring."""
-        narrow_ms = max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms)
-        return self.quiet_rounds >= settings.quiet_rounds and self.half_width_ms <= narrow_ms
+        narrow_ms = max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms.value)
+        return self.quiet_rounds >= settings.quiet_rounds and self.latency_ms.half_width <= narrow_ms
 
 
 def estimate(measurements: Sequence[Measurement]) -> Estimate:
@@ -77,7 +68,8 @@ def estimate(measurements: Sequence[Measurement]) -> Estimate:
         low_ms, high_ms = (float(value) for value in np.quantile(resampled, (0.025, 0.975)))
     samples = sum(len(measurement.samples_ns) for measurement in measurements)
     undisturbed = [measurement for measurement in measurements if not measurement.tags]
-    return Estimate(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), len(measurements), samples, len(undisturbed))
+    interval_ms = Interval(latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms))
+    return Estimate(interval_ms, len(measurements), samples, len(undisturbed))
 
 
 def trusted(measurements: Sequence[Measurement]) -> Sequence[Measurement]:

@@ -98,27 +98,32 @@ def _draw_held_out(figure: Figure, axes: Axes, held_out: HeldOutError) -> None:
     axes.plot(ends, ends, color="#9A9A9A", lw=1, zorder=1)
     axes.plot([c.measured_ms for c in items], [c.naive_ms for c in items], "D", color=NAIVE, ms=4.5, mew=0, zorder=2)
     for item in items:
-        spread = [[item.predicted_ms - item.predicted_ms_low], [item.predicted_ms_high - item.predicted_ms]]
-        axes.errorbar(item.measured_ms, item.predicted_ms, spread, fmt="o", color=BLUE, ms=5, elinewidth=1, zorder=3)
+        predicted = item.predicted_ms
+        spread = [[predicted.value - predicted.low], [predicted.high - predicted.value]]
+        axes.errorbar(item.measured_ms, predicted.value, spread, fmt="o", color=BLUE, ms=5, elinewidth=1, zorder=3)
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="measured latency (ms)", ylabel="predicted latency (ms)")
     axes.set_title("Held-out networks", loc="left", fontsize=11)
     points: list[tuple[float, float]] = []
     for item in items:
-        error_bar = [(item.measured_ms, item.predicted_ms_low), (item.measured_ms, item.predicted_ms_high)]
+        error_bar = [(item.measured_ms, item.predicted_ms.low), (item.measured_ms, item.predicted_ms.high)]
         points += [(item.measured_ms, item.naive_ms), *along(error_bar)]
     taken = boxes(figure, axes, [*along([(e, e) for e in ends]), *points])
     _write_statistics(axes, held_out, taken)
     # each series is labelled once, at the slowest network beside which there is room
-    for name, colour, values in (("sums of layers", "#8A9096", "naive_ms"), ("predicted", BLUE, "predicted_ms")):
-        for item in sorted(items, key=lambda item: -item.measured_ms):
-            if put_label(axes, (item.measured_ms, getattr(item, values)), name, colour, taken):
+    slowest = sorted(items, key=lambda item: -item.measured_ms)
+    for name, colour, places in (
+        ("sums of layers", "#8A9096", [(item.measured_ms, item.naive_ms) for item in slowest]),
+        ("predicted", BLUE, [(item.measured_ms, item.predicted_ms.value) for item in slowest]),
+    ):
+        for place in places:
+            if put_label(axes, place, name, colour, taken):
                 break
 
 
 def _ends(axes: Axes, items: Sequence[Checked]) -> tuple[float, float]:
     """Return the range of both axes, in ms, and make them logarithmic if the networks differ widely."""
-    low = min(min(c.measured_ms, c.predicted_ms, c.predicted_ms_low, c.naive_ms) for c in items)
-    high = max(max(c.measured_ms, c.predicted_ms_high, c.naive_ms) for c in items)
+    low = min(min(c.measured_ms, c.predicted_ms.value, c.predicted_ms.low, c.naive_ms) for c in items)
+    high = max(max(c.measured_ms, c.predicted_ms.high, c.naive_ms) for c in items)
     if low > 0 and high / low > LOG_RANGE:
         axes.set(xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
@@ -164,14 +169,15 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         widths = [width for width, _ in curve.answers]
         # NaN, for a width that the table cannot predict, leaves a gap in the line
         low, middle, high = (
-            [math.nan if answer is None else getattr(answer, name) for _, answer in curve.answers]
-            for name in ("latency_ms_low", "latency_ms", "latency_ms_high")
+            [math.nan if answer is None else getattr(answer.latency_ms, name) for _, answer in curve.answers]
+            for name in ("low", "value", "high")
         )
         axes.fill_between(widths, low, high, step="mid", color=colour, alpha=0.16, lw=0, zorder=1)
         axes.plot(widths, middle, drawstyle="steps-mid", color=colour, lw=1.3, zorder=2)
         for width, point in curve.measured:
-            spread = [[point.latency_ms - point.latency_ms_low], [point.latency_ms_high - point.latency_ms]]
-            axes.errorbar(width, point.latency_ms, spread, fmt="o", color=colour, ms=4.5, elinewidth=1, capsize=2, zorder=3)
+            latency_ms = point.latency_ms
+            spread = [[latency_ms.value - latency_ms.low], [latency_ms.high - latency_ms.value]]
+            axes.errorbar(width, latency_ms.value, spread, fmt="o", color=colour, ms=4.5, elinewidth=1, capsize=2, zorder=3)
     axes.set_title(panel.title, loc="left", fontsize=10.5, pad=18)
     axes.annotate(panel.detail, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", color=GREY, fontsize=9)
     axes.set(xlabel=panel.axis, ylabel="latency (ms)")
@@ -179,7 +185,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_xlim(0, last * 1.03)
     known = [answer for curve in panel.curves for _, answer in curve.answers if answer is not None]
     # without an interval, its ends are NaN
-    highest_ms = max(point.latency_ms if math.isnan(point.latency_ms_high) else point.latency_ms_high for point in known)
+    highest_ms = max(point.latency_ms.high if point.latency_ms.known else point.latency_ms.value for point in known)
     axes.set_ylim(0, 1.06 * highest_ms)
     # at most six ticks, at powers of two because most widths are multiples of one
     axes.xaxis.set_major_locator(MultipleLocator(2 ** max(0, math.ceil(math.log2(last / 5)))))
@@ -194,13 +200,14 @@ def _label_curves(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
     ends = []
     for curve, colour in zip(curves, COLOURS, strict=False):
         width, point = curve.measured[-1]
-        ends.append([axes.transData.transform((width, point.latency_ms))[1] * 72 / figure.dpi, curve.label, colour, width, point])
+        at = (width, point.latency_ms.value)
+        ends.append((axes.transData.transform(at)[1] * 72 / figure.dpi, curve.label, colour, at))
     ends.sort(key=lambda end: end[0])
     floor = -math.inf
-    for y, label, colour, width, point in ends:
+    for y, label, colour, at in ends:
         place = max(y, floor + END_LABELS_PT)
         floor = place
         axes.annotate(
-            label, (width, point.latency_ms), (8, place - y), textcoords="offset points", va="center", color=colour, fontsize=9.5,
+            label, at, (8, place - y), textcoords="offset points", va="center", color=colour, fontsize=9.5,
             annotation_clip=False,
         )  # fmt: skip

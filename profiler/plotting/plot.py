@@ -133,9 +133,9 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
     yield '<div class="scroll"><table>\n<thead><tr><th>network</th><th>predicted<br>(ms)</th><th>measured<br>(ms)</th>'
     yield "<th>error</th><th>sum of layers<br>(ms)</th></tr></thead>\n<tbody>"
     for item in held_out.checked:
-        between = f"<small>{item.predicted_ms_low:.{digits}f} … {item.predicted_ms_high:.{digits}f}</small>"
+        between = f"<small>{item.predicted_ms.low:.{digits}f} … {item.predicted_ms.high:.{digits}f}</small>"
         yield (
-            f"<tr><td>{escape(item.name)}</td><td>{item.predicted_ms:.{digits}f}{between}</td>"
+            f"<tr><td>{escape(item.name)}</td><td>{item.predicted_ms.value:.{digits}f}{between}</td>"
             f"<td>{item.measured_ms:.{digits}f}</td><td>{item.error_percent:+.1f}&nbsp;%</td><td>{item.naive_ms:.{digits}f}</td></tr>"
         )
     yield "</tbody>\n</table></div>"

@@ -67,25 +67,26 @@ def spot_check(
 def spot_check_layers(table: LatencyTable) -> tuple[LayerSpec, ...]:
     """A layer of each kind, the kinds that take most time first: of the slower half of a kind, the one that is known best."""
     kinds: dict[str, list[LayerSpec]] = {}
-    for layer in sorted(table.rows, key=lambda layer: -table.rows[layer].latency_ms):
+    for layer in sorted(table.rows, key=lambda layer: -table.rows[layer].latency_ms.value):
         if layer.opaque is None and not table.rows[layer].disturbed:
             kinds.setdefault(kind_of(layer), []).append(layer)
-    certainty = {layer: row.half_width_ms / max(row.latency_ms, 1e-9) for layer, row in table.rows.items()}
+    certainty = {layer: row.latency_ms.half_width / max(row.latency_ms.value, 1e-9) for layer, row in table.rows.items()}
     found = [min(layers[: len(layers) // 2 + 1], key=certainty.__getitem__) for layers in kinds.values()]
     return tuple(found[:MOST_LAYERS])
 
 
 def _of_layer(layer: LayerSpec, row: Estimate, now: Estimate) -> SpotCheckItem:
-    return SpotCheckItem(layer.key, kind_of(layer), row.latency_ms, row.half_width_ms, now.latency_ms, now.half_width_ms)
+    before_ms, now_ms = row.latency_ms, now.latency_ms
+    return SpotCheckItem(layer.key, kind_of(layer), before_ms.value, before_ms.half_width, now_ms.value, now_ms.half_width)
 
 
 def _of_network(table: LatencyTable, plan: Plan, now: Estimate) -> SpotCheckItem:
     """Against what it took when the table was checked, within the interval the table predicts it with."""
     said = table.explain(plan.graph)
     measured = {checked.name: checked.measured_ms for checked in table.info.held_out.checked}
-    before_ms = measured.get(plan.graph.name, said.latency_ms)
-    half_ms = (said.latency_ms_high - said.latency_ms) * before_ms / said.latency_ms
-    return SpotCheckItem(plan.graph.name, None, before_ms, half_ms, now.latency_ms, now.half_width_ms)
+    before_ms = measured.get(plan.graph.name, said.latency_ms.value)
+    half_ms = (said.latency_ms.high - said.latency_ms.value) * before_ms / said.latency_ms.value
+    return SpotCheckItem(plan.graph.name, None, before_ms, half_ms, now.latency_ms.value, now.latency_ms.half_width)
 
 
 def lacking(table: LatencyTable, plans: Sequence[Plan]) -> tuple[LayerSpec, ...]:

@@ -133,7 +133,7 @@ def choose_scope(table: LatencyTable, facts: FreshnessFacts, why: Sequence[Reaso
     if any(reason.whole for reason in why) or len({*facts.missing_layers, *drifted}) > most:
         return RefreshScope(whole=True)
 
-    relative_width = {layer: row.half_width_ms / max(row.latency_ms, 1e-9) for layer, row in table.rows.items()}
+    relative_width = {layer: row.latency_ms.half_width / max(row.latency_ms.value, 1e-9) for layer, row in table.rows.items()}
     uncertain = [layer for layer, row in table.rows.items() if row.disturbed or relative_width[layer] > WIDE_PERCENT / 100]
     uncertain.sort(key=lambda layer: -relative_width[layer])
     urgent = dict.fromkeys([*facts.missing_layers, *drifted, *uncertain])

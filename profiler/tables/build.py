@@ -146,7 +146,7 @@ def _sweep(run: MeasurementRun, plans: Sequence[Plan]) -> None:
             continue
         keys = run.add_layers([layer for sets in sweeps.values() for layers in sets for layer in layers])
         run.measure(dict.fromkeys(keys, SWEEP_ROUNDS), "sweeping")
-        measured = {run.state.layers[key]: value.latency_ms for key, value in run.state.estimates(keys).items()}
+        measured = {run.state.layers[key]: value.latency_ms.value for key, value in run.state.estimates(keys).items()}
         known = {**known, **(found := staircases_from(sweeps, measured, plan.step))}
         rules = (StaircaseRule(kind, axis, rule.step, rule.flat, rule.granularity) for (kind, axis), rule in found.items())
         run.record(StaircaseRules(tuple(rules)))

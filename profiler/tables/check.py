@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -62,7 +61,11 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
         )
     for key, reason in info.failed.items():
         yield Finding("warning", f"{key} could not be measured: {reason}", "networks with this layer cannot be predicted")
-    wide = [layer for layer, value in table.rows.items() if value.half_width_ms > max(0.001, WIDE_PERCENT / 100 * value.latency_ms)]
+    wide = [
+        layer
+        for layer, value in table.rows.items()
+        if value.latency_ms.half_width > max(0.001, WIDE_PERCENT / 100 * value.latency_ms.value)
+    ]
     if wide:
         yield Finding(
             "warning",
@@ -97,7 +100,7 @@ def _about_import(table: LatencyTable, imported: Mapping[str, Any]) -> Iterator[
         yield Finding(
             "warning", f"it does not say its {' and '.join(untold)}", f"import it with --{' and --'.join(untold)} if you know"
         )
-    vague = sum(math.isnan(value.half_width_ms) for value in table.rows.values())
+    vague = sum(not value.latency_ms.known for value in table.rows.values())
     if vague:
         yield Finding("warning", f"{vague} of {len(table.rows)} layers came without an interval", "predictions with them have none")
     for assumption in imported.get("assumptions", ()):

@@ -39,18 +39,23 @@ class Change:
 
     @property
     def percent(self) -> float:
-        return (self.after.latency_ms / self.before.latency_ms - 1) * 100
+        return (self.after.latency_ms.value / self.before.latency_ms.value - 1) * 100
 
     @property
     def beyond_intervals(self) -> bool:
-        """The two 95 % intervals do not touch."""
-        return self.before.latency_ms_high < self.after.latency_ms_low or self.after.latency_ms_high < self.before.latency_ms_low
+        """True if both 95 % intervals are known and do not touch."""
+        before, after = self.before.latency_ms, self.after.latency_ms
+        return before.known and after.known and not before.overlaps(after)
 
     @property
     def changed(self) -> bool:
         """Beyond chance and by enough to matter. Without rounds the intervals have to do."""
         beyond = self.beyond_intervals if self.q is None else self.q <= Q
-        return beyond and abs(self.percent) >= LEAST_PERCENT and abs(self.after.latency_ms - self.before.latency_ms) >= LEAST_MS
+        return (
+            beyond
+            and abs(self.percent) >= LEAST_PERCENT
+            and abs(self.after.latency_ms.value - self.before.latency_ms.value) >= LEAST_MS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Comparison:
     @property
     def median_ratio(self) -> float | None:
         """After to before."""
-        ratios = [change.after.latency_ms / change.before.latency_ms for change in self.changes]
+        ratios = [change.after.latency_ms.value / change.before.latency_ms.value for change in self.changes]
         return statistics.median(ratios) if ratios else None
 
     @property
@@ -152,8 +157,8 @@ def _tested(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[
 
 
 def _networks(before: LatencyTable, after: LatencyTable) -> list[NetworkChange]:
-    earlier = {checked.name: checked.predicted_ms for checked in before.info.held_out.checked}
-    pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms) for checked in after.info.held_out.checked]
+    earlier = {checked.name: checked.predicted_ms.value for checked in before.info.held_out.checked}
+    pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms.value) for checked in after.info.held_out.checked]
     return [NetworkChange(name, one, two) for name, one, two in pairs if one and two and math.isfinite(one)]
 
 

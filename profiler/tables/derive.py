@@ -37,7 +37,7 @@ def table_of(state: MeasurementState) -> LatencyTable:
     networks = [(*state.networks[key], value) for key, value in measured.items()]
     usable = [(role, graph, value) for role, graph, value in networks if not naive.explain(graph).missing]
     calibrated = naive.with_calibration(
-        fit([(naive.sums(graph), value.latency_ms) for role, graph, value in usable if role == "fit"], naive.tile)
+        fit([(naive.sums(graph), value.latency_ms.value) for role, graph, value in usable if role == "fit"], naive.tile)
     )
     checked = [_checked(calibrated, graph, value) for role, graph, value in usable if role == "check"]
     return calibrated.with_held_out(close(checked))
@@ -45,7 +45,7 @@ def table_of(state: MeasurementState) -> LatencyTable:
 
 def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
     said = table.predict(graph)
-    return Checked(graph.name, said.latency_ms, said.latency_ms_low, said.latency_ms_high, measured.latency_ms, said.naive_ms)
+    return Checked(graph.name, said.latency_ms, measured.latency_ms.value, said.naive_ms)
 
 
 def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:

@@ -62,7 +62,7 @@ def _families(table: LatencyTable) -> list[dict[Widths, LayerSpec]]:
 
 def _panel(table: LatencyTable, rows: Mapping[Widths, LayerSpec]) -> Panel | None:
     widest = rows[max(rows)]
-    full_ms = max(table.rows[layer].latency_ms for layer in rows.values())
+    full_ms = max(table.rows[layer].latency_ms.value for layer in rows.values())
     swept = _swept_axis(rows)
     if swept is None:
         return None

@@ -121,7 +121,7 @@ def most_telling(table: LatencyTable, networks: Iterable[Graph], count: int) -> 
             if hit is None:
                 worth[layer] = worth.get(layer, 0.0) + 1.0
             elif hit[1] == "interpolated":
-                worth[layer] = worth.get(layer, 0.0) + hit[0].half_width_ms / total_ms
+                worth[layer] = worth.get(layer, 0.0) + hit[0].latency_ms.half_width / total_ms
     chosen: dict[object, LayerSpec] = {}
     for layer in sorted(worth, key=lambda layer: -worth[layer]):
         if len(chosen) >= count:
@@ -135,6 +135,6 @@ def interpolation_percent(table: LatencyTable, networks: Sequence[Graph]) -> flo
     shares = []
     for network in networks:
         found = [table.lookup(layer) for layer in network.layers]
-        half_ms = sum(hit[0].half_width_ms ** 2 for hit in found if hit and hit[1] == "interpolated") ** 0.5
+        half_ms = sum(hit[0].latency_ms.half_width ** 2 for hit in found if hit and hit[1] == "interpolated") ** 0.5
         shares.append(50 * half_ms / max(table.explain(network).naive_ms, 1e-9))
     return sum(shares) / len(shares) if shares else 0.0

@@ -21,6 +21,7 @@ from device_agents.support.atomic import whole
 from device_agents.support.dataclass_json import read_as, read_value
 from device_agents.support.strict_json import read_json
 from profiler.errors import LayerError, LayerNotMeasured, TableError
+from profiler.interval import Interval
 from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid
 from profiler.latency.pricing import Pricer
@@ -48,10 +49,8 @@ class Part:
 
     node: str
     layer: LayerSpec
-    latency_ms: float | None
-    """Its calibrated share of the network; None if missing."""
-    latency_ms_low: float | None
-    latency_ms_high: float | None
+    latency_ms: Interval | None
+    """Its calibrated share of the network's latency; None if missing."""
     source: str
     """measured, interpolated or missing."""
 
@@ -60,10 +59,8 @@ class Part:
 class Prediction:
     """A network's latency by the table. Where layers are missing, the latency is that of the others."""
 
-    latency_ms: float
-    latency_ms_low: float
-    """NaN, as the other end, where a layer's interval is not known."""
-    latency_ms_high: float
+    latency_ms: Interval
+    """Its ends are not known where those of one of the layers are not."""
     naive_ms: float
     parts: tuple[Part, ...]
 
@@ -176,28 +173,30 @@ class LatencyTable:
         nodes = self._nodes(graph)
         calibration, found = self.info.calibration, [self.lookup(node.layer) for node in nodes]
         sums = [
-            sums_of(node.layer, hit[0].latency_ms, self.tile) if hit else NOTHING for node, hit in zip(nodes, found, strict=True)
+            sums_of(node.layer, hit[0].latency_ms.value, self.tile) if hit else NOTHING
+            for node, hit in zip(nodes, found, strict=True)
         ]
         total = sum(sums, NOTHING)
         parts = []
         uncertain_ms = 0.0
         for node, hit, part in zip(nodes, found, sums, strict=True):
             if hit is None:
-                parts.append(Part(node.name, node.layer, None, None, None, "missing"))
+                parts.append(Part(node.name, node.layer, None, "missing"))
                 continue
-            share, spread = calibration.share_ms(part, total), abs(calibration.scale) * hit[0].half_width_ms
-            parts.append(Part(node.name, node.layer, share, share - spread, share + spread, hit[1]))
+            share, spread = calibration.share_ms(part, total), abs(calibration.scale) * hit[0].latency_ms.half_width
+            parts.append(Part(node.name, node.layer, Interval(share, share - spread, share + spread), hit[1]))
             uncertain_ms += spread**2
         latency_ms = calibration.latency_ms(total)
         # layers err independently; what the calibration leaves unexplained on whole networks comes on top (two standard deviations)
         half_ms = (uncertain_ms + (2 * calibration.uncertainty_percent / 100 * latency_ms) ** 2) ** 0.5
-        low_ms = latency_ms - half_ms
-        return Prediction(latency_ms, 0.0 if low_ms < 0 else low_ms, latency_ms + half_ms, total.latency_ms, tuple(parts))
+        # the interval ends at zero, unless the correction subtracts so much that the value itself lies below
+        low_ms = min(max(latency_ms - half_ms, 0.0), latency_ms)
+        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), total.latency_ms, tuple(parts))
 
     def sums(self, graph: Graph) -> Sums:
         """What the calibration works on: sums over the layers the table knows."""
         known = [(node.layer, hit[0]) for node in self._nodes(graph) if (hit := self.lookup(node.layer)) is not None]
-        return sum((sums_of(layer, estimate.latency_ms, self.tile) for layer, estimate in known), NOTHING)
+        return sum((sums_of(layer, estimate.latency_ms.value, self.tile) for layer, estimate in known), NOTHING)
 
     def _nodes(self, graph: Graph) -> tuple[Node, ...]:
         """The network's nodes as the runtime executes them, and as one where the table knows several as one."""
@@ -295,15 +294,20 @@ def _columns(layer: LayerSpec, estimate: Estimate, energy_mj: float | None) -> d
         "macs": layer.macs,
         "weight_bytes": layer.weight_bytes,
         "activation_bytes": layer.activation_bytes,
-        "latency_ms": estimate.latency_ms,
-        "latency_ms_low": estimate.latency_ms_low,
-        "latency_ms_high": estimate.latency_ms_high,
+        "latency_ms": estimate.latency_ms.value,
+        "latency_ms_low": estimate.latency_ms.low,
+        "latency_ms_high": estimate.latency_ms.high,
         "rounds": estimate.rounds,
         "quiet_rounds": estimate.quiet_rounds,
         "samples": estimate.samples,
         "energy_mj": energy_mj,
         "layer": json.dumps(layer.to_dict()),
     }
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate:
+    counts = (read_value(int, row[name]) for name in ("rounds", "samples", "quiet_rounds"))
+    return Estimate(Interval.from_dict(row, "latency_ms"), *counts)
 
 
 def load_table(path: Path) -> LatencyTable:
@@ -324,7 +328,7 @@ def load_table(path: Path) -> LatencyTable:
             )
         layers = [LayerSpec.from_dict(read_json(row["layer"])) for row in rows]
         energy_mj = {layer: row["energy_mj"] for layer, row in zip(layers, rows, strict=True) if row.get("energy_mj")}
-        estimates = {layer: read_as(Estimate, row) for layer, row in zip(layers, rows, strict=True)}
+        estimates = {layer: _estimate(row) for layer, row in zip(layers, rows, strict=True)}
         return LatencyTable(estimates, _info_from_dict(plain), energy_mj)
     except (KeyError, TypeError, ValueError, LayerError) as exc:
         raise TableError(f"{path} is damaged: {exc}") from exc
@@ -389,7 +393,11 @@ IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[
 def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
     """`ValueError` for what is of another type than the field. What earlier versions did not write has its default."""
     staircases = read_staircases(plain["staircases"])
-    info = replace(read_as(TableInfo, {**plain, "staircases": {}}), staircases=staircases)
+    info = replace(
+        read_as(TableInfo, {**plain, "staircases": {}, "held_out": close(()).to_dict()}),
+        staircases=staircases,
+        held_out=HeldOutError.from_dict(plain["held_out"]),
+    )
     for utc in (info.created_utc, info.validated_utc):
         if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
             raise ValueError(f"{utc!r} is no time with a zone")
