@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-
+from device_agents.support.loading import load
 from profiler.errors import RunnerError
 from profiler.runner_names import RUNNERS
 from profiler.runners.program import Runner
@@ -15,6 +14,5 @@ def runner_named(name: str) -> type[Runner]:
     """`RunnerError`, naming those there are, for any other."""
     if name not in RUNNERS:
         raise RunnerError(f"there is no runner {name!r}; known are {', '.join(RUNNERS)}")
-    module, class_name = RUNNERS[name].split(":")
-    found: type[Runner] = getattr(importlib.import_module(module), class_name)
+    found: type[Runner] = load(RUNNERS[name])
     return found
