@@ -33,10 +33,13 @@ def test_every_folder_of_the_packages_is_on_the_map() -> None:
     assert not [folder.name for folder in folders if f"{folder.relative_to(ROOT)}/" not in text]
 
 
-@pytest.mark.parametrize("name", ["AGENTS", "RUNNERS"])
-def test_every_registry_that_is_named_is_where_it_is_said_to_be(name: str) -> None:
-    (module,) = re.findall(rf"`{name}` in `([\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text())
-    assert re.search(rf"^{name}\b", (ROOT / module).read_text(), re.MULTILINE)
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_function_and_registry_is_where_it_is_said_to_be(document: str) -> None:
+    pairs = re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", (ROOT / document).read_text())
+    assert len(pairs) > 5
+    for name, module in pairs:
+        defined = rf"^ *(?:def|class) {name}\b|^{name}\b.*="
+        assert re.search(defined, (ROOT / module).read_text(), re.MULTILINE), f"{name} in {module}"
 
 
 @pytest.mark.parametrize(
