@@ -21,7 +21,7 @@ from profiler.progress import bar
 from profiler.protocol.settings import Target
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 COLUMNS = (
     "network",
@@ -67,7 +67,7 @@ def main(
                     print(f"    {checked.error_percent:+.1f} %  {checked.measured_ms:.3f} ms  {checked.name}")
 
 
-def row(table: LatencyTable) -> tuple[object, ...]:
+def row(table: Table) -> tuple[object, ...]:
     info, held_out = table.info, table.info.held_out
     figures = (held_out.mean_error_percent, held_out.worst_error_percent, held_out.bias_percent)
     return (

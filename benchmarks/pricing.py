@@ -21,8 +21,10 @@ from profiler.latency.staircase import Staircase, Staircases
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
+from profiler.tables.predictor import Predictor
+from profiler.tables.pricing import Pricer
 from profiler.tables.sampling import corners_of
-from profiler.tables.table import LatencyTable, TableInfo, load_table
+from profiler.tables.table import Table, TableInfo, load_table
 
 STAIRCASES: Staircases = {("conv2d 1x1", "out"): Staircase(32, False), ("depthwise_conv2d 3x3", "in"): Staircase(16, False)}
 REPEATS = 20
@@ -31,31 +33,32 @@ REPEATS = 20
 def main(table: Annotated[Path | None, typer.Argument(help="A table of MobileNetV1 1.0/224.")] = None) -> None:
     with quiet():
         graph = network_graph("mobilenet_v1")
-    used = load_table(table) if table else made_up(graph)
+    predictor = Predictor(load_table(table) if table else made_up(graph))
     widths = {block: list(range(8, full + 1, 8)) for block, full in graph.widths.items()}
     taken_ms = []
     for _ in range(REPEATS):
         before = time.perf_counter()
-        # a graph of its own each time, as every step of the loop has one: nothing priced before is remembered
+        # a pricer of its own each time, as every step of the loop has one
         step = graph.at_widths({})
-        prices = [used.prices(step, block, choices) for block, choices in widths.items()]
+        pricer = Pricer(predictor, step)
+        prices = [pricer.prices(block, choices) for block, choices in widths.items()]
         taken_ms.append((time.perf_counter() - before) * 1e3)
-    print(f"{sum(map(len, prices))} prices of {len(widths)} blocks from a table of {len(used.rows)} rows")
+    print(f"{sum(map(len, prices))} prices of {len(widths)} blocks from a table of {len(predictor.table.rows)} rows")
     print(f"  first {taken_ms[0]:.1f} ms, median of the other {REPEATS - 1}: {statistics.median(taken_ms[1:]):.1f} ms")
     before = time.perf_counter()
     for block, choices in list(widths.items())[:3]:
         for width in choices:
-            used.explain(graph.at_widths({block: width}))
+            predictor.explain(graph.at_widths({block: width}))
     count = sum(len(choices) for choices in list(widths.values())[:3])
     print(f"  one network after the other: {(time.perf_counter() - before) * 1e3 / count:.2f} ms each")
 
 
-def made_up(graph: object) -> LatencyTable:
+def made_up(graph: object) -> Table:
     layers = corners_of(make_plan(graph), STAIRCASES)  # type: ignore[arg-type]
     rows = {
         layer: Estimate(Interval(ms, 0.99 * ms, 1.01 * ms), 6, 60, 6) for layer in layers if (ms := 1e-3 + 1e-7 * (layer.macs or 0))
     }
-    return LatencyTable(rows, TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES))
+    return Table(rows, TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ from profiler.protocol.settings import Target
 from profiler.tables.build import build
 from profiler.tables.compare import compare
 from profiler.tables.plan import make_plan
-from profiler.tables.table import LatencyTable
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import Table
+from profiler.tables.trust import trust_sentence
 
 
 def busy() -> None:
@@ -61,7 +63,7 @@ def main(
         told(f"busy loop for {before.info.wall_s / 2:.0f} of {disturbed.info.wall_s:.0f} s", disturbed, before_ms)
 
 
-def built(graph: Graph, runtime: str, out: Path) -> LatencyTable:
+def built(graph: Graph, runtime: str, out: Path) -> Table:
     with bar() as progress:
         return build([make_plan(graph)], Target(runtime=runtime), out, progress=progress)
 
@@ -73,9 +75,10 @@ def measured_ms(table: Path) -> dict[str, tuple[Graph, float]]:
     return {key: (checked[key], value.latency_ms.value) for key, value in results.estimates(checked).items()}
 
 
-def told(what: str, table: LatencyTable, truth: dict[str, tuple[Graph, float]]) -> None:
-    errors = np.abs([table.predict(graph).latency_ms.value / latency_ms - 1 for graph, latency_ms in truth.values()]) * 100
-    print(f"{what}: {len(table.rows)} layers, {table.info.wall_s:.0f} s; it says: {table.sentence()}")
+def told(what: str, table: Table, truth: dict[str, tuple[Graph, float]]) -> None:
+    predictor = Predictor(table)
+    errors = np.abs([predictor.predict(graph).latency_ms.value / latency_ms - 1 for graph, latency_ms in truth.values()]) * 100
+    print(f"{what}: {len(table.rows)} layers, {table.info.wall_s:.0f} s; it says: {trust_sentence(table)}")
     print(f"  against the networks of the first build: mean error {errors.mean():.1f} %, worst {errors.max():.1f} %")
     tags = ", ".join(f"{name} {count}" for name, count in table.info.disturbances.items())
     print(f"  {tags}; rows disturbed {table.disturbed_percent:.0f} %", flush=True)

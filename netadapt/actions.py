@@ -24,7 +24,7 @@ from netadapt.runs.training_schedule import as_before, stages_of
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.types import Task
 from profiler.progress import ProgressReporter
-from profiler.tables.growing import OnDemand
+from profiler.tables.growing import GrowingTable
 from profiler.tables.table import load_table
 
 
@@ -124,7 +124,7 @@ def compare_with_baselines(request: BaselinesRequest, progress: ProgressReporter
         models = RunModels(folder)
         chosen, (target, path) = models.step(request.step), choose_target(folder, request.device)
         shortlist = path or next(iter(latency_tables(folder).values()), None)
-        table = OnDemand(shortlist, progress) if shortlist else None
+        table = GrowingTable(shortlist, progress) if shortlist else None
         # the step is fine-tuned as it was before, so that what is recorded need not be trained again
         before = folder.finished.get(chosen.iteration) or folder.finished.get(0)
         stages = stages_of(folder.info.settings, as_before(before, request.epochs))

@@ -34,8 +34,9 @@ from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
 from profiler.schedule.state import stale_reason
-from profiler.tables.growing import OnDemand, copy_table
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.growing import GrowingTable, copy_table
+from profiler.tables.table import Table, load_table
+from profiler.tables.trust import trust_sentence
 
 PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
 
@@ -161,23 +162,23 @@ def _told(progress: ProgressReporter, events: EventLog) -> Observers:
     return Observers(progress, lambda step, loss: events.loss("original", step, loss))
 
 
-def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, OnDemand]:
+def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, GrowingTable]:
     found = {}
     for name, path in request.tables.items():
         own = folder.table_path(name)
         if not own.exists():
             copy_table(path, own)
-        found[name] = OnDemand(own, progress)
+        found[name] = GrowingTable(own, progress)
     return found
 
 
-def _trusted(path: Path, *, allow_unverified: bool) -> LatencyTable:
+def _trusted(path: Path, *, allow_unverified: bool) -> Table:
     table = load_table(path)
     if "float32" not in {layer.dtype for layer in table.rows}:
         raise RunError(f"{path} has no float32 layers, in which networks are adapted; build one from a float32 plan")
     if not table.verified and not allow_unverified:
         raise RunError(
-            f"{path} is {table.sentence()}; `profile check {path}` says what to do about it, "
+            f"{path} is {trust_sentence(table)}; `profile check {path}` says what to do about it, "
             "--allow-unverified relies on it all the same"
         )
     return table

@@ -30,9 +30,10 @@ from profiler.console import print_table
 from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
-from profiler.tables.growing import OnDemand
+from profiler.tables.growing import GrowingTable
 from profiler.tables.plan import make_plan, write_plan
 from profiler.tables.table import load_table
+from profiler.tables.trust import trust_sentence
 
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=64, classes=10)
 BUDGET = "latency=60%"
@@ -60,7 +61,7 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
         write_plan(plan, out / "plan.json")
         if not table_path.exists():
             build([plan], target, table_path, settings=TimingSettings(seed=SEED), resume=resume, progress=progress)
-        print(f"    {load_table(table_path).sentence()}")
+        print(f"    {trust_sentence(load_table(table_path))}")
         print(f"2/5 adapting it to {BUDGET} of what it takes now")
         request = RunRequest(
             NETWORK,
@@ -94,7 +95,7 @@ def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressRep
     finish(models, [0, last.iteration], LONG, seed=SEED, progress=progress)
     print("4/5 training a thinner MobileNetV1 of the same measured latency")
     stages = stages_of(folder.info.settings, LONG)
-    match = Match(models, last, target, OnDemand(folder.table_path(), progress), stages, ExecutorOptions(), progress)
+    match = Match(models, last, target, GrowingTable(folder.table_path(), progress), stages, ExecutorOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
     print("5/5 exporting, and measuring all networks whole")
     verify(models, None, target, table, progress)

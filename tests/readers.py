@@ -208,36 +208,42 @@ def _table() -> Any:
     from profiler.interval import Interval
     from profiler.latency.calibration import Calibration
     from profiler.latency.staircase import Staircase
-    from profiler.latency.validation import Checked, close
+    from profiler.latency.validation import HeldOutError, HeldOutNetwork
     from profiler.measure.estimate import Estimate
     from profiler.protocol.settings import Target, TimingSettings
-    from profiler.tables.table import LatencyTable, TableInfo
+    from profiler.tables.table import Table, TableInfo
 
     graph, now = _graph(), "2026-01-01T00:00:00+00:00"
     rows = {layer: Estimate(Interval(0.5, 0.49, 0.51), 6, 120, 6) for layer in graph.layers}
-    checked = [Checked(f"n{number}", Interval(1.0, 0.9, 1.1), 1.0 + number / 50, 1.3) for number in range(6)]
+    checked = [HeldOutNetwork(f"n{number}", Interval(1.0, 0.9, 1.1), 1.0 + number / 50, 1.3) for number in range(6)]
     device = {"version": "2.3.0", "device": {"cpu": "test"}, "flags": {"xnnpack": True}, "conditioning": {}, "affinity": [0, 1]}
     info = TableInfo(
         Target("pixel", "litert", 1, "python3", "python"), device, TimingSettings(), now,
-        Calibration(scale=0.9, tile=8, networks=6, residual_percent=2.0), close(checked), {"conv": "it crashed"}, ("n0",),
+        Calibration(scale=0.9, tile=8, networks=6, residual_percent=2.0), HeldOutError.of(checked), {"conv": "it crashed"}, ("n0",),
         {("conv2d", "out"): Staircase(8, True, 8)}, {"measurements": 10, "drift": 1},
         [{"wall_s": 1.0, "layers": 3, "error_percent": 4.0}],
         3.0, 10.0, 20.0, {graph.layers[0].key: now}, now,
     )  # fmt: skip
-    return LatencyTable(rows, info, {graph.layers[0]: 1.5})
+    return Table(rows, info, {graph.layers[0]: 1.5})
 
 
 def _use_table(path: Path) -> object:
     """As `profile check`, `show` and `predict` do."""
     from profiler.tables.check import check_table
+    from profiler.tables.predictor import Predictor
     from profiler.tables.table import load_table
+    from profiler.tables.trust import trust_sentence
 
     table = load_table(path)
-    explained = table.explain(_graph())
-    said = [table.sentence(), explained.latency_ms.value, *(f"{finding.what}{finding.next_step}" for finding in check_table(table))]
+    explained = Predictor(table).explain(_graph())
+    said = [
+        trust_sentence(table),
+        explained.latency_ms.value,
+        *(f"{finding.what}{finding.next_step}" for finding in check_table(table)),
+    ]
     assert json.dumps(said).encode() and table.info.age_days is not None
     table.save(path.with_name("again.parquet"))
-    return table.verified, table.tile, table.disturbed_percent
+    return table.verified, table.info.calibration.tile, table.disturbed_percent
 
 
 def _saved_table() -> bytes:

@@ -54,8 +54,17 @@ class MadeUpTable:
     def predict(self, graph: Graph) -> Milliseconds:
         return Milliseconds(Interval.unknown(sum(self.layer_ms(layer) for layer in graph.layers)))
 
-    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:
-        return [self.predict(graph.at_widths({block: width})).latency_ms.value for width in widths]
+    def pricer(self, graph: Graph) -> OneByOne:
+        return OneByOne(self, graph)
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    table: MadeUpTable
+    graph: Graph
+
+    def prices(self, block: str, widths: Sequence[int]) -> list[float]:
+        return [self.table.predict(self.graph.at_widths({block: width})).latency_ms.value for width in widths]
 
 
 HERE = TargetName("local", "onnxruntime")

@@ -30,7 +30,7 @@ from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import open_task
 from profiler.progress import Silent
 from profiler.protocol.settings import Target
-from profiler.tables.growing import OnDemand
+from profiler.tables.growing import GrowingTable
 
 __all__ = ["plan", "table"]  # fixtures
 
@@ -56,7 +56,7 @@ def mtimes(path: Path) -> dict[str, int]:
 @contextmanager
 def matching(path: Path) -> Iterator[Match]:
     with RunFolder.open(path, write=True) as folder:
-        models, table = RunModels(folder), OnDemand(folder.table_path())
+        models, table = RunModels(folder), GrowingTable(folder.table_path())
         yield Match(
             models,
             models.step(None),

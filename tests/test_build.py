@@ -22,6 +22,7 @@ from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build, extend
 from profiler.tables.derive import table_of
 from profiler.tables.plan import Plan, make_plan
+from profiler.tables.predictor import Predictor
 from profiler.tables.table import load_table
 
 FAKE = Target(runtime="fake")
@@ -43,9 +44,9 @@ def test_a_build_measures_the_layers_of_the_network_itself(tmp_path: Path, quick
 
 
 def test_a_table_can_tell_the_latency_of_every_narrower_network(tmp_path: Path, quick: TimingSettings) -> None:
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
+    predictor = Predictor(build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW))
     for widths in (*PLAN.fit, *PLAN.check, dict.fromkeys(NETWORK.widths, 8)):
-        assert not table.explain(NETWORK.at_widths(widths)).missing
+        assert not predictor.explain(NETWORK.at_widths(widths)).missing
 
 
 def test_a_build_stops_adding_layers_when_the_error_is_low_enough(tmp_path: Path, quick: TimingSettings) -> None:

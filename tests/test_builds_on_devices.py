@@ -20,7 +20,8 @@ from profiler.protocol.journal import journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import make_plan
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
+from profiler.tables.trust import trust_sentence
 
 SCRIPT = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n'
 PLAN = make_plan(mobilenet_v1(0.5, 16, classes=10, pairs=3))
@@ -37,7 +38,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def built(folder: Path, names: list[str], quick: TimingSettings) -> dict[str, Any]:
-    def work(name: str, progress: ProgressReporter) -> LatencyTable:
+    def work(name: str, progress: ProgressReporter) -> Table:
         return build([PLAN], Target(name, "fake"), folder / f"{name}.parquet", settings=quick, stop=FEW, progress=progress)
 
     progress: dict[str, ProgressReporter] = {name: Silent() for name in names}
@@ -53,7 +54,7 @@ def test_a_build_goes_on_after_its_link_was_cut(config: Path, tmp_path: Path, qu
         config.write_text(f'[devices.phone]\naddress = "adb:{phone.host}:{phone.port}"\nfolder = "{tmp_path}"\n')
         phone.faults.cut_after_sent = 60_000  # some way into the measurements
         table = built(tmp_path, ["phone"], quick)["phone"]
-    assert isinstance(table, LatencyTable)
+    assert isinstance(table, Table)
     events = journal(tmp_path, "phone")
     seen = [(event.model, event.round) for event in events if isinstance(event, Measurement)]
     assert len(seen) == len(set(seen))
@@ -64,7 +65,7 @@ def test_one_device_that_is_lost_does_not_stop_the_others(config: Path, tmp_path
     (tmp_path / "script.toml").write_text(SCRIPT)
     config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n[devices.gone]\naddress = "adb:127.0.0.1:1"\n')
     found = built(tmp_path, ["gone", "good"], quick)
-    assert isinstance(found["good"], LatencyTable)
+    assert isinstance(found["good"], Table)
     assert "cannot be reached" in str(found["gone"])
     assert not (tmp_path / "gone.parquet").exists()
 
@@ -73,7 +74,7 @@ def test_a_table_of_a_device_that_does_not_exist_says_so(config: Path, tmp_path:
     (tmp_path / "script.toml").write_text(SCRIPT)
     config.write_text(f'[devices.good]\naddress = "fake:{tmp_path}/script.toml"\n')
     table = built(tmp_path, ["good"], quick)["good"]
-    assert table.sentence().startswith("simulated, not measured")
+    assert trust_sentence(table).startswith("simulated, not measured")
 
 
 def test_energy_is_stored_beside_latency_where_the_device_tells_it(config: Path, tmp_path: Path, quick: TimingSettings) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from profiler.interval import Interval
 from profiler.latency.calibration import Calibration, Sums, fit, sums_of
-from profiler.latency.validation import Checked, HeldOutError, close
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.layers.layer import conv2d
 
 
@@ -88,12 +88,12 @@ def test_terms_fitted_on_few_networks_leave_more_uncertain() -> None:
     assert few.uncertainty_percent > many.uncertainty_percent > 2.0
 
 
-def checked(predicted: float, measured: float, naive: float, half: float = 0.1) -> Checked:
-    return Checked("n", Interval(predicted, predicted - half, predicted + half), measured, naive)
+def checked(predicted: float, measured: float, naive: float, half: float = 0.1) -> HeldOutNetwork:
+    return HeldOutNetwork("n", Interval(predicted, predicted - half, predicted + half), measured, naive)
 
 
 def test_the_held_out_states_mean_worst_bias_and_coverage() -> None:
-    found = close([checked(1.02, 1.0, 1.2), checked(1.96, 2.0, 2.5), checked(3.3, 3.0, 3.9)])
+    found = HeldOutError.of([checked(1.02, 1.0, 1.2), checked(1.96, 2.0, 2.5), checked(3.3, 3.0, 3.9)])
     assert found.mean_error_percent == pytest.approx((2 + 2 + 10) / 3)
     assert found.worst_error_percent == pytest.approx(10)
     assert found.bias_percent == pytest.approx((2 - 2 + 10) / 3)
@@ -103,17 +103,17 @@ def test_the_held_out_states_mean_worst_bias_and_coverage() -> None:
 
 
 def test_a_table_without_held_out_networks_is_unverified() -> None:
-    assert not close([]).verified
-    assert close([]).sentence().startswith("unverified")
+    assert not HeldOutError.of([]).verified
+    assert HeldOutError.of([]).sentence().startswith("unverified")
 
 
 def test_a_table_that_misses_by_more_than_the_limit_is_unverified() -> None:
-    assert not close([checked(1.2, 1.0, 1.2)]).verified
-    assert close([checked(1.04, 1.0, 1.2)]).verified
+    assert not HeldOutError.of([checked(1.2, 1.0, 1.2)]).verified
+    assert HeldOutError.of([checked(1.04, 1.0, 1.2)]).verified
 
 
 def test_a_held_out_survives_json() -> None:
-    found = close([checked(1.02, 1.0, 1.2)])
+    found = HeldOutError.of([checked(1.02, 1.0, 1.2)])
     assert HeldOutError.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 

@@ -28,7 +28,9 @@ from profiler.measure.estimate import Estimate
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.check import check_table
-from profiler.tables.table import LatencyTable, TableInfo, load_table
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import Table, TableInfo, load_table
+from profiler.tables.trust import trust_sentence
 
 PROXYLESS = """\
 Conv-input:32x32x3-output:16x16x8: {count: 100, mean: 4.0, var: 0.25}
@@ -80,7 +82,7 @@ def written(tmp_path: Path, name: str, text: str) -> Path:
     return path
 
 
-def imported(tmp_path: Path, name: str = "lut.yaml", text: str = PROXYLESS, **told: Any) -> LatencyTable:
+def imported(tmp_path: Path, name: str = "lut.yaml", text: str = PROXYLESS, **told: Any) -> Table:
     return import_table([written(tmp_path, name, text)], ImportOptions("pixel1", **told))
 
 
@@ -343,7 +345,7 @@ def survives(name: str, data: bytes) -> None:
         return
     info = TableInfo(Target("d", "unknown"), {"imported": {"from": "x"}}, TimingSettings(), "2026-01-01T00:00:00+00:00")
     for writer in (csv_form.write, nn_meter.write, ofa.write):
-        writer(LatencyTable(found.rows, info))
+        writer(Table(found.rows, info))
     assert all(row.latency_ms.value > 0 for row in found.rows.values())
 
 
@@ -394,7 +396,7 @@ def test_an_imported_table_says_where_it_comes_from_and_that_it_is_unverified(tm
     table = load_table(tmp_path / "t.parquet")
     about = table.info.imported
     assert about is not None and not table.verified
-    assert table.sentence().startswith("imported from lut.yaml, not measured by us: unverified")
+    assert trust_sentence(table).startswith("imported from lut.yaml, not measured by us: unverified")
     assert (about["source"], about["licence"], about["files"][0]["name"]) == ("https://example.org/lut", "MIT", "lut.yaml")
     assert len(about["files"][0]["sha256"]) == 64
     assert (about["runtime"], about["threads"]) == (None, None)
@@ -423,11 +425,11 @@ def test_nothing_is_guessed_between_layers_of_an_imported_table(tmp_path: Path) 
         str(cout): {"config": {"HW": 7, "CIN": 16, "COUT": cout, "KERNEL_SIZE": 1, "STRIDES": 1}, "latency": 1.0}
         for cout in (16, 32)
     }
-    table = imported(tmp_path, "k.json", json.dumps({"conv-bn-relu": kernels}))
-    assert table.lookup(conv2d((1, 7, 7, 16), 32, 1, activation="relu")) is not None
-    assert table.lookup(conv2d((1, 7, 7, 16), 24, 1, activation="relu")) is None
+    predictor = Predictor(imported(tmp_path, "k.json", json.dumps({"conv-bn-relu": kernels})))
+    assert predictor.lookup(conv2d((1, 7, 7, 16), 32, 1, activation="relu")) is not None
+    assert predictor.lookup(conv2d((1, 7, 7, 16), 24, 1, activation="relu")) is None
     graph = Graph.of_layer(conv2d((1, 7, 7, 16), 16, 1, activation="relu"))
-    assert table.predict(graph).latency_ms.value == 1.0 and not table.predict(graph).latency_ms.known
+    assert predictor.predict(graph).latency_ms.value == 1.0 and not predictor.predict(graph).latency_ms.known
 
 
 def test_a_table_that_was_measured_is_never_replaced_by_an_imported_one(tmp_path: Path) -> None:
@@ -463,12 +465,12 @@ def test_what_the_user_tells_is_checked(told: dict[str, Any]) -> None:
 # --------------------------------------------------------------------------------------------------------------- writing
 
 
-def table_of(*layers: LayerSpec) -> LatencyTable:
+def table_of(*layers: LayerSpec) -> Table:
     rows = {layer: Estimate(Interval(1.5 + place, 1.25 + place, 1.75 + place), 6, 100, 6) for place, layer in enumerate(layers)}
-    return LatencyTable(rows, measured_table().info)
+    return Table(rows, measured_table().info)
 
 
-def assert_same(before: LatencyTable, after: ImportedRows) -> None:
+def assert_same(before: Table, after: ImportedRows) -> None:
     assert set(after.rows) == set(before.rows)
     for layer, row in after.rows.items():
         assert row.latency_ms.value == before.rows[layer].latency_ms.value

@@ -17,7 +17,7 @@ from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
 from profiler.schedule.spot_check import spot_check_layers
 from profiler.schedule.staleness import FreshnessFacts, RefreshScope, SpotCheckItem, audit_failed, choose_scope, staleness_reasons
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 TABLE = table(mobilenet_v1(0.5, 64, classes=10))
 LAYERS = list(TABLE.rows)
@@ -33,13 +33,13 @@ def kinds(facts: FreshnessFacts) -> list[str]:
     return [reason.kind for reason in staleness_reasons(facts)]
 
 
-def decide(facts: FreshnessFacts, of: LatencyTable = TABLE) -> RefreshScope:
+def decide(facts: FreshnessFacts, of: Table = TABLE) -> RefreshScope:
     return choose_scope(of, facts, staleness_reasons(facts), Random(1))
 
 
-def with_width(layer: LayerSpec, half_ms: float) -> LatencyTable:
+def with_width(layer: LayerSpec, half_ms: float) -> Table:
     rows = TABLE.rows | {layer: Estimate(Interval(0.5, 0.5 - half_ms, 0.5 + half_ms), 6, 120, 6)}
-    return LatencyTable(rows, TABLE.info)
+    return Table(rows, TABLE.info)
 
 
 def test_nothing_known_against_a_table_means_it_is_fresh() -> None:
@@ -94,7 +94,7 @@ def test_one_kind_that_drifted_is_measured_again_and_no_other_but_the_audit() ->
 
 def test_a_kind_that_most_of_the_table_consists_of_takes_the_whole_table() -> None:
     pointwise = next(kind_of(layer) for layer in LAYERS if kind_of(layer) == "conv2d 1x1")
-    wide = LatencyTable({**TABLE.rows, **table(mobilenet_v1(1.0, 128)).rows, **table(mobilenet_v1(0.75, 96)).rows}, TABLE.info)
+    wide = Table({**TABLE.rows, **table(mobilenet_v1(1.0, 128)).rows, **table(mobilenet_v1(0.75, 96)).rows}, TABLE.info)
     assert decide(FreshnessFacts(spot_check=(item(pointwise, 1.1), item("b"), item("c"))), wide).whole
 
 

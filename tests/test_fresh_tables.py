@@ -30,7 +30,7 @@ from profiler.schedule.running import Clock, Maintainer
 from profiler.schedule.state import read_state, stale_reason, state_path
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import make_plan, write_plan
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
 
 NETWORK = mobilenet_v1(0.5, 16, classes=10, pairs=3)
 NOISY = 'seed = 1\n[runtimes]\nlitert = "2.3.0"\n[latency]\nnoise_percent = 1.0\n'
@@ -92,7 +92,7 @@ def measurements(path: Path) -> list[str]:
     return [event.model for event in read_journal(journal_path(path)) if isinstance(event, Measurement)]
 
 
-def rows(table: LatencyTable, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
+def rows(table: Table, which: Callable[[LayerSpec], bool]) -> dict[LayerSpec, float]:
     return {layer: row.latency_ms.value for layer, row in table.rows.items() if which(layer)}
 
 

@@ -11,12 +11,13 @@ import pytest
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
 from profiler.latency.calibration import Calibration
-from profiler.latency.pricing import Pricer
 from profiler.layers.channels import dependent_layers
 from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
+from profiler.tables.predictor import Predictor
+from profiler.tables.pricing import Pricer
 
 IMAGE = (1, 8, 8, 16)
 
@@ -113,10 +114,10 @@ def test_prices_of_many_widths_count_the_shortcut() -> None:
     graph = residual()
     plan = make_plan(fuse_for(graph, "onnxruntime"))
     layers = {layer for widths in (*plan.fit, *plan.check, {}) for layer in plan.graph.at_widths(widths).layers}
-    table = table_of(tuple(layers)).with_calibration(Calibration(1.1, 1e-6, 2e-6, -1e-4, 3e-8))
+    predictor = Predictor(table_of(tuple(layers)).with_calibration(Calibration(1.1, 1e-6, 2e-6, -1e-4, 3e-8)))
     widths = [8, 16]
-    expected = [table.explain(graph.at_widths({"stem": width})).latency_ms.value for width in widths]
-    assert Pricer(table, graph).prices("stem", widths) == pytest.approx(expected)
+    expected = [predictor.explain(graph.at_widths({"stem": width})).latency_ms.value for width in widths]
+    assert Pricer(predictor, graph).prices("stem", widths) == pytest.approx(expected)
 
 
 def test_a_shortcut_of_another_shape_is_refused() -> None:

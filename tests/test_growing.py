@@ -12,7 +12,7 @@ from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import TimingSettings
 from profiler.tables.build import build
-from profiler.tables.growing import OnDemand, copy_table
+from profiler.tables.growing import GrowingTable, copy_table
 from profiler.tables.table import load_table
 
 UNKNOWN = Graph.of_layer(conv2d((1, 5, 5, 7), 9, 3))
@@ -26,37 +26,37 @@ def built(tmp_path: Path, quick: TimingSettings) -> Path:
 
 
 def test_what_is_missing_is_measured_when_it_is_asked_for(built: Path) -> None:
-    table = OnDemand(built)
-    assert table.predict(UNKNOWN).parts[0].source == "measured"
+    table = GrowingTable(built)
+    assert table.predict(UNKNOWN).layers[0].source == "measured"
     assert UNKNOWN.layers[0] in load_table(built).rows
 
 
 def test_a_layer_cut_out_of_a_file_is_measured_as_it_was_cut(built: Path) -> None:
     layer = LayerSpec("custom", ((1, 4),), (1, 4), opaque=OpaqueSubgraph("a" * 64, 0, "json"))
     graph = Graph.of_layer(layer, {"a" * 64: b'{"latency_ns": 30000}'})
-    assert OnDemand(built).predict(graph).parts[0].source == "measured"
+    assert GrowingTable(built).predict(graph).layers[0].source == "measured"
 
 
 def test_what_the_table_can_tell_is_not_measured(built: Path) -> None:
     before = journal_path(built).read_bytes()
-    OnDemand(built).predict(NETWORK.at_widths(PLAN.check[0]))
+    GrowingTable(built).predict(NETWORK.at_widths(PLAN.check[0]))
     assert journal_path(built).read_bytes() == before
 
 
 def test_pricing_many_widths_measures_nothing(built: Path) -> None:
-    prices = OnDemand(built).prices(NETWORK, "pw1", [8, 12, 16])
+    prices = GrowingTable(built).pricer(NETWORK).prices("pw1", [8, 12, 16])
     assert [math.isnan(price) for price in prices] == [False, True, False]
 
 
 def test_a_table_without_its_journal_says_what_is_missing(built: Path) -> None:
     journal_path(built).unlink()
     with pytest.raises(LayerNotMeasured, match="profile build"):
-        OnDemand(built).predict(UNKNOWN)
+        GrowingTable(built).predict(UNKNOWN)
 
 
 def test_a_copy_grows_and_the_table_it_came_from_does_not(built: Path, tmp_path: Path) -> None:
     copy_table(built, tmp_path / "copy.parquet")
     before = built.read_bytes()
-    OnDemand(tmp_path / "copy.parquet").predict(UNKNOWN)
+    GrowingTable(tmp_path / "copy.parquet").predict(UNKNOWN)
     assert built.read_bytes() == before
     assert UNKNOWN.layers[0] in load_table(tmp_path / "copy.parquet").rows

@@ -10,7 +10,8 @@ import pytest
 from netadapt.networks import network_graph
 from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
-from profiler.tables.table import METADATA_KEY, LatencyTable, load_table
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import METADATA_KEY, Table, load_table
 
 FOLDER = Path(__file__).parent.parent / "tables"
 TABLES = sorted(FOLDER.glob("*.parquet"))
@@ -24,7 +25,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def table(path: Path) -> LatencyTable:
+def table(path: Path) -> Table:
     return load_table(path)
 
 
@@ -32,20 +33,20 @@ def test_there_are_some() -> None:
     assert TABLES
 
 
-def test_it_has_been_checked_against_whole_networks(table: LatencyTable) -> None:
+def test_it_has_been_checked_against_whole_networks(table: Table) -> None:
     held_out = table.info.held_out
     assert table.verified and held_out.networks >= 10
     assert held_out.mean_error_percent is not None and held_out.mean_error_percent <= 3
 
 
-def test_its_held_out_follows_from_the_networks_it_was_checked_on(table: LatencyTable) -> None:
+def test_its_held_out_follows_from_the_networks_it_was_checked_on(table: Table) -> None:
     held_out = table.info.held_out
     errors = [100 * abs(item.predicted_ms.value / item.measured_ms - 1) for item in held_out.checked]
     assert held_out.mean_error_percent == pytest.approx(sum(errors) / len(errors))
     assert held_out.worst_error_percent == pytest.approx(max(errors))
 
 
-def test_the_readme_says_how_it_was_made_and_how_well_it_predicts(path: Path, table: LatencyTable) -> None:
+def test_the_readme_says_how_it_was_made_and_how_well_it_predicts(path: Path, table: Table) -> None:
     held_out = table.info.held_out
     assert held_out.mean_error_percent is not None and held_out.worst_error_percent is not None
     (row,) = [line for line in README.splitlines() if f"`{path.name}`" in line]
@@ -72,13 +73,15 @@ def networks() -> dict[str, Graph]:
     return {name: network_graph(name, resolution=224) for name in ("mobilenet_v1", "fastdepth")}
 
 
-def test_networks_are_still_priced_as_they_were_when_it_was_made(table: LatencyTable, networks: dict[str, Graph]) -> None:
+def test_networks_are_still_priced_as_they_were_when_it_was_made(table: Table, networks: dict[str, Graph]) -> None:
     """Those it was checked on; their widths are in their names."""
-    target, precisions = table.info.target, {layer.dtype for layer in table.rows}
+    predictor, target, precisions = Predictor(table), table.info.target, {layer.dtype for layer in table.rows}
     for item in table.info.held_out.checked:
         name, _, widths = item.name.partition(" ")
         whole = networks[name]
         graph = whole.at_widths(dict(zip(whole.widths, map(int, widths.split("-")), strict=True))) if widths else whole
         if "int8" in precisions:
             graph = graph.with_precision("int8")
-        assert table.predict(fuse_for(graph, target.runtime)).latency_ms.value == pytest.approx(item.predicted_ms.value, rel=1e-6)
+        assert predictor.predict(fuse_for(graph, target.runtime)).latency_ms.value == pytest.approx(
+            item.predicted_ms.value, rel=1e-6
+        )

@@ -19,12 +19,12 @@ from netadapt.networks import NETWORKS
 from netadapt.runs.run_folder import RunFolder
 from profiler.formats.fake import layer_ns
 from profiler.interval import Interval
-from profiler.latency.validation import Checked, close
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import read_plan
 from profiler.tables.sampling import corners_of
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.table import Table, TableInfo
 
 NETWORK = ["mobilenet_v1", "--width-multiplier", "0.25", "--resolution", "32"]
 QUICK = ["--data", "digits", "--epochs", "1", "--short-term-steps", "1", "--step", "0.12"]
@@ -51,12 +51,12 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(plan: Path) -> Path:
     """Of a device that takes as long as the fake runtime would."""
     rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in corners_of(read_plan(plan), {})}
-    held_out = close([Checked("held out", Interval(1.0, 0.9, 1.1), 1.0, 1.0)])
+    held_out = HeldOutError.of([HeldOutNetwork("held out", Interval(1.0, 0.9, 1.1), 1.0, 1.0)])
     info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
     path = plan.with_name("table.parquet")
-    LatencyTable(rows, info).save(path)
-    LatencyTable(rows, replace(info, held_out=close([]))).save(plan.with_name("unverified.parquet"))
-    LatencyTable({layer.with_dtype("int8"): row for layer, row in rows.items()}, info).save(plan.with_name("int8.parquet"))
+    Table(rows, info).save(path)
+    Table(rows, replace(info, held_out=HeldOutError.of([]))).save(plan.with_name("unverified.parquet"))
+    Table({layer.with_dtype("int8"): row for layer, row in rows.items()}, info).save(plan.with_name("int8.parquet"))
     return path
 
 

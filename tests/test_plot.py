@@ -10,16 +10,19 @@ from typer.testing import CliRunner
 from profiler.cli.app import app
 from profiler.errors import TableError
 from profiler.interval import Interval
-from profiler.latency.validation import Checked, HeldOutError, close
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.families import panels, undrawn
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import Table, TableInfo
 
 WIDTHS = (8, 16, 32)
-HELD_OUT = close([Checked(f"network {n}", Interval(n * 1.01, n * 0.97, n * 1.05), float(n), n * 1.2) for n in (1, 2, 3, 4)])
+HELD_OUT = HeldOutError.of(
+    [HeldOutNetwork(f"network {n}", Interval(n * 1.01, n * 0.97, n * 1.05), float(n), n * 1.2) for n in (1, 2, 3, 4)]
+)
 
 
 def estimate(latency_ms: float) -> Estimate:
@@ -38,12 +41,10 @@ ROWS = (
 ALONE = conv2d((1, 28, 28, 3), 8, 3, stride=2)
 
 
-def table(
-    rows: dict[LayerSpec, Estimate] | None = None, held_out: HeldOutError = HELD_OUT, cpu: str = "a processor"
-) -> LatencyTable:
+def table(rows: dict[LayerSpec, Estimate] | None = None, held_out: HeldOutError = HELD_OUT, cpu: str = "a processor") -> Table:
     device = {"version": "2.3.0", "device": {"cpu": cpu}}
     info = TableInfo(Target(runtime="litert"), device, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
-    return LatencyTable(ROWS if rows is None else rows, info)
+    return Table(ROWS if rows is None else rows, info)
 
 
 def test_the_family_with_the_highest_latency_comes_first() -> None:
@@ -55,9 +56,9 @@ def test_a_curve_holds_the_predictions_at_every_multiple_of_eight() -> None:
     curve = next(curve for curve in panels(made)[0].curves if curve.label == "16 in")
     assert [width for width, _ in curve.answers] == [8, 16, 24, 32]
     for width, answer in curve.answers:
-        hit = made.lookup(pointwise(16, width))
+        hit = Predictor(made).lookup(pointwise(16, width))
         assert hit is not None
-        assert answer == hit[0]
+        assert answer == hit.estimate
 
 
 def test_of_the_inputs_measured_most_often_three_are_held_fixed() -> None:
@@ -100,7 +101,7 @@ def test_a_page_stands_alone(tmp_path: Path) -> None:
 
 
 def test_a_table_without_held_out_says_so_and_has_its_staircases(tmp_path: Path) -> None:
-    bare = table(held_out=close([]))
+    bare = table(held_out=HeldOutError.of([]))
     write_plot(bare, tmp_path / "x.png")
     text = page(bare, panels(bare))
     assert "Unverified: no whole network" in text
@@ -108,7 +109,7 @@ def test_a_table_without_held_out_says_so_and_has_its_staircases(tmp_path: Path)
 
 
 def test_text_from_a_table_is_escaped() -> None:
-    made = table(held_out=close([Checked("<script>", Interval(1.0, 0.9, 1.1), 1.0, 1.0)]), cpu="<b>&")
+    made = table(held_out=HeldOutError.of([HeldOutNetwork("<script>", Interval(1.0, 0.9, 1.1), 1.0, 1.0)]), cpu="<b>&")
     text = page(made, panels(made))
     assert "<script>" not in text
     assert "<b>&" not in text
@@ -116,7 +117,9 @@ def test_text_from_a_table_is_escaped() -> None:
 
 def test_one_network_or_very_different_ones_can_be_drawn(tmp_path: Path) -> None:
     for latencies in ((1.0,), (0.01, 1.0, 100.0)):
-        held_out = close([Checked(str(ms), Interval(ms, 0.9 * ms, 1.1 * ms), 1.02 * ms, 0.7 * ms) for ms in latencies])
+        held_out = HeldOutError.of(
+            [HeldOutNetwork(str(ms), Interval(ms, 0.9 * ms, 1.1 * ms), 1.02 * ms, 0.7 * ms) for ms in latencies]
+        )
         write_plot(table(held_out=held_out), tmp_path / "x.png")
 
 
@@ -145,7 +148,7 @@ def test_a_figure_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -
 
 def test_the_command_says_what_it_drew(tmp_path: Path) -> None:
     made = table()
-    LatencyTable(made.rows, replace(made.info, networks=("n",))).save(tmp_path / "t.parquet")
+    Table(made.rows, replace(made.info, networks=("n",))).save(tmp_path / "t.parquet")
     result = CliRunner().invoke(app, ["plot", str(tmp_path / "t.parquet"), "--out", str(tmp_path / "x.png")])
     assert result.exit_code == 0, result.output
     assert "15 layers" in result.stdout

@@ -17,28 +17,32 @@ from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
+from profiler.tables.predictor import Predictor
+from profiler.tables.pricing import Pricer
 from profiler.tables.sampling import corners_of
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 CALIBRATED = table_of(corners_of(PLAN, STAIRCASES)).with_calibration(Calibration(1.1, -1e-9, 2e-9, -1e-4, 3e-8, 1 << 17, 32))
 
 
-def one_by_one(table: LatencyTable, graph: Graph, block: str, widths: list[int]) -> list[float]:
-    said = [table.explain(graph.at_widths({block: width})) for width in widths]
+def one_by_one(table: Table, graph: Graph, block: str, widths: list[int]) -> list[float]:
+    said = [Predictor(table).explain(graph.at_widths({block: width})) for width in widths]
     return [math.nan if one.missing else one.latency_ms.value for one in said]
 
 
 @pytest.mark.parametrize("block", NETWORK.widths)
 def test_many_widths_cost_what_each_is_predicted_to(block: str) -> None:
     widths = list(range(8, NETWORK.widths[block] + 1, 8))
-    assert CALIBRATED.prices(NETWORK, block, widths) == pytest.approx(one_by_one(CALIBRATED, NETWORK, block, widths))
+    assert Pricer(Predictor(CALIBRATED), NETWORK).prices(block, widths) == pytest.approx(
+        one_by_one(CALIBRATED, NETWORK, block, widths)
+    )
 
 
 @given(st.sampled_from(PLAN.check), st.sampled_from(sorted(NETWORK.widths)))
 def test_the_same_holds_for_a_network_that_is_narrower_already(widths: dict[str, int], block: str) -> None:
     graph = NETWORK.at_widths(widths)
     asked = list(range(8, graph.widths[block] + 1, 8))
-    assert CALIBRATED.prices(graph, block, asked) == pytest.approx(one_by_one(CALIBRATED, graph, block, asked))
+    assert Pricer(Predictor(CALIBRATED), graph).prices(block, asked) == pytest.approx(one_by_one(CALIBRATED, graph, block, asked))
 
 
 def test_widths_of_a_grouped_convolution_are_priced_where_its_groups_divide() -> None:
@@ -47,27 +51,27 @@ def test_widths_of_a_grouped_convolution_are_priced_where_its_groups_divide() ->
     table = table_of(corners_of(plan, STAIRCASES)).with_calibration(CALIBRATED.info.calibration)
     for block, possible in possible_widths(graph, 8).items():
         asked = list(range(8, graph.widths[block] + 1, 8))
-        prices = dict(zip(asked, table.prices(graph, block, asked), strict=True))
+        prices = dict(zip(asked, Pricer(Predictor(table), graph).prices(block, asked), strict=True))
         assert [width for width, price in prices.items() if not math.isnan(price)] == list(possible)
         assert [prices[width] for width in possible] == pytest.approx(one_by_one(table, graph, block, list(possible)))
 
 
 def test_a_width_that_the_table_cannot_tell_has_no_price() -> None:
     wider = NETWORK.at_widths({"pw1": 40})
-    prices = CALIBRATED.prices(wider, "pw1", [32, 36, 40])
+    prices = Pricer(Predictor(CALIBRATED), wider).prices("pw1", [32, 36, 40])
     assert [math.isnan(price) for price in prices] == [False, True, True]
 
 
 def test_a_missing_layer_elsewhere_leaves_no_price_at_all() -> None:
     other = mobilenet_v1(0.5, 64, classes=11, pairs=6)
-    assert all(map(math.isnan, CALIBRATED.prices(other, "pw1", [8, 16])))
+    assert all(map(math.isnan, Pricer(Predictor(CALIBRATED), other).prices("pw1", [8, 16])))
 
 
 def test_int8_weights_are_counted_as_they_are() -> None:
     graph = NETWORK.with_precision("int8")
     layers = tuple(layer.with_dtype("int8") for layer in CALIBRATED.rows)
     table = table_of(layers).with_calibration(CALIBRATED.info.calibration)
-    assert table.prices(graph, "pw3", [32, 64]) == pytest.approx(one_by_one(table, graph, "pw3", [32, 64]))
+    assert Pricer(Predictor(table), graph).prices("pw3", [32, 64]) == pytest.approx(one_by_one(table, graph, "pw3", [32, 64]))
 
 
 def test_concatenations_and_flattened_images_are_followed() -> None:
@@ -85,4 +89,4 @@ def test_concatenations_and_flattened_images_are_followed() -> None:
     everything = {layer for width in (8, 16, 24) for layer in graph.at_widths({"right": width}).layers}
     table = table_of(tuple(everything)).with_calibration(replace(CALIBRATED.info.calibration, tile=8))
     widths = [8, 16, 24]
-    assert table.prices(graph, "right", widths) == pytest.approx(one_by_one(table, graph, "right", widths))
+    assert Pricer(Predictor(table), graph).prices("right", widths) == pytest.approx(one_by_one(table, graph, "right", widths))

@@ -21,7 +21,7 @@ from profiler.formats.model_file import FORMATS
 from profiler.interval import Interval
 from profiler.latency.calibration import Calibration
 from profiler.latency.staircase import Staircase
-from profiler.latency.validation import Checked, close
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.measure.benchmark import Measured
 from profiler.measure.discovery import Found
 from profiler.measure.estimate import estimate
@@ -29,7 +29,7 @@ from profiler.protocol.events import DeviceFacts, Hello, Measurement, Probe, Rou
 from profiler.protocol.settings import Target
 from profiler.schedule.state import Failure, State, write_state
 from profiler.tables.plan import make_plan, write_plan
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 EXPECTED: dict[str, Any] = json.loads((Path(__file__).parent / "expected" / "profile_json.json").read_text())
 NETWORK, LARGER = (mobilenet_v1(0.25, resolution, classes=10, pairs=2) for resolution in (32, 48))
@@ -52,15 +52,17 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
-def measured(latency_ms: float) -> LatencyTable:
+def measured(latency_ms: float) -> Table:
     """A table with something in every field."""
     plain = table(NETWORK, latency_ms)
-    checked = [Checked(f"n{n}", Interval(1.0 + n, 0.9 + n, 1.1 + n), (1.02 + 0.03 * (n % 2)) * (1 + n), 1.5 + n) for n in range(5)]
+    checked = [
+        HeldOutNetwork(f"n{n}", Interval(1.0 + n, 0.9 + n, 1.1 + n), (1.02 + 0.03 * (n % 2)) * (1 + n), 1.5 + n) for n in range(5)
+    ]
     info = replace(
         plain.info,
         created_utc=NOW,
         calibration=Calibration(scale=0.9, networks=8, residual_percent=1.5),
-        held_out=close(checked),
+        held_out=HeldOutError.of(checked),
         failed={"conv2d-odd": "it is odd"},
         networks=("n0", "n1"),
         staircases={("conv2d", "out"): Staircase(16, True, 8), ("depthwise_conv2d", "in"): Staircase(8, True, 8)},
@@ -70,7 +72,7 @@ def measured(latency_ms: float) -> LatencyTable:
         measuring_s=12.5,
         wall_s=30.0,
     )
-    return LatencyTable(plain.rows, info, dict.fromkeys(list(plain.rows)[:2], 0.25))
+    return Table(plain.rows, info, dict.fromkeys(list(plain.rows)[:2], 0.25))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from netadapt.resources import (
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.table import Table, TableInfo
 
 
 def test_latency_is_what_the_table_predicts() -> None:
@@ -100,8 +100,8 @@ def test_energy_of_another_family_is_not_guessed() -> None:
 def test_a_table_without_energies_says_how_to_get_them() -> None:
     info = TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00")
     with pytest.raises(BudgetError, match="has no energies; build it with `profile build --energy`"):
-        open_resource("energy", LatencyTable({}, info))
-    assert open_resource("energy", LatencyTable({}, info, ENERGY)).price(line(8, 16)) == 16.0
+        open_resource("energy", Table({}, info))
+    assert open_resource("energy", Table({}, info, ENERGY)).price(line(8, 16)) == 16.0
     with pytest.raises(BudgetError, match="an energy budget needs a table"):
         open_resource("energy")
 

@@ -12,8 +12,9 @@ from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.families import panels
 from profiler.tables.plan import make_plan
+from profiler.tables.predictor import Predictor
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.table import Table, TableInfo
 
 NETWORK = mobilenet_v1(0.5, 64, classes=10, pairs=6)
 PLAN = make_plan(NETWORK)
@@ -24,10 +25,10 @@ def device_ms(layer: LayerSpec) -> float:
     return 0.001 * sum(widths_of(layer))
 
 
-def table_of(layers: tuple[LayerSpec, ...]) -> LatencyTable:
+def table_of(layers: tuple[LayerSpec, ...]) -> Table:
     rows = {layer: Estimate(Interval(ms := device_ms(layer), 0.99 * ms, 1.01 * ms), 6, 60, 6) for layer in layers}
     info = TableInfo(Target(), {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES)
-    return LatencyTable(rows, info)
+    return Table(rows, info)
 
 
 def test_a_sweep_changes_one_axis_only() -> None:
@@ -64,18 +65,18 @@ def test_the_corners_hold_the_network_itself() -> None:
 
 
 def test_between_its_corners_every_width_can_be_told() -> None:
-    table = table_of(corners_of(PLAN, STAIRCASES))
+    predictor = Predictor(table_of(corners_of(PLAN, STAIRCASES)))
     for network in (*asked_for(PLAN), NETWORK.at_widths(dict.fromkeys(NETWORK.widths, 8))):
-        assert not table.explain(network).missing
+        assert not predictor.explain(network).missing
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4, 16])
 def test_between_its_corners_every_width_of_a_grouped_convolution_can_be_told(groups: int) -> None:
     plan = make_plan(grouped(groups))
-    table = table_of(corners_of(plan, STAIRCASES))
+    predictor = Predictor(table_of(corners_of(plan, STAIRCASES)))
     assert asked_for(plan)
     for network in asked_for(plan):
-        assert not table.explain(network).missing
+        assert not predictor.explain(network).missing
 
 
 def test_grouped_convolutions_are_swept_at_widths_that_their_groups_divide() -> None:
@@ -98,28 +99,28 @@ def test_layers_of_every_phase_are_among_the_corners() -> None:
 def test_what_nothing_is_known_of_is_asked_for_first() -> None:
     corners = corners_of(PLAN, STAIRCASES)
     without = tuple(layer for layer in corners if layer.op != "fully_connected")
-    telling = most_telling(table_of(without), asked_for(PLAN), 1)
+    telling = most_telling(Predictor(table_of(without)), asked_for(PLAN), 1)
     assert [layer.op for layer in telling] == ["fully_connected"]
 
 
 def test_measuring_what_tells_most_leaves_less_uncertain() -> None:
     corners, asked = corners_of(PLAN, STAIRCASES), asked_for(PLAN)
-    before = table_of(corners)
-    after = table_of((*corners, *most_telling(before, asked, 30)))
+    before = Predictor(table_of(corners))
+    after = Predictor(table_of((*corners, *most_telling(before, asked, 30))))
     assert interpolation_percent(after, asked) < interpolation_percent(before, asked)
 
 
 def test_no_two_layers_of_one_cell_are_asked_for_at_once() -> None:
-    table = table_of(corners_of(PLAN, STAIRCASES))
-    cells = [table.cell(layer) for layer in most_telling(table, asked_for(PLAN), 20)]
+    predictor = Predictor(table_of(corners_of(PLAN, STAIRCASES)))
+    cells = [predictor.grid.cell(layer) for layer in most_telling(predictor, asked_for(PLAN), 20)]
     assert len(cells) == len(set(cells))
 
 
 def test_a_table_that_was_measured_everywhere_asks_for_nothing() -> None:
     asked = asked_for(PLAN)
-    assert most_telling(table_of(tuple(layer for network in asked for layer in network.layers)), asked, 20) == []
+    assert most_telling(Predictor(table_of(tuple(layer for network in asked for layer in network.layers))), asked, 20) == []
 
 
 @pytest.mark.parametrize("count", [-3, 0, 1, 5])
 def test_no_more_layers_are_asked_for_than_wanted(count: int) -> None:
-    assert len(most_telling(table_of(corners_of(PLAN, STAIRCASES)), asked_for(PLAN), count)) == max(0, count)
+    assert len(most_telling(Predictor(table_of(corners_of(PLAN, STAIRCASES))), asked_for(PLAN), count)) == max(0, count)

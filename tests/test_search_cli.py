@@ -18,7 +18,7 @@ from netadapt.runs.run_folder import RunFolder
 from profiler.measure.opening import open_session
 from profiler.progress import Silent
 from profiler.protocol.settings import Target
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
 
 __all__ = ["plan", "table"]  # fixtures
 
@@ -31,7 +31,7 @@ def here(table: Path) -> Path:
         probe, state = session.probe(), dict(session.conditioning.state) if session.conditioning else {}
     device = {"device": asdict(probe.device), "version": probe.runtimes["onnxruntime"].version, "conditioning": state}
     path = table.with_name("here.parquet")
-    LatencyTable(loaded.rows, replace(loaded.info, device=device)).save(path)
+    Table(loaded.rows, replace(loaded.info, device=device)).save(path)
     return path
 
 
@@ -57,7 +57,7 @@ def test_a_device_that_another_run_measures_on_is_waited_for(here: Path) -> None
 
 def test_a_device_that_is_not_there_is_out_of_reach(table: Path) -> None:
     loaded = load_table(table)
-    gone = LatencyTable(loaded.rows, replace(loaded.info, target=Target("fake:nowhere.toml")))
+    gone = Table(loaded.rows, replace(loaded.info, target=Target("fake:nowhere.toml")))
     assert "nowhere.toml" in str(out_of_reach(gone, Silent()))
 
 

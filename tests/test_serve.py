@@ -28,7 +28,7 @@ from device_agents.local import LocalAgent
 from profiler.cli.app import app as command
 from profiler.errors import ServeError
 from profiler.interval import Interval
-from profiler.latency.validation import Checked, close
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.protocol.events import NetworkAdded, Refresh, read_event
 from profiler.protocol.settings import Target
 from profiler.schedule.state import Failure, State, write_state
@@ -329,7 +329,7 @@ def test_a_parquet_file_that_is_not_a_table_is_left_out(lab: Path) -> None:
 
 
 def test_a_table_with_text_in_place_of_a_number_is_broken(tmp_path: Path) -> None:
-    told = close([Checked("n", Interval(1.0, 0.9, 1.1), 1.05, 1.3)])
+    told = HeldOutError.of([HeldOutNetwork("n", Interval(1.0, 0.9, 1.1), 1.05, 1.3)])
     table().with_held_out(replace(told, mean_error_percent="ten")).save(tmp_path / "t.parquet")  # type: ignore[arg-type]
     assert state(tmp_path).tables[0].state == "broken"
     assert browser(tmp_path).get("/").status_code == 200
@@ -338,7 +338,7 @@ def test_a_table_with_text_in_place_of_a_number_is_broken(tmp_path: Path) -> Non
 def test_names_are_escaped_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     evil = "<script>alert(1)<"
-    made = table().with_held_out(close([Checked(NASTY, Interval(1.0, 0.9, 1.1), 1.05, 1.3)]))
+    made = table().with_held_out(HeldOutError.of([HeldOutNetwork(NASTY, Interval(1.0, 0.9, 1.1), 1.05, 1.3)]))
     made.info = replace(made.info, target=Target(NASTY, "litert"))
     made.save(tmp_path / f"{evil}.parquet")
     make_run(tmp_path / evil)

@@ -7,69 +7,31 @@ import pyarrow.parquet as pq
 import pytest
 from graphs import mobilenet_v1
 
-from profiler.errors import LayerNotMeasured, TableError
+from profiler.errors import TableError
 from profiler.interval import Interval
-from profiler.latency.calibration import Calibration
-from profiler.latency.validation import Checked, close
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.layers.graph import Graph
-from profiler.layers.layer import conv2d
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
+from profiler.tables.table import METADATA_KEY, Table, TableInfo, load_table
 
 NETWORK = mobilenet_v1(0.25, 64, classes=10, pairs=3)
 
 
-def table(graph: Graph = NETWORK, latency_ms: float = 0.5) -> LatencyTable:
+def table(graph: Graph = NETWORK, latency_ms: float = 0.5) -> Table:
     rows = {layer: Estimate(Interval(latency_ms, 0.99 * latency_ms, 1.01 * latency_ms), 6, 120, 6) for layer in graph.layers}
     info = TableInfo(
         Target(runtime="litert"), {"version": "2.3.0", "device": {"cpu": "test"}}, TimingSettings(), "2026-01-01T00:00:00+00:00"
     )
-    return LatencyTable(rows, info)
+    return Table(rows, info)
 
 
 def test_a_table_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
-    before = table().with_held_out(close([Checked("n", Interval(1.0, 0.9, 1.1), 1.05, 1.3)]))
+    before = table().with_held_out(HeldOutError.of([HeldOutNetwork("n", Interval(1.0, 0.9, 1.1), 1.05, 1.3)]))
     before.save(tmp_path / "t.parquet")
     after = load_table(tmp_path / "t.parquet")
     assert after.rows == before.rows
     assert after.info == before.info
-
-
-def test_a_network_costs_the_sum_of_its_layers() -> None:
-    said = table().predict(NETWORK)
-    assert said.latency_ms.value == pytest.approx(0.5 * len(NETWORK.nodes))
-    assert said.latency_ms.low < said.latency_ms.value < said.latency_ms.high
-
-
-def test_the_calibration_bends_the_sum() -> None:
-    calibrated = table().with_calibration(Calibration(scale=0.8))
-    assert calibrated.predict(NETWORK).latency_ms.value == pytest.approx(0.8 * calibrated.predict(NETWORK).naive_ms)
-
-
-def test_the_shares_of_the_layers_add_up_to_the_network() -> None:
-    said = table().with_calibration(Calibration(0.8, 1e-8, 2e-9, -1e-3, 2e-8)).predict(NETWORK)
-    assert sum(part.latency_ms.value for part in said.parts if part.latency_ms) == pytest.approx(said.latency_ms.value)
-
-
-def test_an_unexplained_residual_widens_the_interval() -> None:
-    calm, rough = (table().with_calibration(Calibration(networks=8, residual_percent=percent)) for percent in (0.5, 3.0))
-    assert rough.predict(NETWORK).latency_ms.high > calm.predict(NETWORK).latency_ms.high
-
-
-def test_a_plain_sum_that_was_fitted_on_nothing_claims_little() -> None:
-    said = table().predict(NETWORK)
-    assert said.latency_ms.high > 1.15 * said.latency_ms.value
-
-
-def test_a_layer_that_was_not_measured_is_named() -> None:
-    with pytest.raises(LayerNotMeasured, match="conv2d_1x8x8x4"):
-        table().predict(Graph.of_layer(conv2d((1, 8, 8, 4), 4, 3)))
-
-
-def test_explaining_says_what_is_missing_instead_of_raising() -> None:
-    said = table().explain(Graph.of_layer(conv2d((1, 8, 8, 4), 4, 3)))
-    assert [part.source for part in said.parts] == ["missing"]
 
 
 def test_a_missing_table_is_told_with_the_next_step(tmp_path: Path) -> None:

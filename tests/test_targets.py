@@ -14,7 +14,7 @@ from device_agents.support.errors import ToolError
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.targets import choose_target
 from profiler.protocol.settings import Target
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 PIXEL, JETSON = Target("adb:pixel", "litert", 2, python="/data/python"), Target("jetson", "onnxruntime")
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
     with RunFolder.create(tmp_path / "run", info, GRAPH) as folder:
         for name, target in (("pixel", PIXEL), ("jetson", JETSON)):
             made = made_up_table()
-            LatencyTable(made.rows, replace(made.info, target=target)).save(folder.table_path(name))
+            Table(made.rows, replace(made.info, target=target)).save(folder.table_path(name))
         yield folder
 
 

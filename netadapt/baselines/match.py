@@ -23,7 +23,7 @@ from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
-from profiler.tables.growing import OnDemand
+from profiler.tables.growing import GrowingTable
 
 Widths = Mapping[str, int]
 
@@ -39,7 +39,7 @@ class Match:
     step: Step
     target: Target
     """Where latencies are measured."""
-    table: OnDemand | None
+    table: GrowingTable | None
     """By which networks are shortlisted; None where the run had no latency budget."""
     stages: Stages
     executor: ExecutorOptions
@@ -55,7 +55,7 @@ class Match:
         return self.known_table.predict(self.models.graph(widths)).latency_ms.value
 
     @property
-    def known_table(self) -> OnDemand:
+    def known_table(self) -> GrowingTable:
         """`RunError` if the run has none."""
         if self.table is None:
             raise RunError(f"{self.models.run.path} has no latency budget, so no network of equal latency can be looked for")

@@ -1,9 +1,9 @@
 """Resources a network spends, and budgets for them. A resource is anything that puts a price on a graph."""
 
-from netadapt.resources.base import PricesMany, Resource, ResourceKind
+from netadapt.resources.base import PricesMany, Resource, ResourceKind, WidthPricer
 from netadapt.resources.budgets import BUDGET, Budget, Goal, named_tables, open_goals, parse_budget, parse_budgets
 from netadapt.resources.energy import Energy
-from netadapt.resources.latency import Latency, Predicted, Predictor
+from netadapt.resources.latency import Latency, LatencyModel, Predicted
 from netadapt.resources.macs import Macs
 from netadapt.resources.memory import Memory, peak_bytes
 from netadapt.resources.parameters import Parameters
@@ -16,14 +16,15 @@ __all__ = [
     "Energy",
     "Goal",
     "Latency",
+    "LatencyModel",
     "Macs",
     "Memory",
     "Parameters",
     "Predicted",
-    "Predictor",
     "PricesMany",
     "Resource",
     "ResourceKind",
+    "WidthPricer",
     "amount_text",
     "known_resource",
     "named_tables",

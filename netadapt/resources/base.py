@@ -20,12 +20,20 @@ class Resource(Protocol):
     def price(self, graph: Graph) -> float: ...
 
 
+class WidthPricer(Protocol):
+    """One network made ready to be priced with any of its blocks narrower."""
+
+    def prices(self, block: str, widths: Sequence[int]) -> Sequence[float]:
+        """One for each width; NaN where only the resource's `price` can tell."""
+        ...
+
+
 @runtime_checkable
 class PricesMany(Protocol):
     """A resource that prices every width of a block at once."""
 
-    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
-        """One for each width; NaN where only `price` can tell."""
+    def pricer(self, graph: Graph) -> WidthPricer:
+        """What prices one network, to be kept while blocks of this network are priced."""
         ...
 
 

@@ -44,7 +44,7 @@ class Energy:
 
     @classmethod
     def of(cls, table: Any) -> Self:
-        """`table` is a `LatencyTable`, or what grows one on demand."""
+        """`table` is a `Table`, or a `GrowingTable`."""
         loaded = getattr(table, "table", table)
         if loaded is None:
             raise BudgetError("an energy budget needs a table with energies; `profile build --energy` makes it, --table names it")

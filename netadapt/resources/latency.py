@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Protocol, Self
 
 from netadapt.errors import BudgetError
+from netadapt.resources.base import WidthPricer
 from profiler.interval import Interval
 from profiler.layers.graph import Graph
 
@@ -15,12 +16,12 @@ class Predicted(Protocol):
     def latency_ms(self) -> Interval: ...
 
 
-class Predictor(Protocol):
+class LatencyModel(Protocol):
     """What a latency table can do, whether it measures what it lacks or not."""
 
     def predict(self, graph: Graph) -> Predicted: ...
 
-    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]: ...
+    def pricer(self, graph: Graph) -> WidthPricer: ...
 
 
 class Latency:
@@ -34,11 +35,11 @@ class Latency:
     measurable = True
     named_by_table = True
 
-    def __init__(self, table: Predictor) -> None:
+    def __init__(self, table: LatencyModel) -> None:
         self.table = table
 
     @classmethod
-    def of(cls, table: Predictor | None) -> Self:
+    def of(cls, table: LatencyModel | None) -> Self:
         if table is None:
             raise BudgetError("a latency budget needs a latency table; name one with --table, `profile build` makes it")
         return cls(table)
@@ -46,5 +47,5 @@ class Latency:
     def price(self, graph: Graph) -> float:
         return self.table.predict(graph).latency_ms.value
 
-    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> Sequence[float]:
-        return self.table.prices(graph, block, widths)
+    def pricer(self, graph: Graph) -> WidthPricer:
+        return self.table.pricer(graph)

@@ -21,8 +21,8 @@ from profiler.errors import RunnerError
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.progress import ProgressReporter
-from profiler.tables.growing import OnDemand
-from profiler.tables.table import LatencyTable
+from profiler.tables.growing import GrowingTable
+from profiler.tables.table import Table
 
 UNREACHABLE = (DeviceError, RunnerError)
 
@@ -32,7 +32,7 @@ class DeviceCheck:
     """The loop's `check`, for the budgets whose devices can be reached."""
 
     models: RunModels
-    tables: Mapping[str, OnDemand]
+    tables: Mapping[str, GrowingTable]
     """By the budgets' names."""
     progress: ProgressReporter
 
@@ -49,13 +49,13 @@ class DeviceCheck:
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
-            predicted = table.table.predict(self.models.graph(step.widths))
+            predicted = table.predictor.predict(self.models.graph(step.widths))
             found[name] = Checked(estimate.latency_ms, predicted.latency_ms)
         return found
 
 
 def within_reach(
-    goals: Iterable[Goal], tables: Mapping[str, LatencyTable], measure: bool | None, progress: ProgressReporter
+    goals: Iterable[Goal], tables: Mapping[str, Table], measure: bool | None, progress: ProgressReporter
 ) -> tuple[str, ...]:
     """Names of the latency budgets that winners can be measured for; none where `measure` is false.
 
@@ -76,7 +76,7 @@ def within_reach(
     return tuple(names)
 
 
-def out_of_reach(table: LatencyTable, progress: ProgressReporter) -> str | None:
+def out_of_reach(table: Table, progress: ProgressReporter) -> str | None:
     """Why nothing can be measured where this table was made; None if it can."""
     target = table.info.target
     try:

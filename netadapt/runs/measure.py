@@ -17,13 +17,14 @@ from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
 from profiler.protocol.settings import Target
-from profiler.tables.table import LatencyTable, Prediction
+from profiler.tables.predictor import Prediction, Predictor
+from profiler.tables.table import Table
 
 EXPORTERS = {"onnx": export_onnx, "tflite": export_tflite}
 
 
 def verify(
-    models: RunModels, numbers: Sequence[int] | None, target: Target, table: LatencyTable | None, progress: ProgressReporter
+    models: RunModels, numbers: Sequence[int] | None, target: Target, table: Table | None, progress: ProgressReporter
 ) -> list[Verified]:
     """Measure these steps (None: every one kept) beside the run's baselines, and record what was predicted and what came.
 
@@ -43,7 +44,10 @@ def verify(
     settings = table.info.settings if table is not None else None
     found = measure_files([*files.values(), *there.values()], target, settings=settings, progress=progress, wait_s=PATIENCE_S)
     measured = {path: item.estimate.latency_ms for path, item in found.items()}
-    predicted = {step.iteration: None if table is None else table.predict(models.graph(step.widths)).latency_ms for step in steps}
+    predictor = None if table is None else Predictor(table)
+    predicted = {
+        step.iteration: None if predictor is None else predictor.predict(models.graph(step.widths)).latency_ms for step in steps
+    }
     records = [Verified(number, name, measured[path], predicted[number]) for number, path in files.items()]
     kept = [
         item
@@ -54,8 +58,8 @@ def verify(
     models.run.write_baselines(
         replace(item, measured_ms=measured[there[item.name]]) if item.name in there else item for item in models.run.baselines
     )
-    if table is not None:
-        models.run.write_layers(layer_latencies(models, table))
+    if predictor is not None:
+        models.run.write_layers(layer_latencies(models, predictor))
     return records
 
 
@@ -85,12 +89,12 @@ def export(model: nn.Module, models: RunModels, file_format: str, path: Path) ->
     return EXPORTERS[file_format](model, models.options.input_shape, path).max_abs_difference
 
 
-def layer_latencies(models: RunModels, table: LatencyTable) -> list[LayerLatency]:
+def layer_latencies(models: RunModels, predictor: Predictor) -> list[LayerLatency]:
     """The original's layers and the last step's, each with its calibrated share of the network."""
-    before = _shares(table.explain(models.graph(models.step(0).widths)))
-    after = _shares(table.explain(models.graph(models.step(None).widths)))
+    before = _shares(predictor.explain(models.graph(models.step(0).widths)))
+    after = _shares(predictor.explain(models.graph(models.step(None).widths)))
     return [LayerLatency(name, before[name], after[name]) for name in before if name in after]
 
 
 def _shares(prediction: Prediction) -> Mapping[str, float]:
-    return {part.node: part.latency_ms.value for part in prediction.parts if part.latency_ms is not None}
+    return {layer.node: layer.latency_ms.value for layer in prediction.layers if layer.latency_ms is not None}

@@ -17,7 +17,8 @@ from netadapt.training.recipe import TrainSettings
 from netadapt.training.types import Scores
 from profiler.interval import Interval
 from profiler.protocol.settings import Target
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
+from profiler.tables.trust import trust_sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class TableFacts:
     worst_error_percent: float | None = None
 
     @classmethod
-    def of(cls, path: Path, table: LatencyTable) -> TableFacts:
+    def of(cls, path: Path, table: Table) -> TableFacts:
         info, facts = table.info, table.info.device.get("device") or {}
         return cls(
             path=str(path),
@@ -51,7 +52,7 @@ class TableFacts:
             cpu=str(facts.get("cpu", "unknown")),
             created_utc=info.created_utc,
             verified=table.verified,
-            held_out=table.sentence(),
+            held_out=trust_sentence(table),
             mean_error_percent=info.held_out.mean_error_percent,
             worst_error_percent=info.held_out.worst_error_percent,
         )

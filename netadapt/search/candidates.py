@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from netadapt.resources import PricesMany, Resource
+from netadapt.resources import PricesMany, Resource, WidthPricer
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
 
@@ -20,6 +20,8 @@ Resources = Mapping[str, Resource]
 """By the names of their budgets; the first is the one that `price` speaks of."""
 Amounts = Mapping[str, float]
 """Prices or targets, by the same names."""
+Pricers = Mapping[str, WidthPricer]
+"""Of one network, by the same names, for the resources that price every width of a block at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +110,32 @@ def narrower(width: int, width_step: int = 8, min_width: int = 8) -> range:
     return range((width - 1) // width_step * width_step, min_width - 1, -width_step)
 
 
-def offers(graph: Graph, block: str, resources: Resources, width_step: int = 8, min_width: int = 8) -> Iterator[Offer]:
+def pricers_of(graph: Graph, resources: Resources) -> Pricers:
+    """Made once for a network, and used for all its blocks."""
+    return {name: resource.pricer(graph) for name, resource in resources.items() if isinstance(resource, PricesMany)}
+
+
+def offers(
+    graph: Graph, block: str, resources: Resources, pricers: Pricers, width_step: int = 8, min_width: int = 8
+) -> Iterator[Offer]:
     """The network with this block ever narrower. Grouped convolutions follow to some of these widths only; see `Offer`."""
     choices = narrower(graph.widths[block], width_step, min_width)
-    many = {
-        name: resource.prices(graph, block, choices)
-        for name, resource in resources.items()
-        if isinstance(resource, PricesMany) and choices
-    }
+    many = {name: pricer.prices(block, choices) for name, pricer in pricers.items()} if choices else {}
     for place, width in enumerate(choices):
         yield Offer(graph, block, width, resources, {name: found[place] for name, found in many.items()})
 
 
 def propose(
-    graph: Graph, block: str, resources: Resources, targets: Amounts, width_step: int = 8, min_width: int = 8, *, iteration: int = 0
-) -> Candidate | None:
+    graph: Graph, block: str, resources: Resources, targets: Amounts, width_step: int = 8, min_width: int = 8,
+    *, iteration: int = 0, pricers: Pricers | None = None,
+) -> Candidate | None:  # fmt: skip
     """The widest choice for this block whose network meets the targets, None if there is none.
 
     Latency against width is a staircase and not always falling, so every width is asked for, from the widest downwards.
+    `pricers` are the network's own, if there are some already.
     """
-    for offer in offers(graph, block, resources, width_step, min_width):
+    pricers = pricers_of(graph, resources) if pricers is None else pricers
+    for offer in offers(graph, block, resources, pricers, width_step, min_width):
         try:
             if offer.meets(targets):
                 return Candidate(iteration, {**graph.widths, block: offer.width}, offer.prices, (block,))
@@ -140,7 +148,11 @@ def propose_all(
     graph: Graph, resources: Resources, targets: Amounts, width_step: int = 8, min_width: int = 8, *, iteration: int = 0
 ) -> tuple[Candidate, ...]:
     """A candidate for each block that can meet the targets alone, in the order of the network."""
-    found = (propose(graph, block, resources, targets, width_step, min_width, iteration=iteration) for block in graph.widths)
+    pricers = pricers_of(graph, resources)
+    found = (
+        propose(graph, block, resources, targets, width_step, min_width, iteration=iteration, pricers=pricers)
+        for block in graph.widths
+    )
     return tuple(candidate for candidate in found if candidate is not None)
 
 
@@ -154,9 +166,9 @@ def largest_share(graph: Graph, resources: Resources, targets: Amounts, width_st
             return 0.0
         return min(((now[name] - offer.price(name)) / way for name, way in ways.items()), default=1.0)
 
-    best = 0.0
+    best, pricers = 0.0, pricers_of(graph, resources)
     for block in graph.widths:
-        for offer in offers(graph, block, resources, width_step, min_width):
+        for offer in offers(graph, block, resources, pricers, width_step, min_width):
             try:
                 best = max(best, share(offer))
             except LayerError:

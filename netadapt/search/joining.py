@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netadapt.search.candidates import Amounts, Candidate, Resources, narrower, offers, prices_of, propose
+from netadapt.search.candidates import Amounts, Candidate, Pricers, Resources, narrower, offers, pricers_of, prices_of, propose
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
 
@@ -33,10 +33,11 @@ class Joining:
         self.graph, self.resources, self.targets = graph, resources, targets
         self.widths = width_step, min_width
         self._now = prices_of(graph, resources)
+        self._pricers = pricers_of(graph, resources)
 
     def candidate(self, first: str, iteration: int) -> Candidate | None:
         """The one that begins with this block; None if it cannot, or all blocks together cannot meet the targets."""
-        moved = self._move(self.graph, first, self._left(self.graph))
+        moved = self._move(self.graph, first, self._left(self.graph), self._pricers)
         graph = moved[0] if moved else self._one_step(self.graph, [first])
         while graph is not None and (left := self._left(graph)) > 0:
             graph = self._best_move(graph, left) or self._one_step(graph, graph.widths)
@@ -56,9 +57,9 @@ class Joining:
 
     def _best_move(self, graph: Graph, before: float) -> Graph | None:
         """The move that saves most for the share of the block's channels that goes."""
-        best, chosen = 0.0, None
+        best, chosen, pricers = 0.0, None, pricers_of(graph, self.resources)
         for block, width in graph.widths.items():
-            moved = self._move(graph, block, before)
+            moved = self._move(graph, block, before, pricers)
             if moved is not None:
                 narrower_graph, after = moved
                 score = (before - after) / (1 - narrower_graph.widths[block] / width)
@@ -66,9 +67,9 @@ class Joining:
                     best, chosen = score, narrower_graph
         return chosen
 
-    def _move(self, graph: Graph, block: str, before: float) -> tuple[Graph, float] | None:
+    def _move(self, graph: Graph, block: str, before: float, pricers: Pricers) -> tuple[Graph, float] | None:
         """The network with this block one stair narrower, the widest choice that saves anything, and what is left to save."""
-        for offer in offers(graph, block, self.resources, *self.widths):
+        for offer in offers(graph, block, self.resources, pricers, *self.widths):
             try:
                 after = self._above(offer.prices)
                 if after < before:

@@ -11,7 +11,7 @@ from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import Measured, measure_files
 from profiler.progress import bar
 from profiler.protocol.settings import Target
-from profiler.tables.table import origin_of
+from profiler.tables.trust import origin_of
 
 
 def benchmark(

@@ -12,7 +12,7 @@ from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, plain_errors, print_json
 from profiler.exchange.formats import readable
 from profiler.exchange.importing import ImportOptions, import_table, save_imported
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 
 def import_(
@@ -57,7 +57,7 @@ def import_(
             print_entries(table)
 
 
-def print_entries(table: LatencyTable) -> None:
+def print_entries(table: Table) -> None:
     """What became of the entries that were read."""
     imported = table.info.imported or {}
     for assumption in imported["assumptions"]:

@@ -10,6 +10,7 @@ import typer
 from profiler.cli.options import TableFile
 from profiler.console import plain_errors
 from profiler.tables.table import load_table
+from profiler.tables.trust import trust_sentence
 
 
 def plot(
@@ -21,4 +22,4 @@ def plot(
 
         loaded = load_table(table)
         write_plot(loaded, out)
-        print(f"{out}: {len(loaded.rows)} layers; {loaded.sentence()}")
+        print(f"{out}: {len(loaded.rows)} layers; {trust_sentence(loaded)}")

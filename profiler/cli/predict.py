@@ -9,7 +9,8 @@ from profiler.cli.options import ModelFile, TableFile
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes
 from profiler.schedule.state import stale_reason
 from profiler.tables.predicting import FilePrediction, predict_file
-from profiler.tables.table import Part
+from profiler.tables.predictor import LayerPrediction
+from profiler.tables.trust import trust_sentence
 
 LATENCY_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high")
 
@@ -35,21 +36,21 @@ def prediction_data(found: FilePrediction) -> dict[str, Any]:
         "model": str(found.model),
         **(dict.fromkeys(latency_ms) if said.missing else latency_ms),
         "naive_ms": None if said.missing else said.naive_ms,
-        "missing": [part.layer.key for part in said.missing],
+        "missing": [layer.layer.key for layer in said.missing],
         "verified": found.table.verified,
         "held_out": found.table.info.held_out.to_dict(),
-        "layers": [part_data(part) for part in said.parts],
+        "layers": [layer_data(layer) for layer in said.layers],
     }
 
 
-def part_data(part: Part) -> dict[str, Any]:
+def layer_data(layer: LayerPrediction) -> dict[str, Any]:
     return {
-        "node": part.node,
-        "op": part.layer.op,
-        "output": list(part.layer.output),
-        **(part.latency_ms.to_dict("latency_ms") if part.latency_ms else dict.fromkeys(LATENCY_COLUMNS)),
-        "source": part.source,
-        "key": part.layer.key,
+        "node": layer.node,
+        "op": layer.layer.op,
+        "output": list(layer.layer.output),
+        **(layer.latency_ms.to_dict("latency_ms") if layer.latency_ms else dict.fromkeys(LATENCY_COLUMNS)),
+        "source": layer.source,
+        "key": layer.layer.key,
     }
 
 
@@ -57,18 +58,18 @@ def print_prediction(found: FilePrediction) -> None:
     said = found.prediction
     cells = [
         (
-            part.node,
-            part.layer.op,
-            sizes(part.layer.output),
-            None if part.latency_ms is None else f"{part.latency_ms.value:.4f}",
-            part.source,
+            layer.node,
+            layer.layer.op,
+            sizes(layer.layer.output),
+            None if layer.latency_ms is None else f"{layer.latency_ms.value:.4f}",
+            layer.source,
         )
-        for part in said.parts
+        for layer in said.layers
     ]
     print_table(("layer", "kind", "output", "ms", "source"), cells, right=("ms",))
     if said.missing:
         mended = f"`{found.adding}` adds them" if found.adding else "an imported table cannot be extended"
-        print(f"{len(said.missing)} of {len(said.parts)} layers are missing; {mended}")
+        print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {mended}")
     else:
         print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
-    print(f"held-out error of this table: {found.table.sentence()}")
+    print(f"held-out error of this table: {trust_sentence(found.table)}")

@@ -14,10 +14,10 @@ from profiler.console import Json, count, plain_errors, print_json, print_table,
 from profiler.exchange.csv_form import csv_text
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
 
 
-def print_text(path: Path, table: LatencyTable) -> None:
+def print_text(path: Path, table: Table) -> None:
     """What it is, and a row for each layer; with energy, where the device could tell any."""
     energy = ("mJ",) if table.energy_mj else ()
     cells = []
@@ -35,11 +35,11 @@ def print_text(path: Path, table: LatencyTable) -> None:
     print_table(columns, cells, right=("MACs", "ms", "low", "high", "rounds", *energy))
 
 
-def print_csv(path: Path, table: LatencyTable) -> None:
+def print_csv(path: Path, table: Table) -> None:
     print(csv_text(rows_data(table)), end="")
 
 
-def print_markdown(path: Path, table: LatencyTable) -> None:
+def print_markdown(path: Path, table: Table) -> None:
     rows = rows_data(table)
     columns = list(rows[0]) if rows else []
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
@@ -47,11 +47,11 @@ def print_markdown(path: Path, table: LatencyTable) -> None:
         print(f"| {' | '.join('' if value is None else str(value) for value in row.values())} |")
 
 
-def print_as_json(path: Path, table: LatencyTable) -> None:
+def print_as_json(path: Path, table: Table) -> None:
     print_json(table_data(path, table) | {"layers": rows_data(table)})
 
 
-FORMS: Mapping[str, Callable[[Path, LatencyTable], None]] = {
+FORMS: Mapping[str, Callable[[Path, Table], None]] = {
     "text": print_text, "csv": print_csv, "markdown": print_markdown, "json": print_as_json,
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ def show(
         FORMS["json" if as_json else table_format](table, load_table(table))
 
 
-def rows_data(table: LatencyTable) -> list[dict[str, Any]]:
+def rows_data(table: Table) -> list[dict[str, Any]]:
     """A row for each layer, flat, for CSV and Markdown too; with energy, where the device could tell any."""
     return [
         row_data(layer, estimate) | ({"energy_mj": table.energy_mj.get(layer)} if table.energy_mj else {})

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from profiler.latency.staircase import staircases_data
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
+from profiler.tables.trust import trust_sentence
 
 
-def table_data(path: Path, table: LatencyTable) -> dict[str, Any]:
+def table_data(path: Path, table: Table) -> dict[str, Any]:
     info = table.info
     return {
         "table": str(path),
@@ -35,7 +36,7 @@ def table_data(path: Path, table: LatencyTable) -> dict[str, Any]:
     }
 
 
-def print_summary(path: Path, table: LatencyTable) -> None:
+def print_summary(path: Path, table: Table) -> None:
     info, figures = table.info, table.info.held_out
     if info.imported:
         _print_imported(path, table, info.imported)
@@ -44,7 +45,7 @@ def print_summary(path: Path, table: LatencyTable) -> None:
         runtime = f"{info.target.runtime} {info.device.get('version')}"
         print(f"{path}: {len(table.rows)} layers, {runtime}, threads {info.target.threads}")
         print(f"  {info.target.device}: {cpu}; measured {info.created_utc}, {info.age_days:.1f} days ago")
-    print(f"  held-out error: {table.sentence()}")
+    print(f"  held-out error: {trust_sentence(table)}")
     if figures.bias_percent is not None:
         rank = "no rank correlation" if figures.spearman is None else f"Spearman {figures.spearman:.3f}"
         inside = f"{figures.coverage_percent:.0f} % inside their 95 % intervals"
@@ -54,7 +55,7 @@ def print_summary(path: Path, table: LatencyTable) -> None:
         print(f"  steps in channels: {', '.join(steps)}")
 
 
-def _print_imported(path: Path, table: LatencyTable, imported: Mapping[str, Any]) -> None:
+def _print_imported(path: Path, table: Table, imported: Mapping[str, Any]) -> None:
     runtime, threads = imported["runtime"] or "not told", imported["threads"] or "not told"
     print(f"{path}: {len(table.rows)} layers, imported {table.info.created_utc}; measured by others, nobody knows when")
     print(f"  {table.info.target.device}; runtime {runtime}, threads {threads}; {imported['statistic']}")

@@ -11,7 +11,7 @@ from profiler.console import sizes
 from profiler.exchange.writer import ExportedTable
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -23,7 +23,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def write(table: LatencyTable) -> ExportedTable:
+def write(table: Table) -> ExportedTable:
     """All layers with all their fields; unknown values are empty."""
     target = table.info.target
     imported = table.info.imported or {}

@@ -9,7 +9,7 @@ from device_agents.support.atomic import write_whole
 from profiler.errors import ExchangeError
 from profiler.exchange.formats import FORMATS, writer_of
 from profiler.exchange.writer import ExportedTable
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Exported:
 
     path: Path
     """Of our table."""
-    table: LatencyTable
+    table: Table
     form: str
     out: Path
     writing: ExportedTable
@@ -30,7 +30,7 @@ def export_file(path: Path, form: str, out: Path) -> Exported:
     return Exported(path, table, form, out, export_table(table, form, out))
 
 
-def export_table(table: LatencyTable, name: str, out: Path) -> ExportedTable:
+def export_table(table: Table, name: str, out: Path) -> ExportedTable:
     """Write the table to `out` in the format called `name`, completely or not at all.
 
     Raises `ExchangeError` if there is no such format, if it can represent no layer of the table, or if the file cannot be written.

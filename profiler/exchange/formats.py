@@ -10,7 +10,7 @@ from device_agents.support.loading import load
 from profiler.errors import ExchangeError
 from profiler.exchange.reader import ImportedRows, Source, shown
 from profiler.exchange.writer import ExportedTable
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 Reader = Callable[[Sequence[Source], Sequence[str]], ImportedRows]
 """A function that reads the files of one table.
@@ -18,7 +18,7 @@ Reader = Callable[[Sequence[Source], Sequence[str]], ImportedRows]
 Its second argument is the activations of the table's convolutions, if the user named some. It raises `ExchangeError` if a file is
 not of this format or contradicts itself.
 """
-Writer = Callable[[LatencyTable], ExportedTable]
+Writer = Callable[[Table], ExportedTable]
 
 
 @dataclass(frozen=True, slots=True)

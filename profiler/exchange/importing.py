@@ -14,7 +14,7 @@ from profiler.layers.layer import ACTIVATIONS
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import UNKNOWN_RUNTIME
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.table import Table, TableInfo
 
 KNOWN_FILES = {
     "4f59d150083ed33cce79925a03c7cb14198ff14cb4dd1da2868c973933267035": (
@@ -50,7 +50,7 @@ class ImportOptions:
             raise ExchangeError(f"there is no activation {shown(unknown[0])!r}; known are {', '.join(ACTIVATIONS)}")
 
 
-def import_table(paths: Sequence[Path], options: ImportOptions) -> LatencyTable:
+def import_table(paths: Sequence[Path], options: ImportOptions) -> Table:
     """All files together as one table. Raises `ExchangeError` if a file cannot be read or is not of the format."""
     name = options.format or format_of(paths)
     reader = reader_of(name)
@@ -75,10 +75,10 @@ def import_table(paths: Sequence[Path], options: ImportOptions) -> LatencyTable:
     target = Target(options.device, options.runtime or UNKNOWN_RUNTIME, 1 if options.threads is None else options.threads)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     device = {"device": {}, "version": "version not told", "flags": {}, "imported": provenance}
-    return LatencyTable(imported.rows, TableInfo(target, device, TimingSettings(), now))
+    return Table(imported.rows, TableInfo(target, device, TimingSettings(), now))
 
 
-def save_imported(table: LatencyTable, out: Path) -> None:
+def save_imported(table: Table, out: Path) -> None:
     """Save the table to a new file. Raises `ExchangeError` if the file exists, because it may be a measured table."""
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise ExchangeError(f"{out} cannot become a table: give a name ending in .parquet in a folder that exists")

@@ -33,7 +33,7 @@ from profiler.exchange.reader import (
 from profiler.exchange.writer import ExportedTable
 from profiler.layers.layer import LayerSpec, Shape, fully_connected
 from profiler.measure.estimate import Estimate
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 ACTIVATIONS = {"": "none", "-relu": "relu", "-relu6": "relu6", "-hswish": "hard_swish"}
 SUFFIXES = {activation: suffix for suffix, activation in ACTIVATIONS.items()}
@@ -159,7 +159,7 @@ def _estimate(latency: Any, label: str) -> Estimate:
 # ---------------------------------------------------------------------------------------------------------------- writing
 
 
-def write(table: LatencyTable) -> ExportedTable:
+def write(table: Table) -> ExportedTable:
     """The table as one file with configurations and latencies."""
     exported = ExportedTable()
     plain: dict[str, dict[str, Any]] = {}

@@ -36,7 +36,7 @@ from profiler.exchange.writer import ExportedTable
 from profiler.layers.composite import inverted_residual, pooled_classifier
 from profiler.layers.layer import LayerSpec, Shape, conv2d, fully_connected
 from profiler.measure.estimate import Estimate
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 KEY = re.compile(
     r"(?P<kind>\w+)-input:(?P<input>[0-9x]{1,40})-output:(?P<output>[0-9x]{1,40})(?P<rest>(-[a-z]+:[0-9]{1,9})*)", re.ASCII
@@ -160,7 +160,7 @@ def _estimate(fields: Fields, label: str) -> Estimate:
 # ---------------------------------------------------------------------------------------------------------------- writing
 
 
-def write(table: LatencyTable) -> ExportedTable:
+def write(table: Table) -> ExportedTable:
     """The layers that have a key. once-for-all reads only the mean; count and var are written if they are known."""
     exported = ExportedTable()
     plain: dict[str, dict[str, float]] = {}

@@ -85,7 +85,7 @@ class Calibration:
     cache_bytes: int = 0
     """Weights of a network that stay warm from one inference to the next; found by the fit, like the coefficients."""
     tile: int = 8
-    """Channels that layout bytes are counted in: the widest flat step of the table's convolutions."""
+    """Channels of one tile (`profiler.latency.staircase.tile_of`). The coefficients hold for layout bytes counted in these only."""
     networks: int = 0
     """How many networks it was fitted on."""
     residual_percent: float = 0.0
@@ -96,6 +96,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*self._coefficients(), self.residual_percent)):
             raise TableError("the table's calibration is not finite; build it again")
+        if self.tile < 1:
+            raise TableError(f"the table's calibration has tiles of {self.tile} channels; build it again")
 
     @property
     def uncertainty_percent(self) -> float:

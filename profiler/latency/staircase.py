@@ -95,6 +95,12 @@ def rules_of(layer: LayerSpec, staircases: Staircases) -> tuple[Staircase, ...]:
     return tuple(staircases.get((kind_of(layer), axis), Staircase()) for axis in axes_of(layer))
 
 
+def tile_of(staircases: Staircases) -> int:
+    """Channels that the runtime lays out together: the widest step of any convolution; the granularity where none was swept."""
+    steps = [rule.step for (kind, _), rule in staircases.items() if kind.startswith("conv2d")]
+    return max(steps, default=GRANULARITY)
+
+
 def staircases_data(staircases: Staircases) -> list[dict[str, Any]]:
     """JSON-ready."""
     return [{"kind": kind, "axis": axis} | asdict(rule) for (kind, axis), rule in staircases.items()]

@@ -16,7 +16,7 @@ LIMIT_PERCENT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class HeldOutNetwork:
     """One held-out network."""
 
     name: str
@@ -38,7 +38,7 @@ class Checked:
         }
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Checked:
+    def from_dict(cls, plain: Mapping[str, Any]) -> HeldOutNetwork:
         """The inverse of `to_dict`. `KeyError`, `TypeError` or `ValueError` for anything else."""
         figures = (read_value(float, plain[name]) for name in ("measured_ms", "naive_ms"))
         return cls(read_value(str, plain["name"]), Interval.from_dict(plain, "predicted_ms"), *figures)
@@ -57,7 +57,7 @@ class HeldOutError:
     coverage_percent: float | None
     """How many of the measured latencies fell into the predicted 95 % intervals."""
     naive_mean_error_percent: float | None
-    checked: tuple[Checked, ...] = ()
+    checked: tuple[HeldOutNetwork, ...] = ()
 
     @property
     def verified(self) -> bool:
@@ -72,36 +72,36 @@ class HeldOutError:
         )
         return said if self.verified else f"unverified: {said}; the limit is {LIMIT_PERCENT:g} %"
 
+    @classmethod
+    def of(cls, checked: Sequence[HeldOutNetwork]) -> HeldOutError:
+        """The error on these networks; of none, a record that is not verified."""
+        if not checked:
+            return cls(0, None, None, None, None, None, None)
+        errors = [network.error_percent for network in checked]
+        inside = [network.predicted_ms.contains(network.measured_ms) for network in checked]
+        naive = [abs(network.naive_ms / network.measured_ms - 1) * 100 for network in checked]
+        return cls(
+            networks=len(checked),
+            mean_error_percent=sum(map(abs, errors)) / len(errors),
+            worst_error_percent=max(map(abs, errors)),
+            bias_percent=sum(errors) / len(errors),
+            spearman=_spearman(checked),
+            coverage_percent=100 * sum(inside) / len(inside),
+            naive_mean_error_percent=sum(naive) / len(naive),
+            checked=tuple(checked),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"checked": [network.to_dict() for network in self.checked]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeldOutError:
         """The inverse of `to_dict`. `KeyError`, `TypeError` or `ValueError` for anything else."""
-        checked = tuple(Checked.from_dict(network) for network in plain["checked"])
+        checked = tuple(HeldOutNetwork.from_dict(network) for network in plain["checked"])
         return replace(read_as(cls, {**plain, "checked": []}), checked=checked)
 
 
-def close(checked: Sequence[Checked]) -> HeldOutError:
-    """The held_out result of these networks; of none, one that is unverified."""
-    if not checked:
-        return HeldOutError(0, None, None, None, None, None, None)
-    errors = [network.error_percent for network in checked]
-    inside = [network.predicted_ms.contains(network.measured_ms) for network in checked]
-    naive = [abs(network.naive_ms / network.measured_ms - 1) * 100 for network in checked]
-    return HeldOutError(
-        networks=len(checked),
-        mean_error_percent=sum(map(abs, errors)) / len(errors),
-        worst_error_percent=max(map(abs, errors)),
-        bias_percent=sum(errors) / len(errors),
-        spearman=_spearman(checked),
-        coverage_percent=100 * sum(inside) / len(inside),
-        naive_mean_error_percent=sum(naive) / len(naive),
-        checked=tuple(checked),
-    )
-
-
-def _spearman(checked: Sequence[Checked]) -> float | None:
+def _spearman(checked: Sequence[HeldOutNetwork]) -> float | None:
     if len(checked) < 3:
         return None
     predicted = pd.Series([network.predicted_ms.value for network in checked]).rank()

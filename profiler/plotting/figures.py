@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, MultipleLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from profiler.latency.validation import LIMIT_PERCENT, Checked, HeldOutError
+from profiler.latency.validation import LIMIT_PERCENT, HeldOutError, HeldOutNetwork
 from profiler.plotting.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, along, boxes, put_label
 from profiler.tables.families import Curve, Panel
 
@@ -120,7 +120,7 @@ def _draw_held_out(figure: Figure, axes: Axes, held_out: HeldOutError) -> None:
                 break
 
 
-def _ends(axes: Axes, items: Sequence[Checked]) -> tuple[float, float]:
+def _ends(axes: Axes, items: Sequence[HeldOutNetwork]) -> tuple[float, float]:
     """Return the range of both axes, in ms, and make them logarithmic if the networks differ widely."""
     low = min(min(c.measured_ms, c.predicted_ms.value, c.predicted_ms.low, c.naive_ms) for c in items)
     high = max(max(c.measured_ms, c.predicted_ms.high, c.naive_ms) for c in items)

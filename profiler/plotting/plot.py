@@ -14,7 +14,8 @@ from profiler.console import sizes
 from profiler.errors import TableError
 from profiler.latency.validation import HeldOutError
 from profiler.tables.families import Panel, panels, undrawn
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.table import Table, TableInfo
+from profiler.tables.trust import trust_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def write_plot(table: LatencyTable, out: Path) -> None:
+def write_plot(table: Table, out: Path) -> None:
     """Write the table's figures to `out`, a .png or .html file, atomically.
 
     Raises `TableError` if there is nothing to draw or the file cannot be written.
@@ -68,16 +69,16 @@ def write_plot(table: LatencyTable, out: Path) -> None:
     write_whole(out, data, TableError, "; choose another --out")
 
 
-def sheet(table: LatencyTable, found: Sequence[Panel]) -> bytes:
+def sheet(table: Table, found: Sequence[Panel]) -> bytes:
     """Return the PNG: the held-out networks and the families with the highest latency."""
     from profiler.plotting.drawing import png
     from profiler.plotting.figures import overview
 
     info = table.info
-    return png(overview(info.held_out, found[:MAX_PANELS], heading(info), capitalised(table.sentence())))
+    return png(overview(info.held_out, found[:MAX_PANELS], heading(info), capitalised(trust_sentence(table))))
 
 
-def page(table: LatencyTable, found: Sequence[Panel]) -> str:
+def page(table: Table, found: Sequence[Panel]) -> str:
     """Return the HTML page: held-out networks, all families, and the table's origin. It loads nothing from elsewhere."""
     title = escape(heading(table.info))
     kind = "lead" if table.verified else "lead unverified"
@@ -88,7 +89,7 @@ def page(table: LatencyTable, found: Sequence[Panel]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
             f"<h1>{title}</h1>",
-            f'<p class="{kind}">{escape(capitalised(table.sentence()))}.</p>',
+            f'<p class="{kind}">{escape(capitalised(trust_sentence(table)))}.</p>',
             *_networks(table.info.held_out),
             *_staircases(table, found),
             *_about(table),
@@ -141,7 +142,7 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
     yield "</tbody>\n</table></div>"
 
 
-def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
+def _staircases(table: Table, found: Sequence[Panel]) -> Iterator[str]:
     """Yield the HTML of the families: a panel each, and a list of the layers that are not drawn."""
     yield "<h2>Latency against channels</h2>"
     if found:
@@ -162,7 +163,7 @@ def _staircases(table: LatencyTable, found: Sequence[Panel]) -> Iterator[str]:
         yield f'<p class="grey">Not drawn, because they were measured at one width only: {escape("; ".join(named))}.</p>'
 
 
-def _about(table: LatencyTable) -> Iterator[str]:
+def _about(table: Table) -> Iterator[str]:
     """Yield the HTML of the table's origin."""
     info = table.info
     if info.imported:

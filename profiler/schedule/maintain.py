@@ -21,6 +21,7 @@ from profiler.tables.build import build
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import Plan, read_plan
 from profiler.tables.table import load_table
+from profiler.tables.trust import trust_sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def maintain(table: ScheduledTable, now: datetime, progress: ProgressReporter, d
     facts = gather_facts(table, plans, now, progress)
     found = staleness_reasons(facts)
     if not found:
-        return Outcome("fresh", f"{table.name} is fresh: {load_table(table.out).sentence()}")
+        return Outcome("fresh", f"{table.name} is fresh: {trust_sentence(load_table(table.out))}")
     for reason in found:
         progress.say(f"{table.name}: {reason.text}")
     reasons = tuple(reason.text for reason in found)
@@ -177,4 +178,4 @@ def _accept(table: ScheduledTable, did: str, reasons: tuple[str, ...], now: date
     else:
         changed, compared = len(comparison.changed), comparison.sentence()
     replacement.promote(table.out, table.keep, now)
-    return Outcome(did, f"{table.name} was {did} ({'; '.join(reasons)}): {new.sentence()}; {compared}", reasons, changed)
+    return Outcome(did, f"{table.name} was {did} ({'; '.join(reasons)}): {trust_sentence(new)}; {compared}", reasons, changed)

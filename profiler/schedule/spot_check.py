@@ -21,7 +21,8 @@ from profiler.protocol.settings import Target
 from profiler.schedule.staleness import SpotCheckItem
 from profiler.tables.build import network_models
 from profiler.tables.plan import Plan
-from profiler.tables.table import LatencyTable
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import Table
 
 ROUNDS = 10
 ATTEMPTS = 2
@@ -38,7 +39,7 @@ class SpotCheck:
 
 
 def spot_check(
-    table: LatencyTable, plan: Plan, target: Target, *, progress: ProgressReporter | None = None, wait_s: float = 0.0
+    table: Table, plan: Plan, target: Target, *, progress: ProgressReporter | None = None, wait_s: float = 0.0
 ) -> SpotCheck:
     """Errors of the device's if it cannot be reached or is busy. The plan's graph is as the runtime executes it."""
     layers, progress = spot_check_layers(table), progress or Silent()
@@ -64,7 +65,7 @@ def spot_check(
     return SpotCheck((), tuple(items))
 
 
-def spot_check_layers(table: LatencyTable) -> tuple[LayerSpec, ...]:
+def spot_check_layers(table: Table) -> tuple[LayerSpec, ...]:
     """A layer of each kind, the kinds that take most time first: of the slower half of a kind, the one that is known best."""
     kinds: dict[str, list[LayerSpec]] = {}
     for layer in sorted(table.rows, key=lambda layer: -table.rows[layer].latency_ms.value):
@@ -80,17 +81,18 @@ def _of_layer(layer: LayerSpec, row: Estimate, now: Estimate) -> SpotCheckItem:
     return SpotCheckItem(layer.key, kind_of(layer), before_ms.value, before_ms.half_width, now_ms.value, now_ms.half_width)
 
 
-def _of_network(table: LatencyTable, plan: Plan, now: Estimate) -> SpotCheckItem:
+def _of_network(table: Table, plan: Plan, now: Estimate) -> SpotCheckItem:
     """Against what it took when the table was checked, within the interval the table predicts it with."""
-    said = table.explain(plan.graph)
+    said = Predictor(table).explain(plan.graph)
     measured = {checked.name: checked.measured_ms for checked in table.info.held_out.checked}
     before_ms = measured.get(plan.graph.name, said.latency_ms.value)
     half_ms = (said.latency_ms.high - said.latency_ms.value) * before_ms / said.latency_ms.value
     return SpotCheckItem(plan.graph.name, None, before_ms, half_ms, now.latency_ms.value, now.latency_ms.half_width)
 
 
-def lacking(table: LatencyTable, plans: Sequence[Plan]) -> tuple[LayerSpec, ...]:
+def lacking(table: Table, plans: Sequence[Plan]) -> tuple[LayerSpec, ...]:
     """Layers of the plans' networks that it cannot tell, but for those that it has tried in vain."""
     graphs = [plan.graph.at_widths(widths) for plan in plans for widths in ({}, *plan.fit, *plan.check)]
-    missing = dict.fromkeys(part.layer for graph in graphs for part in table.explain(graph).missing)
+    predictor = Predictor(table)
+    missing = dict.fromkeys(layer.layer for graph in graphs for layer in predictor.explain(graph).missing)
     return tuple(layer for layer in missing if layer.key not in table.info.failed)

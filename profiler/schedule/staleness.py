@@ -11,7 +11,7 @@ from profiler.console import age_text
 from profiler.latency.staircase import kind_of
 from profiler.layers.layer import LayerSpec
 from profiler.tables.check import WIDE_PERCENT
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 DRIFT_PERCENT, DRIFT_MS = 3.0, 0.001
 """Smaller shifts are not drift: a device varies by this much from day to day, and no network is sensitive to a microsecond."""
@@ -122,7 +122,7 @@ def staleness_reasons(facts: FreshnessFacts) -> tuple[Reason, ...]:
     return tuple(found)
 
 
-def choose_scope(table: LatencyTable, facts: FreshnessFacts, why: Sequence[Reason], draws: Random) -> RefreshScope:
+def choose_scope(table: Table, facts: FreshnessFacts, why: Sequence[Reason], draws: Random) -> RefreshScope:
     """Choose what to measure again of a stale table: missing layers, drifted kinds, uncertain rows, and a random audit.
 
     The scope is the whole table if a reason demands it, or if most rows would be measured again anyway.

@@ -13,7 +13,7 @@ from device_agents.support.strict_json import read_json
 from profiler.console import age_text
 from profiler.errors import TableError
 from profiler.tables.check import OLD_DAYS
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 FORMAT = 2
 MAX_BYTES = 1_000_000
@@ -81,7 +81,7 @@ def write_state(table: Path, state: State) -> None:
     write_whole(state_path(table), json.dumps({"format": FORMAT} | asdict(state), indent=1) + "\n", TableError)
 
 
-def stale_reason(path: Path, table: LatencyTable, now: datetime | None = None) -> str | None:
+def stale_reason(path: Path, table: Table, now: datetime | None = None) -> str | None:
     """Return why a table is stale, as far as that is known without its device; None if it is fresh.
 
     Imported tables are never stale: nobody here can measure them again.

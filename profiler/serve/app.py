@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from device_agents.support.errors import ToolError
 from profiler.console import age_text
-from profiler.latency.validation import Checked
+from profiler.latency.validation import HeldOutNetwork
 from profiler.serve import chart
 from profiler.serve.access import DOCUMENT_POLICY, Access, Guard
 from profiler.serve.dashboard import BuildView, Dashboard, DashboardState
@@ -88,7 +88,7 @@ class Pages:
     def table(self, request: Request) -> Response:
         """The page of one table."""
         view = self._table(request)
-        checked: Sequence[Checked] = ()
+        checked: Sequence[HeldOutNetwork] = ()
         fault = view.broken
         if view.exists and not view.broken:
             try:

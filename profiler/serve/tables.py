@@ -19,7 +19,8 @@ from profiler.schedule.running import next_check
 from profiler.schedule.staleness import FreshnessFacts, staleness_reasons
 from profiler.schedule.state import Failure, read_state, stale_reason
 from profiler.serve.finding import FileCache, id_of, stamp
-from profiler.tables.table import METADATA_KEY, LatencyTable, TableInfo, load_table
+from profiler.tables.table import METADATA_KEY, Table, TableInfo, load_table
+from profiler.tables.trust import trust_sentence
 
 MAX_BYTES = 100_000_000
 
@@ -94,7 +95,7 @@ class Tables:
         view = _dated(file, name, now)
         if file.info is None or view.imported:
             return view
-        reason = stale_reason(path, LatencyTable({}, file.info), now)
+        reason = stale_reason(path, Table({}, file.info), now)
         state = read_state(path)
         return replace(view, stale=(reason,) if reason else (), did=state.did, next_utc=state.next_utc, last_failure=state.failure)
 
@@ -160,7 +161,7 @@ def _read_file(path: Path) -> _TableFile:
     return _TableFile(_described(view, table), table.info)
 
 
-def load_checked(path: Path) -> LatencyTable:
+def load_checked(path: Path) -> Table:
     """Load a table, and check that all that is shown of it has the right types.
 
     Raises `TableError` if it is damaged or larger than 100 MB.
@@ -176,7 +177,7 @@ def load_checked(path: Path) -> LatencyTable:
     return table
 
 
-def _described(view: TableView, table: LatencyTable) -> TableView:
+def _described(view: TableView, table: Table) -> TableView:
     """Return the view with the facts that do not change with time. Raises `TypeError` or `ValueError` for wrong types."""
     info = table.info
     return replace(
@@ -189,7 +190,7 @@ def _described(view: TableView, table: LatencyTable) -> TableView:
         worst_error_percent=_finite(info.held_out.worst_error_percent),
         verified=table.verified,
         imported=bool(info.imported),
-        sentence=table.sentence(),
+        sentence=trust_sentence(table),
     )
 
 

@@ -27,8 +27,9 @@ from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import fusion_of
 from profiler.tables.derive import staircases_of, table_of
 from profiler.tables.plan import Plan
+from profiler.tables.predictor import Predictor
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
 
 PREFIXES = 6
 """A user's file has no other widths to fit on: so many beginnings of it are measured instead."""
@@ -63,7 +64,7 @@ def build(
     progress: ProgressReporter | None = None,
     wait_s: float = 0.0,
     again: Sequence[LayerSpec] = (),
-) -> LatencyTable:
+) -> Table:
     """Measure what is not in the table yet and write it, whole, to `out`; `again` are layers to have beside those of the plans.
 
     `JournalError` if a journal is there and neither a table nor `resume`, or was recorded under other conditions.
@@ -98,7 +99,7 @@ def build(
 
 def extend(
     out: Path, layers: Sequence[LayerSpec], opaques: Mapping[str, bytes] | None = None, *, progress: ProgressReporter | None = None
-) -> LatencyTable:
+) -> Table:
     """Measure these layers on the table's device as its others were and write it again; layers it has cost nothing.
 
     `opaques` are the files of layers that were cut out of a model, by digest.
@@ -182,11 +183,12 @@ def _refine(run: MeasurementRun, plan: Plan, networks: Sequence[str], stop: Stop
     asked = asked_for(plan) + [plan.graph.at_widths(widths) for widths in plan.fit]
     while True:
         table = table_of(run.state)
-        error, between = table.info.calibration.mean_error_percent, interpolation_percent(table, asked)
+        predictor = Predictor(table)
+        error, between = table.info.calibration.mean_error_percent, interpolation_percent(predictor, asked)
         run.record(ErrorEstimate(round(run.wall_s, 3), len(table.rows), error, between))
         said = "not known yet" if error is None else f"{error:.1f} %"
         run.progress.say(f"{run.wall_s:.0f} s, {len(table.rows)} layers: error {said}, {between:.1f} % of it between widths")
-        batch = most_telling(table, asked, min(BATCH, stop.max_layers - len(table.rows)))
+        batch = most_telling(predictor, asked, min(BATCH, stop.max_layers - len(table.rows)))
         if not batch or _enough(error, between, stop.target_error_percent):
             return added
         keys = run.add_layers(batch)

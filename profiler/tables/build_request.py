@@ -14,7 +14,7 @@ from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build
 from profiler.tables.plan import read_plan
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 
 def table_path(out: Path, device: str) -> Path:
@@ -53,7 +53,7 @@ class BuildRequest:
 class Builds:
     """What became of a request."""
 
-    tables: Mapping[Path, LatencyTable]
+    tables: Mapping[Path, Table]
     lost: tuple[ToolError, ...] = ()
     """Why the other devices were given up."""
 
@@ -69,18 +69,18 @@ def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]
     plans = [read_plan(path) for path in request.plans]
     targets = {target.device: target for target in request.targets}
 
-    def on_device(device: str, reporter: ProgressReporter) -> LatencyTable:
+    def on_device(device: str, reporter: ProgressReporter) -> Table:
         return build(
             plans, targets[device], table_path(request.out, device), settings=request.settings, stop=request.stop,
             resume=request.resume, energy=request.energy, progress=reporter, wait_s=request.wait_s,
         )  # fmt: skip
 
-    found: dict[str, LatencyTable | ToolError]
+    found: dict[str, Table | ToolError]
     if len(targets) == 1:  # in this thread, where Ctrl-C arrives
         found = {device: on_device(device, progress[device]) for device in targets}
     else:
         found = on_each(list(targets), on_device, progress, last=["local"])
     return Builds(
-        {table_path(request.out, device): table for device, table in found.items() if isinstance(table, LatencyTable)},
+        {table_path(request.out, device): table for device, table in found.items() if isinstance(table, Table)},
         tuple(error for error in found.values() if isinstance(error, ToolError)),
     )

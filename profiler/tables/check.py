@@ -9,20 +9,20 @@ from profiler.console import age_text
 from profiler.finding import Finding
 from profiler.latency.validation import LIMIT_PERCENT
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 WIDE_PERCENT = 5.0
 OLD_DAYS = 30.0
 DRIFT_PERCENT = 15.0
 
 
-def check_table(table: LatencyTable) -> list[Finding]:
+def check_table(table: Table) -> list[Finding]:
     """All findings, worst first; an empty list means nothing to distrust was found."""
     order = {"problem": 0, "warning": 1, "note": 2}
     return sorted(_findings(table), key=lambda finding: order[finding.severity])
 
 
-def _findings(table: LatencyTable) -> Iterator[Finding]:
+def _findings(table: Table) -> Iterator[Finding]:
     info = table.info
     if info.imported:
         yield from _about_import(table, info.imported)
@@ -84,7 +84,7 @@ def _findings(table: LatencyTable) -> Iterator[Finding]:
         yield Finding("warning", f"it is {age_text(info.age_days)} old", "build it again")
 
 
-def _about_import(table: LatencyTable, imported: Mapping[str, Any]) -> Iterator[Finding]:
+def _about_import(table: Table, imported: Mapping[str, Any]) -> Iterator[Finding]:
     """Of a table that others have measured."""
     yield Finding(
         "problem",

@@ -17,7 +17,7 @@ from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Measurement
 from profiler.protocol.journal import journal_path, read_journal
 from profiler.tables.changes import p_values, q_values
-from profiler.tables.table import LatencyTable, load_table
+from profiler.tables.table import Table, load_table
 
 Q = 0.05
 """Of the layers called changed, at most this part is chance."""
@@ -133,7 +133,7 @@ def _quiet_ms(measurements: Sequence[Measurement]) -> list[float]:
     return [measurement.quiet_ms for measurement in trusted(measurements)]
 
 
-def compare(before: LatencyTable, after: LatencyTable, rounds: tuple[Rounds, Rounds] | None = None) -> Comparison:
+def compare(before: Table, after: Table, rounds: tuple[Rounds, Rounds] | None = None) -> Comparison:
     layers = [layer for layer in before.rows if layer in after.rows]
     found = _tested(layers, rounds) if rounds else [None] * len(layers)
     shared = [Change(layer, before.rows[layer], after.rows[layer], q) for layer, q in zip(layers, found, strict=True)]
@@ -156,13 +156,13 @@ def _tested(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[
     return [float(value) for value in q]
 
 
-def _networks(before: LatencyTable, after: LatencyTable) -> list[NetworkChange]:
+def _networks(before: Table, after: Table) -> list[NetworkChange]:
     earlier = {checked.name: checked.predicted_ms.value for checked in before.info.held_out.checked}
     pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms.value) for checked in after.info.held_out.checked]
     return [NetworkChange(name, one, two) for name, one, two in pairs if one and two and math.isfinite(one)]
 
 
-def _conditions(before: LatencyTable, after: LatencyTable) -> list[str]:
+def _conditions(before: Table, after: Table) -> list[str]:
     one, two = before.info.target, after.info.target
     asked = [("runtime", one.runtime, two.runtime), ("threads", one.threads, two.threads)]
     told = [f"{name}: {a} and {b}" for name, a, b in asked if a != b]

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from profiler.devices.identity import fingerprint
 from profiler.errors import JournalError
-from profiler.latency.calibration import fit
-from profiler.latency.staircase import Staircase, Staircases
-from profiler.latency.validation import Checked, close
-from profiler.layers.graph import Graph
+from profiler.latency.calibration import Calibration, fit
+from profiler.latency.staircase import Staircase, Staircases, tile_of
+from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.measure.disturbance import tag_counts
 from profiler.measure.energy import energies_mj
-from profiler.measure.estimate import Estimate
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Header, Hello
-from profiler.tables.table import LatencyTable, TableInfo
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import Table, TableInfo
 
 
-def table_of(state: MeasurementState) -> LatencyTable:
+def table_of(state: MeasurementState) -> Table:
     """Estimate every layer, fit the calibration on one part of the networks and state the held-out error on the other.
 
     `JournalError` if nothing was measured yet.
@@ -32,20 +31,21 @@ def table_of(state: MeasurementState) -> LatencyTable:
     rows = {state.layers[key]: value for key, value in state.estimates(state.layers).items()}
     energies = energies_mj(state.idle, state.energy)
     energy_mj = {state.layers[key]: value for key, value in energies.items() if key in state.layers}
-    naive = LatencyTable(rows, _info(state, state.header, state.hello), energy_mj)
+    info = _info(state, state.header, state.hello)
+    tile = tile_of(info.staircases)
+    naive = Predictor(Table(rows, replace(info, calibration=Calibration(tile=tile)), energy_mj))
     measured = state.estimates(state.networks)
-    networks = [(*state.networks[key], value) for key, value in measured.items()]
-    usable = [(role, graph, value) for role, graph, value in networks if not naive.explain(graph).missing]
-    calibrated = naive.with_calibration(
-        fit([(naive.sums(graph), value.latency_ms.value) for role, graph, value in usable if role == "fit"], naive.tile)
-    )
-    checked = [_checked(calibrated, graph, value) for role, graph, value in usable if role == "check"]
-    return calibrated.with_held_out(close(checked))
-
-
-def _checked(table: LatencyTable, graph: Graph, measured: Estimate) -> Checked:
-    said = table.predict(graph)
-    return Checked(graph.name, said.latency_ms, measured.latency_ms.value, said.naive_ms)
+    networks = [(*state.networks[key], value.latency_ms.value) for key, value in measured.items()]
+    # a network with a layer that could not be measured can be neither fitted nor checked
+    usable = [(role, graph, value_ms) for role, graph, value_ms in networks if not naive.explain(graph).missing]
+    calibration = fit([(naive.sums(graph), value_ms) for role, graph, value_ms in usable if role == "fit"], tile)
+    calibrated = Predictor(naive.table.with_calibration(calibration))
+    held_out = []
+    for role, graph, value_ms in usable:
+        if role == "check":
+            prediction = calibrated.predict(graph)
+            held_out.append(HeldOutNetwork(graph.name, prediction.latency_ms, value_ms, prediction.naive_ms))
+    return calibrated.table.with_held_out(HeldOutError.of(held_out))
 
 
 def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:

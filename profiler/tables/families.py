@@ -11,7 +11,8 @@ from profiler.latency.interpolation import family_of
 from profiler.latency.staircase import GRANULARITY, widths_of
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 from profiler.measure.estimate import Estimate
-from profiler.tables.table import LatencyTable
+from profiler.tables.predictor import Predictor
+from profiler.tables.table import Table
 
 Widths = tuple[int, ...]
 
@@ -40,18 +41,20 @@ class Panel:
     """The dearest of its measured layers."""
 
 
-def panels(table: LatencyTable) -> list[Panel]:
+def panels(table: Table) -> list[Panel]:
     """A panel for each family that was measured at two widths at least, the dearest first."""
-    return sorted(filter(None, (_panel(table, rows) for rows in _families(table))), key=lambda panel: -panel.full_ms)
+    predictor = Predictor(table)
+    found = [_panel(predictor, rows, swept) for rows in _families(table) if (swept := _swept_axis(rows)) is not None]
+    return sorted(found, key=lambda panel: -panel.full_ms)
 
 
-def undrawn(table: LatencyTable) -> list[LayerSpec]:
+def undrawn(table: Table) -> list[LayerSpec]:
     """The layers that are in no panel, because there is no other width of them to compare with."""
-    single = [rows for rows in _families(table) if _panel(table, rows) is None]
+    single = [rows for rows in _families(table) if _swept_axis(rows) is None]
     return [layer for rows in single for layer in rows.values()] + [layer for layer in table.rows if family_of(layer) is None]
 
 
-def _families(table: LatencyTable) -> list[dict[Widths, LayerSpec]]:
+def _families(table: Table) -> list[dict[Widths, LayerSpec]]:
     found: dict[LayerSpec, dict[Widths, LayerSpec]] = {}
     for layer in table.rows:
         family = family_of(layer)
@@ -60,17 +63,14 @@ def _families(table: LatencyTable) -> list[dict[Widths, LayerSpec]]:
     return list(found.values())
 
 
-def _panel(table: LatencyTable, rows: Mapping[Widths, LayerSpec]) -> Panel | None:
+def _panel(predictor: Predictor, rows: Mapping[Widths, LayerSpec], swept: int) -> Panel:
     widest = rows[max(rows)]
-    full_ms = max(table.rows[layer].latency_ms.value for layer in rows.values())
-    swept = _swept_axis(rows)
-    if swept is None:
-        return None
+    full_ms = max(predictor.table.rows[layer].latency_ms.value for layer in rows.values())
     if len(max(rows)) == 1:
-        curves, axis = [_curve(table, rows, swept, (), "")], "channels"
+        curves, axis = [_curve(predictor, rows, swept, (), "")], "channels"
     else:
         side, axis = ("out", "input channels") if swept == 0 else ("in", "output channels")
-        curves = [_curve(table, rows, swept, (width,), f"{width} {side}") for width in _fixed_widths(rows, 1 - swept)]
+        curves = [_curve(predictor, rows, swept, (width,), f"{width} {side}") for width in _fixed_widths(rows, 1 - swept)]
     return Panel(*_names(widest), axis, tuple(curves), full_ms)
 
 
@@ -91,17 +91,17 @@ def _fixed_widths(rows: Mapping[Widths, LayerSpec], axis: int) -> list[int]:
     return sorted({often[0], often[len(often) // 2], often[-1]})
 
 
-def _curve(table: LatencyTable, rows: Mapping[Widths, LayerSpec], swept: int, fixed: Widths, label: str) -> Curve:
+def _curve(predictor: Predictor, rows: Mapping[Widths, LayerSpec], swept: int, fixed: Widths, label: str) -> Curve:
     known = {widths[swept]: layer for widths, layer in sorted(rows.items()) if _without(widths, swept) == fixed}
     widest = known[max(known)]
     answers = []
     for width in sorted({*range(min(known), max(known) + 1, GRANULARITY), *known}):
         try:
-            hit = table.lookup(_at(widest, swept, width))
+            hit = predictor.lookup(_at(widest, swept, width))
         except LayerError:
             continue  # its groups do not divide so many channels
-        answers.append((width, hit[0] if hit else None))
-    return Curve(label, tuple(answers), tuple((width, table.rows[layer]) for width, layer in known.items()))
+        answers.append((width, hit.estimate if hit else None))
+    return Curve(label, tuple(answers), tuple((width, predictor.table.rows[layer]) for width, layer in known.items()))
 
 
 def _at(layer: LayerSpec, swept: int, width: int) -> LayerSpec:

@@ -6,7 +6,6 @@ It works on a copy of its own: the table it came from stays as it is.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from device_agents.support.atomic import whole
@@ -15,7 +14,9 @@ from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.journal import journal_path
 from profiler.tables.build import extend
-from profiler.tables.table import LatencyTable, Prediction, load_table
+from profiler.tables.predictor import Prediction, Predictor
+from profiler.tables.pricing import Pricer
+from profiler.tables.table import Table, load_table
 
 
 def copy_table(source: Path, target: Path) -> None:
@@ -26,21 +27,29 @@ def copy_table(source: Path, target: Path) -> None:
                 shutil.copyfile(before, temporary)
 
 
-class OnDemand:
-    """Predicts like the table in `path`, which grows by what was missing. Without its journal it is a table like any other."""
+class GrowingTable:
+    """Predicts by the table in `path`, which grows by the layers that a prediction lacked. It cannot grow without its journal."""
 
     def __init__(self, path: Path, progress: ProgressReporter | None = None) -> None:
         self.path = path
-        self.table: LatencyTable = load_table(path)
+        self.predictor = Predictor(load_table(path))
         self._progress = progress or Silent()
 
-    def predict(self, graph: Graph) -> Prediction:
-        """`LayerNotMeasured` if a layer is missing and cannot be measured; an error of the device's if it cannot be reached."""
-        missing = list(dict.fromkeys(part.layer for part in self.table.explain(graph).missing))
-        if missing and journal_path(self.path).exists():
-            self.table = extend(self.path, missing, graph.opaques, progress=self._progress)
-        return self.table.predict(graph)
+    @property
+    def table(self) -> Table:
+        """The table as it is by now."""
+        return self.predictor.table
 
-    def prices(self, graph: Graph, block: str, widths: Sequence[int]) -> list[float]:
-        """Of what is measured so far; NaN where a layer is missing, for `predict` to measure it if that width is asked for."""
-        return self.table.prices(graph, block, widths)
+    def predict(self, graph: Graph) -> Prediction:
+        """The network's latency, after missing layers were measured on the table's device.
+
+        `LayerNotMeasured` if one cannot be measured; `DeviceError` or `RunnerError` if the device cannot be reached.
+        """
+        missing = list(dict.fromkeys(layer.layer for layer in self.predictor.explain(graph).missing))
+        if missing and journal_path(self.path).exists():
+            self.predictor = Predictor(extend(self.path, missing, graph.opaques, progress=self._progress))
+        return self.predictor.predict(graph)
+
+    def pricer(self, graph: Graph) -> Pricer:
+        """Prices by what is measured so far. They are NaN where a layer is missing, which `predict` would measure."""
+        return Pricer(self.predictor, graph)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from profiler.errors import TableError
 from profiler.formats.model_file import format_of, read_model
-from profiler.tables.table import LatencyTable, Prediction, load_table
+from profiler.tables.predictor import Prediction, Predictor
+from profiler.tables.table import Table, load_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class FilePrediction:
     model: Path
     path: Path
     """Of the table."""
-    table: LatencyTable
+    table: Table
     prediction: Prediction
 
     @property
@@ -34,4 +35,4 @@ def predict_file(path: Path, model: Path) -> FilePrediction:
     target = table.info.target
     if not target.reads(wanted):
         raise TableError(f"{path} is for {target.runtime}, which does not run .{wanted} files; use a table of a runtime that does")
-    return FilePrediction(model, path, table, table.explain(read_model(model)))
+    return FilePrediction(model, path, table, Predictor(table).explain(read_model(model)))

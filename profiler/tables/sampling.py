@@ -15,7 +15,7 @@ from profiler.layers.channels import DependentLayer, at_channels, dependent_laye
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
 from profiler.tables.plan import Plan, random_networks
-from profiler.tables.table import LatencyTable
+from profiler.tables.predictor import Predictor
 
 SWEEP_POINTS = 9
 """Widths of one sweep, a granularity apart: they cover a step of 32 channels twice."""
@@ -107,7 +107,7 @@ def asked_for(plan: Plan) -> list[Graph]:
     return [plan.graph.at_widths(widths) for widths in random_networks(plan.graph, plan.step, draws, ASKED_NETWORKS)]
 
 
-def most_telling(table: LatencyTable, networks: Iterable[Graph], count: int) -> list[LayerSpec]:
+def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) -> list[LayerSpec]:
     """The layers that would take most uncertainty from these networks if they were measured: first those that nothing is known of.
 
     A layer's worth is what its interval contributes to the networks, in parts of their latency. Of layers in the same cell of
@@ -115,26 +115,26 @@ def most_telling(table: LatencyTable, networks: Iterable[Graph], count: int) -> 
     """
     worth: dict[LayerSpec, float] = {}
     for network in networks:
-        total_ms = max(table.explain(network).naive_ms, 1e-9)
+        total_ms = max(predictor.explain(network).naive_ms, 1e-9)
         for layer in network.layers:
-            hit = table.lookup(layer)
+            hit = predictor.lookup(layer)
             if hit is None:
                 worth[layer] = worth.get(layer, 0.0) + 1.0
-            elif hit[1] == "interpolated":
-                worth[layer] = worth.get(layer, 0.0) + hit[0].latency_ms.half_width / total_ms
+            elif hit.source == "interpolated":
+                worth[layer] = worth.get(layer, 0.0) + hit.estimate.latency_ms.half_width / total_ms
     chosen: dict[object, LayerSpec] = {}
     for layer in sorted(worth, key=lambda layer: -worth[layer]):
         if len(chosen) >= count:
             break
-        chosen.setdefault(table.cell(layer), layer)
+        chosen.setdefault(predictor.grid.cell(layer), layer)
     return list(chosen.values())
 
 
-def interpolation_percent(table: LatencyTable, networks: Sequence[Graph]) -> float:
+def interpolation_percent(predictor: Predictor, networks: Sequence[Graph]) -> float:
     """What the intervals of interpolated layers add up to in these networks, as one standard deviation, on average."""
     shares = []
     for network in networks:
-        found = [table.lookup(layer) for layer in network.layers]
-        half_ms = sum(hit[0].latency_ms.half_width ** 2 for hit in found if hit and hit[1] == "interpolated") ** 0.5
-        shares.append(50 * half_ms / max(table.explain(network).naive_ms, 1e-9))
+        found = [predictor.lookup(layer) for layer in network.layers]
+        half_ms = sum(hit.estimate.latency_ms.half_width**2 for hit in found if hit and hit.source == "interpolated") ** 0.5
+        shares.append(50 * half_ms / max(predictor.explain(network).naive_ms, 1e-9))
     return sum(shares) / len(shares) if shares else 0.0

@@ -9,7 +9,7 @@ from device_agents.support.strict_json import read_json
 from profiler.exchange.reader import ImportedRows, RowCollector, Source, make_layer, milliseconds, published_estimate
 from profiler.exchange.writer import ExportedTable
 from profiler.layers.layer import LayerSpec
-from profiler.tables.table import LatencyTable
+from profiler.tables.table import Table
 
 
 def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
@@ -23,6 +23,6 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
     return found.finish((), "mean")
 
 
-def write(table: LatencyTable) -> ExportedTable:
+def write(table: Table) -> ExportedTable:
     lines = [json.dumps({"layer": layer.to_dict(), "ms": row.latency_ms}) for layer, row in table.rows.items()]
     return ExportedTable("".join(f"{line}\n" for line in lines), len(lines))

@@ -1,0 +1,127 @@
+"""Predictions from a table: the latency of layers, looked up or interpolated, and of networks, by the calibrated sum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from profiler.errors import LayerNotMeasured, TableError
+from profiler.interval import Interval
+from profiler.latency.calibration import NOTHING, Sums, sums_of
+from profiler.latency.interpolation import Grid
+from profiler.layers.composite import as_blocks
+from profiler.layers.fusion import fuse_for
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import BLOCK_OPS, LayerSpec
+from profiler.measure.estimate import Estimate
+from profiler.tables.table import Table
+
+MOST_MS = 1e12
+"""No network takes thirty years; a table that says so is damaged, and figures beyond it would overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLookup:
+    """A layer's own latency, before any calibration."""
+
+    estimate: Estimate
+    source: Literal["measured", "interpolated"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrediction:
+    """One layer of a predicted network."""
+
+    node: str
+    layer: LayerSpec
+    latency_ms: Interval | None
+    """Its calibrated share of the network's latency; None if missing."""
+    source: Literal["measured", "interpolated", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A network's latency by a table. Where layers are missing, the latencies are those of the others."""
+
+    latency_ms: Interval
+    """Its ends are not known where those of one of the layers are not."""
+    naive_ms: float
+    """The plain sum of the layers, without calibration."""
+    layers: tuple[LayerPrediction, ...]
+
+    @property
+    def missing(self) -> tuple[LayerPrediction, ...]:
+        return tuple(layer for layer in self.layers if layer.source == "missing")
+
+
+class Predictor:
+    """What one table says of layers and networks. Interpolation and lookups are prepared once and shared by all predictions."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        # nothing is known of the steps of a device that others have measured, so that their rows are never interpolated
+        self.interpolates = table.info.imported is None
+        self.grid = Grid(table.rows if self.interpolates else {}, table.info.staircases)
+        self._blocks = frozenset(layer for layer in table.rows if layer.op in BLOCK_OPS)
+        self._lookups: dict[LayerSpec, LayerLookup | None] = {}
+
+    def lookup(self, layer: LayerSpec) -> LayerLookup | None:
+        """The layer's estimate, measured or interpolated; None if the table has neither."""
+        if layer not in self._lookups:
+            row = self.table.rows.get(layer)
+            between = None if row else self.grid.interpolate(layer)
+            found = LayerLookup(row, "measured") if row else LayerLookup(between, "interpolated") if between else None
+            self._lookups[layer] = found
+        return self._lookups[layer]
+
+    def sums_of(self, layer: LayerSpec) -> Sums | None:
+        """The layer's terms of the calibration; None if it is missing."""
+        found = self.lookup(layer)
+        return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration.tile)
+
+    def sums(self, graph: Graph) -> Sums:
+        """The network's terms of the calibration: sums over the layers that the table knows."""
+        return sum((sums for node in self._nodes(graph) if (sums := self.sums_of(node.layer)) is not None), NOTHING)
+
+    def predict(self, graph: Graph) -> Prediction:
+        """The network's calibrated latency. `LayerNotMeasured` if one of its layers is missing."""
+        prediction = self.explain(graph)
+        if prediction.missing:
+            first, count = prediction.missing[0], len(prediction.missing)
+            raise LayerNotMeasured(
+                f"{first.layer.key} ({first.node} of {graph.name}) is not in the {self.table.info.target.runtime} table"
+                f"{f', nor are {count - 1} more' if count > 1 else ''}; add the network to it with `profile build`"
+            )
+        return prediction
+
+    def explain(self, graph: Graph) -> Prediction:
+        """Like `predict`, but missing layers are listed instead of raised. `TableError` for a table of impossible figures."""
+        calibration, nodes = self.table.info.calibration, self._nodes(graph)
+        known = [(node, self.lookup(node.layer), self.sums_of(node.layer) or NOTHING) for node in nodes]
+        total = sum((sums for _, _, sums in known), NOTHING)
+        latency_ms = calibration.latency_ms(total)
+        unexplained_ms = 2 * calibration.uncertainty_percent / 100 * latency_ms
+        layers = []
+        uncertain_ms2 = 0.0
+        for node, found, sums in known:
+            if found is None:
+                layers.append(LayerPrediction(node.name, node.layer, None, "missing"))
+                continue
+            share_ms = calibration.share_ms(sums, total)
+            half_ms = abs(calibration.scale) * found.estimate.latency_ms.half_width
+            if math.isnan(latency_ms) or max(abs(latency_ms), abs(unexplained_ms), half_ms) > MOST_MS:
+                raise TableError(f"the table predicts no possible latency for {graph.name}; is it damaged?")
+            interval_ms = Interval(share_ms, share_ms - half_ms, share_ms + half_ms)
+            layers.append(LayerPrediction(node.name, node.layer, interval_ms, found.source))
+            uncertain_ms2 += half_ms**2
+        # layers err independently of each other; what the calibration leaves unexplained of whole networks comes on top
+        half_ms = (uncertain_ms2 + unexplained_ms**2) ** 0.5
+        # the interval ends at zero, unless the correction subtracts so much that the value itself lies below
+        low_ms = min(max(latency_ms - half_ms, 0.0), latency_ms)
+        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), total.latency_ms, tuple(layers))
+
+    def _nodes(self, graph: Graph) -> tuple[Node, ...]:
+        """The network's nodes as the runtime executes them, those joined that the table has as one block."""
+        executed = fuse_for(graph, self.table.info.target.runtime)
+        return as_blocks(executed, self._blocks) if self._blocks else executed.nodes

@@ -1,0 +1,115 @@
+"""What a network costs with one block at any of many widths, all at once: what NetAdapt asks at every step.
+
+Only the layers that follow the block change; they are looked up as arrays, and the calibration is linear, so a step of MobileNetV1
+with every width of every block is priced in milliseconds. The prices are those of `Predictor.predict`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler.errors import LayerError
+from profiler.latency.calibration import NOTHING, Array, Sums
+from profiler.latency.interpolation import family_of
+from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
+from profiler.layers.fusion import fuse_for
+from profiler.layers.graph import Graph
+from profiler.layers.layer import ITEM_BYTES, LayerSpec
+from profiler.tables.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class _PricedNode:
+    """One node of the network at its present widths."""
+
+    dependent: DependentLayer
+    family: LayerSpec | None
+    """None where channels cannot vary freely, or nothing is interpolated: such a layer is looked up width by width."""
+    sums: Sums | None
+    """Its terms of the calibration at the present widths; None if the table does not know it."""
+
+
+class Pricer:
+    """Prices of one network, at its present widths but for one block."""
+
+    def __init__(self, predictor: Predictor, graph: Graph) -> None:
+        self._predictor, self._widths = predictor, graph.widths
+        self._executed = fuse_for(graph, predictor.table.info.target.runtime)
+        self._nodes = [
+            _PricedNode(
+                dependent,
+                family_of(dependent.node.layer) if predictor.interpolates else None,
+                predictor.sums_of(dependent.node.layer),
+            )
+            for dependent in dependent_layers(self._executed)
+        ]
+
+    def prices(self, block: str, widths: Sequence[int]) -> list[float]:
+        """The network's latency in ms with the block at each of these widths; NaN where a layer is missing."""
+        values = np.array(widths, dtype=np.int64)
+        total = NOTHING
+        for node in self._nodes:
+            if block not in node.dependent.blocks:
+                if node.sums is None:
+                    return [math.nan] * len(values)
+                total += node.sums
+            elif node.family is None:
+                total += self._one_by_one(node.dependent, block, values)
+            else:
+                total += self._at_once(node.dependent, node.family, block, values)
+        prices: list[float] = self._predictor.table.info.calibration.latencies_ms(total).tolist()
+        return prices
+
+    def _at_once(self, dependent: DependentLayer, family: LayerSpec, block: str, values: NDArray[np.int64]) -> Sums:
+        """`sums_of` for an array of widths."""
+        layer, tile = dependent.node.layer, self._predictor.table.info.calibration.tile
+        channels = [form.along(block, values, self._widths) for form in dependent.axes]
+        outputs = dependent.output.along(block, values, self._widths)
+        item_bytes = ITEM_BYTES.get(layer.dtype, 4)
+        layout, narrow = np.zeros(len(values)), np.zeros(len(values))
+        given = [channels[0] if shape[-1] == layer.in_channels else np.ones_like(values) for shape in layer.inputs]
+        if layer.adds_shortcut:
+            given[1] = outputs
+        for shape, many in zip((*layer.inputs, layer.output), (*given, outputs), strict=True):
+            pixels = math.prod(shape[:-1])
+            layout += item_bytes * pixels * (-(-many // tile) * tile)
+            narrow += np.where(many < tile, item_bytes * pixels * many, 0)
+        latency_ms, _ = self._predictor.grid.interpolate_many(family, channels)
+        if layer.least_channels > 1:
+            for many in channels:  # there is no layer whose channels its groups do not divide
+                latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
+        return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(layer, channels))
+
+    def _one_by_one(self, dependent: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
+        """The same for a layer that has no family, by a look-up for each width."""
+        missing = Sums(math.nan, 0, 0, 0, 0)
+        found = []
+        for width in values:
+            try:
+                layer = self._executed.layer_at(dependent.node.name, {block: int(width)})
+            except LayerError:  # the layer cannot follow to this width
+                found.append(missing)
+                continue
+            found.append(self._predictor.sums_of(layer) or missing)
+        return Sums(*np.stack([sums.terms() for sums in found], axis=1))
+
+
+def _weight_bytes(layer: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Array:
+    """For many widths: bytes of weights are linear in the channels of each axis, so a few layers tell all."""
+    if not layer.weight_shape:
+        return np.zeros(len(channels[0]))
+    one = layer.least_channels
+    two = 2 * one
+    first = channels[0].astype(np.float64) / one
+    if len(channels) == 1:
+        low, high = (at_channels(layer, [count]).weight_bytes for count in (one, two))
+        return low + (high - low) * (first - 1)
+    second = channels[1].astype(np.float64) / one
+    corner, along, across, both = (at_channels(layer, at).weight_bytes for at in ((one, one), (two, one), (one, two), (two, two)))
+    twist = both - along - across + corner
+    return corner + (along - corner) * (first - 1) + (across - corner) * (second - 1) + twist * (first - 1) * (second - 1)
