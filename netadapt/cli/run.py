@@ -71,11 +71,10 @@ def run(
         search = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
-        pruning = PruningSettings(importance, bn_recalibration_batches)
-        executors = ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address)
         request = adaptation.RunRequest(
-            chosen, DataSettings(data, holdout), budget, out, named_tables(table or ()), search, original, short_term, pruning,
-            seed, weights, allow_unverified, measure, executors, threads_per_candidate, tensorboard=tensorboard,
+            chosen, DataSettings(data, holdout), budget, out, named_tables(table or ()), search, original, short_term,
+            PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
+            ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, tensorboard=tensorboard,
         )  # fmt: skip
         with bar() as progress:
             done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))
