@@ -73,8 +73,8 @@ def run(
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
         request = adaptation.RunRequest(
             chosen, DataSettings(data, holdout), budget, out, named_tables(table or ()), search, original, short_term,
-            PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified,
-            measure, ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
+            PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
+            ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
         )  # fmt: skip
         with bar() as progress:
             done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))
