@@ -339,7 +339,7 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     evil = "<script>alert(1)<"
     made = table().with_held_out(HeldOutError.of([HeldOutNetwork(NASTY, Interval(1.0, 0.9, 1.1), 1.05, 1.3)]))
-    made.info = replace(made.info, target=Target(NASTY, "litert"))
+    made = replace(made, info=replace(made.info, target=Target(NASTY, "litert")))
     made.save(tmp_path / f"{evil}.parquet")
     make_run(tmp_path / evil)
     plain = {"format": 3, "network": NASTY, "budgets": [NASTY], "created_utc": NASTY}

@@ -29,23 +29,23 @@ Array = NDArray[np.float64]
 
 NETWORKS_PER_TERM = 2
 UNFITTED_PERCENT = 10.0
-"""What a plain sum is trusted to; between 3 % (LiteRT) and 50 % (ONNX Runtime, small figures) off in our own held_outs."""
+"""The assumed error of a plain sum; on our held-out networks, 3 % (LiteRT) to 50 % (ONNX Runtime, small images)."""
 EARNS_ITS_PLACE = 0.9
-"""Each further term must bring the leave-one-out error down to this part of what it was."""
+"""Each further term must reduce the leave-one-out error to this part of what it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """A network as the calibration sees it: sums over its layers. A lone layer is a network of one.
+    """The sums over a network's layers that the calibration works on. A single layer is a network of one.
 
     Fields are floats, or arrays of one shape for many networks at once.
     """
 
     latency_ms: Any
     layout_bytes: Any
-    """Of activations that cross a layout boundary when their layer stands alone, in whole tiles of channels."""
+    """Bytes of the activations that change their layout when their layer runs alone, in whole tiles of channels."""
     narrow_bytes: Any
-    """Of activations narrower than one tile: a runtime may keep these in the plain layout, within a network too."""
+    """Bytes of the activations narrower than one tile, which a runtime may keep in the plain layout within a network too."""
     layers: Any
     weight_bytes: Any
 
@@ -61,7 +61,7 @@ NOTHING = Sums(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def sums_of(layer: LayerSpec, latency_ms: float, tile: int) -> Sums:
-    """One layer's part, with channels in tiles of `tile`."""
+    """The sums of a single layer, with channels in tiles of `tile`."""
     pixels = [(math.prod(shape[:-1]), shape[-1]) for shape in (*layer.inputs, layer.output)]
     item_bytes = ITEM_BYTES.get(layer.dtype, 4)
     return Sums(
@@ -75,7 +75,7 @@ def sums_of(layer: LayerSpec, latency_ms: float, tile: int) -> Sums:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Coefficients of the correction; the default is the naive sum."""
+    """The coefficients of the correction; the default is the plain sum. Raises `TableError` if one of them is not finite."""
 
     scale: float = 1.0
     ms_per_layout_byte: float = 0.0
@@ -83,7 +83,7 @@ class Calibration:
     ms_per_layer: float = 0.0
     ms_per_cold_byte: float = 0.0
     cache_bytes: int = 0
-    """Weights of a network that stay warm from one inference to the next; found by the fit, like the coefficients."""
+    """Bytes of weights that stay in the cache from one inference to the next; found by the fit, like the coefficients."""
     tile: int = 8
     """Channels of one tile (`profiler.latency.staircase.tile_of`). The coefficients hold for layout bytes counted in these only."""
     networks: int = 0
@@ -91,7 +91,7 @@ class Calibration:
     residual_percent: float = 0.0
     """Root mean square error on those networks, each predicted from the others."""
     mean_error_percent: float | None = None
-    """Mean absolute error of the same: the table's own estimate of its error, before any network is held against it."""
+    """Mean absolute error on the same networks: the table's own estimate of its error, without any held-out network."""
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*self._coefficients(), self.residual_percent)):
@@ -101,7 +101,7 @@ class Calibration:
 
     @property
     def uncertainty_percent(self) -> float:
-        """Standard deviation of what the correction leaves unexplained of a network it has not seen."""
+        """Standard deviation of the error on a network that the correction was not fitted to."""
         terms = sum(value != 0 for value in self._coefficients())
         if self.networks <= terms:
             return UNFITTED_PERCENT
@@ -115,12 +115,12 @@ class Calibration:
         return float(self.latencies_ms(sums))
 
     def latencies_ms(self, sums: Sums) -> Array:
-        """Of many networks at once."""
+        """Latencies of many networks at once, in ms."""
         latencies: Array = np.tensordot(np.array(self._coefficients()), _cooled(sums.terms(), self.cache_bytes), axes=1)
         return latencies
 
     def share_ms(self, part: Sums, whole: Sums) -> float:
-        """What one layer has in a network's latency: the shares of all its layers add up to it."""
+        """One layer's share of a network's latency; the shares of all its layers add up to it."""
         cold = max(0, whole.weight_bytes - self.cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
         return float(np.array(self._coefficients()) @ replace(part, weight_bytes=cold * part.weight_bytes).terms())
 
@@ -133,23 +133,23 @@ class Calibration:
 
 
 def _cooled(terms: Array, cache_bytes: int) -> Array:
-    """(term,) or (term, network): weights less those that stay in the cache."""
+    """The terms, (term,) or (term, network), with the weights reduced by those that stay in the cache."""
     cooled = terms.copy()
     cooled[-1] = np.maximum(0.0, cooled[-1] - cache_bytes)
     return cooled
 
 
 TERMS = ("scale", "ms_per_layout_byte", "ms_per_narrow_byte", "ms_per_layer", "ms_per_cold_byte")
-"""The lone layer's latency, the layout copies, those that are not saved, the call, the cold weights."""
+"""The latency of the single layer, the layout copies, those that are not saved, the call, and the cold weights."""
 COLD = len(TERMS) - 1
 CACHES_BYTES = (0, *(2**exponent for exponent in range(19, 26)))
-"""Sizes tried, none and 0.5 to 32 MiB: how much of it a network can call its own is not what the processor's maker says."""
+"""The cache sizes that are tried: none, and 0.5 to 32 MiB. A network can use only a part of the size that the maker states."""
 
 
 def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8) -> Calibration:
     """Least squares of the relative error over (sums, measured ms).
 
-    Fewer than two networks give the naive sum: one network's ratio would say nothing about another's.
+    Fewer than two networks give the plain sum: the ratio of one network would say nothing about another.
     """
     most = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
     if most == 0:

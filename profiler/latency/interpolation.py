@@ -1,4 +1,4 @@
-"""Layers between measured widths.
+"""Interpolation of layers between measured widths.
 
 Latency against channels is a staircase (profiler.latency.staircase says which). A width is placed on it: a coordinate, the channels
 of the tiles it needs, and a phase, how far the last tile is filled. Between measured widths of one phase latency is nearly bilinear
@@ -26,11 +26,11 @@ Array = NDArray[np.float64]
 Phases = tuple[int, ...]
 
 PRIOR_CURVE_PERCENT = 6.0
-"""How far a straight line misses in the middle of a cell as wide as its upper end, before measured points have said so; ..."""
+"""The assumed error of a straight line in the middle of a cell that is as wide as its upper end."""
 PRIOR_PHASE_PERCENT = 10.0
-"""... how far a part-filled tile costs other than a full one; ..."""
+"""The assumed difference between a part-filled tile and a full one."""
 PRIOR_WEIGHT = 2.0
-"""... and how many measured points each of these counts for."""
+"""The number of measured points that each of these assumptions counts for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Between:
     half_ms: Array
     """Half-width of the 95 % interval that comes from the measured points themselves."""
     curve: Array
-    """How much room there is for curvature: 0 at a measured point, 1 in the middle of a cell from nothing to full width."""
+    """Room for curvature: 0 at a measured point, 1 in the middle of a cell from nothing to full width."""
     phase: Array
-    """1 where a full tile stands in for a part-filled one."""
+    """1 where the latency of a full tile is used for a part-filled one, else 0."""
 
 
 class Surface:
@@ -61,9 +61,9 @@ class Surface:
             pass
 
     def _fill(self) -> bool:
-        """One pass: every hole with known nodes on both sides of its row or column; whether there was one.
+        """Fill every hole that has known nodes on both sides in its row or column, and return whether there was one.
 
-        A node that was measured off the coarse grid thus splits its cell: the new nodes on the cell's edges are its edges' own.
+        A node that was measured within a cell of the coarse grid thus splits it: new nodes lie on the edges of the cell.
         """
         holes = np.argwhere(np.isnan(self.nodes[:, :, 0]))
         found = []
@@ -122,17 +122,17 @@ def _bump(weight: Array, gap: Array) -> Array:
 
 @dataclass(slots=True)
 class Family:
-    """Layers that differ in channels only."""
+    """Measured layers that differ in channels only."""
 
     kind: str
     rules: tuple[Staircase, ...]
     points: dict[Phases, dict[tuple[int, ...], Estimate]] = field(default_factory=dict)
     surfaces: dict[Phases, Surface] = field(default_factory=dict)
     exact: dict[tuple[int, ...], Estimate] = field(default_factory=dict)
-    """By the channels themselves: what was measured is what it is."""
+    """The measured points by their channels; a measured latency is never replaced by an interpolated one."""
 
     def add(self, widths: Sequence[int], estimate: Estimate) -> None:
-        """Where several widths share a coordinate, the widest, which fills its tile best, stands for it; add in ascending order."""
+        """Add a measured point. Add them in ascending order, so that the widest of several widths at one coordinate is used."""
         phases, at = self.place(widths)
         self.points.setdefault(phases, {})[at] = estimate
         self.exact[tuple(widths)] = estimate
@@ -147,7 +147,7 @@ class Family:
         return self.surfaces.get(phases)
 
     def between(self, phases: Phases, at: Sequence[Array]) -> Between:
-        """At coordinates of one phase, an array for each axis; where the phase tells nothing, of the full tile instead."""
+        """Interpolate at coordinates of one phase, an array for each axis; where its points do not suffice, between full tiles."""
         second = at[1] if len(at) > 1 else np.zeros(len(at[0]))
         nothing = np.full((len(at[0]), 3), np.nan)
         own = self.surface(phases)
@@ -163,7 +163,7 @@ class Family:
         return Between(values[:, 0], values[:, 1], values[:, 2], phase)
 
     def left_out(self) -> Iterable[tuple[float, float, float]]:
-        """Each point predicted from the others, where they surround it: relative error, curve and phase."""
+        """The relative error, curve and phase of each point, predicted from the others where they surround it."""
         for phases, points in self.points.items():
             for at, estimate in points.items():
                 others = Family(self.kind, self.rules, self.points | {phases: {k: v for k, v in points.items() if k != at}})
@@ -177,7 +177,7 @@ class Family:
 
 
 class Grid:
-    """All measured layers, by family."""
+    """The measured layers by family."""
 
     def __init__(self, rows: Mapping[LayerSpec, Estimate], staircases: Staircases) -> None:
         self._families: dict[LayerSpec, Family] = {}
@@ -189,7 +189,7 @@ class Grid:
         self._spreads: dict[str, tuple[float, float]] | None = None
 
     def interpolate(self, layer: LayerSpec) -> Estimate | None:
-        """From the measured points around it, with an interval for what lies between; None if none surround it."""
+        """The latency between the measured points around the layer, with an interval; None if no points surround it."""
         key = family_of(layer)
         if key is None or key not in self._families:
             return None
@@ -240,7 +240,7 @@ class Grid:
     def spreads(self) -> dict[str, tuple[float, float]]:
         """For each kind of layer, the standard deviations of curvature (for a curve of 1) and of phases, both relative.
 
-        From predicting each measured point by the others of its family, beside a prior that counts as a few points.
+        They follow from predicting each measured point by the others of its family, and from a prior that counts as a few points.
         """
         if self._spreads is None:
             seen: dict[str, list[tuple[float, float, float]]] = {}
@@ -266,7 +266,7 @@ def _phase_spread(points: Iterable[tuple[float, float, float]]) -> float:
 
 
 def family_of(layer: LayerSpec) -> LayerSpec | None:
-    """The layer with its channels taken out: equal for layers of one family. None where channels cannot vary freely."""
+    """The layer at its fewest channels, equal for all layers of a family; None where channels cannot vary freely."""
     if layer.opaque is not None or layer.op == "concat":
         return None
     if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:

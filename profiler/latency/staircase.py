@@ -2,7 +2,7 @@
 
 Kernels work on tiles of 8, 16 or 32 channels. On some axes a part-filled tile costs as much as a full one, so latency climbs in
 flat steps; on others the rest is done by slower code, so that 40 channels can cost more than 48; on others again there is no step
-at all. None of this is written down anywhere for a device one owns: it is read off a few sweeps, one channel count after the other.
+at all. No device documents this, so it is found from a few sweeps, one channel count after the other.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from device_agents.support.dataclass_json import read_as
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
 GRANULARITY = 8
-"""Widths are told apart at multiples of this many channels; anything between them is never interpolated."""
+"""Widths are distinguished at multiples of this many channels; widths between them are never interpolated."""
 STEPS = (8, 16, 32, 64)
 EARNS_ITS_PLACE = 0.6
-"""A rule with more parameters must bring the error down to this part of what it was: sweeps are short, and may be noisy."""
+"""A rule with more parameters must reduce the error to this part of what it was, because sweeps are short and may be noisy."""
 GOOD_ENOUGH = 0.015
 """A rule that explains its sweeps this well is not replaced by one with more parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staircase:
-    """The rule for one axis of one kind of layer. The default sees no steps wider than the granularity."""
+    """The rule for one axis of one kind of layer. The default has no steps wider than the granularity."""
 
     step: int = GRANULARITY
     """Channels of one tile."""
@@ -42,13 +42,13 @@ class Staircase:
             raise ValueError(f"a step of {self.step} channels is no multiple of {self.granularity}")
 
     def coordinate(self, width: int) -> int:
-        """Channels of the tiles that this width needs: latency is taken to be straight in this between equal phases."""
+        """Channels of the tiles that this width needs. Between equal phases, latency is taken to be linear in them."""
         return -(-width // self.step) * self.step
 
     def phase(self, width: int) -> int:
-        """Empty channels of the last tile, as far as they matter: only widths of one phase are compared with each other.
+        """Empty channels of the last tile, as far as they matter. Only widths of one phase are compared with each other.
 
-        Below one tile every width is its own: runtimes have smaller kernels for so few channels, or none.
+        Below one tile every width has its own phase: runtimes have smaller kernels for so few channels, or none.
         """
         if self.below_one_tile(width):
             return self.step + -width % self.step
@@ -65,17 +65,17 @@ class Staircase:
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """Of the multiples of the granularity."""
+        """The phases of the multiples of the granularity."""
         return (0,) if self.flat else tuple(range(0, self.step, self.granularity))
 
 
 Kind = tuple[str, str]
-"""Which layers share a staircase, as in ("conv2d 1x1", "out")."""
+"""The kind of layer and the axis that have a staircase, such as ("conv2d 1x1", "out")."""
 Staircases = Mapping[Kind, Staircase]
 
 
 def kind_of(layer: LayerSpec) -> str:
-    """Layers of one kernel: what its tiles are has nothing to do with the size of the figure, but each group has its own."""
+    """The kind of layers that run the same kernel, whose tiles depend on the number of groups, not on the size of the image."""
     groups = f" g{layer.groups}" if layer.least_channels > 1 else ""
     return "{} {}x{}".format(layer.op, *layer.kernel) + groups + ("" if layer.dtype == "float32" else f" {layer.dtype}")
 
@@ -86,12 +86,12 @@ def axes_of(layer: LayerSpec) -> tuple[str, ...]:
 
 
 def widths_of(layer: LayerSpec) -> tuple[int, ...]:
-    """Its channels on those axes."""
+    """The layer's channels on the axes of `axes_of`."""
     return (layer.in_channels, layer.out_channels) if layer.op in FREE_OUTPUT else (layer.in_channels,)
 
 
 def rules_of(layer: LayerSpec, staircases: Staircases) -> tuple[Staircase, ...]:
-    """The staircase of each axis; where a kind was never swept, the default one."""
+    """The staircase of each axis of the layer; the default one if its kind was never swept."""
     return tuple(staircases.get((kind_of(layer), axis), Staircase()) for axis in axes_of(layer))
 
 
@@ -102,12 +102,12 @@ def tile_of(staircases: Staircases) -> int:
 
 
 def staircases_data(staircases: Staircases) -> list[dict[str, Any]]:
-    """JSON-ready."""
+    """The staircases as JSON data."""
     return [{"kind": kind, "axis": axis} | asdict(rule) for (kind, axis), rule in staircases.items()]
 
 
 def read_staircases(plain: Iterable[Mapping[str, Any]]) -> Staircases:
-    """The inverse of `staircases_data`; ValueError, TypeError or KeyError for what is none."""
+    """The inverse of `staircases_data`. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
     return {(str(item["kind"]), str(item["axis"])): read_as(Staircase, item) for item in plain}
 
 
@@ -136,7 +136,7 @@ def detect(sweeps: Iterable[Sweep], granularity: int = GRANULARITY) -> Staircase
 
 
 def _rules(granularity: int) -> list[Staircase]:
-    """The simplest first: no step, flat steps, steps with phases."""
+    """The rules that are tried, the simplest first: no step, flat steps, steps with phases."""
     steps = [step for step in STEPS if step > granularity and step % granularity == 0]
     return [
         Staircase(granularity, True, granularity),
@@ -146,7 +146,7 @@ def _rules(granularity: int) -> list[Staircase]:
 
 
 def _unexplained(sweep: Sweep, rule: Staircase) -> float | None:
-    """Root of the squared relative errors per degree of freedom; None where the sweep has too few points for the rule."""
+    """Root of the mean squared relative error per degree of freedom; None if the sweep has too few points for the rule."""
     widths = [width for width, _ in sweep]
     phases = sorted({rule.phase(width) for width in widths})
     columns = [[float(rule.coordinate(width)) for width in widths]]

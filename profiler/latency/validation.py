@@ -1,4 +1,4 @@
-"""Does the table close? Predicted against measured latency of whole networks that took no part in fitting it."""
+"""The held-out error: predicted against measured latency of whole networks that the table was not fitted to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from device_agents.support.dataclass_json import read_as, read_value
 from profiler.interval import Interval
 
 LIMIT_PERCENT = 5.0
-"""A table whose mean error on held-out networks is worse than this calls itself unverified."""
+"""A table with a larger mean error on held-out networks is unverified."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutNetwork:
-    """One held-out network."""
+    """A held-out network, predicted and measured."""
 
     name: str
     predicted_ms: Interval
@@ -46,16 +46,16 @@ class HeldOutNetwork:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutError:
-    """How far a table can be trusted, in per cent of the measured latency."""
+    """The error of a table on held-out networks, in per cent of the measured latency."""
 
     networks: int
     mean_error_percent: float | None
     worst_error_percent: float | None
     bias_percent: float | None
     spearman: float | None
-    """Rank correlation; None with fewer than three networks, as everything is with none."""
+    """Rank correlation; None with fewer than three networks. All other figures are None without any network."""
     coverage_percent: float | None
-    """How many of the measured latencies fell into the predicted 95 % intervals."""
+    """The percentage of measured latencies within the predicted 95 % intervals."""
     naive_mean_error_percent: float | None
     checked: tuple[HeldOutNetwork, ...] = ()
 

@@ -24,7 +24,7 @@ SHUFFLES = 400
 
 
 def p_values(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Array:
-    """For each layer's rounds (ms, before and after) how often chance alone sets them so far apart; 1 with too few rounds."""
+    """The probability, for each layer's rounds (ms, before and after), that chance separates them so far; 1 with too few rounds."""
     found = np.ones(len(pairs))
     places = [place for place, pair in enumerate(pairs) if min(map(len, pair)) >= FEWEST_ROUNDS]
     if not places:
@@ -41,7 +41,7 @@ def p_values(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Array:
 
 
 def q_values(p: Array) -> Array:
-    """The rate of false discoveries at which each would just count as one (Benjamini and Hochberg)."""
+    """The false discovery rate at which each layer would just count as changed (Benjamini and Hochberg, 1995)."""
     order = np.argsort(p)
     stepped = p[order] * len(p) / np.arange(1, len(p) + 1)
     found = np.empty(len(p))

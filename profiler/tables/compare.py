@@ -1,4 +1,4 @@
-"""Two tables side by side: which layers changed beyond what chance does to their rounds, and what that does to networks."""
+"""Comparison of two tables: the layers that changed by more than chance explains, and the effect on networks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from profiler.tables.changes import p_values, q_values
 from profiler.tables.table import Table, load_table
 
 Q = 0.05
-"""Of the layers called changed, at most this part is chance."""
+"""The expected part of false ones among the layers that are reported as changed."""
 LEAST_PERCENT, LEAST_MS = 2.0, 0.001
-"""Smaller changes may be real and matter to nobody: a layer is measured until its interval is about so wide."""
+"""Smaller changes are not reported, even real ones: a layer is measured until its interval is about this wide."""
 Rounds = Mapping[LayerSpec, Sequence[float]]
 """Milliseconds of each trusted round of each layer."""
 
@@ -49,7 +49,7 @@ class Change:
 
     @property
     def changed(self) -> bool:
-        """Beyond chance and by enough to matter. Without rounds the intervals have to do."""
+        """True for a change beyond chance that is large enough to matter. Without rounds, the intervals decide."""
         beyond = self.beyond_intervals if self.q is None else self.q <= Q
         return (
             beyond
@@ -60,7 +60,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class NetworkChange:
-    """What both tables predict for a network that both were checked on."""
+    """The predictions of both tables for a network on which both were checked."""
 
     name: str
     before_ms: float
@@ -73,12 +73,14 @@ class NetworkChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
+    """The differences between two tables."""
+
     changes: tuple[Change, ...]
     """Every layer that both tables hold, the largest relative difference first."""
     only_before: tuple[LayerSpec, ...]
     only_after: tuple[LayerSpec, ...]
     differing_conditions: tuple[str, ...]
-    """What was not the same when they were measured; with any of these, it is not one device that changed."""
+    """Conditions that differed between the measurements; with any of these, the tables are not of one device that changed."""
     networks: tuple[NetworkChange, ...] = ()
     tested: bool = False
     """Whether the rounds were known and tested."""
@@ -95,17 +97,17 @@ class Comparison:
 
     @property
     def median_ratio(self) -> float | None:
-        """After to before."""
+        """The median ratio of the latency after to that before; None without shared layers."""
         ratios = [change.after.latency_ms.value / change.before.latency_ms.value for change in self.changes]
         return statistics.median(ratios) if ratios else None
 
     @property
     def networks_percent(self) -> float | None:
-        """How much the predictions changed, on average."""
+        """The mean change of the predictions; None without shared networks."""
         return statistics.fmean(network.percent for network in self.networks) if self.networks else None
 
     def sentence(self) -> str:
-        """In one line."""
+        """The comparison in one line."""
         if not self.changes:
             return "no layer in common"
         said = f"{len(self.changed)} of {len(self.changes)} layers changed beyond noise"
@@ -117,14 +119,14 @@ class Comparison:
 
 
 def compare_files(before: Path, after: Path) -> Comparison:
-    """Of two tables, with the rounds out of the journals beside them where both are there."""
+    """Compare two table files, with the rounds from the journals beside them if both have one."""
     one, two = load_table(before), load_table(after)
     rounds = (rounds_of(before), rounds_of(after)) if journal_path(before).exists() and journal_path(after).exists() else None
     return compare(one, two, rounds)
 
 
 def rounds_of(path: Path) -> Rounds:
-    """Of a table's journal. `JournalError` if that is damaged."""
+    """The rounds of a table, from its journal. Raises `JournalError` if that is damaged."""
     state = MeasurementState.of(read_journal(journal_path(path)))
     return {layer: _quiet_ms(state.measurements[key]) for key, layer in state.layers.items() if key in state.measurements}
 
@@ -148,7 +150,7 @@ def compare(before: Table, after: Table, rounds: tuple[Rounds, Rounds] | None = 
 
 
 def _tested(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[float | None]:
-    """False discovery rates; of rows that were carried over, whose rounds are the very same, nothing is asked."""
+    """The false discovery rate of each layer; 1 for rows that were carried over, because their rounds are the same."""
     pairs = [(rounds[0].get(layer, ()), rounds[1].get(layer, ())) for layer in layers]
     anew = np.array([list(one) != list(two) for one, two in pairs], dtype=bool)
     q = np.ones(len(pairs))

@@ -1,4 +1,4 @@
-"""What a journal's lines add up to: measurements by model, and the table made of them."""
+"""The table that follows from the measurements of a journal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from profiler.tables.table import Table, TableInfo
 
 
 def table_of(state: MeasurementState) -> Table:
-    """Estimate every layer, fit the calibration on one part of the networks and state the held-out error on the other.
+    """Estimate every layer, fit the calibration to one part of the networks and determine the held-out error on the other.
 
-    `JournalError` if nothing was measured yet.
+    Raises `JournalError` if nothing was measured yet.
     """
     if state.header is None or state.hello is None:
         raise JournalError("the journal holds no measurement yet")
@@ -69,7 +69,7 @@ def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:
 
 
 def _drift_percent(looks_ms: Sequence[float]) -> float | None:
-    """How far the reference layer's latency wandered: the 95th percentile of the looks at it over their 5th."""
+    """The spread of the reference layer's latency: its 95th percentile over its 5th, less one; None with too few measurements."""
     if len(looks_ms) < 10:
         return None
     low, high = np.percentile(looks_ms, [5, 95])
@@ -77,5 +77,5 @@ def _drift_percent(looks_ms: Sequence[float]) -> float | None:
 
 
 def staircases_of(state: MeasurementState) -> Staircases:
-    """The rules that sweeps have shown, the latest of each axis."""
+    """The staircases that sweeps have shown, the latest of each axis."""
     return {(rule.kind, rule.axis): Staircase(rule.step, rule.flat, rule.granularity) for rule in state.rules}

@@ -1,4 +1,4 @@
-"""A table seen along its channels: what it answers for every width of a family, and where it was measured."""
+"""The latency of each family of layers against its channels: predictions for every width, and measurements."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class Curve:
     """A family's latency along one of its channel counts, the other held fixed."""
 
     label: str
-    """What is held fixed, such as `256 in`; empty where nothing is."""
+    """The width that is held fixed, such as `256 in`; empty if there is none."""
     answers: tuple[tuple[int, Estimate | None], ...]
-    """What the table says for widths from the smallest measured to the largest; None where it cannot tell."""
+    """Predictions for the widths from the smallest measured to the largest; None where the table cannot tell."""
     measured: tuple[tuple[int, Estimate], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One family of layers that are equal but for their channels."""
+    """A family of layers that differ in their channels only."""
 
     title: str
     detail: str
     axis: str
-    """What its curves run along."""
+    """The channels along which its curves run."""
     curves: tuple[Curve, ...]
     full_ms: float
-    """The dearest of its measured layers."""
+    """The latency of its slowest measured layer."""
 
 
 def panels(table: Table) -> list[Panel]:
-    """A panel for each family that was measured at two widths at least, the dearest first."""
+    """A panel for each family that was measured at two widths at least, the slowest first."""
     predictor = Predictor(table)
     found = [_panel(predictor, rows, swept) for rows in _families(table) if (swept := _swept_axis(rows)) is not None]
     return sorted(found, key=lambda panel: -panel.full_ms)
@@ -75,7 +75,7 @@ def _panel(predictor: Predictor, rows: Mapping[Widths, LayerSpec], swept: int) -
 
 
 def _swept_axis(rows: Mapping[Widths, LayerSpec]) -> int | None:
-    """The last axis that varies while the others stand still: outputs, if they do; None if there is none."""
+    """The last axis that varies while the others are fixed, so the outputs if they vary; None if there is none."""
     axes = range(len(max(rows)))
     for axis in reversed(axes):
         others = Counter(_without(widths, axis) for widths in rows)
@@ -85,7 +85,7 @@ def _swept_axis(rows: Mapping[Widths, LayerSpec]) -> int | None:
 
 
 def _fixed_widths(rows: Mapping[Widths, LayerSpec], axis: int) -> list[int]:
-    """Of the widths measured most often: the smallest, the middle one and the largest; more curves could not be told apart."""
+    """The smallest, the middle and the largest of the widths measured most often; more curves could not be told apart."""
     times = Counter(widths[axis] for widths in rows)
     often = sorted(width for width, count in times.items() if count == max(times.values()))
     return sorted({often[0], often[len(often) // 2], often[-1]})
@@ -117,7 +117,7 @@ def _without(widths: Widths, axis: int) -> Widths:
 
 
 def _names(layer: LayerSpec) -> tuple[str, str]:
-    """A family's title, and the rest of what tells it from others."""
+    """A family's title, and its other properties."""
     title = layer.op if layer.kernel == (1, 1) and layer.op != "conv2d" else f"{layer.op} {layer.kernel[0]}×{layer.kernel[1]}"
     sizes = ["×".join(map(str, shape[1:-1])) for shape in (layer.inputs[0], layer.output)]
     shown = sizes if sizes[0] != sizes[1] else sizes[:1]

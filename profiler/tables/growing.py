@@ -1,7 +1,4 @@
-"""A latency table that measures what it is asked for and lacks, on the device it was made on.
-
-It works on a copy of its own: the table it came from stays as it is.
-"""
+"""A predictor that measures the layers its table lacks, on the device of the table."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from profiler.tables.table import Table, load_table
 
 
 def copy_table(source: Path, target: Path) -> None:
-    """The table and, where there is one, the journal beside it, without which it cannot grow."""
+    """Copy a table and, if there is one, the journal beside it, without which the copy cannot grow."""
     for before, after in ((journal_path(source), journal_path(target)), (source, target)):
         if before.exists():
             with whole(after, TableError) as temporary:

@@ -1,4 +1,4 @@
-"""A model file's latency by a table file, and where each layer's share comes from."""
+"""The latency of a model file by a table file, and the source of each layer's share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from profiler.tables.table import Table, load_table
 
 @dataclass(frozen=True, slots=True)
 class FilePrediction:
-    """What a table says of a model file."""
+    """A model file's predicted latency, and the table that it was predicted by."""
 
     model: Path
     path: Path
-    """Of the table."""
+    """The file of the table."""
     table: Table
     prediction: Prediction
 
@@ -30,7 +30,7 @@ class FilePrediction:
 
 
 def predict_file(path: Path, model: Path) -> FilePrediction:
-    """`TableError` or `ModelError` if either cannot be read, or the table's runtime does not run such files."""
+    """Predict a model file. Raises `TableError` or `ModelError` if a file cannot be read or the runtime cannot run the model."""
     table, wanted = load_table(path), format_of(model).name
     target = table.info.target
     if not target.reads(wanted):

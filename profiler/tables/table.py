@@ -1,7 +1,7 @@
 """The latency table: what each layer costs on one device with one runtime, and how far the sum can be trusted.
 
 One Parquet file: a row for each layer (its spec as columns, its estimate as columns), and in the file's metadata, under one key,
-everything else as JSON: format version, device and runtime fingerprint, timing settings, calibration and held_out. The raw
+everything else as JSON: format version, fingerprint of device and runtime, timing settings, calibration and held-out error. The raw
 samples are in the journal beside it, from which the table can be made again.
 """
 
@@ -35,16 +35,16 @@ METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000
 ROWS_AT_ONCE = 100
 MOST_BYTES = 200_000_000
-"""Of the rows, unpacked; a table of twenty thousand layers has twelve million."""
+"""The limit for the unpacked rows; those of a table of twenty thousand layers take twelve million bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """All that a table says beside its rows."""
+    """Everything in a table apart from its rows."""
 
     target: Target
     device: Mapping[str, Any]
-    """The fingerprint: device facts, runtime version and hash, runner hash, as the runner told them."""
+    """The fingerprint as the runner reported it: facts of the device, version and hash of the runtime, hash of the runner."""
     settings: TimingSettings
     created_utc: str
     calibration: Calibration = field(default_factory=Calibration)
@@ -52,37 +52,37 @@ class TableInfo:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Layers that could not be measured, by key, and why."""
     networks: tuple[str, ...] = ()
-    """What it was built for."""
+    """The names of the networks for which it was built."""
     staircases: Staircases = field(default_factory=dict)
-    """What the sweeps have shown of the device's steps in channels."""
+    """The device's steps in channels, as the sweeps have shown them."""
     disturbances: Mapping[str, int] = field(default_factory=dict)
-    """How many measurements there were, and how many of them were disturbed by what."""
+    """The number of measurements, and for each kind of disturbance how many of them it affected."""
     progress: Sequence[Mapping[str, Any]] = ()
     """How the table's own estimate of its error fell as layers were added: wall_s, layers, error_percent, between_percent."""
     reference_drift_percent: float | None = None
-    """How far the looks at the reference layer spread during the build: 95th against 5th percentile."""
+    """The spread of the reference layer's latency during the build: its 95th percentile over its 5th, less one."""
     measuring_s: float = 0.0
-    """Time spent in samples, of ..."""
+    """Time spent in samples."""
     wall_s: float = 0.0
-    """... the time the build took on the device and the host."""
+    """Time that the build took on the device and the host."""
     measured_utc: Mapping[str, str] = field(default_factory=dict)
-    """When each row was measured, by its layer's key; tables of earlier versions do not tell."""
+    """The time when each row was measured, by its layer's key; missing in tables of earlier versions."""
     validated_utc: str | None = None
-    """When the whole networks were measured that it was fitted to and checked against: they vouch for the rows, older ones too."""
+    """The time when the whole networks were measured to which it was fitted and on which it was checked."""
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
-        """Where the table was imported from and what was made of it (profiler.exchange); None for one that was measured by us."""
+        """The source of an imported table and how it was read (profiler.exchange); None for a table that was measured here."""
         told = self.device.get("imported")
         return told if isinstance(told, Mapping) else None
 
     @property
     def age_days(self) -> float:
-        """Since it was last held against whole networks, or since it was made, where that is not known."""
+        """Days since it was last checked on whole networks or, where that is not known, since it was made."""
         return self.age_at(datetime.now(UTC))
 
     def age_at(self, now: datetime) -> float:
-        """Days."""
+        """The age in days at another time; see `age_days`."""
         return (now - datetime.fromisoformat(self.validated_utc or self.created_utc)).total_seconds() / 86400
 
 
@@ -142,7 +142,7 @@ SCHEMA = pa.schema(
 )
 """Every column of a table, in order; `layer` is the whole spec as JSON, the others before it are for reading."""
 ROW_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high", "rounds", "quiet_rounds", "samples", "energy_mj", "layer")
-"""Those a table is read from again."""
+"""The columns from which a table is read."""
 
 
 def _columns(layer: LayerSpec, estimate: Estimate, energy_mj: float | None) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _estimate(row: Mapping[str, Any]) -> Estimate:
 
 
 def load_table(path: Path) -> Table:
-    """`TableError`, in one sentence, for anything that is not a whole table of this format version."""
+    """Read a table. Raises `TableError`, in one sentence, for anything that is not a whole table of this format version."""
     if not path.is_file():
         raise TableError(f"there is no table {path}; `profile build` makes one")
     try:
@@ -196,7 +196,7 @@ def load_table(path: Path) -> Table:
 
 
 def _parquet(path: Path) -> tuple[bytes | None, list[dict[str, Any]]]:
-    """The metadata under our key, and what is needed of the rows. `TableError` for more of them than any table has.
+    """The metadata under our key, and the needed columns of the rows. Raises `TableError` for more rows than any table has.
 
     A small file can hold the same long text millions of times, so it is unpacked piece by piece.
     """
@@ -248,11 +248,11 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
 FACTS = Mapping[str, Any]
 FINGERPRINT: Mapping[str, Any] = {"device": FACTS, "flags": FACTS | None, "conditioning": FACTS | None, "imported": FACTS | None}
 IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[str, int]}
-"""Of what kind the parts are that are looked into; the others are only shown and compared."""
+"""The types of those parts that are read; the others are only shown and compared."""
 
 
 def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
-    """`ValueError` for what is of another type than the field. What earlier versions did not write has its default."""
+    """Read everything but the rows; what earlier versions did not write gets a default. Raises `ValueError` for wrong types."""
     staircases = read_staircases(plain["staircases"])
     info = replace(
         read_as(TableInfo, {**plain, "staircases": {}, "held_out": HeldOutError.of(()).to_dict()}),
