@@ -119,7 +119,7 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
     tables = {name: _trusted(path, allow_unverified=request.allow_unverified) for name, path in request.tables.items()}
     budgets = parse_budgets(request.budgets, tables)
-    goals = open_goals(budgets, tables)
+    goals = open_goals(budgets, {name: GrowingTable(path, grows=False) for name, path in request.tables.items()})
     if request.weights is not None and not request.weights.is_file():
         raise RunError(f"there are no weights {request.weights}")
     dataset = dataset_of(request.network, request.data, request.seed)

@@ -113,8 +113,11 @@ def test_a_runner_measures(add: Callable[..., None], model: Path) -> None:
     assert found["latency_ms"] == pytest.approx(model.stat().st_size / 16 / 1000, rel=1e-4)
 
 
-def test_a_runner_is_named_in_the_file_of_devices(add: Callable[..., None], model: Path, tmp_path: Path) -> None:
+def test_a_runner_is_named_in_the_file_of_devices(
+    add: Callable[..., None], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add("RUNNERS")
+    monkeypatch.setenv("PROFILE_CONFIG", "")  # --config sets it for the process: the tests after this one get it back as it was
     (tmp_path / "profile.toml").write_text(BOARD)
     found = json.loads(profile("--config", tmp_path / "profile.toml", "benchmark", model, "--device", "board", "--json"))
     assert found["fingerprint"]["runner"] == "toy"

@@ -25,12 +25,16 @@ def copy_table(source: Path, target: Path) -> None:
 
 
 class GrowingTable:
-    """Predicts by the table in `path`, which grows by the layers that a prediction lacked. It cannot grow without its journal."""
+    """Predicts by the table in `path`, which grows by the layers that a prediction lacked.
 
-    def __init__(self, path: Path, progress: ProgressReporter | None = None) -> None:
+    Without its journal, or if `grows` is False, missing layers are not measured.
+    """
+
+    def __init__(self, path: Path, progress: ProgressReporter | None = None, *, grows: bool = True) -> None:
         self.path = path
         self.predictor = Predictor(load_table(path))
         self._progress = progress or Silent()
+        self._grows = grows and journal_path(path).exists()
 
     @property
     def table(self) -> Table:
@@ -43,7 +47,7 @@ class GrowingTable:
         `LayerNotMeasured` if one cannot be measured; `DeviceError` or `RunnerError` if the device cannot be reached.
         """
         missing = list(dict.fromkeys(layer.layer for layer in self.predictor.explain(graph).missing))
-        if missing and journal_path(self.path).exists():
+        if missing and self._grows:
             self.predictor = Predictor(extend(self.path, missing, graph.opaques, progress=self._progress))
         return self.predictor.predict(graph)
 

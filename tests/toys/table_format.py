@@ -24,5 +24,5 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
 
 
 def write(table: Table) -> ExportedTable:
-    lines = [json.dumps({"layer": layer.to_dict(), "ms": row.latency_ms}) for layer, row in table.rows.items()]
+    lines = [json.dumps({"layer": layer.to_dict(), "ms": row.latency_ms.value}) for layer, row in table.rows.items()]
     return ExportedTable("".join(f"{line}\n" for line in lines), len(lines))
