@@ -33,11 +33,11 @@ class DeviceCheck:
 
     models: RunModels
     tables: Mapping[str, GrowingTable]
-    """By the budgets' names."""
+    """The growing table of each measured latency budget, by the budget's name."""
     progress: ProgressReporter
 
     def __call__(self, step: Step) -> dict[str, Checked]:
-        """A device that has gone away by now is told and left out."""
+        """The measured and the predicted latency by budget; a device that is gone by now gets a warning and no entry."""
         found: dict[str, Checked] = {}
         for name, table in self.tables.items():
             target = table.table.info.target
@@ -60,7 +60,7 @@ def within_reach(
     """Names of the latency budgets that winners can be measured for; none where `measure` is false.
 
     `RunError` where `measure` is true and a device is out of reach or not the one its table was made on; where it is None such a
-    device is told and left out.
+    device is reported and left out.
     """
     names = []
     for goal in goals:
@@ -77,7 +77,7 @@ def within_reach(
 
 
 def out_of_reach(table: Table, progress: ProgressReporter) -> str | None:
-    """Why nothing can be measured where this table was made; None if it can."""
+    """The reason why nothing can be measured on the device of this table; None if it can be."""
     target = table.info.target
     try:
         with open_session(target, progress=progress, wait_s=PATIENCE_S) as session:

@@ -21,12 +21,12 @@ _FLUSH_S = 5
 
 
 class EventLog(Protocol):
-    """Where to tell what happens."""
+    """The place where the steps and losses of a run are logged."""
 
     def step(self, step: Step) -> None: ...
 
     def loss(self, what: str, step: int, loss: float) -> None:
-        """Of a training, counted from its step 1."""
+        """Log the loss of the training named `what` after its step number `step`, counted from 1."""
         ...
 
 
@@ -56,7 +56,7 @@ class _TensorBoard:
             writer.close()
 
     def _writer(self, name: str) -> Any:
-        """What an earlier writer said of the same is hidden: it is said again from the start."""
+        """The writer of this name; it hides what an earlier process logged under it, because all of it is logged again."""
         from torch.utils.tensorboard import SummaryWriter
 
         if name not in self._writers:
@@ -65,7 +65,7 @@ class _TensorBoard:
 
 
 def scalars(step: Step) -> dict[str, float]:
-    """What is drawn of a step, by the names of the charts."""
+    """The values that are drawn for a step, by the names of their charts."""
     return {
         "accuracy/holdout": step.accuracy,
         **{f"price/{name}": price for name, price in step.prices.items()},
@@ -77,7 +77,7 @@ def scalars(step: Step) -> dict[str, float]:
 
 @contextmanager
 def open_log(run: RunFolder, *, wanted: bool = True) -> Iterator[EventLog]:
-    """The steps that there are already are written first. `MissingPackage` without the extra; nothing is written if not wanted."""
+    """A log that starts with the run's recorded steps, or writes nothing unless `wanted`. `MissingPackage` without the extra."""
     if not wanted:
         yield _NoLog()
         return

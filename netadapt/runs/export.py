@@ -1,4 +1,4 @@
-"""A step's network as a file to ship, and all that can be said of that file: how near to PyTorch, how accurate, how fast."""
+"""A step's network as a file to ship, examined: its agreement with PyTorch, its accuracy and its latency."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ExportOptions:
     """A file that is asked for. `SettingsError` for a precision that cannot be written, or no images to calibrate on."""
 
     path: Path
-    """Ends in .onnx or .tflite."""
+    """The file to write; its name ends in .onnx or .tflite."""
     precision: str = "float32"
     calibration: int = 256
     """Training images that the ranges of int8 are taken from."""

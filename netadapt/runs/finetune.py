@@ -1,8 +1,8 @@
 """The long-term fine-tune: a step's network is trained to convergence on all training images, the holdout among them.
 
 The choice among candidates is made by then, so the holdout has done its work (Yang et al., 2018, section 3). The test images are
-looked at here for the first time. With several seeds the fine-tune is repeated, from the same weights, on other batches: how far
-the results lie apart says how much of a difference between networks is luck.
+used here for the first time. With several seeds the fine-tune is repeated, from the same weights, on other batches: the
+spread of the results shows which differences between networks are chance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def finish(
     progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
-    """Fine-tune these steps (None: the last) with so many seeds, and record what they reach on the test images."""
+    """Fine-tune these steps (None: the last) with `seeds` seeds from `seed` on, and record their scores on the test images."""
     return finish_with(
         models, numbers, stages_of(models.run.info.settings, asked), seed=seed, seeds=seeds, progress=progress, log=log
     )
@@ -47,7 +47,7 @@ def finish_with(
     progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
-    """Each is recorded as soon as it is done; what is recorded, from the same weights in the same way, is not done again."""
+    """Fine-tune these steps through the last of the stages; a training already recorded for the same weights is not repeated."""
     steps = [models.step(number) for number in numbers]
     for number in range(seed, seed + seeds):
         for step in steps:
@@ -74,5 +74,5 @@ def _finish_once(models: RunModels, step: Step, stage: Stage, seed: int, progres
 
 
 def still_there(models: RunModels, runs: Sequence[Trained]) -> tuple[Trained, ...]:
-    """Those whose weights have not been taken away."""
+    """The trainings whose weights still exist."""
     return tuple(item for item in runs if models.run.weights_path(item.weights).exists())

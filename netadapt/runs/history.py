@@ -1,4 +1,4 @@
-"""The steps of a run side by side, with all that is known of each."""
+"""The steps of a run side by side, each with its size, measured latency and scores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class StepHistory:
     step: Step
     size: NetworkSize
     measured_ms: float | None
-    """As it was measured whole or, failing that, during the search for the first budget that was measured."""
+    """The latency of the whole network or, without one, that of the search's check for the first measured budget."""
     finished: Finished | None
-    """After its long-term fine-tune."""
+    """The record of its long-term fine-tune; None before there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class History:
 
 
 def history_of(folder: RunFolder) -> History:
+    """The history of the run in this folder. `RunError` if one of its files is damaged."""
     finished, verified, rows = folder.finished, folder.verified, []
     for step in folder.steps:
         graph, whole = folder.graph.at_widths(step.widths), verified.get(step.iteration)

@@ -6,10 +6,10 @@ from profiler.interval import Interval
 
 
 def ms_text(interval: Interval | None) -> str | None:
-    """`5.913`; None for no latency, which tables show as a dash."""
+    """The latency as text, such as `5.913`; None for no latency, which tables show as a dash."""
     return None if interval is None else f"{interval.value:.3f}"
 
 
 def interval_text(interval: Interval | None) -> str | None:
-    """`5.880 … 5.934`; None where it is not known."""
+    """The 95 % interval as text, such as `5.880 … 5.934`; None where it is not known."""
     return f"{interval.low:.3f} … {interval.high:.3f}" if interval is not None and interval.known else None

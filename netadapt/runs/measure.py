@@ -26,7 +26,7 @@ EXPORTERS = {"onnx": export_onnx, "tflite": export_tflite}
 def verify(
     models: RunModels, numbers: Sequence[int] | None, target: Target, table: Table | None, progress: ProgressReporter
 ) -> list[Verified]:
-    """Measure these steps (None: every one kept) beside the run's baselines, and record what was predicted and what came.
+    """Measure these steps (None: every one kept) beside the run's baselines, and record predicted and measured latencies.
 
     Each network is exported as it would be shipped; a file that is newer than its weights is used again. Baselines that were found
     for another device or runtime are left out, and `table` has to be one of this device and runtime.
@@ -64,7 +64,7 @@ def verify(
 
 
 def exported(models: RunModels, step: Step, file_format: str, *, path: Path | None = None) -> Path:
-    """The step's file, checked against PyTorch; made anew unless one is there that is newer than its weights."""
+    """The step's file, checked against PyTorch; a file that is newer than the step's weights is used again."""
     path = path or models.run.exports / f"step{step.iteration:03d}.{file_format}"
     record = models.run.finished.get(step.iteration)
     weights = models.run.weights_path(record.weights if record else step.weights)
@@ -74,7 +74,7 @@ def exported(models: RunModels, step: Step, file_format: str, *, path: Path | No
 
 
 def exported_baseline(models: RunModels, item: Baseline, file_format: str) -> Path | None:
-    """The same of a baseline; None for one whose weights were not kept and that was never exported in this format."""
+    """The baseline's file; None where its weights were not kept and it was never exported in this format."""
     path = models.run.exports / f"{item.name}.{file_format}"
     weights = models.run.weights_path(item.runs[0].weights)
     if weights.exists() and (not path.exists() or path.stat().st_mtime < weights.stat().st_mtime):
@@ -85,7 +85,7 @@ def exported_baseline(models: RunModels, item: Baseline, file_format: str) -> Pa
 
 
 def export(model: nn.Module, models: RunModels, file_format: str, path: Path) -> float:
-    """Write a model file; the largest difference between its outputs and PyTorch's."""
+    """Write a model file and return the largest difference between its outputs and PyTorch's."""
     return EXPORTERS[file_format](model, models.options.input_shape, path).max_abs_difference
 
 

@@ -64,10 +64,11 @@ class RunModels:
         return steps[-1 if number is None else number]
 
     def graph(self, widths: Mapping[str, int]) -> Graph:
+        """The graph of the original at these widths."""
         return self.run.graph.at_widths(widths)
 
     def shaped(self, widths: Mapping[str, int]) -> nn.Module:
-        """A model of these widths; its weights mean nothing yet."""
+        """A model of these widths; its weights are still to be loaded."""
         return reshape_like(self._original, self.run.graph, widths)
 
     def model(self, step: Step, *, finished: bool = True) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What several seeds say together: a mean, and how far single ones lie from it."""
+"""A figure over several seeds: its mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Spread:
 
     mean: float
     deviation: float | None
-    """The sample standard deviation, divided by one less than the count; None for a single seed, which says nothing of it."""
+    """The sample standard deviation, divided by one less than the count; None for a single seed, which has none."""
     count: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """`ValueError` for no values."""
+        """The mean and deviation of these values, one for each seed. `ValueError` for no values."""
         if not values:
             raise ValueError("a mean needs at least one value")
         mean = math.fsum(values) / len(values)
@@ -35,10 +35,11 @@ class Spread:
 
     @property
     def high(self) -> float:
+        """One deviation above the mean."""
         return self.mean + (self.deviation or 0.0)
 
     def text(self, figure: Metric) -> str:
-        """`96.5 ± 0.3 %`; of a single seed just `96.5 %`."""
+        """The figure as text: `96.5 ± 0.3 %`, or `96.5 %` for a single seed."""
         if self.deviation is None:
             return figure.text(self.mean)
         value, deviation = (f"{figure.scale * number:.{figure.decimals}f}" for number in (self.mean, self.deviation))
@@ -46,6 +47,6 @@ class Spread:
 
 
 def of_each(metrics: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
-    """Each figure that every seed has."""
+    """The spread of each figure that every seed has."""
     names = [name for name in metrics[0] if all(name in item for item in metrics)] if metrics else []
     return {name: Spread.of([item[name] for item in metrics]) for name in names}

@@ -1,4 +1,4 @@
-"""What a run folder remembers beside the steps themselves.
+"""The records of a run folder, beside those of the steps.
 
 Records are frozen dataclasses; their JSON is `dataclasses.asdict`, and `device_agents.support.dataclass_json.read_as` is its
 inverse.
@@ -72,17 +72,17 @@ class TargetName:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run was started with."""
+    """The settings, budgets and tables that a run was started with."""
 
     settings: RunSettings
     """A run is only continued under the same settings."""
     budgets: tuple[str, ...]
-    """As they were asked for: latency=60%."""
+    """The budgets as they were typed, such as latency=60%."""
     created_utc: str
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of this project and of what it computes with."""
+    """The versions of this project and of the packages that it computes with."""
     tables: Mapping[str, TableFacts] = field(default_factory=dict)
-    """By the names that budgets call them; a lone one may have the name ''."""
+    """The facts of each table, by the name that budgets use; a single table may have the name ''."""
 
     @property
     def network(self) -> str:
@@ -96,18 +96,18 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A network trained to the end with one seed, and what it reaches on the test set."""
+    """A network trained to the end with one seed, and its scores on the test set."""
 
     seed: int
     weights: str
     """A file name in the run's folder of weights."""
     test_accuracy: float
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """What else the task tells of it on the test set, by names with units: rmse_m."""
+    """The task's other figures on the test set, by names with units, such as rmse_m."""
 
 
 class OverSeeds:
-    """A network that was trained with one seed or several, and what it reaches on the test set."""
+    """A network that was trained with one seed or several, and its scores on the test set."""
 
     __slots__ = ()
     runs: tuple[Trained, ...]
@@ -124,7 +124,7 @@ class OverSeeds:
 
     @property
     def test_accuracy(self) -> float:
-        """The first seed's."""
+        """The first seed's accuracy on the test set, from 0 to 1."""
         return self.runs[0].test_accuracy
 
     @property
@@ -149,7 +149,7 @@ class Finished(OverSeeds):
 
     step: int
     settings: TrainSettings
-    """How it was fine-tuned."""
+    """The settings of the fine-tune."""
     training: tuple[str, ...]
     """The weights it started from and the stage of its training."""
     runs: tuple[Trained, ...]
@@ -172,7 +172,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSize:
-    """The widths of a network, and what follows from them on every device."""
+    """The widths of a network, and its size, which is the same on every device."""
 
     widths: Mapping[str, int]
     macs: int
@@ -190,7 +190,7 @@ class Baseline(OverSeeds):
     step: int
     """The step it is compared with."""
     target: TargetName
-    """Where it is as fast as the step, and is measured."""
+    """The target on which it is as fast as the step, and is measured."""
     size: NetworkSize
     training: tuple[str, ...]
     """The weights it started from and the stages of its training."""
@@ -221,7 +221,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class FileAgreement:
-    """How near the outputs of an exported file are to PyTorch's."""
+    """The agreement of an exported file's outputs with PyTorch's."""
 
     images: int
     """Test images on which the outputs were compared."""
@@ -233,7 +233,7 @@ class FileAgreement:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """A step's network as a file to ship: what it computes beside PyTorch, how good and how fast the file itself is."""
+    """A step's network as a file to ship: its agreement with PyTorch, its scores and its latency."""
 
     step: int
     path: str
@@ -246,19 +246,19 @@ class ExportedFile:
     created_utc: str
     agreement: FileAgreement
     scores: Scores
-    """The file's, run by its own runtime on this machine, on all test images."""
+    """The file's scores on all test images, run by its own runtime on this machine."""
     torch_scores: Scores
-    """The same network's in PyTorch, on the same images."""
+    """The scores of the same network in PyTorch, on the same images."""
     calibration: int | None = None
     """Training images that an int8 file was calibrated on."""
     target: TargetName | None = None
     latency_ms: Interval | None = None
-    """Measured on the target; None where it was not asked for."""
+    """The latency measured on the target; None where none was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerLatency:
-    """One layer of the original and of the last step's network, by the table."""
+    """The latencies of one layer in the original and in the last step's network, as the table predicts them."""
 
     name: str
     ms_before: float

@@ -1,4 +1,4 @@
-"""A run on disk: everything NetAdapt found out, written as it comes, so that a killed run goes on where it stopped.
+"""A run on disk: its results are written as they come, so that a killed run goes on where it stopped.
 
   run.json           what the run was started with (RunInfo)
   graph.json         the original network and its blocks
@@ -7,7 +7,7 @@
   finished.jsonl     a line for each step after its long-term fine-tune
   verify.json        measured latencies; layers.json: layer by layer
   baselines.json     other networks to compare with; choices.json: how they were found; baselines/macs: a run of its own
-  exports/           model files; exports.json: what is known of each that was made to be shipped
+  exports/           model files; exports.json: the record of each that was made to be shipped
 
 One process at a time may write: the lock is the kernel's and ends with the process. Reading needs none. Single files are replaced
 whole, lines are on the disk before anything is done that depends on them, and a torn last line is dropped.
@@ -85,7 +85,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Self:
-        """A run that exists. `RunError` if this is none, it is damaged, or another process writes to it."""
+        """Open a run that exists. `RunError` if the folder is no run, it is damaged, or another process writes to it."""
         if not is_run(path):
             raise RunError(f"{path} is not a run: it has no run.json; `netadapt run` makes one")
         lock = _locked(path) if write else None
@@ -131,7 +131,7 @@ class RunFolder:
 
     @property
     def finished(self) -> dict[int, Finished]:
-        """By step, in the order they were finished; of a step finished twice, the last."""
+        """The fine-tuned steps by number, in the order they were finished; of a step finished twice, the last."""
         latest: dict[int, Finished] = {}
         for item in self._lines("finished.jsonl", Finished):
             latest.pop(item.step, None)
@@ -140,7 +140,7 @@ class RunFolder:
 
     @property
     def measured(self) -> tuple[Verified, ...]:
-        """Everything that was measured whole, wherever it was."""
+        """The measurements of whole networks on every target."""
         return self._list("verify.json", Verified)
 
     @property
@@ -153,7 +153,7 @@ class RunFolder:
 
     @property
     def verified(self) -> dict[int, Verified]:
-        """By step, as measured at home."""
+        """The measurements on the run's home target, by step."""
         return {item.step: item for item in self.measured if item.target == self.home}
 
     @property
@@ -171,7 +171,7 @@ class RunFolder:
 
     @property
     def exported(self) -> tuple[ExportedFile, ...]:
-        """In the order they were made; of a file made twice, the last."""
+        """The exported files in the order they were made; of a file made twice, the last."""
         return self._list("exports.json", ExportedFile)
 
     @property
@@ -183,7 +183,7 @@ class RunFolder:
         return self.path / (f"table-{quote(name, safe='')}.parquet" if name else "table.parquet")
 
     def weights_path(self, name: str) -> Path:
-        """Where the weights of this name are, whether they exist yet or not. `RunError` if the name would lead elsewhere."""
+        """The path of the weights of this name, which may not exist yet. `RunError` if the name would lead elsewhere."""
         if name in ("", "..") or Path(name).name != name:
             raise RunError(f"{self.path} is damaged: {name!r} is not the name of a file of weights")
         return self.path / "weights" / name
@@ -218,12 +218,12 @@ class RunFolder:
         self._write_list("baselines.json", [asdict(item) for item in items])
 
     def add_baseline(self, item: Baseline) -> None:
-        """In the place of what was recorded of its kind for the same step."""
+        """Record a baseline in place of an earlier one of its kind for the same step."""
         others = [other for other in self.baselines if (other.kind, other.step) != (item.kind, item.step)]
         self.write_baselines([*others, item])
 
     def add_choice(self, item: Choice) -> None:
-        """In the place of what was found of its shape for the same step."""
+        """Record a choice in place of an earlier one of its shape for the same step."""
         others = [asdict(other) for other in self.choices if (other.shape, other.step) != (item.shape, item.step)]
         self._write_list("choices.json", [*others, asdict(item)])
 
@@ -245,7 +245,7 @@ class RunFolder:
             self._drop_losers(step)  # the process may have been killed between recording it and this
 
     def _drop_losers(self, step: Step) -> None:
-        """And what the winner was before its last rung."""
+        """Delete the weights of losing candidates, and those of the winner from before its last rung."""
         recorded = (item for item in self._lines("candidates.jsonl", Result) if item.candidate.iteration == step.iteration)
         for result in (*step.results, *recorded):
             if result.weights != step.weights:
@@ -277,11 +277,12 @@ class RunFolder:
 
 
 def is_run(path: Path) -> bool:
+    """True if the folder holds a run."""
     return (path / "run.json").is_file()
 
 
 def weights_name(iteration: int, block: str | None, what: str = "") -> str:
-    """The file name of a candidate's weights; `what` tells further ones of the same network apart."""
+    """The file name of a candidate's weights; `what` distinguishes further ones of the same network."""
     name = "original" if block is None else quote(block, safe="")  # block names come from the user's network
     return "-".join(part for part in (f"{iteration:03d}", name, what) if part) + ".pt"
 
@@ -309,13 +310,13 @@ def _refuse_unless_empty(path: Path) -> None:
 
 
 def _unborn(item: Path) -> bool:
-    """Whether this is what a process leaves that is killed before it has made a run of the folder."""
+    """True if a process that is killed before it has made a run of the folder leaves such an item behind."""
     is_empty = item.is_dir() and not any(item.iterdir())
     return item.name in (LOCK, "graph.json") or (item.name in ("weights", "exports") and is_empty) or _half_written(item)
 
 
 def _half_written(item: Path) -> bool:
-    """What `write_whole` leaves when its process is killed."""
+    """True for a file that `write_whole` leaves behind when its process is killed."""
     return item.name.startswith(".") and item.name.endswith(".tmp")
 
 

@@ -22,7 +22,7 @@ def choose_target(
     """The target with this device, or the table of this name, and this runtime; and the run's table of that target, if any.
 
     Each argument that is None is taken from the first table that fits. The interpreter on a device without a table is not known.
-    Raises the error of the device for a name that no device has.
+    A name that no device has raises the error of `find_device`.
     """
     tables = {name: (path, load_table(path).info.target) for name, path in latency_tables(folder).items()}
     for name, (path, target) in tables.items():

@@ -26,13 +26,13 @@ class Stage:
     what: str
     settings: TrainSettings
     with_holdout: bool = False
-    """On the holdout images too: for networks among which nothing will be chosen any more."""
+    """True if the holdout images are trained on too, which is only fair once nothing more is chosen by them."""
 
     @property
     def text(self) -> str:
         """Everything that shapes the result, as it is recorded."""
-        said = ", ".join(f"{name} {value}" for name, value in asdict(self.settings).items() if value is not None)
-        return f"{self.what}{' with the holdout' if self.with_holdout else ''}: {said}"
+        values = ", ".join(f"{name} {value}" for name, value in asdict(self.settings).items() if value is not None)
+        return f"{self.what}{' with the holdout' if self.with_holdout else ''}: {values}"
 
     def part(self, dataset: Dataset) -> Part:
         return whole_training_part(dataset) if self.with_holdout else dataset.train
@@ -40,22 +40,23 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the networks of a run get: the original, a candidate, and a step at the end."""
+    """The stages of training of a run's networks: the original, a candidate, and a step at the end."""
 
     recipe: Recipe
 
     def from_scratch(self, iterations: int) -> tuple[Stage, ...]:
-        """All that a step so many iterations from the original has had: as many steps at the same learning rates."""
+        """All stages of a step that is `iterations` from the original: as many training steps at the same learning rates."""
         return (Stage("training", self.recipe.from_scratch), *self.pruned(iterations))
 
     def pruned(self, iterations: int) -> tuple[Stage, ...]:
-        """The same for a network that comes from the trained original."""
+        """The stages after the original's training, for a network that comes from the trained original."""
         steps = iterations * (self.recipe.short_term.steps or 0)
         short = (Stage("short-term fine-tune", replace(self.recipe.short_term, epochs=None, steps=steps)),) if steps else ()
         return (*short, self.last)
 
     @property
     def last(self) -> Stage:
+        """The long-term fine-tune, on training and holdout images."""
         return Stage("long-term fine-tune", self.recipe.long_term, with_holdout=True)
 
 
@@ -66,7 +67,7 @@ def stages_of(settings: RunSettings, long_term: RecipeOverrides) -> Stages:
 
 
 def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOverrides:
-    """What makes a long-term fine-tune the same as a recorded one; `epochs` takes the place of the recorded number."""
+    """The overrides that make a long-term fine-tune the same as a recorded one; `epochs` takes the place of the recorded number."""
     if record is None:
         return RecipeOverrides(epochs=epochs)
     settings = record.settings
@@ -83,7 +84,7 @@ def train_through(
     progress: ProgressReporter,
     loss: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> None:
-    """One stage after the other, in place; `loss` is told the steps done in all of them and the loss."""
+    """Train through one stage after the other, in place; `loss` gets the steps done over all stages and the loss."""
     before = 0
     for stage in stages:
         part = stage.part(dataset)
@@ -106,7 +107,7 @@ def whole_training_part(dataset: Dataset) -> Part:
 
 
 def origin(path: Path) -> str:
-    """Tells weights from others, as it is recorded. `RunError` if there are none."""
+    """The name and hash of a file of weights, as records hold them. `RunError` if the file cannot be read."""
     try:
         return f"from {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     except OSError as exc:
