@@ -16,18 +16,18 @@ from netadapt.errors import RunError
 _NO_WEIGHTS = (
     OSError, EOFError, UnpicklingError, TypeError, AttributeError, ValueError, LookupError, AssertionError, struct.error,
 )  # fmt: skip
-"""What torch raises, depending on where in a damaged file it stumbles."""
+"""The errors that torch raises for damaged files, depending on the place of the damage."""
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Atomically: the file is there whole or not at all."""
+    """Write the model's state_dict atomically: the file is there whole or not at all. `RunError` if it cannot be written."""
     data = io.BytesIO()
     torch.save(model.state_dict(), data)
     write_whole(path, data.getvalue(), RunError)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Into a model of the same shapes, in place. `RunError` in one sentence if the file is none, or of another network."""
+    """Load weights into a model of the same shapes, in place. `RunError` if the file holds none, or those of another network."""
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as exc:

@@ -1,4 +1,4 @@
-"""How this process gets its memory, and how much of it."""
+"""Settings of the memory of this process: reuse of freed memory, and a limit to its growth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZE = Path("/proc/self/statm")
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Let what was freed be used again instead of going back to the system, from now on in this process; whether that can be had.
+    """Let what was freed be used again instead of going back to the system, from now on in this process; True if done.
 
     A training step allocates the same large tensors as the step before. glibc gives each back when it is freed, so that every page
     of it is fetched and zeroed anew in the next step: without that, MobileNetV1 trains 1.25 times and FastDepth 1.4 times as fast
@@ -33,7 +33,7 @@ def keep_freed_memory() -> bool:
 def growing_at_most(more_bytes: int) -> Iterator[None]:
     """Refuse this process, with all its threads, more memory meanwhile: for a library that believes what a damaged file asks for.
 
-    Where the system does not tell how large the process is, nothing is refused.
+    Where the size of the process cannot be read, nothing is refused.
     """
     if not _SIZE.exists():
         yield

@@ -1,4 +1,4 @@
-"""How networks are trained: settings of one training, a task's recipe of three, and what the user asks for in its place."""
+"""The settings of one training, a task's recipe of three trainings, and the user's overrides of it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _FIRST_RATE = 1 / 25  # what it starts from, of its highest
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """How long and how to train. `SettingsError` if a value makes no sense."""
+    """The length and the hyperparameters of one training. `SettingsError` if a value is out of range."""
 
     learning_rate: float
-    """The highest of the schedule."""
+    """The highest learning rate of the schedule."""
     epochs: float | None = None
     steps: int | None = None
-    """Either this or `epochs`."""
+    """The number of training steps; either this or `epochs` is given."""
     batch_size: int = 64
     schedule: str = "one_cycle"
     momentum: float = 0.9
     weight_decay: float = 4e-5
-    """MobileNet's. Of convolutions and linear layers only: a batch normalisation's few numbers need none."""
+    """MobileNet's weight decay, for convolutions and linear layers only: batch normalisation needs none."""
     augment: bool = True
-    """Change images at random, as the task does it."""
+    """True if images are changed at random, as the task defines it."""
     precision: str = "auto"
-    """What layers compute in where that is safe; weights stay float32. `auto`: 16 bits on a GPU, float32 elsewhere."""
+    """The data type of layers where that is safe; weights stay float32. `auto`: 16 bits on a GPU, float32 elsewhere."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -49,6 +49,7 @@ class TrainSettings:
             raise SettingsError(f"unknown precision {self.precision!r}; known are {', '.join(PRECISIONS)}")
 
     def steps_for(self, images: int) -> int:
+        """The number of training steps on this many images, at least 1."""
         if self.steps is not None:
             return self.steps
         return max(1, round((self.epochs or 0) * images / self.batch_size))
@@ -68,7 +69,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How networks are trained for a task unless somebody asks for something else."""
+    """The three trainings of a task, unless the user overrides them."""
 
     from_scratch: TrainSettings
     """The original, from random weights or with an encoder that was trained for something else."""
@@ -78,7 +79,7 @@ class Recipe:
     """The chosen network, to convergence: it is trained already, so a lower rate, and down to nothing for the last bit."""
 
     def changed(self, original: RecipeOverrides, short_term: RecipeOverrides) -> Recipe:
-        """With other numbers for these trainings; the long-term fine-tune has the original's batches and image changes."""
+        """The recipe with these overrides; the long-term fine-tune has the original's batches and image changes."""
         first = original.applied_to(self.from_scratch)
         common = RecipeOverrides(batch_size=first.batch_size, augment=first.augment)
         return Recipe(first, short_term.applied_to(self.short_term), common.applied_to(self.long_term))
@@ -86,7 +87,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class RecipeOverrides:
-    """What is asked for in place of a recipe's numbers; None leaves them."""
+    """Values that replace those of a recipe; None keeps the recipe's."""
 
     learning_rate: float | None = None
     epochs: float | None = None
@@ -95,7 +96,7 @@ class RecipeOverrides:
     augment: bool | None = None
 
     def applied_to(self, settings: TrainSettings) -> TrainSettings:
-        """`SettingsError` if a value makes no sense."""
+        """The settings with these values in place of their own. `SettingsError` if a value is out of range."""
         return replace(settings, **{name: value for name, value in asdict(self).items() if value is not None})
 
 

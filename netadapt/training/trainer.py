@@ -24,7 +24,7 @@ _AT_ONCE, _AT_ONCE_PIXELS = 256, 2**20  # images judged together: of large ones 
 
 
 class TrainingError(NetAdaptError):
-    """Training went astray."""
+    """The loss of a training is no longer a finite number."""
 
 
 def train(
@@ -67,7 +67,7 @@ def train(
 
 
 def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> Scores:
-    """How good the model is on all images of the part, by the part's task. The model's mode is left as it is."""
+    """The model's scores on all images of the part, by the part's task. The model's mode is left as it is."""
     where, task = chosen_device(device), part.task
     was_training = model.training
     home = next(model.parameters()).device
@@ -86,12 +86,12 @@ def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device
 
 
 def accuracy(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> float:
-    """That of the scores which picks, from 0 to 1."""
+    """The score by which networks are chosen, from 0 to 1, on all images of the part."""
     return score(model, part, batch_size=batch_size, device=device).accuracy
 
 
 def chosen_device(name: str | None = None) -> torch.device:
-    """Where to compute: CUDA if there is one, else the processor, unless it is named."""
+    """The device of this name; without a name CUDA if there is one, else the processor."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
