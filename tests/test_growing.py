@@ -60,3 +60,10 @@ def test_a_copy_grows_and_the_table_it_came_from_does_not(built: Path, tmp_path:
     GrowingTable(tmp_path / "copy.parquet").predict(UNKNOWN)
     assert built.read_bytes() == before
     assert UNKNOWN.layers[0] in load_table(tmp_path / "copy.parquet").rows
+
+
+def test_a_table_that_must_not_grow_says_what_is_missing(built: Path) -> None:
+    before = built.read_bytes()
+    with pytest.raises(LayerNotMeasured):
+        GrowingTable(built, grows=False).predict(UNKNOWN)
+    assert built.read_bytes() == before

@@ -1,13 +1,13 @@
-"""From the sum of lone layers to the network: a small correction, fitted on whole networks and tested on others.
+"""The calibration: a small correction of the sum of single layers, fitted on whole networks and checked on others.
 
-A lone layer pays what a network pays once, or not at all: the call itself, the wake-up of its threads, the copy of its input into
-the runtime's blocked layout and back out. And its weights stay in the cache, which those of a large network do not. So a network
-takes
+A layer measured alone pays costs that a network pays once or not at all: the call, the wake-up of threads, the copies of its
+activations into the blocked layout of the runtime and back. On the other hand, its weights stay in the cache, while those of a
+large network do not. The latency of a network is therefore modelled as
 
     sum over its layers of  scale * latency + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
-    and of the network      ms_per_cold_byte * (bytes of weights beyond the cache)
+    plus, for the network,  ms_per_cold_byte * (bytes of weights beyond the cache)
 
-where each term has to earn its place: it is used only if networks left out of the fit are predicted better with it than without.
+A term is used only if it lowers the leave-one-out error of the fit noticeably.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Array = NDArray[np.float64]
 
 NETWORKS_PER_TERM = 2
 UNFITTED_PERCENT = 10.0
-"""The assumed error of a plain sum; on our held-out networks, 3 % (LiteRT) to 50 % (ONNX Runtime, small images)."""
+"""Standard deviation assumed for a plain sum. On held-out networks of our own it missed by 3 % (LiteRT) to 50 % (ONNX Runtime)."""
 EARNS_ITS_PLACE = 0.9
-"""Each further term must reduce the leave-one-out error to this part of what it was."""
+"""Each further term must lower the leave-one-out error to this fraction or less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """The sums over a network's layers that the calibration works on. A single layer is a network of one.
+    """The terms of the calibration for a network, summed over its layers; a single layer is a network of one.
 
-    Fields are floats, or arrays of one shape for many networks at once.
+    The fields are floats, or arrays of one shape for many networks at once.
     """
 
     latency_ms: Any
     layout_bytes: Any
-    """Bytes of the activations that change their layout when their layer runs alone, in whole tiles of channels."""
+    """Bytes of inputs and outputs of the layers, with channels rounded up to whole tiles: copied when a layer runs alone."""
     narrow_bytes: Any
-    """Bytes of the activations narrower than one tile, which a runtime may keep in the plain layout within a network too."""
+    """Bytes of those inputs and outputs that are narrower than one tile: a runtime may copy these within a network, too."""
     layers: Any
     weight_bytes: Any
 
@@ -53,7 +53,7 @@ class Sums:
         return Sums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def terms(self) -> Array:
-        """(term,) or (term, network), with all weights as if they were cold."""
+        """Array of shape (term,) or (term, network). All weights count as cold."""
         return np.stack([np.asarray(getattr(self, field.name), dtype=np.float64) for field in fields(self)])
 
 
@@ -61,7 +61,7 @@ NOTHING = Sums(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def sums_of(layer: LayerSpec, latency_ms: float, tile: int) -> Sums:
-    """The sums of a single layer, with channels in tiles of `tile`."""
+    """The terms of one layer. `tile` is in channels."""
     pixels = [(math.prod(shape[:-1]), shape[-1]) for shape in (*layer.inputs, layer.output)]
     item_bytes = ITEM_BYTES.get(layer.dtype, 4)
     return Sums(
@@ -75,7 +75,7 @@ def sums_of(layer: LayerSpec, latency_ms: float, tile: int) -> Sums:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The coefficients of the correction; the default is the plain sum. Raises `TableError` if one of them is not finite."""
+    """The fitted coefficients. The default is the plain sum. `TableError` for coefficients that are not finite."""
 
     scale: float = 1.0
     ms_per_layout_byte: float = 0.0
@@ -83,15 +83,15 @@ class Calibration:
     ms_per_layer: float = 0.0
     ms_per_cold_byte: float = 0.0
     cache_bytes: int = 0
-    """Bytes of weights that stay in the cache from one inference to the next; found by the fit, like the coefficients."""
+    """Bytes of weights that stay in the cache from one inference to the next; fitted like the coefficients."""
     tile: int = 8
     """Channels of one tile (`profiler.latency.staircase.tile_of`). The coefficients hold for layout bytes counted in these only."""
     networks: int = 0
-    """How many networks it was fitted on."""
+    """The number of networks in the fit."""
     residual_percent: float = 0.0
-    """Root mean square error on those networks, each predicted from the others."""
+    """Root mean square of the leave-one-out errors of the fit."""
     mean_error_percent: float | None = None
-    """Mean absolute error on the same networks: the table's own estimate of its error, without any held-out network."""
+    """Mean absolute leave-one-out error, the estimate of the error during a build; None without a fit."""
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*self._coefficients(), self.residual_percent)):
@@ -101,26 +101,27 @@ class Calibration:
 
     @property
     def uncertainty_percent(self) -> float:
-        """Standard deviation of the error on a network that the correction was not fitted to."""
+        """Standard deviation of the relative error for a network that took no part in the fit."""
         terms = sum(value != 0 for value in self._coefficients())
         if self.networks <= terms:
             return UNFITTED_PERCENT
-        # the terms were chosen and fitted on these same networks: each of them costs one
+        # the terms were chosen and fitted on these same networks, so each costs one degree of freedom
         return self.residual_percent * math.sqrt(self.networks / (self.networks - terms))
 
     def _coefficients(self) -> tuple[float, ...]:
         return (self.scale, self.ms_per_layout_byte, self.ms_per_narrow_byte, self.ms_per_layer, self.ms_per_cold_byte)
 
     def latency_ms(self, sums: Sums) -> float:
+        """The calibrated latency of one network."""
         return float(self.latencies_ms(sums))
 
     def latencies_ms(self, sums: Sums) -> Array:
-        """Latencies of many networks at once, in ms."""
+        """The calibrated latencies of many networks: an array of the shape of the fields of `sums`."""
         latencies: Array = np.tensordot(np.array(self._coefficients()), _cooled(sums.terms(), self.cache_bytes), axes=1)
         return latencies
 
     def share_ms(self, part: Sums, whole: Sums) -> float:
-        """One layer's share of a network's latency; the shares of all its layers add up to it."""
+        """The share of one layer in the latency of its network; the shares of all layers add up to `latency_ms(whole)`."""
         cold = max(0, whole.weight_bytes - self.cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
         return float(np.array(self._coefficients()) @ replace(part, weight_bytes=cold * part.weight_bytes).terms())
 
@@ -133,23 +134,24 @@ class Calibration:
 
 
 def _cooled(terms: Array, cache_bytes: int) -> Array:
-    """The terms, (term,) or (term, network), with the weights reduced by those that stay in the cache."""
+    """The same array with the bytes of weights reduced by those that stay in the cache."""
     cooled = terms.copy()
     cooled[-1] = np.maximum(0.0, cooled[-1] - cache_bytes)
     return cooled
 
 
 TERMS = ("scale", "ms_per_layout_byte", "ms_per_narrow_byte", "ms_per_layer", "ms_per_cold_byte")
-"""The latency of the single layer, the layout copies, those that are not saved, the call, and the cold weights."""
+"""The coefficients, in the order of the fields of `Sums`."""
 COLD = len(TERMS) - 1
 CACHES_BYTES = (0, *(2**exponent for exponent in range(19, 26)))
-"""The cache sizes that are tried: none, and 0.5 to 32 MiB. A network can use only a part of the size that the maker states."""
+"""Cache sizes tried in the fit: none, and 0.5 to 32 MiB. The part that a network can use is less than the nominal size."""
 
 
 def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8) -> Calibration:
-    """Least squares of the relative error over (sums, measured ms).
+    """Least squares of the relative error over pairs of sums and measured latency in ms.
 
-    Fewer than two networks give the plain sum: the ratio of one network would say nothing about another.
+    Subsets of terms are compared by their leave-one-out error, with at most one term for two networks. Fewer than two networks give
+    the plain sum, because the ratio of a single network says nothing about others. `tile` is the one that the sums were made with.
     """
     most = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
     if most == 0:
@@ -175,7 +177,10 @@ def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8) -> Calibration:
 
 
 def _solve(design: Array) -> Array:
-    """Coefficients that bring every row's sum nearest to one; columns of nine orders of magnitude are first brought to one size."""
+    """Least-squares coefficients for a design of shape (network, term) whose rows should sum to one.
+
+    Columns are scaled first, because they differ by nine orders of magnitude.
+    """
     size = np.abs(design).max(axis=0) + 1e-300
     solution, *_ = np.linalg.lstsq(design / size, np.ones(len(design)), rcond=1e-9)
     scaled: Array = solution / size
@@ -183,7 +188,7 @@ def _solve(design: Array) -> Array:
 
 
 def _leave_one_out(design: Array) -> Array:
-    """Relative error of each network predicted from all others."""
+    """Relative error of each network, predicted from all others: an array of shape (network,)."""
     rows = np.arange(len(design))
     return np.array([float(design[row] @ _solve(design[rows != row])) - 1 for row in rows])
 

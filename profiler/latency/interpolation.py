@@ -1,10 +1,10 @@
-"""Interpolation of layers between measured widths.
+"""Interpolation of latencies between measured widths.
 
-Latency against channels is a staircase (profiler.latency.staircase says which). A width is placed on it: a coordinate, the channels
-of the tiles it needs, and a phase, how far the last tile is filled. Between measured widths of one phase latency is nearly bilinear
-in input and output channels, as the work and the bytes of a convolution are, and that is how it is interpolated: in the smallest
-cell of measured points. Nothing is extrapolated and no smooth curve is laid across the steps. A phase that was not measured is
-taken to cost what the full tile costs, with an interval as wide as the measured phases differ.
+Latency against channels is a staircase (profiler.latency.staircase). A width has a coordinate on it, the channels of the tiles it
+needs, and a phase, the empty channels of the last tile. Between measured widths of one phase, latency is nearly bilinear in input
+and output channels, as the operations and the bytes of a convolution are. It is therefore interpolated bilinearly in the smallest
+cell of measured points. Nothing is extrapolated, and nothing is smoothed across steps. For a phase that was not measured, the
+latency of the full tile is used, with an interval as wide as the differences between measured phases.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ Array = NDArray[np.float64]
 Phases = tuple[int, ...]
 
 PRIOR_CURVE_PERCENT = 6.0
-"""The assumed error of a straight line in the middle of a cell that is as wide as its upper end."""
+"""Prior standard deviation of the error of a straight line in the middle of a cell from nothing to full width."""
 PRIOR_PHASE_PERCENT = 10.0
-"""The assumed difference between a part-filled tile and a full one."""
+"""Prior standard deviation of the difference between a partly filled tile and a full one."""
 PRIOR_WEIGHT = 2.0
-"""The number of measured points that each of these assumptions counts for."""
+"""The number of measured points that each prior counts for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Interpolated latencies, arrays of one shape; NaN where no measured points surround the widths."""
+    """Interpolated latencies: arrays of one shape, NaN where no measured points surround the widths."""
 
     latency_ms: Array
     half_ms: Array
-    """Half-width of the 95 % interval that comes from the measured points themselves."""
+    """Half-width of the 95 % interval, from the intervals of the measured points alone."""
     curve: Array
     """Room for curvature: 0 at a measured point, 1 in the middle of a cell from nothing to full width."""
     phase: Array
-    """1 where the latency of a full tile is used for a part-filled one, else 0."""
+    """1 where a full tile stands in for a partly filled one, 0 elsewhere."""
 
 
 class Surface:
-    """Measured points of one phase on a grid of their coordinates, the holes in it filled from the points around them."""
+    """Measured points of one phase on the grid of their coordinates. Grid nodes that were not measured are filled from others."""
 
     def __init__(self, points: Mapping[tuple[int, ...], Estimate]) -> None:
         two = [(*at, 0)[:2] for at in points]
@@ -61,9 +61,10 @@ class Surface:
             pass
 
     def _fill(self) -> bool:
-        """Fill every hole that has known nodes on both sides in its row or column, and return whether there was one.
+        """Fill every hole that has known nodes on both sides in its row or column. Returns False if there was none.
 
-        A node that was measured within a cell of the coarse grid thus splits it: new nodes lie on the edges of the cell.
+        A point measured inside a cell of the coarse grid thus splits the cell; the new nodes on the cell's edges are interpolated
+        along these edges.
         """
         holes = np.argwhere(np.isnan(self.nodes[:, :, 0]))
         found = []
@@ -77,21 +78,21 @@ class Surface:
         return bool(found)
 
     def at(self, first: Array, second: Array) -> Array:
-        """(n, 3): latency_ms, half_ms and curve at these coordinates, NaN outside what was measured."""
+        """Array of shape (n, 3): latency_ms, half_ms and curve at n coordinates; NaN outside the measured range."""
         low_x, high_x, weight_x, gap_x = _bracket(self.axes[0], first)
         low_y, high_y, weight_y, gap_y = _bracket(self.axes[1], second)
         total = np.zeros((len(first), 3))
         for rows, row_weight in ((low_x, 1 - weight_x), (high_x, weight_x)):
             for columns, column_weight in ((low_y, 1 - weight_y), (high_y, weight_y)):
                 weight = (row_weight * column_weight)[:, None]
-                # a corner of no weight must not spoil the sum, whatever it is
+                # a corner of weight zero may be NaN, which must not reach the sum
                 total += np.where(weight == 0, 0.0, weight * self.nodes[rows, columns])
         total[:, 2] += _bump(weight_x, gap_x) + _bump(weight_y, gap_y)
         return total
 
 
 def _on_line(axis: Array, nodes: Array, place: int) -> Array | None:
-    """A node from its neighbours on one line; None if it has none on one side. `nodes` is (width, quantity)."""
+    """A node interpolated between neighbours on one line; None if one side has none. The shape of `nodes` is (width, quantity)."""
     known = np.flatnonzero(~np.isnan(nodes[:, 0]))
     below, above = known[known < place], known[known > place]
     if not len(below) or not len(above):
@@ -104,7 +105,7 @@ def _on_line(axis: Array, nodes: Array, place: int) -> Array | None:
 
 
 def _bracket(axis: Array, values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]:
-    """The nodes on both sides of each value, the weight of the upper one and the gap between them relative to the upper one."""
+    """For each value: indices of the nodes below and above, weight of the upper one, and gap in relation to the upper one."""
     high = np.clip(np.searchsorted(axis, values), 0, len(axis) - 1)
     exact = axis[high] == values
     low = np.where(exact, high, np.maximum(high - 1, 0))
@@ -115,7 +116,7 @@ def _bracket(axis: Array, values: Array) -> tuple[NDArray[np.intp], NDArray[np.i
 
 
 def _bump(weight: Array, gap: Array) -> Array:
-    """A parabola over the cell: what a straight line can miss of a curve, which grows with the square of the gap."""
+    """A parabola over the cell: the possible error of a straight line, which grows with the square of the gap."""
     bump: Array = 4 * weight * (1 - weight) * gap**2
     return bump
 
@@ -129,31 +130,33 @@ class Family:
     points: dict[Phases, dict[tuple[int, ...], Estimate]] = field(default_factory=dict)
     surfaces: dict[Phases, Surface] = field(default_factory=dict)
     exact: dict[tuple[int, ...], Estimate] = field(default_factory=dict)
-    """The measured points by their channels; a measured latency is never replaced by an interpolated one."""
+    """Measured estimates by channels; a measured width is never interpolated."""
 
     def add(self, widths: Sequence[int], estimate: Estimate) -> None:
-        """Add a measured point. Add them in ascending order, so that the widest of several widths at one coordinate is used."""
+        """Add a measured point. Points have to come in ascending order: of widths that share a coordinate, the widest is kept."""
         phases, at = self.place(widths)
         self.points.setdefault(phases, {})[at] = estimate
         self.exact[tuple(widths)] = estimate
 
     def place(self, widths: Sequence[int]) -> tuple[Phases, tuple[int, ...]]:
+        """Phase and coordinate of the width on each axis."""
         pairs = list(zip(self.rules, widths, strict=True))
         return tuple(rule.phase(width) for rule, width in pairs), tuple(rule.coordinate(width) for rule, width in pairs)
 
     def surface(self, phases: Phases) -> Surface | None:
+        """The measured points of one phase; None if there are none. Made on first use."""
         if phases not in self.surfaces and phases in self.points:
             self.surfaces[phases] = Surface(self.points[phases])
         return self.surfaces.get(phases)
 
     def between(self, phases: Phases, at: Sequence[Array]) -> Between:
-        """Interpolate at coordinates of one phase, an array for each axis; where its points do not suffice, between full tiles."""
+        """Interpolate at coordinates of one phase, an array for each axis. Where the phase has no points, the full tile is used."""
         second = at[1] if len(at) > 1 else np.zeros(len(at[0]))
         nothing = np.full((len(at[0]), 3), np.nan)
         own = self.surface(phases)
         values = own.at(at[0], second) if own else nothing
         phase = np.zeros(len(at[0]))
-        # a width between two multiples of the granularity may run on another kernel altogether: nothing stands in for it
+        # a width between two multiples of the granularity may run on another kernel altogether: the full tile says nothing of it
         told_apart = all(phase % rule.granularity == 0 for phase, rule in zip(phases, self.rules, strict=True))
         full = self.surface((0,) * len(phases)) if any(phases) and told_apart else None
         if full is not None and np.isnan(values[:, 0]).any():
@@ -163,13 +166,13 @@ class Family:
         return Between(values[:, 0], values[:, 1], values[:, 2], phase)
 
     def left_out(self) -> Iterable[tuple[float, float, float]]:
-        """The relative error, curve and phase of each point, predicted from the others where they surround it."""
+        """Each point that others surround, interpolated from these: relative error, curve and phase."""
         for phases, points in self.points.items():
             for at, estimate in points.items():
                 others = Family(self.kind, self.rules, self.points | {phases: {k: v for k, v in points.items() if k != at}})
                 if not others.points[phases]:
                     others.points.pop(phases)
-                # surfaces of other phases do not change, and making them is what costs
+                # the surfaces of other phases do not change, and they are expensive to make
                 others.surfaces = {key: surface for key, surface in self.surfaces.items() if key != phases}
                 guess = others.between(phases, [np.array([float(value)]) for value in at])
                 if not math.isnan(guess.latency_ms[0]):
@@ -177,7 +180,7 @@ class Family:
 
 
 class Grid:
-    """The measured layers by family."""
+    """All measured layers of a table, by family."""
 
     def __init__(self, rows: Mapping[LayerSpec, Estimate], staircases: Staircases) -> None:
         self._families: dict[LayerSpec, Family] = {}
@@ -189,7 +192,7 @@ class Grid:
         self._spreads: dict[str, tuple[float, float]] | None = None
 
     def interpolate(self, layer: LayerSpec) -> Estimate | None:
-        """The latency between the measured points around the layer, with an interval; None if no points surround it."""
+        """The estimate from the measured points around the layer, its interval widened accordingly; None if none surround it."""
         key = family_of(layer)
         if key is None or key not in self._families:
             return None
@@ -203,7 +206,7 @@ class Grid:
         return Estimate(Interval(middle, max(0.0, middle - half), middle + half), rounds, 0, quiet)
 
     def cell(self, layer: LayerSpec) -> object:
-        """Equal for layers that are interpolated between the same measured points; the layer itself where it belongs to none."""
+        """A key that layers share if they lie between the same points; the layer itself if its family was not measured."""
         key = family_of(layer)
         family = self._families.get(key) if key is not None else None
         if family is None:
@@ -215,7 +218,7 @@ class Grid:
         return key, phases, *(int(np.searchsorted(axis, value)) for axis, value in zip(surface.axes, (*at, 0), strict=False))
 
     def interpolate_many(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array]:
-        """Latencies and half-widths of their 95 % intervals, in ms, for an array of channels on each axis of a family."""
+        """Latencies in ms and half-widths of their 95 % intervals, given an array of n channels for each axis: two arrays (n,)."""
         count = len(widths[0])
         latency_ms, half_ms = np.full(count, np.nan), np.full(count, np.nan)
         family = self._families.get(family_key)
@@ -238,9 +241,9 @@ class Grid:
 
     @property
     def spreads(self) -> dict[str, tuple[float, float]]:
-        """For each kind of layer, the standard deviations of curvature (for a curve of 1) and of phases, both relative.
+        """For each kind of layer, the relative standard deviations of the errors from curvature, for a curve of 1, and from phases.
 
-        They follow from predicting each measured point by the others of its family, and from a prior that counts as a few points.
+        They come from interpolating each measured point from others of its family, and from a prior that counts as a few points.
         """
         if self._spreads is None:
             seen: dict[str, list[tuple[float, float, float]]] = {}
@@ -248,25 +251,25 @@ class Grid:
                 for phases in family.points:
                     family.surface(phases)
                 seen.setdefault(family.kind, []).extend(family.left_out())
-            self._spreads = {kind: (_curve_spread(points), _phase_spread(points)) for kind, points in seen.items()}
+            self._spreads = {kind: _spreads(points) for kind, points in seen.items()}
         return self._spreads
 
 
-def _curve_spread(points: Iterable[tuple[float, float, float]]) -> float:
-    usable = [(error, curve) for error, curve, phase in points if phase == 0 and curve > 0.01]
+def _spreads(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The standard deviations for curvature and for phases, from errors, curves and phases of interpolated points."""
+    # of curvature: errors without a stand-in, in proportion to their curve; the prior stands for points of a curve of a quarter
+    curved = [(error, curve) for error, curve, phase in points if phase == 0 and curve > 0.01]
     prior = PRIOR_WEIGHT * 0.25**2
-    squares = sum(error**2 for error, _ in usable) + prior * (PRIOR_CURVE_PERCENT / 100) ** 2
-    return math.sqrt(squares / (sum(curve**2 for _, curve in usable) + prior))
-
-
-def _phase_spread(points: Iterable[tuple[float, float, float]]) -> float:
-    errors = [error for error, _, phase in points if phase == 1]
-    squares = sum(error**2 for error in errors) + PRIOR_WEIGHT * (PRIOR_PHASE_PERCENT / 100) ** 2
-    return math.sqrt(squares / (len(errors) + PRIOR_WEIGHT))
+    squares = sum(error**2 for error, _ in curved) + prior * (PRIOR_CURVE_PERCENT / 100) ** 2
+    curve_spread = math.sqrt(squares / (sum(curve**2 for _, curve in curved) + prior))
+    # of phases: errors where a full tile stood in for a partly filled one
+    stand_ins = [error for error, _, phase in points if phase == 1]
+    squares = sum(error**2 for error in stand_ins) + PRIOR_WEIGHT * (PRIOR_PHASE_PERCENT / 100) ** 2
+    return curve_spread, math.sqrt(squares / (len(stand_ins) + PRIOR_WEIGHT))
 
 
 def family_of(layer: LayerSpec) -> LayerSpec | None:
-    """The layer at its fewest channels, equal for all layers of a family; None where channels cannot vary freely."""
+    """The layer with the fewest possible channels, equal for all layers of a family; None if channels cannot vary freely."""
     if layer.opaque is not None or layer.op == "concat":
         return None
     if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:

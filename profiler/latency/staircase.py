@@ -1,8 +1,8 @@
-"""The staircase: how a layer's latency grows with its channels on this device with this runtime.
+"""The staircase: how the latency of a layer grows with its channels on one device with one runtime.
 
-Kernels work on tiles of 8, 16 or 32 channels. On some axes a part-filled tile costs as much as a full one, so latency climbs in
-flat steps; on others the rest is done by slower code, so that 40 channels can cost more than 48; on others again there is no step
-at all. No device documents this, so it is found from a few sweeps, one channel count after the other.
+Kernels work on tiles of 8, 16 or 32 channels. On some axes a partly filled tile costs as much as a full one, so that latency rises
+in flat steps. On others slower code handles the remainder, so that 40 channels can cost more than 48. On others there is no step.
+Vendors do not document this, so it is detected from sweeps: measurements of layers that differ in one channel count only.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from device_agents.support.dataclass_json import read_as
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
 GRANULARITY = 8
-"""Widths are distinguished at multiples of this many channels; widths between them are never interpolated."""
+"""The unit of widths. A width that is no multiple of it is compared only with widths of the same remainder."""
 STEPS = (8, 16, 32, 64)
 EARNS_ITS_PLACE = 0.6
-"""A rule with more parameters must reduce the error to this part of what it was, because sweeps are short and may be noisy."""
+"""A rule with more parameters must lower the error to this fraction or less, because sweeps are short and may be noisy."""
 GOOD_ENOUGH = 0.015
-"""A rule that explains its sweeps this well is not replaced by one with more parameters."""
+"""A rule with a smaller relative error than this is not replaced by one with more parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staircase:
-    """The rule for one axis of one kind of layer. The default has no steps wider than the granularity."""
+    """The rule for one axis of one kind of layer. The default has no step wider than the granularity.
+
+    `ValueError` if the step is not a multiple of the granularity.
+    """
 
     step: int = GRANULARITY
     """Channels of one tile."""
     flat: bool = True
-    """Whether a part-filled tile costs what a full one costs; if not, it matters how many of its channels are empty."""
+    """True if a partly filled tile costs as much as a full one; if False, latency depends on the number of empty channels."""
     granularity: int = GRANULARITY
 
     def __post_init__(self) -> None:
@@ -42,13 +45,13 @@ class Staircase:
             raise ValueError(f"a step of {self.step} channels is no multiple of {self.granularity}")
 
     def coordinate(self, width: int) -> int:
-        """Channels of the tiles that this width needs. Between equal phases, latency is taken to be linear in them."""
+        """The width rounded up to whole tiles. Between widths of one phase, latency is taken as linear in this."""
         return -(-width // self.step) * self.step
 
     def phase(self, width: int) -> int:
-        """Empty channels of the last tile, as far as they matter. Only widths of one phase are compared with each other.
+        """Empty channels of the last tile, as far as they matter. Only widths of one phase are interpolated between.
 
-        Below one tile every width has its own phase: runtimes have smaller kernels for so few channels, or none.
+        Below one tile each width is a phase of its own, because runtimes use other kernels for so few channels.
         """
         if self.below_one_tile(width):
             return self.step + -width % self.step
@@ -58,68 +61,68 @@ class Staircase:
         return width < self.step
 
     def places(self, widths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Phases and coordinates of an array of widths."""
+        """Phases and coordinates of an array of widths, both of its shape."""
         within = -widths % (self.granularity if self.flat else self.step)
         phases: NDArray[np.int64] = np.where(widths < self.step, self.step + -widths % self.step, within)
         return phases, -(-widths // self.step) * self.step
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """The phases of the multiples of the granularity."""
+        """The phases that multiples of the granularity can have, in channels."""
         return (0,) if self.flat else tuple(range(0, self.step, self.granularity))
 
 
 Kind = tuple[str, str]
-"""The kind of layer and the axis that have a staircase, such as ("conv2d 1x1", "out")."""
+"""A kind of layer and an axis, which share a staircase: `("conv2d 1x1", "out")`."""
 Staircases = Mapping[Kind, Staircase]
 
 
 def kind_of(layer: LayerSpec) -> str:
-    """The kind of layers that run the same kernel, whose tiles depend on the number of groups, not on the size of the image."""
+    """The part of a layer that decides on the kernel: operation, kernel size, groups and precision, but not the image size."""
     groups = f" g{layer.groups}" if layer.least_channels > 1 else ""
     return "{} {}x{}".format(layer.op, *layer.kernel) + groups + ("" if layer.dtype == "float32" else f" {layer.dtype}")
 
 
 def axes_of(layer: LayerSpec) -> tuple[str, ...]:
-    """The axes on which a layer's channels can be chosen."""
+    """The axes on which the channels of a layer can be chosen."""
     return ("in", "out") if layer.op in FREE_OUTPUT else ("in",)
 
 
 def widths_of(layer: LayerSpec) -> tuple[int, ...]:
-    """The layer's channels on the axes of `axes_of`."""
+    """The channels of a layer on the axes of `axes_of`."""
     return (layer.in_channels, layer.out_channels) if layer.op in FREE_OUTPUT else (layer.in_channels,)
 
 
 def rules_of(layer: LayerSpec, staircases: Staircases) -> tuple[Staircase, ...]:
-    """The staircase of each axis of the layer; the default one if its kind was never swept."""
+    """The staircase of each axis of a layer; the default one for a kind that was not swept."""
     return tuple(staircases.get((kind_of(layer), axis), Staircase()) for axis in axes_of(layer))
 
 
 def tile_of(staircases: Staircases) -> int:
-    """Channels that the runtime lays out together: the widest step of any convolution; the granularity where none was swept."""
+    """The tile of the blocked layout in channels: the widest step of all convolutions, or the granularity if none was swept."""
     steps = [rule.step for (kind, _), rule in staircases.items() if kind.startswith("conv2d")]
     return max(steps, default=GRANULARITY)
 
 
 def staircases_data(staircases: Staircases) -> list[dict[str, Any]]:
-    """The staircases as JSON data."""
+    """The staircases as JSON: a list of objects."""
     return [{"kind": kind, "axis": axis} | asdict(rule) for (kind, axis), rule in staircases.items()]
 
 
 def read_staircases(plain: Iterable[Mapping[str, Any]]) -> Staircases:
-    """The inverse of `staircases_data`. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
+    """The inverse of `staircases_data`. `ValueError`, `TypeError` or `KeyError` for anything else."""
     return {(str(item["kind"]), str(item["axis"])): read_as(Staircase, item) for item in plain}
 
 
 Sweep = Sequence[tuple[int, float]]
-"""Channels and milliseconds of layers that differ on one axis only."""
+"""Channels and latency in ms of layers that differ on one axis only."""
 
 
 def detect(sweeps: Iterable[Sweep], granularity: int = GRANULARITY) -> Staircase:
-    """The simplest rule that explains all sweeps of one kind.
+    """The simplest rule that explains all sweeps of one kind and axis; the one without steps if there are no usable sweeps.
 
-    Each rule is a straight line over whole tiles, plus, if it is not flat, an offset for every phase, fitted to each sweep on its
-    own (least squares of the relative error); they are compared by the error per degree of freedom left.
+    A rule is a straight line over whole tiles and, unless it is flat, an offset for each phase. It is fitted to each sweep
+    separately by least squares of the relative error. Rules are compared by their error per remaining degree of freedom.
     """
     usable = [tuple(sweep) for sweep in sweeps if len(sweep) >= 4]
     best, best_error, best_parameters = Staircase(granularity, True, granularity), math.inf, 0
@@ -136,7 +139,7 @@ def detect(sweeps: Iterable[Sweep], granularity: int = GRANULARITY) -> Staircase
 
 
 def _rules(granularity: int) -> list[Staircase]:
-    """The rules that are tried, the simplest first: no step, flat steps, steps with phases."""
+    """All rules, the simplest first: no step, flat steps, steps with phases."""
     steps = [step for step in STEPS if step > granularity and step % granularity == 0]
     return [
         Staircase(granularity, True, granularity),
@@ -146,7 +149,7 @@ def _rules(granularity: int) -> list[Staircase]:
 
 
 def _unexplained(sweep: Sweep, rule: Staircase) -> float | None:
-    """Root of the mean squared relative error per degree of freedom; None if the sweep has too few points for the rule."""
+    """Root of the squared relative errors per degree of freedom; None if the sweep has too few points for the rule."""
     widths = [width for width, _ in sweep]
     phases = sorted({rule.phase(width) for width in widths})
     columns = [[float(rule.coordinate(width)) for width in widths]]

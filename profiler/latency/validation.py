@@ -1,4 +1,4 @@
-"""The held-out error: predicted against measured latency of whole networks that the table was not fitted to."""
+"""The held-out error of a table: predicted against measured latency of whole networks that took no part in fitting it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HeldOutNetwork:
     predicted_ms: Interval
     measured_ms: float
     naive_ms: float
-    """The plain sum of its layers."""
+    """The sum of its layers without calibration."""
 
     @property
     def error_percent(self) -> float:
@@ -46,24 +46,26 @@ class HeldOutNetwork:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutError:
-    """The error of a table on held-out networks, in per cent of the measured latency."""
+    """Errors on all held-out networks, in per cent of the measured latency. They are None without any network."""
 
     networks: int
     mean_error_percent: float | None
     worst_error_percent: float | None
     bias_percent: float | None
     spearman: float | None
-    """Rank correlation; None with fewer than three networks. All other figures are None without any network."""
+    """Rank correlation of predicted and measured latency; None with fewer than three networks."""
     coverage_percent: float | None
-    """The percentage of measured latencies within the predicted 95 % intervals."""
+    """The share of networks whose measured latency lies within the predicted 95 % interval."""
     naive_mean_error_percent: float | None
     checked: tuple[HeldOutNetwork, ...] = ()
 
     @property
     def verified(self) -> bool:
+        """True if there are held-out networks and their mean error is within the limit."""
         return self.mean_error_percent is not None and self.mean_error_percent <= LIMIT_PERCENT
 
     def sentence(self) -> str:
+        """The errors for people; it begins with `unverified` if they exceed the limit or are not known."""
         if self.mean_error_percent is None:
             return "unverified: no whole network was measured that took no part in fitting"
         said = (

@@ -1,9 +1,9 @@
-"""From raw samples to a latency: the quiet device's, with an interval.
+"""The latency of a model on a quiet device, estimated from raw samples, with a 95 % interval.
 
-A shared machine only ever adds time, and does so for seconds on end. So a measurement's latency is the median of its undisturbed
-samples, and a model's the lower quartile of its measurements, which lie in rounds far apart in time: slow spells do
-not reach it, and it is not one lucky measurement either, which for models with many rounds would be luckier than for those with
-few. Measurements that something is known to have disturbed (profiler.measure.disturbance) are left out where enough others remain.
+Other load only adds time, and does so for seconds at a stretch. The latency of a measurement is therefore the median of its
+undisturbed samples, and the latency of a model is the lower quartile over its measurements, which lie in rounds far apart in time.
+Slow periods do not reach the lower quartile. The minimum would not do instead: it falls with the number of rounds, which differs
+between models. Measurements that are known to be disturbed (profiler.measure.disturbance) are left out if enough others remain.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from profiler.protocol.settings import TimingSettings
 QUARTILE = 0.25
 RESAMPLES = 400
 ENOUGH_ROUNDS = 3
-"""With fewer undisturbed measurements the disturbed ones have to do, and the estimate says so."""
+"""With fewer undisturbed measurements, disturbed ones are used as well and the estimate is marked as disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The latency of a model on a quiet device, and what it rests on. `ValueError` for a negative latency."""
+    """The latency of a model on a quiet device and the number of measurements behind it. `ValueError` for a negative latency."""
 
     latency_ms: Interval
     rounds: int
     samples: int
     quiet_rounds: int
-    """How many of the rounds went undisturbed."""
+    """The number of rounds without a known disturbance."""
 
     def __post_init__(self) -> None:
         if min(self.latency_ms.value, self.latency_ms.low) < 0:
@@ -41,19 +41,19 @@ class Estimate:
 
     @property
     def disturbed(self) -> bool:
-        """Too few rounds went undisturbed to say what the quiet device does. Of what others measured no round is known."""
+        """True if too few rounds were undisturbed. An imported latency has no rounds and is never disturbed."""
         return self.rounds > 0 and self.quiet_rounds < ENOUGH_ROUNDS
 
     def settled(self, settings: TimingSettings) -> bool:
-        """Undisturbed and narrow enough to stop measuring."""
+        """True if the model needs no further rounds: enough were undisturbed and the interval is narrow."""
         narrow_ms = max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms.value)
         return self.quiet_rounds >= settings.quiet_rounds and self.latency_ms.half_width <= narrow_ms
 
 
 def estimate(measurements: Sequence[Measurement]) -> Estimate:
-    """The lower quartile of the measurements' quiet latencies and its bootstrap percentile interval over rounds.
+    """The lower quartile of the measurements' latencies and its bootstrap percentile interval over rounds.
 
-    With one or two rounds nothing can be said from their agreement: the interval is then the whole spread of the samples.
+    One or two rounds are too few for a bootstrap: the interval is then the range of their samples. `ValueError` if there are none.
     """
     if not measurements:
         raise ValueError("no measurements to estimate from")
@@ -73,12 +73,12 @@ def estimate(measurements: Sequence[Measurement]) -> Estimate:
 
 
 def trusted(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
-    """The undisturbed ones, or all where these are too few."""
+    """The measurements that an estimate uses: the undisturbed ones, or all if these are too few."""
     undisturbed = [measurement for measurement in measurements if not measurement.tags]
     return undisturbed if len(undisturbed) >= ENOUGH_ROUNDS else measurements
 
 
 @cache
 def _draws(count: int) -> NDArray[np.int64]:
-    """(resample, measurement): equal draws for equal numbers of measurements, so that a journal always gives the same table."""
+    """Indices of shape (resample, measurement). They depend on the count only, so that a journal always gives the same table."""
     return np.random.default_rng(count).integers(0, count, (RESAMPLES, count))

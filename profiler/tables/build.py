@@ -1,7 +1,7 @@
-"""Building a table: measure a few layers of the plans and whole networks beside them, where the table is least sure measure more.
+"""Building a table: a few layers of the plans and whole networks are measured, then more layers where predictions are uncertain.
 
-What happens is in the journal before anything else is done with it; the table is made from the journal alone. A build that is
-killed goes on where it stopped, and a table that exists is extended by what is not in it yet.
+Every event is recorded in the journal before anything else is done with it, and the table is derived from the journal alone. A
+build that was killed can be resumed, and an existing table is extended by the layers that it lacks.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from profiler.tables.sampling import asked_for, corners_of, interpolation_percen
 from profiler.tables.table import Table, load_table
 
 PREFIXES = 6
-"""A user's file has no other widths to fit on: so many beginnings of it are measured instead."""
+"""Prefixes of a user's model that are measured for the fit, because it has no other widths."""
 SWEEP_ROUNDS = 3
 BATCH = 24
-"""Layers measured between one look at the table's error and the next."""
+"""Layers measured between two estimates of the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopCriterion:
-    """When a build may stop adding layers."""
+    """The condition for a build to stop adding layers. `TableError` for limits that cannot be reached."""
 
     target_error_percent: float = 2.0
-    """The table's own estimate of its error on whole networks is below this, ..."""
+    """The estimated error on whole networks, from the fit, at which no more layers are added."""
     max_layers: int = 330
-    """... or it has so many layers, or the corners of its plans alone are more."""
+    """The number of layers at which no more are added. The corners of the plans are measured even if they are more."""
 
     def __post_init__(self) -> None:
         if self.target_error_percent <= 0 or self.max_layers < 1:
@@ -65,9 +65,10 @@ def build(
     wait_s: float = 0.0,
     again: Sequence[LayerSpec] = (),
 ) -> Table:
-    """Measure what is not in the table yet and write it, whole, to `out`; `again` are layers to have beside those of the plans.
+    """Measure what is not in the table yet and write the table to `out`. `again` are further layers to measure.
 
-    `JournalError` if a journal is there and neither a table nor `resume`, or was recorded under other conditions.
+    `TableError` for an impossible path; `ModelError` for a model that the runtime cannot run; `JournalError` if there is a journal
+    but neither a table nor `resume`, or if it was recorded under other conditions; errors of the device if it cannot be reached.
     """
     settings, stop = settings or TimingSettings(), stop or StopCriterion()
     if out.suffix != ".parquet" or not out.parent.is_dir():
@@ -100,11 +101,10 @@ def build(
 def extend(
     out: Path, layers: Sequence[LayerSpec], opaques: Mapping[str, bytes] | None = None, *, progress: ProgressReporter | None = None
 ) -> Table:
-    """Measure these layers on the table's device as its others were and write it again; layers it has cost nothing.
+    """Measure further layers on the device of a table, under the same conditions, and write the table again.
 
-    `opaques` are the files of layers that were cut out of a model, by digest.
-
-    `TableError` or `JournalError` if the table's journal is gone or the device has changed.
+    Layers that it has already are not measured. `opaques` are the files of subgraphs that were extracted from a model, by digest.
+    `TableError` or `JournalError` if the journal is missing or the device has changed.
     """
     info = load_table(out).info
     if not journal_path(out).exists():
@@ -120,9 +120,9 @@ def extend(
 def _measuring(
     target: Target, out: Path, settings: TimingSettings, resume: bool, progress: ProgressReporter, wait_s: float
 ) -> Iterator[MeasurementRun]:
-    """An open journal and device, and at the end the table, while nobody else can write either.
+    """A run with device and journal open and locked. At the end the table is written.
 
-    What was spent is noted in the journal, and one in which nothing was measured is removed.
+    The time spent is recorded even if the run fails. A journal without any measurement is removed.
     """
     with (
         open_session(target, settings, progress=progress, wait_s=wait_s) as session,
@@ -134,12 +134,12 @@ def _measuring(
         finally:
             run.record(Spent(round(run.wall_s, 3)))
             if run.state.hello is None:
-                journal_path(out).unlink()  # the runner never started: there is nothing to go on with
+                journal_path(out).unlink()  # the runner never started, so there is nothing to resume
         table_of(run.state).save(out)
 
 
 def _sweep(run: MeasurementRun, plans: Sequence[Plan]) -> None:
-    """Find the staircases of the kinds of layers that none are known of yet."""
+    """Measure sweeps for the kinds of layers whose staircases are not known yet, and record what they show."""
     known = staircases_of(run.state)
     for plan in plans:
         sweeps = {kind: sweep for kind, sweep in sweeps_of(plan).items() if kind not in known}
@@ -156,14 +156,15 @@ def _sweep(run: MeasurementRun, plans: Sequence[Plan]) -> None:
 
 
 def _corners(run: MeasurementRun, plan: Plan) -> list[str]:
-    """The sweeps' layers go on with the others, so that all are measured alike."""
+    """Add the layers that every build measures, and return their keys."""
     layers = [*corners_of(plan, staircases_of(run.state))]
+    # layers of the sweeps had few rounds yet; they are measured on with the others, so that all are measured alike
     layers += [layer for sets in sweeps_of(plan).values() for sweep in sets for layer in sweep]
     return run.add_layers(layers, plan.graph.opaques)
 
 
 def _begun(run: MeasurementRun) -> list[LayerSpec]:
-    """Layers that an earlier run has begun with and not settled: the next table would not ask for them again, being in it."""
+    """Layers that an earlier run began to measure and did not settle. No plan asks for them again, because the table has them."""
     settings, found = run.settings, []
     for key, measurements in run.state.measurements.items():
         layer = run.state.layers.get(key)
@@ -175,7 +176,7 @@ def _begun(run: MeasurementRun) -> list[LayerSpec]:
 
 
 def _refine(run: MeasurementRun, plan: Plan, networks: Sequence[str], stop: StopCriterion) -> list[str]:
-    """Batch by batch the layers that tell most, until the table thinks itself good enough; their keys."""
+    """Measure batches of the most uncertain layers until the estimated error is low enough, and return their keys."""
     added: list[str] = []
     if not plan.graph.widths:
         return added
@@ -194,15 +195,16 @@ def _refine(run: MeasurementRun, plan: Plan, networks: Sequence[str], stop: Stop
         keys = run.add_layers(batch)
         added += keys
         rounds = dict.fromkeys(keys, settings.rounds)
-        # whole networks go on beside the layers, so that both see the same spells of the machine
+        # whole networks are measured on beside the layers, so that both see the same slow periods of the machine
         rounds |= {key: min(settings.network_rounds, run.state.count(key) + settings.rounds) for key in networks}
         run.measure(rounds, "refining with")
 
 
 def _enough(error: float | None, between: float, until: float) -> bool:
-    """The error is low enough with some room, or what lies between widths is too small a part of it for further layers to matter.
+    """True if further layers are not needed, given the estimated error, the part due to interpolation, and the target, all in %.
 
-    The estimate is a mean over some sixteen networks: a fifth of it is chance.
+    The target has to be met with a fifth to spare, because the error is estimated from about sixteen networks. If interpolation
+    causes less than a quarter of the error, more layers would not reduce it.
     """
     if error is None or between > until / 2:
         return False
@@ -210,7 +212,7 @@ def _enough(error: float | None, between: float, until: float) -> bool:
 
 
 def network_models(plan: Plan, target: Target) -> Iterator[Model]:
-    """Whole networks with the part they play: fit or check."""
+    """The whole networks of a plan as models to measure, with their roles: fit or check."""
     writer = FORMATS[target.model_format]
     for role, graph in _networks(plan):
         whole = plan.model is not None and len(graph.nodes) == len(plan.graph.nodes)
@@ -220,7 +222,7 @@ def network_models(plan: Plan, target: Target) -> Iterator[Model]:
 
 
 def _networks(plan: Plan) -> Iterator[tuple[str, Graph]]:
-    """The network itself is always checked, never fitted on."""
+    """Roles and networks. The network of the plan itself comes first and is always held out."""
     yield "check", plan.graph
     for role, drawn in (("fit", plan.fit), ("check", plan.check)):
         for widths in drawn:

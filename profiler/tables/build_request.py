@@ -1,4 +1,4 @@
-"""What `profile build` is asked for: one or several devices, each measured into a table of its own, side by side."""
+"""Requests of `profile build`: one or several devices, measured at the same time, each into a table of its own."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from profiler.tables.table import Table
 
 
 def table_path(out: Path, device: str) -> Path:
-    """The path of a device's table: the device's name stands where `out` says {device}, without what a file name cannot hold."""
+    """The path of a device's table: `out` with {device} replaced by the name of the device, as far as file names allow."""
     return Path(str(out).replace("{device}", re.sub(r"[^A-Za-z0-9._-]+", "-", device)))
 
 
 def journal_paths(out: Path, devices: Sequence[str]) -> str:
-    """Where everything measured on these devices is kept, for people."""
+    """The paths of the journals of these devices, for people."""
     return ", ".join(str(journal_path(table_path(out, device))) for device in devices)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """Plans to measure, and where. `ToolError` if two devices would write the same table."""
+    """Plans to measure, and devices to measure them on. `ToolError` if two devices would write the same table."""
 
     plans: tuple[Path, ...]
     """Plan files, or model files."""
     targets: tuple[Target, ...]
     out: Path
-    """With {device} in it where there are several targets."""
+    """The path of the table, which contains {device} if there are several targets."""
     settings: TimingSettings = field(default_factory=TimingSettings)
     stop: StopCriterion = field(default_factory=StopCriterion)
     resume: bool = False
@@ -51,11 +51,11 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class Builds:
-    """What became of a request."""
+    """The result of a request."""
 
     tables: Mapping[Path, Table]
     lost: tuple[ToolError, ...] = ()
-    """Why the other devices were given up."""
+    """The errors of devices that were given up."""
 
     def check(self) -> None:
         """`ToolError` if a device was given up."""
@@ -65,7 +65,7 @@ class Builds:
 
 
 def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]) -> Builds:
-    """Build a table on each device; `progress` by the device's name. A lone device's error is raised as it is."""
+    """Build a table on each device; `progress` is by device name. With a single device, its error is raised."""
     plans = [read_plan(path) for path in request.plans]
     targets = {target.device: target for target in request.targets}
 

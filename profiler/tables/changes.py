@@ -1,10 +1,10 @@
-"""Which of many layers changed, and which only look it: a permutation test on their rounds, with the false discoveries bounded.
+"""Permutation tests for changed layers, with a bounded rate of false discoveries.
 
-Each layer was seen in a few rounds before and a few after. If nothing changed, it does not matter which round is called which: so
-the rounds are shuffled, and how far apart the two halves then lie shows what chance does. Half a dozen rounds can be shuffled in so
-few ways that a lone layer could never stand out among hundreds; the distance is therefore taken in units of the layer's own
-scatter, so that what chance does to all layers is one distribution, and every layer is held against all of it (Tusher, Tibshirani
-and Chu, 2001). Of those called changed, Benjamini and Hochberg's rule (1995) keeps the expected part of false ones below q.
+Each layer has a few rounds before and a few after. If its latency did not change, the two groups are exchangeable: the distance
+between them is compared with the distances after shuffling the rounds. Half a dozen rounds have so few permutations that no single
+layer of hundreds could be significant. The distance is therefore divided by the layer's own scatter, which gives one null
+distribution for all layers together (Tusher, Tibshirani and Chu, 2001). The procedure of Benjamini and Hochberg (1995) bounds the
+expected rate of false discoveries.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SHUFFLES = 400
 
 
 def p_values(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Array:
-    """The probability, for each layer's rounds (ms, before and after), that chance separates them so far; 1 with too few rounds."""
+    """The p-value of each layer, given its rounds before and after in ms; 1 for a layer with too few rounds. Shape (layer,)."""
     found = np.ones(len(pairs))
     places = [place for place, pair in enumerate(pairs) if min(map(len, pair)) >= FEWEST_ROUNDS]
     if not places:
         return found
     seen = [_distances(*pairs[place]) for place in places]
-    # one scale for all, below which a scatter that happens to be tiny does not make a large distance
+    # added to every scatter, so that one that happens to be tiny does not make a large distance
     floor = float(np.median([spreads[0] for _, spreads in seen])) + 1e-9
     scaled = [np.abs(shifts) / (spreads + floor) for shifts, spreads in seen]
     chance = np.sort(np.concatenate([values[1:] for values in scaled]))
@@ -41,7 +41,7 @@ def p_values(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Array:
 
 
 def q_values(p: Array) -> Array:
-    """The false discovery rate at which each layer would just count as changed (Benjamini and Hochberg, 1995)."""
+    """For each p-value the smallest rate of false discoveries at which it is significant (Benjamini and Hochberg, 1995)."""
     order = np.argsort(p)
     stepped = p[order] * len(p) / np.arange(1, len(p) + 1)
     found = np.empty(len(p))
@@ -50,7 +50,7 @@ def q_values(p: Array) -> Array:
 
 
 def _distances(before: Sequence[float], after: Sequence[float]) -> tuple[Array, Array]:
-    """(1 + SHUFFLES,) shifts of the lower quartile, as logarithms, and scatter within the halves; the first as measured."""
+    """Differences of the log lower quartiles and scatter within the groups, each (1 + SHUFFLES,), the first as measured."""
     values = np.log(np.array([*before, *after]))
     one, two = np.split(values[_orders(len(before), len(after))], [len(before)], axis=1)
     shifts = np.quantile(two, QUARTILE, axis=1) - np.quantile(one, QUARTILE, axis=1)
@@ -59,6 +59,6 @@ def _distances(before: Sequence[float], after: Sequence[float]) -> tuple[Array, 
 
 @cache
 def _orders(before: int, after: int) -> NDArray[np.int64]:
-    """The same for every layer of so many rounds, so that two tables always compare alike."""
+    """Permutations of shape (1 + SHUFFLES, round), the first one the identity. They depend on the counts only."""
     draws = np.random.default_rng((before, after))
     return np.stack([np.arange(before + after), *(draws.permutation(before + after) for _ in range(SHUFFLES))])

@@ -1,8 +1,7 @@
-"""Comparison of two tables: the layers that changed by more than chance explains, and the effect on networks."""
+"""Comparison of two tables: layers whose latency changed beyond chance, and the effect on predicted networks."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,28 +13,27 @@ from profiler.devices.identity import Identity
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate, trusted
 from profiler.measure.state import MeasurementState
-from profiler.protocol.events import Measurement
 from profiler.protocol.journal import journal_path, read_journal
 from profiler.tables.changes import p_values, q_values
 from profiler.tables.table import Table, load_table
 
 Q = 0.05
-"""The expected part of false ones among the layers that are reported as changed."""
+"""The accepted rate of false discoveries."""
 LEAST_PERCENT, LEAST_MS = 2.0, 0.001
-"""Smaller changes are not reported, even real ones: a layer is measured until its interval is about this wide."""
+"""Smaller changes do not count: a layer is measured only until its interval is about so wide."""
 Rounds = Mapping[LayerSpec, Sequence[float]]
-"""Milliseconds of each trusted round of each layer."""
+"""The latency in ms of each trusted round, by layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A layer of both tables."""
+    """A layer that both tables hold."""
 
     layer: LayerSpec
     before: Estimate
     after: Estimate
     q: float | None = None
-    """The rate of false discoveries at which it would count as changed; None where the rounds are not known."""
+    """The smallest rate of false discoveries at which it counts as changed; None if the rounds are not known."""
 
     @property
     def percent(self) -> float:
@@ -49,7 +47,7 @@ class Change:
 
     @property
     def changed(self) -> bool:
-        """True for a change beyond chance that is large enough to matter. Without rounds, the intervals decide."""
+        """True if the change is beyond chance and large enough. Without rounds, the intervals decide."""
         beyond = self.beyond_intervals if self.q is None else self.q <= Q
         return (
             beyond
@@ -60,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class NetworkChange:
-    """The predictions of both tables for a network on which both were checked."""
+    """The predictions of both tables for a network that both were checked on."""
 
     name: str
     before_ms: float
@@ -73,17 +71,17 @@ class NetworkChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The differences between two tables."""
+    """The result of `compare`."""
 
     changes: tuple[Change, ...]
-    """Every layer that both tables hold, the largest relative difference first."""
+    """All layers that both tables hold, the largest relative difference first."""
     only_before: tuple[LayerSpec, ...]
     only_after: tuple[LayerSpec, ...]
     differing_conditions: tuple[str, ...]
-    """Conditions that differed between the measurements; with any of these, the tables are not of one device that changed."""
+    """Differences in runtime, threads or device, as text. With any of them, other causes than a changed device are possible."""
     networks: tuple[NetworkChange, ...] = ()
     tested: bool = False
-    """Whether the rounds were known and tested."""
+    """True if the rounds of both tables were known and tested."""
 
     @property
     def changed(self) -> tuple[Change, ...]:
@@ -91,19 +89,19 @@ class Comparison:
 
     @property
     def median_percent(self) -> float | None:
-        """Median absolute difference over the shared layers; None if there are none."""
+        """Median absolute difference of the shared layers; None if there are none."""
         sizes = sorted(abs(change.percent) for change in self.changes)
         return sizes[len(sizes) // 2] if sizes else None
 
     @property
     def median_ratio(self) -> float | None:
-        """The median ratio of the latency after to that before; None without shared layers."""
+        """Median ratio of the latency after to the latency before; None without shared layers."""
         ratios = [change.after.latency_ms.value / change.before.latency_ms.value for change in self.changes]
         return statistics.median(ratios) if ratios else None
 
     @property
     def networks_percent(self) -> float | None:
-        """The mean change of the predictions; None without shared networks."""
+        """Mean change of the predictions; None without shared networks."""
         return statistics.fmean(network.percent for network in self.networks) if self.networks else None
 
     def sentence(self) -> str:
@@ -119,53 +117,52 @@ class Comparison:
 
 
 def compare_files(before: Path, after: Path) -> Comparison:
-    """Compare two table files, with the rounds from the journals beside them if both have one."""
+    """Compare two files. The rounds are read from the journals beside them if both exist."""
     one, two = load_table(before), load_table(after)
     rounds = (rounds_of(before), rounds_of(after)) if journal_path(before).exists() and journal_path(after).exists() else None
     return compare(one, two, rounds)
 
 
 def rounds_of(path: Path) -> Rounds:
-    """The rounds of a table, from its journal. Raises `JournalError` if that is damaged."""
+    """The rounds in the journal of a table. `JournalError` if it is damaged."""
     state = MeasurementState.of(read_journal(journal_path(path)))
-    return {layer: _quiet_ms(state.measurements[key]) for key, layer in state.layers.items() if key in state.measurements}
-
-
-def _quiet_ms(measurements: Sequence[Measurement]) -> list[float]:
-    return [measurement.quiet_ms for measurement in trusted(measurements)]
+    return {
+        layer: [measurement.quiet_ms for measurement in trusted(state.measurements[key])]
+        for key, layer in state.layers.items()
+        if key in state.measurements
+    }
 
 
 def compare(before: Table, after: Table, rounds: tuple[Rounds, Rounds] | None = None) -> Comparison:
+    """Compare two tables. `rounds` are those before and those after; without them the intervals decide what changed."""
     layers = [layer for layer in before.rows if layer in after.rows]
-    found = _tested(layers, rounds) if rounds else [None] * len(layers)
-    shared = [Change(layer, before.rows[layer], after.rows[layer], q) for layer, q in zip(layers, found, strict=True)]
+    q = _rates(layers, rounds) if rounds else [None] * len(layers)
+    changes = [Change(layer, before.rows[layer], after.rows[layer], rate) for layer, rate in zip(layers, q, strict=True)]
+    target, new = before.info.target, after.info.target
+    conditions = [
+        f"{name}: {one} and {two}"
+        for name, one, two in (("runtime", target.runtime, new.runtime), ("threads", target.threads, new.threads))
+        if one != two
+    ]
+    conditions += Identity.of_fingerprint(before.info.device).differences(Identity.of_fingerprint(after.info.device))
+    earlier_ms = {network.name: network.predicted_ms.value for network in before.info.held_out.checked}
+    predicted = [
+        (network.name, earlier_ms.get(network.name), network.predicted_ms.value) for network in after.info.held_out.checked
+    ]
     return Comparison(
-        tuple(sorted(shared, key=lambda change: -abs(change.percent))),
+        tuple(sorted(changes, key=lambda change: -abs(change.percent))),
         tuple(layer for layer in before.rows if layer not in after.rows),
         tuple(layer for layer in after.rows if layer not in before.rows),
-        tuple(_conditions(before, after)),
-        tuple(_networks(before, after)),
+        tuple(conditions),
+        tuple(NetworkChange(name, one_ms, two_ms) for name, one_ms, two_ms in predicted if one_ms and two_ms),
         rounds is not None,
     )
 
 
-def _tested(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[float | None]:
-    """The false discovery rate of each layer; 1 for rows that were carried over, because their rounds are the same."""
+def _rates(layers: Sequence[LayerSpec], rounds: tuple[Rounds, Rounds]) -> list[float | None]:
+    """The rate of false discoveries of each layer; 1 for rows that were carried over and have the same rounds in both tables."""
     pairs = [(rounds[0].get(layer, ()), rounds[1].get(layer, ())) for layer in layers]
-    anew = np.array([list(one) != list(two) for one, two in pairs], dtype=bool)
+    measured_again = np.array([list(one) != list(two) for one, two in pairs], dtype=bool)
     q = np.ones(len(pairs))
-    q[anew] = q_values(p_values([pair for pair, new in zip(pairs, anew, strict=True) if new]))
-    return [float(value) for value in q]
-
-
-def _networks(before: Table, after: Table) -> list[NetworkChange]:
-    earlier = {checked.name: checked.predicted_ms.value for checked in before.info.held_out.checked}
-    pairs = [(checked.name, earlier.get(checked.name), checked.predicted_ms.value) for checked in after.info.held_out.checked]
-    return [NetworkChange(name, one, two) for name, one, two in pairs if one and two and math.isfinite(one)]
-
-
-def _conditions(before: Table, after: Table) -> list[str]:
-    one, two = before.info.target, after.info.target
-    asked = [("runtime", one.runtime, two.runtime), ("threads", one.threads, two.threads)]
-    told = [f"{name}: {a} and {b}" for name, a, b in asked if a != b]
-    return told + Identity.of_fingerprint(before.info.device).differences(Identity.of_fingerprint(after.info.device))
+    q[measured_again] = q_values(p_values([pair for pair, again in zip(pairs, measured_again, strict=True) if again]))
+    return [float(rate) for rate in q]

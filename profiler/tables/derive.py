@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -20,11 +19,14 @@ from profiler.protocol.events import Header, Hello
 from profiler.tables.predictor import Predictor
 from profiler.tables.table import Table, TableInfo
 
+FEWEST_REFERENCES = 10
+"""Percentiles of fewer measurements of the reference layer would say nothing."""
+
 
 def table_of(state: MeasurementState) -> Table:
-    """Estimate every layer, fit the calibration to one part of the networks and determine the held-out error on the other.
+    """Estimate every layer, fit the calibration on the networks for it, and compute the error on the held-out ones.
 
-    Raises `JournalError` if nothing was measured yet.
+    `JournalError` if nothing was measured yet.
     """
     if state.header is None or state.hello is None:
         raise JournalError("the journal holds no measurement yet")
@@ -50,6 +52,10 @@ def table_of(state: MeasurementState) -> Table:
 
 def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:
     dates = state.measured_utc
+    drift_percent = None
+    if len(state.references_ms) >= FEWEST_REFERENCES:
+        low, high = np.percentile(state.references_ms, [5, 95])
+        drift_percent = float(high / low - 1) * 100
     return TableInfo(
         target=header.target,
         device=fingerprint(hello, state.conditioning),
@@ -62,20 +68,12 @@ def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:
         networks=tuple(graph.name for role, graph in state.networks.values() if role == "check"),
         disturbances=tag_counts(measurement for found in state.measurements.values() for measurement in found),
         progress=tuple(asdict(item) for item in state.errors),
-        reference_drift_percent=_drift_percent(state.references_ms),
+        reference_drift_percent=drift_percent,
         measuring_s=state.measuring_ns / 1e9,
         wall_s=state.wall_s,
     )
 
 
-def _drift_percent(looks_ms: Sequence[float]) -> float | None:
-    """The spread of the reference layer's latency: its 95th percentile over its 5th, less one; None with too few measurements."""
-    if len(looks_ms) < 10:
-        return None
-    low, high = np.percentile(looks_ms, [5, 95])
-    return float(high / low - 1) * 100
-
-
 def staircases_of(state: MeasurementState) -> Staircases:
-    """The staircases that sweeps have shown, the latest of each axis."""
+    """The staircases detected from sweeps; the latest one for each kind and axis."""
     return {(rule.kind, rule.axis): Staircase(rule.step, rule.flat, rule.granularity) for rule in state.rules}

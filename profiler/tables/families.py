@@ -1,9 +1,9 @@
-"""The latency of each family of layers against its channels: predictions for every width, and measurements."""
+"""Latency against channels, for figures: the table's answers for all widths of a family, and the measured points among them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from profiler.errors import LayerError
@@ -19,37 +19,38 @@ Widths = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A family's latency along one of its channel counts, the other held fixed."""
+    """The latency of a family along one channel count, with the other one fixed."""
 
     label: str
-    """The width that is held fixed, such as `256 in`; empty if there is none."""
+    """The fixed channel count, such as `256 in`; empty if there is none."""
     answers: tuple[tuple[int, Estimate | None], ...]
-    """Predictions for the widths from the smallest measured to the largest; None where the table cannot tell."""
+    """Widths from the smallest measured one to the largest, with the table's estimate; None where it has none."""
     measured: tuple[tuple[int, Estimate], ...]
+    """Measured widths with their estimates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A family of layers that differ in their channels only."""
+    """A family: layers that differ in their channels only."""
 
     title: str
     detail: str
     axis: str
-    """The channels along which its curves run."""
+    """The channel count on the horizontal axis."""
     curves: tuple[Curve, ...]
     full_ms: float
-    """The latency of its slowest measured layer."""
+    """The latency of the slowest measured layer."""
 
 
 def panels(table: Table) -> list[Panel]:
-    """A panel for each family that was measured at two widths at least, the slowest first."""
+    """A panel for each family with at least two measured widths, the slowest first."""
     predictor = Predictor(table)
     found = [_panel(predictor, rows, swept) for rows in _families(table) if (swept := _swept_axis(rows)) is not None]
     return sorted(found, key=lambda panel: -panel.full_ms)
 
 
 def undrawn(table: Table) -> list[LayerSpec]:
-    """The layers that are in no panel, because there is no other width of them to compare with."""
+    """The layers that are in no panel, because no other width of them was measured."""
     single = [rows for rows in _families(table) if _swept_axis(rows) is None]
     return [layer for rows in single for layer in rows.values()] + [layer for layer in table.rows if family_of(layer) is None]
 
@@ -75,7 +76,7 @@ def _panel(predictor: Predictor, rows: Mapping[Widths, LayerSpec], swept: int) -
 
 
 def _swept_axis(rows: Mapping[Widths, LayerSpec]) -> int | None:
-    """The last axis that varies while the others are fixed, so the outputs if they vary; None if there is none."""
+    """The last axis with several measured widths at equal widths of the others, outputs before inputs; None if there is none."""
     axes = range(len(max(rows)))
     for axis in reversed(axes):
         others = Counter(_without(widths, axis) for widths in rows)
@@ -85,7 +86,7 @@ def _swept_axis(rows: Mapping[Widths, LayerSpec]) -> int | None:
 
 
 def _fixed_widths(rows: Mapping[Widths, LayerSpec], axis: int) -> list[int]:
-    """The smallest, the middle and the largest of the widths measured most often; more curves could not be told apart."""
+    """The smallest, the middle and the largest of the widths measured most often; more curves would not be legible."""
     times = Counter(widths[axis] for widths in rows)
     often = sorted(width for width, count in times.items() if count == max(times.values()))
     return sorted({often[0], often[len(often) // 2], often[-1]})
@@ -99,13 +100,13 @@ def _curve(predictor: Predictor, rows: Mapping[Widths, LayerSpec], swept: int, f
         try:
             hit = predictor.lookup(_at(widest, swept, width))
         except LayerError:
-            continue  # its groups do not divide so many channels
+            continue  # the groups of the layer do not divide so many channels
         answers.append((width, hit.estimate if hit else None))
     return Curve(label, tuple(answers), tuple((width, predictor.table.rows[layer]) for width, layer in known.items()))
 
 
 def _at(layer: LayerSpec, swept: int, width: int) -> LayerSpec:
-    """The layer with another number of channels on one axis."""
+    """The layer with the channels of one axis replaced."""
     if layer.op in FREE_OUTPUT and swept == 1:
         return layer.resized(layer.inputs, width)
     shapes = [(*shape[:-1], width if shape[-1] == layer.in_channels else shape[-1]) for shape in layer.inputs]
@@ -117,15 +118,11 @@ def _without(widths: Widths, axis: int) -> Widths:
 
 
 def _names(layer: LayerSpec) -> tuple[str, str]:
-    """A family's title, and its other properties."""
+    """The title of a family, and further properties by which it differs from others with the same title."""
     title = layer.op if layer.kernel == (1, 1) and layer.op != "conv2d" else f"{layer.op} {layer.kernel[0]}×{layer.kernel[1]}"
     sizes = ["×".join(map(str, shape[1:-1])) for shape in (layer.inputs[0], layer.output)]
     shown = sizes if sizes[0] != sizes[1] else sizes[:1]
-    return title, ", ".join([" → ".join(filter(None, shown)), *_traits(layer)]).removeprefix(", ")
-
-
-def _traits(layer: LayerSpec) -> Sequence[str]:
-    named = {
+    traits = {
         f"stride {layer.stride[0]}": layer.stride != (1, 1),
         f"dilation {layer.dilation[0]}": layer.dilation != (1, 1),
         f"{layer.groups} groups": layer.least_channels > 1,
@@ -133,4 +130,5 @@ def _traits(layer: LayerSpec) -> Sequence[str]:
         "no bias": not layer.bias,
         layer.dtype: layer.dtype != "float32",
     }
-    return [name for name, holds in named.items() if holds]
+    details = [" → ".join(filter(None, shown)), *(name for name, holds in traits.items() if holds)]
+    return title, ", ".join(filter(None, details))

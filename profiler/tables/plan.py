@@ -1,7 +1,7 @@
-"""What a table is wanted for: a network with widths to choose, and whole networks to fit and check it on.
+"""Build plans: a network whose widths can be chosen, and whole networks for the fit and for the held-out error.
 
-A plan is a JSON file. `netadapt plan` writes one for a network it can narrow; a model file given to `profile build` becomes one
-with nothing to choose.
+A plan is a JSON file, which `netadapt plan` writes for a network that it can prune. A model file given to `profile build` becomes a
+plan without widths to choose.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ FORMAT = 3
 CHECK_NETWORKS = 12
 FIT_NETWORKS = 16
 WIDTH_STEP = 8
-"""Channels between one width and the next: the networks planned for have widths of multiples of it."""
+"""The unit of widths in channels: the networks of a plan have multiples of it."""
 
 Networks = tuple[Mapping[str, int], ...]
-"""The width of each block, of several networks."""
+"""Several networks, each given by the width of every block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A network whose widths may be chosen, and the widths of whole networks for fitting and for checking.
+    """A network whose widths may be chosen, and the widths of whole networks for the fit and for the held-out error.
 
-    Which of its layers are measured is decided while measuring (profiler.tables.sampling): it depends on the device.
+    The layers to measure are chosen during the build (profiler.tables.sampling), because they depend on the device. `PlanError` for
+    widths that the network cannot have.
     """
 
     graph: Graph
@@ -44,7 +45,7 @@ class Plan:
     check: Networks = ()
     step: int = WIDTH_STEP
     model: Path | None = None
-    """The user's file this plan was made of; it is measured whole, as it is."""
+    """The model file that the plan was made from, which is measured as it is; None for a plan from a JSON file."""
 
     def __post_init__(self) -> None:
         if self.step < 1:
@@ -70,28 +71,29 @@ class Plan:
 
 
 def make_plan(graph: Graph, *, step: int = WIDTH_STEP, seed: int = 1) -> Plan:
-    """A plan with networks of random widths, multiples of `step`, to fit and to check on. `PlanError` without a choice."""
+    """A plan with random networks for the fit and for the held-out error, whose widths are multiples of `step`."""
     networks = random_networks(graph, step, random.Random(seed), FIT_NETWORKS + CHECK_NETWORKS)
     fit = len(networks) * FIT_NETWORKS // (FIT_NETWORKS + CHECK_NETWORKS)
     return Plan(graph, tuple(networks[:fit]), tuple(networks[fit:]), step)
 
 
 def possible_layers(plan: Plan) -> int:
-    """How many layers a table of every width would hold."""
+    """The number of layers that a table of all widths would hold."""
     widths = possible_widths(plan.graph, plan.step)
     found = {
-        (follower.node.layer, form_choices)
-        for follower in dependent_layers(plan.graph)
-        if (form_choices := tuple(form.choices(widths, plan.step) for form in follower.axes))
+        (dependent.node.layer, form_choices)
+        for dependent in dependent_layers(plan.graph)
+        if (form_choices := tuple(form.choices(widths, plan.step) for form in dependent.axes))
     }
     return sum(math.prod(map(len, choices)) for _, choices in found)
 
 
 def random_networks(graph: Graph, step: int, draws: random.Random, count: int) -> list[dict[str, int]]:
-    """Distinct ones, none of them the network itself; fewer than `count` where the network has hardly any widths to choose.
+    """Random networks given by the width of every block, all different from each other and from the network itself.
 
-    Each has a level between a quarter and all of the full widths, and its blocks lie around that level: so that they spread over
-    all latencies as NetAdapt goes through them, which blocks drawn one by one would not.
+    They are fewer than `count` if the network has few widths to choose from. Each network has a level between a quarter and all of
+    the full widths, and its blocks lie around this level. Networks therefore cover all latencies that NetAdapt passes
+    through; blocks of independent widths would not.
     """
     choices = possible_widths(graph, step)
     found: list[dict[str, int]] = []
@@ -109,11 +111,12 @@ def random_networks(graph: Graph, step: int, draws: random.Random, count: int) -
 
 
 def write_plan(plan: Plan, path: Path) -> None:
+    """Write a plan atomically. `PlanError` if the file cannot be written."""
     write_whole(path, json.dumps(plan.to_dict(), indent=1), PlanError)
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan file, or a model file as a plan of its own. `PlanError` or `ModelError` in one sentence if it is neither."""
+    """Read a plan file, or make a plan of a model file. `PlanError` or `ModelError` in one sentence for any other file."""
     if path.suffix.lower() != ".json":
         graph = read_model(path)
         return Plan(graph, model=path)

@@ -1,4 +1,4 @@
-"""The latency of a model file by a table file, and the source of each layer's share."""
+"""The latency of a model file, predicted from a table file."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from profiler.tables.table import Table, load_table
 
 @dataclass(frozen=True, slots=True)
 class FilePrediction:
-    """A model file's predicted latency, and the table that it was predicted by."""
+    """A model file, a table, and the prediction."""
 
     model: Path
     path: Path
-    """The file of the table."""
+    """The path of the table."""
     table: Table
     prediction: Prediction
 
     @property
     def adding(self) -> str | None:
-        """The command that measures what the table lacks; None for an imported table, to which nothing can be added."""
+        """The command that measures missing layers; None for an imported table, to which nothing can be added."""
         if self.table.info.imported:
             return None
         return f"profile build {self.model} --runtime {self.table.info.target.runtime} --out {self.path}"
 
 
 def predict_file(path: Path, model: Path) -> FilePrediction:
-    """Predict a model file. Raises `TableError` or `ModelError` if a file cannot be read or the runtime cannot run the model."""
+    """Predict without raising for missing layers.
+
+    `TableError` or `ModelError` if a file cannot be read, or if the runtime of the table does not run such models.
+    """
     table, wanted = load_table(path), format_of(model).name
     target = table.info.target
     if not target.reads(wanted):

@@ -1,7 +1,7 @@
-"""The latency of a network with one block at each of many widths, as NetAdapt needs it at every step.
+"""Latencies of a network with one block at each of many widths, as NetAdapt needs them at every step.
 
-Only the layers that follow the block change; they are looked up as arrays, and the calibration is linear, so a step of MobileNetV1
-with every width of every block is priced in milliseconds. The prices are those of `Predictor.predict`.
+Only the layers that depend on the block change. They are interpolated as arrays, and the calibration is linear, so that a step of
+MobileNetV1 with every width of every block takes milliseconds. The prices equal those of `Predictor.predict`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _PricedNode:
 
     dependent: DependentLayer
     family: LayerSpec | None
-    """None if channels cannot vary freely or nothing is interpolated: the layer is then looked up at each width."""
+    """None where channels cannot vary freely, or nothing is interpolated: such a layer is looked up width by width."""
     sums: Sums | None
     """Its terms of the calibration at the present widths; None if the table does not know it."""
 
@@ -100,7 +100,7 @@ class Pricer:
 
 
 def _weight_bytes(layer: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Array:
-    """Bytes of weights for many widths. They are linear in the channels of each axis, so a few layers determine them all."""
+    """Bytes of weights for arrays of channels. They are linear in the channels of each axis, so that two layers an axis suffice."""
     if not layer.weight_shape:
         return np.zeros(len(channels[0]))
     one = layer.least_channels

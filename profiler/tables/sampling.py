@@ -1,13 +1,13 @@
-"""Which layers of a plan to measure, a few hundred instead of all that its network can turn into.
+"""The choice of layers to measure: a few hundred of all that a network can have when its widths change.
 
-First sweeps along single axes, to see the device's staircase; then the corners of what can be asked for; then, one batch after the
-other, the layers where the table is least sure of what the networks it is for would ask (`most_telling`).
+A build first measures sweeps along single axes, to detect the staircases of the device. Then it measures the corners of the
+possible widths. Then follow batches of the layers that add most to the uncertainty of predicted networks (`most_telling`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from profiler.latency.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
@@ -18,26 +18,26 @@ from profiler.tables.plan import Plan, random_networks
 from profiler.tables.predictor import Predictor
 
 SWEEP_POINTS = 9
-"""Widths of one sweep, a granularity apart: they cover a step of 32 channels twice."""
+"""Widths of one sweep. With a width step of 8 they cover a tile of 32 channels twice."""
 SWEEP_UP_TO = 192
-"""Around here a step is still a good part of the whole latency, and the layer large enough to time."""
+"""The largest width of a sweep: a step is still a large part of the latency there, and the layer large enough to be timed."""
 SWEEPS_PER_KIND = 3
-"""An early, a middle and a late layer of the network: large figures and wide layers need not behave alike."""
+"""An early, a middle and a late layer of the network, because large images and wide layers may behave differently."""
 NARROW_TILES = 2
-"""A layer of so many tiles is likely to be asked for with less than one."""
+"""A layer with at most so many tiles is also measured at widths below one tile."""
 ASKED_NETWORKS = 48
-"""Networks of random widths that stand for what the table will be asked."""
+"""The number of random networks that represent the later predictions."""
 
 
 def sweeps_of(plan: Plan) -> dict[Kind, list[tuple[LayerSpec, ...]]]:
-    """For each kind of layer with weights and each of its axes, up to three sweeps of layers that differ on this axis only."""
+    """Up to three sweeps for each axis of each kind of layer with weights; a sweep is layers that differ on this axis only."""
     possible = possible_widths(plan.graph, plan.step)
     found: dict[Kind, list[tuple[LayerSpec, ...]]] = {}
-    for follower in _resizable(plan.graph):
-        layer = follower.node.layer
+    for dependent in _resizable(plan.graph):
+        layer = dependent.node.layer
         for place, axis in enumerate(axes_of(layer)):
-            choices = [width for width in follower.axes[place].choices(possible, plan.step) if width <= SWEEP_UP_TO]
-            if not follower.axes[place].blocks or len(choices) < 4 or not layer.weight_shape:
+            choices = [width for width in dependent.axes[place].choices(possible, plan.step) if width <= SWEEP_UP_TO]
+            if not dependent.axes[place].blocks or len(choices) < 4 or not layer.weight_shape:
                 continue
             widths = widths_of(layer)
             sweep = tuple(at_channels(layer, [*widths[:place], width, *widths[place + 1 :]]) for width in choices[-SWEEP_POINTS:])
@@ -48,7 +48,7 @@ def sweeps_of(plan: Plan) -> dict[Kind, list[tuple[LayerSpec, ...]]]:
 
 
 def _spread_out(sweeps: Sequence[tuple[LayerSpec, ...]], count: int) -> list[tuple[LayerSpec, ...]]:
-    """The first, the last and those between, of the longest there are."""
+    """Up to `count` of the longest sweeps, evenly spread over the network."""
     longest = max(len(sweep) for sweep in sweeps)
     usable = [sweep for sweep in sweeps if len(sweep) == longest]
     if len(usable) <= count:
@@ -59,7 +59,7 @@ def _spread_out(sweeps: Sequence[tuple[LayerSpec, ...]], count: int) -> list[tup
 def staircases_from(
     sweeps: Mapping[Kind, Sequence[Sequence[LayerSpec]]], latency_ms: Mapping[LayerSpec, float], step: int
 ) -> Staircases:
-    """What the sweeps show; a layer that could not be measured is left out of its sweep."""
+    """The staircases detected from sweeps. A layer that could not be measured is left out of its sweep."""
     found = {}
     for (kind, axis), layers in sweeps.items():
         place = 0 if axis == "in" else 1
@@ -71,47 +71,43 @@ def staircases_from(
 
 
 def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
-    """For every layer the narrowest and the widest of each phase on each axis, and the network's own layers first."""
-    return tuple(unique_layers(_corners(plan, staircases)))
-
-
-def _corners(plan: Plan, staircases: Staircases) -> Iterator[LayerSpec]:
-    yield from plan.graph.layers
+    """The network's own layers, then for every layer the narrowest and the widest width of each phase on each axis."""
+    found = list(plan.graph.layers)
     possible = possible_widths(plan.graph, plan.step)
-    for follower in _resizable(plan.graph):
-        lines = []
-        for form, rule in zip(follower.axes, rules_of(follower.node.layer, staircases), strict=True):
+    for dependent in _resizable(plan.graph):
+        ends = []
+        for form, rule in zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True):
             phases: dict[int, list[int]] = {}
             choices = form.choices(possible, plan.step)
             for width in choices:
-                # of a wide layer nobody asks for less than a tile, or they will be asked for by `most_telling`
+                # a wide layer is hardly ever pruned to less than a tile; if it is, `most_telling` finds the layer
                 if not rule.below_one_tile(width) or choices[-1] <= NARROW_TILES * rule.step:
                     phases.setdefault(rule.phase(width), []).append(width)
-            lines.append(sorted({end for widths in phases.values() for end in (widths[0], widths[-1])}))
-        for widths in product(*lines):
-            yield at_channels(follower.node.layer, widths)
+            ends.append(sorted({end for widths in phases.values() for end in (widths[0], widths[-1])}))
+        found += [at_channels(dependent.node.layer, widths) for widths in product(*ends)]
+    return tuple(unique_layers(found))
 
 
 def _resizable(graph: Graph) -> list[DependentLayer]:
-    """Nodes whose channels follow a block; concatenations follow several and are measured as they are asked for."""
+    """Nodes whose channels depend on a block. Concatenations depend on several and are only measured where networks need them."""
     return [
-        follower
-        for follower in dependent_layers(graph)
-        if follower.blocks and follower.node.layer.opaque is None and follower.node.layer.op != "concat"
+        dependent
+        for dependent in dependent_layers(graph)
+        if dependent.blocks and dependent.node.layer.opaque is None and dependent.node.layer.op != "concat"
     ]
 
 
 def asked_for(plan: Plan) -> list[Graph]:
-    """Networks of random widths like those NetAdapt goes through; none of them is measured."""
+    """Random networks like those of a NetAdapt run. They are predicted, not measured."""
     draws = random.Random("asked for")
     return [plan.graph.at_widths(widths) for widths in random_networks(plan.graph, plan.step, draws, ASKED_NETWORKS)]
 
 
 def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) -> list[LayerSpec]:
-    """The layers that would take most uncertainty from these networks if they were measured: first those that nothing is known of.
+    """The layers whose measurement would reduce the uncertainty of these networks most; missing layers come first.
 
-    A layer's worth is what its interval contributes to the networks, in parts of their latency. Of layers in the same cell of
-    measured points only the one worth most is taken: it will say something about the others.
+    The worth of a layer is the sum of its interval's half-widths in relation to the latencies of the networks. Of layers in the
+    same cell of measured points, only the one of highest worth is chosen, because it also improves the others.
     """
     worth: dict[LayerSpec, float] = {}
     for network in networks:
@@ -131,7 +127,7 @@ def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) ->
 
 
 def interpolation_percent(predictor: Predictor, networks: Sequence[Graph]) -> float:
-    """What the intervals of interpolated layers add up to in these networks, as one standard deviation, on average."""
+    """Mean standard deviation of these networks' latencies that is due to interpolated layers, in per cent."""
     shares = []
     for network in networks:
         found = [predictor.lookup(layer) for layer in network.layers]

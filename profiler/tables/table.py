@@ -1,8 +1,8 @@
-"""The latency table: what each layer costs on one device with one runtime, and how far the sum can be trusted.
+"""The latency table of one device with one runtime: latencies of layers, and all that is known of how they were measured.
 
-One Parquet file: a row for each layer (its spec as columns, its estimate as columns), and in the file's metadata, under one key,
-everything else as JSON: format version, fingerprint of device and runtime, timing settings, calibration and held-out error. The raw
-samples are in the journal beside it, from which the table can be made again.
+A table is one Parquet file with a row for each layer. Everything else is JSON in the metadata of the file, under one key: format
+version, device and runtime fingerprint, timing settings, calibration and held-out error. Raw samples are in the journal beside the
+table, from which it can be derived again (profiler.tables.derive).
 """
 
 from __future__ import annotations
@@ -35,54 +35,54 @@ METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000
 ROWS_AT_ONCE = 100
 MOST_BYTES = 200_000_000
-"""The limit for the unpacked rows; those of a table of twenty thousand layers take twelve million bytes."""
+"""The limit of the unpacked rows. Twenty thousand layers take twelve million bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """Everything in a table apart from its rows."""
+    """Everything in a table but its rows."""
 
     target: Target
     device: Mapping[str, Any]
-    """The fingerprint as the runner reported it: facts of the device, version and hash of the runtime, hash of the runner."""
+    """The fingerprint: device facts, version and hash of the runtime and hash of the runner, as the runner reported them."""
     settings: TimingSettings
     created_utc: str
     calibration: Calibration = field(default_factory=Calibration)
     held_out: HeldOutError = field(default_factory=lambda: HeldOutError.of(()))
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Layers that could not be measured, by key, and why."""
+    """Reasons why layers could not be measured, by layer key."""
     networks: tuple[str, ...] = ()
-    """The names of the networks for which it was built."""
+    """Names of the held-out networks that were planned, including those that could not be predicted or measured."""
     staircases: Staircases = field(default_factory=dict)
-    """The device's steps in channels, as the sweeps have shown them."""
+    """The device's steps in channels, as detected from sweeps."""
     disturbances: Mapping[str, int] = field(default_factory=dict)
-    """The number of measurements, and for each kind of disturbance how many of them it affected."""
+    """The number of all measurements, under `measurements`, and of the disturbed ones by cause."""
     progress: Sequence[Mapping[str, Any]] = ()
-    """How the table's own estimate of its error fell as layers were added: wall_s, layers, error_percent, between_percent."""
+    """The estimated error after each batch of layers: wall_s, layers, error_percent, between_percent."""
     reference_drift_percent: float | None = None
-    """The spread of the reference layer's latency during the build: its 95th percentile over its 5th, less one."""
+    """Variation of the reference layer's latency during the build, 95th over 5th percentile; None with too few measurements."""
     measuring_s: float = 0.0
-    """Time spent in samples."""
+    """Total duration of all samples."""
     wall_s: float = 0.0
-    """Time that the build took on the device and the host."""
+    """Duration of the build on the device and the host."""
     measured_utc: Mapping[str, str] = field(default_factory=dict)
-    """The time when each row was measured, by its layer's key; missing in tables of earlier versions."""
+    """The time of the oldest measurement of each row, by layer key; empty in tables of earlier versions."""
     validated_utc: str | None = None
-    """The time when the whole networks were measured to which it was fitted and on which it was checked."""
+    """The time of the oldest measurement of the whole networks for fit and check, which vouch for older rows, too."""
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
-        """The source of an imported table and how it was read (profiler.exchange); None for a table that was measured here."""
-        told = self.device.get("imported")
-        return told if isinstance(told, Mapping) else None
+        """The source and the assumptions of an imported table (profiler.exchange); None for a table that was measured here."""
+        imported = self.device.get("imported")
+        return imported if isinstance(imported, Mapping) else None
 
     @property
     def age_days(self) -> float:
-        """Days since it was last checked on whole networks or, where that is not known, since it was made."""
+        """Days since the table was validated, or since it was made if that is not known."""
         return self.age_at(datetime.now(UTC))
 
     def age_at(self, now: datetime) -> float:
-        """The age in days at another time; see `age_days`."""
+        """The age in days at the time `now`, which needs a time zone."""
         return (now - datetime.fromisoformat(self.validated_utc or self.created_utc)).total_seconds() / 86400
 
 
@@ -140,9 +140,9 @@ SCHEMA = pa.schema(
         ("layer", pa.string()),
     ]
 )
-"""Every column of a table, in order; `layer` is the whole spec as JSON, the others before it are for reading."""
+"""All columns in their order. `layer` is the whole LayerSpec as JSON; the columns that repeat parts of it are for people."""
 ROW_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high", "rounds", "quiet_rounds", "samples", "energy_mj", "layer")
-"""The columns from which a table is read."""
+"""The columns that are read."""
 
 
 def _columns(layer: LayerSpec, estimate: Estimate, energy_mj: float | None) -> dict[str, Any]:
@@ -172,13 +172,14 @@ def _estimate(row: Mapping[str, Any]) -> Estimate:
 
 
 def load_table(path: Path) -> Table:
-    """Read a table. Raises `TableError`, in one sentence, for anything that is not a whole table of this format version."""
+    """Read a table. `TableError` in one sentence for anything that is not an undamaged table of this format version."""
     if not path.is_file():
         raise TableError(f"there is no table {path}; `profile build` makes one")
     try:
-        raw, rows = _parquet(path)
+        raw, rows = _read_parquet(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
-        raise TableError(f"{path} is not a latency table or is damaged: {_first_line(exc)}") from exc
+        first_line = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise TableError(f"{path} is not a latency table or is damaged: {first_line}") from exc
     if raw is None:
         raise TableError(f"{path} is a Parquet file, but not a latency table")
     try:
@@ -195,14 +196,16 @@ def load_table(path: Path) -> Table:
         raise TableError(f"{path} is damaged: {exc}") from exc
 
 
-def _parquet(path: Path) -> tuple[bytes | None, list[dict[str, Any]]]:
-    """The metadata under our key, and the needed columns of the rows. Raises `TableError` for more rows than any table has.
+def _read_parquet(path: Path) -> tuple[bytes | None, list[dict[str, Any]]]:
+    """The JSON of the metadata, None if there is none, and the rows. `TableError` for larger tables than exist.
 
-    A small file can hold the same long text millions of times, so it is unpacked piece by piece.
+    A small file can hold the same long text millions of times, so the rows are unpacked in batches.
     """
     with pq.ParquetFile(path) as file:
         raw = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
-        columns = [name for name in ROW_COLUMNS if name in file.schema_arrow.names]  # energy came later than the others
+        columns = [
+            name for name in ROW_COLUMNS if name in file.schema_arrow.names
+        ]  # tables of earlier versions have no column for energy
         if raw is not None and any(file.schema_arrow.field(name).type != SCHEMA.field(name).type for name in columns):
             raise TableError(f"{path} is damaged: its columns are not those of a latency table")
         if file.metadata.num_rows > MOST_ROWS:
@@ -217,10 +220,6 @@ def _parquet(path: Path) -> tuple[bytes | None, list[dict[str, Any]]]:
                 )
             rows += batch.to_pylist()
         return raw, rows
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).splitlines() or [type(exc).__name__])[0]
 
 
 def _info_to_dict(info: TableInfo) -> dict[str, Any]:
@@ -248,11 +247,11 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
 FACTS = Mapping[str, Any]
 FINGERPRINT: Mapping[str, Any] = {"device": FACTS, "flags": FACTS | None, "conditioning": FACTS | None, "imported": FACTS | None}
 IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[str, int]}
-"""The types of those parts that are read; the others are only shown and compared."""
+"""Types of the entries that are read by name. Other entries are only shown and compared."""
 
 
 def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
-    """Read everything but the rows; what earlier versions did not write gets a default. Raises `ValueError` for wrong types."""
+    """The inverse of `_info_to_dict`. `KeyError`, `TypeError` or `ValueError` for a wrong type. Fields may be missing."""
     staircases = read_staircases(plain["staircases"])
     info = replace(
         read_as(TableInfo, {**plain, "staircases": {}, "held_out": HeldOutError.of(()).to_dict()}),
