@@ -98,6 +98,12 @@ def test_a_round_at_whose_end_the_device_is_warm_is_tagged_as_a_whole() -> None:
     assert tags(cool, measurement(), measurement("b"), warm, measurement(round=1)) == [("heat",), ("heat",), ("heat",)]
 
 
+def test_of_the_rounds_before_a_warm_moment_only_the_last_is_tagged() -> None:
+    later = measurement(round=1)
+    found = tags(Round(round=0), measurement(), Round(round=1), later, Round(round=2, thermal_status=2))
+    assert found == [(), ("heat",)]
+
+
 def test_the_work_for_an_event_does_not_grow_with_the_journal() -> None:
     """Counted in calls of Python functions, which no other program on the machine changes."""
 

@@ -81,7 +81,13 @@ class Match:
             step_file = Path(folder, f"step.{writer.name}")
             for path, widths in ((step_file, self.step.widths), *((files[label], networks[label]) for label in around)):
                 path.write_bytes(writer.write(self.models.graph(widths)))
-            measured = measure_files([step_file, *files.values()], self.target, progress=self.progress, wait_s=PATIENCE_S)
+            measured = measure_files(
+                [step_file, *files.values()],
+                self.target,
+                settings=self.known_table.table.info.settings,
+                progress=self.progress,
+                wait_s=PATIENCE_S,
+            )
         found = {path: item.estimate.latency_ms for path, item in measured.items()}
         best = min(around, key=lambda label: abs(found[files[label]].value - found[step_file].value))
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])

@@ -1,0 +1,92 @@
+"""Builds, benchmarks of files and spot checks measure alike: with looks at a reference layer, in rounds of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_build import FEW, NETWORK, PLAN
+
+from profiler.formats.model_file import FORMATS
+from profiler.layers.layer import conv2d
+from profiler.measure.benchmark import measure_files
+from profiler.measure.loop import FEW_MODELS_LONGER
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import DeviceFacts, Failed, Hello, LayerAdded, Refresh, RunEvent
+from profiler.protocol.job import Job
+from profiler.protocol.settings import Target, TimingSettings
+from profiler.runners.simulated import SimulatedRunner
+from profiler.schedule.spot_check import spot_check
+from profiler.tables.build import build
+from profiler.tables.table import Table
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """What the simulated device is told to do, as it is told."""
+    found: list[Job] = []
+    run = SimulatedRunner.run
+
+    def noted(self: SimulatedRunner, job: Job) -> Iterator[RunEvent]:
+        found.append(job)
+        return run(self, job)
+
+    monkeypatch.setattr(SimulatedRunner, "run", noted)
+    return found
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    (tmp_path / "script.toml").write_text('seed = 1\n[runtimes]\nlitert = "2.3.0"\n')
+    return Target(f"fake:{tmp_path / 'script.toml'}", "litert")
+
+
+@pytest.fixture
+def settings(quick: TimingSettings) -> TimingSettings:
+    """Unlike the defaults in what the tests compare; the device's time is simulated."""
+    return replace(quick, min_round_s=0.3, measurement_ms=3.0, network_rounds=4)
+
+
+@pytest.fixture
+def table(tmp_path: Path, target: Target, settings: TimingSettings) -> Table:
+    return build([PLAN], target, tmp_path / "t.parquet", settings=settings, stop=FEW)
+
+
+def test_a_build_looks_at_its_reference_layer(jobs: list[Job], table: Table) -> None:
+    assert jobs[-1].reference in {layer.key for layer in table.rows}
+
+
+def test_a_file_is_measured_as_the_table_it_is_held_against(jobs: list[Job], table: Table, target: Target, tmp_path: Path) -> None:
+    built = jobs[-1].settings
+    path = tmp_path / "network.tflite"
+    path.write_bytes(FORMATS["tflite"].write(NETWORK))
+    jobs.clear()
+    measured = measure_files([path], target, settings=table.info.settings)[path]
+    assert measured.estimate.rounds >= built.network_rounds
+    assert all(job.reference is not None for job in jobs)
+    assert {replace(job.settings, min_round_s=0.0) for job in jobs} == {replace(built, min_round_s=0.0)}
+    assert {job.settings.min_round_s for job in jobs} == {FEW_MODELS_LONGER * built.min_round_s}
+
+
+def test_a_spot_check_measures_as_the_build_did(jobs: list[Job], table: Table, target: Target) -> None:
+    built = jobs[-1].settings
+    jobs.clear()
+    assert spot_check(table, PLAN, target).differences == ()
+    assert {job.reference for job in jobs} <= {layer.key for layer in table.rows}
+    assert {replace(job.settings, min_round_s=0.0) for job in jobs} == {replace(built, min_round_s=0.0)}
+
+
+def test_a_layer_that_failed_is_tried_again_after_a_refresh() -> None:
+    layer = conv2d((1, 8, 8, 8), 8, 1)
+    state = MeasurementState.of(
+        [
+            Hello(protocol=5, version="1", device=DeviceFacts(), flags={}),
+            LayerAdded(layer.key, layer),
+            Failed(layer.key, 0, "no room"),
+        ]
+    )
+    assert state.failed == {layer.key: "no room"}
+    state.see(Refresh((layer.key,)))
+    assert state.failed == {}
