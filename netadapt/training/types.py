@@ -68,7 +68,7 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What else is told, the most batch first."""
+        """The other figures that are reported, the most important first."""
         ...
 
     @property

@@ -8,7 +8,6 @@ process ends.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
+from device_agents.support.locks import locked
 from profiler.errors import JournalError, JournalNotWritable
 from profiler.protocol.events import Header, JournalEvent, event_data, read_event
 from profiler.protocol.settings import Target, TimingSettings
@@ -81,19 +81,9 @@ def unwritten(path: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """Open, made if need be, and ours alone until it is closed."""
-    while True:
-        with _writing(path):
-            file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            with _writing(path):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # whoever had it has removed or replaced it meanwhile
+    """The descriptor of the journal, made if need be, which nobody else writes until it is closed."""
+    with _writing(path):
+        return locked(path, os.O_CREAT | os.O_APPEND, 0o666)
 
 
 @contextmanager
