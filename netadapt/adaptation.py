@@ -18,7 +18,7 @@ from netadapt.networks.own import source_facts
 from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
-from netadapt.runs.event_log import EventLog, open_log, require_tensorboard
+from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.history import History, history_of
 from netadapt.runs.models import RunModels, dataset_of
 from netadapt.runs.records import RunInfo, TableFacts
@@ -156,10 +156,6 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
                 events.step(step)
                 on_step(step, folder.info)
         return history_of(folder)
-
-
-def _told(progress: ProgressReporter, events: EventLog) -> Observers:
-    return Observers(progress, lambda step, loss: events.loss("original", step, loss))
 
 
 def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, GrowingTable]:
