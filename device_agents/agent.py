@@ -135,8 +135,13 @@ class Agent(Protocol):
 def store_file(agent: Agent, path: Path) -> str:
     """Store a file of this host on the device; returns its path there. Errors are those of `Agent.store`."""
     data = path.read_bytes()
-    name = f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}{path.suffix}"
+    name = named_by_content(path, data)
     return f"{agent.store({name: data})}/{name}"
+
+
+def named_by_content(path: Path, data: bytes) -> str:
+    """The name of a file in a device's store, which takes equal names for equal files: it contains a hash of the content."""
+    return f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}{path.suffix}"
 
 
 class AgentKind(Protocol):

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from device_agents import native
+from device_agents.agent import named_by_content
 from profiler.errors import RunnerError
-from profiler.runners.program import Program, ProgramRunner, named_by_content
+from profiler.runners.program import Program, ProgramRunner
 from profiler.runtimes import RUNTIMES
 
 WHEELS = {runtime.name: runtime.wheel for runtime in RUNTIMES.values() if runtime.wheel}

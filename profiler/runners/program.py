@@ -9,7 +9,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Protocol, get_args
 
 from device_agents.agent import Agent
@@ -159,8 +158,3 @@ def how_it_ended(returncode: int | None, stderr: str) -> str:
         missing = said[-1].partition(": ")[2]
         return f"the Python there has no such runtime ({missing}); install it there, or name another interpreter with --python"
     return f"the runner ended with code {returncode}: {said[-1] if said else 'it said nothing'}"
-
-
-def named_by_content(path: Path, data: bytes) -> str:
-    """A name in the device's store, which takes equal names for equal files."""
-    return f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}{path.suffix}"

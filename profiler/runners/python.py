@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from device_agents.agent import named_by_content
 from device_agents.discovery import RUNNER
-from profiler.runners.program import Program, ProgramRunner, named_by_content
+from profiler.runners.program import Program, ProgramRunner
 
 
 class PythonRunner(ProgramRunner):

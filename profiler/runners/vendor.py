@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from device_agents.agent import Agent
+from device_agents.agent import Agent, named_by_content
 from device_agents.errors import CommandTimedOut
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
@@ -31,7 +31,7 @@ from profiler.protocol.events import (
 )
 from profiler.protocol.job import Job
 from profiler.protocol.settings import Target
-from profiler.runners.program import how_it_ended, named_by_content
+from profiler.runners.program import how_it_ended
 from profiler.runners.walk import walk
 
 
