@@ -41,12 +41,18 @@ def serve_page(
         bound = listener.getsockname()[1]
         app = make_app(Dashboard(folders), Access(host, bound, token))
         os.nice(NICE)
-        say(f"{_address(host, bound, token, not generated)}\nCtrl-C ends it")
         # no log of requests: the first one of a browser has the token in it
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=CLOSING_S, server_header=False
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                """The address is only said once the server handles Ctrl-C: before, that would end in a warning of asyncio's."""
+                await super().startup(sockets)
+                say(f"{_address(host, bound, token, not generated)}\nCtrl-C ends it")
+
+        Server(settings).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:
