@@ -80,13 +80,19 @@ def served(lab: Path) -> Iterator[Served]:
 
 @contextmanager
 def looking(browser: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
-    """A page of its own, and what the browser complains of."""
+    """A page of its own, and what the browser complains of.
+
+    A request that the browser itself gives up, as a click leads to another page before an icon has come, is no complaint.
+    """
     context = browser.new_context(**options)
     complaints: list[str] = []
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
+    page.on(
+        "requestfailed",
+        lambda request: complaints.append(f"{request.url}: {request.failure}") if request.failure != "net::ERR_ABORTED" else None,
+    )
     yield page, complaints
     context.close()
 
