@@ -15,7 +15,6 @@ from netadapt.resources import (
     RESOURCES,
     Budget,
     Energy,
-    amount_text,
     known_resource,
     named_tables,
     open_resource,
@@ -246,15 +245,15 @@ def test_an_amount_is_the_same_whatever_the_present_price() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "unit", "text"),
+    ("amount", "resource", "text"),
     [
-        (5.9132, "ms", "5.913 ms"),
-        (41.2e6, "MACs", "41.2 M MACs"),
-        (12.0, "x", "12 x"),
-        (2.1e6, "B", "2.1 MB"),
-        (800.0, "B", "800 B"),
-        (12.5, "mJ", "12.5 mJ"),
+        (5.9132, "latency", "5.913 ms"),
+        (41.2e6, "macs", "41.2 M MACs"),
+        (12.0, "parameters", "12 parameters"),
+        (2.1e6, "memory", "2.1 MB"),
+        (800.0, "memory", "800 B"),
+        (12.5, "energy", "12.5 mJ"),
     ],
 )
-def test_amounts_are_written_for_people(amount: float, unit: str, text: str) -> None:
-    assert amount_text(amount, unit) == text
+def test_amounts_are_written_for_people(amount: float, resource: str, text: str) -> None:
+    assert known_resource(resource).amount_text(amount) == text

@@ -218,7 +218,10 @@ def test_a_miss_by_more_than_the_interval_is_an_entry_on_the_step() -> None:
 
 
 def test_a_miss_is_told_in_one_sentence() -> None:
-    assert measured(1.3).sentence("pixel", "ms") == "pixel: measured 130 ms, predicted 100 ms (95 ms to 105 ms), +30.0 %"
+    assert (
+        measured(1.3).sentence(Budget("latency", fraction=0.5, table="pixel"))
+        == "pixel: measured 130 ms, predicted 100 ms (95 ms to 105 ms), +30.0 %"
+    )
 
 
 def test_a_run_goes_on_with_the_bias_it_had() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from netadapt.baselines import title_of
 from netadapt.networks import Description
 from netadapt.networks.planning import PlanSummary
-from netadapt.resources import Budget, amount_text
+from netadapt.resources import Budget
 from netadapt.runs.history import History
 from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.multi_seed import Spread, of_each
@@ -50,7 +50,7 @@ class StepPrinter:
             print(f"warning: {warning}", file=sys.stderr)
         for goal in info.goals:
             if goal.name in step.misses:
-                print(f"warning: {step.misses[goal.name].sentence(goal.name, goal.unit)}", file=sys.stderr)
+                print(f"warning: {step.misses[goal.name].sentence(goal)}", file=sys.stderr)
 
 
 def print_run(history: History, run: Path, *, as_json: bool) -> None:
@@ -82,8 +82,8 @@ def choice_warning(step: Step) -> str | None:
 def prices_text(prices: Mapping[str, float], goals: Sequence[Budget]) -> str:
     """5.91 ms; of several budgets each with its name: pixel 5.91 ms, macs 41.2 M MACs."""
     if len(goals) == 1:
-        return amount_text(prices[goals[0].name], goals[0].unit)
-    return ", ".join(f"{goal.name} {amount_text(prices[goal.name], goal.unit)}" for goal in goals)
+        return goals[0].amount_text(prices[goals[0].name])
+    return ", ".join(f"{goal.name} {goal.amount_text(prices[goal.name])}" for goal in goals)
 
 
 def history_data(history: History) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
 from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
-from netadapt.resources import Budget, amount_text
+from netadapt.resources import Budget, prefixed_text
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import TableFacts
 from netadapt.runs.run_folder import RunFolder
@@ -77,7 +77,7 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         "share": lambda fraction: f"{100 * fraction:.0f} %",
         "file_name": lambda path: Path(path).name,
         "ms": ms_text,
-        "amount": lambda price: ms_text(price, 4) if contents.unit == "ms" else amount_text(price, contents.unit),
+        "amount": lambda price: ms_text(price, 4) if contents.measurable else contents.info.goals[0].amount_text(price),
         "further": partial(_further_amounts, contents),
     }
     rows = summary(contents)
@@ -102,7 +102,7 @@ def _others(task: Task, metrics: Mapping[str, float | Spread]) -> list[str]:
 
 def _further_amounts(contents: Contents, amounts: Mapping[str, float]) -> list[str]:
     """Of the second budget on, each with its name."""
-    return [f"{goal.name} {amount_text(amounts[goal.name], goal.unit)}" for goal in contents.info.goals[1:] if goal.name in amounts]
+    return [f"{goal.name} {goal.amount_text(amounts[goal.name])}" for goal in contents.info.goals[1:] if goal.name in amounts]
 
 
 def _figure(figure: Metric, found: float | Spread) -> str:
@@ -117,7 +117,7 @@ def _budget_text(budget: Budget) -> str:
     of = f" on {budget.table}" if budget.table else ""
     if budget.fraction is not None:
         return f"{100 * budget.fraction:g} % of its {budget.resource}{of}"
-    return amount_text(budget.amount(0), budget.unit) + of
+    return budget.amount_text(budget.amount(0)) + of
 
 
 def headline(rows: Sequence[Row], task: Task) -> str:
@@ -284,4 +284,4 @@ def change_text(before: str, after: str) -> str:
 
 def count_text(number: int) -> str:
     """41.2 M, 824 k."""
-    return amount_text(float(number), "").strip()
+    return prefixed_text(float(number), "").strip()

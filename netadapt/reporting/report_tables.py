@@ -86,6 +86,11 @@ class Contents:
         return self.info.goals[0].unit
 
     @property
+    def measurable(self) -> bool:
+        """True if prices stand beside measurements in the same unit, which the headings then name once."""
+        return self.info.goals[0].measurable
+
+    @property
     def task(self) -> Task:
         return self.info.settings.task
 
@@ -117,14 +122,17 @@ class GuidedRow:
     measured: Interval
     """Milliseconds."""
     macs_share: float
-    """Of the MAC-guided network's."""
+    """The share of the MACs of the network whose search was guided by another resource."""
     latency_share: float
     macs_of_original: float
     latency_of_original: float
 
 
 def guided(rows: Sequence[Row]) -> list[GuidedRow]:
-    """Original, MAC-guided and latency-guided side by side, where all three have been measured and tested; else nothing."""
+    """The original, the network of the search guided by another resource, and the adapted one.
+
+    Empty unless all three have been measured and tested.
+    """
     found = {row.kind or row.name: row for row in rows}
     other_guide = next((name for name, item in BASELINES.items() if item.guided_by), "")
     if not other_guide:

@@ -1,13 +1,13 @@
 """Resources a network spends, and budgets for them. A resource is anything that puts a price on a graph."""
 
-from netadapt.resources.base import PricesMany, Resource, ResourceKind, WidthPricer
+from netadapt.resources.base import PricesMany, Resource, ResourceKind, WidthPricer, prefixed_text
 from netadapt.resources.budgets import BUDGET, Budget, Goal, named_tables, open_goals, parse_budget, parse_budgets
 from netadapt.resources.energy import Energy
 from netadapt.resources.latency import Latency, LatencyModel, Predicted
 from netadapt.resources.macs import Macs
 from netadapt.resources.memory import Memory, peak_bytes
 from netadapt.resources.parameters import Parameters
-from netadapt.resources.registry import RESOURCES, amount_text, known_resource, open_resource
+from netadapt.resources.registry import RESOURCES, known_resource, open_resource
 
 __all__ = [
     "BUDGET",
@@ -25,7 +25,6 @@ __all__ = [
     "Resource",
     "ResourceKind",
     "WidthPricer",
-    "amount_text",
     "known_resource",
     "named_tables",
     "open_goals",
@@ -33,4 +32,5 @@ __all__ = [
     "parse_budget",
     "parse_budgets",
     "peak_bytes",
+    "prefixed_text",
 ]

@@ -46,6 +46,10 @@ class ResourceKind(Protocol):
     @property
     def unit(self) -> str: ...
 
+    def amount_text(self, amount: float) -> str:
+        """An amount in `unit` as it is printed, such as 5.913 ms, 41.2 M MACs or 2.1 MB."""
+        ...
+
     @property
     def scales(self) -> Mapping[str, float]:
         """What one of each unit that may be typed is, in `unit`; in lower case."""
@@ -74,6 +78,14 @@ class ResourceKind(Protocol):
     def of(self, table: Any) -> Resource:
         """The resource, priced by a device's table if it needs one. `BudgetError` if it is missing or cannot tell."""
         ...
+
+
+def prefixed_text(amount: float, unit: str) -> str:
+    """The amount with four digits and a prefix k, M or G before the unit where it is large: `2.1 MB` for 2.1e6 and `B`."""
+    for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(amount) >= scale:
+            return f"{amount / scale:.4g} {prefix}{unit}"
+    return f"{amount:.4g} {unit.strip()}"
 
 
 COUNTS: Mapping[str, float] = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}

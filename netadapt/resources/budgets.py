@@ -47,6 +47,10 @@ class Budget:
         """Whether a network can be measured for this budget on the device of its table."""
         return known_resource(self.resource).measurable
 
+    def amount_text(self, amount: float) -> str:
+        """An amount of the resource as it is printed, with its unit."""
+        return known_resource(self.resource).amount_text(amount)
+
     def amount(self, initial: float) -> float:
         """In the resource's unit, for a network that spends `initial` now."""
         return self.absolute if self.absolute is not None else (self.fraction or 0.0) * initial

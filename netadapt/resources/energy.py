@@ -42,6 +42,10 @@ class Energy:
             for family, by_work in points.items()
         }
 
+    @staticmethod
+    def amount_text(amount: float) -> str:
+        return f"{amount:.4g} mJ"
+
     @classmethod
     def of(cls, table: Any) -> Self:
         """`table` is a `Table`, or a `GrowingTable`."""

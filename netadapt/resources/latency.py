@@ -38,6 +38,10 @@ class Latency:
     def __init__(self, table: LatencyModel) -> None:
         self.table = table
 
+    @staticmethod
+    def amount_text(amount: float) -> str:
+        return f"{amount:.4g} ms"
+
     @classmethod
     def of(cls, table: LatencyModel | None) -> Self:
         if table is None:

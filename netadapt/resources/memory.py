@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from netadapt.resources.base import prefixed_text
 from profiler.layers.graph import Graph
 from profiler.layers.layer import ITEM_BYTES
 
@@ -27,6 +28,10 @@ class Memory:
     needs_table = False
     measurable = False
     named_by_table = False
+
+    @staticmethod
+    def amount_text(amount: float) -> str:
+        return prefixed_text(amount, "B")
 
     @classmethod
     def of(cls, table: Any) -> Self:

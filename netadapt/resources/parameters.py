@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from netadapt.resources.base import COUNTS
+from netadapt.resources.base import COUNTS, prefixed_text
 from profiler.layers.graph import Graph
 
 
@@ -19,6 +19,10 @@ class Parameters:
     needs_table = False
     measurable = False
     named_by_table = False
+
+    @staticmethod
+    def amount_text(amount: float) -> str:
+        return prefixed_text(amount, " parameters")
 
     @classmethod
     def of(cls, table: Any) -> Self:

@@ -31,14 +31,3 @@ def known_resource(name: str, tables: Collection[str] = ()) -> ResourceKind:
         raise BudgetError(f"there is no resource {name!r}; {did_you_mean(name, [*RESOURCES, *tables])}")
     kind: ResourceKind = load(RESOURCES[name])
     return kind
-
-
-def amount_text(amount: float, unit: str) -> str:
-    """For people: 5.913 ms, 41.2 M MACs, 2.1 MB."""
-    if unit in ("ms", "mJ"):
-        return f"{amount:.4g} {unit}"
-    gap = "" if unit == "B" else " "
-    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(amount) >= scale:
-            return f"{amount / scale:.4g} {letter}{gap}{unit}"
-    return f"{amount:.4g} {unit}"

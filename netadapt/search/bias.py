@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netadapt.errors import NetAdaptError
-from netadapt.resources import amount_text
+from netadapt.resources import Budget
 from profiler.interval import Interval
 
 SMOOTHING = 0.5
@@ -39,11 +39,12 @@ class Checked:
         """Whether the measured value lies outside the interval of the prediction, where that is known."""
         return self.predicted.known and not self.predicted.contains(self.measured.value)
 
-    def sentence(self, name: str, unit: str) -> str:
-        """For a warning."""
-        interval = f"{amount_text(self.predicted.low, unit)} to {amount_text(self.predicted.high, unit)}"
-        both = f"measured {amount_text(self.measured.value, unit)}, predicted {amount_text(self.predicted.value, unit)}"
-        return f"{name}: {both} ({interval}), {100 * (self.ratio - 1):+.1f} %"
+    def sentence(self, budget: Budget) -> str:
+        """The measured and the predicted amount of this budget's resource, for a warning."""
+        text = budget.amount_text
+        interval = f"{text(self.predicted.low)} to {text(self.predicted.high)}"
+        both = f"measured {text(self.measured.value)}, predicted {text(self.predicted.value)}"
+        return f"{budget.name}: {both} ({interval}), {100 * (self.ratio - 1):+.1f} %"
 
 
 def carried_on(bias: Mapping[str, float], checks: Mapping[str, Checked]) -> dict[str, float]:

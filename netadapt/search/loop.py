@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netadapt.errors import BudgetError, NetAdaptError
-from netadapt.resources import Goal, Resource, amount_text
+from netadapt.resources import Goal, Resource
 from netadapt.search.bias import carried_on
 from netadapt.search.candidates import Candidate, largest_share, narrowest, prices_of, propose_all
 from netadapt.search.choosing import RUNGS, Ranking, first_rung, next_rung
@@ -33,8 +33,8 @@ def check_budgets(graph: Graph, goals: Sequence[Goal], settings: AdaptSettings) 
     initial = prices_of(graph, _resources(goals))
     limits = {goal.name: goal.budget.amount(initial[goal.name]) for goal in goals}
     if all(initial[name] <= limit for name, limit in limits.items()):
-        spent = " and ".join(amount_text(initial[goal.name], goal.unit) for goal in goals)
-        asked = " and ".join(amount_text(limits[goal.name], goal.unit) for goal in goals)
+        spent = " and ".join(goal.budget.amount_text(initial[goal.name]) for goal in goals)
+        asked = " and ".join(goal.budget.amount_text(limits[goal.name]) for goal in goals)
         within = "the budget: it takes" if len(goals) == 1 else "all budgets: it takes"
         raise BudgetError(
             f"{graph.name} is already within {within} {spent}, the budget{'s are' if len(goals) > 1 else ' is'} {asked}"
@@ -50,9 +50,9 @@ def _check_limits(graph: Graph, goals: Sequence[Goal], limits: Mapping[str, floa
         initial, limit, lowest = goal.resource.price(graph), limits[goal.name], goal.resource.price(least)
         if limit < lowest:
             raise BudgetError(
-                f"a budget of {amount_text(limit, goal.unit)}{_of(goal, goals)} cannot be reached: with every block at its "
-                f"narrowest {graph.name} still takes {amount_text(lowest, goal.unit)}, {100 * lowest / initial:.1f} % of "
-                f"{amount_text(initial, goal.unit)}"
+                f"a budget of {goal.budget.amount_text(limit)}{_of(goal, goals)} cannot be reached: with every block at its "
+                f"narrowest {graph.name} still takes {goal.budget.amount_text(lowest)}, {100 * lowest / initial:.1f} % of "
+                f"{goal.budget.amount_text(initial)}"
             )
         what = "the budget" if len(goals) == 1 else f"the budget for {goal.name}"
         check_reachable(initial, limit, settings.step, settings.decay, settings.max_iterations, what)
@@ -226,7 +226,7 @@ def _of(goal: Goal, goals: Sequence[Goal]) -> str:
 
 
 def _amounts(prices: Mapping[str, float], goals: Sequence[Goal]) -> str:
-    return " and ".join(amount_text(prices[goal.name], goal.unit) + _of(goal, goals) for goal in goals)
+    return " and ".join(goal.budget.amount_text(prices[goal.name]) + _of(goal, goals) for goal in goals)
 
 
 def _out_of_iterations(step: Step, limits: Mapping[str, float], goals: Sequence[Goal]) -> str:

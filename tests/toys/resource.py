@@ -18,6 +18,10 @@ class Channels:
     measurable = False
     named_by_table = False
 
+    @staticmethod
+    def amount_text(amount: float) -> str:
+        return f"{amount:.0f} channels"
+
     @classmethod
     def of(cls, table: Any) -> Self:
         return cls()
