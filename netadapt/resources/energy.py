@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from netadapt.errors import BudgetError
 from profiler.latency.interpolation import family_of
-from profiler.layers.fusion import fuse_for
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 
@@ -61,7 +61,7 @@ class Energy:
 
     def price(self, graph: Graph) -> float:
         """`BudgetError` naming a layer whose energy the table cannot tell."""
-        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in fuse_for(graph, self.runtime).nodes]
+        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in ExecutionRules(self.runtime).executed(graph).nodes]
         missing = [(name, layer) for name, layer, millijoules in found if millijoules is None]
         if missing:
             name, layer = missing[0]
