@@ -5,6 +5,7 @@ device_agents/on_device/PROTOCOL.md is the contract. Only the fake runtime is us
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -86,6 +87,10 @@ def output(value: Any) -> bool:
     return record(fields)(value) and len(value["values"]) <= math.prod(value["shape"])
 
 
+def base64_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(base64.b64decode(value, validate=True))
+
+
 def found_runtimes(value: Any) -> bool:
     answers = ({"version": text}, {"missing": exactly(True)}, {"broken": text})
     return isinstance(value, dict) and all(
@@ -123,8 +128,17 @@ MEASUREMENT = {
     "clock_khz": optional(list_of(whole(), least=2, most=2)),
     "core": optional(whole(0, 4096)),
 }
+OPERATOR = {
+    "name": text,
+    "op": text,
+    "partition": text,
+    "index": whole(),
+    "inputs": list_of(flags),
+    "outputs": list_of(flags),
+    "samples_us": list_of(whole()),
+}
 HELLO = {
-    "protocol": exactly(5),
+    "protocol": exactly(6),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -147,10 +161,17 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "outputs": {**MODEL, "outputs": list_of(output)},
     "idle": {"round": whole(), "duration_ns": whole(1), "energy_uj": whole()},
     "energy": {**MODEL, "inferences": whole(1), "duration_ns": whole(1), "energy_uj": whole()},
+    "executed": {
+        **MODEL,
+        "graph": optional(base64_text),
+        "reason": optional(text),
+        "inferences_us": list_of(whole()),
+        "operators": list_of(record(OPERATOR)),
+    },
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(5),
+        "protocol": exactly(6),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -173,6 +194,8 @@ def checked(raw: str) -> Line:
         assert check(line[name]), f"{name} of {raw!r}"
     if line["event"] in ("measurement", "reference"):
         assert line["switched"] == sorted({place for place in line["switched"] if place < len(line["samples_ns"])}), raw
+    if line["event"] == "executed":
+        assert all(len(item["samples_us"]) == len(line["inferences_us"]) for item in line["operators"]), raw
     return line
 
 
@@ -269,10 +292,15 @@ def run(argv: Sequence[str]) -> tuple[list[Line], int, str]:
         return lines, process.wait(), process.stderr
 
 
+def model_of(name: str, file: str, as_it_is: bool = False, copies: int = 1) -> dict[str, Any]:
+    """A model as a job names it."""
+    return {"id": name, "file": file, "as_it_is": as_it_is, "copies": copies}
+
+
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
-        "format": 5,
+        "format": 6,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -295,7 +323,8 @@ def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: A
         "acknowledged": False,
         "outputs": 0,
         "energy_ms": 0,
-        "models": [{"id": name, "file": f"{name}.json"} for name in scripts],
+        "profiled": 0,
+        "models": [model_of(name, f"{name}.json") for name in scripts],
         "schedule": [{"round": number, "models": list(names)} for number, names in enumerate(rounds)],
     } | more
 
@@ -407,7 +436,7 @@ class RunnerConformance:
     def test_ids_and_file_names_are_any_text(self, command: list[str], tmp_path: Path) -> None:
         name = 'ä "quoted" \\ \u2028 \U0001f600'
         (tmp_path / "a.json").write_text(json.dumps(CONDITIONING))
-        found = self.lines(command, tmp_path, {}, [[name]], models=[{"id": name, "file": "a.json"}])
+        found = self.lines(command, tmp_path, {}, [[name]], models=[model_of(name, "a.json")])
         assert [line["model"] for line in events(found, "measurement")] == [name]
 
     def test_it_writes_no_file(self, command: list[str], tmp_path: Path) -> None:
@@ -880,8 +909,15 @@ class RunnerConformance:
             {"max_open": 0},
             {"reference": "nobody"},
             {"outputs": 1, "energy_ms": 1},
-            {"models": [{"id": "a"}]},
-            {"models": [{"id": 7, "file": "a.json"}]},
+            {"outputs": 1, "profiled": 1},
+            {"energy_ms": 1, "profiled": 1},
+            {"profiled": -1},
+            {"models": [{"id": "a", "as_it_is": False, "copies": 1}]},
+            {"models": [{"id": 7, "file": "a.json", "as_it_is": False, "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": 0, "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "copies": 0}]},
             {"models": ["a"]},
             {"schedule": [{"round": 0, "models": ["nobody"]}]},
             {"schedule": [{"round": -1, "models": ["a"]}]},
@@ -901,11 +937,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 5',
+            b'{"format": 6',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 5} x',
+            b'{"format": 6} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),
