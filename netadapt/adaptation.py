@@ -185,7 +185,7 @@ def _check_task(graph: Graph, options: NetworkOptions, dataset: Dataset) -> None
     nodes = {node.name: node.layer.output for node in graph.nodes}
     outputs = [nodes[name] for name in graph.outputs]  # channels last
     shapes = [(n, *rest[-1:], *rest[:-1]) for n, *rest in outputs]
-    if len(shapes) != 1 or not dataset.task.fits(shapes[0], options.input_shape, options.classes):
+    if len(shapes) != 1 or not dataset.task.accepts_outputs(shapes[0], options.input_shape, options.classes):
         raise TaskError(
             f"{options.name} cannot learn {dataset.task.name} from {dataset.name}: its outputs are "
             f"{' and '.join('x'.join(map(str, shape)) for shape in shapes)}; take another network or other data"
