@@ -14,7 +14,7 @@ from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.own import source_facts
+from netadapt.networks.user_network import source_facts
 from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
