@@ -18,7 +18,7 @@ from test_netadapt_cli import NETWORK, plan, run, succeed, table
 from netadapt.baselines import BASELINES, open_baseline, title_of
 from netadapt.baselines.compare import compare, sensible_kinds
 from netadapt.baselines.macs import search
-from netadapt.baselines.match import Match, fresh
+from netadapt.baselines.match import Match, randomly_initialised
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
@@ -184,7 +184,7 @@ def test_the_report_shows_all_kinds_with_their_spread(compared: tuple[Path, list
 def test_every_seed_starts_from_other_random_weights(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with RunFolder.open(compared[0]) as folder:
         models = RunModels(folder)
-        one, same, other = (next(fresh(models, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
+        one, same, other = (next(randomly_initialised(models, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
     assert bool((one == same).all()) and not bool((one == other).all())
 
 
