@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netadapt.baselines import BASELINES, title_of
-from netadapt.baselines.compare import compare, sensible_kinds
+from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
@@ -130,7 +130,7 @@ def compare_with_baselines(request: BaselinesRequest, progress: ProgressReporter
     """
     request.executor.require()
     with RunFolder.open(request.run, write=True) as folder:
-        kinds = sensible_kinds(folder.info, request.kinds)
+        kinds = applicable_kinds(folder.info, request.kinds)
         if missing := [name for name in BASELINES if name not in kinds and not request.kinds]:
             progress.say(
                 f"the run has no latency budget and so no networks of equal latency; left out: {', '.join(map(title_of, missing))}"

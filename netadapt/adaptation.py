@@ -142,7 +142,7 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
     with RunFolder.create(request.out, request.info(dataset, tables), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
         for name, path in request.tables.items():
             if why := stale_reason(path, tables[name]):
-                progress.say(f"warning: {path} is stale: {why}")
+                progress.say(f"warning: {path} is stale: {why}; build it again with `profile build`")
         growing = _own_tables(request, folder, progress)
         models = RunModels(folder, dataset)
         if reached is None:

@@ -121,7 +121,10 @@ def _print_summary(folder: RunFolder) -> None:
         right=("predicted ms", "measured ms", "test accuracy"),
     )
     before, after = verified[0].measured_ms.value, verified[last].measured_ms.value
-    print(f"measured, the adapted network takes {after / before:.0%} of the original's latency ({before / after:.2f}x as fast)")
+    print(
+        f"measured, the adapted network takes {after / before:.0%} of the original's latency and is {before / after:.2f} times as "
+        f"fast; the budget was {BUDGET}"
+    )
 
 
 def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str | None, ...]:

@@ -23,7 +23,7 @@ FAR_PERCENT = 3.0
 """The largest difference of two measured latencies that still counts as equal; a larger one gets a warning."""
 
 
-def sensible_kinds(info: RunInfo, asked: Sequence[str] = ()) -> tuple[str, ...]:
+def applicable_kinds(info: RunInfo, asked: Sequence[str] = ()) -> tuple[str, ...]:
     """The kinds of baselines to compare this run with: those in `asked` or, if it is empty, all that apply to the run.
 
     `RunError` for one that does not apply: without a latency budget no network can be found by its latency. `SettingsError` for an

@@ -47,7 +47,7 @@ class StepPrinter:
         """Print a line about the step, and warnings about its tables, its candidates and its predictions."""
         for table in info.tables.values() if step.iteration == 0 else ():
             if not table.verified:
-                print(f"warning: the table is {table.held_out}", file=sys.stderr)
+                print(f"warning: the table is {table.held_out}; see `profile check {table.path}`", file=sys.stderr)
         print(step_text(step, info.goals, info.settings.task), file=sys.stderr if self.as_json else sys.stdout, flush=True)
         if warning := choice_warning(step):
             print(f"warning: {warning}", file=sys.stderr)

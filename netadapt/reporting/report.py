@@ -75,7 +75,7 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {
-        "count": count_text,
+        "count": lambda number: prefixed_text(float(number), "").strip(),  # 41.2 M
         "score": lambda found: _figure(contents.task.accuracy, found),
         "others": partial(_others, contents.task),
         "percent": lambda fraction: f"{100 * fraction:.1f} %",
@@ -278,8 +278,3 @@ def ms_text(latency_ms: float, digits: int = 3) -> str:
 def change_text(before: str, after: str) -> str:
     """Both texts with an arrow, or one if they are equal."""
     return before if before == after else f"{before} → {after}"
-
-
-def count_text(number: int) -> str:
-    """A count with a prefix, such as 41.2 M or 824 k."""
-    return prefixed_text(float(number), "").strip()

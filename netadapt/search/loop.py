@@ -1,9 +1,9 @@
 """The NetAdapt loop: Algorithm 1 of Yang et al., 2018 (https://arxiv.org/abs/1804.03230).
 
-Each iteration has a target for each budget. For every block there is a candidate that prunes this block alone, as little as the
-targets allow; the candidates are fine-tuned for a short term, and the most accurate is the next network. The loop ends once the
-network is within all budgets. The original network is the only candidate of iteration 0. Training is done by the function
-`evaluate` and measuring by `check`: nothing here depends on weights or devices.
+Each iteration has a target for each budget. The candidates of an iteration prune one block each, as little as the targets allow.
+They are fine-tuned for a short term, and the most accurate is the next network. The loop ends once the network is within all
+budgets. The original network is the only candidate of iteration 0. Training is done by the function `evaluate` and measuring by
+`check`: nothing here depends on weights or devices.
 
 Settings can replace the paper's rules: winners by the accuracy lost for the price saved, several blocks for a reduction that no
 block can bring alone, and successive halving of the candidates.
@@ -102,6 +102,7 @@ class _Run:
         return _resources(self.goals)
 
     def steps(self, history: Sequence[Step]) -> Iterator[Step]:
+        """Yield the original, unless it is in `history`, and then a winner for each iteration."""
         initial = prices_of(self.graph, self.resources)
         if history:
             first, step = history[0], history[-1]
@@ -136,6 +137,7 @@ class _Run:
         return limits
 
     def _iteration(self, step: Step, limits: Mapping[str, float], initial: Mapping[str, float]) -> Step:
+        """The winner of the iteration after `step`; `limits` and `initial` are the budgets and the original's prices."""
         iteration, prices = step.iteration + 1, step.prices
         unmet = {name: price for name, price in prices.items() if price > limits[name]}
         targets = {
