@@ -194,7 +194,7 @@ class LayerSpec:
 
     @property
     def reads_plain(self) -> bool:
-        """True if the first input is in the plain layout, as for the copy into blocks and for a convolution of less than a block."""
+        """True if the first input is in the plain layout, as for a convolution of less than a block of channels."""
         return self.block == 1 or self.op == "reorder_input" or (self.op == "conv2d" and self.in_channels < self.block)
 
     @property

@@ -1,7 +1,8 @@
-"""Reads what ONNX Runtime executes on a device: the optimised graph that it saved there, and the shapes that its profiler reported.
+"""Reads what ONNX Runtime executes on a device: the optimised graph that it saved there, and the shapes that its profiler
+reported.
 
-The graph has no values of large weights. Latency does not depend on them, so an operator that we do not model is cut out with random
-weights. Whole numbers are 0 instead, because they may be indices.
+The graph has no values of large weights. Latency does not depend on them, so an operator that we do not model is cut out with
+random weights. Whole numbers are 0 instead, because they may be indices.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class ExecutedModel:
 def read_executed(name: str, executed: Executed, block: int) -> ExecutedModel:
     """The operators that the runtime executes, as layers, in the order of execution.
 
-    `block` is the number of channels in a block of the device's blocked layout. Raises `ModelError` if the runtime told no graph, or
-    if graph and operators contradict each other.
+    `block` is the number of channels in a block of the device's blocked layout. Raises `ModelError` if the runtime told no graph,
+    or if graph and operators contradict each other.
     """
     try:
         model = _proto(executed)
