@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import BLOCKED, GLOBAL_POOL_OPS, POOL_OPS, LayerSpec, Shape, whole_blocks
+from profiler.layers.layer import BLOCKED, FREE_OUTPUT, GLOBAL_POOL_OPS, POOL_OPS, LayerSpec, Shape, whole_blocks
 
 ALIGNMENT = 4
 """Channels that are copied into blocks come in multiples of this."""
@@ -49,6 +49,8 @@ class _Rewriter:
     plain: dict[str, str] = field(default_factory=dict)
     """Those that exist in the plain layout."""
     uses: Counter[str] = field(default_factory=Counter)
+    owners: dict[str, str | None] = field(default_factory=dict)
+    """The block whose width is the number of channels of each activation, if there is one."""
 
     def result(self) -> Graph:
         graph = self.graph
@@ -56,6 +58,9 @@ class _Rewriter:
         self.plain = {name: name for name, _ in graph.inputs}
         self.uses = Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
         for node in graph.nodes:
+            keeps_channels = node.layer.out_channels == node.layer.in_channels and node.layer.op not in FREE_OUTPUT
+            inherited = self.owners.get(node.inputs[0]) if node.inputs and keeps_channels else None
+            self.owners[node.name] = node.block or inherited
             self._take(node)
         outputs = tuple(self._in_plain(name) for name in graph.outputs)
         return replace(graph, nodes=tuple(self.nodes.values()), outputs=outputs)
@@ -165,7 +170,7 @@ class _Rewriter:
         if name not in self.plain:
             shape, maker = self.shapes[name], self.nodes[self.blocked[name]]
             copy = LayerSpec("reorder_output", (whole_blocks(shape, self.block),), shape, layout=self._layout)
-            self._add(Node(f"{name}.reorder_output", copy, (maker.name,), maker.block), self.plain, name)
+            self._add(Node(f"{name}.reorder_output", copy, (maker.name,), self.owners.get(name)), self.plain, name)
         return self.plain[name]
 
     def _add(self, node: Node, makers: dict[str, str], name: str) -> None:

@@ -304,7 +304,8 @@ class LayerSpec:
             case "reorder_input":
                 channels = whole_blocks((first,), self.block)[0]
             case "reorder_output":
-                channels = out_channels or self.out_channels
+                # filled-up channels are left out, but how many these are is only known if there are none
+                channels = out_channels or (first if self.in_channels == self.out_channels else self.out_channels)
             case "concat":
                 channels = sum(shape[-1] for shape in shapes)
             case "flatten":

@@ -1,0 +1,176 @@
+"""The rules for what a runtime executes, held against what onnxruntime itself says for the same network."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from asking import BLOCK, asked
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netadapt.networks import network_graph
+from profiler.errors import LayerError, ModelError
+from profiler.formats.model_file import FORMATS
+from profiler.latency.calibration import Calibration
+from profiler.layers.channels import dependent_layers
+from profiler.layers.execution import ExecutionRules
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d
+from profiler.tables.plan import make_plan
+from profiler.tables.predictor import Predictor
+from profiler.tables.pricing import Pricer
+
+IMAGE = (1, 8, 8, 16)
+
+
+def residual(activation: str = "relu", first_activation: str = "none") -> Graph:
+    """A convolution, its output added to its input's, and an activation; blocks are coupled by the addition."""
+    stem = conv2d((1, 8, 8, 3), 16, 3, activation="relu")
+    inner = conv2d(IMAGE, 24, 3, activation="relu")
+    outer = conv2d(inner.output, 16, 3, activation=first_activation)
+    nodes = [
+        Node("stem", stem, ("image",), "stem"),
+        Node("inner", inner, ("stem",), "inner"),
+        Node("outer", outer, ("inner",), "stem"),
+        Node("sum", LayerSpec("add", (IMAGE, IMAGE), IMAGE), ("outer", "stem")),
+    ]
+    if activation != "none":
+        nodes.append(Node("after", LayerSpec(activation, (IMAGE,), IMAGE), ("sum",)))
+    return Graph("residual", (("image", (1, 8, 8, 3)),), tuple(nodes), (nodes[-1].name,))
+
+
+def executed(graph: Graph, runtime: str, block: int = 1) -> Graph:
+    return ExecutionRules(runtime, block).executed(graph)
+
+
+def names(graph: Graph) -> list[str]:
+    return [node.layer.op + ("+" if node.layer.adds_shortcut else "") + f" {node.layer.activation}" for node in graph.nodes]
+
+
+def test_onnxruntime_adds_the_shortcut_in_the_convolution() -> None:
+    assert names(executed(residual(), "onnxruntime")) == ["conv2d relu", "conv2d relu", "conv2d+ relu"]
+
+
+def test_tflite_applies_the_activation_in_the_addition() -> None:
+    assert names(executed(residual(), "litert")) == ["conv2d relu", "conv2d relu", "conv2d none", "add relu"]
+
+
+def test_a_convolution_with_an_activation_adds_nothing() -> None:
+    assert names(executed(residual("none", "relu"), "onnxruntime"))[-2:] == ["conv2d relu", "add none"]
+
+
+def test_relu6_stays_behind_a_convolution_that_adds() -> None:
+    assert names(executed(residual("relu6"), "onnxruntime"))[-2:] == ["conv2d+ none", "relu6 none"]
+
+
+def test_a_sum_that_others_read_too_is_an_addition() -> None:
+    graph = residual()
+    more = Graph(graph.name, graph.inputs, graph.nodes, ("after", "outer"))
+    assert names(executed(more, "onnxruntime"))[-3:] == ["conv2d none", "add none", "relu none"]
+
+
+def test_integers_are_added_apart_on_both() -> None:
+    graph = residual().with_precision("int8")
+    assert names(executed(graph, "onnxruntime"))[-2:] == names(executed(graph, "litert"))[-2:] == ["conv2d none", "add relu"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_what_was_joined_is_not_joined_again(runtime: str) -> None:
+    once = executed(residual(), runtime)
+    assert executed(once, runtime) == once
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_narrowing_and_joining_can_change_places(runtime: str) -> None:
+    widths = {"stem": 8, "inner": 16}
+    assert executed(residual().at_widths(widths), runtime) == executed(residual(), runtime).at_widths(widths)
+
+
+@pytest.mark.parametrize("activation", ["relu", "none", "relu6"])
+def test_onnxruntime_runs_the_layers_that_the_rules_say(activation: str) -> None:
+    graph = residual(activation)
+    assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "fastdepth"])
+@pytest.mark.parametrize("step", [8, 4, 1])
+def test_the_rules_agree_with_onnxruntime_on_networks_of_random_widths(name: str, step: int) -> None:
+    full = network_graph(name, resolution=32, width_multiplier=0.5)
+    draws = random.Random(f"{name} {step}")
+    graph = full.at_widths({block: step * draws.randint(1, max(1, width // step)) for block, width in full.widths.items()})
+    assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "fastdepth"])
+def test_an_executed_layer_that_is_left_as_it_is_executes_as_this_layer(name: str) -> None:
+    full = network_graph(name, resolution=32, width_multiplier=0.25)
+    graph = full.at_widths({block: max(1, width * 3 // 7) for block, width in full.widths.items()})
+    layers = dict.fromkeys([*executed(full, "onnxruntime", BLOCK).layers, *executed(graph, "onnxruntime", BLOCK).layers])
+    for layer in layers:
+        assert asked(Graph.of_layer(layer, executed=True), as_it_is=True).layers == (layer,)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
+def test_the_rules_agree_with_onnxruntime_on_any_width_of_a_residual_network(stem: int, inner: int, channels: int) -> None:
+    image = (1, 6, 6, channels)
+    first = conv2d(image, stem, 3, activation="relu")
+    second = conv2d(first.output, inner, 1, activation="hard_swish")
+    third = conv2d(second.output, stem, 1)
+    nodes = (
+        Node("first", first, ("image",)),
+        Node("second", second, ("first",)),
+        Node("third", third, ("second",)),
+        Node("sum", LayerSpec("add", (first.output, first.output), first.output), ("third", "first")),
+        Node("pool", LayerSpec("global_avg_pool", (first.output,), (1, 1, 1, stem)), ("sum",)),
+    )
+    graph = Graph("any", (("image", image),), nodes, ("pool",))
+    assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v3_small", "resnet18"])
+def test_narrowing_and_blocking_can_change_places_for_multiples_of_four(name: str) -> None:
+    full = network_graph(name, resolution=32, width_multiplier=0.5)
+    widths = {block: max(BLOCK, width // 2 // 4 * 4) for block, width in full.widths.items()}
+    narrowed = executed(full.at_widths(widths), "onnxruntime", 16)
+    assert Counter(executed(full, "onnxruntime", 16).at_widths(widths).layers) == Counter(narrowed.layers)
+
+
+def test_the_shortcut_follows_the_outputs() -> None:
+    graph = executed(residual(), "onnxruntime")
+    last = dependent_layers(graph)[-1]
+    assert [form.at({"stem": 8, "inner": 24}) for form in last.axes] == [24, 8]
+
+
+def test_prices_of_many_widths_count_the_shortcut() -> None:
+    from test_sampling import table_of
+
+    graph = residual()
+    plan = make_plan(executed(graph, "onnxruntime"))
+    layers = {layer for widths in (*plan.fit, *plan.check, {}) for layer in plan.graph.at_widths(widths).layers}
+    predictor = Predictor(table_of(tuple(layers)).with_calibration(Calibration(1.1, 1e-6, 2e-6, -1e-4, 3e-8)))
+    widths = [8, 16]
+    expected = [predictor.explain(graph.at_widths({"stem": width})).latency_ms.value for width in widths]
+    assert Pricer(predictor, graph).prices("stem", widths) == pytest.approx(expected)
+
+
+def test_a_shortcut_of_another_shape_is_refused() -> None:
+    layer = conv2d(IMAGE, 16, 3)
+    with pytest.raises(LayerError, match="shortcut"):
+        LayerSpec("conv2d", (IMAGE, (1, 4, 4, 16)), layer.output, kernel=(3, 3), padding=(1, 1, 1, 1))
+
+
+def test_tflite_has_no_convolution_that_adds() -> None:
+    with pytest.raises(ModelError, match="shortcut"):
+        FORMATS["tflite"].write(executed(residual(), "onnxruntime"))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_no_rules_are_borrowed_for_a_runtime_whose_own_are_not_known(runtime: str) -> None:
+    assert executed(residual(), runtime) == residual()
+
+
+def test_a_table_that_does_not_say_its_runtime_is_read_by_the_rules_of_tflite() -> None:
+    assert executed(residual(), "unknown") == executed(residual(), "litert")
