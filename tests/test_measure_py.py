@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import runpy
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
-from runner_conformance import Line, RunnerConformance, events, expected_input, run, told, written
+from packed_runner import packed_runner
+from runner_conformance import CONDITIONING, Line, RunnerConformance, events, expected_input, run, told, written
 
-from device_agents.discovery import RUNNER
+from device_agents import python_runner
+from device_agents.on_device.runner.inputs import input_array
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 
-COMMAND = [sys.executable, str(RUNNER)]
+COMMAND = [sys.executable, packed_runner()]
 NUMPY_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64", "uint64", "bool")
 
 
@@ -32,6 +34,32 @@ class TestMeasurePy(RunnerConformance):
     @pytest.fixture
     def command(self) -> list[str]:
         return COMMAND
+
+
+# ------------------------------------------------------------------------------------------------------------------- archive
+
+
+def test_the_same_modules_are_packed_into_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(python_runner.ON_DEVICE, tmp_path / "device_agents" / "on_device")
+    here = python_runner.packed()
+    monkeypatch.setattr(python_runner, "ON_DEVICE", tmp_path / "device_agents" / "on_device")
+    for path in sorted(tmp_path.rglob("*.py"), reverse=True):
+        path.touch()
+    assert python_runner.packed() == here
+
+
+def test_it_is_packed_by_hand_with_one_command(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "device_agents.python_runner", str(tmp_path / "runner.pyz")])
+    assert (done.returncode, (tmp_path / "runner.pyz").read_bytes()) == (0, python_runner.packed())
+
+
+def test_it_runs_where_this_package_is_not_installed_nor_compression(tmp_path: Path) -> None:
+    without_zlib = (
+        "import runpy, sys; sys.modules['zlib'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    job = written(tmp_path, {"a": CONDITIONING}, ["a"])
+    lines, code, stderr = run([sys.executable, "-I", "-S", "-c", without_zlib, packed_runner(), job])
+    assert (code, told(lines)[-1]) == (0, "done"), stderr
 
 
 # -------------------------------------------------------------------------------------------------------------------- inputs
@@ -44,7 +72,7 @@ class TestMeasurePy(RunnerConformance):
     shape=st.lists(st.integers(0, 7), max_size=4),
 )
 def test_arrays_are_filled_by_the_formula(seed: int, place: int, kind: str, shape: list[int]) -> None:
-    array = runner_module()["input_array"](numpy, seed, place, shape, kind)
+    array = input_array(seed, place, shape, kind)
     expected = numpy.array(expected_input(seed, place, kind, array.size), dtype=kind).reshape(shape)
     assert (array.dtype, array.shape) == (expected.dtype, expected.shape)
     assert array.tobytes() == expected.tobytes()
@@ -53,13 +81,7 @@ def test_arrays_are_filled_by_the_formula(seed: int, place: int, kind: str, shap
 @pytest.mark.parametrize("shape", [[1, "batch"], [None, 3], [-1, 3]])
 def test_there_is_no_input_of_a_dynamic_shape(shape: list[Any]) -> None:
     with pytest.raises(ValueError, match="dynamic"):
-        runner_module()["input_array"](numpy, 1, 0, shape, "float32")
-
-
-@cache
-def runner_module() -> dict[str, Any]:
-    """Its functions. The host never imports it; a test may look inside."""
-    return runpy.run_path(str(RUNNER))
+        input_array(1, 0, shape, "float32")
 
 
 # ------------------------------------------------------------------------------------------------------------- real runtimes
