@@ -28,6 +28,7 @@ from profiler.protocol.events import (
     Conditioning,
     Done,
     Energy,
+    Executed,
     Failed,
     Hello,
     Idle,
@@ -41,6 +42,7 @@ from profiler.protocol.events import (
     Round,
     SessionEvent,
 )
+from profiler.protocol.job import USUAL, Loading
 from profiler.protocol.settings import TimingSettings
 
 FEW_MODELS_LONGER = 2.5
@@ -74,6 +76,7 @@ class Model:
     key: str
     file: bytes
     added: LayerAdded | NetworkAdded | None = None
+    loading: Loading = USUAL
 
 
 def layer_model(layer: LayerSpec, model_format: str, opaques: Mapping[str, bytes] | None = None) -> Model:
@@ -136,11 +139,13 @@ class MeasurementRun:
             (state.next_round + number, [key for key in needs if needs[key] > number]) for number in range(max(needs.values()))
         ]
         self.progress.begin(f"{what} {len(needs)} model{'s' if len(needs) > 1 else ''}", sum(needs.values()))
-        files = {key: self.models[key].file for key in needs}
+        models = {key: self.models[key] for key in needs}
         reference = self._reference()
         if reference is not None:
-            files[reference.key] = reference.file
-        for event in self.session.measure(files, schedule, reference=reference.key if reference else None):
+            models[reference.key] = reference
+        files = {key: model.file for key, model in models.items()}
+        loading = {key: model.loading for key, model in models.items()}
+        for event in self.session.measure(files, schedule, reference=reference.key if reference else None, loading=loading):
             self._take_up(event)
 
     def settle(self, most: Mapping[str, int]) -> None:
@@ -191,7 +196,7 @@ class MeasurementRun:
             case Round() | Idle():
                 self.record(event)
                 self.recorder.sync()
-            case Begin() | Outputs() | Done():
+            case Begin() | Outputs() | Executed() | Done():
                 pass
             case _:
                 assert_never(event)

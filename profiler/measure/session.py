@@ -24,6 +24,7 @@ from profiler.protocol.events import (
     Crashed,
     Done,
     Energy,
+    Executed,
     Failed,
     Hello,
     Idle,
@@ -37,7 +38,7 @@ from profiler.protocol.events import (
     RunEvent,
     SessionEvent,
 )
-from profiler.protocol.job import Job, Schedule
+from profiler.protocol.job import Job, Loading, Schedule
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner
 
@@ -49,6 +50,7 @@ WARMER_C = 5.0
 """A device may become so many degrees warmer than the limit for starting before it is left to cool."""
 
 MODEL_EVENTS = get_args(ModelEvent)
+NO_LOADING: Mapping[str, Loading] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,19 @@ class Session:
         """Ask the runner what the device is and which runtimes work there."""
         return self.runner.probe()
 
-    def measure(self, models: Mapping[str, bytes], schedule: Schedule, reference: str | None = None) -> Iterator[SessionEvent]:
+    def measure(
+        self,
+        models: Mapping[str, bytes],
+        schedule: Schedule,
+        reference: str | None = None,
+        loading: Mapping[str, Loading] | None = None,
+    ) -> Iterator[SessionEvent]:
         """Measure `models` (file contents by key) as scheduled, each round in an order of its own; the events as they come.
 
         A model that takes the runner down comes as `Failed` with `crash`, a broken link or heat as `Paused` with its reason.
         `RunnerError` if the runner cannot start at all, `LinkLost` if the device does not come back.
         """
-        return self._run(models, schedule, reference=reference)
+        return self._run(models, schedule, reference=reference, loading=loading or {})
 
     def energy(self, models: Mapping[str, bytes], schedule: Schedule, energy_ms: float) -> Iterator[SessionEvent]:
         """The same for energy instead of latency: `Idle` and `Energy`."""
@@ -87,6 +95,10 @@ class Session:
         """The first `count` values of each output of each model, for inputs that are the same everywhere: `Outputs`."""
         return self._run(models, [(0, list(models))], outputs=count)
 
+    def executed(self, models: Mapping[str, bytes], inferences: int) -> Iterator[SessionEvent]:
+        """What the runtime executes for each model, and the time of each operator in so many inferences: `Executed`."""
+        return self._run(models, [(0, list(models))], profiled=inferences)
+
     def _run(
         self,
         models: Mapping[str, bytes],
@@ -95,6 +107,8 @@ class Session:
         reference: str | None = None,
         outputs: int = 0,
         energy_ms: float = 0.0,
+        profiled: int = 0,
+        loading: Mapping[str, Loading] = NO_LOADING,
     ) -> Iterator[SessionEvent]:
         suffix = self.target.model_format
         files = {name: f"{hashlib.sha256(data).hexdigest()}.{suffix}" for name, data in models.items()}
@@ -117,6 +131,8 @@ class Session:
                     cpus=self.cpus,
                     outputs=outputs,
                     energy_ms=energy_ms,
+                    profiled=profiled,
+                    loading={name: loading[name] for name in wanted if name in loading},
                 )
                 for event in self.runner.run(job):
                     if isinstance(event, MODEL_EVENTS) and event.model not in files:
@@ -180,7 +196,7 @@ class _Course:
                 self.current = model
             case Failed(model, _, _):
                 self._result(model, None)
-            case Measurement() | Outputs() | Energy():
+            case Measurement() | Outputs() | Energy() | Executed():
                 self._result(event.model, event.round)
             case Done():
                 self.current, self.done = None, True

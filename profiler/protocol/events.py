@@ -21,7 +21,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.protocol.settings import Target, TimingSettings
 
-PROTOCOL = 5
+PROTOCOL = 6
 MOST_NS = 10**13
 """A measurement does not take hours."""
 HIGHEST = 1e15
@@ -253,6 +253,48 @@ class Energy:
             raise ValueError("an energy measurement needs an inference")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedOperator:
+    """An operator that a runtime executes for a model, as the runtime itself names it, and its time inside the running network."""
+
+    name: str
+    op: str
+    partition: str
+    """The execution provider or delegate that runs it; `interpreter` where no delegate does."""
+    index: int
+    inputs: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    """Type and shape of each tensor that it reads, weights included; empty where the runtime does not tell."""
+    outputs: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    samples_us: tuple[int, ...] = ()
+    """Microseconds in each profiled inference, the profiler's own work included, rounded down by the runtime."""
+
+    def __post_init__(self) -> None:
+        if self.samples_us and not (min(self.samples_us) >= 0 and max(self.samples_us) < MOST_NS):
+            raise ValueError(f"{self.name!r:.60} cannot take {min(self.samples_us)} to {max(self.samples_us)} us")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What a runtime executes for a model on this device (PROTOCOL.md, "The executed graph")."""
+
+    model: str
+    round: int
+    operators: tuple[ExecutedOperator, ...]
+    """In the order in which they run."""
+    inferences_us: tuple[int, ...]
+    """Microseconds of each profiled inference."""
+    graph: str | None = None
+    """The optimised model as the runtime saves it, in base64, without the values of large weights; None if it saves none."""
+    reason: str | None = None
+    """Why the graph or the operators are missing; None if they are there, or never are with this runtime."""
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
+        for item in self.operators:
+            if len(item.samples_us) != len(self.inferences_us):
+                raise ValueError(f"{item.name!r:.60} has {len(item.samples_us)} samples of {len(self.inferences_us)} inferences")
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A model that the runtime refuses, or one that takes the runner down (`crash`). It is not measured again."""
@@ -370,15 +412,19 @@ class Spent:
     wall_s: float
 
 
-ModelEvent = Begin | Measurement | Reference | Outputs | Energy | Failed
+ModelEvent = Begin | Measurement | Reference | Outputs | Energy | Executed | Failed
 """An event about one model."""
-Result = Measurement | Reference | Outputs | Energy | Failed
+Result = Measurement | Reference | Outputs | Energy | Executed | Failed
 """What becomes of a model that has begun. A runner waits until each of these is recorded."""
-RunnerEvent = Hello | Busy | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Failed | Done | Probe
+RunnerEvent = (
+    Hello | Busy | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Executed | Failed | Done | Probe
+)  # fmt: skip
 """What a line of a runner may be."""
 RunEvent = RunnerEvent | Crashed
 """What running a job brings."""
-SessionEvent = Hello | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Failed | Done | Paused
+SessionEvent = (
+    Hello | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Executed | Failed | Done | Paused
+)  # fmt: skip
 """What a session passes on."""
 JournalEvent = (
     Header | Hello | LayerAdded | NetworkAdded | Round | Measurement | Reference | Idle | Energy | Conditioning | Paused | Failed
@@ -388,7 +434,8 @@ JournalEvent = (
 
 RUNNER_EVENTS: Mapping[str, type[RunnerEvent]] = {
     "hello": Hello, "busy": Busy, "round": Round, "begin": Begin, "measurement": Measurement, "reference": Reference,
-    "outputs": Outputs, "idle": Idle, "energy": Energy, "failed": Failed, "done": Done, "probe": Probe,
+    "outputs": Outputs, "idle": Idle, "energy": Energy, "executed": Executed, "failed": Failed, "done": Done,
+    "probe": Probe,
 }  # fmt: skip
 JOURNAL_EVENTS: Mapping[str, type[JournalEvent]] = {
     "journal": Header, "hello": Hello, "layer": LayerAdded, "network": NetworkAdded, "round": Round, "measurement": Measurement,

@@ -102,8 +102,8 @@ class ReplayRunner:
 
     def _check(self, job: Job) -> None:
         """`RunnerError` if the job asks for what was not recorded."""
-        if job.outputs or job.energy_ms:
-            wanted = "outputs" if job.outputs else "energy"
+        if not job.measures_latency:
+            wanted = "outputs" if job.outputs else "energy" if job.energy_ms else "executed graphs"
             raise RunnerError(f"{self._agent.address} is a recording of latencies; {wanted} must be measured on the device itself")
         threads = self._header.target.threads
         for name, asked, then in (("runtime", job.runtime, self._runtime), ("threads", job.threads, threads)):

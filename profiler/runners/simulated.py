@@ -17,6 +17,7 @@ from typing import ClassVar
 from device_agents.agent import Agent
 from device_agents.fake import FakeAgent
 from device_agents.fake_script import Fault
+from device_agents.support.dataclass_json import read_as
 from device_agents.support.strict_json import read_json
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
@@ -27,6 +28,8 @@ from profiler.protocol.events import (
     DeviceFacts,
     Done,
     Energy,
+    Executed,
+    ExecutedOperator,
     Failed,
     Hello,
     Idle,
@@ -189,6 +192,8 @@ class SimulatedRunner:
                 return Outputs(model, number, (_output(file, job.outputs),))
             if job.energy_ms:
                 return self._energy(model, number, latency_ns, job.energy_ms)
+            if job.profiled:
+                return _executed(file if job.runtime == "fake" else b"{}", model, number, job.profiled)
             return self._timed(model, number, as_reference, latency_ns, job)
         except (ValueError, OverflowError) as exc:  # the script may ask for latencies of years
             return Failed(model, number, f"{type(exc).__name__}: {exc}")
@@ -270,6 +275,16 @@ def _scripted_ns(file: bytes, model: str, number: int) -> float | Failed | Crash
         return max(1.0, float(script["latency_ns"]))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         return Failed(model, number, f"{type(exc).__name__}: {exc}")
+
+
+def _executed(script: bytes, model: str, number: int, inferences: int) -> Executed:
+    """What a model of the fake runtime says that it executes; nothing, with a reason, for all others. `ValueError` if it is damaged."""
+    listed = read_json(script).get("operators", [])
+    if not listed:
+        return Executed(model=model, round=number, operators=(), inferences_us=(), reason="a simulated device executes nothing")
+    whole_us = sum(item["us"] for item in listed)
+    operators = tuple(read_as(ExecutedOperator, item | {"samples_us": [item["us"]] * inferences}) for item in listed)
+    return Executed(model=model, round=number, operators=operators, inferences_us=(whole_us,) * inferences)
 
 
 def _output(file: bytes, most: int) -> Output:

@@ -29,7 +29,7 @@ from profiler.protocol.events import (
     RunEvent,
     RuntimeState,
 )
-from profiler.protocol.job import Job
+from profiler.protocol.job import USUAL, Job
 from profiler.protocol.settings import Target
 from profiler.runners.program import how_it_ended
 from profiler.runners.walk import walk
@@ -67,8 +67,10 @@ class VendorTool(ABC):
         return Probe(protocol=PROTOCOL, runner=self.name, device=self._facts(), runtimes=runtimes)
 
     def run(self, job: Job) -> Iterator[RunEvent]:
-        if job.outputs or job.energy_ms:
-            raise RunnerError(f"{self.name} tells neither outputs nor energy; use the native runner for that")
+        if not job.measures_latency:
+            raise RunnerError(f"{self.name} measures latencies only, no outputs, energy or executed graphs; use the native runner")
+        if any(loading != USUAL for loading in job.loading.values()):
+            raise RunnerError(f"{self.name} cannot open parts of an optimised graph; use the native runner")
         folder, program = self._stored()
         yield Hello(
             protocol=PROTOCOL,

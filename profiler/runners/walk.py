@@ -33,7 +33,7 @@ def walk(
         if event is not None:
             yield event
 
-    reference = None if job.outputs or job.energy_ms else job.reference
+    reference = job.reference if job.measures_latency else None
     for number, models in job.schedule:
         yield from begin_round(number)
         measurements = 0
