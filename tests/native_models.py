@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 from graphs import mobilenet_v1
-from runner_conformance import a_job
+from runner_conformance import a_job, model_of
 
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
@@ -41,7 +41,7 @@ def write_models(folder: Path, runtime: str, names: Sequence[str] = tuple(GRAPHS
 def run_models(argv: Sequence[str], models: dict[str, Path], runtime: str, libraries: Sequence[str], **more: Any) -> list[Any]:
     """The lines of a job that measures each model once; its standard input stays open until it ends."""
     job = a_job({}, [], runtime=runtime, libraries=list(libraries), silence_s=300.0) | {
-        "models": [{"id": name, "file": str(path)} for name, path in models.items()],
+        "models": [model_of(name, str(path)) for name, path in models.items()],
         "schedule": [{"round": 0, "models": list(models)}],
     }
     path = next(iter(models.values())).parent / "job.json"

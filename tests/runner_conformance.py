@@ -124,7 +124,7 @@ MEASUREMENT = {
     "core": optional(whole(0, 4096)),
 }
 HELLO = {
-    "protocol": exactly(5),
+    "protocol": exactly(6),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -150,7 +150,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(5),
+        "protocol": exactly(6),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -269,10 +269,15 @@ def run(argv: Sequence[str]) -> tuple[list[Line], int, str]:
         return lines, process.wait(), process.stderr
 
 
+def model_of(name: str, file: str, as_it_is: bool = False, copies: int = 1) -> dict[str, Any]:
+    """A model as a job names it."""
+    return {"id": name, "file": file, "as_it_is": as_it_is, "copies": copies}
+
+
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
-        "format": 5,
+        "format": 6,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -295,7 +300,8 @@ def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: A
         "acknowledged": False,
         "outputs": 0,
         "energy_ms": 0,
-        "models": [{"id": name, "file": f"{name}.json"} for name in scripts],
+        "profiled": 0,
+        "models": [model_of(name, f"{name}.json") for name in scripts],
         "schedule": [{"round": number, "models": list(names)} for number, names in enumerate(rounds)],
     } | more
 
@@ -407,7 +413,7 @@ class RunnerConformance:
     def test_ids_and_file_names_are_any_text(self, command: list[str], tmp_path: Path) -> None:
         name = 'ä "quoted" \\ \u2028 \U0001f600'
         (tmp_path / "a.json").write_text(json.dumps(CONDITIONING))
-        found = self.lines(command, tmp_path, {}, [[name]], models=[{"id": name, "file": "a.json"}])
+        found = self.lines(command, tmp_path, {}, [[name]], models=[model_of(name, "a.json")])
         assert [line["model"] for line in events(found, "measurement")] == [name]
 
     def test_it_writes_no_file(self, command: list[str], tmp_path: Path) -> None:
@@ -880,8 +886,15 @@ class RunnerConformance:
             {"max_open": 0},
             {"reference": "nobody"},
             {"outputs": 1, "energy_ms": 1},
-            {"models": [{"id": "a"}]},
-            {"models": [{"id": 7, "file": "a.json"}]},
+            {"outputs": 1, "profiled": 1},
+            {"energy_ms": 1, "profiled": 1},
+            {"profiled": -1},
+            {"models": [{"id": "a", "as_it_is": False, "copies": 1}]},
+            {"models": [{"id": 7, "file": "a.json", "as_it_is": False, "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": 0, "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "copies": 0}]},
             {"models": ["a"]},
             {"schedule": [{"round": 0, "models": ["nobody"]}]},
             {"schedule": [{"round": -1, "models": ["a"]}]},
@@ -901,11 +914,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 5',
+            b'{"format": 6',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 5} x',
+            b'{"format": 6} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),

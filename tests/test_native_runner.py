@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_models import GRAPHS, python_outputs, run_models, told_outputs, write_models
-from runner_conformance import CONDITIONING, RunnerConformance, a_job, checked, events, run, started, written
+from runner_conformance import CONDITIONING, RunnerConformance, a_job, checked, events, model_of, run, started, written
 
 from device_agents import native
 from device_agents.support.cache import cache_folder
@@ -149,7 +149,7 @@ def test_litert_works_with_as_many_threads_as_it_is_told(runner: Path, tmp_path:
     """XNNPACK's pool is the calling thread and the rest; a number that was not understood would leave one."""
     (path,) = write_models(tmp_path, "litert", ["conv"]).values()
     job = a_job({}, [["a"]] * 3, runtime="litert", libraries=[str(LIBRARIES["litert"])], threads=threads, min_round_s=5.0)
-    (tmp_path / "job.json").write_text(json.dumps(job | {"models": [{"id": "a", "file": str(path)}]}))
+    (tmp_path / "job.json").write_text(json.dumps(job | {"models": [model_of("a", str(path))]}))
     with started([str(runner), str(tmp_path / "job.json")]) as process:
         process.until("measurement")
         assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == threads

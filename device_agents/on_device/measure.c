@@ -30,7 +30,7 @@
 #define BUILD "unknown compiler"
 #endif
 
-enum { PROTOCOL = 5 };
+enum { PROTOCOL = 6 };
 
 typedef struct {
     const Job *job;
@@ -116,10 +116,11 @@ static bool tell_outputs(Text *text, Model *model, int64_t most, Reason *reason)
 }
 
 static bool measurement(Run *run, Text *text, const JobModel *wanted, double measurement_ms, Reason *reason) {
-    Model *model = models_get(&run->models, wanted, reason);
-    if (model == NULL) return false;
     text_add(text, ",");
-    if (run->job->outputs) return tell_outputs(text, model, run->job->outputs, reason);
+    if (run->job->profiled) return models_tell_executed(text, &run->models, wanted, reason);
+    Copies *model = models_get(&run->models, wanted, reason);
+    if (model == NULL) return false;
+    if (run->job->outputs) return tell_outputs(text, model->copies[0], run->job->outputs, reason);
     if (run->job->energy_ms > 0) return measurement_energy(text, model, run->job, run->energy, reason);
     return measurement_latency(text, model, run->job, measurement_ms, reason);
 }
@@ -156,7 +157,8 @@ static void watch_idle(const Run *run, const JobRound *round) {
 
 static void run_round(Run *run, const JobRound *round) {
     const Job *job = run->job;
-    bool latency = !job->outputs && !(job->energy_ms > 0);
+    bool latency = job_is_for_latency(job);
+    const char *event = latency ? "measurement" : job->outputs ? "outputs" : job->profiled ? "executed" : "energy";
     int64_t measurements = 0, started_ns = clock_ns();
     Text text = {0};
     text_add(&text, "\"round\":%lld,\"clock_ns\":%lld,", (long long)round->number, (long long)started_ns);
@@ -171,7 +173,7 @@ static void run_round(Run *run, const JobRound *round) {
         if (look) measure(run, job->reference, round, "reference", job->reference_ms);
         measurements++;
         if (model->left_out) continue;
-        measure(run, model, round, job->outputs ? "outputs" : latency ? "measurement" : "energy", job->measurement_ms);
+        measure(run, model, round, event, job->measurement_ms);
     }
     host_listen((int64_t)(job->min_round_s * 1e9) - (clock_ns() - started_ns));
 }

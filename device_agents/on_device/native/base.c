@@ -78,6 +78,18 @@ void text_add(Text *text, const char *format, ...) {
     va_end(arguments);
 }
 
+void text_add_base64(Text *text, const char *bytes, size_t length) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < length; i += 3) {
+        uint32_t three = 0;
+        for (size_t j = i; j < i + 3; j++) three = three << 8 | (j < length ? (unsigned char)bytes[j] : 0);
+        char four[] = {digits[three >> 18], digits[three >> 12 & 63], digits[three >> 6 & 63], digits[three & 63]};
+        if (i + 2 >= length) four[3] = '=';
+        if (i + 1 >= length) four[2] = '=';
+        text_add_bytes(text, four, 4);
+    }
+}
+
 void text_free(Text *text) {
     free(text->data);
     *text = (Text){0};

@@ -33,6 +33,8 @@ typedef struct {
 
 void text_add_bytes(Text *text, const char *bytes, size_t length);
 void text_add(Text *text, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Append bytes in base64 (RFC 4648). */
+void text_add_base64(Text *text, const char *bytes, size_t length);
 void text_free(Text *text);
 
 /* Why something failed, cut off where it is too long for a line. */

@@ -15,6 +15,7 @@ typedef struct {
     int64_t latency_ns;
     bool crash, hang;
     Tensor *tensors;
+    Json *script;
 } FakeModel;
 
 static bool is_true(const Json *script, const char *name) {
@@ -42,7 +43,47 @@ static void fake_close(Model *model) {
     FakeModel *fake = (FakeModel *)model;
     for (size_t i = 0; fake->tensors != NULL && i < model->outputs; i++) free(fake->tensors[i].data);
     free(fake->tensors);
+    json_free(fake->script);
     free(fake);
+}
+
+/* A field of an operator in the script; NULL if it has none of this kind. */
+static const Json *field(const Json *operator, const char *name, JsonKind kind) {
+    const Json *member = json_member(operator, name);
+    return member != NULL && member->kind == kind ? member : NULL;
+}
+
+/* An operator of the script has run: its duration, or -1 and the reason. */
+static int64_t run_operator(Executed *executed, const Json *operator, Reason *reason) {
+    const Json *name = field(operator, "name", JSON_STRING), *op = field(operator, "op", JSON_STRING);
+    const Json *partition = field(operator, "partition", JSON_STRING), *index = field(operator, "index", JSON_NUMBER);
+    const Json *inputs = field(operator, "inputs", JSON_LIST), *outputs = field(operator, "outputs", JSON_LIST);
+    const Json *us = field(operator, "us", JSON_NUMBER);
+    if (!name || !op || !partition || !index || !index->whole || !inputs || !outputs || !us || !us->whole || us->integer < 0) {
+        fail(reason, "an operator of the script lacks a field");
+        return -1;
+    }
+    Operator *ran = executed_ran(executed, name->string, op->string, partition->string, index->integer, us->integer);
+    if (ran->inputs.length == 0) json_add(&ran->inputs, inputs);
+    if (ran->outputs.length == 0) json_add(&ran->outputs, outputs);
+    return us->integer;
+}
+
+static bool fake_profile(Model *model, Executed *executed, Reason *reason) {
+    const Json *operators = field(((const FakeModel *)model)->script, "operators", JSON_LIST);
+    for (size_t i = 0; i < WARM_UP_RUNS; i++) fake_run(model, reason);
+    while (executed->inferences < executed->wanted) {
+        int64_t inference_us = 0;
+        fake_run(model, reason);
+        for (const Json *operator = operators ? operators->first : NULL; operator != NULL; operator = operator->next) {
+            int64_t duration_us = run_operator(executed, operator, reason);
+            if (duration_us < 0) return false;
+            inference_us += duration_us;
+        }
+        executed_inference(executed, inference_us);
+    }
+    if (executed->count == 0) fail(&executed->reason, "the script has no operators");
+    return true;
 }
 
 /* ------------------------------------------------------------------------------------------------------------ opening */
@@ -97,17 +138,16 @@ static bool read_script(FakeModel *fake, const Json *script, uint64_t seed, Reas
     return make_tensors(fake, script, seed, reason);
 }
 
-static Model *fake_open(const Runtime *runtime, const char *path, uint64_t seed, Reason *reason) {
+static Model *fake_open(const Runtime *runtime, const Opening *opening, Reason *reason) {
     size_t length;
-    char *text = read_whole(path, &length, reason);
+    char *text = read_whole(opening->path, &length, reason);
     Json *script = text == NULL ? NULL : json_parse(text, length, reason);
     free(text);
     if (script == NULL) return NULL;
     FakeModel *fake = allocate(1, sizeof *fake);
     fake->model.runtime = runtime;
-    bool fine = read_script(fake, script, seed, reason);
-    json_free(script);
-    if (fine && fake_run(&fake->model, reason)) return &fake->model;
+    fake->script = script;
+    if (read_script(fake, script, opening->seed, reason) && fake_run(&fake->model, reason)) return &fake->model;
     fake_close(&fake->model);
     return NULL;
 }
@@ -119,6 +159,7 @@ const Runtime *fake_start(const Libraries *libraries, int threads, Reason *reaso
     Runtime *runtime = allocate(1, sizeof *runtime);
     *runtime = (Runtime){.name = "fake", .version = copy_text("0"), .library_path = copy_text("/proc/self/exe"),
                          .flags = "{\"simulated\":true}", .many_open = true,
-                         .open = fake_open, .run = fake_run, .output = fake_output, .close = fake_close};
+                         .open = fake_open, .run = fake_run, .output = fake_output, .close = fake_close,
+                         .profile = fake_profile};
     return runtime;
 }

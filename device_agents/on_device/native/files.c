@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { BLOCK = 1 << 16 };
 static const size_t LARGEST = (size_t)1 << 28; /* a job of a million measurements is a few dozen megabytes */
@@ -130,4 +131,22 @@ char *find_field(const char *root, const char *file, const char *name) {
     free(text);
     free(path);
     return found;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ folders */
+
+char *make_folder(const char *template, Reason *reason) {
+    char *folder = copy_text(template);
+    if (mkdtemp(folder) != NULL) return folder;
+    fail(reason, "the folder %s cannot be made: %s", template, strerror(errno));
+    free(folder);
+    return NULL;
+}
+
+void remove_folder(const char *folder) {
+    if (folder == NULL) return;
+    Paths files = find_paths(folder, "*");
+    for (size_t i = 0; i < files.count; i++) unlink(files.paths[i]);
+    paths_free(&files);
+    rmdir(folder);
 }

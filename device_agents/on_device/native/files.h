@@ -11,6 +11,12 @@ char *read_line(const char *path);
 /* The same as a whole number; false if it is none. */
 bool read_number_file(const char *path, int64_t *number);
 
+/* Make a folder of a name that nothing has yet: the template's, whose six X at the end are replaced. NULL and the reason. The caller
+   frees it. */
+char *make_folder(const char *template, Reason *reason);
+/* Remove a folder and the files in it; NULL is none. */
+void remove_folder(const char *folder);
+
 /* Paths that match a pattern of the shell, sorted by the numbers in them. */
 typedef struct {
     size_t count;

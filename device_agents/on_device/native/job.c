@@ -8,7 +8,7 @@
 #include "files.h"
 #include "json.h"
 
-enum { FORMAT = 5, MOST_THREADS = 4096 };
+enum { FORMAT = 6, MOST_THREADS = 4096, MOST_COPIES = 1 << 20, MOST_PROFILED = 1 << 20 };
 
 /* ------------------------------------------------------------------------------------------------------------- fields */
 
@@ -45,6 +45,10 @@ static double duration(const Json *object, const char *name) {
 
 static char *string(const Json *object, const char *name) {
     return copy_text(need_kind(object, name, JSON_STRING, "a text")->string);
+}
+
+static bool boolean(const Json *object, const char *name) {
+    return need_kind(object, name, JSON_BOOL, "true or false")->boolean;
 }
 
 static const Json *list(const Json *object, const char *name) {
@@ -100,7 +104,10 @@ static void read_models(Job *job, const Json *object, const char *job_path) {
     for (const Json *model = models->first; model != NULL; model = model->next) {
         if (model->kind != JSON_OBJECT) die("the job's field \"models\" holds something that is no object");
         char *file = string(model, "file");
-        job->models[job->model_count++] = (JobModel){string(model, "id"), beside(job_path, file), false};
+        int64_t copies = whole(model, "copies", 1);
+        if (copies > MOST_COPIES) die("the job's field \"copies\" is more than %d", MOST_COPIES);
+        job->models[job->model_count++] = (JobModel){.id = string(model, "id"), .path = beside(job_path, file),
+                                                     .as_it_is = boolean(model, "as_it_is"), .copies = copies};
         free(file);
     }
     if (job->model_count) qsort(job->models, job->model_count, sizeof *job->models, by_id);
@@ -146,11 +153,15 @@ static void read_timing(Job *job, const Json *object) {
     job->silence_s = duration(object, "silence_s");
     job->reference_ms = duration(object, "reference_ms");
     job->reference_every = whole(object, "reference_every", 1);
-    job->acknowledged = need_kind(object, "acknowledged", JSON_BOOL, "true or false")->boolean;
+    job->acknowledged = boolean(object, "acknowledged");
     job->outputs = whole(object, "outputs", 0);
     job->energy_ms = duration(object, "energy_ms");
     if (!(job->silence_s > 0)) die("the job's field \"silence_s\" leaves a model no time at all");
-    if (job->outputs && job->energy_ms > 0) die("the job's fields \"outputs\" and \"energy_ms\" exclude each other");
+    job->profiled = whole(object, "profiled", 0);
+    if (job->profiled > MOST_PROFILED) die("the job's field \"profiled\" is more than %d", MOST_PROFILED);
+    if ((job->outputs != 0) + (job->energy_ms > 0) + (job->profiled != 0) > 1) {
+        die("the job's fields \"outputs\", \"energy_ms\" and \"profiled\" exclude each other");
+    }
 }
 
 static void read_fields(Job *job, const Json *object, const char *job_path) {
@@ -167,10 +178,15 @@ static void read_fields(Job *job, const Json *object, const char *job_path) {
     job->max_open_pools = whole(object, "max_open_pools", 1);
     read_cpus(job, object);
     read_libraries(job, object);
+    job->profile = beside(job_path, "executed-XXXXXX");
     read_timing(job, object);
     read_models(job, object, job_path);
     read_reference(job, object);
     read_schedule(job, object);
+}
+
+bool job_is_for_latency(const Job *job) {
+    return job->outputs == 0 && !(job->energy_ms > 0) && job->profiled == 0;
 }
 
 Job *job_read(const char *path) {

@@ -6,6 +6,8 @@
 
 typedef struct {
     char *id, *path;
+    bool as_it_is; /* the runtime must not optimise it */
+    int64_t copies;
     bool left_out; /* it failed */
 } JobModel;
 
@@ -24,14 +26,18 @@ typedef struct {
     char **libraries;
     size_t library_count;
     double measurement_ms, warmup_ms, sample_ms, min_round_s, silence_s, reference_ms, energy_ms;
+    char *profile; /* the template of a folder beside the job */
     bool acknowledged; /* the host acknowledges each result */
-    int64_t min_samples, memory_bytes, max_open, max_open_pools, reference_every, outputs;
+    int64_t min_samples, memory_bytes, max_open, max_open_pools, reference_every, outputs, profiled;
     JobModel *reference; /* NULL for none */
     JobModel *models;
     size_t model_count;
     JobRound *rounds;
     size_t round_count;
 } Job;
+
+/* Whether it measures latency, and not outputs, energy, or what is executed. */
+bool job_is_for_latency(const Job *job);
 
 /* Read and check a job file; ends the runner with a message that names the field if it makes no sense. */
 Job *job_read(const char *path);

@@ -279,3 +279,42 @@ void json_add_number(Text *text, double number) {
     }
     text_add(text, "%s", shortest);
 }
+
+static void add_members(Text *text, const Json *value) {
+    for (const Json *member = value->first; member != NULL; member = member->next) {
+        if (member != value->first) text_add(text, ",");
+        if (member->name != NULL) {
+            json_add_string(text, member->name);
+            text_add(text, ":");
+        }
+        json_add(text, member);
+    }
+}
+
+void json_add(Text *text, const Json *value) {
+    switch (value->kind) {
+    case JSON_NULL:
+        text_add(text, "null");
+        return;
+    case JSON_BOOL:
+        text_add(text, value->boolean ? "true" : "false");
+        return;
+    case JSON_NUMBER:
+        if (value->whole) text_add(text, "%lld", (long long)value->integer);
+        else json_add_number(text, value->number);
+        return;
+    case JSON_STRING:
+        json_add_string(text, value->string);
+        return;
+    case JSON_LIST:
+        text_add(text, "[");
+        add_members(text, value);
+        text_add(text, "]");
+        return;
+    case JSON_OBJECT:
+        text_add(text, "{");
+        add_members(text, value);
+        text_add(text, "}");
+        return;
+    }
+}

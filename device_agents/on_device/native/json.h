@@ -29,5 +29,7 @@ const Json *json_member(const Json *object, const char *name);
 void json_add_string(Text *text, const char *string);
 /* Append the shortest number that reads back as the same double; null where there is none (not finite). */
 void json_add_number(Text *text, double number);
+/* Append any value. */
+void json_add(Text *text, const Json *value);
 
 #endif

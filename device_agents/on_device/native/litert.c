@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "litert_profile.h"
 #include "runtime.h"
 #include "sha256.h"
 
@@ -76,7 +77,8 @@ _Static_assert(sizeof(LrRanked) == 72, "the struct as LiteRT lays it out");
 static struct {
     FUNCTIONS(MEMBER)
     LrEnvironment *environment;
-    LrOptions *options;
+    LrOptions *options, *profiling_options; /* the latter: NULL until a model is profiled */
+    int threads;
 } lr;
 
 typedef struct {
@@ -190,16 +192,41 @@ static void litert_close(Model *model) {
     free(open);
 }
 
-static Model *litert_open(const Runtime *runtime, const char *path, uint64_t seed, Reason *reason) {
+/* Options that are read as TOML under the name of whom they concern. Takes the text over. */
+static bool add_options(LrOptions *options, const char *name, char *toml, Reason *reason) {
+    LrOpaque *more;
+    return went_well(lr.CreateOpaqueOptions(name, toml, free, &more), "make options", reason) &&
+           went_well(lr.AddOpaqueOptions(options, more), "set options", reason);
+}
+
+/* The CPU alone, and its number of threads; made once. */
+static bool make_options(LrOptions **options, bool profiling, Reason *reason) {
+    LrOptions *made;
+    if (*options != NULL) return true;
+    if (!went_well(lr.CreateOptions(&made), "make options", reason)) return false;
+    if (!went_well(lr.SetOptionsHardwareAccelerators(made, CPU), "choose the CPU", reason)) return false;
+    if (!add_options(made, "xnnpack", format_text("num_threads = %d\n", lr.threads), reason)) return false;
+    if (profiling && !add_options(made, "runtime_options_string", copy_text("enable_profiling = true\n"), reason)) return false;
+    *options = made;
+    return true;
+}
+
+static Model *litert_open(const Runtime *runtime, const Opening *opening, Reason *reason) {
+    if (opening->profile != NULL && !make_options(&lr.profiling_options, true, reason)) return NULL;
+    LrOptions *options = opening->profile != NULL ? lr.profiling_options : lr.options;
     LrOpen *open = allocate(1, sizeof *open);
     open->model.runtime = runtime;
-    if (went_well(lr.CreateModelFromFile(lr.environment, path, &open->file), "read the model", reason) &&
-        went_well(lr.CreateCompiledModel(lr.environment, open->file, lr.options, &open->compiled), "compile the model", reason) &&
-        make_buffers(open, seed, reason) && litert_run(&open->model, reason)) {
+    if (went_well(lr.CreateModelFromFile(lr.environment, opening->path, &open->file), "read the model", reason) &&
+        went_well(lr.CreateCompiledModel(lr.environment, open->file, options, &open->compiled), "compile the model", reason) &&
+        make_buffers(open, opening->seed, reason) && litert_run(&open->model, reason)) {
         return &open->model;
     }
     litert_close(&open->model);
     return NULL;
+}
+
+static bool profile(Model *model, Executed *executed, Reason *reason) {
+    return litert_profile(model, ((LrOpen *)model)->compiled, executed, reason);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- start */
@@ -213,16 +240,6 @@ static bool take_functions(const Libraries *libraries, Reason *reason) {
     return true;
 }
 
-/* The CPU alone, and its number of threads, which the accelerator reads as TOML under the name of its kernels. */
-static bool make_options(int threads, Reason *reason) {
-    LrOpaque *kernels;
-    if (!went_well(lr.CreateOptions(&lr.options), "make options", reason)) return false;
-    if (!went_well(lr.SetOptionsHardwareAccelerators(lr.options, CPU), "choose the CPU", reason)) return false;
-    char *toml = format_text("num_threads = %d\n", threads);
-    return went_well(lr.CreateOpaqueOptions("xnnpack", toml, free, &kernels), "make options", reason) &&
-           went_well(lr.AddOpaqueOptions(lr.options, kernels), "set the number of threads", reason);
-}
-
 /* The library has no function for its version, but contains it as text. */
 static char *version_of(const char *path) {
     char hex[65];
@@ -233,12 +250,15 @@ const Runtime *litert_start(const Libraries *libraries, int threads, Reason *rea
     static const LrSetting SETTINGS[] = {{TAG_ACCELERATORS, {TYPE_WHOLE, {CPU}}}, {TAG_LOG_SEVERITY, {TYPE_WHOLE, {LOG_ERRORS}}}};
     if (!take_functions(libraries, reason)) return NULL;
     if (!went_well(lr.CreateEnvironment(2, SETTINGS, &lr.environment), "start", reason)) return NULL;
-    if (!make_options(threads, reason)) return NULL;
+    lr.threads = threads;
+    litert_profile_take(libraries);
+    if (!make_options(&lr.options, false, reason)) return NULL;
     char *path = library_file(libraries, "LiteRtCreateEnvironment");
     Runtime *runtime = allocate(1, sizeof *runtime);
     *runtime = (Runtime){.name = "litert", .version = version_of(path), .library_path = path,
                          .flags = "{\"delegate\":\"XNNPACK, as the runtime applies it by default\",\"api\":\"compiled model\"}",
                          .many_open = true, /* XNNPACK's workers sleep between runs */
-                         .open = litert_open, .run = litert_run, .output = litert_output, .close = litert_close};
+                         .open = litert_open, .run = litert_run, .output = litert_output, .close = litert_close,
+                         .profile = profile};
     return runtime;
 }

@@ -32,16 +32,16 @@ static void make_room(Samples *samples, size_t capacity) {
     samples->capacity = capacity;
 }
 
-static bool timed(Model *model, int64_t *duration_ns, Reason *reason) {
+static bool timed(Copies *model, int64_t *duration_ns, Reason *reason) {
     int64_t before = clock_ns();
-    bool fine = model->runtime->run(model, reason);
+    bool fine = copies_run(model, reason);
     *duration_ns = clock_ns() - before;
     if (*duration_ns < 1) *duration_ns = 1;
     return fine;
 }
 
 /* The shortest run but the first, which is cold: any other may be disturbed, and by a longer one samples would become too short. */
-static bool warm_up(Model *model, const Job *job, int64_t *shortest_ns, Reason *reason) {
+static bool warm_up(Copies *model, const Job *job, int64_t *shortest_ns, Reason *reason) {
     int64_t start = clock_ns(), once_ns;
     *shortest_ns = INT64_MAX;
     for (int runs = 0; runs < 3 || (double)(clock_ns() - start) < job->warmup_ms * 1e6; runs += runs < 3) {
@@ -53,7 +53,7 @@ static bool warm_up(Model *model, const Job *job, int64_t *shortest_ns, Reason *
 
 /* Warm up, and see meanwhile that the host has every result so far: its death then costs one measurement at most, the one that it has not
    heard of or the one that begins now. */
-static bool get_ready(Model *model, const Job *job, int64_t *shortest_ns, Reason *reason) {
+static bool get_ready(Copies *model, const Job *job, int64_t *shortest_ns, Reason *reason) {
     int64_t again_ns;
     if (!warm_up(model, job, shortest_ns, reason)) return false;
     for (int64_t soon = clock_ns() + SOON_NS; !host_has_everything();) { /* it stays warm until the answer is there */
@@ -70,13 +70,12 @@ static bool get_ready(Model *model, const Job *job, int64_t *shortest_ns, Reason
     return true;
 }
 
-static bool take_sample(Samples *samples, Model *model, int64_t loops, Reason *reason) {
-    bool (*run)(Model *, Reason *) = model->runtime->run;
+static bool take_sample(Samples *samples, Copies *model, int64_t loops, Reason *reason) {
     bool fine = true;
     if (samples->count == samples->capacity) make_room(samples, samples->capacity * 2);
     long switches = involuntary_switches();
     int64_t before = clock_ns();
-    for (int64_t i = 0; i < loops && fine; i++) fine = run(model, reason);
+    for (int64_t i = 0; i < loops && fine; i++) fine = copies_run(model, reason);
     int64_t duration_ns = clock_ns() - before;
     samples->samples_ns[samples->count] = duration_ns > 0 ? duration_ns : 1;
     samples->switched[samples->count++] = involuntary_switches() != switches;
@@ -99,7 +98,7 @@ static size_t samples_ahead(const Job *job, double measurement_ms, double sample
     return expected < MOST_SAMPLES_AHEAD ? (size_t)expected : MOST_SAMPLES_AHEAD;
 }
 
-bool measurement_latency(Text *text, Model *model, const Job *job, double measurement_ms, Reason *reason) {
+bool measurement_latency(Text *text, Copies *model, const Job *job, double measurement_ms, Reason *reason) {
     int64_t shortest_ns, khz_before = 0, khz_after = 0;
     Samples samples = {0};
     if (!get_ready(model, job, &shortest_ns, reason)) return false;
@@ -123,14 +122,14 @@ bool measurement_latency(Text *text, Model *model, const Job *job, double measur
     return fine;
 }
 
-bool measurement_energy(Text *text, Model *model, const Job *job, Energy *energy, Reason *reason) {
+bool measurement_energy(Text *text, Copies *model, const Job *job, Energy *energy, Reason *reason) {
     int64_t shortest_ns, inferences = 0;
     if (!get_ready(model, job, &shortest_ns, reason)) return false;
     energy_begin(energy);
     int64_t until = clock_ns() + (int64_t)(job->energy_ms * 1e6);
     bool fine = true;
     do {
-        fine = model->runtime->run(model, reason);
+        fine = copies_run(model, reason);
         inferences++;
     } while (fine && clock_ns() < until);
     Spent spent = energy_end(energy);

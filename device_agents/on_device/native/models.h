@@ -5,19 +5,30 @@
 #include "job.h"
 #include "runtime.h"
 
+/* A model that is open once or several times; runs go to its copies in turn. */
+typedef struct {
+    Model **copies;
+    size_t count, next;
+} Copies;
+
+bool copies_run(Copies *copies, Reason *reason);
+
 /* Least recently used first. */
 typedef struct {
     const Runtime *runtime;
     const Job *job;
     struct OpenModel {
         const JobModel *of;
-        Model *model;
-        int64_t bytes;
+        Copies copies;
+        int64_t bytes; /* of one copy */
     } *open;
     size_t count;
 } Models;
 
-/* The open model; opened and its outputs checked if it is not open yet. NULL and the reason if it cannot be run. */
-Model *models_get(Models *models, const JobModel *wanted, Reason *reason);
+/* The model, opened and its outputs checked if it is not open yet: as often as the job says, but once for a job that is not for latency.
+   Good until the next call. NULL and the reason if it cannot be run. */
+Copies *models_get(Models *models, const JobModel *wanted, Reason *reason);
+/* Open a model for the runtime's profiler and append what is executed, without braces. False and the reason if it cannot be run. */
+bool models_tell_executed(Text *text, const Models *models, const JobModel *wanted, Reason *reason);
 
 #endif

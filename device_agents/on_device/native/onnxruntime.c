@@ -2,10 +2,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files.h"
+#include "ort_profile.h"
 #include "runtime.h"
 
 /* The API is a table of functions whose order never changes; version 5 has all that are used here, and every later library offers it. */
-enum { API_VERSION = 5, LOG_ERRORS = 3, ALL_OPTIMISATIONS = 99, ARENA_ALLOCATOR = 1, DEFAULT_MEMORY = 0 };
+enum { API_VERSION = 5, LOG_ERRORS = 3, NO_OPTIMISATIONS = 0, ALL_OPTIMISATIONS = 99, ARENA_ALLOCATOR = 1, DEFAULT_MEMORY = 0 };
+
+enum { OPENING_RUNS = 2, LARGEST_GRAPH_BYTES = 8 << 20 };
 
 typedef struct OrtStatus OrtStatus;
 typedef struct OrtEnv OrtEnv;
@@ -25,6 +29,8 @@ typedef struct OrtThreading OrtThreading;
     X(3, OrtStatus *, CreateEnv, (int, const char *, OrtEnv **))                                                  \
     X(7, OrtStatus *, CreateSession, (const OrtEnv *, const char *, const OrtOptions *, OrtSession **))           \
     X(10, OrtStatus *, CreateSessionOptions, (OrtOptions **))                                                     \
+    X(11, OrtStatus *, SetOptimizedModelFilePath, (OrtOptions *, const char *))                                   \
+    X(14, OrtStatus *, EnableProfiling, (OrtOptions *, const char *))                                             \
     X(22, OrtStatus *, SetSessionLogSeverityLevel, (OrtOptions *, int))                                           \
     X(23, OrtStatus *, SetSessionGraphOptimizationLevel, (OrtOptions *, int))                                     \
     X(24, OrtStatus *, SetIntraOpNumThreads, (OrtOptions *, int))                                                 \
@@ -49,10 +55,13 @@ typedef struct OrtThreading OrtThreading;
     X(96, void, ReleaseValue, (OrtValue *))                                                                       \
     X(98, void, ReleaseTypeInfo, (OrtTypeInfo *))                                                                 \
     X(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTensorInfo *))                                                 \
+    X(100, void, ReleaseSessionOptions, (OrtOptions *))                                                           \
+    X(110, OrtStatus *, SessionEndProfiling, (OrtSession *, OrtAllocator *, char **))                             \
     X(119, OrtStatus *, CreateEnvWithGlobalThreadPools, (int, const char *, const OrtThreading *, OrtEnv **))     \
     X(120, OrtStatus *, DisablePerSessionThreads, (OrtOptions *))                                                 \
     X(121, OrtStatus *, CreateThreadingOptions, (OrtThreading **))                                                \
     X(122, void, ReleaseThreadingOptions, (OrtThreading *))                                                       \
+    X(130, OrtStatus *, AddSessionConfigEntry, (OrtOptions *, const char *, const char *))                        \
     X(133, OrtStatus *, RunWithBinding, (OrtSession *, const void *, const OrtBinding *))                         \
     X(134, OrtStatus *, CreateIoBinding, (OrtSession *, OrtBinding **))                                           \
     X(135, void, ReleaseIoBinding, (OrtBinding *))                                                                \
@@ -74,7 +83,7 @@ typedef struct {
 static struct {
     FUNCTIONS(MEMBER)
     OrtEnv *env;
-    OrtOptions *options;
+    int threads;
     OrtMemory *memory;
     OrtAllocator *allocator;
 } ort;
@@ -84,6 +93,8 @@ typedef struct {
     OrtSession *session;
     OrtBinding *binding;
     OrtValue **outputs;
+    char *folder, *graph; /* where the profile and the optimised model are saved; NULL for not at all */
+    Reason no_graph;
 } OrtModel;
 
 /* Whether a call went well; if not its message becomes the reason. */
@@ -189,19 +200,11 @@ static void ort_close(Model *model) {
     for (size_t i = 0; open->outputs != NULL && i < model->outputs; i++) ort.ReleaseValue(open->outputs[i]);
     free(open->outputs);
     if (open->binding != NULL) ort.ReleaseIoBinding(open->binding);
-    ort.ReleaseSession(open->session);
+    if (open->session != NULL) ort.ReleaseSession(open->session);
+    remove_folder(open->folder);
+    free(open->folder);
+    free(open->graph);
     free(open);
-}
-
-static Model *ort_open(const Runtime *runtime, const char *path, uint64_t seed, Reason *reason) {
-    OrtSession *session;
-    if (!went_well(ort.CreateSession(ort.env, path, ort.options, &session), reason)) return NULL;
-    OrtModel *model = allocate(1, sizeof *model);
-    model->model.runtime = runtime;
-    model->session = session;
-    if (bind_and_run(model, seed, reason)) return &model->model;
-    ort_close(&model->model);
-    return NULL;
 }
 
 static bool ort_output(Model *model, size_t index, Tensor *tensor, Reason *reason) {
@@ -215,6 +218,82 @@ static bool ort_output(Model *model, size_t index, Tensor *tensor, Reason *reaso
     return fine && tensor_measure(tensor, reason) && went_well(ort.GetTensorMutableData(value, &tensor->data), reason);
 }
 
+/* ------------------------------------------------------------------------------------------------------------ opening */
+
+static bool set_options(OrtOptions *options, bool as_it_is, Reason *reason) {
+    return went_well(ort.SetSessionGraphOptimizationLevel(options, as_it_is ? NO_OPTIMISATIONS : ALL_OPTIMISATIONS), reason) &&
+           went_well(ort.SetIntraOpNumThreads(options, ort.threads), reason) &&
+           went_well(ort.SetInterOpNumThreads(options, 1), reason) &&
+           went_well(ort.SetSessionLogSeverityLevel(options, LOG_ERRORS), reason) &&
+           (ort.threads == 1 || went_well(ort.DisablePerSessionThreads(options), reason));
+}
+
+/* Weights go into a file of their own beside the graph, which is what makes the graph small enough to be told. */
+static bool set_profiling(OrtOptions *options, const OrtModel *model, Reason *reason) {
+    char *prefix = format_text("%s/profile", model->folder);
+    bool fine = went_well(ort.EnableProfiling(options, prefix), reason);
+    free(prefix);
+    if (!fine || model->graph == NULL) return fine;
+    return went_well(ort.SetOptimizedModelFilePath(options, model->graph), reason) &&
+           went_well(ort.AddSessionConfigEntry(options, "session.optimized_model_external_initializers_file_name", "weights"), reason) &&
+           went_well(ort.AddSessionConfigEntry(options, "session.optimized_model_external_initializers_min_size_in_bytes", "1024"), reason);
+}
+
+static bool make_session(OrtModel *model, const Opening *opening, Reason *reason) {
+    OrtOptions *options;
+    if (!went_well(ort.CreateSessionOptions(&options), reason)) return false;
+    bool fine = set_options(options, opening->as_it_is, reason) && (model->folder == NULL || set_profiling(options, model, reason)) &&
+                went_well(ort.CreateSession(ort.env, opening->path, options, &model->session), reason);
+    ort.ReleaseSessionOptions(options);
+    return fine;
+}
+
+/* A model that cannot be saved is opened without saving it. */
+static bool make_profiled_session(OrtModel *model, const Opening *opening, Reason *reason) {
+    model->folder = make_folder(opening->profile, reason);
+    if (model->folder == NULL) return false;
+    model->graph = format_text("%s/graph.onnx", model->folder);
+    if (make_session(model, opening, &model->no_graph)) return true;
+    free(model->graph);
+    model->graph = NULL;
+    return make_session(model, opening, reason);
+}
+
+static Model *ort_open(const Runtime *runtime, const Opening *opening, Reason *reason) {
+    OrtModel *model = allocate(1, sizeof *model);
+    model->model.runtime = runtime;
+    bool made = opening->profile == NULL ? make_session(model, opening, reason) : make_profiled_session(model, opening, reason);
+    if (made && bind_and_run(model, opening->seed, reason)) return &model->model;
+    ort_close(&model->model);
+    return NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- profiling */
+
+static void take_graph(Executed *executed, const OrtModel *model) {
+    Reason reason = model->no_graph;
+    executed->graph = model->graph == NULL ? NULL : read_whole(model->graph, &executed->graph_bytes, &reason);
+    if (executed->graph != NULL && executed->graph_bytes > LARGEST_GRAPH_BYTES) {
+        fail(&reason, "the optimised model has %zu bytes, more than are told", executed->graph_bytes);
+        free(executed->graph);
+        executed->graph = NULL;
+    }
+    if (executed->graph == NULL) executed_lacks(executed, &reason);
+}
+
+static bool ort_profile(Model *model, Executed *executed, Reason *reason) {
+    OrtModel *open = (OrtModel *)model;
+    Reason unread;
+    char *path;
+    for (size_t i = 0; i < WARM_UP_RUNS + executed->wanted; i++) {
+        if (!ort_run(model, reason)) return false;
+    }
+    if (!went_well(ort.SessionEndProfiling(open->session, ort.allocator, &path), reason)) return false;
+    if (!ort_profile_read(path, OPENING_RUNS + WARM_UP_RUNS, executed, &unread)) executed_has_no_operators(executed, &unread);
+    take_graph(executed, open);
+    return went_well(ort.AllocatorFree(ort.allocator, path), reason);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- start */
 
 /* One pool for all models: a pool for each would leave many of them spinning and fighting over the cores. */
@@ -225,16 +304,11 @@ static bool make_shared_pool(int threads, Reason *reason) {
                 went_well(ort.SetGlobalInterOpNumThreads(threading, 1), reason) &&
                 went_well(ort.CreateEnvWithGlobalThreadPools(LOG_ERRORS, "measure", threading, &ort.env), reason);
     ort.ReleaseThreadingOptions(threading);
-    return fine && went_well(ort.DisablePerSessionThreads(ort.options), reason);
+    return fine;
 }
 
-static bool make_options(int threads, Reason *reason) {
-    return went_well(ort.CreateSessionOptions(&ort.options), reason) &&
-           went_well(ort.SetSessionGraphOptimizationLevel(ort.options, ALL_OPTIMISATIONS), reason) &&
-           went_well(ort.SetIntraOpNumThreads(ort.options, threads), reason) &&
-           went_well(ort.SetInterOpNumThreads(ort.options, 1), reason) &&
-           went_well(ort.SetSessionLogSeverityLevel(ort.options, LOG_ERRORS), reason) &&
-           went_well(ort.CreateCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, &ort.memory), reason) &&
+static bool make_memory(Reason *reason) {
+    return went_well(ort.CreateCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, &ort.memory), reason) &&
            went_well(ort.GetAllocatorWithDefaultOptions(&ort.allocator), reason);
 }
 
@@ -252,11 +326,13 @@ const Runtime *onnxruntime_start(const Libraries *libraries, int threads, Reason
     const Function *table = base->get_api(API_VERSION);
     if (table == NULL) return fail(reason, "ONNX Runtime %s has no API version %d", base->get_version(), API_VERSION), NULL;
     FUNCTIONS(TAKE)
-    if (!make_options(threads, reason) || !make_env(threads, reason)) return NULL;
+    ort.threads = threads;
+    if (!make_memory(reason) || !make_env(threads, reason)) return NULL;
     Runtime *runtime = allocate(1, sizeof *runtime);
     *runtime = (Runtime){.name = "onnxruntime", .version = copy_text(base->get_version()),
                          .library_path = library_file(libraries, "OrtGetApiBase"),
                          .flags = threads > 1 ? "{" FLAGS ",\"thread_pool\":\"one, shared by all models\"}" : "{" FLAGS "}",
-                         .many_open = true, .open = ort_open, .run = ort_run, .output = ort_output, .close = ort_close};
+                         .many_open = true, .open = ort_open, .run = ort_run, .output = ort_output, .close = ort_close,
+                         .profile = ort_profile};
     return runtime;
 }

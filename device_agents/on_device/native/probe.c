@@ -32,7 +32,7 @@ static void tell_started(Text *text, const char *name, const Libraries *librarie
     Reason reason = {""};
     const Runtime *runtime = runtime_start(name, libraries, 1, &reason);
     char *path = format_text("%s/probe.%s", folder, strcmp(name, "onnxruntime") == 0 ? "onnx" : "tflite");
-    Model *model = runtime == NULL ? NULL : runtime->open(runtime, path, 0, &reason);
+    Model *model = runtime == NULL ? NULL : runtime->open(runtime, &(Opening){.path = path}, &reason);
     free(path);
     if (model == NULL) {
         tell_reason(text, reason.text);

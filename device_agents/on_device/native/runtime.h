@@ -2,6 +2,7 @@
 #ifndef NATIVE_RUNTIME_H
 #define NATIVE_RUNTIME_H
 
+#include "executed.h"
 #include "tensor.h"
 
 typedef void (*Function)(void);
@@ -12,6 +13,14 @@ typedef struct Model {
     size_t outputs;
 } Model;
 
+/* How a model is opened. */
+typedef struct {
+    const char *path;
+    uint64_t seed;
+    bool as_it_is;       /* not optimised, if the runtime has a choice */
+    const char *profile; /* NULL: without the runtime's profiler; else the template of a folder that its files go into */
+} Opening;
+
 typedef struct Runtime {
     const char *name;
     char *version;
@@ -19,11 +28,14 @@ typedef struct Runtime {
     const char *flags; /* a JSON object */
     bool many_open;    /* open models do not each own a pool of spinning threads */
     /* Open a model, fill its inputs from the seed and run it once; NULL and the reason if that cannot be done. */
-    Model *(*open)(const struct Runtime *runtime, const char *path, uint64_t seed, Reason *reason);
+    Model *(*open)(const struct Runtime *runtime, const Opening *opening, Reason *reason);
     bool (*run)(Model *model, Reason *reason);
     /* A view of an output, until the next run. */
     bool (*output)(Model *model, size_t index, Tensor *tensor, Reason *reason);
     void (*close)(Model *model);
+    /* Warm up a model that was opened with the profiler, run it as often as wanted, and tell what was executed. False and the reason
+       if a run fails. NULL: this runtime has no profiler. */
+    bool (*profile)(Model *model, Executed *executed, Reason *reason);
 } Runtime;
 
 /* Libraries that were opened with their symbols global, in this order. */

@@ -128,10 +128,10 @@ static bool fill_inputs(const TfOpen *open, uint64_t seed, Reason *reason) {
     return true;
 }
 
-static Model *tflite_open(const Runtime *runtime, const char *path, uint64_t seed, Reason *reason) {
+static Model *tflite_open(const Runtime *runtime, const Opening *opening, Reason *reason) {
     TfOpen *open = allocate(1, sizeof *open);
     open->model.runtime = runtime;
-    if (make_interpreter(open, path, reason) && fill_inputs(open, seed, reason) && tflite_run(&open->model, reason)) {
+    if (make_interpreter(open, opening->path, reason) && fill_inputs(open, opening->seed, reason) && tflite_run(&open->model, reason)) {
         open->model.outputs = (size_t)tf.InterpreterGetOutputTensorCount(open->interpreter);
         return &open->model;
     }
