@@ -38,7 +38,7 @@ def write_models(folder: Path, runtime: str, names: Sequence[str] = tuple(GRAPHS
     return {name: folder / f"{name}.{kind}" for name in names}
 
 
-def run_models(argv: Sequence[str], models: dict[str, Path], runtime: str, libraries: Sequence[str], **more: Any) -> list[Any]:
+def run_models(argv: Sequence[str], models: dict[str, Path], runtime: str, libraries: Sequence[str], /, **more: Any) -> list[Any]:
     """The lines of a job that measures each model once; its standard input stays open until it ends."""
     job = a_job({}, [], runtime=runtime, libraries=list(libraries), silence_s=300.0) | {
         "models": [model_of(name, str(path)) for name, path in models.items()],

@@ -5,6 +5,7 @@ device_agents/on_device/PROTOCOL.md is the contract. Only the fake runtime is us
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -86,6 +87,10 @@ def output(value: Any) -> bool:
     return record(fields)(value) and len(value["values"]) <= math.prod(value["shape"])
 
 
+def base64_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(base64.b64decode(value, validate=True))
+
+
 def found_runtimes(value: Any) -> bool:
     answers = ({"version": text}, {"missing": exactly(True)}, {"broken": text})
     return isinstance(value, dict) and all(
@@ -123,6 +128,15 @@ MEASUREMENT = {
     "clock_khz": optional(list_of(whole(), least=2, most=2)),
     "core": optional(whole(0, 4096)),
 }
+OPERATOR = {
+    "name": text,
+    "op": text,
+    "partition": text,
+    "index": whole(),
+    "inputs": list_of(flags),
+    "outputs": list_of(flags),
+    "samples_us": list_of(whole()),
+}
 HELLO = {
     "protocol": exactly(6),
     "runner": exactly("python", "native"),
@@ -147,6 +161,13 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "outputs": {**MODEL, "outputs": list_of(output)},
     "idle": {"round": whole(), "duration_ns": whole(1), "energy_uj": whole()},
     "energy": {**MODEL, "inferences": whole(1), "duration_ns": whole(1), "energy_uj": whole()},
+    "executed": {
+        **MODEL,
+        "graph": optional(base64_text),
+        "reason": optional(text),
+        "inferences_us": list_of(whole()),
+        "operators": list_of(record(OPERATOR)),
+    },
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
@@ -173,6 +194,8 @@ def checked(raw: str) -> Line:
         assert check(line[name]), f"{name} of {raw!r}"
     if line["event"] in ("measurement", "reference"):
         assert line["switched"] == sorted({place for place in line["switched"] if place < len(line["samples_ns"])}), raw
+    if line["event"] == "executed":
+        assert all(len(item["samples_us"]) == len(line["inferences_us"]) for item in line["operators"]), raw
     return line
 
 

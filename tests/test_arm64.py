@@ -115,3 +115,13 @@ def test_real_models_are_measured(qemu: list[str], runtime: tuple[str, Path], tm
     name, library = runtime
     lines = run_models(qemu, write_models(tmp_path, name, ["dense", "conv"]), name, [str(library)], threads=2)
     assert [line["model"] for line in events([checked(line) for line in lines], "measurement")] == ["dense", "conv"]
+
+
+def test_what_the_runtime_executes_is_told(qemu: list[str], runtime: tuple[str, Path], tmp_path: Path) -> None:
+    name, library = runtime
+    lines = run_models(qemu, write_models(tmp_path, name, ["network"]), name, [str(library)], profiled=2)
+    (line,) = events([checked(line) for line in lines], "executed")
+    first, last = line["operators"][0], line["operators"][-1]
+    assert line["reason"] is None
+    assert [name for name in ("Conv", "Gemm") if name.lower() in (first["op"] + last["op"]).lower()] == ["Conv", "Gemm"]
+    assert all(0 < sum(item["samples_us"]) <= sum(line["inferences_us"]) for item in (first, last))

@@ -1,0 +1,351 @@
+"""What the native runner tells of the graph that a runtime executes, of models that stay as they are, and of copies."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graphs import mobilenet_v1
+from native_models import make_input, run_models, write_models
+from onnx import TensorProto, helper
+from runner_conformance import CONDITIONING, CRASHING, REFUSED, Line, checked, events, run, started, told, written
+from test_native_runner import LIBRARIES, STUB, checked_runner, compiled, runner
+
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d, fully_connected
+from profiler.protocol.events import Executed, parse_line
+
+__all__ = ["checked_runner", "runner"]
+
+OPERATORS: list[dict[str, Any]] = [
+    {"name": "a", "op": "Conv", "partition": "P", "index": 3, "inputs": [{"float": [1, 2]}], "outputs": [{}], "us": 5},
+    {"name": 'b "', "op": "Add", "partition": "Q", "index": 1, "inputs": [], "outputs": [{"float": []}], "us": 0},
+    {"name": "a", "op": "Conv", "partition": "P", "index": 4, "inputs": [], "outputs": [], "us": 7},
+]
+SCRIPT = {"latency_ns": 1000, "operators": OPERATORS}
+
+
+def executed(
+    runner: Path, models: dict[str, Path], runtime: str, libraries: Sequence[Path] | None = None, /, **more: Any
+) -> dict[str, Line]:
+    """What is told of each model, by its id."""
+    paths = [str(path) for path in libraries or [LIBRARIES[runtime]]]
+    lines = [checked(line) for line in run_models([str(runner)], models, runtime, paths, **{"profiled": 3} | more)]
+    assert not events(lines, "failed", "measurement")
+    return {line["model"]: line for line in events(lines, "executed")}
+
+
+def names(line: Line) -> list[tuple[str, str]]:
+    return [(item["name"], item["op"]) for item in line["operators"]]
+
+
+def graph_of(line: Line) -> onnx.ModelProto:
+    return onnx.ModelProto.FromString(base64.b64decode(line["graph"]))
+
+
+# ------------------------------------------------------------------------------------------------------- the fake runtime
+
+
+def fake(runner: Path, folder: Path, script: Any, **more: Any) -> list[Line]:
+    lines, code, stderr = run([str(runner), written(folder, {"a": script}, ["a"], **{"profiled": 2} | more)])
+    assert code == 0, stderr
+    return lines
+
+
+def test_the_fake_runtime_executes_what_its_script_says(checked_runner: Path, tmp_path: Path) -> None:
+    (line,) = events(fake(checked_runner, tmp_path, SCRIPT), "executed")
+    assert (line["graph"], line["reason"], line["inferences_us"]) == (None, None, [12, 12])
+    assert line["operators"] == [
+        {key: value for key, value in item.items() if key != "us"} | {"samples_us": [item["us"]] * 2} for item in OPERATORS
+    ]
+
+
+def test_an_operator_that_runs_twice_in_an_inference_is_one_with_the_sum(runner: Path, tmp_path: Path) -> None:
+    (line,) = events(fake(runner, tmp_path, SCRIPT | {"operators": [*OPERATORS, OPERATORS[0]]}), "executed")
+    assert [item["samples_us"] for item in line["operators"]] == [[10, 10], [0, 0], [7, 7]]
+    assert line["inferences_us"] == [17, 17]
+
+
+def test_without_operators_there_is_a_reason(runner: Path, tmp_path: Path) -> None:
+    (line,) = events(fake(runner, tmp_path, CONDITIONING), "executed")
+    assert line["operators"] == []
+    assert "operators" in line["reason"]
+
+
+@pytest.mark.parametrize("missing", OPERATORS[0])
+def test_a_script_whose_operator_lacks_a_field_fails(runner: Path, tmp_path: Path, missing: str) -> None:
+    script = SCRIPT | {"operators": [{key: value for key, value in OPERATORS[0].items() if key != missing}]}
+    assert told(fake(runner, tmp_path, script))[-2:] == ["failed a", "done"]
+
+
+def test_a_job_for_executed_graphs_measures_nothing(runner: Path, tmp_path: Path) -> None:
+    job = written(tmp_path, {"a": SCRIPT, "bad": REFUSED}, [["a", "bad", "a"], ["a"]], profiled=1, reference="a", reference_every=1)
+    lines, code, _ = run([str(runner), job])
+    assert code == 0
+    each = ["begin a", "executed a"]
+    assert told(lines) == ["hello", "round 0", *each, "begin bad", "failed bad", *each, "round 1", *each, "done"]
+
+
+def test_a_model_that_crashes_under_the_profiler_has_been_named_before(runner: Path, tmp_path: Path) -> None:
+    lines, code, _ = run([str(runner), written(tmp_path, {"c": CRASHING}, ["c"], profiled=1)])
+    assert (told(lines)[-1], code < 0) == ("begin c", True)
+
+
+def test_the_host_reads_what_is_told(runner: Path, tmp_path: Path) -> None:
+    line = next(line for line in fake(runner, tmp_path, SCRIPT) if line["event"] == "executed")
+    event = parse_line(json.dumps(line))
+    assert isinstance(event, Executed)
+    assert [item.samples_us for item in event.operators] == [(5, 5), (0, 0), (7, 7)]
+
+
+# ----------------------------------------------------------------------------------------------------------- ONNX Runtime
+
+
+def test_onnxruntime_executes_what_its_own_python_package_profiles(runner: Path, tmp_path: Path) -> None:
+    for name, path in write_models(tmp_path, "onnxruntime").items():
+        found = executed(runner, {name: path}, "onnxruntime")[name]
+        assert [(item["name"], item["op"], item["index"]) for item in found["operators"]] == _profiled_by_python(path, tmp_path)
+
+
+def _profiled_by_python(path: Path, folder: Path) -> list[tuple[str, str, int]]:
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    kinds = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+    inputs = {value.name: make_input(1, 0, value.shape, kinds[value.type]) for value in session.get_inputs()}
+    session.run(None, inputs)
+    found = [event for event in json.loads(Path(session.end_profiling()).read_text()) if event["cat"] == "Node"]
+    kernels = [event for event in found if event["name"].endswith("_kernel_time")]
+    return [
+        (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], int(event["args"]["node_index"]))
+        for event in kernels
+    ]
+
+
+def test_the_graph_is_that_of_the_operators_without_large_weights(runner: Path, tmp_path: Path) -> None:
+    (line,) = executed(runner, write_models(tmp_path, "onnxruntime", ["network"]), "onnxruntime").values()
+    graph = graph_of(line).graph
+    assert sorted((node.name, node.op_type) for node in graph.node) == sorted(names(line))
+    assert any(value.external_data for value in graph.initializer)
+    assert max(len(value.raw_data) for value in graph.initializer) < 1024
+
+
+def test_operators_have_shapes_and_take_less_than_their_inference(runner: Path, tmp_path: Path) -> None:
+    (line,) = executed(runner, write_models(tmp_path, "onnxruntime", ["dense"]), "onnxruntime", profiled=5).values()
+    (operator,) = line["operators"]
+    assert (operator["partition"], operator["outputs"]) == ("CPUExecutionProvider", [{"float": [1, 10]}])
+    assert operator["inputs"][0] == {"float": [1, 40]}
+    assert len(operator["samples_us"]) == 5
+    assert all(mine <= whole for mine, whole in zip(operator["samples_us"], line["inferences_us"], strict=True))
+
+
+def test_a_model_that_shall_stay_as_it_is_is_executed_node_by_node(runner: Path, tmp_path: Path) -> None:
+    models = write_models(tmp_path, "onnxruntime", ["conv"])
+    nodes = [(node.name, node.op_type) for node in onnx.load(models["conv"]).graph.node]
+    given = [{"id": "conv", "file": str(models["conv"]), "as_it_is": True, "copies": 1}]
+    assert names(executed(runner, models, "onnxruntime", models=given)["conv"]) == nodes
+    assert names(executed(runner, models, "onnxruntime")["conv"]) != nodes
+
+
+def test_operators_inside_control_flow_are_part_of_it(checked_runner: Path, tmp_path: Path) -> None:
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        nodes = [helper.make_node(op, ["a"], [f"{name} inner"], name=f"{name} inner")]
+        nodes.append(helper.make_node("Mul", [f"{name} inner", "a"], [name], name=name))
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8])])
+
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["a"], name="before"),
+        helper.make_node("ReduceSum", ["a"], ["sum"], name="sum", keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"], name="greater"),
+        helper.make_node("If", ["positive"], ["b"], name="if", then_branch=branch("yes", "Exp"), else_branch=branch("no", "Tanh")),
+        helper.make_node("Softmax", ["b"], ["y"], name="after"),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
+    _save(tmp_path / "a.onnx", helper.make_graph(nodes, "branching", [x], [y], [zero]))
+    line = executed(checked_runner, {"a": tmp_path / "a.onnx"}, "onnxruntime")["a"]
+    assert [item["name"] for item in line["operators"]] == ["before", "sum", "greater", "if", "after"]
+
+
+def _save(path: Path, graph: onnx.GraphProto, **metadata: str) -> None:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    path.write_bytes(model.SerializeToString())
+
+
+def test_a_graph_that_is_too_large_is_left_out_with_a_reason(runner: Path, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
+    _save(tmp_path / "a.onnx", helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]), note="x" * (8 << 20))
+    line = executed(runner, {"a": tmp_path / "a.onnx"}, "onnxruntime")["a"]
+    assert line["graph"] is None
+    assert "bytes" in line["reason"]
+    assert [item["op"] for item in line["operators"]] == ["Relu"]
+
+
+UNSAVABLE = r"""
+#include <dlfcn.h>
+#include <string.h>
+typedef void *(*Function)();
+typedef struct { Function *(*get_api)(unsigned); const char *(*get_version)(void); } Base;
+static Function table[400];
+static const Base *real(void) { return ((const Base *(*)(void))dlsym(dlopen(REAL, RTLD_NOW), "OrtGetApiBase"))(); }
+static void *refuse() { return table[0](1, "no such graph can be saved"); }
+static Function *get_api(unsigned version) {
+    memcpy(table, real()->get_api(version), 150 * sizeof *table);
+    table[11] = refuse;
+    return table;
+}
+static const char *get_version(void) { return real()->get_version(); }
+const Base *OrtGetApiBase(void) { static Base base = {get_api, get_version}; return &base; }
+"""
+
+
+def test_a_model_that_cannot_be_saved_is_executed_without_its_graph(runner: Path, tmp_path: Path) -> None:
+    library = compiled(tmp_path, "libonnxruntime.so", UNSAVABLE.replace("REAL", json.dumps(str(LIBRARIES["onnxruntime"]))))
+    line = executed(runner, write_models(tmp_path, "onnxruntime", ["dense"]), "onnxruntime", [library])["dense"]
+    assert (line["graph"], line["reason"]) == (None, "no such graph can be saved")
+    assert names(line) == [("layer", "Gemm")]
+
+
+@pytest.mark.parametrize("runtime", LIBRARIES)
+def test_nothing_is_left_beside_the_job(runner: Path, tmp_path: Path, runtime: str) -> None:
+    models = write_models(tmp_path, runtime, ["dense", "conv"])
+    models["conv"].write_bytes(b"garbage")
+    lines = [checked(line) for line in run_models([str(runner)], models, runtime, [str(LIBRARIES[runtime])], profiled=1)]
+    assert told(events(lines, "executed", "failed")) == ["executed dense", "failed conv"]
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in models.values()} | {"job.json"}
+
+
+# ----------------------------------------------------------------------------------------------------------------- LiteRT
+
+IMAGE, LARGE = (1, 8, 8, 6), (1, 16, 16, 6)
+MIXED = Graph(
+    "mixed",
+    (("image", IMAGE),),
+    (
+        Node("conv", conv2d(IMAGE, 6, 3), ("image",)),
+        Node("sigmoid", LayerSpec("sigmoid", (IMAGE,), IMAGE), ("conv",)),
+        Node("up", LayerSpec("upsample_nearest", (IMAGE,), LARGE), ("sigmoid",)),  # which XNNPACK leaves to the interpreter
+        Node("pointwise", conv2d(LARGE, 8, 1), ("up",)),
+    ),
+    ("pointwise",),
+)
+
+
+def test_litert_tells_the_operators_of_the_interpreter_and_of_each_delegate(checked_runner: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixed.tflite").write_bytes(FORMATS["tflite"].write(MIXED))
+    line = executed(checked_runner, {"mixed": tmp_path / "mixed.tflite"}, "litert")["mixed"]
+    assert (line["graph"], line["reason"]) == (None, None)
+    assert [(item["partition"], item["index"]) for item in line["operators"]] == [
+        ("delegate 0", 0),
+        ("delegate 0", 1),
+        ("interpreter", 2),
+        ("delegate 1", 0),
+    ]
+    assert [item["op"].split()[0] for item in line["operators"]] == ["Convolution", "Sigmoid", "RESIZE_NEAREST_NEIGHBOR", "Fully"]
+    assert all(item["name"] == item["op"] for item in line["operators"])
+
+
+def test_litert_tells_every_inference_of_a_network(runner: Path, tmp_path: Path) -> None:
+    (line,) = executed(runner, write_models(tmp_path, "litert", ["network"]), "litert", profiled=20).values()
+    assert len(line["inferences_us"]) == 20
+    assert [item["index"] for item in line["operators"]] == list(range(len(mobilenet_v1(pairs=13).nodes)))
+    sums = np.sum([item["samples_us"] for item in line["operators"]], axis=0)
+    assert all(0 < mine <= whole for mine, whole in zip(sums, line["inferences_us"], strict=True))
+
+
+@pytest.mark.parametrize("lacks", ["LiteRtStartProfiler", "LiteRtGetProfilerEvents"])
+def test_a_litert_without_a_profiler_is_told(runner: Path, tmp_path: Path, lacks: str) -> None:
+    library = tmp_path / "libLiteRt.so"
+    library.write_bytes(LIBRARIES["litert"].read_bytes().replace(f"\0{lacks}\0".encode(), f"\0{lacks[:-1]}X\0".encode()))
+    line = executed(runner, write_models(tmp_path, "litert", ["dense"]), "litert", [library])["dense"]
+    assert (line["operators"], line["inferences_us"]) == ([], [])
+    assert "no profiler" in line["reason"]
+
+
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "litert"])
+def test_the_classic_library_tells_nothing_and_says_so(runner: Path, tmp_path: Path, runtime: str) -> None:
+    library = compiled(tmp_path, "libstub.so", STUB)
+    (tmp_path / "good.tflite").touch()
+    line = executed(runner, {"good": tmp_path / "good.tflite"}, runtime, [library])["good"]
+    assert (line["operators"], line["graph"]) == ([], None)
+    assert "tells" in line["reason"]
+
+
+# ----------------------------------------------------------------------------------------------------------------- copies
+
+
+def test_inferences_run_on_the_copies_in_turn(runner: Path, tmp_path: Path) -> None:
+    run_one = "int TfLiteInterpreterInvoke(Interpreter *interpreter) {"
+    library = compiled(
+        tmp_path, "libstub.so", "#include <stdio.h>\n" + STUB.replace(run_one, run_one + _NOTE % str(tmp_path / "runs"))
+    )
+    (tmp_path / "good.tflite").touch()
+    given = [{"id": "good", "file": "good.tflite", "as_it_is": False, "copies": 3}]
+    run_models([str(runner)], {"good": tmp_path / "good.tflite"}, "tflite-runtime", [str(library)], models=given)
+    runs = (tmp_path / "runs").read_text().split()
+    first = runs[:3]  # each is run once when it is opened
+    assert len(set(first)) == 3
+    assert len(runs) > 30
+    assert runs == [first[place % 3] for place in range(len(runs))]
+
+
+_NOTE = 'FILE *runs = fopen("%s", "a"); fprintf(runs, "%%p ", (void *)interpreter); fclose(runs);'
+
+
+def test_copies_count_as_open_models(runner: Path, tmp_path: Path) -> None:
+    for copies, event in ((2, "failed a"), (1, "measurement a")):
+        path = Path(written(tmp_path, {"a": CONDITIONING, "b": CONDITIONING}, ["ab", "a"], min_round_s=0.6, max_open=2))
+        job = json.loads(path.read_text())
+        job["models"][0]["copies"] = copies
+        path.write_text(json.dumps(job))
+        with started([str(runner), str(path)]) as process:
+            process.until("measurement", "b")
+            (tmp_path / "a.json").write_text(json.dumps(REFUSED))
+            assert told(events(list(process), "measurement", "failed")) == [event]
+
+
+def test_each_copy_has_weights_of_its_own(runner: Path, tmp_path: Path) -> None:
+    graph = Graph.of_layer(fully_connected((1, 1024), 1024))
+    (tmp_path / "a.onnx").write_bytes(FORMATS["onnx"].write(graph))
+    assert _memory_bytes(runner, tmp_path, 20) - _memory_bytes(runner, tmp_path, 1) > 19 * 4 * 1024**2
+
+
+def _memory_bytes(runner: Path, folder: Path, copies: int) -> int:
+    """How much the runner has in memory after one measurement of a.onnx."""
+    path = Path(written(folder, {}, [], runtime="onnxruntime", libraries=[str(LIBRARIES["onnxruntime"])], min_round_s=5.0))
+    models = [{"id": "a", "file": "a.onnx", "as_it_is": False, "copies": copies}]
+    schedule = [{"round": number, "models": ["a"]} for number in range(2)]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"models": models, "schedule": schedule}))
+    with started([str(runner), str(path)]) as process:
+        process.until("measurement")
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def test_outputs_are_those_of_one_copy(runner: Path, tmp_path: Path) -> None:
+    path = Path(written(tmp_path, {"a": CONDITIONING | {"inputs": [{"shape": [2], "type": "int8"}]}}, ["a"], outputs=9))
+    job = json.loads(path.read_text())
+    job["models"][0]["copies"] = 3
+    path.write_text(json.dumps(job))
+    lines, code, _ = run([str(runner), str(path)])
+    assert code == 0
+    assert [len(line["outputs"]) for line in events(lines, "outputs")] == [1]
+
+
+def test_no_memory_is_misused_with_copies(checked_runner: Path, tmp_path: Path) -> None:
+    path = Path(written(tmp_path, dict.fromkeys("abc", CONDITIONING) | {"x": REFUSED}, ["abxc", "cab"], max_open=3))
+    job = json.loads(path.read_text())
+    for model in job["models"]:
+        model["copies"] = 2
+    path.write_text(json.dumps(job))
+    lines, code, stderr = run([str(checked_runner), str(path)])
+    assert (code, lines[-1]["event"]) == (0, "done"), stderr
