@@ -13,7 +13,7 @@ import numpy
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from packed_runner import packed_runner
-from runner_conformance import events, expected_input, run, told, written
+from runner_conformance import events, expected_input, model_of, run, told, written
 
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
@@ -73,7 +73,7 @@ def convolution() -> bytes:
 
 def job(folder: Path, **more: object) -> str:
     (folder / "conv.tflite").write_bytes(convolution())
-    return written(folder, {}, ["a"], runtime="tflite-runtime", models=[{"id": "a", "file": "conv.tflite"}], **more)
+    return written(folder, {}, ["a"], runtime="tflite-runtime", models=[model_of("a", "conv.tflite")], **more)
 
 
 def probed(python: str, folder: Path) -> dict[str, object]:

@@ -10,13 +10,15 @@ from typing import Any, TypedDict, cast
 from device_agents.on_device.runner.host import told
 from device_agents.on_device.runner.runtimes import RUNTIMES
 
-PROTOCOL = 5
+PROTOCOL = 6
 
 
 class Model(TypedDict):
     id: str
     file: str
     """Its name in the folder of the job."""
+    as_it_is: bool
+    copies: int
 
 
 class ScheduledRound(TypedDict):
@@ -50,6 +52,7 @@ class Job(TypedDict):
     acknowledged: bool
     outputs: int
     energy_ms: float
+    profiled: int
     models: list[Model]
     schedule: list[ScheduledRound]
 
@@ -74,7 +77,12 @@ def _cores(value: Any) -> bool:
 
 def _models(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(each, dict) and _text(each.get("id")) and _text(each.get("file")) for each in value
+        isinstance(each, dict)
+        and _text(each.get("id"))
+        and _text(each.get("file"))
+        and isinstance(each.get("as_it_is"), bool)
+        and _whole(1)(each.get("copies"))
+        for each in value
     )
 
 
@@ -111,9 +119,15 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "acknowledged": lambda value: isinstance(value, bool),
     "outputs": _whole(0),
     "energy_ms": _number,
+    "profiled": _whole(0),
     "models": _models,
     "schedule": _schedule,
 }
+
+
+def measures_latency(job: Job) -> bool:
+    """False for a job that asks for outputs, energy or executed graphs instead."""
+    return not (job["outputs"] or job["energy_ms"] or job["profiled"])
 
 
 def read_job(path: Path) -> Job:
@@ -127,8 +141,8 @@ def read_job(path: Path) -> Job:
     for name, makes_sense in FIELDS.items():
         if not makes_sense(job.get(name, ...)):  # not None, because null may be a valid value
             raise SystemExit(f"{name} of the job is missing or makes no sense to protocol {PROTOCOL}: {str(job.get(name))[:80]!r}")
-    if job["outputs"] and job["energy_ms"]:
-        raise SystemExit("a job is for outputs or for energy, not for both")
+    if sum(map(bool, (job["outputs"], job["energy_ms"], job["profiled"]))) > 1:
+        raise SystemExit("a job is for outputs, for energy or for executed graphs (profiled), not for two of these")
     known = {model["id"] for model in job["models"]}
     unknown = {name for entry in job["schedule"] for name in entry["models"]} | {job["reference"] or ""} - {""}
     if unknown - known:

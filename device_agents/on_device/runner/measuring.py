@@ -13,11 +13,11 @@ from typing import Any
 
 from device_agents.on_device.runner.device import Device
 from device_agents.on_device.runner.host import Host, say, told
-from device_agents.on_device.runner.job import PROTOCOL, Job, read_job
+from device_agents.on_device.runner.job import PROTOCOL, Job, Model, read_job
 from device_agents.on_device.runner.lease import take_lease
 from device_agents.on_device.runner.open_models import OpenModels
 from device_agents.on_device.runner.runtimes import load_runtime
-from device_agents.on_device.runner.runtimes.interface import Opened
+from device_agents.on_device.runner.runtimes.interface import Runtime
 from device_agents.on_device.runner.system import affinity, clock_ns, current_core, involuntary_switches, pin, sha256
 
 SOON_NS = 20_000_000
@@ -25,14 +25,16 @@ SOON_NS = 20_000_000
 
 
 class Work:
-    """A job: measurements of latency, outputs or energy, each reported in a line."""
+    """A job: measurements of latency, outputs, energy or executed graphs, each reported in a line."""
 
-    def __init__(self, job: Job, models: OpenModels, device: Device) -> None:
-        self.job, self.open_models, self.device = job, models, device
+    def __init__(self, job: Job, runtime: Runtime, folder: Path, device: Device) -> None:
+        self.job, self.runtime, self.folder, self.device = job, runtime, folder, device
+        self.open_models = OpenModels(runtime, folder, job)
         self.models = {model["id"]: model for model in job["models"]}
         self.refused: set[str] = set()
         self.host = Host(job["acknowledged"])
-        self.event = "outputs" if job["outputs"] else "energy" if job["energy_ms"] else "measurement"
+        asked = {"outputs": job["outputs"], "energy": job["energy_ms"], "executed": job["profiled"]}
+        self.event = next((event for event, wanted in asked.items() if wanted), "measurement")
 
     def do(self) -> None:
         for entry in self.job["schedule"]:
@@ -66,7 +68,7 @@ class Work:
         say("begin", model=name, round=number)
         signal.setitimer(signal.ITIMER_REAL, self.job["silence_s"])
         try:
-            seen = getattr(self, event)(self.open_models.get(self.models[name]))
+            seen = getattr(self, event)(self.models[name])
         except Exception as exc:  # runtimes' own exceptions share no other base; it is reported
             self.refused.add(name)
             event, seen = "failed", {"reason": told(exc)}
@@ -74,19 +76,26 @@ class Work:
         say(event, model=name, round=number, **seen)
         self.host.told()
 
-    def measurement(self, opened: Opened) -> dict[str, Any]:
-        return self.sample(opened.run, self.job["measurement_ms"])
+    def measurement(self, model: Model) -> dict[str, Any]:
+        return self.sample(self.open_models.get(model).run, self.job["measurement_ms"])
 
-    def reference(self, opened: Opened) -> dict[str, Any]:
-        return self.sample(opened.run, self.job["reference_ms"])
+    def reference(self, model: Model) -> dict[str, Any]:
+        return self.sample(self.open_models.get(model).run, self.job["reference_ms"])
 
-    def outputs(self, opened: Opened) -> dict[str, Any]:
-        return {"outputs": [output.told(self.job["outputs"]) for output in opened.outputs()]}
+    def outputs(self, model: Model) -> dict[str, Any]:
+        return {"outputs": [output.told(self.job["outputs"]) for output in self.open_models.get(model).outputs()]}
+
+    def executed(self, model: Model) -> dict[str, Any]:
+        """Opened for it alone: with the profiler on it is not to be measured, and a profile cannot be begun again."""
+        path, seed = Path(self.folder, model["file"]), self.job["seed"]
+        return self.runtime.executed(path, seed, model["as_it_is"], self.job["profiled"]).told()
 
     def idle(self) -> dict[str, Any]:
         return self.watched(lambda: time.sleep(self.job["energy_ms"] / 1e3))[1]
 
-    def energy(self, opened: Opened) -> dict[str, Any]:
+    def energy(self, model: Model) -> dict[str, Any]:
+        opened = self.open_models.get(model)
+
         def run() -> int:
             until, inferences = clock_ns() + self.job["energy_ms"] * 1e6, 0
             while clock_ns() < until or not inferences:
@@ -187,6 +196,6 @@ def run_job(path: Path) -> None:
         device=device.facts(),
     )
     gc.disable()  # a collection would disturb a sample, and there is next to nothing to collect
-    Work(job, OpenModels(runtime, path.parent, job), device).do()
+    Work(job, runtime, path.parent, device).do()
     if lease is not None:
         os.close(lease)

@@ -11,7 +11,6 @@ from typing import Any
 from device_agents.on_device.runner.device import Device
 from device_agents.on_device.runner.host import say, told
 from device_agents.on_device.runner.job import PROTOCOL
-from device_agents.on_device.runner.open_models import run_once
 from device_agents.on_device.runner.runtimes import RUNTIMES
 from device_agents.on_device.runner.runtimes.interface import NotInThisBuild, Runtime
 
@@ -49,7 +48,7 @@ def try_runtime(name: str, folder: Path) -> dict[str, Any]:
 def answer_of(kind: type[Runtime], folder: Path) -> dict[str, Any]:
     try:
         runtime = kind(1, folder)
-        run_once(runtime, folder / kind.model, seed=1)
+        runtime.open(folder / kind.model, seed=1, as_it_is=False).run_once()
     except ModuleNotFoundError as exc:
         return {"missing": True} if exc.name == kind.package else {"broken": told(exc)}
     except NotInThisBuild:

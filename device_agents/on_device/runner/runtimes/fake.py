@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from device_agents.on_device.runner.executed import WARM_UP_RUNS, Executed, Inference, Ran
 from device_agents.on_device.runner.inputs import random_bits, value_of
 from device_agents.on_device.runner.runtimes.interface import Opened, Output, Runtime
 from device_agents.on_device.runner.system import clock_ns
@@ -27,8 +28,8 @@ class Fake(Runtime):
         self.version, self.library_path = "0", Path(sys.argv[0])
         self.flags = {"simulated": True}
 
-    def open(self, path: Path, seed: int) -> Opened:
-        script = json.loads(Path(path).read_text())
+    def open(self, path: Path, seed: int, as_it_is: bool) -> Opened:
+        script = json.loads(path.read_text())
         if "error" in script:
             raise RuntimeError(script["error"])
         latency_ns = script["latency_ns"]
@@ -48,6 +49,15 @@ class Fake(Runtime):
                 pass
 
         return Opened(run, lambda: outputs)
+
+    def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
+        opened = self.open(path, seed, as_it_is).run_once()
+        for _ in range(WARM_UP_RUNS + inferences):
+            opened.run()
+        names = ("name", "op", "partition", "index", "us", "inputs", "outputs")
+        ran = [Ran(*(operator[name] for name in names)) for operator in json.loads(path.read_text()).get("operators", [])]
+        inference = Inference(sum(operator.duration_us for operator in ran), ran)
+        return Executed([inference] * inferences, reason=None if ran else "the script has no operators")
 
     def _output(self, seed: int, place: int, given: dict[str, Any]) -> Output:
         kind = {"float32": "f", "float64": "f", "bool": "b"}.get(given["type"], "i")

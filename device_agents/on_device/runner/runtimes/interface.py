@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from device_agents.on_device.runner.executed import Executed
+
 
 class Output(NamedTuple):
     """An output of a model: its values flat, as a list or an array."""
@@ -41,6 +43,13 @@ class Opened(NamedTuple):
     run: Callable[[], object]
     outputs: Callable[[], Sequence[Output]]
 
+    def run_once(self) -> Opened:
+        """The same model, run once. ValueError if its outputs are not finite."""
+        self.run()
+        if not all(output.is_finite() for output in self.outputs()):
+            raise ValueError("its outputs are not finite")
+        return self
+
 
 class Runtime(ABC):
     """A runtime that has been loaded."""
@@ -62,8 +71,15 @@ class Runtime(ABC):
         """`folder` is that of the job. ModuleNotFoundError, NotInThisBuild, or whatever a broken package raises."""
 
     @abstractmethod
-    def open(self, path: Path, seed: int) -> Opened:
-        """A model with its inputs filled. Any exception of the runtime's own if it cannot be opened."""
+    def open(self, path: Path, seed: int, as_it_is: bool) -> Opened:
+        """A model with its inputs filled; `as_it_is` if it must not be optimised.
+
+        Any exception of the runtime's own if it cannot be opened.
+        """
+
+    @abstractmethod
+    def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
+        """What is executed for a model, from so many inferences under the runtime's profiler. Exceptions are those of `open`."""
 
 
 class NotInThisBuild(Exception):

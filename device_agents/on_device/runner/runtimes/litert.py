@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from device_agents.on_device.runner.executed import Executed
 from device_agents.on_device.runner.inputs import input_array
 from device_agents.on_device.runner.runtimes.interface import Opened, Output, Runtime, newest
+from device_agents.on_device.runner.runtimes.litert_profile import LiteRtProfiler, NotProfiled
 
 
 class LiteRt(Runtime):
@@ -23,15 +25,26 @@ class LiteRt(Runtime):
         self.threads = threads
         self.flags = {"delegate": "XNNPACK, as the runtime applies it by default"}
         self.version = _distribution_version(self.package)
-        self.library_path = newest(Path(str(importlib.import_module(self.package).__file__)).parent, self.libraries)
+        self.folder = Path(str(importlib.import_module(self.package).__file__)).parent
+        self.library_path = newest(self.folder, self.libraries)
+        self.profiler: LiteRtProfiler | None = None
 
-    def open(self, path: Path, seed: int) -> Opened:
+    def open(self, path: Path, seed: int, as_it_is: bool) -> Opened:
         interpreter = self.interpreter(model_path=str(path), num_threads=self.threads)
         interpreter.allocate_tensors()
         for place, detail in enumerate(interpreter.get_input_details()):
             interpreter.set_tensor(detail["index"], input_array(seed, place, detail["shape"], detail["dtype"]))
         details = interpreter.get_output_details()
         return Opened(interpreter.invoke, lambda: [Output.of_array(interpreter.get_tensor(detail["index"])) for detail in details])
+
+    def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
+        self.open(path, seed, as_it_is).run_once()
+        try:
+            if self.profiler is None:
+                self.profiler = LiteRtProfiler(self.folder / "libLiteRt.so", self.threads)
+            return Executed(self.profiler.profile(path, seed, inferences))
+        except NotProfiled as exc:
+            return Executed([], reason=str(exc))
 
 
 class TfliteRuntime(LiteRt):
@@ -40,6 +53,10 @@ class TfliteRuntime(LiteRt):
     module = "tflite_runtime.interpreter"
     package = "tflite_runtime"
     libraries = ("_pywrap*.so",)
+
+    def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
+        self.open(path, seed, as_it_is).run_once()
+        return Executed([], reason="tflite-runtime does not tell what it executes")
 
 
 def _distribution_version(package: str) -> str:
