@@ -46,6 +46,8 @@ class Graph:
     """The names of the nodes or inputs that the network returns."""
     opaques: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     """The model files of opaque layers by their digests."""
+    executed: bool = False
+    """True if the nodes are what a runtime executes, in its layouts; False if they are the layers of a file or a network."""
 
     def __post_init__(self) -> None:
         shapes = dict(self.inputs)
@@ -70,11 +72,11 @@ class Graph:
                 raise PlanError(f"{self.name}: output {name!r} is not made by any node")
 
     @classmethod
-    def of_layer(cls, layer: LayerSpec, opaques: Mapping[str, bytes] | None = None) -> Graph:
-        """The graph of a single layer. `opaques` holds its model file if it is opaque."""
+    def of_layer(cls, layer: LayerSpec, opaques: Mapping[str, bytes] | None = None, *, executed: bool = False) -> Graph:
+        """The graph of a single layer. `opaques` holds its model file if it is opaque. `executed` as in the field."""
         inputs = tuple((f"input_{index}", shape) for index, shape in enumerate(layer.inputs))
         node = Node("layer", layer, tuple(name for name, _ in inputs))
-        return cls(layer.key, inputs, (node,), ("layer",), opaques or {})
+        return cls(layer.key, inputs, (node,), ("layer",), opaques or {}, executed)
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
@@ -122,19 +124,20 @@ class Graph:
             before[node.name] = node.layer.output
             after[node.name] = layer.output
             nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
-        return Graph(self.name, self.inputs, tuple(nodes), self.outputs, self.opaques)
+        return replace(self, nodes=tuple(nodes))
 
     def with_precision(self, dtype: str) -> Graph:
         """The network with every layer in this data type. Raises `LayerError` for an unknown type and for opaque layers."""
         nodes = tuple(replace(node, layer=node.layer.with_dtype(dtype)) for node in self.nodes)
-        return Graph(self.name, self.inputs, nodes, self.outputs, self.opaques)
+        return replace(self, nodes=nodes)
 
     def prefix(self, count: int) -> Graph:
         """The network of the first `count` nodes; its outputs are those that no node among them reads."""
         nodes = self.nodes[:count]
         used = {name for node in nodes for name in node.inputs}
         outputs = tuple(node.name for node in nodes if node.name not in used)
-        return Graph(f"{self.name}[:{count}]", tuple(item for item in self.inputs if item[0] in used), nodes, outputs, self.opaques)
+        inputs = tuple(item for item in self.inputs if item[0] in used)
+        return replace(self, name=f"{self.name}[:{count}]", inputs=inputs, nodes=nodes, outputs=outputs)
 
     def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
         """The layer of one node in the network at these widths."""
@@ -152,6 +155,7 @@ class Graph:
             ],
             "outputs": list(self.outputs),
             "opaques": {digest: base64.b64encode(data).decode() for digest, data in self.opaques.items()},
+            "executed": self.executed,
         }
 
     @classmethod
@@ -172,7 +176,8 @@ class Graph:
             for digest, data in opaques.items():
                 if hashlib.sha256(data).hexdigest() != digest:
                     raise ValueError(f"the model file of the opaque layer {digest[:16]} has another digest")
-            return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), opaques)
+            executed = read_value(bool, plain.get("executed", False))
+            return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), opaques, executed)
         except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as exc:
             if isinstance(exc, LayerError):
                 raise

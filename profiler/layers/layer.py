@@ -29,7 +29,13 @@ GLOBAL_POOL_OPS = ("global_avg_pool", "global_max_pool")
 UPSAMPLE_OPS = ("upsample_nearest", "upsample_bilinear")
 BINARY_OPS = ("add", "mul")
 UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
-KNOWN_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
+REORDER_OPS = ("reorder_input", "reorder_output")
+"""Copies of an activation from the plain layout of the file into blocks of channels, and back."""
+KNOWN_OPS = (
+    *WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, *REORDER_OPS, "concat", "flatten",
+)  # fmt: skip
+BLOCKED = "nchwc"
+"""The name of the blocked layout, before the number of channels in a block."""
 BLOCK_OPS = ("inverted_residual", "pooled_classifier")
 """Blocks of layers in published tables (profiler.layers.composite); we neither measure them nor write them to model files."""
 FREE_OUTPUT = ("conv2d", "conv_transpose2d", "fully_connected")
@@ -69,6 +75,12 @@ class LayerSpec:
     activation: str = "none"
     bias: bool = True
     dtype: str = "float32"
+    layout: str = ""
+    """The layout in which the runtime executes the layer, if it is not that of the file: `nchwc8` for blocks of 8 channels.
+
+    The channels of blocked activations are whole blocks, because the runtime computes and stores whole blocks. A convolution with
+    fewer input channels than a block reads the plain layout.
+    """
     opaque: OpaqueSubgraph | None = None
     hidden: int = 0
     """The channels of the depthwise convolution in an inverted residual; 0 for all other layers."""
@@ -102,6 +114,8 @@ class LayerSpec:
             raise LayerError(f"conv2d: a shortcut of {self.inputs[1]} cannot be added to {self.output}")
         if self.op == "depthwise_conv2d" and self.groups != channels_in:
             raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
+        if self.layout and not _blocks_are_whole(self):
+            raise LayerError(f"{self.op}: {self.inputs} to {self.output} are not whole blocks of {self.layout}")
         if (self.hidden > 0) != (self.op == "inverted_residual"):
             raise LayerError(f"{self.op}: only an inverted residual has hidden channels, and at least 1; got {self.hidden}")
         if self.op == "inverted_residual" and self.inputs[1:] not in ((), (self.output,)):
@@ -137,6 +151,8 @@ class LayerSpec:
                 return _broadcast(self.inputs)
             case "concat":
                 return (*first[:-1], sum(shape[-1] for shape in self.inputs))
+            case "reorder_input" | "reorder_output":
+                return (*first[:-1], self.output[-1])
             case "flatten":
                 values = math.prod(first[1:])
                 return (first[0], values) if len(self.output) == 2 else (first[0], 1, 1, values)
@@ -165,9 +181,21 @@ class LayerSpec:
             parts.append(self.dtype)
         if self.hidden:
             parts.append(f"h{self.hidden}")
+        if self.layout:
+            parts.append(self.layout)
         if self.opaque is not None:
             parts.append(f"cut.{self.opaque.digest}")
         return "_".join(parts)
+
+    @property
+    def block(self) -> int:
+        """The number of channels in a block of the layout; 1 for a plain layout."""
+        return int(self.layout.removeprefix(BLOCKED)) if self.layout.startswith(BLOCKED) else 1
+
+    @property
+    def reads_plain(self) -> bool:
+        """True if the first input is in the plain layout, as for the copy into blocks and for a convolution of less than a block."""
+        return self.block == 1 or self.op == "reorder_input" or (self.op == "conv2d" and self.in_channels < self.block)
 
     @property
     def adds_shortcut(self) -> bool:
@@ -256,6 +284,13 @@ class LayerSpec:
             return self
         if self.opaque is not None:
             raise LayerError(f"{self.op} is extracted from a file with its weights, so its input cannot become {list(shapes)}")
+        if self.block > 1:
+            if self.op == "conv2d" and self.reads_plain != (shapes[0][-1] < self.block):
+                raise LayerError(f"conv2d: an input of {shapes[0][-1]} channels is not read in the same layout as {self.in_channels}")
+            blocked = shapes[1:] if self.reads_plain else shapes
+            shapes = (*shapes[: len(shapes) - len(blocked)], *(whole_blocks(shape, self.block) for shape in blocked))
+            if self.op in FREE_OUTPUT and out_channels:
+                out_channels = whole_blocks((out_channels,), self.block)[0]
         first = shapes[0][-1]
         groups = self.groups
         match self.op:
@@ -263,6 +298,10 @@ class LayerSpec:
                 channels = first * (self.out_channels // self.in_channels)
                 groups = first
             case "conv2d" | "conv_transpose2d" | "fully_connected":
+                channels = out_channels or self.out_channels
+            case "reorder_input":
+                channels = whole_blocks((first,), self.block)[0]
+            case "reorder_output":
                 channels = out_channels or self.out_channels
             case "concat":
                 channels = sum(shape[-1] for shape in shapes)
@@ -310,7 +349,7 @@ class LayerSpec:
             raise exc if isinstance(exc, LayerError) else LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
 
 
-_KINDS: dict[str, type] = {"op": str, "activation": str, "dtype": str, "groups": int, "hidden": int, "bias": bool}
+_KINDS: dict[str, type] = {"op": str, "activation": str, "dtype": str, "layout": str, "groups": int, "hidden": int, "bias": bool}
 _LENGTHS = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}
 _DEFAULTS: dict[str, Any] = {name: field.default for name, field in LayerSpec.__dataclass_fields__.items()}
 
@@ -320,6 +359,22 @@ def _sizes(values: Sequence[Any]) -> tuple[Any, ...]:
     if not all(is_whole(value) for value in values):
         raise ValueError(f"sizes must be whole numbers, got {values}")
     return tuple(values)
+
+
+def whole_blocks(shape: Shape, block: int) -> Shape:
+    """The shape with its channels rounded up to whole blocks."""
+    return (*shape[:-1], -(-shape[-1] // block) * block)
+
+
+def _blocks_are_whole(layer: LayerSpec) -> bool:
+    """True if the layout exists, and every blocked activation of the layer consists of whole blocks."""
+    size = layer.layout.removeprefix(BLOCKED)
+    if not layer.layout.startswith(BLOCKED) or not size.isdecimal() or int(size) < 2:
+        return False
+    blocked = list(layer.inputs[1:] if layer.reads_plain else layer.inputs)
+    if layer.op != "reorder_output":
+        blocked.append(layer.output)
+    return all(len(shape) == 4 and shape[-1] % layer.block == 0 for shape in blocked)
 
 
 def _image_size(shape: Shape, layer: LayerSpec) -> Pair:

@@ -106,10 +106,11 @@ def _conv(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
         return None
     groups = op.attribute("group", 1)
     channels = op.shape(0)[-1]
-    activation = _fused_activation(op)
+    activation = fused_activation(op)
     kind = "depthwise_conv2d" if groups == channels > 1 else "conv2d"
+    shortcut = (op.shape(3),) if op.node.op_type == "FusedConv" and op.input(3) else ()
     layer = LayerSpec(
-        kind, (op.shape(0),), op.output, **_window(op, op.raw_shape(weight)[2:]),
+        kind, (op.shape(0), *shortcut), op.output, **window_of(op, op.raw_shape(weight)[2:]),
         groups=groups, activation=activation or "none", bias=bool(op.input(bias)),
     )  # fmt: skip
     return Description(layer, exact=activation is not None)
@@ -119,7 +120,7 @@ def _conv_transpose(op: Operation) -> Description | None:
     if len(op.raw_shape(0)) != 4:
         return None
     kernel = op.raw_shape(1)[2:]  # (in, out / groups, k, k)
-    window = _window(op, kernel)
+    window = window_of(op, kernel)
     auto_pad = op.attribute("auto_pad", "NOTSET")
     if auto_pad not in ("NOTSET", "VALID") or "output_shape" in op.attributes:
         # the padding is what has to be cropped to give the output size in the file
@@ -139,7 +140,7 @@ def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
     # a Gemm with factors, or with a bias that is broadcast, is not the one that we write
     plain = op.attribute("alpha", 1.0) == 1 and op.attribute("beta", 1.0) == 1
     full_bias = not op.input(bias) or math.prod(op.raw_shape(bias)) == op.output[-1]
-    activation = _fused_activation(op)
+    activation = fused_activation(op)
     layer = LayerSpec(
         "fully_connected", (op.shape(0),), op.output, activation=activation or "none", bias=bool(op.input(bias)),
     )  # fmt: skip
@@ -157,7 +158,7 @@ def _pool(op: Operation) -> Description | None:
     if len(op.raw_shape(0)) != 4:
         return None
     kind = "avg_pool2d" if op.node.op_type == "AveragePool" else "max_pool2d"
-    window = _window(op, tuple(op.attribute("kernel_shape", ())))
+    window = window_of(op, tuple(op.attribute("kernel_shape", ())))
     # an average with dilation, or over counted zeros, is not the one that we write
     if kind == "avg_pool2d" and (window["dilation"] != (1, 1) or (any(window["padding"]) and op.attribute("count_include_pad", 0))):
         return None
@@ -245,7 +246,7 @@ def _clip_kind(low: float | None, high: float | None) -> str | None:
     return "relu" if high > _NO_LIMIT else None
 
 
-def _fused_activation(op: Operation) -> str | None:
+def fused_activation(op: Operation) -> str | None:
     """The activation that onnxruntime fused in, or `none`; None if it is not one that we model."""
     name = op.attribute("activation", "")
     if name == "Clip":
@@ -253,7 +254,7 @@ def _fused_activation(op: Operation) -> str | None:
     return _FUSED_ACTIVATIONS.get(name)
 
 
-def _window(op: Operation, kernel: Shape) -> dict[str, Any]:
+def window_of(op: Operation, kernel: Shape) -> dict[str, Any]:
     """Kernel, stride, dilation and padding as fields of a LayerSpec; `auto_pad` follows the ONNX specification."""
     if len(kernel) != 2:
         raise LayerError(f"{op.node.op_type}: the kernel has {len(kernel)} dimensions; only two are supported")

@@ -71,12 +71,17 @@ def _emit(emitter: Emitter, node: Node) -> None:
     emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name)
 
 
+def emit_plain(emitter: Emitter, node: Node) -> None:
+    """Add a layer without an activation."""
+    _EMIT[node.layer.op](emitter, node, node.name)
+
+
 def _conv(emitter: Emitter, node: Node, output: str) -> None:
     shape = node.layer.weight_shape  # (out, in / groups, k, k)
     source, *shortcut = node.inputs
     weights = [emitter.weight(node, shape, int(np.prod(shape[1:]))), *emitter.bias(node)]
     sums = f"{node.name}.before_shortcut" if shortcut else output
-    emitter.node("Conv", [source, *weights], sums, node.name, group=node.layer.groups, **_window(node.layer))
+    emitter.node("Conv", [source, *weights], sums, node.name, group=node.layer.groups, **window_attributes(node.layer))
     if not shortcut:
         return
     if shortcut[0] in dict(emitter.graph.inputs):
@@ -104,7 +109,7 @@ def _conv_transpose(emitter: Emitter, node: Node, output: str) -> None:
     )
     # the output padding is what the output has beyond the size that kernel, stride and padding give
     extra = [size - least for size, least in zip(layer.output[1:3], sizes, strict=True)]
-    window = _window(layer) | {"output_padding": extra}
+    window = window_attributes(layer) | {"output_padding": extra}
     emitter.node("ConvTranspose", [*node.inputs, *weights], output, node.name, group=layer.groups, **window)
 
 
@@ -128,7 +133,7 @@ def _fully_connected(emitter: Emitter, node: Node, output: str) -> None:
 
 def _pool(op_type: str) -> Emit:
     def emit(emitter: Emitter, node: Node, output: str) -> None:
-        attributes = _window(node.layer)
+        attributes = window_attributes(node.layer)
         if op_type == "AveragePool" and attributes.pop("dilations") != [1, 1]:
             raise ModelError(f"{node.name}: ONNX opset {OPSET} has no average pooling with dilation")
         emitter.node(op_type, list(node.inputs), output, node.name, **attributes)
@@ -197,7 +202,7 @@ def _unary(emitter: Emitter, node: Node, output: str) -> None:
     emitter.activation(node.layer.op, node.name, node.inputs[0], output)
 
 
-def _window(layer: LayerSpec) -> dict[str, Any]:
+def window_attributes(layer: LayerSpec) -> dict[str, Any]:
     """The attributes of the sliding window."""
     return {
         "kernel_shape": list(layer.kernel),

@@ -1,0 +1,125 @@
+"""Reads what ONNX Runtime executes on a device: the optimised graph that it saved there, and the shapes that its profiler reported.
+
+The graph has no values of large weights. Latency does not depend on them, so an operator that we do not model is cut out with random
+weights. Whole numbers are 0 instead, because they may be indices.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from profiler.errors import LayerError, ModelError, PlanError
+from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
+from profiler.formats.onnx.layers import channels_last, describe
+from profiler.formats.onnx.names import name_of, unique
+from profiler.formats.onnx.opaque import activations, extract
+from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of
+from profiler.layers.graph import Graph, Node
+from profiler.protocol.events import Executed, ExecutedOperator
+
+_TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
+"""Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
+MOST_WEIGHT_BYTES = 1 << 31
+
+
+def executed_graph(name: str, executed: Executed, block: int) -> Graph:
+    """The operators that the runtime executes, as a graph of layers, in the order of execution.
+
+    `block` is the number of channels in a block of the device's blocked layout. Raises `ModelError` if the runtime told no graph, or
+    if graph and operators contradict each other.
+    """
+    if executed.graph is None:
+        raise ModelError(f"{name}: the runtime did not tell what it executes ({executed.reason or 'it saves no graph'})")
+    try:
+        model = onnx.load_model_from_string(base64.b64decode(executed.graph, validate=True))
+        return _graph(name, model, _in_order(model, executed.operators), block)
+    except (DecodeError, binascii.Error, ValueError, KeyError, TypeError) as exc:
+        raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
+    except (LayerError, PlanError) as exc:
+        raise ModelError(f"{name}: {exc}") from exc
+
+
+def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[tuple[NodeProto, ExecutedOperator]]:
+    """The nodes of the graph beside their operators, in the order of execution.
+
+    Nodes may share a name, or have none, in which case the profiler makes one up: such nodes of one kind are taken in their order.
+    """
+    left = list(model.graph.node)
+    pairs = []
+    for operator in operators:
+        alike = [node for node in left if node.op_type == operator.op]
+        node = next((node for node in alike if node.name == operator.name), alike[0] if alike else None)
+        if node is None:
+            raise ValueError(f"the profiler reports {operator.op} {operator.name}, which is not in the saved graph")
+        left.remove(node)
+        pairs.append((node, operator))
+    if left:
+        raise ValueError(f"the profiler does not report {left[0].op_type} {left[0].name}")
+    return pairs
+
+
+def _graph(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> Graph:
+    known = dict(_known_tensors(model, pairs))
+    tensors = Tensors(known, {weight.name: weight for weight in model.graph.initializer})
+    inputs = {value.name: known[value.name].shape for value in model.graph.input if value.name not in tensors.constants}
+    source_of = {key: key for key in inputs}
+    nodes: dict[str, Node] = {}
+    opaques: dict[str, bytes] = {}
+    for proto, _ in pairs:
+        if proto.domain == DOMAIN:
+            description = describe_blocked(proto, tensors, block)
+        else:
+            description = describe(proto, tensors, opset_of(model))
+        if description is not None and description.exact:
+            layer, reads = description.layer, list(description.reads)
+        else:
+            filled = Tensors(known, {key: with_values(tensors.constants[key]) for key in proto.input if key in tensors.constants})
+            layer, data = extract(proto, filled, model, description.layer if description else None)
+            reads = activations(proto, tensors)
+            if layer.opaque is not None:
+                opaques[layer.opaque.digest] = data
+        node = Node(unique(name_of(proto, tensors), inputs.keys() | nodes.keys()), layer, tuple(source_of[key] for key in reads))
+        nodes[node.name] = node
+        source_of |= {key: node.name for key in proto.output if key}
+    outputs = tuple(dict.fromkeys(source_of[value.name] for value in model.graph.output if value.name in source_of))
+    shapes = tuple((key, channels_last(shape)) for key, shape in inputs.items())
+    return Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
+
+
+def _known_tensors(
+    model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Shapes and types: weights and inputs as the graph declares them, everything else as the profiler saw it."""
+    for value in (*model.graph.input, *model.graph.output):
+        shape = shape_of(value)
+        if shape is not None:
+            yield value.name, Tensor(shape, value.type.tensor_type.elem_type)
+    for weight in model.graph.initializer:
+        yield weight.name, Tensor(tuple(weight.dims), weight.data_type)
+    for node, operator in pairs:
+        made = [key for key in node.output if key]
+        for key, tensor in zip(made, operator.outputs, strict=True):
+            ((kind, shape),) = tensor.items()
+            yield key, Tensor(shape, _TYPES.get(kind) or TensorProto.DataType.Value(kind.upper()))
+
+
+def with_values(weight: TensorProto) -> TensorProto:
+    """The weight itself or, if its values were left out, one of the same shape with random floats, or with zeros."""
+    if weight.data_location != TensorProto.EXTERNAL:
+        return weight
+    dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
+    shape = tuple(weight.dims)
+    if math.prod(shape) * dtype.itemsize > MOST_WEIGHT_BYTES:
+        raise ModelError(f"the weight {weight.name} of shape {shape} is too large to be measured")
+    # positive, for some are variances; small, for sums to stay finite; far from denormals, which are slow
+    values = np.random.default_rng(1).uniform(0.01, 0.1, shape) if dtype.kind == "f" else np.zeros(shape)
+    return numpy_helper.from_array(values.astype(dtype), weight.name)
+

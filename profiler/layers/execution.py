@@ -1,0 +1,97 @@
+"""Which operators a runtime executes for a network, by rules: what it fuses, in which layout it runs, and what it copies.
+
+The rules let thousands of widths be priced without asking a device about each. They are not the source of the truth: a build asks the
+runtime itself for every network that it measures, compares, and says so where the rules are wrong (profiler.tables.build). They are
+those of onnxruntime 1.31 and LiteRT 2.3 on x86.
+
+- onnxruntime runs convolutions in blocks of channels (profiler.layers.blocked). In the plain layout, too, a convolution without an
+  activation and with no other reader adds the shortcut of an addition itself; if both operands are such convolutions, the second one
+  does. It can then apply a ReLU, but no ReLU6.
+- In TFLite an addition can apply a ReLU or ReLU6. An addition of integers can do so in both runtimes, because the activation is only
+  the range to which its output is quantised.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from profiler.layers.blocked import in_blocks
+from profiler.layers.graph import Graph, Node
+from profiler.runtimes import fusion_of
+
+AFTER_CONVOLUTION = ("relu",)
+"""The activations that a convolution can apply after it has added a shortcut."""
+AFTER_ADDITION = ("relu", "relu6")
+"""The activations that an addition can apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRules:
+    """The rules of one runtime on one device."""
+
+    runtime: str
+    block: int = 1
+    """Channels in a block of the runtime's layout on this processor; 1 if it has no blocked layout there."""
+
+    def executed(self, graph: Graph) -> Graph:
+        """What the runtime executes; the network itself if it is that already, or if the rules of the runtime are not known."""
+        fusion = fusion_of(self.runtime)
+        if graph.executed or fusion is None:
+            return graph
+        if fusion == "onnxruntime" and self.block > 1:
+            graph = in_blocks(graph, self.block)
+        return replace(_with_fused_additions(graph, fusion), executed=True)
+
+
+def _with_fused_additions(graph: Graph, fusion: str) -> Graph:
+    """The same network with its additions fused with the convolution before, or the activation after."""
+    uses = Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
+    kept: dict[str, Node] = {}
+    renamed: dict[str, str] = {}
+    for original in graph.nodes:
+        node = replace(original, inputs=tuple(renamed.get(name, name) for name in original.inputs))
+        fused = _with_shortcut(node, kept, uses) if fusion == "onnxruntime" else None
+        fused = fused or _with_activation(node, kept, uses, fusion)
+        if fused is None:
+            kept[node.name] = node
+            continue
+        # the fused group keeps the name of its first part, but runs where the later one stood: its inputs exist only there
+        del kept[fused.name]
+        kept[fused.name] = fused
+        renamed[node.name] = fused.name
+        uses[fused.name] = uses[node.name]
+    return replace(graph, nodes=tuple(kept.values()), outputs=tuple(renamed.get(name, name) for name in graph.outputs))
+
+
+def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> Node | None:
+    """The convolution before this addition with the addition as its shortcut; None if there is no such pair."""
+    layer = node.layer
+    if layer.op != "add" or layer.activation != "none" or layer.dtype != "float32" or len(set(layer.inputs)) > 1:
+        return None
+    for place in reversed(range(len(node.inputs))):
+        name = node.inputs[place]
+        conv = kept.get(name)
+        shortcut = node.inputs[1 - place]
+        if conv is None or uses[name] != 1 or shortcut == name or conv.layer.op != "conv2d" or conv.layer.opaque is not None or conv.layer.block > 1:
+            continue
+        if conv.layer.activation == "none" and len(conv.inputs) == 1:
+            whole = replace(conv.layer, inputs=(*conv.layer.inputs, layer.inputs[1 - place]))
+            return replace(conv, layer=whole, inputs=(*conv.inputs, shortcut))
+    return None
+
+
+def _with_activation(node: Node, kept: Mapping[str, Node], uses: Counter[str], rules: str) -> Node | None:
+    """The addition, or the convolution with a shortcut, before this activation, with the activation; None if it cannot apply it."""
+    before = kept.get(node.inputs[0]) if len(node.inputs) == 1 else None
+    if before is None or uses[before.name] != 1 or before.layer.activation != "none" or before.layer.opaque is not None:
+        return None
+    possible: tuple[str, ...] = ()
+    if before.layer.adds_shortcut:
+        possible = AFTER_CONVOLUTION
+    elif before.layer.op == "add" and (rules != "onnxruntime" or before.layer.dtype != "float32"):
+        possible = AFTER_ADDITION
+    if node.layer.op not in possible:
+        return None
+    return replace(before, layer=replace(before.layer, activation=node.layer.op))
