@@ -93,7 +93,9 @@ class _Rewriter:
             case "conv2d" | "depthwise_conv2d" if layer.groups == 1:
                 return layer.in_channels < self.block or layer.in_channels % ALIGNMENT == 0
             case "conv2d":  # a group has whole blocks
-                return (layer.in_channels // layer.groups) % self.block == 0 and (layer.out_channels // layer.groups) % self.block == 0
+                return (layer.in_channels // layer.groups) % self.block == 0 and (
+                    layer.out_channels // layer.groups
+                ) % self.block == 0
             case "depthwise_conv2d":
                 return layer.out_channels == layer.in_channels and layer.in_channels % ALIGNMENT == 0
             case "concat":

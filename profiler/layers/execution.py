@@ -74,7 +74,14 @@ def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> 
         name = node.inputs[place]
         conv = kept.get(name)
         shortcut = node.inputs[1 - place]
-        if conv is None or uses[name] != 1 or shortcut == name or conv.layer.op != "conv2d" or conv.layer.opaque is not None or conv.layer.block > 1:
+        if (
+            conv is None
+            or uses[name] != 1
+            or shortcut == name
+            or conv.layer.op != "conv2d"
+            or conv.layer.opaque is not None
+            or conv.layer.block > 1
+        ):
             continue
         if conv.layer.activation == "none" and len(conv.inputs) == 1:
             whole = replace(conv.layer, inputs=(*conv.layer.inputs, layer.inputs[1 - place]))

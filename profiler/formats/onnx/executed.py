@@ -94,9 +94,7 @@ def _graph(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execut
     return Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
 
 
-def _known_tensors(
-    model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]
-) -> Iterator[tuple[str, Tensor]]:
+def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]) -> Iterator[tuple[str, Tensor]]:
     """Shapes and types: weights and inputs as the graph declares them, everything else as the profiler saw it."""
     for value in (*model.graph.input, *model.graph.output):
         shape = shape_of(value)
@@ -122,4 +120,3 @@ def with_values(weight: TensorProto) -> TensorProto:
     # positive, for some are variances; small, for sums to stay finite; far from denormals, which are slow
     values = np.random.default_rng(1).uniform(0.01, 0.1, shape) if dtype.kind == "f" else np.zeros(shape)
     return numpy_helper.from_array(values.astype(dtype), weight.name)
-
