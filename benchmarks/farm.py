@@ -151,7 +151,7 @@ def kill_runner(folder: Path) -> None:
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (path / "cmdline").read_bytes()
-            if b"measure.py" in words and os.fsencode(folder) in words + (path / "environ").read_bytes():
+            if b"/runner-" in words and os.fsencode(folder) in words + (path / "environ").read_bytes():
                 os.kill(int(path.name), signal.SIGKILL)
                 return
 

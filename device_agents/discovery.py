@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from device_agents.agent import Agent, AgentKind, Attached, Options
 from device_agents.errors import UnknownDevice
@@ -18,7 +17,6 @@ AGENTS: Mapping[str, str] = {
     "fake": "device_agents.fake:FakeAgent",
 }
 """Module and name of an AgentKind, which is loaded when it is asked for, by what an address begins with."""
-RUNNER = Path(__file__).parent / "on_device" / "measure.py"
 
 
 def agent_kind(address: str) -> AgentKind:

@@ -418,21 +418,9 @@ def _job_example() -> bytes:
 
 @reader("job", "job.json", "json", _job_example, SystemExit)  # type: ignore[arg-type]
 def _job(path: Path) -> object:
-    return _measure().read_job(path)
+    from device_agents.on_device.runner.job import read_job
 
-
-@cache
-def _measure() -> Any:
-    """The runner, which is a program and no module."""
-    import importlib.util
-
-    from device_agents.discovery import RUNNER
-
-    spec = importlib.util.spec_from_file_location("runner_of_jobs", RUNNER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return read_job(path)
 
 
 @reader("shell packets", "packets.bin", "bytes", lambda: b"\x01\x05\0\0\0hello\x02\x02\0\0\0ab\x03\x01\0\0\0\x07", ValueError)

@@ -273,7 +273,8 @@ class Process:
         self.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # of what it was told, but did not read before it ended
+                pipe.close()
 
 
 @contextmanager

@@ -133,8 +133,8 @@ def test_no_command_can_be_run(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="is simulated: `sh -c ls`"):
         agent.run(["sh", "-c", "ls"], timeout_s=1)
     with (
-        pytest.raises(DeviceError, match=r"is simulated: `python3 measure\.py`"),
-        agent.stream(["python3", "measure.py"], silence_s=1),
+        pytest.raises(DeviceError, match=r"is simulated: `python3 runner\.pyz`"),
+        agent.stream(["python3", "runner.pyz"], silence_s=1),
     ):
         pass
     with pytest.raises(DeviceError, match="is simulated"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import runpy
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,54 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
-from runner_conformance import Line, RunnerConformance, events, expected_input, run, told, written
+from packed_runner import packed_runner
+from runner_conformance import CONDITIONING, Line, RunnerConformance, events, expected_input, model_of, run, told, written
+from runner_conformance_executed import ExecutedConformance
 
-from device_agents.discovery import RUNNER
+from device_agents import python_runner
+from device_agents.on_device.runner.executed import Executed, Inference, Ran
+from device_agents.on_device.runner.inputs import input_array
+from device_agents.on_device.runner.open_models import in_turn
+from device_agents.on_device.runner.runtimes.interface import Opened
+from device_agents.on_device.runner.runtimes.onnxruntime_profile import read_profile
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 
-COMMAND = [sys.executable, str(RUNNER)]
+COMMAND = [sys.executable, packed_runner()]
 NUMPY_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64", "uint64", "bool")
 
 
-class TestMeasurePy(RunnerConformance):
+class TestMeasurePy(RunnerConformance, ExecutedConformance):
     @pytest.fixture
     def command(self) -> list[str]:
         return COMMAND
+
+
+# ------------------------------------------------------------------------------------------------------------------- archive
+
+
+def test_the_same_modules_are_packed_into_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(python_runner.ON_DEVICE, tmp_path / "device_agents" / "on_device")
+    here = python_runner.packed()
+    monkeypatch.setattr(python_runner, "ON_DEVICE", tmp_path / "device_agents" / "on_device")
+    for path in sorted(tmp_path.rglob("*.py"), reverse=True):
+        path.touch()
+    assert python_runner.packed() == here
+
+
+def test_it_is_packed_by_hand_with_one_command(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "device_agents.python_runner", str(tmp_path / "runner.pyz")])
+    assert (done.returncode, (tmp_path / "runner.pyz").read_bytes()) == (0, python_runner.packed())
+
+
+def test_it_runs_where_this_package_is_not_installed_nor_compression(tmp_path: Path) -> None:
+    without_zlib = (
+        "import runpy, sys; sys.modules['zlib'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    job = written(tmp_path, {"a": CONDITIONING}, ["a"])
+    lines, code, stderr = run([sys.executable, "-I", "-S", "-c", without_zlib, packed_runner(), job])
+    assert (code, told(lines)[-1]) == (0, "done"), stderr
 
 
 # -------------------------------------------------------------------------------------------------------------------- inputs
@@ -44,7 +78,7 @@ class TestMeasurePy(RunnerConformance):
     shape=st.lists(st.integers(0, 7), max_size=4),
 )
 def test_arrays_are_filled_by_the_formula(seed: int, place: int, kind: str, shape: list[int]) -> None:
-    array = runner_module()["input_array"](numpy, seed, place, shape, kind)
+    array = input_array(seed, place, shape, kind)
     expected = numpy.array(expected_input(seed, place, kind, array.size), dtype=kind).reshape(shape)
     assert (array.dtype, array.shape) == (expected.dtype, expected.shape)
     assert array.tobytes() == expected.tobytes()
@@ -53,13 +87,7 @@ def test_arrays_are_filled_by_the_formula(seed: int, place: int, kind: str, shap
 @pytest.mark.parametrize("shape", [[1, "batch"], [None, 3], [-1, 3]])
 def test_there_is_no_input_of_a_dynamic_shape(shape: list[Any]) -> None:
     with pytest.raises(ValueError, match="dynamic"):
-        runner_module()["input_array"](numpy, 1, 0, shape, "float32")
-
-
-@cache
-def runner_module() -> dict[str, Any]:
-    """Its functions. The host never imports it; a test may look inside."""
-    return runpy.run_path(str(RUNNER))
+        input_array(1, 0, shape, "float32")
 
 
 # ------------------------------------------------------------------------------------------------------------- real runtimes
@@ -72,7 +100,7 @@ def convolution(suffix: str) -> bytes:
 def job_for(folder: Path, runtime: str, model: bytes, **more: Any) -> str:
     suffix = "onnx" if runtime.startswith("onnxruntime") else "tflite"
     (folder / f"conv.{suffix}").write_bytes(model)
-    return written(folder, {}, ["a"], runtime=runtime, models=[{"id": "a", "file": f"conv.{suffix}"}], **more)
+    return written(folder, {}, ["a"], runtime=runtime, models=[model_of("a", f"conv.{suffix}")], **more)
 
 
 def told_outputs(path: str) -> list[dict[str, Any]]:
@@ -216,6 +244,68 @@ def test_a_job_for_a_broken_runtime_says_why(tmp_path: Path, monkeypatch: pytest
     assert (lines, code > 0, stderr) == ([], True, "tflite-runtime cannot be used: OSError: no luck\n")
 
 
+# ------------------------------------------------------------------------------------------------- what a runtime executes
+
+INTERPRETER = """
+import numpy
+
+class Interpreter:
+    def __init__(self, model_path, num_threads):
+        pass
+    def allocate_tensors(self):
+        pass
+    def get_input_details(self):
+        return []
+    get_output_details = get_input_details
+    def invoke(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize(("runtime", "name"), [("tflite-runtime", "tflite_runtime"), ("litert", "ai_edge_litert")])
+def test_a_runtime_without_a_profiler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, name: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(package(tmp_path, name, {"interpreter.py": INTERPRETER})))
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, b"", profiled=2)])
+    assert code == 0, stderr
+    (line,) = events(lines, "executed")
+    assert (line["graph"], line["inferences_us"], line["operators"]) == (None, [], [])
+    assert ("does not tell" if runtime == "tflite-runtime" else "libLiteRt.so") in line["reason"]
+
+
+def test_a_graph_that_is_too_large_is_not_told() -> None:
+    assert Executed([], graph=bytes(8 << 20)).told()["graph"] is not None
+    told_line = Executed([], graph=bytes((8 << 20) + 1)).told()
+    assert told_line["graph"] is None
+    assert "8388609 bytes" in told_line["reason"]
+
+
+def test_an_operator_that_runs_twice_in_an_inference_has_the_sum_of_its_runs() -> None:
+    twice, never, once = (Inference(50, [Ran("a", "Add", "cpu", 3, us) for us in runs]) for runs in ([10, 20], [], [5]))
+    (operator,) = Executed([twice, never, once]).told()["operators"]
+    assert operator["samples_us"] == [30, 0, 5]
+
+
+def test_what_runs_inside_of_control_flow_is_part_of_it_at_every_depth(tmp_path: Path) -> None:
+    """Each event is written when it ends."""
+    ran = [("Relu", 10, 5), ("Sin", 22, 1), ("Cos", 24, 1), ("If", 23, 4), ("Loop", 21, 9), ("Exp", 31, 2)]
+    profile: list[dict[str, Any]] = []
+    for op, ts, dur in ran:
+        args = {"op_name": op, "provider": "cpu", "node_index": "0"}
+        profile.append({"cat": "Node", "name": f"{op}_kernel_time", "ts": ts, "dur": dur, "args": args})
+    (tmp_path / "profile.json").write_text(json.dumps([*profile, {"cat": "Session", "name": "model_run", "ts": 9, "dur": 40}]))
+    (inference,) = read_profile(tmp_path / "profile.json")
+    assert [(each.op, each.duration_us) for each in inference.ran] == [("Relu", 5), ("Loop", 9), ("Exp", 2)]
+
+
+def test_runs_of_copies_come_in_turn() -> None:
+    ran: list[str] = []
+    copies = [Opened(partial(ran.append, name), list) for name in "abc"]
+    opened = in_turn(copies)
+    for _ in range(5):
+        opened.run()
+    assert ran == ["a", "b", "c", "a", "b"]
+
+
 # ----------------------------------------------------------------------------------------------------------------------- GPU
 
 PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
@@ -232,7 +322,9 @@ def get_available_providers():
     return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 class SessionOptions:
-    pass
+    optimized_model_filepath = profile_file_prefix = None
+    def add_session_config_entry(self, name, value):
+        pass
 
 class OrtValue:
     def __init__(self, array, memory):
@@ -264,8 +356,15 @@ class Binding:
 
 class InferenceSession:
     def __init__(self, path, options, providers):
-        self.log = {"providers": providers}
-        self.path = path
+        if options.optimized_model_filepath:
+            raise RuntimeError("Unable to serialize model as it contains compiled nodes")
+        self.log, self.runs, self.prefix = {"providers": providers}, 0, options.profile_file_prefix
+    def end_profiling(self):
+        node = {"name": "engine_kernel_time", "args": {"op_name": "TRTKernel", "provider": GIVEN[0], "node_index": "4"}}
+        each = [dict(node, cat="Node", ts=1, dur=5), {"cat": "Session", "name": "model_run", "ts": 0, "dur": 9}]
+        with open(self.prefix + ".json", "w") as file:
+            json.dump(self.runs * each, file)
+        return file.name
     def get_providers(self):
         return GIVEN
     def get_inputs(self):
@@ -275,6 +374,7 @@ class InferenceSession:
     def io_binding(self):
         return Binding(self.log)
     def run_with_iobinding(self, binding):
+        self.runs += 1
         binding.ready_at = time.monotonic() + 0.001
         open(os.environ["LOG"], "w").write(json.dumps(self.log))
 '''
@@ -331,6 +431,18 @@ def test_outputs_come_back_from_the_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     lines, _ = on_simulated_gpu(tmp_path, monkeypatch, "onnxruntime-cuda", ["CUDAExecutionProvider"], outputs=2, seed=3)
     values = [2 * value for value in expected_input(3, 0, "float32", 2)]
     assert events(lines, "outputs")[0]["outputs"] == [{"shape": [2], "type": "float32", "values": values}]
+
+
+@pytest.mark.parametrize("runtime", PROVIDERS)
+def test_engines_that_cannot_be_saved_are_told_without_their_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    lines, _ = on_simulated_gpu(tmp_path, monkeypatch, runtime, [PROVIDERS[runtime], "CPUExecutionProvider"], profiled=2)
+    (line,) = events(lines, "executed")
+    assert (line["graph"], line["inferences_us"]) == (None, [9, 9])
+    assert "compiled nodes" in line["reason"]
+    (engine,) = line["operators"]
+    assert (engine["name"], engine["partition"], engine["samples_us"]) == ("engine", PROVIDERS[runtime], [5, 5])
 
 
 @pytest.mark.parametrize("runtime", PROVIDERS)

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packed_runner import packed_runner
 from runner_conformance import RunnerConformance
-
-from device_agents.discovery import RUNNER
 
 OLD = ("3.8", "3.9", "3.10")
 
@@ -29,7 +28,7 @@ def old_python() -> str:
 class TestMeasurePyOnAnOldInterpreter(RunnerConformance):
     @pytest.fixture
     def command(self, old_python: str) -> list[str]:
-        return [old_python, str(RUNNER)]
+        return [old_python, packed_runner()]
 
 
 def candidates() -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from executed_models import between_delegates, loop, normalised
 from graphs import mobilenet_v1
 from native_models import make_input, run_models, write_models
 from onnx import TensorProto, helper
-from runner_conformance import CONDITIONING, CRASHING, REFUSED, Line, checked, events, run, started, told, written
+from packed_runner import packed_runner
+from runner_conformance import CONDITIONING, CRASHING, REFUSED, Line, checked, events, model_of, run, started, told, written
+from runner_conformance_executed import graph_of
 from test_native_runner import LIBRARIES, STUB, checked_runner, compiled, runner
 
 from profiler.formats.model_file import FORMATS
-from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec, conv2d, fully_connected
+from profiler.layers.graph import Graph
+from profiler.layers.layer import fully_connected
 from profiler.protocol.events import Executed, parse_line
 
 __all__ = ["checked_runner", "runner"]
@@ -48,10 +51,6 @@ def names(line: Line) -> list[tuple[str, str]]:
     return [(item["name"], item["op"]) for item in line["operators"]]
 
 
-def graph_of(line: Line) -> onnx.ModelProto:
-    return onnx.ModelProto.FromString(base64.b64decode(line["graph"]))
-
-
 # ------------------------------------------------------------------------------------------------------- the fake runtime
 
 
@@ -75,24 +74,10 @@ def test_an_operator_that_runs_twice_in_an_inference_is_one_with_the_sum(runner:
     assert line["inferences_us"] == [17, 17]
 
 
-def test_without_operators_there_is_a_reason(runner: Path, tmp_path: Path) -> None:
-    (line,) = events(fake(runner, tmp_path, CONDITIONING), "executed")
-    assert line["operators"] == []
-    assert "operators" in line["reason"]
-
-
 @pytest.mark.parametrize("missing", OPERATORS[0])
 def test_a_script_whose_operator_lacks_a_field_fails(runner: Path, tmp_path: Path, missing: str) -> None:
     script = SCRIPT | {"operators": [{key: value for key, value in OPERATORS[0].items() if key != missing}]}
     assert told(fake(runner, tmp_path, script))[-2:] == ["failed a", "done"]
-
-
-def test_a_job_for_executed_graphs_measures_nothing(runner: Path, tmp_path: Path) -> None:
-    job = written(tmp_path, {"a": SCRIPT, "bad": REFUSED}, [["a", "bad", "a"], ["a"]], profiled=1, reference="a", reference_every=1)
-    lines, code, _ = run([str(runner), job])
-    assert code == 0
-    each = ["begin a", "executed a"]
-    assert told(lines) == ["hello", "round 0", *each, "begin bad", "failed bad", *each, "round 1", *each, "done"]
 
 
 def test_a_model_that_crashes_under_the_profiler_has_been_named_before(runner: Path, tmp_path: Path) -> None:
@@ -105,6 +90,37 @@ def test_the_host_reads_what_is_told(runner: Path, tmp_path: Path) -> None:
     event = parse_line(json.dumps(line))
     assert isinstance(event, Executed)
     assert [item.samples_us for item in event.operators] == [(5, 5), (0, 0), (7, 7)]
+
+
+# ------------------------------------------------------------------------------------------------------- the Python runner
+
+
+@pytest.mark.parametrize("as_it_is", [False, True])
+@pytest.mark.parametrize("runtime", LIBRARIES)
+def test_both_runners_tell_the_same_of_the_same_models(runner: Path, tmp_path: Path, runtime: str, as_it_is: bool) -> None:
+    paths = write_models(tmp_path, runtime)
+    more = {"loop": loop(), "normalised": normalised()} if runtime == "onnxruntime" else {"between delegates": between_delegates()}
+    for name, data in more.items():
+        (tmp_path / name).write_bytes(data)
+        paths[name] = tmp_path / name
+    models = [model_of(name, str(path), as_it_is) for name, path in paths.items()]
+    job = {"models": models, "profiled": 2, "seed": 7}
+    programs = [[str(runner)], [sys.executable, packed_runner()]]
+    ours, theirs = (
+        {line["model"]: line for line in map(checked, run_models(argv, paths, runtime, [str(LIBRARIES[runtime])], **job))
+         if line["event"] == "executed"}
+        for argv in programs
+    )  # fmt: skip
+    assert ours.keys() == theirs.keys() == paths.keys()
+    for name in paths:
+        assert _untimed(ours[name]) == _untimed(theirs[name])
+
+
+def _untimed(line: Line) -> dict[str, Any]:
+    """What is told of a model but for times. A runtime's order of initializers is of no matter."""
+    operators = [{key: value for key, value in item.items() if key != "samples_us"} for item in line["operators"]]
+    nodes = line["graph"] and [node.SerializeToString() for node in graph_of(line).node]
+    return {"nodes": nodes, "reason": line["reason"], "operators": operators, "inferences": len(line["inferences_us"])}
 
 
 # ----------------------------------------------------------------------------------------------------------- ONNX Runtime
@@ -129,31 +145,6 @@ def _profiled_by_python(path: Path, folder: Path) -> list[tuple[str, str, int]]:
         (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], int(event["args"]["node_index"]))
         for event in kernels
     ]
-
-
-def test_the_graph_is_that_of_the_operators_without_large_weights(runner: Path, tmp_path: Path) -> None:
-    (line,) = executed(runner, write_models(tmp_path, "onnxruntime", ["network"]), "onnxruntime").values()
-    graph = graph_of(line).graph
-    assert sorted((node.name, node.op_type) for node in graph.node) == sorted(names(line))
-    assert any(value.external_data for value in graph.initializer)
-    assert max(len(value.raw_data) for value in graph.initializer) < 1024
-
-
-def test_operators_have_shapes_and_take_less_than_their_inference(runner: Path, tmp_path: Path) -> None:
-    (line,) = executed(runner, write_models(tmp_path, "onnxruntime", ["dense"]), "onnxruntime", profiled=5).values()
-    (operator,) = line["operators"]
-    assert (operator["partition"], operator["outputs"]) == ("CPUExecutionProvider", [{"float": [1, 10]}])
-    assert operator["inputs"][0] == {"float": [1, 40]}
-    assert len(operator["samples_us"]) == 5
-    assert all(mine <= whole for mine, whole in zip(operator["samples_us"], line["inferences_us"], strict=True))
-
-
-def test_a_model_that_shall_stay_as_it_is_is_executed_node_by_node(runner: Path, tmp_path: Path) -> None:
-    models = write_models(tmp_path, "onnxruntime", ["conv"])
-    nodes = [(node.name, node.op_type) for node in onnx.load(models["conv"]).graph.node]
-    given = [{"id": "conv", "file": str(models["conv"]), "as_it_is": True, "copies": 1}]
-    assert names(executed(runner, models, "onnxruntime", models=given)["conv"]) == nodes
-    assert names(executed(runner, models, "onnxruntime")["conv"]) != nodes
 
 
 def test_operators_inside_control_flow_are_part_of_it(checked_runner: Path, tmp_path: Path) -> None:
@@ -216,43 +207,13 @@ def test_a_model_that_cannot_be_saved_is_executed_without_its_graph(runner: Path
     assert names(line) == [("layer", "Gemm")]
 
 
-@pytest.mark.parametrize("runtime", LIBRARIES)
-def test_nothing_is_left_beside_the_job(runner: Path, tmp_path: Path, runtime: str) -> None:
-    models = write_models(tmp_path, runtime, ["dense", "conv"])
-    models["conv"].write_bytes(b"garbage")
-    lines = [checked(line) for line in run_models([str(runner)], models, runtime, [str(LIBRARIES[runtime])], profiled=1)]
-    assert told(events(lines, "executed", "failed")) == ["executed dense", "failed conv"]
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in models.values()} | {"job.json"}
-
-
 # ----------------------------------------------------------------------------------------------------------------- LiteRT
 
-IMAGE, LARGE = (1, 8, 8, 6), (1, 16, 16, 6)
-MIXED = Graph(
-    "mixed",
-    (("image", IMAGE),),
-    (
-        Node("conv", conv2d(IMAGE, 6, 3), ("image",)),
-        Node("sigmoid", LayerSpec("sigmoid", (IMAGE,), IMAGE), ("conv",)),
-        Node("up", LayerSpec("upsample_nearest", (IMAGE,), LARGE), ("sigmoid",)),  # which XNNPACK leaves to the interpreter
-        Node("pointwise", conv2d(LARGE, 8, 1), ("up",)),
-    ),
-    ("pointwise",),
-)
 
-
-def test_litert_tells_the_operators_of_the_interpreter_and_of_each_delegate(checked_runner: Path, tmp_path: Path) -> None:
-    (tmp_path / "mixed.tflite").write_bytes(FORMATS["tflite"].write(MIXED))
-    line = executed(checked_runner, {"mixed": tmp_path / "mixed.tflite"}, "litert")["mixed"]
-    assert (line["graph"], line["reason"]) == (None, None)
-    assert [(item["partition"], item["index"]) for item in line["operators"]] == [
-        ("delegate 0", 0),
-        ("delegate 0", 1),
-        ("interpreter", 2),
-        ("delegate 1", 0),
-    ]
-    assert [item["op"].split()[0] for item in line["operators"]] == ["Convolution", "Sigmoid", "RESIZE_NEAREST_NEIGHBOR", "Fully"]
-    assert all(item["name"] == item["op"] for item in line["operators"])
+def test_no_memory_is_misused_while_litert_is_profiled(checked_runner: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(between_delegates())
+    line = executed(checked_runner, {"a": tmp_path / "a.tflite"}, "litert")["a"]
+    assert (line["reason"], len(line["operators"])) == (None, 5)
 
 
 def test_litert_tells_every_inference_of_a_network(runner: Path, tmp_path: Path) -> None:
@@ -312,8 +273,8 @@ def test_inferences_run_on_the_copies_in_turn(runner: Path, tmp_path: Path) -> N
         tmp_path, "libstub.so", "#include <stdio.h>\n" + STUB.replace(run_one, run_one + _NOTE % str(tmp_path / "runs"))
     )
     (tmp_path / "good.tflite").touch()
-    given = [{"id": "good", "file": "good.tflite", "as_it_is": False, "copies": 3}]
-    run_models([str(runner)], {"good": tmp_path / "good.tflite"}, "tflite-runtime", [str(library)], models=given)
+    models = [model_of("good", "good.tflite", copies=3)]
+    run_models([str(runner)], {"good": tmp_path / "good.tflite"}, "tflite-runtime", [str(library)], models=models)
     runs = (tmp_path / "runs").read_text().split()
     first = runs[:3]  # each is run once when it is opened
     assert len(set(first)) == 3
@@ -324,18 +285,6 @@ def test_inferences_run_on_the_copies_in_turn(runner: Path, tmp_path: Path) -> N
 _NOTE = 'FILE *runs = fopen("%s", "a"); fprintf(runs, "%%p ", (void *)interpreter); fclose(runs);'
 
 
-def test_copies_count_as_open_models(runner: Path, tmp_path: Path) -> None:
-    for copies, event in ((2, "failed a"), (1, "measurement a")):
-        path = Path(written(tmp_path, {"a": CONDITIONING, "b": CONDITIONING}, ["ab", "a"], min_round_s=0.6, max_open=2))
-        job = json.loads(path.read_text())
-        job["models"][0]["copies"] = copies
-        path.write_text(json.dumps(job))
-        with started([str(runner), str(path)]) as process:
-            process.until("measurement", "b")
-            (tmp_path / "a.json").write_text(json.dumps(REFUSED))
-            assert told(events(list(process), "measurement", "failed")) == [event]
-
-
 def test_each_copy_has_weights_of_its_own(runner: Path, tmp_path: Path) -> None:
     graph = Graph.of_layer(fully_connected((1, 1024), 1024))
     (tmp_path / "a.onnx").write_bytes(FORMATS["onnx"].write(graph))
@@ -344,31 +293,27 @@ def test_each_copy_has_weights_of_its_own(runner: Path, tmp_path: Path) -> None:
 
 def _memory_bytes(runner: Path, folder: Path, copies: int) -> int:
     """How much the runner has in memory after one measurement of a.onnx."""
-    path = Path(written(folder, {}, [], runtime="onnxruntime", libraries=[str(LIBRARIES["onnxruntime"])], min_round_s=5.0))
-    models = [{"id": "a", "file": "a.onnx", "as_it_is": False, "copies": copies}]
-    schedule = [{"round": number, "models": ["a"]} for number in range(2)]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"models": models, "schedule": schedule}))
-    with started([str(runner), str(path)]) as process:
+    more = {
+        "runtime": "onnxruntime",
+        "libraries": [str(LIBRARIES["onnxruntime"])],
+        "models": [model_of("a", "a.onnx", copies=copies)],
+    }
+    with started([str(runner), written(folder, {}, ["a", "a"], min_round_s=5.0, **more)]) as process:
         process.until("measurement")
         status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def test_outputs_are_those_of_one_copy(runner: Path, tmp_path: Path) -> None:
-    path = Path(written(tmp_path, {"a": CONDITIONING | {"inputs": [{"shape": [2], "type": "int8"}]}}, ["a"], outputs=9))
-    job = json.loads(path.read_text())
-    job["models"][0]["copies"] = 3
-    path.write_text(json.dumps(job))
-    lines, code, _ = run([str(runner), str(path)])
+    script = CONDITIONING | {"inputs": [{"shape": [2], "type": "int8"}]}
+    models = [model_of("a", "a.json", copies=3)]
+    lines, code, _ = run([str(runner), written(tmp_path, {"a": script}, ["a"], outputs=9, models=models)])
     assert code == 0
     assert [len(line["outputs"]) for line in events(lines, "outputs")] == [1]
 
 
 def test_no_memory_is_misused_with_copies(checked_runner: Path, tmp_path: Path) -> None:
-    path = Path(written(tmp_path, dict.fromkeys("abc", CONDITIONING) | {"x": REFUSED}, ["abxc", "cab"], max_open=3))
-    job = json.loads(path.read_text())
-    for model in job["models"]:
-        model["copies"] = 2
-    path.write_text(json.dumps(job))
-    lines, code, stderr = run([str(checked_runner), str(path)])
+    scripts = dict.fromkeys("abc", CONDITIONING) | {"x": REFUSED}
+    models = [model_of(name, f"{name}.json", copies=2) for name in scripts]
+    lines, code, stderr = run([str(checked_runner), written(tmp_path, scripts, ["abxc", "cab"], max_open=3, models=models)])
     assert (code, lines[-1]["event"]) == (0, "done"), stderr

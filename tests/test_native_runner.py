@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_models import GRAPHS, python_outputs, run_models, told_outputs, write_models
 from runner_conformance import CONDITIONING, RunnerConformance, a_job, checked, events, model_of, run, started, written
+from runner_conformance_executed import ExecutedConformance
 
 from device_agents import native
 from device_agents.support.cache import cache_folder
@@ -48,10 +50,14 @@ def checked_runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-class TestNativeRunner(RunnerConformance):
+class TestNativeRunner(RunnerConformance, ExecutedConformance):
     @pytest.fixture
     def command(self, runner: Path) -> list[str]:
         return [str(runner)]
+
+    @pytest.fixture
+    def libraries(self) -> Mapping[str, Sequence[str]]:
+        return {runtime: [str(path)] for runtime, path in LIBRARIES.items()}
 
 
 # --------------------------------------------------------------------------------------------------------------- building

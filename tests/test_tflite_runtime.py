@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from runner_conformance import events, expected_input, run, told, written
+from packed_runner import packed_runner
+from runner_conformance import events, expected_input, model_of, run, told, written
 
-from device_agents.discovery import RUNNER
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
@@ -73,12 +73,12 @@ def convolution() -> bytes:
 
 def job(folder: Path, **more: object) -> str:
     (folder / "conv.tflite").write_bytes(convolution())
-    return written(folder, {}, ["a"], runtime="tflite-runtime", models=[{"id": "a", "file": "conv.tflite"}], **more)
+    return written(folder, {}, ["a"], runtime="tflite-runtime", models=[model_of("a", "conv.tflite")], **more)
 
 
 def probed(python: str, folder: Path) -> dict[str, object]:
     (folder / "probe.tflite").write_bytes(convolution())
-    (line,), code, stderr = run([python, str(RUNNER), "--probe", str(folder)])
+    (line,), code, stderr = run([python, packed_runner(), "--probe", str(folder)])
     assert code == 0, stderr
     return dict(line["runtimes"])
 
@@ -90,7 +90,7 @@ def test_a_probe_says_that_it_works(numpy1: str, tmp_path: Path) -> None:
 
 
 def test_a_convolution_is_measured(numpy1: str, tmp_path: Path) -> None:
-    lines, code, stderr = run([numpy1, str(RUNNER), job(tmp_path)])
+    lines, code, stderr = run([numpy1, packed_runner(), job(tmp_path)])
     assert code == 0, stderr
     assert told(lines) == ["hello", "round 0", "begin a", "measurement a", "done"]
     assert (lines[0]["runtime"], lines[0]["version"]) == ("tflite-runtime", "2.14.0")
@@ -98,7 +98,7 @@ def test_a_convolution_is_measured(numpy1: str, tmp_path: Path) -> None:
 
 
 def test_outputs_agree_with_those_of_litert(numpy1: str, tmp_path: Path) -> None:
-    lines, code, stderr = run([numpy1, str(RUNNER), job(tmp_path, seed=5, outputs=10**6)])
+    lines, code, stderr = run([numpy1, packed_runner(), job(tmp_path, seed=5, outputs=10**6)])
     assert code == 0, stderr
     (output,) = events(lines, "outputs")[0]["outputs"]
     expected = outputs_of_litert(seed=5)
@@ -125,7 +125,7 @@ def test_with_numpy_2_a_probe_says_that_it_is_broken_and_why(numpy2: str, tmp_pa
 
 
 def test_with_numpy_2_a_model_fails_and_says_why(numpy2: str, tmp_path: Path) -> None:
-    lines, code, stderr = run([numpy2, str(RUNNER), job(tmp_path)])
+    lines, code, stderr = run([numpy2, packed_runner(), job(tmp_path)])
     assert code == 0, stderr
     (failed,) = events(lines, "failed")
     assert "numpy.core.multiarray" in failed["reason"]

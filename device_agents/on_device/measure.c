@@ -3,7 +3,7 @@
        measure job.json                                     run a job
        measure --probe FOLDER [--libraries PATH...]         say what this device is and which runtimes work
 
-   PROTOCOL.md beside this file is the contract; measure.py is the same for devices with Python. It needs nothing
+   PROTOCOL.md beside this file is the contract; runner/ is the same for devices with Python. It needs nothing
    but libc and a runtime's shared library, which it opens when it runs. */
 #include <errno.h>
 #include <fcntl.h>

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from device_agents.agent import Agent, store_file
-from device_agents.discovery import RUNNER
 from device_agents.errors import DeviceError
+from device_agents.python_runner import ON_DEVICE
 from profiler.devices import boards, cores
 from profiler.devices.cores import big_cores
 from profiler.devices.snapshot import EVERYTHING, HEAT, Snapshot, take_snapshot
@@ -25,7 +25,7 @@ from profiler.errors import TooHot
 
 __all__ = ["Conditioned", "Cooling", "big_cores", "conditioned", "wait_until_cool"]
 
-PROGRAM = RUNNER.with_name("fixed_performance.sh")
+PROGRAM = ON_DEVICE / "fixed_performance.sh"
 POLL_S = 10.0
 REPORT_EVERY_S = 60.0
 COMMAND_S = 30.0

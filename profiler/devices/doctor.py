@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from device_agents.agent import Agent, store_file
-from device_agents.discovery import RUNNER, open_agent
+from device_agents.discovery import open_agent
 from device_agents.errors import DeviceError, LinkLost
+from device_agents.python_runner import ON_DEVICE
 from device_agents.support.errors import ToolError
 from device_agents.support.numbers import is_whole
 from device_agents.support.strict_json import read_json
@@ -18,7 +19,7 @@ from profiler.devices.snapshot import WORK, take_snapshot
 from profiler.errors import RunnerError
 from profiler.finding import Finding
 
-PROGRAM = RUNNER.with_name("conditions.py")
+PROGRAM = ON_DEVICE / "conditions.py"
 PROTOCOL = 2
 TIMEOUT_S = 60.0
 BUSY_PERCENT = 10.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
+from device_agents import python_runner
 from device_agents.agent import named_by_content
-from device_agents.discovery import RUNNER
 from profiler.runners.program import Program, ProgramRunner
 
 
@@ -13,7 +14,7 @@ class PythonRunner(ProgramRunner):
     name: ClassVar[str] = "python"
 
     def _make(self) -> Program:
-        data = RUNNER.read_bytes()
-        name = named_by_content(RUNNER, data)
+        data = python_runner.packed()
+        name = named_by_content(Path(python_runner.NAME), data)
         python = self._target.python or self._device.python or self._agent.interpreter()
         return Program({name: data}, [python, f"{{folder}}/{name}"])

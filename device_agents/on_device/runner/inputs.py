@@ -1,0 +1,44 @@
+"""The values that models are run with: the same on every runner, runtime and machine (PROTOCOL.md, "The inputs")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy
+
+MASK = 2**64 - 1
+
+
+def random_bits(seed: int, place: int, ordinal: Any) -> Any:
+    """64 bits for the `ordinal`-th element (from 1) of the `place`-th input (from 0): a whole number, or a uint64 array of them."""
+    step = 0xD1342543DE82EF95
+    start = (seed * 0x9E3779B97F4A7C15 + (place << 40) * step) & MASK
+    z = (ordinal * step + start) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def value_of(bits: Any, kind: str) -> Any:
+    """An element by its numpy kind: in [-1, 1) for floats, 0 or 1 for booleans, 0 to 7 for whole numbers, which may be indices."""
+    if kind == "f":
+        return (bits >> 40) / 2**23 - 1
+    return bits >> (63 if kind == "b" else 61)
+
+
+def input_array(seed: int, place: int, shape: Sequence[Any], type_name: Any) -> numpy.ndarray[Any, Any]:
+    """The `place`-th input of a model, from 0. ValueError for a dynamic shape or a type that is not numeric."""
+    import numpy
+
+    if not all(hasattr(length, "__index__") and length >= 0 for length in shape):
+        raise ValueError(f"input of dynamic shape {list(shape)}")
+    dtype = numpy.dtype(type_name)
+    if dtype.kind not in "fbiu":
+        raise ValueError(f"input of type {dtype}")
+    size = math.prod(int(length) for length in shape)
+    bits = random_bits(seed, place, numpy.arange(1, size + 1, dtype=numpy.uint64))
+    filled: numpy.ndarray[Any, Any] = value_of(bits, dtype.kind).astype(dtype).reshape([int(length) for length in shape])
+    return filled

@@ -1,0 +1,66 @@
+"""A runtime for tests of the host, whose models say themselves how they behave (PROTOCOL.md, "The fake runtime")."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from device_agents.on_device.runner.executed import WARM_UP_RUNS, Executed, Inference, Ran
+from device_agents.on_device.runner.inputs import random_bits, value_of
+from device_agents.on_device.runner.runtimes.interface import Opened, Output, Runtime
+from device_agents.on_device.runner.system import clock_ns
+
+
+class Fake(Runtime):
+    """No runtime: a model is a JSON file. It is chosen by name only, and its library is the runner itself."""
+
+    package = "json"
+    model = "probe.json"
+    many_open = True
+
+    def __init__(self, threads: int, folder: Path) -> None:
+        self.version, self.library_path = "0", Path(sys.argv[0])
+        self.flags = {"simulated": True}
+
+    def open(self, path: Path, seed: int, as_it_is: bool) -> Opened:
+        script = json.loads(path.read_text())
+        if "error" in script:
+            raise RuntimeError(script["error"])
+        latency_ns = script["latency_ns"]
+        if type(latency_ns) is not int:
+            raise ValueError("latency_ns is not a whole number")
+        outputs = [self._output(seed, place, given) for place, given in enumerate(script.get("inputs", []))]
+        if script.get("nan"):
+            outputs.append(Output([1], "float32", [math.nan]))
+
+        def run() -> None:
+            if script.get("crash"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if script.get("hang"):
+                time.sleep(1e6)
+            until = clock_ns() + latency_ns
+            while clock_ns() < until:
+                pass
+
+        return Opened(run, lambda: outputs)
+
+    def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
+        opened = self.open(path, seed, as_it_is).run_once()
+        for _ in range(WARM_UP_RUNS + inferences):
+            opened.run()
+        names = ("name", "op", "partition", "index", "us", "inputs", "outputs")
+        ran = [Ran(*(operator[name] for name in names)) for operator in json.loads(path.read_text()).get("operators", [])]
+        inference = Inference(sum(operator.duration_us for operator in ran), ran)
+        return Executed([inference] * inferences, reason=None if ran else "the script has no operators")
+
+    def _output(self, seed: int, place: int, given: dict[str, Any]) -> Output:
+        kind = {"float32": "f", "float64": "f", "bool": "b"}.get(given["type"], "i")
+        size = math.prod(given["shape"])
+        values = [value_of(random_bits(seed, place, element), kind) for element in range(1, size + 1)]
+        return Output(given["shape"], given["type"], values)
