@@ -1,4 +1,4 @@
-"""What is done with a run that exists: fine-tune, measure, compare, export; each writes the report again."""
+"""The actions on an existing run: fine-tune, measure, compare with baselines, export. Each writes the report again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netadapt.baselines import BASELINES, title_of
-from netadapt.baselines.compare import compare, sensible_kinds
+from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
@@ -34,12 +34,14 @@ class FinetuneRequest:
 
     run: Path
     steps: Sequence[int] = ()
-    """None given: the original and the last step."""
+    """The numbers of the steps; empty for the original and the last step."""
     long_term: RecipeOverrides = field(default_factory=RecipeOverrides)
+    """Replacements of the recipe's numbers."""
     seed: int = 1
     seeds: int = 1
-    """How many seeds, from `seed` on."""
+    """The number of seeds, from `seed` on."""
     tensorboard: bool = False
+    """True to log the losses for TensorBoard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class FinetuneResult:
 
 
 def finetune(request: FinetuneRequest, progress: ProgressReporter) -> FinetuneResult:
-    """Each step and seed is recorded as soon as it is trained."""
+    """Train the steps to convergence; each step and seed is recorded as soon as it is trained.
+
+    `RunError` for a step that the run does not have; `MissingPackage` if TensorBoard is asked for and not installed.
+    """
     if request.tensorboard:
         require_tensorboard()
     with RunFolder.open(request.run, write=True) as folder, open_log(folder, wanted=request.tensorboard) as log:
@@ -65,19 +70,21 @@ def finetune(request: FinetuneRequest, progress: ProgressReporter) -> FinetuneRe
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequest:
-    """Steps of a run to measure whole."""
+    """Steps of a run whose networks are measured whole."""
 
     run: Path
     steps: Sequence[int] = ()
-    """None given: every step."""
+    """The numbers of the steps; empty for every step."""
     device: str | None = None
+    """A device, or the name of one of the run's tables; None for the device of the first table."""
     runtime: str | None = None
+    """None for the table's runtime."""
     python: str | None = None
-    """The interpreter on the device that has the runtime."""
+    """The Python interpreter on the device that has the runtime; None for the table's."""
 
 
 def measure(request: MeasureRequest, progress: ProgressReporter) -> list[Verified]:
-    """Measure on the target that is asked for, beside the predictions of the run's table of it."""
+    """Measure the steps on the requested target, beside the predictions of the run's table of this target, if it has one."""
     with RunFolder.open(request.run, write=True) as folder:
         target, path = choose_target(folder, request.device, request.runtime, request.python)
         found = verify(RunModels(folder), request.steps or None, target, load_table(path) if path else None, progress)
@@ -91,12 +98,13 @@ class BaselinesRequest:
 
     run: Path
     kinds: Sequence[str] = ()
-    """Names in netadapt.baselines.BASELINES; none given: all that make sense for the run."""
+    """Names in `netadapt.baselines.BASELINES`; empty for all that apply to the run."""
     step: int | None = None
-    """None: the last."""
+    """The step to compare with; None for the last."""
     epochs: float | None = None
-    """Of every long-term fine-tune; None: as many as the step or the original had, otherwise the recipe's."""
+    """Epochs of every long-term fine-tune; None for as many as the step or the original had, otherwise the recipe's."""
     device: str | None = None
+    """A device, or the name of one of the run's tables; None for the device of the first table."""
     executor: ExecutorOptions = field(default_factory=ExecutorOptions)
     seed: int = 1
     seeds: int = 1
@@ -104,28 +112,35 @@ class BaselinesRequest:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Baselines beside the original and the adapted network."""
+    """Baselines, the original and the adapted network, all with their scores and measurements."""
 
     task: Task
     baselines: Sequence[Baseline]
     finished: Mapping[str, Finished]
-    """The original and the step, by what they are called."""
+    """The original and the step after their long-term fine-tune, by the names that are printed."""
     measured: Mapping[str, Verified]
-    """The same networks as measured."""
+    """The measurements of the same networks, by the same names."""
 
 
 def compare_with_baselines(request: BaselinesRequest, progress: ProgressReporter) -> Comparison:
-    """Every choice and every trained seed is recorded as soon as it is there, and not made again."""
+    """Find and train baselines that are as fast as the step, and measure all networks.
+
+    Every choice and every trained seed is recorded at once and not repeated by a later call. `RunError` for a run, step or kind of
+    baseline that cannot be compared.
+    """
     request.executor.require()
     with RunFolder.open(request.run, write=True) as folder:
-        kinds = sensible_kinds(folder.info, request.kinds)
+        kinds = applicable_kinds(folder.info, request.kinds)
         if missing := [name for name in BASELINES if name not in kinds and not request.kinds]:
-            progress.say(f"without a latency budget no network can be equally fast: no {', '.join(map(title_of, missing))}")
+            progress.say(
+                f"the run has no latency budget and so no networks of equal latency; left out: {', '.join(map(title_of, missing))}"
+            )
         models = RunModels(folder)
         chosen, (target, path) = models.step(request.step), choose_target(folder, request.device)
+        # of a target without a table, the first table still says which networks are worth measuring
         shortlist = path or next(iter(latency_tables(folder).values()), None)
         table = GrowingTable(shortlist, progress) if shortlist else None
-        # the step is fine-tuned as it was before, so that what is recorded need not be trained again
+        # the fine-tune is that of the recorded one, so that the step need not be trained again
         before = folder.finished.get(chosen.iteration) or folder.finished.get(0)
         stages = stages_of(folder.info.settings, as_before(before, request.epochs))
         match = Match(models, chosen, target, table, stages, request.executor, progress)
@@ -149,36 +164,43 @@ class ExportRequest:
     file_format: str
     """onnx or tflite."""
     step: int | None = None
-    """None: the last."""
+    """None for the last."""
     out: Path | None = None
-    """None: a file in the run's folder of exports."""
+    """None for a file in the run's folder of exports."""
     precision: str = "float32"
+    """float32 or int8."""
     calibration: int = 256
     """Training images that the ranges of int8 are taken from."""
     measure: bool = False
+    """True to measure the file's latency on the device."""
     device: str | None = None
+    """A device, or the name of one of the run's tables; None for the device of the first table."""
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """The file that was written, and the task by which its figures are read."""
+    """The file that was written, and the task whose figures it has."""
 
     task: Task
     file: ExportedFile
 
 
 def export(request: ExportRequest, progress: ProgressReporter) -> ExportResult:
-    """`RunError` for a path that does not end as the format does, or lies in no folder that exists."""
+    """Write a step's model file, examine it, and measure it if that is asked for.
+
+    `RunError` for a path that does not end in the format's name or whose folder does not exist.
+    """
     with RunFolder.open(request.run, write=True) as folder:
-        models, form = RunModels(folder), request.file_format
+        models, file_format = RunModels(folder), request.file_format
         step = models.step(request.step)
-        ending = form if request.precision == "float32" else f"{request.precision}.{form}"
+        ending = file_format if request.precision == "float32" else f"{request.precision}.{file_format}"
         path = request.out or folder.exports / f"step{step.iteration:03d}.{ending}"
-        if path.suffix != f".{form}" or not path.parent.is_dir():
-            raise RunError(f"{path} cannot be written: give a name ending in .{form} in a folder that exists")
-        target = choose_target(folder, request.device)[0] if request.measure else None
-        options = ExportOptions(path, request.precision, request.calibration, request.seed, target)
+        if path.suffix != f".{file_format}" or not path.parent.is_dir():
+            raise RunError(f"{path} cannot be written; choose a name ending in .{file_format} in a folder that exists")
+        target, table = choose_target(folder, request.device) if request.measure else (None, None)
+        timing = load_table(table).info.settings if table else None
+        options = ExportOptions(path, request.precision, request.calibration, request.seed, target, timing)
         done = export_step(models, step, options, progress)
         write_report(folder)
         return ExportResult(folder.info.settings.task, done)

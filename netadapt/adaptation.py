@@ -1,4 +1,4 @@
-"""A NetAdapt run from start to end: network, data, table and budget in, a folder with the family of networks out."""
+"""A whole NetAdapt run, from a network, data, tables and budgets to a run folder with the family of adapted networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.own import source_facts
+from netadapt.networks.user_network import source_facts
 from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
@@ -39,45 +39,48 @@ from profiler.tables.table import Table, load_table
 from profiler.tables.trust import trust_sentence
 
 PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
+"""Packages whose versions are recorded with a run, as its results depend on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """All that is asked for; what of it shapes the result is stored with the run, as `RunSettings`."""
+    """The arguments of a run. Those that the result depends on are stored with it, as `RunSettings`."""
 
     network: NetworkOptions
-    """The number of classes is the data's, whatever is given here."""
+    """Its number of classes is replaced by that of the data."""
     data: DataSettings
     budgets: Sequence[str]
-    """One or several, each for another resource or another device's latency."""
+    """One or several texts such as latency=60%, each for another resource or another table's latency."""
     out: Path
+    """The run folder."""
     tables: Mapping[str, Path] = field(default_factory=dict)
-    """Latency tables by the names that budgets call them; a lone one may have the name ''."""
+    """The paths of latency tables by the names that budgets use; a single one may have the name ''."""
     search: AdaptSettings = field(default_factory=AdaptSettings)
     original: RecipeOverrides = field(default_factory=RecipeOverrides)
-    """Numbers in place of the task's for the training of the original network."""
+    """Replacements of the task's numbers for the training of the original network."""
     short_term: RecipeOverrides = field(default_factory=RecipeOverrides)
-    """Numbers in place of the task's for the short-term fine-tune of each candidate."""
+    """Replacements of the task's numbers for the short-term fine-tune of each candidate."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
     seed: int = 1
     weights: Path | None = None
-    """Trained weights of the original network, which is trained from random weights without."""
+    """A file with trained weights of the original network; None to train it from random weights."""
     allow_unverified: bool = False
-    """Use tables whose error on whole networks is not known to be small."""
+    """True to use tables whose error on whole networks is unknown or too large."""
     measure: bool | None = None
-    """Measure each winner on the tables' devices; None for the devices that can be reached."""
+    """True to measure each winner on the tables' devices; None for those devices that can be reached."""
     executor: ExecutorOptions = field(default_factory=ExecutorOptions)
     threads_per_candidate: int | None = None
-    """PyTorch's threads; None keeps the number of a run that is continued, and is 1 for a new one."""
+    """PyTorch's threads for each candidate; None for 1 in a new run, and the run's own number in a continued one."""
     threads_original: int | None = None
-    """PyTorch's threads for the original's training; None keeps the number of a run that is continued, else all cores."""
+    """PyTorch's threads for the original; None for all cores in a new run, and the run's own number in a continued one."""
     tensorboard: bool = False
 
     def settings(self, dataset: Dataset) -> RunSettings:
-        """The settings to store. A continued run keeps its numbers of threads: its results depend on them in their last bits.
+        """The settings to store with the run, the task's numbers and the numbers of threads among them.
 
-        A new run takes one thread per candidate: several candidates next to each other make better use of cores than threads do,
-        and a number that depends on no machine and no executor gives the same results on all of them.
+        A continued run keeps its numbers of threads, as the last bits of its results depend on them. A new run has one thread per
+        candidate: candidates side by side use cores better than threads do, and a number that depends on neither the machine nor
+        the executor gives the same results everywhere.
         """
         before: TrainingSettings | None = None
         if is_run(self.out):
@@ -90,27 +93,29 @@ class RunRequest:
             self.threads_per_candidate or (before.threads_per_candidate if before else 1),
             self.threads_original or (before.threads_original if before else torch.get_num_threads()),
         )
+        # an absolute path, so that the run can be continued from another folder
         source = str(Path(self.data.source).resolve()) if Path(self.data.source).exists() else self.data.source
         network = replace(self.network, classes=len(dataset.classes))
         return RunSettings(network, replace(self.data, source=source), training, self.search, self.pruning, self.measure, self.seed)
 
-    def info(self, dataset: Dataset) -> RunInfo:
-        """What run.json records at the start of the run."""
-        facts = {name: TableFacts.of(path, load_table(path)) for name, path in self.tables.items()}
+    def info(self, dataset: Dataset, tables: Mapping[str, Table]) -> RunInfo:
+        """The record of the run's settings, versions and tables in run.json. `tables` are those of the request, loaded."""
+        facts = {name: TableFacts.of(path, tables[name]) for name, path in self.tables.items()}
         versions = {name: version(name) for name in PACKAGES} | source_facts(self.network.name)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return RunInfo(self.settings(dataset), tuple(self.budgets), now, versions, facts)
 
 
 FREE_TO_CHANGE = ("search.max_iterations", "measure")
-"""Settings that may differ when a run is continued: they decide how far it gets and what is measured, not what is computed."""
+"""Settings that may change when a run is continued: no result depends on them, only how far it gets and what is measured."""
 
 
 def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_step: Callable[[Step, RunInfo], None]) -> History:
-    """Adapt until every budget is met; each step is recorded, then handed to `on_step`.
+    """Adapt the network until it is within every budget; `on_step` is called with each step after it is recorded.
 
-    Everything that can be wrong is found before training starts.
-    The run has its own copy of each table, which grows by the layers that are asked for and missing.
+    With `resume` a run that was interrupted is continued. The run has its own copy of each table, which grows by the layers that
+    are missing and can be measured. `ToolError` in one sentence for everything that can be wrong, before training starts wherever
+    that is possible.
     """
     request.executor.require()
     if request.tensorboard:
@@ -119,9 +124,11 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
     tables = {name: _trusted(path, allow_unverified=request.allow_unverified) for name, path in request.tables.items()}
     budgets = parse_budgets(request.budgets, tables)
-    goals = open_goals(budgets, {name: GrowingTable(path, grows=False) for name, path in request.tables.items()})
+    goals = open_goals(budgets, tables)  # by the tables as they are: nothing is measured before the run begins
     if request.weights is not None and not request.weights.is_file():
-        raise RunError(f"there are no weights {request.weights}")
+        raise RunError(
+            f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
+        )
     dataset = dataset_of(request.network, request.data, request.seed)
     options = replace(request.network, classes=len(dataset.classes))
     graph = options.graph(outputs=(1, options.classes) if options.classes else None)
@@ -130,12 +137,12 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         check_budgets(graph, goals, request.search)
     except LayerNotMeasured:
         if not all(journal_path(path).exists() for path in request.tables.values()):
-            raise  # a table without its journal cannot measure what it lacks
-    reached = within_reach(goals, tables, True, progress) if request.measure else None  # refused before there is a run
-    with RunFolder.create(request.out, request.info(dataset), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
+            raise  # without its journal a table cannot grow; with it, the run measures what is missing
+    reached = within_reach(goals, tables, True, progress) if request.measure else None  # an error leaves no run
+    with RunFolder.create(request.out, request.info(dataset, tables), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
         for name, path in request.tables.items():
             if why := stale_reason(path, tables[name]):
-                progress.say(f"warning: {path} is stale: {why}")
+                progress.say(f"warning: {path} is stale: {why}; build it again with `profile build`")
         growing = _own_tables(request, folder, progress)
         models = RunModels(folder, dataset)
         if reached is None:
@@ -159,6 +166,7 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
 
 
 def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, GrowingTable]:
+    """The run's own copies of the request's tables; those of a continued run may have grown since they were copied."""
     found = {}
     for name, path in request.tables.items():
         own = folder.table_path(name)
@@ -169,24 +177,24 @@ def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReport
 
 
 def _trusted(path: Path, *, allow_unverified: bool) -> Table:
+    """The table, loaded. `RunError` if it has no float32 layers, or is unverified and that is not allowed."""
     table = load_table(path)
     if "float32" not in {layer.dtype for layer in table.rows}:
-        raise RunError(f"{path} has no float32 layers, in which networks are adapted; build one from a float32 plan")
+        raise RunError(f"{path} has no float32 layers, which networks are adapted in; build a table from a float32 plan")
     if not table.verified and not allow_unverified:
         raise RunError(
-            f"{path} is {trust_sentence(table)}; `profile check {path}` says what to do about it, "
-            "--allow-unverified relies on it all the same"
+            f"{path} is {trust_sentence(table)}; see `profile check {path}` for what to do, or use it with --allow-unverified"
         )
     return table
 
 
 def _check_task(graph: Graph, options: NetworkOptions, dataset: Dataset) -> None:
-    """`TaskError` if the network's outputs are nothing that the data could teach."""
-    nodes = {node.name: node.layer.output for node in graph.nodes}
-    outputs = [nodes[name] for name in graph.outputs]  # channels last
-    shapes = [(n, *rest[-1:], *rest[:-1]) for n, *rest in outputs]
-    if len(shapes) != 1 or not dataset.task.fits(shapes[0], options.input_shape, options.classes):
+    """`TaskError` if the network's outputs do not have a shape that the dataset's task can train."""
+    layer_outputs = {node.name: node.layer.output for node in graph.nodes}
+    # graphs have channels last, torch and tasks have them second
+    shapes = [(n, *rest[-1:], *rest[:-1]) for n, *rest in (layer_outputs[name] for name in graph.outputs)]
+    if len(shapes) != 1 or not dataset.task.accepts_outputs(shapes[0], options.input_shape, options.classes):
         raise TaskError(
             f"{options.name} cannot learn {dataset.task.name} from {dataset.name}: its outputs are "
-            f"{' and '.join('x'.join(map(str, shape)) for shape in shapes)}; take another network or other data"
+            f"{' and '.join('x'.join(map(str, shape)) for shape in shapes)}; choose another network or other data"
         )

@@ -1,7 +1,7 @@
-"""The main job on this machine, from nothing to a report, by the same functions that the commands call.
+"""The demo: a whole adaptation on this machine, from plan to report, by the functions that the commands call.
 
-MobileNetV1 at half width learns scikit-learn's handwritten digits, scaled up to 64 pixels. The table, the adaptation, the
-fine-tunes and the comparison with a thinner network of equal measured latency are all real, only small enough for a coffee break.
+MobileNetV1 at half width is trained on scikit-learn's handwritten digits, scaled up to 64 pixels. The table, the adaptation, the
+fine-tunes and the comparison with a width multiplier of equal measured latency are all real, but take about ten minutes.
 """
 
 from __future__ import annotations
@@ -46,11 +46,14 @@ LONG = RecipeOverrides(epochs=10)
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:
-    """Everything ends up in `out`: the plan, the table and its journal, the run with model files and report."""
+    """Measure, build a table, adapt, compare and report. Everything is written to the folder `out`.
+
+    `RunError` if the folder is not empty and `resume` is false; `ToolError` of the steps.
+    """
     target = Target(runtime=runtime)
     table_path, run_path = out / "table.parquet", out / "run"
     if out.is_dir() and any(out.iterdir()) and not resume:
-        raise RunError(f"{out} is not empty; go on with it with --resume, or choose another --out")
+        raise RunError(f"{out} is not empty; continue it with --resume, or choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -62,7 +65,7 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
         if not table_path.exists():
             build([plan], target, table_path, settings=TimingSettings(seed=SEED), resume=resume, progress=progress)
         print(f"    {trust_sentence(load_table(table_path))}")
-        print(f"2/5 adapting it to {BUDGET} of what it takes now")
+        print(f"2/5 adapting the network to the budget {BUDGET}")
         request = RunRequest(
             NETWORK,
             DataSettings("digits"),
@@ -79,7 +82,10 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
             request,
             resume=resume,
             progress=progress,
-            on_step=lambda step, _: print(f"    {_step_line(step.iteration, step.price, step.accuracy)}", flush=True),
+            on_step=lambda step, _: print(
+                f"    step {step.iteration:2d}: {step.price:.3f} ms predicted, {100 * step.accuracy:.1f} % on the holdout",
+                flush=True,
+            ),
         )
         with RunFolder.open(run_path, write=True) as folder:
             _finish_and_compare(folder, target, progress)
@@ -93,7 +99,7 @@ def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressRep
     last = models.step(None)
     print("3/5 long-term fine-tune of the original and the adapted network")
     finish(models, [0, last.iteration], LONG, seed=SEED, progress=progress)
-    print("4/5 training a thinner MobileNetV1 of the same measured latency")
+    print("4/5 training a narrower MobileNetV1 of the same measured latency")
     stages = stages_of(folder.info.settings, LONG)
     match = Match(models, last, target, GrowingTable(folder.table_path(), progress), stages, ExecutorOptions(), progress)
     compare(match, ["multiplier"], seed=SEED)
@@ -103,12 +109,8 @@ def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressRep
         print(f"    {exported(models, last, file_format)}")
 
 
-def _step_line(number: int, price: float, accuracy: float) -> str:
-    return f"step {number:2d}: {price:.3f} ms predicted, {100 * accuracy:.1f} % on the holdout"
-
-
 def _print_summary(folder: RunFolder) -> None:
-    """The three networks side by side."""
+    """Print the original, the adapted network and the baseline side by side."""
     verified, finished = folder.verified, folder.finished
     last = max(verified)
     rows = [_row("original", verified[0], finished[0]), _row("adapted", verified[last], finished[last])]
@@ -119,7 +121,10 @@ def _print_summary(folder: RunFolder) -> None:
         right=("predicted ms", "measured ms", "test accuracy"),
     )
     before, after = verified[0].measured_ms.value, verified[last].measured_ms.value
-    print(f"{before / after:.2f} times as fast as the original, measured; it takes {after / before:.0%}, the budget was {BUDGET}")
+    print(
+        f"measured, the adapted network takes {after / before:.0%} of the original's latency and is {before / after:.2f} times as "
+        f"fast; the budget was {BUDGET}"
+    )
 
 
 def _row(name: str, latency: Verified | Baseline, quality: Finished | Baseline) -> tuple[str | None, ...]:

@@ -1,4 +1,4 @@
-"""Errors of NetAdapt, all of them sentences for the user; see device_agents.errors."""
+"""Errors of NetAdapt. Each is one sentence for the user: what is wrong, and what to do; see device_agents.support.errors."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from device_agents.support.errors import ToolError
 
 
 class NetAdaptError(ToolError):
-    """Something about an adaptation that the user can put right."""
+    """An error of an adaptation that the user can correct."""
 
 
 class BudgetError(NetAdaptError):
-    """A budget makes no sense, is met already, or cannot be reached with these settings."""
+    """A budget is impossible, is met already, or cannot be reached with these settings."""
 
 
 class SettingsError(NetAdaptError):
-    """A setting of the loop is outside what it can be."""
+    """A setting is unknown or out of its range."""
 
 
 class NetworkError(NetAdaptError):
-    """A network that we do not have, or that cannot be built as asked."""
+    """A network is unknown, or cannot be built or traced with these options."""
 
 
 class RunError(NetAdaptError):
-    """A run folder is missing, damaged, in use, or was begun with other settings."""
+    """A run folder, or another file of a run, is missing, damaged, in use, or was begun with other settings."""

@@ -1,4 +1,4 @@
-"""Things that are opened by name: networks and datasets are listed as module:function, and loaded when one is asked for."""
+"""Loading by name: registries list networks, datasets and others as `module:name`, which is imported when it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from device_agents.support import loading
 from device_agents.support.errors import ToolError
 
-INSTALL_HINT = "pip install 'netadapt-profiler[adapt]'"
+INSTALL_HINT = "install it with pip install 'netadapt-profiler[adapt]'"
 
 
 class MissingPackage(ToolError):
@@ -16,7 +16,7 @@ class MissingPackage(ToolError):
 
 
 def load(address: str) -> Any:
-    """The function or class at module:name. `MissingPackage` if a package that it needs is not installed."""
+    """The function or class at the address `module:name`. `MissingPackage` if a package that it needs is not installed."""
     try:
         return loading.load(address)
     except ModuleNotFoundError as exc:
@@ -24,12 +24,12 @@ def load(address: str) -> Any:
 
 
 def require_torch() -> None:
-    """`MissingPackage` where only the profiler was installed."""
+    """`MissingPackage` if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise MissingPackage(f"netadapt needs PyTorch, and only the profiler is installed; {INSTALL_HINT}")
+        raise MissingPackage(f"netadapt needs PyTorch, which is not installed; {INSTALL_HINT}")
 
 
 def require(package: str, *, extra: str) -> None:
-    """`MissingPackage` if this package, which an extra of ours brings, is not installed."""
+    """`MissingPackage` if this package, which belongs to an extra of this project, is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise MissingPackage(f"the package {package} is not installed; pip install 'netadapt-profiler[{extra}]'")
+        raise MissingPackage(f"the package {package} is not installed; install it with pip install 'netadapt-profiler[{extra}]'")

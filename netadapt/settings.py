@@ -1,6 +1,6 @@
-"""The settings that shape a run's result: stored in run.json as they are, and read back by the same types.
+"""The settings that the result of a run depends on. They are stored in run.json and read back by the same types.
 
-Nothing here imports torch. A setting that differs on resume is named as the user knows it: by its option in OPTIONS.
+Nothing here imports torch. Messages name a setting by its option, which OPTIONS lists.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from netadapt.training.types import Task
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """Which images a run learns from, and how many of them choose among candidates."""
+    """The images of a run, and the part of them that selects winners."""
 
     source: str
-    """A dataset as `--data` names it; a path as a whole path, so that the run can go on from another folder."""
+    """A dataset as `--data` names it. A path is absolute, so that the run can be continued from another folder."""
     holdout_fraction: float = 0.15
-    """The part of the training images that scores candidates; nothing is trained on it before the long-term fine-tune."""
+    """The fraction of the training images that scores candidates; nothing is trained on it before the long-term fine-tune."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How a run's networks are trained."""
+    """The training of a run's networks."""
 
     task: str
     """A name in `netadapt.training.tasks.TASKS`."""
     recipe: Recipe
-    """The task's, with what the user asked for in place of its numbers."""
+    """The task's recipe, with the numbers that the user chose."""
     weights: str | None = None
-    """The file name of the weights that the original network came with; None where it was trained from random weights."""
+    """The file name of the weights that the original network came with; None if it is trained from random weights."""
     threads_per_candidate: int = 1
-    """PyTorch's threads for a candidate: the last bits of a result depend on them, so they belong to the run."""
+    """PyTorch's threads for a candidate, which are stored because the last bits of results depend on them."""
     threads_original: int = 1
     """PyTorch's threads for the training of the original network."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Everything but budgets and tables that shapes the result of a run."""
+    """Everything that the result of a run depends on, except its budgets and tables."""
 
     network: NetworkOptions
     data: DataSettings
@@ -53,11 +53,12 @@ class RunSettings:
     search: AdaptSettings = field(default_factory=AdaptSettings)
     pruning: PruningSettings = field(default_factory=PruningSettings)
     measure: bool | None = None
-    """Whether winners are measured on the tables' devices; None for those devices that can be reached."""
+    """True to measure winners on the tables' devices; None for those devices that can be reached."""
     seed: int = 1
 
     @property
     def task(self) -> Task:
+        """The task that the networks learn."""
         return open_task(self.training.task)
 
 
@@ -94,11 +95,11 @@ OPTIONS: Mapping[str, str] = {
     "measure": "--measure",
     "seed": "--seed",
 }
-"""The user's name of each setting that can be chosen, by the path of its field; all other settings are the task's or ours."""
+"""The option, or another name for people, of each setting that can be chosen, by the path of its field."""
 
 
 def values_of(settings: RunSettings) -> dict[str, Any]:
-    """Each single setting by the path of its field, such as "search.step"; those with an option come first."""
+    """The value of every setting by the path of its field, such as "search.step"; those in OPTIONS come first, in its order."""
 
     def leaves(prefix: str, plain: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in plain.items():
@@ -113,7 +114,7 @@ def values_of(settings: RunSettings) -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as people read it."""
+    """A setting's value as text: none, on, off, 1x3x224x224, 0.04."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Silence for libraries that talk while they work."""
+"""Suppression of the warnings and log lines of other libraries."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop warnings, log lines and all that is written to standard error, by C++ too; standard output stays as it is.
+    """Drop warnings, log lines and everything that is written to standard error, by C++ code too. Standard output is unchanged.
 
-    It holds for the whole process: use it around one call, never around work of ours that may have something to say.
+    It affects the whole process, so it belongs around a single call of a library, and not around code that prints warnings of ours.
     """
     logged = logging.root.manager.disable
     with warnings.catch_warnings(), _standard_error_dropped():
@@ -29,10 +29,11 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _standard_error_dropped() -> Iterator[None]:
+    """Redirect the file descriptor of standard error, which C++ code writes to directly."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as sink:  # a file rather than the null device, which not every system calls the same
+        with tempfile.TemporaryFile() as sink:  # the null device has not the same name on every system
             os.dup2(sink.fileno(), 2)
             yield
     finally:

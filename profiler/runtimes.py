@@ -14,7 +14,7 @@ class Runtime:
     model_format: str
     """The files that it reads: onnx, tflite, or json for the fake runtime's scripts."""
     fusion: str | None
-    """Whose rules say which layers it executes as one (profiler.layers.fusion): onnxruntime or tflite. None where these are not
+    """Whose rules say which layers it executes as one (profiler.layers.execution): onnxruntime or tflite. None where these are not
     known: layers are then measured as the file has them, and a build says so."""
     wheel: tuple[str, str] | None = None
     """The Python package on this host whose folder holds the shared library for the native runner, and the library's pattern."""

@@ -625,7 +625,7 @@ def _worker(path: Path) -> object:
 def _worker_lines() -> bytes:
     candidate = {"iteration": 1, "widths": {"a": 8}, "prices": {"macs": 1.0}, "blocks": ["a"]}
     done = {"candidate": candidate, "accuracy": 0.5, "weights": "a.pt"}
-    lines = [{"losses": [2.3, 2.1]}, {"done": done}, {"failed": "netadapt.errors:RunError", "says": "no"}, {"lost": "gone"}]
+    lines = [{"losses": [2.3, 2.1]}, {"done": done}, {"failed": "netadapt.errors:RunError", "message": "no"}, {"lost": "gone"}]
     return "\n".join(map(json.dumps, lines)).encode()
 
 

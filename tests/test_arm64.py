@@ -124,4 +124,4 @@ def test_what_the_runtime_executes_is_told(qemu: list[str], runtime: tuple[str, 
     first, last = line["operators"][0], line["operators"][-1]
     assert line["reason"] is None
     assert [name for name in ("Conv", "Gemm") if name.lower() in (first["op"] + last["op"]).lower()] == ["Conv", "Gemm"]
-    assert all(0 < sum(item["samples_us"]) <= sum(line["inferences_us"]) for item in (first, last))
+    assert 0 < sum(first["samples_us"]) <= sum(line["inferences_us"])

@@ -16,9 +16,9 @@ from sample_run import GRAPH, INFO, adapted_run, complete_run
 from test_netadapt_cli import NETWORK, plan, run, succeed, table
 
 from netadapt.baselines import BASELINES, open_baseline, title_of
-from netadapt.baselines.compare import compare, sensible_kinds
+from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.macs import search
-from netadapt.baselines.match import Match, fresh
+from netadapt.baselines.match import Match, randomly_initialised
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
@@ -184,24 +184,24 @@ def test_the_report_shows_all_kinds_with_their_spread(compared: tuple[Path, list
 def test_every_seed_starts_from_other_random_weights(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with RunFolder.open(compared[0]) as folder:
         models = RunModels(folder)
-        one, same, other = (next(fresh(models, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
+        one, same, other = (next(randomly_initialised(models, folder.steps[-1].widths, seed).parameters()) for seed in (1, 1, 2))
     assert bool((one == same).all()) and not bool((one == other).all())
 
 
 def test_a_run_without_a_latency_budget_is_compared_with_its_shape_from_scratch_only() -> None:
-    assert sensible_kinds(MACS_ONLY) == ("scratch",)
-    assert sensible_kinds(INFO) == tuple(BASELINES)
+    assert applicable_kinds(MACS_ONLY) == ("scratch",)
+    assert applicable_kinds(INFO) == tuple(BASELINES)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BASELINES if open_baseline(kind).needs_latency])
 def test_equal_latency_without_a_latency_budget_is_refused(kind: str) -> None:
     with pytest.raises(RunError, match="no latency budget"):
-        sensible_kinds(MACS_ONLY, [kind])
+        applicable_kinds(MACS_ONLY, [kind])
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="did you mean 'uniform'"):
-        sensible_kinds(INFO, ["unifrom"])
+        applicable_kinds(INFO, ["unifrom"])
 
 
 @pytest.mark.slow

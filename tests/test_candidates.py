@@ -12,7 +12,7 @@ from test_channels import grouped
 
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.resources import open_resource
-from netadapt.search.candidates import largest_share, narrower, narrowest, prices_of, propose, propose_all
+from netadapt.search.candidates import largest_share, narrower_widths, narrowest, prices_of, propose, propose_all
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import conv2d
 
@@ -166,7 +166,7 @@ def test_a_resource_that_is_within_its_target_must_stay_so() -> None:
 
 @given(st.integers(1, 600), st.integers(1, 32), st.integers(1, 64))
 def test_narrower_widths_are_multiples_below_and_not_under_the_floor(width: int, step: int, floor: int) -> None:
-    widths = narrower(width, step, floor)
+    widths = narrower_widths(width, step, floor)
     assert set(widths) == {w for w in range(floor, width) if w % step == 0}
     assert list(widths) == sorted(widths, reverse=True)
 
@@ -195,4 +195,4 @@ def test_prices_are_only_asked_for_until_one_meets_the_target() -> None:
 
 @pytest.mark.parametrize("width", [8, 7, 1])
 def test_nothing_is_narrower_than_the_floor(width: int) -> None:
-    assert list(narrower(width)) == []
+    assert list(narrower_widths(width)) == []

@@ -207,19 +207,19 @@ def test_a_damaged_image_is_named(tmp_path: Path, kept_bytes: int) -> None:
 
 def test_a_file_that_is_no_npz_is_told(tmp_path: Path) -> None:
     (tmp_path / "cifar.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    with pytest.raises(DataError, match=r"is not an \.npz file of plain arrays, or damaged$"):
+    with pytest.raises(DataError, match=r"is damaged or not an \.npz file of plain arrays; use another copy of CIFAR-10$"):
         open_dataset(str(tmp_path / "cifar.npz"), resolution=32, seed=0)
 
 
 def test_an_npz_of_something_else_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    with pytest.raises(DataError, match="must hold webp, offset, label, is_test, classes"):
+    with pytest.raises(DataError, match="a file with the arrays webp, offset, label, is_test, classes"):
         open_dataset(str(tmp_path / "other.npz"), resolution=32, seed=0)
 
 
 def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "cifar.npz", **(_cifar10_arrays() | {"classes": np.array([{"a": 1}], dtype=object)}))
-    with pytest.raises(DataError, match=r"is not an \.npz file of plain arrays, or damaged$"):
+    with pytest.raises(DataError, match=r"is damaged or not an \.npz file of plain arrays; use another copy of CIFAR-10$"):
         open_dataset(str(tmp_path / "cifar.npz"), resolution=32, seed=0)
 
 
@@ -246,5 +246,5 @@ def test_more_images_than_memory_should_hold_are_told_before_they_are_made() -> 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_a_holdout_must_be_a_part(fraction: float) -> None:
-    with pytest.raises(DataError, match="holdout between 0 and 1"):
+    with pytest.raises(DataError, match="holdout fraction between 0 and 1"):
         open_dataset("digits", resolution=8, seed=0, holdout_fraction=fraction)

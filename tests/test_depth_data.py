@@ -303,5 +303,5 @@ def test_a_network_that_cannot_learn_the_task_is_told(tmp_path: Path, network: s
               "--out", str(tmp_path / "new")],
     )  # fmt: skip
     assert result.exit_code == 1
-    assert "take another network" in result.stderr
+    assert "choose another network" in result.stderr
     assert not (tmp_path / "new").exists()

@@ -84,7 +84,7 @@ def test_a_candidate_that_loses_every_worker_is_named(setting: Setting) -> None:
     killer = threading.Thread(target=kill_all)
     killer.start()
     try:
-        with pytest.raises(NetAdaptError, match=r"conv → \d+ was lost 4 times.*SIGKILL.*--resume"):
+        with pytest.raises(NetAdaptError, match=r"conv → \d+ was lost 4 times, .* because it was ended by SIGKILL.*--resume"):
             setting.evaluate(ExecutorOptions("processes", workers=1))
     finally:
         over.set()
@@ -218,7 +218,7 @@ def test_options_that_clash_are_refused(options: dict[str, object], said: str) -
 
 @pytest.mark.parametrize("line", ['{"losses": 3}', '{"done": 1}', '{"fine": true}', "[]"])
 def test_what_no_worker_says_is_not_taken(line: str) -> None:
-    with pytest.raises(ValueError, match="a worker said"):
+    with pytest.raises(ValueError, match="a worker sent an unknown message"):
         read_event(line)
 
 
@@ -232,7 +232,7 @@ def test_what_no_worker_says_is_not_taken(line: str) -> None:
     ],
 )
 def test_an_error_comes_back_as_the_class_it_was(kind: str, expected: type[Exception] | None) -> None:
-    event = read_event(json.dumps({"failed": kind, "says": "so it is"}))
+    event = read_event(json.dumps({"failed": kind, "message": "so it is"}))
     assert isinstance(event, Failed)
     assert str(event.error) == "so it is"
     assert type(event.error).__name__ == (expected.__name__ if expected else "LinkLost")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from netadapt.export import files as export
-from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy
+from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_scores
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from netadapt.registry import MissingPackage
 from netadapt.training.tasks import open_task
-from netadapt.training.trainer import accuracy
+from netadapt.training.trainer import score
 from netadapt.training.types import Part
 from profiler.errors import ModelError
 from profiler.formats.model_file import read_model
@@ -77,7 +77,7 @@ def test_nothing_else_is_left_in_the_folder(exported: Exported) -> None:
 
 
 def test_the_file_is_as_accurate_as_the_model(exported: Exported, trained: Classifier) -> None:
-    assert file_accuracy(exported.path, _part()) == accuracy(trained, _part())
+    assert file_scores(exported.path, _part()) == score(trained, _part())
 
 
 def test_the_model_keeps_its_mode(exported: Exported, trained: Classifier) -> None:
@@ -132,7 +132,9 @@ def test_a_missing_converter_is_told_with_what_to_install(
     trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    with pytest.raises(MissingPackage, match=r"litert_torch is not installed; pip install 'netadapt-profiler\[adapt\]'"):
+    with pytest.raises(
+        MissingPackage, match=r"litert_torch is not installed; install it with pip install 'netadapt-profiler\[adapt\]'"
+    ):
         export_tflite(trained, SHAPE, tmp_path / "network.tflite")
 
 
@@ -140,7 +142,7 @@ def test_a_missing_converter_is_told_with_what_to_install(
 def test_a_damaged_file_is_told_in_one_sentence(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not a network at all")
     with pytest.raises(ModelError, match="cannot be run"):
-        file_accuracy(tmp_path / name, _part())
+        file_scores(tmp_path / name, _part())
 
 
 def test_exporting_says_nothing(trained: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

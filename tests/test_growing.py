@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from test_build import FAKE, FEW, NETWORK, PLAN
 
+from netadapt.resources import Latency
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
@@ -62,8 +63,8 @@ def test_a_copy_grows_and_the_table_it_came_from_does_not(built: Path, tmp_path:
     assert UNKNOWN.layers[0] in load_table(tmp_path / "copy.parquet").rows
 
 
-def test_a_table_that_must_not_grow_says_what_is_missing(built: Path) -> None:
+def test_a_latency_by_a_loaded_table_says_what_is_missing_and_measures_nothing(built: Path) -> None:
     before = built.read_bytes()
     with pytest.raises(LayerNotMeasured):
-        GrowingTable(built, grows=False).predict(UNKNOWN)
+        Latency.of(load_table(built)).price(UNKNOWN)
     assert built.read_bytes() == before

@@ -7,13 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from executor_runs import INFO, OPTIONS, traced
 from test_build import FEW, NETWORK, PLAN
 
+from netadapt.actions import ExportRequest, export
+from netadapt.runs.records import TableFacts
+from netadapt.runs.run_folder import RunFolder
+from netadapt.search.candidates import Candidate
+from netadapt.search.types import Result, Step
+from netadapt.training.checkpoint import save_weights
 from profiler.formats.model_file import FORMATS
 from profiler.layers.layer import conv2d
 from profiler.measure.benchmark import measure_files
 from profiler.measure.loop import FEW_MODELS_LONGER
 from profiler.measure.state import MeasurementState
+from profiler.progress import Silent
 from profiler.protocol.events import DeviceFacts, Failed, Hello, LayerAdded, Refresh, RunEvent
 from profiler.protocol.job import Job
 from profiler.protocol.settings import Target, TimingSettings
@@ -39,7 +47,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
-    (tmp_path / "script.toml").write_text('seed = 1\n[runtimes]\nlitert = "2.3.0"\n')
+    (tmp_path / "script.toml").write_text('seed = 1\n[runtimes]\nlitert = "2.3.0"\nonnxruntime = "1.31.0"\n')
     return Target(f"fake:{tmp_path / 'script.toml'}", "litert")
 
 
@@ -76,6 +84,32 @@ def test_a_spot_check_measures_as_the_build_did(jobs: list[Job], table: Table, t
     assert spot_check(table, PLAN, target).differences == ()
     assert {job.reference for job in jobs} <= {layer.key for layer in table.rows}
     assert {replace(job.settings, min_round_s=0.0) for job in jobs} == {replace(built, min_round_s=0.0)}
+
+
+@pytest.fixture
+def run(tmp_path: Path, table: Table) -> Path:
+    """A run with the table and its original network only."""
+    info = replace(INFO, budgets=("latency=70%",), tables={"": TableFacts.of(tmp_path / "t.parquet", table)})
+    graph = traced()
+    with RunFolder.create(tmp_path / "run", info, graph) as folder:
+        table.save(folder.table_path())
+        save_weights(OPTIONS.build(), folder.weights_path("original.pt"))
+        result = Result(Candidate(0, graph.widths, {"latency": 1.0}), 0.5, "original.pt")
+        folder.add_step(Step(0, graph.widths, {"latency": 1.0}, 0.5, "original.pt", (result,)))
+    return folder.path
+
+
+def test_an_exported_file_is_measured_as_the_run_s_table(jobs: list[Job], run: Path) -> None:
+    built = jobs[-1].settings
+    jobs.clear()
+    assert export(ExportRequest(run, "tflite", measure=True), Silent()).file.latency_ms is not None
+    assert {replace(job.settings, min_round_s=0.0) for job in jobs} == {replace(built, min_round_s=0.0)}
+
+
+def test_an_exported_file_for_another_runtime_than_the_table_s_is_measured_by_default(jobs: list[Job], run: Path) -> None:
+    jobs.clear()
+    assert export(ExportRequest(run, "onnx", measure=True), Silent()).file.latency_ms is not None
+    assert {job.settings.measurement_ms for job in jobs} == {TimingSettings().measurement_ms}
 
 
 def test_a_layer_that_failed_is_tried_again_after_a_refresh() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,28 @@ def test_a_litert_without_a_profiler_is_told(runner: Path, tmp_path: Path, lacks
     line = executed(runner, write_models(tmp_path, "litert", ["dense"]), "litert", [library])["dense"]
     assert (line["operators"], line["inferences_us"]) == ([], [])
     assert "no profiler" in line["reason"]
+
+
+OTHER_EVENTS = r"""
+#include <string.h>
+int LiteRtGetProfilerEvents(void *profiler, int count, char *events) {
+    (void)profiler;
+    memset(events, 0, (size_t)count * SIZE);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("size", [96, 112])
+def test_a_litert_whose_events_are_of_another_size_is_told(checked_runner: Path, tmp_path: Path, size: int) -> None:
+    """A library whose other functions are those of the real one, which it is linked to."""
+    (tmp_path / "library.c").write_text(OTHER_EVENTS)
+    library, real = tmp_path / "libother.so", LIBRARIES["litert"]
+    linked = [f"-Wl,--no-as-needed,-rpath,{real.parent}", real]
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DSIZE={size}", "-o", library, tmp_path / "library.c", *linked], check=True)
+    line = executed(checked_runner, write_models(tmp_path, "litert", ["dense"]), "litert", [library])["dense"]
+    assert (line["operators"], line["inferences_us"]) == ([], [])
+    assert "another size" in line["reason"]
 
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "litert"])

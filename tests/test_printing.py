@@ -14,7 +14,7 @@ def step(*blocks: str, candidates: int, widths: int = 3) -> Step:
 
 def test_a_step_that_only_one_block_could_bring_is_warned_of_with_what_helps() -> None:
     said = choice_warning(step("b1", candidates=1))
-    assert said is not None and "only b1 could bring it alone; a smaller --step, or --if-no-candidate join" in said
+    assert said is not None and "only b1 can bring its reduction alone; use a smaller --step, or --if-no-candidate join" in said
 
 
 def test_a_step_with_a_choice_or_without_need_of_one_is_not_warned_of() -> None:

@@ -188,5 +188,5 @@ def test_impossible_widths_are_told_in_one_sentence(model: Small, widths: dict[s
 
 
 def test_a_graph_of_another_width_is_refused(model: Small) -> None:
-    with pytest.raises(PruningError, match="has 6 filters but the graph says 4"):
+    with pytest.raises(PruningError, match="has 6 filters, but 4 in the graph"):
         prune(model, _graph().at_widths({"first.conv": 4}), {"first.conv": 2})

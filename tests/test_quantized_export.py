@@ -14,7 +14,7 @@ from test_netadapt_cli import NETWORK, QUICK, run, succeed
 from torch import Tensor, nn
 
 from netadapt.export import quantize
-from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_accuracy, open_network
+from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_scores, open_network
 from netadapt.export.quantize import agreement, export_int8
 from netadapt.pruning.settings import PruningSettings
 from netadapt.runs.records import TargetName
@@ -49,7 +49,7 @@ def test_outputs_agree_with_pytorch_and_are_not_the_same(exported: Exported, tra
 
 
 def test_the_accuracy_of_the_file_itself_can_be_measured(exported: Exported) -> None:
-    assert 0 <= file_accuracy(exported.path, _part()) <= 1
+    assert 0 <= file_scores(exported.path, _part()).accuracy <= 1
 
 
 def test_nothing_else_is_left_in_the_folder(exported: Exported) -> None:

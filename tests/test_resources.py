@@ -148,14 +148,14 @@ def test_a_budget_is_read_as_it_is_typed(text: str, budget: Budget) -> None:
         ("latency=", "has no number"),
         ("latency=fast", "has no number"),
         ("latency=nan", "has no number"),
-        ("latency=12", "has no unit that latency is counted in; write latency=60% or latency=12ms"),
+        ("latency=12", "has no unit of latency; write latency=60% or latency=12ms"),
         ("latency=12M", "has no unit"),
-        ("macs=12ms", "has no unit that macs is counted in"),
-        ("latency=0%", "0 % of the present latency makes no sense"),
-        ("latency=-5%", "makes no sense"),
-        ("latency=140%", "140 % of the present latency makes no sense"),
-        ("latency=0ms", "must be more than nothing"),
-        ("latency=-3ms", "must be more than nothing"),
+        ("macs=12ms", "has no unit of macs"),
+        ("latency=0%", "0 % of the present latency is impossible"),
+        ("latency=-5%", "is impossible"),
+        ("latency=140%", "140 % of the present latency is impossible"),
+        ("latency=0ms", "give an amount above 0"),
+        ("latency=-3ms", "give an amount above 0"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_told_in_one_sentence(text: str, said: str) -> None:
@@ -202,11 +202,11 @@ def test_budgets_of_named_devices_are_read_as_they_are_typed(text: str, budget: 
     ("texts", "said"),
     [
         (["pixle=60%"], "did you mean 'pixel'"),
-        (["latency=60%"], "say whose latency is meant, as in pixel=60%"),
+        (["latency=60%"], "name the one of the latency budget, as in pixel=60%"),
         (["energy=60%"], "as in pixel.energy=60%"),
         (["macs=60%", "macs=1M"], "two budgets for macs"),
         ([], "give one with --budget"),
-        (["pixel=40"], "has no unit that pixel is counted in; write pixel=60% or pixel=12ms"),
+        (["pixel=40"], "has no unit of pixel; write pixel=60% or pixel=12ms"),
     ],
 )
 def test_budgets_that_do_not_go_together_are_told(texts: list[str], said: str) -> None:

@@ -31,7 +31,7 @@ def test_a_decay_of_one_takes_away_the_same_each_time() -> None:
 
 def test_the_reference_codes_own_defaults_are_found_to_be_out_of_reach() -> None:
     with pytest.raises(
-        BudgetError, match=r"take away 44\.1 % in 30 iterations; the budget asks for 75\.0 %: raise --step to at least 0\.043"
+        BudgetError, match=r"by 44\.1 % in 30 iterations, the budget asks for 75\.0 %; raise --step to at least 0\.043"
     ):
         check_reachable(initial=100.0, budget=25.0, step=0.025, decay=0.96, max_iterations=30)
 

@@ -12,7 +12,7 @@ from test_loop import GRAPH, HALF, OnePerChannel, Trainer, chain, steps_of
 
 from netadapt.errors import BudgetError, NetAdaptError, SettingsError
 from netadapt.resources import Budget, Goal
-from netadapt.search.bias import Checked, carried_on
+from netadapt.search.bias import Checked, updated_bias
 from netadapt.search.candidates import Candidate, Rung
 from netadapt.search.choosing import RUNGS, Ranking
 from netadapt.search.loop import adapt
@@ -62,7 +62,7 @@ def test_a_run_can_be_led_by_the_ratio() -> None:
 
 @pytest.mark.parametrize("name", ["select_by", "if_no_candidate"])
 def test_an_unknown_rule_is_named(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} is .* or .*, not 'coin'"):
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} must be .* or .*, got 'coin'"):
         AdaptSettings(**{name: "coin"})  # type: ignore[arg-type]
 
 
@@ -202,13 +202,13 @@ def test_networks_that_gain_less_than_predicted_are_pruned_further() -> None:
 
 
 def test_the_first_ratio_counts_whole_and_later_ones_are_smoothed() -> None:
-    first = carried_on({}, {"latency": measured(1.21)})
+    first = updated_bias({}, {"latency": measured(1.21)})
     assert first == pytest.approx({"latency": 1.21})
-    assert carried_on(first, {"latency": measured(1.0)}) == pytest.approx({"latency": 1.1})
+    assert updated_bias(first, {"latency": measured(1.0)}) == pytest.approx({"latency": 1.1})
 
 
 def test_what_was_not_measured_keeps_its_bias() -> None:
-    assert carried_on({"pixel": 1.1, "jetson": 0.9}, {"jetson": measured(0.9)}) == pytest.approx({"pixel": 1.1, "jetson": 0.9})
+    assert updated_bias({"pixel": 1.1, "jetson": 0.9}, {"jetson": measured(0.9)}) == pytest.approx({"pixel": 1.1, "jetson": 0.9})
 
 
 def test_a_miss_by_more_than_the_interval_is_an_entry_on_the_step() -> None:

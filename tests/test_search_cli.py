@@ -112,7 +112,7 @@ def test_two_devices_and_memory_are_kept_to_at_once(table: Path, tmp_path: Path)
     [
         (["--table", "pixel=TABLE", "--budget", "latency=75%"], "pixel=60%"),
         (["--table", "TABLE", "--budget", "latency=75%", "--budget", "energy=75%"], "--energy"),
-        (["--budget", "macs=75%", "--select-by", "luck"], "--select-by is accuracy or ratio"),
+        (["--budget", "macs=75%", "--select-by", "luck"], "--select-by must be accuracy or ratio"),
     ],
 )
 def test_bad_input_gets_one_sentence(table: Path, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.tasks import TASKS, TaskError, open_task, scores_of, scores_text
 from netadapt.training.tasks.depth import recoloured, warped
-from netadapt.training.trainer import TrainingError, accuracy, precision_on, score, train
+from netadapt.training.trainer import TrainingError, precision_on, score, train
 from netadapt.training.types import Metric, Part, Scores
 
 DEPTH = open_task("depth")
@@ -81,7 +81,7 @@ def test_a_image_of_which_nothing_is_known_is_left_out() -> None:
 
 
 def test_images_of_which_nothing_is_known_at_all_are_told() -> None:
-    with pytest.raises(TaskError, match="no image can be judged for depth"):
+    with pytest.raises(TaskError, match="no image can be scored for depth"):
         score(Constant(1.0), _part([0, 0]))
 
 
@@ -179,7 +179,7 @@ def test_colours_change_by_at_most_two_fifths_in_brightness() -> None:
 def test_augmenting_depends_on_its_generator_only() -> None:
     part = _part([1000, 2000])
     batch = part.batch(torch.arange(2))
-    one, two = (DEPTH.augmented(*batch, part, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, two = (DEPTH.augment(*batch, part, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
 
@@ -187,7 +187,7 @@ def test_augmenting_depends_on_its_generator_only() -> None:
 def test_training_for_depth_learns_a_distance() -> None:
     model = Constant(1.0)
     train(model, _part([3000] * 8), TrainSettings(0.2, steps=60, batch_size=4, augment=False, momentum=0.0), seed=0)
-    assert accuracy(model, _part([3000] * 8)) == 1
+    assert score(model, _part([3000] * 8)).accuracy == 1
 
 
 def test_training_in_16_bits_reaches_what_it_reaches_in_32() -> None:
@@ -197,7 +197,7 @@ def test_training_in_16_bits_reaches_what_it_reaches_in_32() -> None:
     settings = TrainSettings(0.05, steps=60, batch_size=4, augment=False, precision="bfloat16")
     train(network, _part([3000] * 8), settings, seed=0)
     assert all(weight.dtype == torch.float32 for weight in network.parameters())
-    assert accuracy(network, _part([3000] * 8)) == 1
+    assert score(network, _part([3000] * 8)).accuracy == 1
 
 
 def test_a_processor_computes_in_32_bits_unless_told_otherwise() -> None:

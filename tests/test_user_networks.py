@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from netadapt.cli.app import app
 from netadapt.errors import NetworkError
 from netadapt.networks import build_network
-from netadapt.networks.own import parse_input, settled
+from netadapt.networks.user_network import absolute_name, parse_input
 from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 
@@ -136,9 +136,9 @@ def test_a_function_of_an_installed_package_is_found() -> None:
 
 
 def test_a_file_is_stored_with_its_whole_path_and_everything_else_as_it_is(folder: Path) -> None:
-    assert settled("usersnets.py:ten") == f"{folder}/usersnets.py:ten"
-    assert settled("usersnets:ten") == "usersnets:ten"
-    assert settled("mobilenet_v1") == "mobilenet_v1"
+    assert absolute_name("usersnets.py:ten") == f"{folder}/usersnets.py:ten"
+    assert absolute_name("usersnets:ten") == "usersnets:ten"
+    assert absolute_name("mobilenet_v1") == "mobilenet_v1"
 
 
 ERRORS = {
@@ -152,9 +152,9 @@ ERRORS = {
     "imports what is missing": (["needsmore:ten"], "No module named 'nowhere_to_be_found' (FOLDER/needsmore.py, line 1)"),
     "is no Python": (["broken.py:f"], "(FOLDER/broken.py, line 1)"),
     "leaves": (["leaves:f"], "SystemExit: 3 (FOLDER/leaves.py, line 2)"),
-    "takes another input": (["usersnets:grey"], "does not take an input of 1x3x8x8: RuntimeError"),
+    "takes another input": (["usersnets:grey"], "does not accept an input of 1x3x8x8: RuntimeError"),
     "nothing to prune": (["usersnets:flat"], "nothing in usersnets:flat can be pruned"),
-    "a width multiplier": (["usersnets:ten", "--width-multiplier", "0.5"], "a width multiplier is for our networks"),
+    "a width multiplier": (["usersnets:ten", "--width-multiplier", "0.5"], "--width-multiplier is for built-in networks only"),
 }
 
 
@@ -172,13 +172,18 @@ def test_what_is_wrong_with_a_network_is_told_in_one_sentence(folder: Path, argu
 def test_outputs_that_do_not_fit_the_classes_of_the_data_are_told_before_training(folder: Path) -> None:
     result = run("run", "usersnets:seven", "--input", "1x3x8x8", "--data", "digits", "--budget", "macs=90%", "--out", "run")
     assert result.exit_code == 1
-    assert "gives (1, 7) for one image, but the data asks for (1, 10)" in result.stderr
+    assert "gives outputs of shape (1, 7) for one image, but the data needs (1, 10)" in result.stderr
     assert not (folder / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("8x8", "no shape of an input"), ("2x3x8x8", "write 1x3x8x8"), ("1x3x0x8", "no shape"), ("1x3x8x8x8", "no shape")],
+    [
+        ("8x8", "is not the shape of an input"),
+        ("2x3x8x8", "write 1x3x8x8"),
+        ("1x3x0x8", "is not the shape"),
+        ("1x3x8x8x8", "is not the shape"),
+    ],
 )
 def test_an_input_that_is_none_is_told(text: str, sentence: str) -> None:
     with pytest.raises(NetworkError, match=sentence):

@@ -1,7 +1,8 @@
-"""Networks that the adapted one has to beat: as fast when measured, trained as long, but found or trained in a simpler way.
+"""Baselines: networks of the same measured latency as an adapted one, found or trained in a simpler way.
 
-A baseline is a file here with a class, and a line in BASELINES. What all of them get is the same data, the same learning rates
-and as many training steps of each stage as the adapted network and the original it came from; each kind says where it differs.
+A new baseline is a module here with a class, and a line in BASELINES. All of them are trained on the same data, with the same
+learning rates and as many steps of each stage as the adapted network and the original; the docstring of each module lists what is
+different.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A baseline by its name, before its module, which needs torch, is loaded."""
+    """An entry of the registry, which does not load the baseline's module, as that needs torch."""
 
     address: str
-    """module:class"""
+    """The `module:class` of a `BaselineMethod`."""
     summary: str
-    """For the help of the command."""
+    """Its description in the help of `netadapt baselines`."""
     guided_by: str | None = None
-    """For the same search by another resource than latency: the resource, as tables call it."""
+    """The resource that guides the search, as it is printed, if the baseline is the same search without latency."""
 
 
 BASELINES: Mapping[str, Registered] = {
@@ -43,34 +44,36 @@ BASELINES: Mapping[str, Registered] = {
 
 
 class BaselineMethod(Protocol):
-    """How networks of one kind are found and trained; without state."""
+    """The way in which networks of one kind are found and trained. It has no state."""
 
     title: ClassVar[str]
-    """For tables: width multiplier."""
+    """The baseline's name in tables, such as width multiplier."""
     shape: ClassVar[str]
-    """What its network is chosen among; kinds of the same shape share the choice."""
+    """The networks that it is chosen among; kinds of the same shape share the choice."""
     needs_latency: ClassVar[bool]
-    """There is something to choose, by latency."""
-    starts_anew: ClassVar[bool]
-    """From random weights."""
+    """True if its network is chosen by latency."""
+    from_random_weights: ClassVar[bool]
+    """True if its training starts from random weights."""
 
     def choose(self, match: Match) -> Choice:
-        """The network that is measured as fast as the step. Any `ToolError` of devices, tables and training."""
+        """The network whose measured latency is nearest to the step's. `ToolError` of devices, tables and training."""
         ...
 
     def origin(self, match: Match, choice: Choice) -> str:
-        """Where its weights start, as it is recorded."""
+        """The origin of its weights before training, as it is recorded; training is repeated if it changes."""
         ...
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        """The network before its stages of training."""
+        """The network before its first stage of training."""
         ...
 
-    def stages(self, match: Match) -> tuple[Stage, ...]: ...
+    def stages(self, match: Match) -> tuple[Stage, ...]:
+        """The stages of its training, in order."""
+        ...
 
 
 def open_baseline(name: str) -> BaselineMethod:
-    """The kind of this name. `SettingsError` for an unknown one."""
+    """The baseline of this name. `SettingsError` for an unknown name."""
     if name not in BASELINES:
         raise SettingsError(f"there is no baseline {name!r}; {did_you_mean(name, BASELINES)}")
     method: BaselineMethod = load(BASELINES[name].address)()
@@ -78,5 +81,5 @@ def open_baseline(name: str) -> BaselineMethod:
 
 
 def title_of(name: str) -> str:
-    """The name of a baseline in tables."""
+    """The name in tables of the baseline with this name in the registry."""
     return open_baseline(name).title

@@ -1,8 +1,8 @@
-"""All kinds of baselines for one step: each network is found once, then trained with every seed beside the step and the original.
+"""The comparison of one step with baselines, each of which is found once and then trained with every seed.
 
-Every choice and every trained seed is recorded as soon as it is there, and not made again. The search and the original's training
-are those of the run, once; so the adapted network's spread is that of its long-term fine-tune alone, and that of a baseline from
-random weights is of its whole training.
+Every choice and every trained seed is recorded at once and not repeated. The step and the original are fine-tuned with the same
+seeds. The run's search and the training of its original have one seed only: the adapted network's spread over seeds is therefore
+that of its long-term fine-tune alone, while the spread of a baseline from random weights is that of its whole training.
 """
 
 from __future__ import annotations
@@ -20,36 +20,40 @@ from netadapt.training.checkpoint import save_weights
 from netadapt.training.trainer import score
 
 FAR_PERCENT = 3.0
-"""Networks whose measured latencies lie further apart than this are not passed off as equally fast."""
+"""The largest difference of two measured latencies that still counts as equal; a larger one gets a warning."""
 
 
-def sensible_kinds(info: RunInfo, asked: Sequence[str] = ()) -> tuple[str, ...]:
-    """The kinds to compare this run with: those asked for or, if none are, all that make sense.
+def applicable_kinds(info: RunInfo, asked: Sequence[str] = ()) -> tuple[str, ...]:
+    """The kinds of baselines to compare this run with: those in `asked` or, if it is empty, all that apply to the run.
 
-    `RunError` for one that makes none: without a latency budget there is no latency to be equal.
+    `RunError` for one that does not apply: without a latency budget no network can be found by its latency. `SettingsError` for an
+    unknown kind.
     """
     by_latency = any(goal.measurable for goal in info.goals)
     kinds = {name: open_baseline(name) for name in dict.fromkeys(asked or BASELINES)}
     wrong = [name for name, kind in kinds.items() if kind.needs_latency and not by_latency]
     if asked and wrong:
         raise RunError(
-            f"this run has no latency budget, so there is no network of equal latency for {wrong[0]!r}; "
-            "--kind scratch trains its shape from random weights"
+            f"the run has no latency budget, so there is no network of equal latency for {wrong[0]!r}; "
+            "use --kind scratch, which trains the adapted shape from random weights"
         )
     return tuple(name for name in kinds if name not in wrong)
 
 
 def compare(match: Match, names: Sequence[str], *, seed: int, seeds: int = 1) -> list[Baseline]:
-    """Find and train these kinds of baselines, and fine-tune the step and the original to the end with the same seeds."""
+    """Find and train these kinds of baselines, and fine-tune the step and the original to convergence with the same seeds.
+
+    `RunError` for step 0; `ToolError` of devices, tables and training.
+    """
     models, step = match.models, match.step
     if step.iteration == 0:
-        raise RunError(f"step 0 of {models.run.path} is the original network, which has nothing to beat; choose a later --step")
+        raise RunError(f"step 0 of {models.run.path} is the original network, which needs no baseline; choose a later --step")
     kinds = {name: open_baseline(name) for name in names}
     given = models.run.info.settings.training.weights
-    if given and any(kind.starts_anew for kind in kinds.values()):
+    if given and any(kind.from_random_weights for kind in kinds.values()):
         match.progress.say(
-            f"warning: the original came with the weights {given}; networks from random weights have had other training than it, "
-            f"{match.stages.recipe.from_scratch.epochs or 0:g} epochs"
+            f"warning: the original was not trained by this run but came with the weights {given}; baselines from random weights "
+            f"are trained for {match.stages.recipe.from_scratch.epochs or 0:g} epochs instead and may not compare with it"
         )
     choices = {name: _choice(match, kind) for name, kind in kinds.items()}
     for number in range(seed, seed + seeds):
@@ -61,7 +65,7 @@ def compare(match: Match, names: Sequence[str], *, seed: int, seeds: int = 1) ->
 
 
 def _choice(match: Match, kind: BaselineMethod) -> Choice:
-    """What was chosen before for the same step on the same device, or found now."""
+    """The recorded choice for the same step and target or, if there is none, a new one, which is recorded."""
     target = TargetName.of(match.target)
     for item in match.models.run.choices:
         same_step = item.step == match.step.iteration and dict(item.step_widths) == dict(match.step.widths)
@@ -71,13 +75,14 @@ def _choice(match: Match, kind: BaselineMethod) -> Choice:
     match.models.run.add_choice(found)
     if found.measured_ms is not None and found.step_ms is not None:
         off = 100 * (found.measured_ms.value / found.step_ms.value - 1)
-        nearest = "warning: none is as fast, the nearest " if abs(off) > FAR_PERCENT else ""
+        warning = "warning: no network is as fast as the step, the nearest is " if abs(off) > FAR_PERCENT else ""
         both = f"{found.measured_ms.value:.3f} ms measured, the step {found.step_ms.value:.3f} ms ({off:+.1f} %)"
-        match.progress.say(f"{nearest}{kind.title} {found.label}: {both}")
+        match.progress.say(f"{warning}{kind.title} {found.label}: {both}")
     return found
 
 
 def _train_once(match: Match, name: str, kind: BaselineMethod, choice: Choice, seed: int) -> None:
+    """Train the chosen network with this seed and record it, unless the same training is recorded and its weights exist."""
     models, step, stages = match.models, match.step.iteration, kind.stages(match)
     training = (kind.origin(match, choice), *(stage.text for stage in stages))
     label = f"{name}-{choice.label}-as-step{step:03d}"

@@ -1,15 +1,14 @@
-"""The same loop guided by multiply-accumulates: what the latency table was worth.
+"""The same search guided by multiply-accumulates, which shows what the latency table contributes.
 
-Equal to the adapted network: the measured latency; the original's trained weights; the loop's settings, data, seed and
-executor; the long-term fine-tune. Not equal: what an iteration takes away is counted in MACs, so there may be more iterations or
-fewer. It is a run folder of its own, which goes on when it is asked for again, or for a faster step.
+Equal to the adapted network: the measured latency; the original's trained weights; the settings of the search, the data, the seed
+and the executor; the long-term fine-tune. Different: the reductions of the iterations are in MACs, so that there may be more or
+fewer iterations. The search has a run folder of its own, `baselines/macs` in the run's, and is continued by a later call, be it
+after an interruption or for a faster step.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -28,17 +27,19 @@ from netadapt.runs.training_schedule import Stage, origin
 from netadapt.search.candidates import Candidate, narrowest
 from netadapt.search.loop import adapt
 from netadapt.search.schedule import planned_fraction
-from netadapt.search.types import Evaluate, Result, Step
+from netadapt.search.types import Result, Step
 
 ITERATIONS = 1000
-"""More than any search takes: the latency it has to reach ends it."""
+"""More iterations than any search needs, as the search ends at the latency that it has to reach."""
 
 
 class GuidedByMacs:
+    """The step of the search guided by MACs whose measured latency is nearest to the adapted network's."""
+
     title: ClassVar[str] = "guided by MACs"
     shape: ClassVar[str] = "macs"
     needs_latency: ClassVar[bool] = True
-    starts_anew: ClassVar[bool] = False
+    from_random_weights: ClassVar[bool] = False
 
     def choose(self, match: Match) -> Choice:
         first, *steps = search(match)
@@ -57,39 +58,48 @@ class GuidedByMacs:
 
 
 def folder_of(match: Match) -> Path:
+    """The run folder of the search guided by MACs."""
     return match.models.run.path / "baselines" / "macs"
 
 
 def search(match: Match) -> tuple[Step, ...]:
-    """Go on until the network is predicted to be as fast as the step, or nothing is left to prune; all steps there are."""
+    """All steps of the search, which is continued until its network is predicted to be as fast as the step or is fully pruned.
+
+    `RunError` if the folder holds a search from another original network; `ToolError` of tables and training.
+    """
     goal_ms = match.step_ms
     with _opened(match) as folder:
         _begin(match, folder)
         if match.predicted_ms(folder.steps[-1].widths) <= goal_ms:
             return folder.steps
-        why = "the schedule takes away no more"
+        goals, settings = open_goals(folder.info.goals, {}), folder.info.settings.search
+        why = "the schedule ends"
         try:
             with open_executor(
                 match.executor, CandidateJobs.for_run(RunModels(folder, match.models.dataset)), Observers(match.progress)
             ) as executor:
-                for step in _further(folder, executor):
+                evaluate = folder.recorded(executor)
+                for step in adapt(folder.graph, goals, evaluate, settings, folder.steps, folder.unfinished):
                     folder.add_step(step)
                     found_ms = match.predicted_ms(step.widths)
-                    match.progress.say(f"guided by MACs, step {step.iteration}: {found_ms:.3f} ms predicted of {goal_ms:.3f}")
+                    match.progress.say(
+                        f"guided by MACs, step {step.iteration}: {found_ms:.3f} ms predicted, {goal_ms:.3f} ms to reach"
+                    )
                     if found_ms <= goal_ms:
                         return folder.steps
-        except BudgetError as exc:  # it was pruned as far as it goes; what is nearest is still worth showing
+        except BudgetError as exc:  # it is fully pruned; its nearest step is still worth comparing
             why = str(exc)
-        match.progress.say(f"warning: guided by MACs, no step is predicted as fast as step {match.step.iteration}: {why}")
+        match.progress.say(f"warning: guided by MACs, no step is predicted to be as fast as step {match.step.iteration}: {why}")
         return folder.steps
 
 
 def _chosen(folder: RunFolder, choice: Choice) -> Step:
+    """The step that the choice names."""
     return next(step for step in folder.steps if choice.label == f"step{step.iteration:03d}")
 
 
-@contextmanager
-def _opened(match: Match) -> Iterator[RunFolder]:
+def _opened(match: Match) -> RunFolder:
+    """The run folder of the search, made if there is none. Its budget is the lowest that passes the check of budgets."""
     run = match.models.run
     initial, search = float(run.graph.macs), replace(run.info.settings.search, max_iterations=ITERATIONS)
     least = narrowest(run.graph, search.width_step, search.min_width).macs
@@ -97,24 +107,17 @@ def _opened(match: Match) -> Iterator[RunFolder]:
     budget = f"macs={max(1, least, round(planned + 1)):d}"
     settings = replace(run.info.settings, search=search, measure=False)
     info = replace(run.info, budgets=(budget,), tables={}, settings=settings)
-    with RunFolder.create(folder_of(match), info, run.graph, resume=True) as folder:
-        yield folder
+    return RunFolder.create(folder_of(match), info, run.graph, resume=True)
 
 
 def _begin(match: Match, folder: RunFolder) -> None:
-    """The original network, as the run trained it."""
+    """Copy the original network, as the run trained it, into a new search. `RunError` if the search has another original."""
     run, first, macs = match.models.run, match.models.run.steps[0], float(match.models.run.graph.macs)
     if folder.steps:
         if folder.weights_path(first.weights).read_bytes() != run.weights_path(first.weights).read_bytes():
-            raise RunError(f"{folder.path} was begun from another original network than {run.path} has; remove it")
+            raise RunError(f"{folder.path} was begun from another original network than that of {run.path}; remove it")
         return
     shutil.copyfile(run.weights_path(first.weights), folder.weights_path(first.weights))
     candidate = Candidate(0, first.widths, {"macs": macs})
     result = Result(candidate, first.accuracy, first.weights, first.metrics)
     folder.add_step(Step(0, first.widths, {"macs": macs}, first.accuracy, first.weights, (result,)))
-
-
-def _further(folder: RunFolder, executor: Evaluate) -> Iterator[Step]:
-    """The steps that are not there yet."""
-    goals, settings = open_goals(folder.info.goals, {}), folder.info.settings.search
-    return adapt(folder.graph, goals, folder.recorded(executor), settings, folder.steps, folder.unfinished)

@@ -1,4 +1,4 @@
-"""Equal latency is latency measured: candidates for a baseline and the step they have to match, all in one interleaved run."""
+"""The match in measured latency: networks for a baseline and the step that they have to match, measured in one interleaved run."""
 
 from __future__ import annotations
 
@@ -26,52 +26,58 @@ from profiler.protocol.settings import Target
 from profiler.tables.growing import GrowingTable
 
 Widths = Mapping[str, int]
+"""The width of every block, in channels."""
 
 MEASURED = 8
-"""How many networks around the predicted latency are measured to find the one that is really as fast."""
+"""The number of networks, those predicted nearest to the step's latency, that are measured to find the nearest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A step of a run, and all it takes to find and train networks that are as fast."""
+    """A step of a run, and everything that is needed to find and train networks that are as fast."""
 
     models: RunModels
     step: Step
     target: Target
-    """Where latencies are measured."""
+    """The device and runtime that latencies are measured with."""
     table: GrowingTable | None
-    """By which networks are shortlisted; None where the run had no latency budget."""
+    """The table whose predictions select the networks to measure; None where the run had no latency budget."""
     stages: Stages
+    """The stages of training of the run's networks."""
     executor: ExecutorOptions
-    """Where candidates of another search are fine-tuned."""
+    """The executor that fine-tunes the candidates of another search."""
     progress: ProgressReporter
 
     @property
     def step_ms(self) -> float:
-        """Predicted."""
+        """The predicted latency of the step in ms."""
         return self.predicted_ms(self.step.widths)
 
     def predicted_ms(self, widths: Widths) -> float:
+        """The predicted latency in ms of the network with these widths."""
         return self.known_table.predict(self.models.graph(widths)).latency_ms.value
 
     @property
     def known_table(self) -> GrowingTable:
-        """`RunError` if the run has none."""
+        """The table. `RunError` if the run has none."""
         if self.table is None:
-            raise RunError(f"{self.models.run.path} has no latency budget, so no network of equal latency can be looked for")
+            raise RunError(
+                f"{self.models.run.path} has no latency budget, so no network of equal latency can be found; use --kind scratch"
+            )
         return self.table
 
     def choice(
         self, shape: str, label: str, widths: Widths, measured_ms: Interval | None = None, step_ms: Interval | None = None
     ) -> Choice:
+        """The record of a chosen network for this step and target; `label` is its name among the networks of its shape."""
         target = TargetName.of(self.target)
         return Choice(shape, self.step.iteration, dict(self.step.widths), target, label, dict(widths), measured_ms, step_ms)
 
     def nearest(self, shape: str, networks: Mapping[str, Widths]) -> Choice:
-        """The one of these, by their labels, whose latency is measured nearest to the step's; of many those are measured that
-        are predicted nearest.
+        """The network whose measured latency is nearest to the step's; `networks` has the widths of each by its label.
 
-        All are written the same way, with random weights, so that only their shapes differ.
+        If there are many, only those with the nearest predictions are measured. All files, the step's among them, are written from
+        graphs with random weights, so that only shapes differ. `DeviceError` or `RunnerError` if the device cannot be reached.
         """
         goal_ms = self.step_ms
         around = sorted(networks, key=lambda label: abs(self.predicted_ms(networks[label]) - goal_ms))[:MEASURED]
@@ -93,8 +99,8 @@ class Match:
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])
 
 
-def fresh(models: RunModels, widths: Widths, seed: int) -> nn.Module:
-    """A network of these widths with random weights of its own for each seed."""
+def randomly_initialised(models: RunModels, widths: Widths, seed: int) -> nn.Module:
+    """The run's network with these widths and random weights, which are different for each seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         original = models.options.build()

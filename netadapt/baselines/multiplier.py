@@ -1,7 +1,7 @@
-"""A width multiplier: the evenly thinner network, trained from random weights.
+"""The width multiplier: every block narrower by the same factor, trained from random weights.
 
 Equal to the adapted network: the measured latency; the training steps of the original, of one candidate in each iteration and of
-the long-term fine-tune, at their learning rates and on the same images. Not equal: it never was wider, and no search was made.
+the long-term fine-tune, at the same learning rates and on the same images. Different: it was never wider, and there was no search.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from typing import ClassVar
 
 from torch import nn
 
-from netadapt.baselines.match import Match, fresh
+from netadapt.baselines.match import Match, randomly_initialised
 from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage
 
 
 class Multiplier:
+    """The network of a width multiplier, from random weights."""
+
     title: ClassVar[str] = "width multiplier"
     shape: ClassVar[str] = SHAPE
     needs_latency: ClassVar[bool] = True
-    starts_anew: ClassVar[bool] = True
+    from_random_weights: ClassVar[bool] = True
 
     def choose(self, match: Match) -> Choice:
         return as_fast_as_step(match)
@@ -29,7 +31,7 @@ class Multiplier:
         return "from random weights"
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        return fresh(match.models, choice.widths, seed)
+        return randomly_initialised(match.models, choice.widths, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return match.stages.from_scratch(match.step.iteration)

@@ -1,8 +1,8 @@
-"""Uniform pruning: the run's trained original, every block pruned by the same factor at once.
+"""Uniform pruning: the run's trained original, with every block pruned by the same factor at once.
 
-Equal to the adapted network: the measured latency; the trained weights it starts from; the rule that chooses filters; the steps of
-one candidate's short-term fine-tune in each iteration, here in one go, and of the long-term one. Not equal: which blocks gave how
-much, and that they did so at once. The network is the width multiplier's; only its training differs.
+Equal to the adapted network: the measured latency; the original's trained weights; the importance criterion; the steps of one
+candidate's short-term fine-tune in each iteration, here without a break, and of the long-term fine-tune. Different: all blocks are
+pruned by the same factor, and all at once. The network is that of the width multiplier, only its training differs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from netadapt.runs.training_schedule import Stage, origin
 
 
 class Uniform:
+    """The trained original, pruned evenly."""
+
     title: ClassVar[str] = "uniform pruning"
     shape: ClassVar[str] = SHAPE
     needs_latency: ClassVar[bool] = True
-    starts_anew: ClassVar[bool] = False
+    from_random_weights: ClassVar[bool] = False
 
     def choose(self, match: Match) -> Choice:
         return as_fast_as_step(match)

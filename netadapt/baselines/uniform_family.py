@@ -1,4 +1,4 @@
-"""Networks that are made thinner evenly: every block by the same factor."""
+"""Networks of width multipliers: every block of the original narrower by the same factor."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from profiler.layers.channels import nearest, possible_widths
 from profiler.layers.graph import Graph
 
 SHAPE = "even"
+"""The `shape` of the baselines that are such networks."""
 MULTIPLIER_STEP = 0.005
+"""The difference between two multipliers that are tried."""
 
 
 def as_fast_as_step(match: Match) -> Choice:
-    """The multiplier whose network is measured nearest to the step."""
+    """The network of a multiplier whose measured latency is nearest to the step's. `NetAdaptError` if no block can be narrower."""
     networks = {f"{multiplier:.3g}": widths for multiplier, widths in multipliers(match.models.run.graph)}
     if not networks:
-        raise NetAdaptError(f"{match.models.run.graph.name} cannot be made thinner: every block is at its narrowest")
+        raise NetAdaptError(f"{match.models.run.graph.name} has no block that can be narrower; compare it with --kind scratch")
     return match.nearest(SHAPE, networks)
 
 
 def multipliers(graph: Graph) -> list[tuple[float, Widths]]:
-    """Every network that a width multiplier below 1 makes of this one, in multiples of eight channels, the widest first.
+    """The networks of multipliers below 1, the widest first, each with the largest multiplier that makes it.
 
-    Blocks of grouped convolutions are as wide as their groups divide.
+    Widths are multiples of eight channels; those of blocks with grouped convolutions are divisible by the groups, too.
     """
     found: dict[tuple[int, ...], float] = {}
     choices = possible_widths(graph, 8)

@@ -1,7 +1,7 @@
-"""The `netadapt` command: fit a network into a latency budget on a device. Each command is a module beside this one.
+"""The `netadapt` command, which fits networks into latency budgets. Each of its commands is a module beside this one.
 
-Torch takes seconds to load, and an install of the profiler alone does without what draws and trains: commands import what they need
-when they run. `--help` answers at once, everywhere.
+Torch takes seconds to load, and an installation of the profiler alone has neither torch nor the packages that draw. Commands
+therefore import what needs them when they run, so that `--help` is immediate and works in every installation.
 """
 
 from __future__ import annotations

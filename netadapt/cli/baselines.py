@@ -1,4 +1,4 @@
-"""`netadapt baselines`."""
+"""The command `netadapt baselines`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def baselines(
     run: options.Run,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help=f"A baseline to compare with; repeatable. {KINDS}. Default: all that make sense for the run."),
+        typer.Option(help=f"A baseline to compare with; repeatable. {KINDS}. Default: all that apply to the run."),
     ] = None,
     seeds: options.Seeds = 1,
-    step: Annotated[int | None, typer.Option(help="The step to match. Default: the last.")] = None,
+    step: Annotated[int | None, typer.Option(help="The step whose latency is matched. Default: the last.")] = None,
     epochs: Annotated[
         float | None,
         typer.Option(
@@ -38,11 +38,11 @@ def baselines(
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Train simpler networks of the same measured latency, and measure them beside the adapted one: what it has to beat.
+    """Train simpler networks of the same measured latency, and measure them beside the adapted one.
 
     The original and the step are fine-tuned with the same seeds as the baselines.
     """
-    with needs_torch(f"every seed trained so far is kept in {run}; the same command goes on"):
+    with needs_torch(f"every seed trained so far is kept in {run}; the same command continues"):
         from netadapt.actions import BaselinesRequest, compare_with_baselines
 
         executors = ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address)

@@ -1,4 +1,4 @@
-"""`netadapt demo`."""
+"""The command `netadapt demo`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from netadapt.cli.errors import needs_torch
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for everything the demo makes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The folder for everything that the demo writes.")] = Path("runs/demo"),
     runtime: Annotated[str, typer.Option(help="The runtime to measure with: onnxruntime or litert.")] = "onnxruntime",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a demo that was interrupted.")] = False,
 ) -> None:
     """Run everything once on this machine: measure, build a table, adapt MobileNetV1 to 60 % of its latency, compare."""
-    with needs_torch(f"what is done is kept in {out}; go on with --resume"):
+    with needs_torch(f"everything done so far is kept in {out}; continue with --resume"):
         from netadapt.demo import demo as run_demo
 
         run_demo(out, runtime, resume=resume)

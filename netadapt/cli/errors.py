@@ -1,4 +1,4 @@
-"""How commands that need PyTorch end when something is wrong."""
+"""Errors of the commands that need PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from profiler.console import plain_errors
 
 @contextmanager
 def needs_torch(after_interrupt: str = "") -> Iterator[None]:
-    """`plain_errors`, and a sentence that says what to install where only the profiler is."""
+    """`plain_errors`, and an error with the install command if PyTorch is not installed."""
     with plain_errors(after_interrupt):
         require_torch()
         yield

@@ -1,4 +1,4 @@
-"""`netadapt export`."""
+"""The command `netadapt export`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from profiler.progress import bar
 
 
 class Format(StrEnum):
+    """The formats of model files, as typer offers them."""
+
     onnx = "onnx"
     tflite = "tflite"
 
 
 def export(
     run: options.Run,
-    file_format: Annotated[Format, typer.Option("--format", help="The kind of file.")],
+    file_format: Annotated[Format, typer.Option("--format", help="The format of the file.")],
     step: Annotated[int | None, typer.Option(help="The step to export. Default: the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write. Default: one in the run's folder of exports.")] = None,
-    precision: Annotated[str, typer.Option(help="float32 or int8. In int8 a TFLite file takes and gives integers.")] = "float32",
-    calibration: Annotated[int, typer.Option(help="Training images that the ranges of int8 are taken from.")] = 256,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure the file's latency on the device, too.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32 or int8. The inputs and outputs of an int8 TFLite file are integers.")
+    ] = "float32",
+    calibration: Annotated[int, typer.Option(help="Number of training images that the int8 ranges are computed from.")] = 256,
+    measure: Annotated[bool, typer.Option("--measure", help="Also measure the file's latency on the device.")] = False,
     device: options.Device = None,
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Write a step's network as a model file, compared with PyTorch, judged on the test images by its own runtime."""
+    """Write a step's network as a model file, compare its outputs with PyTorch's, and score it on the test images."""
     with needs_torch("the file is kept if it was written"):
         from netadapt.actions import ExportRequest
         from netadapt.actions import export as export_file

@@ -1,4 +1,4 @@
-"""`netadapt finetune`."""
+"""The command `netadapt finetune`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netadapt history`."""
+"""The command `netadapt history`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netadapt measure`."""
+"""The command `netadapt measure`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def measure(
     runtime: options.Runtime = None,
     step: Annotated[list[int] | None, typer.Option(help="A step to measure; repeatable. Default: every step.")] = None,
     python: Annotated[
-        str | None, typer.Option(help="The Python on the device that has the runtime. Default: the one the table was made with.")
+        str | None, typer.Option(help="The Python interpreter on the device that has the runtime. Default: that of the table.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the run's networks whole on the device and compare with what the table predicted."""
+    """Measure the run's networks whole on the device, and compare with the table's predictions."""
     with needs_torch("nothing was recorded of this measurement"):
         from netadapt.actions import MeasureRequest
         from netadapt.actions import measure as measure_steps

@@ -1,4 +1,4 @@
-"""`netadapt networks`."""
+"""The command `netadapt networks`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def networks(
     classes: options.Classes = 1000,
     as_json: Json = False,
 ) -> None:
-    """List the networks that can be adapted by name."""
+    """List the built-in networks."""
     with needs_torch():
         found = describe_all(width_multiplier=width_multiplier, resolution=resolution, classes=classes)
         if as_json:

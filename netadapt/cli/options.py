@@ -1,6 +1,7 @@
 """The options of `netadapt`'s commands, in the groups that `--help` shows them in.
 
-Lists of names in help texts come from the registries. Defaults that belong to a task or a run are named; typer shows the others.
+Lists of names in help texts come from the registries. Help texts name the defaults that depend on a task or a run; typer shows the
+others.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ _training = partial(typer.Option, rich_help_panel="Training")
 _executor = partial(typer.Option, rich_help_panel="Where candidates are trained")
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run made by `netadapt run`.")]
-Seed = Annotated[int, typer.Option(help="The seed of everything random.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds, from --seed on; 3 or more give figures with a spread.")]
+Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Number of seeds, from --seed on; with several, results have a standard deviation.")
+]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 Device = Annotated[
     str | None,
@@ -48,15 +51,15 @@ Input = Annotated[
     str | None, _network("--input", help="Shape of the input, such as 1x3x224x224. Default: three channels of --resolution.")
 ]
 SmallInput = Annotated[
-    bool, _network("--small-input", help="Build the network for small images, of about 32 pixels: its stem does not halve them.")
+    bool, _network("--small-input", help="Build the network for images of about 32 pixels, which its stem does not halve.")
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
-Data = Annotated[str, _network(help=f"The images to learn from: {usages()}, or a path.")]
+Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
 Weights = Annotated[
     Path | None,
     _network(
-        help="Trained weights of the original network, a file with a state_dict; an .npz file gives its encoder a start only. "
-        "Default: the original is trained from random weights."
+        help="Trained weights of the original network, a file with a state_dict. An .npz file initialises its encoder only, and "
+        "the original is trained from there. Default: the original is trained from random weights."
     ),
 ]
 
@@ -66,8 +69,7 @@ Budgets = Annotated[
     list[str],
     _budget(
         "--budget",
-        help=f"What the network may spend, such as latency=60% or pixel=40ms; a resource is one of {', '.join(RESOURCES)}. "
-        "Repeatable.",
+        help=f"The most that the network may use, such as latency=60% or pixel=40ms, of one of {', '.join(RESOURCES)}. Repeatable.",
     ),
 ]
 Tables = Annotated[
@@ -90,55 +92,59 @@ MaxIterations = Annotated[int, _search(help="Largest number of iterations.")]
 WidthStep = Annotated[int, _search(help="Widths are multiples of this number of channels.")]
 MinWidth = Annotated[int, _search(help="Smallest width of a block, in channels.")]
 SelectBy = Annotated[
-    str, _search(help=f"What selects the winner of an iteration: {' or '.join(SELECT_BY)} (accuracy lost for the price saved).")
+    str, _search(help=f"What selects the winner of an iteration: {' or '.join(SELECT_BY)} (accuracy lost per price saved).")
 ]
 IfNoCandidate = Annotated[
     str,
     _search(
-        help=f"What happens where no block alone can bring the reduction: {' or '.join(IF_NO_CANDIDATE)} "
-        "(halve it, or join several blocks)."
+        help=f"What happens if no block alone can bring the reduction: {' or '.join(IF_NO_CANDIDATE)} "
+        "(halve the reduction, or prune several blocks)."
     ),
 ]
 SuccessiveHalving = Annotated[
     bool,
-    _search("--successive-halving", help="Drop the worse half of the candidates after a quarter and a half of their steps."),
+    _search("--successive-halving", help="Drop the worse half of the candidates after a quarter and after half of their steps."),
 ]
 _CRITERIA = "; ".join(f"{name}: {criterion.summary}" for name, criterion in IMPORTANCES.items())
-Importance = Annotated[str, _search(help=f"Importance criterion, which decides the channels that stay. {_CRITERIA}.")]
+Importance = Annotated[str, _search(help=f"Importance criterion, which selects the channels to keep. {_CRITERIA}.")]
 BnRecalibrationBatches = Annotated[
     int,
-    _search(help="Batches from which batch normalisation's statistics are computed again after pruning; 0 keeps the old ones."),
+    _search(help="Batches that batch normalisation's statistics are recomputed from after pruning; 0 keeps the old statistics."),
 ]
 
-# training: numbers that are not given are those of the task's recipe
+# training: a number that is not given is that of the task's recipe
 
 Epochs = Annotated[
-    float | None, _training(help="Epochs of the original network's training, which --weights saves. Default: the task's.")
+    float | None,
+    _training(help="Epochs of the original network's training, which a state_dict in --weights replaces. Default: the task's."),
 ]
 LearningRate = Annotated[float | None, _training(help="Highest learning rate of the schedule. Default: the task's.")]
 ShortTermSteps = Annotated[
     int | None,
-    _training(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for all of ours."),
+    _training(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for the built-in tasks."),
 ]
 ShortTermLearningRate = Annotated[float | None, _training(help="Learning rate of the short-term fine-tune. Default: the task's.")]
-BatchSize = Annotated[int | None, _training(help="Images in a batch. Default: the run's own, which is the task's at first.")]
+BatchSize = Annotated[int | None, _training(help="Images in a batch. Default: the task's for a new run, the run's own afterwards.")]
 Augment = Annotated[
     bool | None,
-    _training("--augment/--no-augment", help="Change training images at random. Default: the run's own, at first the task's."),
+    _training(
+        "--augment/--no-augment",
+        help="Change training images at random. Default: the task's for a new run, the run's own afterwards.",
+    ),
 ]
-Holdout = Annotated[float, _training(help="Fraction of the training images that is held out to select the winners.")]
+Holdout = Annotated[float, _training(help="Fraction of the training images that is held out to select winners.")]
 
 # where candidates are trained
 
 Executor = Annotated[
     str | None,
     _executor(
-        help=f"Where candidates are fine-tuned: {', '.join(EXECUTORS)}; no result depends on it. "
+        help=f"Where candidates are fine-tuned: {', '.join(EXECUTORS)}. Results do not depend on it. "
         "Default: in-process, or processes if --workers is given."
     ),
 ]
 Workers = Annotated[
-    int | None, _executor(help="Candidates that are fine-tuned at the same time. Default: as many as there are GPUs or cores for.")
+    int | None, _executor(help="Candidates that are fine-tuned at the same time. Default: as many as the GPUs or cores allow.")
 ]
 CoresPerWorker = Annotated[int | None, _executor(help="Cores of each worker. Default: as many as a candidate has threads.")]
 RayAddress = Annotated[str, _executor(help="Address of the Ray cluster: auto, HOST:PORT, or local for one on this machine.")]

@@ -1,4 +1,4 @@
-"""`netadapt plan`."""
+"""The command `netadapt plan`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def plan(
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Plan a table that can price every narrower version of a network; what it measures is decided on the device."""
+    """Write the plan of a table that can predict every narrower version of a network, for `profile build`."""
     with needs_torch():
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, classes)
         done = plan_network(PlanRequest(chosen, out, precision, seed))

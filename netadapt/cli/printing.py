@@ -1,4 +1,4 @@
-"""What `netadapt`'s commands print: typed results as JSON, and as tables and sentences. Neither is made from the other."""
+"""The output of `netadapt`'s commands: typed results as JSON-ready data, and as tables and sentences for people."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ from profiler.interval import Interval
 
 
 def print_networks(found: Sequence[Description]) -> None:
+    """A table of networks and their sizes."""
     rows = [(item.name, count(item.parameters), count(item.macs), "x".join(map(str, item.input)), item.blocks) for item in found]
     print_table(("network", "parameters", "MACs", "input", "blocks"), rows, right=("parameters", "MACs", "blocks"))
 
 
 def plan_lines(done: PlanSummary) -> Iterator[str]:
-    yield f"{done.plan}: {done.blocks} blocks, {done.possible_layers} layers that they can make"
-    yield "  `profile build` measures a few hundred of these, where they reduce the error on the device most,"
-    yield f"  and {done.fit} networks of random widths to fit on, {done.check} to check on"
+    """A summary of a plan that was written."""
+    yield f"{done.plan}: {done.blocks} blocks, which can have {done.possible_layers} different layers"
+    yield "  `profile build` measures a few hundred of these layers, those that reduce the table's error most;"
+    yield f"  {done.fit} networks of random widths to fit the calibration on, and {done.check} to compute the held-out error from"
 
 
 @dataclass(frozen=True, slots=True)
 class StepPrinter:
-    """Prints each step of a run as soon as it is recorded, and warnings to standard error."""
+    """Prints each step of a run when it is recorded, and its warnings to standard error."""
 
     as_json: bool
-    """Standard output is kept for JSON: everything goes to standard error."""
+    """True to print everything to standard error, as standard output is for JSON."""
 
     def __call__(self, step: Step, info: RunInfo) -> None:
+        """Print a line about the step, and warnings about its tables, its candidates and its predictions."""
         for table in info.tables.values() if step.iteration == 0 else ():
             if not table.verified:
-                print(f"warning: the table is {table.held_out}", file=sys.stderr)
+                print(f"warning: the table is {table.held_out}; see `profile check {table.path}`", file=sys.stderr)
         print(step_text(step, info.goals, info.settings.task), file=sys.stderr if self.as_json else sys.stdout, flush=True)
         if warning := choice_warning(step):
             print(f"warning: {warning}", file=sys.stderr)
@@ -54,40 +57,40 @@ class StepPrinter:
 
 
 def print_run(history: History, run: Path, *, as_json: bool) -> None:
-    """A run that met its budgets: its steps, or what can be done with it next."""
+    """The steps of a run that is within its budgets as JSON, or the commands that come next."""
     if as_json:
         print_json({"run": str(run), "steps": history_data(history)})
     else:
-        print(f"the budget is met; `netadapt finetune {run}` trains the last step to convergence,")
-        print(f"`netadapt measure {run}` measures every step on the device")
+        print(f"the budget is met; next, `netadapt finetune {run}` trains the last step to convergence")
+        print(f"and `netadapt measure {run}` measures every step on the device")
 
 
 def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
-    """One line about a step as it is recorded."""
+    """One line about a step: its pruned blocks, prices and scores."""
     what = " + ".join(f"{block} → {step.widths[block]}" for block in step.blocks) or "original"
     scores = scores_text(task, step.accuracy, step.metrics)
     return f"step {step.iteration:2d}: {what}, {prices_text(step.prices, goals)}, {scores} on the holdout"
 
 
 def choice_warning(step: Step) -> str | None:
-    """Of a step for which a single block was large enough, though there are several; None where there was a choice."""
+    """A warning for a step with a single candidate, though the network has several blocks; None for other steps."""
     if len(step.results) > 1 or len(step.blocks) != 1 or len(step.widths) == 1:
         return None
     return (
-        f"step {step.iteration} had no choice: only {step.blocks[0]} could bring it alone; "
-        "a smaller --step, or --if-no-candidate join, leaves more"
+        f"step {step.iteration} had a single candidate, as only {step.blocks[0]} can bring its reduction alone; "
+        "use a smaller --step, or --if-no-candidate join"
     )
 
 
 def prices_text(prices: Mapping[str, float], goals: Sequence[Budget]) -> str:
-    """5.91 ms; of several budgets each with its name: pixel 5.91 ms, macs 41.2 M MACs."""
+    """The prices as text: 5.91 ms, or for several budgets pixel 5.91 ms, macs 41.2 M MACs."""
     if len(goals) == 1:
         return goals[0].amount_text(prices[goals[0].name])
     return ", ".join(f"{goal.name} {goal.amount_text(prices[goal.name])}" for goal in goals)
 
 
 def history_data(history: History) -> list[dict[str, Any]]:
-    """Every step, JSON-ready."""
+    """The steps of a run, JSON-ready."""
     unit = history.info.goals[0].unit
     return [
         {
@@ -112,7 +115,7 @@ def history_data(history: History) -> list[dict[str, Any]]:
 
 
 def print_history(history: History) -> None:
-    """The family of networks, a line for each step."""
+    """A table with the steps of a run."""
     goals, task = history.info.goals, history.info.settings.task
     cells = [
         (
@@ -153,6 +156,7 @@ def finished_data(item: Finished) -> dict[str, Any]:
 
 
 def finished_lines(items: Sequence[Finished], task: Task) -> Iterator[str]:
+    """A line for each fine-tuned step."""
     return (f"step {item.step}: {over_seeds_text(task, item)} on the test images" for item in items)
 
 
@@ -164,7 +168,7 @@ def verified_data(item: Verified) -> dict[str, Any]:
 
 
 def print_verified(found: Sequence[Verified]) -> None:
-    """Predicted against measured."""
+    """A table of predicted and measured latencies."""
     cells = [
         (
             item.step,
@@ -202,14 +206,16 @@ def baseline_data(item: Baseline) -> dict[str, Any]:
 def print_baselines(
     found: Sequence[Baseline], finished: Mapping[str, Finished], measured: Mapping[str, Verified], task: Task
 ) -> None:
-    """The networks of the run, by what they are called, and those that they have to beat."""
+    """A table of the run's networks and the baselines; `finished` and `measured` have the run's networks by their names."""
     rows = [(name, ms_text(measured[name].measured_ms), over_seeds_text(task, item)) for name, item in finished.items()]
     rows += [(title_of(item.kind), ms_text(item.measured_ms), over_seeds_text(task, item)) for item in found]
-    print_table(("network", "measured ms", f"on the test images, {_seeds_text(found[0])}"), rows, right=("measured ms",))
+    count = len(found[0].accuracies)
+    seeds = "1 seed" if count == 1 else f"mean ± standard deviation of {count} seeds"
+    print_table(("network", "measured ms", f"on the test images, {seeds}"), rows, right=("measured ms",))
 
 
 def over_seeds_text(task: Task, item: Baseline | Finished) -> str:
-    """What a network reaches: `96.5 ± 0.3 %`; of a task with several figures each with its name."""
+    """A network's scores as text: `96.5 ± 0.3 %`, or each figure with its name for a task that has several."""
     accuracy, others = Spread.of(item.accuracies), of_each(item.all_metrics)
     if not task.metrics:
         return accuracy.text(task.accuracy)
@@ -240,15 +246,15 @@ def exported_data(item: ExportedFile) -> dict[str, Any]:
 
 
 def exported_lines(item: ExportedFile, task: Task) -> Iterator[str]:
-    """What is known of a file that was made to be shipped."""
+    """A summary of an exported file: its agreement with PyTorch, its scores and, if it was measured, its latency."""
     near = item.agreement
     yield f"{item.path}: step {item.step}, {item.precision}, {count(item.size_bytes)}B"
     if item.precision == "float32":
         yield f"  outputs within {near.max_abs_difference:.1e} of PyTorch's on {near.images} test images"
     else:
         same = "" if near.top1_agreement is None else f", the same class for {100 * near.top1_agreement:.1f} %"
-        yield f"  outputs beside PyTorch's on {near.images} test images: cosine similarity {near.cosine_similarity:.4f}{same}"
-    yield f"  {scores_text(task, item.scores.accuracy, item.scores.metrics)} on the test images, run by its own runtime"
+        yield f"  outputs and PyTorch's on {near.images} test images: cosine similarity {near.cosine_similarity:.4f}{same}"
+    yield f"  {scores_text(task, item.scores.accuracy, item.scores.metrics)} on the test images, run by the file's own runtime"
     yield f"  {scores_text(task, item.torch_scores.accuracy, item.torch_scores.metrics)} in PyTorch"
     if item.latency_ms is not None and item.target is not None:
         interval = f"95 % interval {interval_text(item.latency_ms)}"
@@ -266,12 +272,7 @@ def _pruned_text(blocks: Sequence[str]) -> str:
 
 
 def _figure_texts(task: Task, accuracy: float | None, metrics: Mapping[str, float]) -> Iterator[str | None]:
-    """A cell for each figure of the task."""
+    """A cell for each figure of the task; None, which is printed as a dash, where it is not known."""
     yield None if accuracy is None else task.accuracy.text(accuracy)
     for figure in task.metrics:
         yield figure.text(metrics[figure.name]) if figure.name in metrics else None
-
-
-def _seeds_text(item: Baseline | Finished) -> str:
-    count = len(item.accuracies)
-    return "1 seed" if count == 1 else f"mean ± standard deviation of {count} seeds"

@@ -1,4 +1,4 @@
-"""`netadapt report`."""
+"""The command `netadapt report`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netadapt.runs.run_folder import RunFolder
 
 
 def report(run: options.Run) -> None:
-    """Write the run's report: one HTML page that opens offline."""
+    """Write the run's report, one HTML page that opens offline."""
     with needs_torch():
         from netadapt.reporting.report import write_report
 

@@ -1,4 +1,4 @@
-"""`netadapt run`."""
+"""The command `netadapt run`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def run(
     network: options.Network,
     data: options.Data,
     budget: options.Budgets,
-    out: Annotated[Path, typer.Option(help="The folder to keep the run in.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run.")],
     table: options.Tables = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
     input_shape: options.Input = None,
@@ -63,8 +63,8 @@ def run(
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Adapt a network to its budgets: prune it step by step, fine-tuning every candidate, and keep the whole family."""
-    with needs_torch(f"every finished candidate is kept in {out}; go on with --resume"):
+    """Adapt a network to its budgets: prune it step by step, and keep the network of every step."""
+    with needs_torch(f"every finished candidate is kept in {out}; continue with --resume"):
         from netadapt import adaptation
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape)

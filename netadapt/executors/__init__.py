@@ -1,7 +1,7 @@
-"""Who fine-tunes candidates: this process, worker processes on this machine, or a Ray cluster. All give the same results.
+"""The executors that fine-tune candidates: in this process, in worker processes on this machine, or on a Ray cluster.
 
-An executor is a file here with a function that opens it, and a line in EXECUTORS. What it opens is an `Evaluate`, as in
-netadapt.search.loop; closing it ends whatever it started.
+All give the same results. An executor is a module in this folder with a function that opens it, and a line in EXECUTORS. The
+function returns a context manager for an `Evaluate` (netadapt.search.types), which ends everything that was started for it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """An executor by its name, before its module is loaded."""
+    """The facts of an executor that are known before its module is imported."""
 
     address: str
-    """module:function, from (ExecutorOptions, CandidateJobs, Observers) to what a with statement opens as an `Evaluate`."""
+    """The module:function that opens it: (ExecutorOptions, CandidateJobs, Observers) to a context manager for an `Evaluate`."""
     has_workers: bool = True
-    """It evaluates several candidates at the same time."""
+    """True if it evaluates several candidates at the same time."""
     extra: str | None = None
-    """The optional package that it needs, and our extra of the same name that installs it."""
+    """The optional package that it needs, which is also the name of our extra that installs it."""
 
 
 EXECUTORS: Mapping[str, Executor] = {
@@ -42,15 +42,18 @@ EXECUTORS: Mapping[str, Executor] = {
 
 @dataclass(frozen=True, slots=True)
 class ExecutorOptions:
-    """Where candidates are fine-tuned; no result depends on it, a run may go on with others. `SettingsError` if they clash."""
+    """Where candidates are fine-tuned. No result depends on these options, so a run may continue with others.
+
+    `SettingsError` for an unknown executor, a number below 1, or a number of workers for an executor that has none.
+    """
 
     name: str = "in-process"
     workers: int | None = None
-    """Candidates at work at the same time; by default as many as there are GPUs or, without one, cores for."""
+    """The number of candidates at the same time; by default that of the GPUs or, without one, as many as the cores suffice for."""
     cores_per_worker: int | None = None
-    """By default as many as a candidate has threads."""
+    """By default the number of threads of a candidate."""
     ray_address: str = "auto"
-    """Of the cluster: auto, HOST:PORT, or local for one of its own on this machine."""
+    """The address of the Ray cluster: auto, HOST:PORT, or local to start one on this machine."""
 
     def __post_init__(self) -> None:
         if self.name not in EXECUTORS:
@@ -59,30 +62,30 @@ class ExecutorOptions:
             if count is not None and count < 1:
                 raise SettingsError(f"{option} must be at least 1, got {count}")
             if count is not None and not EXECUTORS[self.name].has_workers:
-                able = " or ".join(name for name, executor in EXECUTORS.items() if executor.has_workers)
-                raise SettingsError(f"{option} is for --executor {able}; {self.name} works alone")
+                with_workers = " or ".join(name for name, executor in EXECUTORS.items() if executor.has_workers)
+                raise SettingsError(f"{option} needs --executor {with_workers}, because {self.name} has no workers")
 
     @classmethod
     def chosen(cls, name: str | None, workers: int | None, cores_per_worker: int | None, ray_address: str) -> Self:
-        """From the words of the command line: without a name, worker processes if a number of workers is given."""
+        """The options of the command line; without a name, worker processes if a number of workers is given."""
         return cls(name or ("in-process" if workers is None else "processes"), workers, cores_per_worker, ray_address)
 
     def require(self) -> None:
-        """`MissingPackage` if the executor needs what is not installed."""
+        """Check that the executor's optional package is installed. `MissingPackage` if it is not."""
         if extra := EXECUTORS[self.name].extra:
             require(extra, extra=extra)
 
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Whom an executor tells how far it is."""
+    """The observers that an executor reports its progress to."""
 
     progress: ProgressReporter
     loss: Callable[[int, float], None] = lambda _step, _loss: None
-    """After every step of the original network's training: steps done and the loss."""
+    """A function that is called after every training step of the original network, with the number of steps done and the loss."""
 
 
 def open_executor(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> AbstractContextManager[Evaluate]:
-    """The executor, ready to evaluate this run's candidates; workers are started when there is work."""
-    opened: AbstractContextManager[Evaluate] = load(EXECUTORS[options.name].address)(options, jobs, observers)
-    return opened
+    """A context manager for the `Evaluate` of this run's candidates; workers are started when there is the first job for them."""
+    executor: AbstractContextManager[Evaluate] = load(EXECUTORS[options.name].address)(options, jobs, observers)
+    return executor

@@ -1,4 +1,4 @@
-"""How a candidate is evaluated, wherever that happens: every executor ends up here, so that all give the same results."""
+"""The evaluation of a candidate: pruning, short-term fine-tune and scores. All executors use it, so all give the same results."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from netadapt.training.trainer import Progress, score, train
 
 
 class OutOfMemory(NetAdaptError):
-    """A candidate did not fit into the memory of the processor or the GPU."""
+    """The memory of the processor or the GPU did not suffice for a candidate."""
 
 
 class Evaluator:
-    """Evaluates jobs of one run, and keeps its data and the network that candidates start from at hand between them."""
+    """Evaluates the jobs of one run. It keeps the run's dataset, and the network that candidates start from, between jobs."""
 
     def __init__(self, models: RunModels) -> None:
         self.models = models
         self._start: tuple[object, nn.Module] | None = None
 
     def __call__(self, job: CandidateJob, progress: Progress | None = None) -> Result:
-        """The candidate's weights are on the disk when its result comes back. Any `ToolError` of training, data and files."""
-        with _threads(job.threads), _plain_memory_errors(job):
+        """Prune, train and score the candidate, and save its weights in the run folder before its result is returned.
+
+        `OutOfMemory` where memory does not suffice, and any `ToolError` of training, data and files.
+        """
+        with _threads(job.threads), _memory_errors(job):
             model = self._model(job)
             if job.training is not None:
                 train(model, self.models.dataset.train, job.training, seed=job.seed, progress=progress)
@@ -42,26 +45,26 @@ class Evaluator:
             return Result(job.candidate, scores.accuracy, job.weights, scores.metrics)
 
     def _model(self, job: CandidateJob) -> nn.Module:
+        """The network before its training, at the candidate's widths."""
         if job.start_weights is None:
-            model = self._random(job.seed)
+            with torch.random.fork_rng():
+                torch.manual_seed(job.seed)
+                model = self.models.options.build()
             if job.encoder_weights is not None:
                 start_encoder(model, Path(job.encoder_weights), self.models.dataset.train)
             return model
         widths = self.models.run.graph.widths if job.start_widths is None else job.start_widths
         start = self._loaded(job.start_weights, widths)
         graph = self.models.graph(widths)
-        if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that goes on from its last rung
+        if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that continues from its last rung
             return prune(start, graph, job.candidate.widths)
         return prune_candidate(start, graph, job.candidate.widths, job.pruning, self.models.dataset.train, job.seed)
 
-    def _random(self, seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return self.models.options.build()
-
     def _loaded(self, weights: str, widths: Mapping[str, int]) -> nn.Module:
-        there = Path(weights).stat() if Path(weights).exists() else None
-        key = weights, there and (there.st_mtime_ns, there.st_ino, there.st_size), widths  # a candidate's own may be replaced
+        """The network in this file, which is loaded again only for another file: all candidates of an iteration share it."""
+        stat = Path(weights).stat() if Path(weights).exists() else None
+        # a rung replaces the candidate's own weights under the same name
+        key = weights, stat and (stat.st_mtime_ns, stat.st_ino, stat.st_size), widths
         if self._start is None or self._start[0] != key:
             model = self.models.shaped(widths)
             load_weights(model, Path(weights))
@@ -71,6 +74,7 @@ class Evaluator:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    """Set the number of torch's threads inside the with statement."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -80,12 +84,12 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_memory_errors(job: CandidateJob) -> Iterator[None]:
+def _memory_errors(job: CandidateJob) -> Iterator[None]:
+    """Turn the various errors for a lack of memory into `OutOfMemory`."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as exc:
-        raise OutOfMemory(f"there is not enough memory for {job.name}; choose a smaller --batch-size or fewer --workers") from exc
-    except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc):  # torch has no class of its own for the processor's memory
+    except (MemoryError, RuntimeError) as exc:
+        # torch has a class for the memory of a GPU, and a plain RuntimeError with this text for that of the processor
+        if not isinstance(exc, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(exc):
             raise
         raise OutOfMemory(f"there is not enough memory for {job.name}; choose a smaller --batch-size or fewer --workers") from exc

@@ -15,18 +15,19 @@ from netadapt.search.types import Evaluate, Result, Step
 
 @contextmanager
 def in_process(_options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> Iterator[Evaluate]:
+    """Open the executor. The dataset and the network that candidates start from stay in memory until it is closed."""
     evaluator = Evaluator(jobs.models)
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
-        todo = jobs.of(parent, candidates)
-        batch = BatchProgress(observers, todo, jobs.models.dataset)
-        for job in todo:
-            result = _evaluated(evaluator, job, batch)
+        batch_jobs = jobs.of(parent, candidates)
+        batch = BatchProgress(observers, batch_jobs, jobs.models.dataset)
+        for job in batch_jobs:
+
+            def report(_done: int, _all: int, loss: float, job: CandidateJob = job) -> None:
+                batch.losses(job, (loss,))
+
+            result = evaluator(job, report)
             yield result
             batch.done(job, result)
 
     yield evaluate
-
-
-def _evaluated(evaluator: Evaluator, job: CandidateJob, batch: BatchProgress) -> Result:
-    return evaluator(job, lambda _done, _all, loss: batch.losses(job, (loss,)))

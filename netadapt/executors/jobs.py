@@ -1,4 +1,4 @@
-"""A job: everything about one candidate's evaluation, in words that JSON can carry to any worker."""
+"""Jobs: everything that the evaluation of one candidate depends on, in a form that JSON can carry to any worker."""
 
 from __future__ import annotations
 
@@ -17,53 +17,56 @@ from netadapt.training.recipe import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class CandidateJob:
-    """A candidate and how to get there: its start pruned to its widths, trained, scored on the holdout and kept."""
+    """The evaluation of a candidate: a network is pruned to its widths, trained, scored on the holdout and saved."""
 
     run: str
-    """The run's folder: the network and the data it was begun with."""
+    """The path of the run's folder, which records the network and the dataset."""
     candidate: Candidate
     weights: str
-    """Where the candidate's weights are kept: a file name in the run's folder of weights."""
+    """The file that the candidate's weights are saved to: a name in the run's folder of weights."""
     seed: int
     threads: int
-    """Of torch. Sums come out differently in their last bits with more or fewer, so it belongs to the run, not to the executor."""
+    """The number of torch's threads. It is a setting of the run and not of the executor, because sums differ with it in their last
+    bits."""
     training: TrainSettings | None = None
-    """None: scored as it is."""
+    """The settings of the training; None scores the network as it is."""
     start_weights: str | None = None
-    """The file to start from: the parent's weights, or the candidate's own to train them on. None: random ones from the seed."""
+    """The file of weights to start from: the parent's, or the candidate's own, which are then trained further. None starts from
+    random weights."""
     start_widths: Mapping[str, int] | None = None
-    """Of the network in that file; None: the original's."""
+    """The widths of the network in that file; None stands for the original's."""
     encoder_weights: str | None = None
-    """An .npz file for the first layers of a network that starts from random weights."""
+    """An .npz file of weights for the first layers of a network that starts from random weights."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
 
     @property
     def name(self) -> str:
-        """What users call it."""
-        pruned = self.candidate.blocks
-        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in pruned) or "the original network"
+        """The name of the job for people, such as `stem → 24`."""
+        blocks = self.candidate.blocks
+        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in blocks) or "the original network"
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateJobs:
-    """A run's jobs; every candidate of a run sees the same batches in the same order."""
+    """The jobs of a run. All its candidates are trained on the same batches in the same order."""
 
     models: RunModels
     original: TrainSettings
-    """For a network that comes without weights."""
+    """The settings of the original network's training, if it is given without weights."""
     short_term: TrainSettings
+    """The settings of a candidate's short-term fine-tune."""
     seed: int
     threads: int = 1
-    """Of torch, for each candidate."""
+    """The number of torch's threads for each candidate."""
     threads_original: int = 1
-    """The original is trained alone and may have the whole machine."""
+    """The number of torch's threads for the original network, which is trained alone."""
     given_weights: Path | None = None
-    """Trained weights of the original network; an .npz file only starts its encoder."""
+    """The file of the original network's trained weights; an .npz file has those of its encoder only, and it is trained."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
 
     @classmethod
     def for_run(cls, models: RunModels, given_weights: Path | None = None) -> Self:
-        """The jobs of a run as its settings say."""
+        """The jobs of a run by its recorded settings."""
         settings = models.run.info.settings
         training = settings.training
         return cls(
@@ -78,19 +81,19 @@ class CandidateJobs:
         )
 
     def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[CandidateJob]:
-        """What `netadapt.search.loop` asks for, one job for each candidate, in their order."""
+        """One job for each candidate, in their order; without a parent the candidate is the original network."""
         if parent is None:
             return [self._original(candidate) for candidate in candidates]
         return [self._pruned(parent, candidate) for candidate in candidates]
 
     def _pruned(self, parent: Step, candidate: Candidate) -> CandidateJob:
-        """The whole short-term fine-tune, or a rung's stretch of it, on batches that no rung before had."""
+        """The job of the whole short-term fine-tune or, for a rung, of its share of the steps, on batches of its own."""
         rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
         training: TrainSettings | None = self.short_term
         if rung is not None:
             steps = rung.steps(self.short_term.steps_for(len(self.models.dataset.train)))
             training, seed = replace(self.short_term, epochs=None, steps=steps) if steps else None, seed + rung.number
-            if rung.weights is not None:
+            if rung.weights is not None:  # the candidate was pruned and trained on the rung before
                 start, widths = rung.weights, candidate.widths
         return CandidateJob(
             self._run,

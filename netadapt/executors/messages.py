@@ -1,9 +1,12 @@
-"""What a worker says while it evaluates a job: a line of JSON each. Nothing is pickled, and nothing that comes is run.
+"""The messages of a worker while it evaluates a job, each one line of JSON.
 
-{"losses": [2.3, 2.1]}                      of the training steps since the last such message
-{"done": {...}}                             a `Result`; its weights are kept by then
-{"failed": "netadapt.training.trainer:TrainingError", "says": "the loss became nan after ..."}
-{"lost": "..."}                             the worker cannot go on; another one may
+  {"losses": [2.3, 2.1]}   the losses of the training steps since the last such message
+  {"done": {...}}          the `Result`; the candidate's weights have been saved
+  {"failed": "netadapt.training.trainer:TrainingError", "message": "the loss became nan after ..."}
+                           an error that would occur again; an empty class stands for a bug, whose traceback is the message
+  {"lost": "..."}          the reason why this worker cannot continue; another one may
+
+Nothing is pickled, so that reading a message never runs code.
 """
 
 from __future__ import annotations
@@ -24,90 +27,93 @@ from netadapt.executors.evaluation import Evaluator, OutOfMemory
 from netadapt.executors.jobs import CandidateJob
 from netadapt.search.types import Result
 
-_OWN = ("device_agents.", "netadapt.", "profiler.")
-_EVERY_S = 0.5
+_OWN_PACKAGES = ("device_agents.", "netadapt.", "profiler.")
+_LOSSES_EVERY_S = 0.5
 
 
 class WorkerFailed(Exception):
-    """Something went wrong in a worker that is not the user's to put right; the message is the worker's traceback."""
+    """A bug showed in a worker; the message is the worker's traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
+    """The losses of some training steps, in their order."""
+
     values: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Evaluating raised this; it would again."""
+    """The evaluation raised this error, and would raise it again."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker is gone, or has to go."""
+    """The worker has ended, or must be ended; its job can be repeated by another."""
 
-    how: str
+    reason: str
+    """A clause that can follow "because"."""
 
 
 Event = Losses | Result | Failed | Lost
 
 
 def read_event(line: str | bytes) -> Event:
-    """`ValueError` if a worker never says that."""
+    """The event of a worker's message. `ValueError` if it is none of the messages above."""
     match read_json(line):
         case {"losses": list(values)}:
             return Losses(read_value(tuple[float, ...], values))
         case {"done": dict(result)}:
             return read_as(Result, result)
-        case {"failed": str(kind), "says": str(says)}:
-            return Failed(_error(kind, says))
-        case {"lost": str(how)}:
-            return Lost(how)
-    raise ValueError(f"a worker said {str(line)[:80]!r}")
+        case {"failed": str(kind), "message": str(message)}:
+            return Failed(_error(kind, message))
+        case {"lost": str(reason)}:
+            return Lost(reason)
+    raise ValueError(f"a worker sent an unknown message: {str(line)[:80]!r}")
 
 
-def evaluate_and_report(open_evaluator: Callable[[], Evaluator], job: CandidateJob, say: Callable[[str], None]) -> None:
-    """Evaluate a job and say how it goes. Errors are said too, typed if they are ours."""
-    losses = _Losses(say)
+def evaluate_and_report(open_evaluator: Callable[[], Evaluator], job: CandidateJob, send: Callable[[str], None]) -> None:
+    """Evaluate a job, and send losses, result and errors as messages; the class of an error is sent too if it is one of ours."""
+    losses = _LossSender(send)
     try:
         result = open_evaluator()(job, losses.add)
         losses.flush()
-        said: dict[str, Any] = {"done": asdict(result)}
+        message: dict[str, Any] = {"done": asdict(result)}
     except OutOfMemory as exc:
-        said = {"lost": str(exc)}
+        message = {"lost": str(exc)}  # with fewer jobs beside it there may be enough
     except ToolError as exc:
-        said = {"failed": f"{type(exc).__module__}:{type(exc).__qualname__}", "says": str(exc)}
-    except Exception:
-        said = {"failed": "", "says": traceback.format_exc()}
-    say(json.dumps(said))
+        message = {"failed": f"{type(exc).__module__}:{type(exc).__qualname__}", "message": str(exc)}
+    except Exception:  # a bug, whose traceback the process that gave the job raises
+        message = {"failed": "", "message": traceback.format_exc()}
+    send(json.dumps(message))
 
 
-class _Losses:
-    """Gathers losses, since a message for each step of a small network would cost more than the step."""
+class _LossSender:
+    """Sends losses together, since a message for each step of a small network would take longer than the step."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._values, self._said = say, list[float](), time.monotonic()
+    def __init__(self, send: Callable[[str], None]) -> None:
+        self._send, self._values, self._sent_s = send, list[float](), time.monotonic()
 
     def add(self, _done: int, _all: int, loss: float) -> None:
         self._values.append(loss)
-        if time.monotonic() - self._said > _EVERY_S:
+        if time.monotonic() - self._sent_s > _LOSSES_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
         if self._values:
-            self._say(json.dumps({"losses": self._values}))
-        self._values, self._said = [], time.monotonic()
+            self._send(json.dumps({"losses": self._values}))
+        self._values, self._sent_s = [], time.monotonic()
 
 
-def _error(kind: str, says: str) -> Exception:
-    """The typed error that it was. One of a user's own package becomes the base class of ours; none of ours is a bug."""
+def _error(kind: str, message: str) -> Exception:
+    """The error of this module:class, `NetAdaptError` for a class that is not of our packages, or `WorkerFailed` without one."""
     module, _, name = kind.partition(":")
     if not kind:
-        return WorkerFailed(says)
+        return WorkerFailed(message)
     try:
-        found = getattr(importlib.import_module(module), name, None) if module.startswith(_OWN) else None
-    except ImportError:  # of another version of ours
+        found = getattr(importlib.import_module(module), name, None) if module.startswith(_OWN_PACKAGES) else None
+    except ImportError:  # the worker has another version of our packages
         found = None
-    return found(says) if isinstance(found, type) and issubclass(found, ToolError) else NetAdaptError(says)
+    return found(message) if isinstance(found, type) and issubclass(found, ToolError) else NetAdaptError(message)

@@ -1,4 +1,4 @@
-"""The executor that fine-tunes candidates in worker processes on this machine, each with cores or a GPU of its own."""
+"""The executor that fine-tunes candidates in worker processes on this machine, each of which has cores or a GPU of its own."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ _COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
 
 @contextmanager
 def processes(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> Iterator[Evaluate]:
+    """Open the executor. Workers are started with the first jobs, and killed when it is closed."""
     pool = ProcessPool(options, jobs.threads)
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
-        todo = jobs.of(parent, candidates)
-        return side_by_side(pool, todo, BatchProgress(observers, todo, jobs.models.dataset))
+        batch_jobs = jobs.of(parent, candidates)
+        return side_by_side(pool, batch_jobs, BatchProgress(observers, batch_jobs, jobs.models.dataset))
 
     try:
         yield evaluate
@@ -42,15 +43,16 @@ def processes(options: ExecutorOptions, jobs: CandidateJobs, observers: Observer
 
 
 class ProcessPool:
-    """Workers are started when there is a job for them, and kept with all they have loaded until the pool is stopped."""
+    """Worker processes, which are started when there is a job for them and keep what they have loaded until the pool is stopped."""
 
     def __init__(self, options: ExecutorOptions, threads: int) -> None:
+        """`threads` is the number of torch's threads for each candidate."""
         gpus, cores = visible_gpus(), usable_cores()
-        each = options.cores_per_worker or threads
-        self.size = options.workers or len(gpus) or max(1, len(cores) // each)
+        per_worker = options.cores_per_worker or threads
+        self.size = options.workers or len(gpus) or max(1, len(cores) // per_worker)
         self._cores = cores
-        enough = self.size * each <= len(cores)
-        self._shares = [cores[slot * each : (slot + 1) * each] if enough else cores for slot in range(self.size)]
+        enough = self.size * per_worker <= len(cores)  # otherwise all workers share all cores
+        self._shares = [cores[slot * per_worker : (slot + 1) * per_worker] if enough else cores for slot in range(self.size)]
         self._gpus = [gpus[slot % len(gpus)] if gpus else None for slot in range(self.size)]
         self._threads = threads
         self._workers: list[_Worker | None] = [None] * self.size
@@ -60,7 +62,8 @@ class ProcessPool:
         worker = self._workers[slot]
         if worker is None or not worker.alive:
             worker = self._workers[slot] = _Worker(_environment(self._threads, self._gpus[slot]))
-        worker.give(job, self._cores if job.candidate.block is None else self._shares[slot])  # the original is alone
+        # the original network is trained alone, so it may use all cores
+        worker.give(job, self._cores if job.candidate.block is None else self._shares[slot])
 
     def wait(self) -> Sequence[tuple[CandidateJob, Event]]:
         with selectors.DefaultSelector() as selector:
@@ -79,15 +82,15 @@ class ProcessPool:
 
 
 class _Worker:
-    """One process, and the job that it has."""
+    """A worker process, and the job that it evaluates."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.job: CandidateJob | None = None
-        self._unread = b""
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
+        self._unread = b""  # the beginning of a line whose end has not come yet
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=environment,
-            start_new_session=True,  # Ctrl-C is for the one who gives out the work
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment,
+            start_new_session=True,  # Ctrl-C goes to this process only, which then ends its workers
         )  # fmt: skip
 
     @property
@@ -100,29 +103,30 @@ class _Worker:
         return self._process.stdout
 
     def give(self, job: CandidateJob, cores: Sequence[int]) -> None:
+        """Send the job to the process, which is to run on these cores."""
         assert self._process.stdin is not None
         self.job = job
         try:
             self._process.stdin.write(json.dumps({"job": asdict(job), "cores": list(cores)}).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has just died: reading will tell
+            pass  # the process has just ended: `read` will find out and report the job as lost
 
     def read(self) -> list[tuple[CandidateJob, Event]]:
-        """What has come since; blocks if nothing has."""
+        """The events since the last call; blocks if there are none. The end of the process is a `Lost`."""
         data = os.read(self.output.fileno(), 1 << 16)
         if data:
             return self._events(data)
         self._process.wait()
-        return self._ended(Lost(self._how())) if self.job else []
+        return self._end_job(Lost(self._exit_reason())) if self.job else []
 
     def read_all(self) -> list[tuple[CandidateJob, Event]]:
-        """What was said before the end; then the process is done with."""
+        """The last events of a process that was killed; afterwards the worker is closed."""
         events: list[tuple[CandidateJob, Event]] = []
         while data := os.read(self.output.fileno(), 1 << 16):
             events += self._events(data)
         self._process.wait()
-        for file in (self._process.stdout, self._said):
+        for file in (self._process.stdout, self._stderr):
             if file is not None:
                 file.close()
         return events
@@ -133,7 +137,7 @@ class _Worker:
         try:
             self._process.stdin.close()
         except BrokenPipeError:
-            pass  # what was left to say is of no interest any more
+            pass  # a job that was not read yet is not needed any more
 
     def _events(self, data: bytes) -> list[tuple[CandidateJob, Event]]:
         *lines, self._unread = (self._unread + data).split(b"\n")
@@ -142,38 +146,40 @@ class _Worker:
             assert self.job is not None
             event = read_event(line)
             if isinstance(event, Lost):
-                self._process.kill()  # with all the memory that it has
-            events += self._ended(event) if isinstance(event, Result | Failed | Lost) else [(self.job, event)]
+                self._process.kill()  # so that its memory is free for the others
+            events += self._end_job(event) if isinstance(event, Result | Failed | Lost) else [(self.job, event)]
         return events
 
-    def _ended(self, event: Event) -> list[tuple[CandidateJob, Event]]:
+    def _end_job(self, event: Event) -> list[tuple[CandidateJob, Event]]:
+        """The last event of the worker's job, which it has no more from now on."""
         assert self.job is not None
         job, self.job = self.job, None
         return [(job, event)]
 
-    def _how(self) -> str:
-        self._said.seek(0)
-        words = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+    def _exit_reason(self) -> str:
+        """A clause that says how the process ended, with the last line of its standard error."""
         code = self._process.returncode
         if code < 0:
             name = signal.Signals(-code).name
-            return f"{name} ended it" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
-        return f"it ended with exit code {code}" + (f", saying {words[-1][:200]!r}" if words else "")
+            return f"it was ended by {name}" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"it ended with exit code {code}" + (f" and the message {lines[-1][:200]!r}" if lines else "")
 
 
 def usable_cores() -> list[int]:
-    """Those that this process may run on."""
+    """The numbers of the cores that this process may run on."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def _environment(threads: int, gpu: str | None) -> dict[str, str]:
-    """Of a worker: it imports what this process does, and no library in it takes more threads than it has cores."""
+    """The environment of a worker: it imports the same modules as this process, and libraries use no more than these threads."""
     path = os.pathsep.join(entry or str(os.getcwd()) for entry in sys.path)  # noqa: PTH109 - a string is wanted
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu}

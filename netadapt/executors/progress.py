@@ -1,4 +1,4 @@
-"""What a user sees of an executor at work: a bar for the original's training steps, then one for each iteration's candidates."""
+"""The progress that a user sees: a bar of the original network's training steps, then one of each iteration's candidates."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from netadapt.training.types import Dataset
 
 
 class BatchProgress:
-    """The progress of a batch of jobs."""
+    """The progress of a batch of jobs: the original network alone, or the candidates of an iteration."""
 
     def __init__(self, observers: Observers, jobs: Sequence[CandidateJob], dataset: Dataset) -> None:
         self._observers, self._task, self._steps = observers, dataset.task, 0
         first = jobs[0]
         if first.candidate.block is not None:
-            observers.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {_candidates(len(jobs))}", len(jobs))
+            count = "1 candidate" if len(jobs) == 1 else f"{len(jobs)} candidates"
+            observers.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {count}", len(jobs))
         elif first.training is not None:
             observers.progress.begin("training the original network", first.training.steps_for(len(dataset.train)))
 
     def losses(self, job: CandidateJob, losses: Iterable[float]) -> None:
-        """After each step of the original's training; candidates are too many and too short to be watched."""
+        """Report the losses of further training steps; those of candidates, whose trainings are short and many, are not shown."""
         if job.candidate.block is not None:
             return
         for loss in losses:
@@ -32,17 +33,13 @@ class BatchProgress:
             self._observers.loss(self._steps, loss)
 
     def again(self, job: CandidateJob) -> None:
-        """A lost job starts anew."""
+        """Report that a lost job is started again, from its first step."""
         if job.candidate.block is None:
             self._steps = 0
 
     def done(self, job: CandidateJob, result: Result, running: Sequence[str] = ()) -> None:
-        """`running` is what the workers are busy with now."""
+        """Report the result of a job; `running` are the names of the jobs that are being evaluated now."""
         if job.candidate.block is not None:
-            now = f"; at work: {', '.join(running)}" if running else ""
-            said = scores_text(self._task, result.accuracy, result.metrics)
-            self._observers.progress.advance(f"{job.name}: {said}{now}")
-
-
-def _candidates(count: int) -> str:
-    return "1 candidate" if count == 1 else f"{count} candidates"
+            others = f"; at work: {', '.join(running)}" if running else ""
+            scores = scores_text(self._task, result.accuracy, result.metrics)
+            self._observers.progress.advance(f"{job.name}: {scores}{others}")

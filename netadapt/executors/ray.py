@@ -1,7 +1,7 @@
-"""The executor that fine-tunes candidates on a Ray cluster, or on a Ray of its own on this machine.
+"""The executor that fine-tunes candidates on a Ray cluster, or on one that it starts on this machine.
 
-Data and weights travel through Ray's object store: nodes need no folder in common, only the same packages. Results come back to
-this process, which alone writes to the run.
+The dataset and weights are transferred by Ray's object store, so nodes need no shared folder, only the same packages. Only this
+process, to which all results come back, writes to the run folder.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ from netadapt.search.candidates import Candidate
 from netadapt.search.types import Evaluate, Result, Step
 
 PACKAGES = ("netadapt-profiler", "torch")
-"""Must be the same on all nodes, or results would not be."""
+"""The packages whose versions must be the same on all nodes, because results depend on them."""
 
 
 @contextmanager
 def on_ray(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) -> Iterator[Evaluate]:
+    """Open the executor. Running tasks are cancelled when it is closed. `NetAdaptError` if no cluster answers."""
     with _connected(options.ray_address):
         pool = RayPool(options, jobs)
 
         def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
-            todo = jobs.of(parent, candidates)
-            return side_by_side(pool, todo, BatchProgress(observers, todo, jobs.models.dataset))
+            batch_jobs = jobs.of(parent, candidates)
+            return side_by_side(pool, batch_jobs, BatchProgress(observers, batch_jobs, jobs.models.dataset))
 
         try:
             yield evaluate
@@ -60,15 +61,17 @@ def on_ray(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) 
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    if ray.is_initialized():  # by whoever called us
+    """Connect to the cluster inside the with statement; a connection that the caller has made already is used and kept."""
+    if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked whether usage may be reported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the user has not agreed to reports
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as exc:
         raise NetAdaptError(
-            f"no Ray cluster answers at {address}: {_last(exc)}; start one with `ray start --head`, or use --ray-address local"
+            f"no Ray cluster answers at {address} ({_last_line(exc)}); "
+            "start one with `ray start --head`, or use --ray-address local"
         ) from exc
     try:
         yield
@@ -78,43 +81,47 @@ def _connected(address: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class RayTask:
-    """What a task gets beside the data: plain texts, and bytes that the worker fetches when it lacks them."""
+    """The argument of a task: plain texts, and references to objects that a worker fetches if it does not have them yet."""
 
     key: str
-    """Of the run on this cluster; a worker keeps what it has opened for it."""
+    """The name of this run on the cluster, by which a worker keeps what it has opened."""
     job: str
+    """A `CandidateJob` as JSON."""
     run_files: Mapping[str, str]
+    """The texts of run.json and graph.json, by their names."""
     versions: Mapping[str, str]
+    """The versions of PACKAGES here."""
     start: Any
-    """A reference to the bytes of the start's weights, or None."""
+    """A reference to the bytes of the weights to start from, or None."""
     data: Any
     """A reference to the `Dataset`."""
 
 
 class RayPool:
-    """Tasks of which each has cores and perhaps a GPU, as many as the cluster has room for."""
+    """As many tasks at the same time as the cluster has cores or GPUs for."""
 
     def __init__(self, options: ExecutorOptions, jobs: CandidateJobs) -> None:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._cores = options.cores_per_worker or jobs.threads
         gpus = resources.get("GPU", 0)
         self.size = options.workers or int(gpus) or max(1, int(resources.get("CPU", 1)) // self._cores)
-        self._gpus = min(1.0, gpus / self.size)
+        self._gpus = min(1.0, gpus / self.size)  # several workers may share a GPU
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        self._most_cores = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=1)
+        self._max_cores = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=1)
         self._jobs, self._key = jobs, uuid4().hex
         self._data = ray.put(jobs.models.dataset)
         self._start: tuple[str, Any] | None = None
         self._running: dict[Any, CandidateJob] = {}
-        self._task = ray.remote(evaluate_there)
+        self._task = ray.remote(evaluate_on_node)
 
     def start(self, job: CandidateJob) -> None:
         run = self._jobs.models.run.path
         files = {name: (run / name).read_text(encoding="utf-8") for name in ("run.json", "graph.json")}
         versions = {name: version(name) for name in PACKAGES}
-        there = replace(job, start_weights=Path(job.start_weights).name if job.start_weights else None)
-        task = RayTask(self._key, _text(there), files, versions, self._weights(job.start_weights), self._data)
-        cores = min(max(self._cores, job.threads), self._most_cores)
+        # on the node the file is elsewhere: only its name is sent
+        sent = replace(job, start_weights=Path(job.start_weights).name if job.start_weights else None)
+        task = RayTask(self._key, json.dumps(asdict(sent)), files, versions, self._weights(job.start_weights), self._data)
+        cores = min(max(self._cores, job.threads), self._max_cores)  # a task that no node can hold would wait for ever
         options = {"num_cpus": cores, "num_gpus": self._gpus, "max_retries": 0, "num_returns": "streaming", "name": job.name}
         self._running[self._task.options(**options).remote(task)] = job
 
@@ -124,15 +131,15 @@ class RayPool:
 
     def stop(self) -> Sequence[tuple[CandidateJob, Event]]:
         events: list[tuple[CandidateJob, Event]] = []
-        while self._running and (said := ray.wait(list(self._running), num_returns=1, timeout=0)[0]):
-            events += self._next(said[0])
+        while self._running and (ready := ray.wait(list(self._running), num_returns=1, timeout=0)[0]):
+            events += self._next(ready[0])
         for task in self._running:
             ray.cancel(task, force=True)
         self._running = {}
         return events
 
     def _weights(self, path: str | None) -> Any:
-        """A reference to this file's bytes, put there once for all candidates that start from it."""
+        """A reference to the bytes of this file, which are stored once for all candidates that start from it."""
         if path is None:
             return None
         key = f"{path} {Path(path).stat().st_mtime_ns}"
@@ -141,43 +148,49 @@ class RayPool:
         return self._start[1]
 
     def _next(self, task: Any) -> list[tuple[CandidateJob, Event]]:
+        """The next event of a task that is ready; none if it has sent the weights."""
         job = self._running[task]
-        event = self._said(task, job)
+        event = self._read(task, job)
         if isinstance(event, Result | Failed | Lost):
             del self._running[task]
         return [] if event is None else [(job, event)]
 
-    def _said(self, task: Any, job: CandidateJob) -> Event | None:
+    def _read(self, task: Any, job: CandidateJob) -> Event | None:
         try:
-            said = ray.get(next(task))
+            item = ray.get(next(task))
         except StopIteration:
             return Lost("its task ended without a result")
-        except exceptions.RayTaskError as exc:
-            there = " and ".join(f"{name} {version(name)}" for name in PACKAGES)
-            raise NetAdaptError(f"{job.name} cannot be evaluated on the cluster, whose nodes need {there}: {_last(exc)}") from exc
+        except exceptions.RayTaskError as exc:  # `evaluate_and_report` sends all errors, so this one is from before it
+            needed = " and ".join(f"{name} {version(name)}" for name in PACKAGES)
+            raise NetAdaptError(
+                f"{job.name} cannot be evaluated on the cluster ({_last_line(exc)}); install {needed} on all nodes"
+            ) from exc
         except exceptions.RayError as exc:
-            return Lost(f"Ray says {_last(exc)!r}")
-        if isinstance(said, bytes):
-            write_whole(self._jobs.models.run.weights_path(job.weights), said, RunError)
+            return Lost(f"Ray reported {_last_line(exc)!r}")
+        if isinstance(item, bytes):
+            write_whole(self._jobs.models.run.weights_path(job.weights), item, RunError)
             return None
-        return read_event(said)
+        return read_event(item)
 
 
-def evaluate_there(task: RayTask) -> Iterator[str | bytes]:
-    """The task: the messages of `netadapt.executors.messages` and, before the last one, the weights as bytes."""
-    said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+def evaluate_on_node(task: RayTask) -> Iterator[str | bytes]:
+    """The task, which runs on a node: it yields the worker's messages and, before the last one, the weights as bytes.
+
+    The evaluation runs in a thread of its own, so that messages are yielded while it goes on.
+    """
+    messages: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     state, received = _worker_state(task.key), read_as(CandidateJob, json.loads(task.job))
     job = replace(received, run=str(state.folder), start_weights=str(state.start(task)) if received.start_weights else None)
 
     def work() -> None:
         try:
-            evaluate_and_report(lambda: state.evaluator(task), job, said.put)
+            evaluate_and_report(lambda: state.evaluator(task), job, messages.put)
         finally:
-            said.put(None)
+            messages.put(None)
 
     threading.Thread(target=work, daemon=True).start()
     weights = state.folder / "weights" / job.weights
-    while (line := said.get()) is not None:
+    while (line := messages.get()) is not None:
         if weights.exists():
             yield weights.read_bytes()
             weights.unlink()
@@ -185,25 +198,27 @@ def evaluate_there(task: RayTask) -> Iterator[str | bytes]:
 
 
 class _WorkerState:
-    """What a worker on the cluster keeps of a run between tasks: a folder like the run's own, and what was opened from it."""
+    """The state that a worker on a node keeps between the tasks of a run: a folder like the run's, and its opened evaluator."""
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+    def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="netadapt-")
         self.folder = Path(self._temporary.name)
         self._evaluator: Evaluator | None = None
 
     def start(self, task: RayTask) -> Path:
-        """Where the weights to start from are kept once they are fetched."""
+        """The path of the fetched weights to start from."""
         return self.folder / f"start-{task.start.hex()}.pt"
 
     def evaluator(self, task: RayTask) -> Evaluator:
+        """The evaluator of the run, after everything that the task needs has been fetched."""
         if task.start is not None and not self.start(task).exists():
             for before in self.folder.glob("start-*"):
                 before.unlink()
             write_whole(self.start(task), ray.get(task.start), RunError)
         if self._evaluator is None:
-            _same_packages(task.versions)
+            for name, needed in task.versions.items():
+                if (found := version(name)) != needed:
+                    raise NetAdaptError(f"{platform.node()} has {name} {found}; install {needed}, as on the machine of the run")
             (self.folder / "weights").mkdir(exist_ok=True)
             for name, text in task.run_files.items():
                 write_whole(self.folder / name, text, RunError)
@@ -212,19 +227,11 @@ class _WorkerState:
 
 
 @lru_cache(maxsize=1)
-def _worker_state(key: str) -> _WorkerState:
-    return _WorkerState(key)
+def _worker_state(_key: str) -> _WorkerState:
+    """The state of the run with this key; that of another run is dropped."""
+    return _WorkerState()
 
 
-def _same_packages(wanted: Mapping[str, str]) -> None:
-    for name, needed in wanted.items():
-        if (found := version(name)) != needed:
-            raise NetAdaptError(f"{platform.node()} has {name} {found}, this machine {needed}; all nodes need the same")
-
-
-def _text(job: CandidateJob) -> str:
-    return json.dumps(asdict(job))
-
-
-def _last(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
+    """The last line of the error's text, which may be a traceback."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)[:200]

@@ -1,6 +1,7 @@
-"""A worker process: takes jobs as lines of JSON on standard input, evaluates them, and says on standard output how it goes.
+"""A worker process: it reads jobs as lines of JSON from standard input and writes messages to standard output.
 
-It ends when its input does, in the middle of a job too: whoever asked is gone then, and nobody must go on writing to the run.
+A line is {"job": {...}, "cores": [...]}; netadapt.executors.messages describes the messages. The process ends when its input ends,
+even in the middle of a job: the process that gave the job is gone then, and nothing may be written to the run any more.
 """
 
 from __future__ import annotations
@@ -26,37 +27,38 @@ _TASKS = Path("/proc/self/task")
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not come between
-    asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    messages = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not mix with the messages
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     while True:
-        plain = asked.get()
-        stay_on(plain["cores"])
-        job = read_as(CandidateJob, plain["job"])
-        evaluate_and_report(lambda run=job.run: _evaluator(run), job, lambda line: print(line, file=answers))  # type: ignore[misc]
+        request = requests.get()
+        stay_on(request["cores"])
+        job = read_as(CandidateJob, request["job"])
+        evaluate_and_report(lambda run=job.run: _evaluator(run), job, lambda line: print(line, file=messages))  # type: ignore[misc]
 
 
-def _listen(asked: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
     for line in sys.stdin:
-        asked.put(json.loads(line))
-    os._exit(0)
+        requests.put(json.loads(line))
+    os._exit(0)  # the only way to end the main thread in the middle of a job
 
 
 @lru_cache(maxsize=1)
 def _evaluator(run: str) -> Evaluator:
+    """The evaluator of the run in this folder, which is kept between jobs."""
     return Evaluator(RunModels(RunFolder.open(Path(run))))
 
 
 def stay_on(cores: Collection[int]) -> None:
-    """Keep to these cores, with all threads there are; anywhere for none, and where the system knows no such thing."""
+    """Bind all threads of this process to these cores; without cores, or on a system that cannot bind threads, do nothing."""
     if not cores or not hasattr(os, "sched_setaffinity"):
         return
     for thread in [int(path.name) for path in _TASKS.iterdir()] if _TASKS.exists() else [0]:
         try:
             os.sched_setaffinity(thread, cores)
         except ProcessLookupError:
-            continue  # it ended since it was listed
+            continue  # the thread has ended since it was listed
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Networks as files to ship, in floats or integers, judged by the runtime that will run them."""
+"""Networks as ONNX and TFLite files, in floats or 8-bit integers, checked with the runtime that will execute them."""

@@ -1,4 +1,4 @@
-"""A trained model as an ONNX or TFLite file, written only if the file's own runtime computes what PyTorch does."""
+"""Export of a trained model to an ONNX or TFLite file, which is kept only if its runtime computes the same as PyTorch."""
 
 from __future__ import annotations
 
@@ -29,97 +29,100 @@ from profiler.errors import ModelError
 
 Array = npt.NDArray[np.float32]
 Network = Callable[[Array], list[Array]]
-"""An opened file: from images (n, c, h, w) to its outputs, images among them channels first too."""
+"""An opened model file: a function from images (n, c, h, w) to all outputs, with the channels of images first."""
 
 RELATIVE_TOLERANCE = 1e-3
-"""Of the largest output. Sums in another order give about 1e-6; a layer that was converted wrongly gives far more than this."""
+"""The largest difference, relative to the largest output: sums in another order give about 1e-6, a wrongly converted layer far
+more than this."""
 _CHECKS = 4
 _SEED = 0
-# what exporters raise for a model that they cannot convert; most are RuntimeErrors of their own
+# the errors of the exporters for a model that they cannot convert; most are subclasses of RuntimeError
 _EXPORT_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
-# onnxruntime has a class for every status code, with no common base but Exception
+# onnxruntime has an exception for every status code, and their only common base is Exception
 _ORT_ERRORS = tuple(
     kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
-Check = Callable[[nn.Module, InputShape, Path, Path], float]
-"""Of a model, in evaluation, and its shape with the file just written, which is to have the last name: the largest difference."""
 _OPEN_ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_ORT_ERRORS)
+
+Check = Callable[[nn.Module, InputShape, Path, Path], float]
+"""A check of a file that has just been written: from the model in evaluation, its input shape, the path of the file and the final
+path for errors, to the largest difference from PyTorch's outputs. `ExportError` if the file is not to be kept."""
 
 
 class ExportError(NetAdaptError):
-    """A model cannot be written in this format, or the file does not compute the same."""
+    """A model cannot be exported to this format, or the file does not compute the same as the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
+    """A file that was exported and checked."""
+
     path: Path
     format: str
     """onnx or tflite."""
     max_abs_difference: float
-    """The largest between an output of the file and of PyTorch, on the same random inputs."""
+    """The largest difference between an output of the file and PyTorch's, over the images of the check."""
     size_bytes: int
 
 
 def export_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Exported:
-    """Inputs (n, c, h, w). `ExportError` leaves an existing file untouched."""
+    """Export to ONNX, with inputs (n, c, h, w). After an `ExportError` an existing file is unchanged."""
     return export_checked(model, input_shape, path, "onnx", write_onnx)
 
 
 def export_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> Exported:
-    """Inputs (n, h, w, c), as is usual in this format. `ExportError` leaves an existing file untouched."""
+    """Export to TFLite, with inputs (n, h, w, c), as is usual there. After an `ExportError` an existing file is unchanged."""
     return export_checked(model, input_shape, path, "tflite", write_tflite)
 
 
 def write_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> None:
-    """The bare export, unchecked. Batch normalisation is folded, so the model must be in evaluation."""
+    """Write an ONNX file without checking it. The model must be in evaluation, because batch normalisation is folded."""
     with _export_errors("onnx"), quiet():
         torch.onnx.export(model, (torch.zeros(input_shape),), path, dynamo=True, external_data=False, verbose=False)
 
 
 def write_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> None:
-    """The bare export, unchecked. Images go in and come out channels last, so that no layer is spent on turning them."""
+    """Write a TFLite file without checking it, with channels last in inputs and outputs, so that it has no transposing layers."""
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
     images = torch.zeros(input_shape)
-    turned = [index for index, output in enumerate(reference(model, images)) if output.ndim == 4]
+    image_outputs = [index for index, output in enumerate(reference(model, images)) if output.ndim == 4]
     with _export_errors("tflite"), quiet():
-        channels_last = load("litert_torch:to_channel_last_io")(model, args=[0], outputs=turned).eval()
+        channels_last = load("litert_torch:to_channel_last_io")(model, args=[0], outputs=image_outputs).eval()
         converted = load("litert_torch:convert")(channels_last, (images.permute(0, 2, 3, 1),))
         path.write_bytes(converted.model_content())
 
 
 def open_network(path: Path) -> tuple[Network, int]:
-    """An exported file in its runtime, and how many images it takes at once. `ModelError` if it cannot be run.
+    """An exported file, opened in its runtime, and its batch size. `ModelError` if it cannot be executed.
 
-    Floats go in and come out, of a file that takes and gives integers too.
+    The function takes and returns floats; inputs and outputs that are integers in the file are quantised by their stored scales.
     """
     opener = _OPENERS.get(path.suffix)
     if opener is None or not path.is_file():
-        raise ModelError(f"{path} is not an exported network; there must be a file that ends in {' or '.join(_OPENERS)}")
+        raise ModelError(f"{path} is not an exported network; give a file that ends in {' or '.join(_OPENERS)}")
     try:
         with quiet():
             return opener(path)
     except _OPEN_ERRORS as exc:
-        raise ModelError(f"{path} cannot be run: {' '.join(str(exc).split())[:300]}") from exc
+        raise ModelError(f"{path} cannot be run, so export it again: {' '.join(str(exc).split())[:300]}") from exc
 
 
 def file_scores(path: Path, part: Part) -> Scores:
-    """How good an exported network is on all images of the part, run by its own runtime."""
-    network, at_once = open_network(path)
+    """The scores of an exported network on all images of the part, executed by its own runtime.
+
+    `ModelError` if it cannot be executed, `TaskError` as for `scores_of`.
+    """
+    network, batch_size = open_network(path)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.split(torch.arange(len(part)), at_once):
+        for indices in torch.split(torch.arange(len(part)), batch_size):
             images, targets = part.batch(indices)
-            missing = at_once - len(indices)  # the file takes full batches only
+            missing = batch_size - len(indices)  # the file takes only full batches
             outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
             yield torch.from_numpy(outputs[: len(indices)]), targets
 
     return scores_of(part.task, batches())
-
-
-def file_accuracy(path: Path, part: Part) -> float:
-    """That of the scores which picks, from 0 to 1."""
-    return file_scores(path, part).accuracy
 
 
 def export_checked(
@@ -130,46 +133,53 @@ def export_checked(
     write: Callable[[nn.Module, InputShape, Path], None],
     check: Check | None = None,
 ) -> Exported:
-    """Write to a folder of its own, check, then put in place. The check is that outputs are equal, unless another is given."""
-    ours = deepcopy(model).cpu().float().eval()
+    """Write a file with `write`, check it and only then move it to `path`. `ExportError` if the file is not to be kept.
+
+    `name` is the format, and the ending that exporters expect. By default the check is that outputs are equal to PyTorch's.
+    """
+    copy = deepcopy(model).cpu().float().eval()
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             written = Path(folder) / path.with_suffix(f".{name}").name
-            write(ours, input_shape, written)
-            difference = (check or _checked_difference)(ours, input_shape, written, path)
+            write(copy, input_shape, written)
+            difference = (check or _check_equal)(copy, input_shape, written, path)
             size_bytes = written.stat().st_size
             os.replace(written, path)  # noqa: PTH105, a rename that overwrites on every system
     except OSError as exc:
-        raise ExportError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        raise ExportError(f"{path} cannot be written: {exc.strerror or exc}; choose another path") from exc
     return Exported(path, name, difference, size_bytes)
 
 
 @contextmanager
 def _export_errors(name: str) -> Iterator[None]:
+    """Turn the errors of the exporter for this format into `ExportError`."""
     try:
         yield
     except _EXPORT_ERRORS as exc:
-        reason = str(exc.__cause__ or exc)  # an exporter's own message is advice on several lines
+        reason = str(exc.__cause__ or exc)  # the exporter's own message is advice of several lines
         raise ExportError(f"the model cannot be written as {name}: {' '.join(reason.split())[:300]}") from exc
 
 
-def _checked_difference(model: nn.Module, input_shape: InputShape, written: Path, path: Path) -> float:
+def _check_equal(model: nn.Module, input_shape: InputShape, written: Path, path: Path) -> float:
+    """The check that outputs on random images are equal within RELATIVE_TOLERANCE."""
     network, _ = open_network(written)
     generator = torch.Generator().manual_seed(_SEED)
     largest = 0.0
     for _ in range(_CHECKS):
         images = torch.randn(input_shape, generator=generator)
         for expected, found in zip(reference(model, images), network(images.numpy()), strict=True):
-            difference = float(np.abs(expected.numpy() - found).max())
-            if not difference <= RELATIVE_TOLERANCE * float(expected.abs().max()):  # so that NaN fails too
+            difference, scale = float(np.abs(expected.numpy() - found).max()), float(expected.abs().max())
+            if not difference <= RELATIVE_TOLERANCE * scale:  # so that NaN fails too
                 raise ExportError(
-                    f"{path} was not written: its outputs differ from PyTorch's by {difference:.3g}, of {expected.abs().max():.3g}"
+                    f"{path} was not written: its outputs differ from PyTorch's by {difference:.3g}, of at most {scale:.3g}; "
+                    "the exporter converts a layer of this network wrongly, so try another format"
                 )
             largest = max(largest, difference)
     return largest
 
 
 def reference(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """The outputs that PyTorch computes, always as a list."""
     with torch.inference_mode():
         outputs = model(images)
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
@@ -177,8 +187,8 @@ def reference(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 def _open_onnx(path: Path) -> tuple[Network, int]:
     options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # between two images other work is done, from which threads that spin would take the cores
+    options.log_severity_level = 4  # only fatal errors
+    # callers compute between two batches, and spinning threads would occupy their cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (images,) = session.get_inputs()
@@ -192,16 +202,16 @@ def _open_tflite(path: Path) -> tuple[Network, int]:
     outputs: Sequence[dict[str, Any]] = interpreter.get_output_details()
 
     def run(array: Array) -> list[Array]:
-        interpreter.set_tensor(images["index"], _quantised(np.ascontiguousarray(array.transpose(0, 2, 3, 1)), images))
+        interpreter.set_tensor(images["index"], _quantise(np.ascontiguousarray(array.transpose(0, 2, 3, 1)), images))
         interpreter.invoke()
-        found = [_dequantised(interpreter.get_tensor(output["index"]), output) for output in outputs]
-        return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in found]
+        values = [_dequantise(interpreter.get_tensor(output["index"]), output) for output in outputs]
+        return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in values]
 
     return run, int(images["shape"][0])
 
 
-def _quantised(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """As this tensor of a TFLite file takes them: floats as they are, integers by its scale."""
+def _quantise(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """The values in the data type of a TFLite tensor, given its details: floats as they are, integers by its scale."""
     if tensor["dtype"] is np.float32:
         return values
     scale, zero_point = tensor["quantization"]
@@ -210,7 +220,8 @@ def _quantised(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
     return integers
 
 
-def _dequantised(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
+def _dequantise(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
+    """The reverse of `_quantise`, in floats."""
     if tensor["dtype"] is np.float32:
         return values
     scale, zero_point = tensor["quantization"]

@@ -1,7 +1,8 @@
-"""Exported networks in eight-bit integers, calibrated on images of the training part, by each format's own quantiser.
+"""Export of networks in 8-bit integers, calibrated on training images, by the quantiser of each format.
 
-ONNX: onnxruntime's static quantiser, QDQ form, weights with a scale for every output channel; the file takes and gives floats.
-TFLite: ai-edge-quantizer's static_wi8_ai8 recipe; the file takes and gives int8, with the scales it stores for them.
+ONNX files come from onnxruntime's static quantiser, in QDQ form and with a scale for every output channel of the weights; their
+inputs and outputs are floats. TFLite files come from ai-edge-quantizer with its recipe static_wi8_ai8; their inputs and outputs
+are int8, with scales that the file holds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numpy as np
 import onnx
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from torch import Tensor, nn
@@ -30,38 +30,44 @@ from netadapt.registry import load
 from netadapt.silence_warnings import quiet
 from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer
 
-# what the quantisers raise for a network that they cannot quantise
+# the errors of the quantisers for a network that they cannot quantise
 _QUANTISER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near a file's outputs are to PyTorch's, over some images."""
+    """The agreement of a file's outputs with PyTorch's on a set of images."""
 
     cosine_similarity: float
-    """Of all outputs of an image, the mean over the images."""
+    """The mean over the images of the cosine similarity of their outputs."""
     top1_agreement: float | None
-    """The share of images whose highest score is of the same class; None for a network that gives no scores."""
+    """The share of images whose highest score is of the same class; None for a network whose outputs are no scores of classes."""
     max_abs_difference: float
+    """The largest difference of two outputs."""
 
 
 def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: Tensor) -> Exported:
-    """Calibrated on the images (n, c, h, w), of which those that fill no batch of the file are left out.
+    """Export to 8-bit integers, calibrated on normalised images (n, c, h, w); images beyond the last full batch are left out.
 
-    `ExportError` leaves an existing file untouched; so does a file whose outputs are no numbers or always the same.
+    The ending of `path` chooses the format. `ExportError` if there are too few images, the model cannot be quantised, or the
+    file's outputs are not all numbers or always the same; an existing file is then unchanged.
     """
     file_format = path.suffix.lstrip(".")
     write_float, quantise = _FORMATS[file_format]
 
-    def write(ours: nn.Module, shape: InputShape, written: Path) -> None:
+    def write(model: nn.Module, shape: InputShape, written: Path) -> None:
         floats = written.with_name(f"floats.{file_format}")
-        write_float(ours, shape, floats)
-        with _quantiser_errors(file_format), quiet(), contextlib.redirect_stdout(io.StringIO()):
-            quantise(floats, written, list(_batches(images, shape[0])))
+        write_float(model, shape, floats)
+        try:
+            with quiet(), contextlib.redirect_stdout(io.StringIO()):
+                quantise(floats, written, list(_batches(images, shape[0])))
+        except _QUANTISER_ERRORS as exc:
+            reason = " ".join(str(exc).split())[:300]
+            raise ExportError(f"the model cannot be quantised as {file_format}: {reason}; export it in float32 instead") from exc
         floats.unlink()
 
-    def check(ours: nn.Module, _shape: InputShape, written: Path, path: Path) -> float:
-        return sensible_agreement(ours, written, images, path).max_abs_difference
+    def check(model: nn.Module, _shape: InputShape, written: Path, path: Path) -> float:
+        return sensible_agreement(model, written, images, path).max_abs_difference
 
     if len(images) < input_shape[0]:
         raise ExportError(f"{path} was not written: calibration needs at least {input_shape[0]} images, got {len(images)}")
@@ -69,57 +75,29 @@ def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: T
 
 
 def agreement(model: nn.Module, path: Path, images: Tensor) -> Agreement:
-    """Of an exported file with the model in evaluation. Images that fill no batch of the file are left out."""
+    """The agreement of an exported file with the model in evaluation, on normalised images (n, c, h, w).
+
+    Images beyond the file's last full batch are left out. `ModelError` if the file cannot be executed.
+    """
     return _agreement(*_outputs(model, path, images))
 
 
 def sensible_agreement(model: nn.Module, written: Path, images: Tensor, path: Path) -> Agreement:
-    """The same; `ExportError` for outputs that are no numbers, or the same for every image where PyTorch's are not."""
+    """The agreement of the file `written`, which is to become `path`, with the model.
+
+    `ExportError` for outputs that are not all numbers, or the same for every image where PyTorch's are not.
+    """
     expected, found = _outputs(model, written, images)
     if not found.isfinite().all():
-        raise ExportError(f"{path} was not written: its outputs are not all numbers")
+        raise ExportError(f"{path} was not written: its outputs are not all numbers; export it in float32 instead")
     if len(found) > 1 and not (found != found[0]).any() and (expected != expected[0]).any():
         raise ExportError(f"{path} was not written: its outputs are the same for every image; try more --calibration images")
     return _agreement(expected, found)
 
 
-def quantise_onnx(floats: Path, written: Path, batches: list[Tensor]) -> None:
-    model = onnx.load(floats)
-    _pool_by_one_operator(model)
-    name = model.graph.input[0].name
-    reader = _Reader(iter([{name: batch.numpy()} for batch in batches]))
-    quantize_static(model, written, reader, quant_format=QuantFormat.QDQ, per_channel=True)
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]
+    """The batches in the form in which onnxruntime's quantiser reads them."""
 
-
-def quantise_tflite(floats: Path, written: Path, batches: list[Tensor]) -> None:
-    quantiser = load("ai_edge_quantizer.quantizer:Quantizer")(str(floats), load("ai_edge_quantizer.recipe:static_wi8_ai8")())
-    ((name, signature),) = load("ai_edge_litert.interpreter:Interpreter")(str(floats)).get_signature_list().items()
-    (source,) = signature["inputs"]
-    samples = [{source: batch.permute(0, 2, 3, 1).contiguous().numpy()} for batch in batches]
-    result = quantiser.quantize(quantiser.calibrate({name: samples}, num_threads=1))
-    written.write_bytes(_weights_inside(result.quantized_model))
-
-
-def _weights_inside(contents: bytes) -> bytes:
-    """The same TFLite file with all its weights in the flatbuffer: above 256 kB the quantiser appends them, where the profiler
-    and older runtimes do not look."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(contents, 0))
-    model.buffers = [AlignedBuffer(_stored(buffer, contents)) for buffer in model.buffers]
-    builder = flatbuffers.Builder(len(contents))
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def _stored(buffer: Any, contents: bytes) -> NDArray[np.uint8] | None:
-    if buffer.offset > 1:
-        return np.frombuffer(contents, np.uint8, buffer.size, buffer.offset)
-    return None if buffer.data is None else np.asarray(buffer.data, np.uint8)
-
-
-_FORMATS = {"onnx": (write_onnx, quantise_onnx), "tflite": (write_tflite, quantise_tflite)}
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, inputs: Iterator[dict[str, Any]]) -> None:
         self._inputs = inputs
 
@@ -127,44 +105,69 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._inputs, None)
 
 
-@contextlib.contextmanager
-def _quantiser_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except _QUANTISER_ERRORS as exc:
-        raise ExportError(f"the model cannot be quantised as {name}: {' '.join(str(exc).split())[:300]}") from exc
+def _quantise_onnx(floats: Path, written: Path, batches: list[Tensor]) -> None:
+    model = onnx.load(floats)
+    _use_global_average_pool(model)
+    name = model.graph.input[0].name
+    reader = _CalibrationReader(iter([{name: batch.numpy()} for batch in batches]))
+    quantize_static(model, written, reader, quant_format=QuantFormat.QDQ, per_channel=True)
 
 
-def _pool_by_one_operator(model: ModelProto) -> None:
-    """Means over height and width as GlobalAveragePool, in place: the quantiser leaves a ReduceMean in floats."""
+def _use_global_average_pool(model: ModelProto) -> None:
+    """Replace means over height and width by GlobalAveragePool, in place: the quantiser leaves a ReduceMean in floats."""
     constants = {weight.name: weight for weight in model.graph.initializer}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*model.graph.value_info, *model.graph.input)}
     for node in model.graph.node:
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         if node.op_type != "ReduceMean" or len(node.input) != 2 or not attributes.get("keepdims", 1):
             continue
         axes = sorted(numpy_helper.to_array(constants[node.input[1]]).tolist()) if node.input[1] in constants else []
-        if axes in ([2, 3], [-2, -1]) and _rank(model, node.input[0]) == 4:
+        if axes in ([2, 3], [-2, -1]) and ranks.get(node.input[0]) == 4:
             node.CopyFrom(helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name))
 
 
-def _rank(model: ModelProto, name: str) -> int:
-    shapes = {value.name: len(value.type.tensor_type.shape.dim) for value in (*model.graph.value_info, *model.graph.input)}
-    return shapes.get(name, 0)
+def _quantise_tflite(floats: Path, written: Path, batches: list[Tensor]) -> None:
+    quantiser = load("ai_edge_quantizer.quantizer:Quantizer")(str(floats), load("ai_edge_quantizer.recipe:static_wi8_ai8")())
+    ((name, signature),) = load("ai_edge_litert.interpreter:Interpreter")(str(floats)).get_signature_list().items()
+    (source,) = signature["inputs"]
+    samples = [{source: batch.permute(0, 2, 3, 1).contiguous().numpy()} for batch in batches]
+    result = quantiser.quantize(quantiser.calibrate({name: samples}, num_threads=1))
+    written.write_bytes(_with_inner_weights(result.quantized_model))
+
+
+def _with_inner_weights(contents: bytes) -> bytes:
+    """The same TFLite file with all weights inside the flatbuffer.
+
+    The quantiser appends weights to a flatbuffer that is larger than 256 kB, where the profiler and older runtimes do not look.
+    """
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(contents, 0))
+    for number, buffer in enumerate(model.buffers):
+        data = None if buffer.data is None else np.asarray(buffer.data, np.uint8)
+        if buffer.offset > 1:  # 0 and 1 mark buffers inside the flatbuffer
+            data = np.frombuffer(contents, np.uint8, buffer.size, buffer.offset)
+        model.buffers[number] = AlignedBuffer(data)
+    builder = flatbuffers.Builder(len(contents))
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+_FORMATS = {"onnx": (write_onnx, _quantise_onnx), "tflite": (write_tflite, _quantise_tflite)}
 
 
 def _batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    """The full batches of this size; the images that are left are dropped."""
     return (batch for batch in torch.split(images, size) if len(batch) == size)
 
 
 def _outputs(model: nn.Module, path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
-    """PyTorch's and the file's first outputs, (n, …)."""
-    network, at_once = open_network(path)
-    batches = list(_batches(images, at_once))
+    """The first output of PyTorch and that of the file for all images, each (n, …)."""
+    network, batch_size = open_network(path)
+    batches = list(_batches(images, batch_size))
     expected = torch.cat([reference(model, batch)[0] for batch in batches])
     return expected, torch.cat([torch.from_numpy(np.array(network(batch.numpy())[0])) for batch in batches])
 
 
 def _agreement(expected: Tensor, found: Tensor) -> Agreement:
     similarity = functional.cosine_similarity(expected.flatten(1).double(), found.flatten(1).double(), dim=1)
-    same = float((expected.argmax(1) == found.argmax(1)).float().mean()) if expected.ndim == 2 else None
-    return Agreement(float(similarity.mean()), same, float((expected - found).abs().max()))
+    same_class = float((expected.argmax(1) == found.argmax(1)).float().mean()) if expected.ndim == 2 else None
+    return Agreement(float(similarity.mean()), same_class, float((expected - found).abs().max()))

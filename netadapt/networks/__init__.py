@@ -1,6 +1,6 @@
-"""The networks that can be adapted by name, and the user's own by their function (netadapt.networks.own).
+"""The networks that can be adapted: built-in ones by name, and users' own by their function (netadapt.networks.user_network).
 
-A new one of ours is one file, with a function that builds it, and one line in NETWORKS.
+A new built-in network is one module, with a function that builds it, and one line in NETWORKS.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import NetworkError
-from netadapt.networks.own import build_own, is_own, takes_classes
+from netadapt.networks.user_network import build_user_network, is_user_network, takes_classes
 from netadapt.registry import load
 
 if TYPE_CHECKING:
@@ -28,22 +28,26 @@ NETWORKS: dict[str, str] = {
     "resnet50": "netadapt.networks.resnet:resnet50",
     "fastdepth": "netadapt.networks.fastdepth:fastdepth",
 }
-"""Name to module:function. Named, not imported: torch takes seconds to load. One without a classifier takes no `classes`."""
+"""The `module:function` that builds each network, by name; imported when it is used, as torch takes seconds to load.
+
+The functions share the keyword arguments of `build_network`; that of a network without a classifier has no `classes`.
+"""
 DEFAULT_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `netadapt networks` says of a network."""
+    """A network's size, as `netadapt networks` lists it."""
 
     name: str
     parameters: int
-    """All that training changes, batch normalisation included."""
+    """The number of trainable weights, those of batch normalisation included."""
     macs: int
+    """Multiply-accumulates of one inference."""
     input: tuple[int, ...]
-    """Of the model: (n, c, h, w)."""
+    """The shape of the model's input, (n, c, h, w)."""
     blocks: int
-    """How many coupling groups there are, whose widths can be chosen."""
+    """The number of coupling groups, whose widths can be chosen."""
 
 
 def build_network(
@@ -55,42 +59,44 @@ def build_network(
     in_channels: int = 3,
     **options: Any,
 ) -> nn.Module:
-    """The network with random weights from torch's own generator. `NetworkError` for unknown names, options and sizes.
+    """Build a network with random weights from torch's global generator. `NetworkError` for unknown names, options and sizes.
 
-    `options` are the network's own, such as `small_input` of mobilenet_v1. Without a classifier, `classes` must be the default.
-    A network of the user's is as its function makes it: it has a width multiplier of 1 and no options.
+    `options` are those of the one network, such as `small_input` of mobilenet_v1. For a network without a classifier, `classes`
+    must be the default. A user's network is built as its function defines it: with a width multiplier of 1 and no options.
     """
     if not 0 < width_multiplier <= 8:
         raise NetworkError(f"a width multiplier must be above 0 and at most 8, got {width_multiplier:g}")
     for what, size in (("resolution", resolution), ("number of classes", classes), ("number of input channels", in_channels)):
         if size < 1:
             raise NetworkError(f"the {what} must be at least 1, got {size}")
-    if is_own(name):
-        return _built_own(name, width_multiplier, classes, options)
+    if is_user_network(name):
+        if width_multiplier != 1:
+            raise NetworkError(f"--width-multiplier is for built-in networks only; choose the widths of {name} in its function")
+        if options:
+            raise NetworkError(f"{name} has no option {next(iter(options))!r}; leave it out, as a user's network has none")
+        return build_user_network(name, classes)
     function = _function(name)
-    _check_options(name, function, options)
+    shared = inspect.signature(build_network).parameters
+    known = [option for option in inspect.signature(function).parameters if option not in shared]
+    for option in options:
+        if option not in known:
+            raise NetworkError(f"{name} has no option {option!r}; {did_you_mean(option, known)}")
     options |= {"width_multiplier": width_multiplier, "resolution": resolution, "in_channels": in_channels}
     if has_classifier(name):
         options["classes"] = classes
     elif classes != DEFAULT_CLASSES:
-        raise NetworkError(f"{name} has no classifier and cannot have {classes} classes; leave them out, or take another network")
+        raise NetworkError(
+            f"{name} has no classifier and cannot have {classes} classes; omit the classes or choose another network"
+        )
     model: nn.Module = function(**options)
     return model
 
 
 def has_classifier(name: str) -> bool:
-    """Whether its outputs are `classes`. `NetworkError` for an unknown name."""
-    if is_own(name):
+    """True if the network's outputs are scores of classes, whose number can be chosen. `NetworkError` for an unknown name."""
+    if is_user_network(name):
         return takes_classes(name)
     return "classes" in inspect.signature(_function(name)).parameters
-
-
-def _built_own(name: str, width_multiplier: float, classes: int, options: dict[str, Any]) -> nn.Module:
-    if width_multiplier != 1:
-        raise NetworkError(f"a width multiplier is for our networks; make {name} as wide as you want it")
-    if options:
-        raise NetworkError(f"{name} has no option {next(iter(options))!r}; it is called without any")
-    return build_own(name, classes)
 
 
 def _function(name: str) -> Callable[..., nn.Module]:
@@ -101,7 +107,7 @@ def _function(name: str) -> Callable[..., nn.Module]:
 
 
 def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Graph:
-    """The network's layers and blocks, as `build_network` with the same options would build it."""
+    """The graph, with its blocks, of the network that `build_network` builds with the same options."""
     from netadapt.pruning.tracing import trace
 
     model = build_network(name, resolution=resolution, in_channels=in_channels, **options)
@@ -109,27 +115,19 @@ def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **o
 
 
 def describe(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Description:
-    """Build and count it, with the options of `build_network`; nothing is computed, so it takes a moment only."""
+    """The size of the network that `build_network` builds with the same options."""
     import torch
 
     from netadapt.pruning.counting import count_blocks, count_macs
 
     shape = (1, in_channels, resolution, resolution)
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes without values, so that even a large network takes a moment only
         model = build_network(name, resolution=resolution, in_channels=in_channels, **options).eval()
         macs, blocks = count_macs(model, shape), count_blocks(model, shape)
     return Description(name, sum(weight.numel() for weight in model.parameters()), macs, shape, blocks)
 
 
 def describe_all(*, width_multiplier: float, resolution: int, classes: int) -> list[Description]:
-    """Every network of NETWORKS, in its order; `classes` count where there is a classifier."""
+    """The sizes of all built-in networks in the order of NETWORKS; `classes` is ignored for those without a classifier."""
     common: dict[str, Any] = {"width_multiplier": width_multiplier, "resolution": resolution}
     return [describe(name, **common, **({"classes": classes} if has_classifier(name) else {})) for name in NETWORKS]
-
-
-def _check_options(name: str, function: Callable[..., nn.Module], options: dict[str, Any]) -> None:
-    shared = inspect.signature(build_network).parameters
-    known = [option for option in inspect.signature(function).parameters if option not in shared]
-    for option in options:
-        if option not in known:
-            raise NetworkError(f"{name} has no option {option!r}; {did_you_mean(option, known)}")

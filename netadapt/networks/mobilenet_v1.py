@@ -1,4 +1,4 @@
-"""MobileNetV1 (Howard et al., 2017, https://arxiv.org/abs/1704.04861): a convolution, 13 separable pairs, a classifier."""
+"""MobileNetV1 (Howard et al., 2017, https://arxiv.org/abs/1704.04861): a convolution, 13 separable pairs and a classifier."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from netadapt.networks.units import ConvUnit, SeparablePair, initialise, scaled_channels
 
 CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
-"""Of the stem, then of the 13 pairs."""
+"""Output channels of the stem, then of the 13 pairs (table 1 of the paper)."""
 HALVING_PAIRS = (2, 4, 6, 12)
-"""Pairs that halve the image, counted from 1, besides the stem: 224 pixels end as 7."""
-# for images of about 32 pixels: the stem keeps the size, and 32 pixels end as 4
+"""Pairs with stride 2, counted from 1. The stem has stride 2 too, so that 224 pixels end as 7."""
+# the same for images of about 32 pixels, where the stem has stride 1: 32 pixels end as 4
 _HALVING_PAIRS_SMALL = (2, 4, 6)
 
 
 def separable_pairs(widths: Sequence[int], halving: Container[int]) -> nn.Sequential:
-    """From each width to the next; `halving` pairs, counted from 1, have stride 2."""
+    """Separable pairs from each width to the next; those in `halving`, counted from 1, have stride 2."""
     return nn.Sequential(
         *(
             SeparablePair(before, after, stride=2 if number in halving else 1)
@@ -28,6 +28,8 @@ def separable_pairs(widths: Sequence[int], halving: Container[int]) -> nn.Sequen
 
 
 class MobileNetV1(nn.Module):
+    """Images (n, c, h, w) in, logits (n, classes) out."""
+
     def __init__(self, width_multiplier: float, classes: int, in_channels: int, *, small_input: bool) -> None:
         super().__init__()
         widths = [scaled_channels(channels, width_multiplier) for channels in CHANNELS]
@@ -47,5 +49,5 @@ class MobileNetV1(nn.Module):
 def mobilenet_v1(
     *, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3, small_input: bool = False
 ) -> MobileNetV1:
-    """Any resolution runs; `small_input` keeps more of a small image's detail (32 pixels: 32, 16, 8, 4)."""
+    """MobileNetV1 for images of any resolution, with random weights; `small_input` halves small images less often."""
     return MobileNetV1(width_multiplier, classes, in_channels, small_input=small_input)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from netadapt.networks.units import ConvUnit, initialise, scaled_channels
 
 _STEM_CHANNELS = 32
-# the paper's table 2: expansion, output channels, how many, stride of the first
+# table 2 of the paper: expansion, output channels, number of blocks, stride of the first block
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _LAST_CHANNELS = 1280
 
 
 class InvertedResidual(nn.Module):
-    """Widened by a 1x1, filtered depthwise, pruned by a 1x1 without activation, and added to its input where shapes allow."""
+    """A 1x1 expansion, a depthwise convolution and a linear 1x1 projection; the input is added where the shapes are equal."""
 
     def __init__(self, in_channels: int, out_channels: int, *, expansion: int, stride: int) -> None:
         super().__init__()
@@ -34,6 +34,8 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
+    """Images (n, c, h, w) in, logits (n, classes) out."""
+
     def __init__(self, width_multiplier: float, classes: int, in_channels: int) -> None:
         super().__init__()
         width = scaled_channels(_STEM_CHANNELS, width_multiplier)
@@ -44,7 +46,7 @@ class MobileNetV2(nn.Module):
                 before, width = width, scaled_channels(channels, width_multiplier)
                 blocks.append(InvertedResidual(before, width, expansion=expansion, stride=stride))
         self.blocks = nn.Sequential(*blocks)
-        # a thinner network keeps its last features (section 4)
+        # multipliers below 1 do not apply to the last convolution (section 4 of the paper)
         last = scaled_channels(_LAST_CHANNELS, max(1.0, width_multiplier))
         self.last = ConvUnit(width, last, 1)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -59,5 +61,5 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet_v2(*, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3) -> MobileNetV2:
-    """Any resolution runs."""
+    """MobileNetV2 for images of any resolution, with random weights."""
     return MobileNetV2(width_multiplier, classes, in_channels)

@@ -1,6 +1,7 @@
-"""MobileNetV3-Small (Howard et al., 2019, https://arxiv.org/abs/1905.02244): 11 inverted residuals, most of them gated.
+"""MobileNetV3-Small (Howard et al., 2019, https://arxiv.org/abs/1905.02244): 11 inverted residuals, nine with squeeze-and-excite.
 
-The gate's middle width is a quarter of the features' it gates, as in the authors' code and torchvision's; so are the counts.
+The width inside a squeeze-and-excite module is a quarter of the width it scales, as in the authors' code and in torchvision, so
+that parameters and multiply-accumulates equal theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from netadapt.networks.units import ConvUnit, initialise, scaled_channels
 
 
 class _Row(NamedTuple):
+    """A line of table 2 of the paper: one inverted residual."""
+
     kernel: int
     hidden: int
     channels: int
@@ -23,7 +26,7 @@ class _Row(NamedTuple):
 
 
 _STEM_CHANNELS = 16
-# the paper's table 2, from its second line on
+# table 2 of the paper, from its second line on
 _ROWS = (
     _Row(3, 16, 16, True, nn.ReLU, 2),
     _Row(3, 72, 24, False, nn.ReLU, 2),
@@ -42,7 +45,7 @@ _DROPOUT = 0.2
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel is multiplied by a number between 0 and 1 that follows from the means of all."""
+    """Squeeze-and-excite: each channel is scaled by a factor from 0 to 1 that is computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +62,10 @@ class SqueezeExcite(nn.Module):
 
 
 class GatedResidual(nn.Module):
-    """Widened by a 1x1, filtered depthwise, gated, pruned by a 1x1 without activation, added to its input where shapes allow."""
+    """An inverted residual: expansion, depthwise convolution, squeeze-and-excite if the row has it, and linear projection.
+
+    The input is added where the shapes are equal.
+    """
 
     def __init__(self, in_channels: int, hidden: int, out_channels: int, row: _Row) -> None:
         super().__init__()
@@ -79,6 +85,8 @@ class GatedResidual(nn.Module):
 
 
 class MobileNetV3Small(nn.Module):
+    """Images (n, c, h, w) in, logits (n, classes) out."""
+
     def __init__(self, width_multiplier: float, classes: int, in_channels: int) -> None:
         super().__init__()
         width = scaled_channels(_STEM_CHANNELS, width_multiplier)
@@ -92,7 +100,7 @@ class MobileNetV3Small(nn.Module):
         self.last = ConvUnit(width, last, 1, activation=nn.Hardswish)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        head = scaled_channels(_HEAD_FEATURES, max(1.0, width_multiplier))  # a thinner network keeps its last features
+        head = scaled_channels(_HEAD_FEATURES, max(1.0, width_multiplier))  # not scaled below 1, as in MobileNetV2
         self.head = nn.Linear(last, head)
         self.activation = nn.Hardswish(inplace=True)
         self.dropout = nn.Dropout(_DROPOUT, inplace=True)
@@ -109,5 +117,5 @@ class MobileNetV3Small(nn.Module):
 def mobilenet_v3_small(
     *, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3
 ) -> MobileNetV3Small:
-    """Any resolution runs."""
+    """MobileNetV3-Small for images of any resolution, with random weights."""
     return MobileNetV3Small(width_multiplier, classes, in_channels)

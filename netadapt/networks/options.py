@@ -1,4 +1,4 @@
-"""The options that a network is built with: by its name, or by the user's own function."""
+"""The options that a network is built with, be it built-in or a user's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from netadapt.errors import NetworkError
 from netadapt.input_shape import InputShape
 from netadapt.networks import build_network
-from netadapt.networks.own import parse_input, settled, short, users_code
+from netadapt.networks.user_network import absolute_name, parse_input, short_name, users_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,27 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """All that decides the shape of the original network; stored with a run, so that the network can be built again."""
+    """Everything that the shape of the original network depends on. A run stores it, so that the network can be built again."""
 
     name: str
+    """A name in `netadapt.networks.NETWORKS`, or a user's function as `absolute_name` writes it."""
     width_multiplier: float = 1.0
     resolution: int = 224
+    """The side of the square input image, in pixels."""
     classes: int = 1000
-    """0 for a network without a classifier."""
+    """The number of classes; 0 for a network without a classifier."""
     small_input: bool = False
+    """True to build the network for images of about 32 pixels; only mobilenet_v1 has this option."""
     input: InputShape | None = None
-    """The shape of the model's input, where one was given; otherwise three channels and the resolution squared."""
+    """The shape of the model's input; None for three channels of the square resolution."""
 
     @classmethod
     def chosen(
         cls, network: str, width_multiplier: float, resolution: int, small_input: bool, input_shape: str | None, classes: int = 1000
     ) -> Self:
-        """From the words of the command line. `NetworkError` for an input shape that is none."""
+        """The options from the arguments of a command. `NetworkError` for an input shape that cannot be read."""
         shape = parse_input(input_shape) if input_shape else None
-        return cls(settled(network), width_multiplier, resolution, classes, small_input, shape)
+        return cls(absolute_name(network), width_multiplier, resolution, classes, small_input, shape)
 
     @property
     def input_shape(self) -> InputShape:
+        """The shape of the model's input, (1, c, h, w)."""
         return self.input or (1, 3, self.resolution, self.resolution)
 
     @property
@@ -46,7 +50,9 @@ class NetworkOptions:
         """The side of the input image in pixels. `NetworkError` for an input that is not square, as datasets' images are."""
         _, _, height, width = self.input_shape
         if height != width:
-            raise NetworkError(f"the images of a dataset are square, an input of {height} by {width} pixels is not")
+            raise NetworkError(
+                f"images of datasets are square, an input of {height} by {width} pixels is not; choose a square --input"
+            )
         return height
 
     @property
@@ -57,30 +63,34 @@ class NetworkOptions:
         return common | ({"classes": self.classes} if self.classes else {}) | ({"small_input": True} if self.small_input else {})
 
     def build(self) -> nn.Module:
-        """The network with random weights from torch's own generator. `NetworkError` for unknown names, options and sizes."""
+        """Build the network with random weights from torch's global generator. `NetworkError` as for `build_network`."""
         return build_network(self.name, **self.keywords)
 
     def graph(self, *, outputs: tuple[int, ...] | None = None) -> Graph:
-        """The network's layers and blocks. `NetworkError` if it does not take its input, gives other outputs, or has no blocks."""
+        """The network's layers and blocks, found by tracing it.
+
+        `NetworkError` if the network does not accept its input, its outputs do not have the shape `outputs`, or nothing in it can
+        be pruned.
+        """
         import torch
 
         from netadapt.pruning.couplings import as_list
         from netadapt.pruning.tracing import trace
 
-        model, name = self.build().eval(), short(self.name)
-        with users_code(f"{name} does not take an input of {'x'.join(map(str, self.input_shape))}"), torch.inference_mode():
+        model, name = self.build().eval(), short_name(self.name)
+        with users_code(f"{name} does not accept an input of {'x'.join(map(str, self.input_shape))}"), torch.inference_mode():
             found = [tuple(output.shape) for output in as_list(model(torch.zeros(self.input_shape)))]
-            model(torch.zeros(2, *self.input_shape[1:]))  # as in training
+            model(torch.zeros(2, *self.input_shape[1:]))  # training needs batches of any size
         if outputs is not None and found != [outputs]:
             raise NetworkError(
-                f"{name} gives {', '.join(map(str, found))} for one image, but the data asks for {outputs}; "
+                f"{name} gives outputs of shape {', '.join(map(str, found))} for one image, but the data needs {outputs}; "
                 "let its function take num_classes, or return a network with as many outputs"
             )
         with users_code(f"{name} cannot be traced"):
             graph = trace(model, self.input_shape, name)
         if not graph.widths:
             raise NetworkError(
-                f"nothing in {name} can be pruned: it needs convolutions or linear layers that are called once, are not grouped, "
-                "and whose outputs only layers read that can follow"
+                f"nothing in {name} can be pruned; it needs convolutions or linear layers that are called once, are not grouped, "
+                "and feed only layers that can be pruned with them"
             )
         return graph

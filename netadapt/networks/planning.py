@@ -1,4 +1,4 @@
-"""A plan for `profile build`: the layers that can price every narrower version of a network."""
+"""Plans for `profile build`, whose tables can predict every narrower version of a network."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ PRECISIONS = ("float32", "int8")
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """The plan that is asked for."""
+    """The plan to write."""
 
     network: NetworkOptions
     out: Path
+    """The plan's path, which ends in .json."""
     precision: str = "float32"
+    """The data type that the layers compute in: float32 or int8."""
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What a plan holds."""
+    """The contents of a plan in numbers."""
 
     plan: str
     """The path of the plan."""
     blocks: int
+    """The network's coupling groups."""
     possible_layers: int
     """All layers that narrower versions of the network can consist of."""
     fit: int
@@ -38,12 +41,12 @@ class PlanSummary:
 
 
 def plan_network(request: PlanRequest) -> PlanSummary:
-    """Write the plan. `RunError` for a path or a precision that makes no sense, `NetworkError` for the network."""
+    """Write the plan. `RunError` for an impossible path or precision; `NetworkError` if the network cannot be built or pruned."""
     out = request.out
     if out.suffix != ".json" or not out.parent.is_dir():
-        raise RunError(f"{out} cannot become a plan: give a name ending in .json in a folder that exists")
+        raise RunError(f"the plan cannot be written to {out}; choose a name ending in .json in a folder that exists")
     if request.precision not in PRECISIONS:
-        raise RunError(f"layers can be measured in {' and '.join(PRECISIONS)}, not in {request.precision!r}")
+        raise RunError(f"layers cannot be measured in {request.precision!r}; choose {' or '.join(PRECISIONS)}")
     made = make_plan(request.network.graph().with_precision(request.precision), seed=request.seed)
     write_plan(made, out)
     return PlanSummary(str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check))

@@ -1,14 +1,15 @@
-"""A start for networks that begin as MobileNetV1 does: its weights as trained on ImageNet, out of an integer model.
+"""ImageNet weights for networks whose first layers are those of MobileNetV1, from a quantised TensorFlow model.
 
-The file is an .npz of its layers in order: `kind` (conv or dw), weights `w00`, `w01`, … of uint8, (out, k, k, in) or
-(1, k, k, channels), which `w_zero` and `w_scale` turn into floats, and biases `b00`, … of int32, which `b_scale` does. Three
-things differ from our networks:
+The file is an .npz archive with the layers in order: `kind` (conv or dw); weights `w00`, `w01`, … as uint8 of shape
+(out, k, k, in) or (1, k, k, channels), with their zero points `w_zero` and scales `w_scale`; biases `b00`, … as int32, with their
+scales `b_scale`. Three things differ from our networks:
 
-- Batch normalisation is folded into the weights. It is made anew from what each layer puts out for some images, such that it
-  changes nothing at first and training has it to work with.
-- Images went in as (value - 128) / 128. The first layer's weights take up the difference to our normalisation.
-- TensorFlow pads only at the bottom and on the right where a layer halves the image, we pad all around. Each halving thus sees
-  its input moved by one pixel, which is left to the training: padding as TensorFlow does would cost a layer in every exported file.
+- Batch normalisation is folded into the weights. It is restored with the statistics of each layer's outputs for some images, such
+  that it changes no output at first and can be trained.
+- The model was trained on images normalised to (value - 128) / 128. The first layer is converted to our normalisation.
+- Where a layer halves the image, TensorFlow pads at the bottom and on the right only, and our networks on all sides. Each of these
+  layers thus sees its input shifted by one pixel, which is left to the training: TensorFlow's padding would add a layer to every
+  exported file.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from netadapt.training.types import Part
 
 _LAYERS = 2 * len(CHANNELS) - 1  # the stem and the pairs; a classifier after them is left alone
 _IMAGES = 32
+"""The images that the statistics of batch normalisation are computed on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,20 +37,24 @@ class _Folded:
     """A convolution with its batch normalisation folded in."""
 
     weight: Tensor
-    """(out, in, k, k); of a depthwise one (channels, 1, k, k)"""
+    """(out, in, k, k), or (channels, 1, k, k) of a depthwise convolution."""
     bias: Tensor
+    """(out,) or (channels,)."""
     depthwise: bool
 
 
 def start_encoder(model: nn.Module, path: Path, part: Part) -> None:
-    """Give the model's first layers the file's weights, in place; of a thinner model's, those of the strongest filters.
+    """Copy the file's weights into the model's first layers, in place; a narrower layer gets the filters of the largest L2 norm.
 
-    `RunError` if the model does not begin as MobileNetV1 does, or is wider than what the file holds.
+    `part` gives the images that batch normalisation's statistics are computed on. `RunError` if the model's first layers are not
+    those of MobileNetV1 or are wider than the file's; `DataError` if the file is no such archive.
     """
     units = [module for module in model.modules() if isinstance(module, ConvUnit)][:_LAYERS]
     layers = _read(path)
     if len(units) < _LAYERS:
-        raise RunError(f"{path} holds MobileNetV1's weights, and this network does not begin with its {_LAYERS} layers")
+        raise RunError(
+            f"{path} does not fit this network, whose first {_LAYERS} layers are not MobileNetV1's; choose other --weights"
+        )
     kept = torch.arange(layers[0].weight.shape[1])
     biases = []
     for number, (unit, layer) in enumerate(zip(units, layers, strict=True)):
@@ -61,12 +67,15 @@ def start_encoder(model: nn.Module, path: Path, part: Part) -> None:
             weight = weight[kept]
         if weight.shape != conv.weight.shape:
             raise RunError(
-                f"{path} does not fit this network: its layer {number} has weights {tuple(weight.shape)}, "
-                f"the network's {tuple(conv.weight.shape)}"
+                f"{path} does not fit this network: its layer {number} has weights of shape {tuple(weight.shape)}, the network's "
+                f"has {tuple(conv.weight.shape)}; choose other --weights or a smaller --width-multiplier"
             )
         bias = layer.bias[kept]
         if number == 0:
-            weight, bias = _for_our_images(weight, bias, part)
+            # with x = (value / 255 - mean) / std of our images, (value - 128) / 128 is x * std * 255 / 128 + mean * 255 / 128 - 1
+            mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (part.mean, part.std))
+            bias = bias + (weight * (255 / 128 * mean - 1)).sum(dim=(1, 2, 3))
+            weight = weight * std * (255 / 128)
         with torch.no_grad():
             conv.weight.copy_(weight)
         biases.append(bias)
@@ -74,6 +83,7 @@ def start_encoder(model: nn.Module, path: Path, part: Part) -> None:
 
 
 def _read(path: Path) -> list[_Folded]:
+    """The file's layers in floats and in torch's layout. `DataError` if the file is no such archive."""
     numbers = [f"{number:02d}" for number in range(_LAYERS)]
     names = ["kind", "w_scale", "w_zero", "b_scale", *(f"{what}{number}" for number in numbers for what in "wb")]
     arrays = read_arrays(path, names, "a MobileNetV1")
@@ -87,14 +97,11 @@ def _read(path: Path) -> list[_Folded]:
     return layers
 
 
-def _for_our_images(weight: Tensor, bias: Tensor, part: Part) -> tuple[Tensor, Tensor]:
-    """A first layer for (value - mean) / std in place of (value - 128) / 128."""
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (part.mean, part.std))
-    return weight * std * (255 / 128), bias + (weight * (255 / 128 * mean - 1)).sum(dim=(1, 2, 3))
-
-
 def _renormalise(model: nn.Module, units: list[ConvUnit], biases: list[Tensor], part: Part) -> None:
-    """One pass over some images; each normalisation is set when its input comes by, so that later layers see it at work."""
+    """Set each layer's batch normalisation such that it only adds the layer's bias to the outputs for some images.
+
+    A hook does so during one pass over the images, when the layer's input is known and before later layers see its output.
+    """
     handles = []
     for unit, bias in zip(units, biases, strict=True):
         norm = unit.get_submodule("norm")
@@ -104,6 +111,7 @@ def _renormalise(model: nn.Module, units: list[ConvUnit], biases: list[Tensor], 
             variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
             module.running_mean.copy_(mean)
             module.running_var.copy_(variance)
+            # weight * (input - mean) / sqrt(variance + eps) + bias is then input + the folded bias
             module.weight.copy_((variance + module.eps).sqrt())
             module.bias.copy_(mean + bias)
 

@@ -1,6 +1,6 @@
 """ResNet-18 and ResNet-50 (He et al., 2015, https://arxiv.org/abs/1512.03385).
 
-The 50 strides in its 3x3 convolutions, as torchvision's and most others' since do ("v1.5"), not in the 1x1 before them.
+ResNet-50 has its strides in the 3x3 convolutions, as in torchvision ("v1.5"), not in the 1x1 convolutions before them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from netadapt.networks.units import ConvUnit, initialise, scaled_channels
 
 _CHANNELS = (64, 128, 256, 512)
-"""Of the four stages' 3x3 convolutions; the stem has as many as the first."""
+"""Channels of the 3x3 convolutions of the four stages; the stem has as many as the first stage."""
 _BOTTLENECK_EXPANSION = 4
 
 
 class Residual(nn.Module):
-    """Layers and a way around them: the input itself or, where the shape changes, a 1x1 convolution of it."""
+    """Layers and a shortcut around them: the input itself or, where the shape changes, its 1x1 convolution."""
 
     def __init__(self, layers: Sequence[ConvUnit], in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def _bottleneck(in_channels: int, channels: int, out_channels: int, *, stride: i
 
 
 class ResNet(nn.Module):
-    """`depths`: how many residuals each stage has; each stage but the first halves the image."""
+    """Images (n, c, h, w) in, logits (n, classes) out. `depths` is the number of residuals of each of the four stages."""
 
     def __init__(self, depths: Sequence[int], width_multiplier: float, classes: int, in_channels: int, *, bottleneck: bool) -> None:
         super().__init__()
@@ -62,6 +62,7 @@ class ResNet(nn.Module):
             inner = scaled_channels(channels, width_multiplier)
             outer = scaled_channels(channels * expansion, width_multiplier)
             stage = []
+            # every stage but the first halves the image; the pooling after the stem has done so for the first
             for stride in (1 if number == 0 else 2, *(1,) * (depth - 1)):
                 stage.append(residual(width, inner, outer, stride=stride))
                 width = outer
@@ -79,10 +80,10 @@ class ResNet(nn.Module):
 
 
 def resnet18(*, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3) -> ResNet:
-    """Any resolution runs."""
+    """ResNet-18 for images of any resolution, with random weights."""
     return ResNet((2, 2, 2, 2), width_multiplier, classes, in_channels, bottleneck=False)
 
 
 def resnet50(*, width_multiplier: float = 1.0, resolution: int = 224, classes: int = 1000, in_channels: int = 3) -> ResNet:
-    """Any resolution runs."""
+    """ResNet-50 for images of any resolution, with random weights."""
     return ResNet((3, 4, 6, 3), width_multiplier, classes, in_channels, bottleneck=True)

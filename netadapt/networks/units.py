@@ -1,4 +1,4 @@
-"""What the networks are made of."""
+"""The parts that the built-in networks are made of."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from torch import nn
 
 
 def scaled_channels(channels: int, width_multiplier: float) -> int:
-    """The nearest multiple of 8, but never below 8 nor more than a tenth below what was asked for."""
+    """`channels` times `width_multiplier`, rounded to a multiple of 8: at least 8, and at most 10 % below the exact product.
+
+    The rule of the MobileNets: `_make_divisible` in https://github.com/tensorflow/models.
+    """
     wanted = channels * width_multiplier
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def initialise(network: nn.Module) -> None:
-    """He's initialisation, so that signals neither grow nor vanish before batch normalisation has seen any."""
+    """Initialise all convolutions in place as He et al., 2015 (https://arxiv.org/abs/1502.01852)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 class ConvUnit(nn.Sequential):
-    """Convolution, batch normalisation, activation if there is one: one fused layer once exported."""
+    """Convolution, batch normalisation and, unless it is None, an activation. Exported, the three are one fused layer."""
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class ConvUnit(nn.Sequential):
 
 
 class SeparablePair(nn.Sequential):
-    """A depthwise and a pointwise 1x1 convolution, which together stand for a full one."""
+    """A depthwise and a pointwise 1x1 convolution, which together replace a full convolution (depthwise separable)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, *, stride: int = 1, activation: type[nn.Module] = nn.ReLU6

@@ -1,1 +1,1 @@
-"""PyTorch networks as graphs with widths: what is coupled, and how a network is made narrower."""
+"""Structured pruning of PyTorch networks: coupled channels, importance criteria, and the removal of channels."""

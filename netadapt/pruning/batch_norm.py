@@ -1,4 +1,7 @@
-"""Batch normalisation's statistics, counted anew: after channels have gone, the old ones are those of another network."""
+"""The statistics of batch normalisation, estimated again after pruning: the old ones are those of the wider network.
+
+Li et al., EagleEye, 2020 (https://arxiv.org/abs/2007.02491) call this adaptive batch normalisation.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from netadapt.training.types import Part
 
 
 def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_size: int = 64) -> None:
-    """Set the running mean and variance to their averages over so many batches of images as they are, in place.
+    """Set every running mean and variance to its average over this number of batches of unaugmented images, in place.
 
-    The images are drawn without repetition, fewer where there are not so many. Weights, gradients and modes are left alone, and
-    nothing else, such as dropout, works as in training.
+    The images are drawn without replacement; there are fewer batches where the part is too small. Weights, gradients and modes
+    stay as they are, and all other layers, such as dropout, work as in evaluation. 0 batches change nothing.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if batches < 1 or not norms:
@@ -23,12 +26,13 @@ def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_s
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's word for the plain average of all batches
+        norm.momentum = None  # for torch: the plain average over all batches
         norm.training = True
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: batches * batch_size]
     with torch.inference_mode():
         for indices in torch.split(order, batch_size):
-            if len(indices) > 1 or len(order) == 1:  # the variance of one image alone would count as much as a batch's
+            # a last batch of one image would have as much weight in the variance as a full batch
+            if len(indices) > 1 or len(order) == 1:
                 model(part.batch(indices)[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

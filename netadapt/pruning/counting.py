@@ -1,4 +1,7 @@
-"""What `netadapt networks` tells of a network, counted on torch's meta device, where tensors have shapes and no values."""
+"""The size and the blocks of a network, as `netadapt networks` lists them.
+
+Under torch's meta device, where tensors have shapes and no values, both take no time worth mentioning.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,22 @@ from netadapt.pruning.couplings import WEIGHTED, Couplings
 
 
 def count_macs(model: nn.Module, input_shape: InputShape) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one inference."""
-    counted: list[int] = []
+    """The multiply-accumulate operations (MACs) of all convolutions and linear layers for one input of this shape."""
+    macs: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # a transposed convolution spreads every input over its kernels; (in, out, k, k), all others are (out, in, k, k)
+        # a transposed convolution applies its kernels, (in, out, k, k), to every input value; all others, (out, in, k, k),
+        # compute every output value with them
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        counted.append(pixels.numel() * module.get_parameter("weight")[0].numel())
+        macs.append(pixels.numel() * module.get_parameter("weight")[0].numel())
 
     hooks: list[Any] = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, WEIGHTED)]
     model(zeros(input_shape))
     for hook in hooks:
         hook.remove()
-    return sum(counted)
+    return sum(macs)
 
 
 def count_blocks(model: nn.Module, input_shape: InputShape) -> int:
-    """Coupling groups that can be pruned; nothing that a runtime cannot resize must be among the network's layers."""
+    """The number of coupling groups that can be pruned, if a runtime can resize all of the network's layers."""
     return len(Couplings(model, input_shape).blocks())

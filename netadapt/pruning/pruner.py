@@ -1,4 +1,4 @@
-"""How a candidate comes to be before it is fine-tuned: channels chosen, the cut, batch normalisation's statistics."""
+"""The pruning of a candidate before its short-term fine-tune: choosing channels, removing them, and new batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from profiler.layers.graph import Graph
 def prune_candidate(
     model: nn.Module, graph: Graph, widths: Mapping[str, int], settings: PruningSettings, part: Part, seed: int
 ) -> nn.Module:
-    """A narrower copy of the model. `part` is the training part: neither holdout nor test images may have a say."""
+    """A copy of the model, which `graph` was traced from, pruned to these widths; `widths` are channels by block.
+
+    `part` must be the training part, because neither holdout nor test images may influence the network. The seed chooses its
+    images. Errors as for `prune`.
+    """
     images = sample(part, settings.images, seed) if IMPORTANCES[settings.importance].needs_images else None
     pruned = prune(model, graph, widths, settings.importance, images)
     reestimate(pruned, part, settings.bn_recalibration_batches, seed)
@@ -26,6 +30,6 @@ def prune_candidate(
 
 
 def sample(part: Part, count: int, seed: int) -> Tensor:
-    """Normalised images (n, c, h, w), drawn without repetition: `count` of them, or as many as there are."""
+    """Normalised images (n, c, h, w), drawn without replacement: `count` of them, or all where the part has fewer."""
     chosen = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
     return part.batch(chosen)[0]

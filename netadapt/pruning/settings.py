@@ -1,4 +1,4 @@
-"""The settings of pruning, without torch: which channels stay, and what is done before the short-term fine-tune."""
+"""The settings of pruning: the importance criterion, and what is done before the short-term fine-tune. No torch is imported."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class PruningSettings:
     bn_recalibration_batches: int = 0
     """Batches of 64 images from which batch normalisation's statistics are computed again; 0 keeps the old statistics."""
     images: int = 256
-    """Training images for criteria that need the inputs of layers."""
+    """The number of training images for criteria that need the inputs of layers."""
 
     def __post_init__(self) -> None:
         check_importance(self.importance)
         if self.bn_recalibration_batches < 0:
             raise SettingsError(
-                f"--bn-recalibration-batches is a number of batches, 0 for none, got {self.bn_recalibration_batches}"
+                f"--bn-recalibration-batches must be at least 0, which is for none, got {self.bn_recalibration_batches}"
             )
         if self.images < 1:
-            raise SettingsError(f"importance needs at least one image, got {self.images}")
+            raise SettingsError(f"the number of images for importance criteria must be at least 1, got {self.images}")

@@ -1,7 +1,7 @@
-"""A torch model as a graph of fused groups, as its runtime will execute it, with the blocks that NetAdapt may prune.
+"""A torch model as a graph of fused groups, as its runtime executes it, with the blocks that can be pruned.
 
-The layers come from the exported ONNX file, the blocks from Torch-Pruning; they meet in the names of the modules. Blocks that do
-not stand a trial (netadapt.pruning.trial) are none.
+The layers come from the exported ONNX file and the blocks from Torch-Pruning; the names of the modules connect the two. Blocks
+that do not pass a trial (netadapt.pruning.trial) are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from netadapt.export.files import write_onnx
@@ -26,51 +25,45 @@ from profiler.layers.graph import Graph
 
 
 def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
-    """Node names are the paths of the modules; a block is named after its first layer. The model is left as it is."""
-    stand_in = _trained_stand_in(model)
+    """The graph of a model for inputs of this shape (n, c, h, w), with its blocks. The model itself is not changed.
+
+    Nodes have the paths of their modules as names, and a block has the name of its first layer. `ExportError` if the model cannot
+    be exported, `ModelError` if the exported file holds something that cannot be read.
+    """
+    copy = deepcopy(model).float().cpu().eval()
+    for module in copy.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            # the mean of a trained layer is not 0; of a mean of 0 the exporter would make no bias, and layers would lack one
+            module.running_mean.fill_(0.5)
     with tempfile.TemporaryDirectory(prefix="trace_") as folder:
         path = Path(folder) / "traced.onnx"
-        write_onnx(stand_in, input_shape, path)
+        write_onnx(copy, input_shape, path)
         graph = replace(read_onnx(path), name=name)
-    couplings = Couplings(stand_in, input_shape)
-    modules = {module_name for module_name, _ in stand_in.named_modules()}
-    coupled = {node.name: couplings.members(node.name) for node in graph.nodes if node.name in modules}
-    found = _with_blocks(graph, coupled)
-    return _with_only(found, sound_blocks(stand_in, found))
-
-
-def _trained_stand_in(model: nn.Module) -> nn.Module:
-    """A copy whose batch normalisation has moved from its first values, which would be folded into no bias at all."""
-    copy = deepcopy(model).float().cpu().eval()
-    with torch.no_grad():
-        for module in copy.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-                module.running_mean.fill_(0.5)
-    return copy
-
-
-def _with_blocks(graph: Graph, coupled: Mapping[str, tuple[str, ...]]) -> Graph:
+    couplings = Couplings(copy, input_shape)
+    modules = {module_name for module_name, _ in copy.named_modules()}
     names = {node.name for node in graph.nodes}
     block_of: dict[str, str] = {}
-    for node in graph.nodes:  # in the order of the network: the first member gives the block its name
-        members = coupled.get(node.name, ())
-        if node.name not in block_of and names.issuperset(members):
-            block_of |= dict.fromkeys(members, node.name)
-    everything = _named(graph, block_of)
-    possible = possible_widths(everything, 1)
-    return _with_only(everything, [block for block, widths in possible.items() if _can_shrink(everything, block, widths)])
+    for node in graph.nodes:  # in the order of execution, so that the first member gives the block its name
+        if node.name in modules and node.name not in block_of:
+            members = couplings.members(node.name)
+            if names.issuperset(members):
+                block_of |= dict.fromkeys(members, node.name)
+    graph = _with_blocks(graph, block_of)
+    graph = _with_only(graph, [block for block, widths in possible_widths(graph, 1).items() if _can_shrink(graph, block, widths)])
+    return _with_only(graph, sound_blocks(copy, graph))
 
 
 def _with_only(graph: Graph, blocks: Collection[str]) -> Graph:
-    return _named(graph, {node.name: node.block for node in graph.nodes if node.block in blocks})
+    return _with_blocks(graph, {node.name: node.block for node in graph.nodes if node.block in blocks})
 
 
-def _named(graph: Graph, block_of: Mapping[str, str | None]) -> Graph:
+def _with_blocks(graph: Graph, block_of: Mapping[str, str | None]) -> Graph:
+    """The graph with the block of each node that is named, and no block for the others."""
     return replace(graph, nodes=tuple(replace(node, block=block_of.get(node.name)) for node in graph.nodes))
 
 
 def _can_shrink(graph: Graph, block: str, widths: Sequence[int]) -> bool:
-    """Not if the network's own outputs would, nor if it feeds a cut-out, whose weights fix its shapes."""
+    """True if the block can be narrower while the network's outputs and the inputs of its opaque layers keep their shapes."""
     if len(widths) == 1:
         return False
     try:

@@ -1,13 +1,14 @@
-"""Whether blocks are what they are taken for: a copy of the network is pruned on trial and has to compute what it did before.
+"""A trial of blocks: copies of the network are pruned, and must compute what they did before.
 
-Channels that nothing reads can be removed without any change. So half of a block's channels, the same of each of its slices, are
-removed from one copy, and in another the weights that read them are set to zero: if both give the same outputs, and the pruned
-layers have the shapes that the graph says, the block holds. Weights are random, so that no layer is silent by itself.
+Channels that no layer reads can be removed without changing the outputs. So half of a block's channels, the same of each slice, are
+removed from one copy, and in another copy the weights that read them are set to zero. A block is sound if both copies give the
+same outputs, and the layers of the pruned one have the shapes that the graph predicts. Weights are random, so that no layer has
+outputs of zero by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -19,15 +20,15 @@ from netadapt.pruning.couplings import WEIGHTED, Couplings, as_list
 from profiler.layers.graph import Graph
 
 RELATIVE_TOLERANCE = 1e-3
-"""Of the largest output. Sums in another order give about 1e-6, a channel too many far more than this."""
+"""The largest difference, relative to the largest output: sums in another order give about 1e-6, a wrong channel far more."""
 _SEED = 0
 _IMAGES = 2
-# what is raised by a network whose parts no longer fit together, or by what takes it apart
+# the errors of torch and Torch-Pruning for a network whose layers no longer fit together
 _MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ZeroDivisionError)
 
 
 def sound_blocks(model: nn.Module, graph: Graph) -> list[str]:
-    """Those of the graph's blocks that can be pruned together, in its order. The model is left as it is."""
+    """The blocks of the graph that can be pruned, all at the same time, in the graph's order. The model is not changed."""
     _, (n, height, width, channels) = graph.inputs[0]
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
@@ -35,14 +36,14 @@ def sound_blocks(model: nn.Module, graph: Graph) -> list[str]:
         try:
             model = _randomised(model, images)
         except _MISFITS:
-            return []  # it takes no two images, or has no use for random weights
+            return []  # the network takes no batch of two images, or fails with random weights
         trial = _Trial(model, graph, images, (n, channels, height, width))
         blocks = list(graph.widths)
-        if trial.holds(blocks):
+        if trial.passes(blocks):  # the usual case, in one trial; otherwise blocks are added one by one
             return blocks
         sound: list[str] = []
         for block in blocks:
-            if trial.holds([*sound, block]):
+            if trial.passes([*sound, block]):
                 sound.append(block)
         return sound
 
@@ -53,46 +54,45 @@ class _Trial:
         couplings = Couplings(deepcopy(model), input_shape)
         self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
 
-    def holds(self, blocks: Sequence[str]) -> bool:
+    def passes(self, blocks: Sequence[str]) -> bool:
+        """True if all these blocks can be pruned at the same time."""
         if not blocks:
             return True
-        pruned, silent = deepcopy(self._model), deepcopy(self._model)
+        pruned, silenced = deepcopy(self._model), deepcopy(self._model)
         try:
-            cuts, silences = Couplings(pruned, self._input_shape), Couplings(silent, self._input_shape)
+            cuts, silences = Couplings(pruned, self._input_shape), Couplings(silenced, self._input_shape)
             for block in blocks:
                 silences.silence(block, self._removed[block])
                 cuts.remove(block, self._removed[block])
             widths = {block: self._graph.widths[block] - len(self._removed[block]) for block in blocks}
-            return self._has_the_shapes(pruned, widths) and self._computes_the_same(pruned, silent)
+            modules = dict(pruned.named_modules())
+            for node in self._graph.at_widths(widths).nodes:
+                module = modules.get(node.name)
+                if isinstance(module, WEIGHTED) and node.layer.weight_shape != _weight_shape(module):
+                    return False
+            with torch.inference_mode():
+                outputs, expected = as_list(pruned(self._images)), as_list(silenced(self._images))
+            return all(
+                found.shape == wanted.shape
+                and float((found - wanted).abs().max()) <= RELATIVE_TOLERANCE * float(wanted.abs().max())  # so that NaN fails
+                for found, wanted in zip(outputs, expected, strict=True)
+            )
         except _MISFITS:
             return False
 
-    def _has_the_shapes(self, model: nn.Module, widths: Mapping[str, int]) -> bool:
-        modules = dict(model.named_modules())
-        for node in self._graph.at_widths(widths).nodes:
-            module = modules.get(node.name)
-            if isinstance(module, WEIGHTED) and node.layer.weight_shape != _weight_shape(module):
-                return False
-        return True
-
-    def _computes_the_same(self, one: nn.Module, other: nn.Module) -> bool:
-        outputs = zip(_outputs(one, self._images), _outputs(other, self._images), strict=True)
-        return all(
-            found.shape == expected.shape
-            and float((found - expected).abs().max()) <= RELATIVE_TOLERANCE * float(expected.abs().max())  # so that NaN fails
-            for found, expected in outputs
-        )
-
 
 def _half(width: int, slices: int) -> list[int]:
-    """Channels at random, the same of each slice; not more than half, as a grouped convolution needs two in each group."""
-    each = width // slices
-    positions = torch.randperm(each)[: max(1, each // 2)].tolist()
-    return sorted(start + position for start in range(0, width, each) for position in positions)
+    """Random channels to remove, the same of each slice: not more than half, as a grouped convolution needs two in each group."""
+    size = width // slices
+    positions = torch.randperm(size)[: max(1, size // 2)].tolist()
+    return sorted(start + position for start in range(0, width, size) for position in positions)
 
 
 def _randomised(model: nn.Module, images: Tensor) -> nn.Module:
-    """A copy in evaluation; batch normalisation has seen the images, so that activations neither vanish nor saturate."""
+    """A copy in evaluation with random weights (He et al., 2015) and the statistics of these images in batch normalisation.
+
+    With both, activations neither vanish nor saturate.
+    """
     copy = deepcopy(model)
     with torch.no_grad():
         for weight in copy.parameters():
@@ -104,7 +104,7 @@ def _randomised(model: nn.Module, images: Tensor) -> nn.Module:
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.train()
-            norm.momentum = 1.0
+            norm.momentum = 1.0  # the statistics are those of this batch alone
         copy(images)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -112,13 +112,8 @@ def _randomised(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _weight_shape(module: nn.Module) -> tuple[int, ...]:
-    """As `LayerSpec.weight_shape`: outputs first."""
+    """The shape of the layer's weights with the outputs first, as in `LayerSpec.weight_shape`."""
     shape = tuple(module.get_parameter("weight").shape)
     if isinstance(module, nn.ConvTranspose2d):
         return (shape[1] * module.groups, shape[0] // module.groups, *shape[2:])
     return shape
-
-
-def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
-    with torch.inference_mode():
-        return as_list(model(images))

@@ -1,1 +1,1 @@
-"""The page that shows what a run has come to."""
+"""The report of a run: one HTML page with its tables and charts."""

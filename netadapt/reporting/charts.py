@@ -1,4 +1,4 @@
-"""The report's figures, as PNG files: labels at the data instead of legends, colours that everyone can tell apart."""
+"""The report's charts as PNG images, with labels at the data instead of legends and colours for colour-blind people, too."""
 
 from __future__ import annotations
 
@@ -17,34 +17,40 @@ from profiler.plotting.drawing import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE,
 
 WIDTH_INCHES = 8.0
 PERCENT = Metric("accuracy", "accuracy", decimals=1, unit="%", scale=100)
+"""An accuracy as a percentage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A network: its measured latency with the 95 % interval, and its accuracy from 0 to 1 with the spread over seeds."""
+    """A network in the chart: its measured latency with the 95 % interval, and its accuracy, 0 to 1, with the spread over seeds."""
 
     latency_ms: Interval
     accuracy: Spread
     label: str = ""
 
 
-def accuracy_chart(steps: Sequence[Point], finished: Sequence[Point], baselines: Sequence[Point], told: Metric = PERCENT) -> bytes:
-    """Accuracy, told as this figure, against measured latency: the family as a line, others as single points."""
+def accuracy_chart(
+    steps: Sequence[Point], finished: Sequence[Point], baselines: Sequence[Point], metric: Metric = PERCENT
+) -> bytes:
+    """Accuracy against measured latency as a PNG image: the steps as a line with rings, the others as single points.
+
+    `metric` has the name, the unit and the scale of the accuracy on the axis.
+    """
 
     def place(point: Point) -> tuple[float, float]:
-        """Where a point is drawn: milliseconds, and the accuracy as people read it."""
-        return point.latency_ms.value, told.scale * point.accuracy.mean
+        return point.latency_ms.value, metric.scale * point.accuracy.mean
 
     line = [place(point) for point in steps]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.8)
         axes.plot(*zip(*line, strict=True) if line else ([], []), color=BLUE, lw=1.2, alpha=0.45, zorder=1)
         for points, colour, marker, size in ((steps, BLUE, "o", 4.5), (finished, BLUE, "o", 9), (baselines, ORANGE, "s", 8)):
-            _points(axes, points, told.scale, colour, marker, size, hollow=points is steps)
+            _points(axes, points, metric.scale, colour, marker, size, hollow=points is steps)
         axes.set_xlabel("measured latency (ms)")
-        axes.set_ylabel(told.heading)
+        axes.set_ylabel(metric.heading)
         axes.margins(x=0.1, y=0.14)
         axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
+        # labels avoid the line, the large points and each other; the most important ones are placed first
         taken = boxes(figure, axes, [*along(line), *map(place, (*finished, *baselines))])
         for points, colour in ((finished, BLUE), (baselines, ORANGE), (steps, GREY)):
             for point in points:
@@ -53,13 +59,16 @@ def accuracy_chart(steps: Sequence[Point], finished: Sequence[Point], baselines:
 
 
 def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> bytes:
-    """Predicted against measured latency, with both intervals, the line where they agree and a band around it."""
+    """Predicted against measured latency as a PNG image, with the line of equal values and a band of ±`band_percent` around it.
+
+    At least one of the items needs a prediction.
+    """
     with mpl.rc_context(STYLE):
         figure, axes = _figure(5.2, width=6.0)
         pairs = [(item.measured_ms, item.predicted_ms, item.step) for item in items if item.predicted_ms is not None]
         points = [(measured.value, predicted.value) for measured, predicted, _ in pairs]
         low, high = min(map(min, points)), max(map(max, points))
-        pad = 0.12 * (high - low) or 0.1 * high
+        pad = 0.12 * (high - low) or 0.1 * high  # a single point has no extent
         ends = (max(0.0, low - pad), high + pad)
         share = band_percent / 100
         axes.fill_between(ends, [e * (1 - share) for e in ends], [e * (1 + share) for e in ends], color="#EEF1F4", lw=0, zorder=0)
@@ -69,7 +78,7 @@ def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> by
             axes.errorbar(measured.value, predicted.value, *bars, "o", color=BLUE, ms=5.5, elinewidth=1, zorder=3)
         axes.set(xlim=ends, ylim=ends, xlabel="measured latency (ms)", ylabel="predicted latency (ms)", aspect="equal")
         taken = boxes(figure, axes, [*along([(ends[0], ends[0]), (ends[1], ends[1])]), *points])
-        for measured, predicted, step in (pairs[0], *pairs[-1:]) if len(pairs) > 1 else pairs:
+        for measured, predicted, step in (pairs[0], pairs[-1]) if len(pairs) > 1 else pairs:
             put_label(axes, (measured.value, predicted.value), "original" if step == 0 else f"step {step}", BLUE, taken)
         where = ends[0] + 0.04 * (ends[1] - ends[0])
         axes.annotate(f"shaded: ±{band_percent:g} %", (where, ends[1]), (0, -4), textcoords="offset points", va="top", color=GREY)
@@ -77,7 +86,10 @@ def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> by
 
 
 def bars_chart(rows: Sequence[tuple[str, float, float]], label: str, texts: Sequence[str]) -> bytes:
-    """Before, as a broad pale bar, and after, as a slim one on it, for each name; `texts` stand at the bars' ends."""
+    """Horizontal bars as a PNG image: for each row of name, before and after, a slim bar on a broad pale one.
+
+    `label` is that of the axis, and `texts` are written at the ends of the bars.
+    """
     with mpl.rc_context(STYLE):
         figure, axes = _figure(0.9 + 0.3 * len(rows))
         places = range(len(rows))
@@ -102,6 +114,7 @@ def _figure(height: float, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]:
 
 
 def _points(axes: Axes, points: Sequence[Point], scale: float, colour: str, marker: str, size: float, *, hollow: bool) -> None:
+    """Draw points with their intervals of latency and, where there are several seeds, their standard deviations."""
     for point in points:
         accuracy = point.accuracy
         upright = None if not accuracy.deviation else [[scale * accuracy.deviation]] * 2
@@ -113,5 +126,5 @@ def _points(axes: Axes, points: Sequence[Point], scale: float, colour: str, mark
 
 
 def _bar(interval: Interval) -> list[list[float]]:
-    """An error bar's lengths below and above the value; of no length where the interval is not known."""
+    """The lengths of an error bar below and above the value; 0 where the interval is not known."""
     return [[interval.value - interval.low], [interval.high - interval.value]] if interval.known else [[0.0], [0.0]]

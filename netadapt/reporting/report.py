@@ -1,13 +1,13 @@
-"""RUN/report.html: what an adaptation brought, on one page that opens anywhere, its images inside it.
+"""The report of a run, RUN/report.html: one page with its images inside, which opens offline.
 
-Only what is in the run folder is said; what has not been measured yet is named, with the command that measures it.
+The page has nothing but what is in the run folder. Where something is missing, it names the command that adds it.
 """
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -33,26 +33,30 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A chart of the page, or the sentence that stands in its place."""
+    """A section of the page with a chart or, where there is no data for it, a sentence in its place."""
 
     title: str
     file: str
+    """The name of the image's file in the run folder."""
     caption: str
     image: bytes | None
+    """The chart as a PNG image."""
     missing: str
+    """The sentence if there is no image: what is missing, and the command that adds it."""
 
     @property
     def width_px(self) -> int:
-        """Half of the image's own, which is made for screens of two pixels where one was; from the PNG's header."""
+        """The width on the page: half of that in the PNG's header, as images are drawn for screens of twice the usual density."""
         return int.from_bytes((self.image or bytes(20))[16:20], "big") // 2
 
     @property
     def data_uri(self) -> str:
+        """The image as the source of an HTML element."""
         return "data:image/png;base64," + base64.b64encode(self.image or b"").decode()
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write the page and its images into the run's folder; returns the page's path. `RunError` if there is no step yet."""
+    """Write the page and its images into the run folder and return the page's path. `RunError` if there is no step yet."""
     contents = Contents.of(run)
     sections = all_sections(contents)
     page = render(contents, sections)
@@ -66,11 +70,12 @@ def write_report(run: RunFolder) -> Path:
 
 
 def render(contents: Contents, sections: Sequence[Section]) -> str:
+    """The page as HTML."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {
-        "count": count_text,
+        "count": lambda number: prefixed_text(float(number), "").strip(),  # 41.2 M
         "score": lambda found: _figure(contents.task.accuracy, found),
         "others": partial(_others, contents.task),
         "percent": lambda fraction: f"{100 * fraction:.1f} %",
@@ -96,12 +101,12 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
 
 
 def _others(task: Task, metrics: Mapping[str, float | Spread]) -> list[str]:
-    """What stands below the figure that picks."""
+    """The task's other figures as texts, which stand below the accuracy."""
     return [f"{item.label} {_figure(item, metrics[item.name])}" for item in task.metrics if item.name in metrics]
 
 
 def _further_amounts(contents: Contents, amounts: Mapping[str, float]) -> list[str]:
-    """Of the second budget on, each with its name."""
+    """The amounts of all budgets but the first as texts, each with the budget's name."""
     return [f"{goal.name} {goal.amount_text(amounts[goal.name])}" for goal in contents.info.goals[1:] if goal.name in amounts]
 
 
@@ -110,28 +115,30 @@ def _figure(figure: Metric, found: float | Spread) -> str:
 
 
 def title(contents: Contents) -> str:
-    return f"{contents.info.network} within {' and '.join(map(_budget_text, contents.info.goals))}"
+    """The heading of the page: mobilenet_v1 within 60 % of its latency on pixel and 2 MB."""
 
+    def budget_text(budget: Budget) -> str:
+        of = f" on {budget.table}" if budget.table else ""
+        if budget.fraction is not None:
+            return f"{100 * budget.fraction:g} % of its {budget.resource}{of}"
+        return budget.amount_text(budget.amount(0)) + of
 
-def _budget_text(budget: Budget) -> str:
-    of = f" on {budget.table}" if budget.table else ""
-    if budget.fraction is not None:
-        return f"{100 * budget.fraction:g} % of its {budget.resource}{of}"
-    return budget.amount_text(budget.amount(0)) + of
+    return f"{contents.info.network} within {' and '.join(map(budget_text, contents.info.goals))}"
 
 
 def headline(rows: Sequence[Row], task: Task) -> str:
-    """The result in one sentence, with no more certainty than it has."""
+    """The result in one sentence, which says whether latencies are measured and which images accuracies are of."""
     if len(rows) < 2 or rows[1].name != "adapted":
         return "Only the original network so far."
     original, adapted = rows[0], rows[1]
     faster = adapted.speedup_over(original)
     how = "measured" if original.measured and adapted.measured else "predicted, not measured yet"
     speed = "" if faster is None else f"{faster:.2f}× as fast ({how}), "
-    changes = ", ".join(
-        f"{figure.label} {before.text(figure)} → {after.text(figure)}"
-        for figure, before, after in _changes(task, original, adapted)
-    )
+    figures = [(task.accuracy, original.accuracy, adapted.accuracy)]
+    for figure in task.metrics:
+        if figure.name in original.metrics and figure.name in adapted.metrics:
+            figures.append((figure, original.metrics[figure.name], adapted.metrics[figure.name]))
+    changes = ", ".join(f"{figure.label} {before.text(figure)} → {after.text(figure)}" for figure, before, after in figures)
     same = "" if original.accuracy_on == adapted.accuracy_on else ", which is not the same set"
     return (
         f"{speed}{changes} ({adapted.accuracy_on} set{same}), "
@@ -139,15 +146,8 @@ def headline(rows: Sequence[Row], task: Task) -> str:
     )
 
 
-def _changes(task: Task, original: Row, adapted: Row) -> Iterator[tuple[Metric, Spread, Spread]]:
-    """Each figure that both have."""
-    yield task.accuracy, original.accuracy, adapted.accuracy
-    for figure in task.metrics:
-        if figure.name in original.metrics and figure.name in adapted.metrics:
-            yield figure, original.metrics[figure.name], adapted.metrics[figure.name]
-
-
 def all_sections(contents: Contents) -> list[Section]:
+    """The sections with charts, in their order on the page."""
     return [_accuracy_section(contents), _prediction_section(contents), _widths_section(contents), _layers_section(contents)]
 
 
@@ -167,14 +167,15 @@ def _accuracy_section(contents: Contents) -> Section:
         for item in contents.baselines
         if item.measured_ms is not None
     ]
+    label = contents.task.accuracy.label
     return Section(
-        f"{_at_the_start(contents.task.accuracy.label)} against latency",
+        f"{label.capitalize() if label[0].isascii() else label} against latency",  # δ1 has no capital letter: Δ1 is another symbol
         "accuracy.png",
-        "Rings: every step measured, after its short-term fine-tune, on the holdout set. Filled: after the long-term fine-tune, "
-        "on the test set. Squares: baselines, on the test set. Bars across: 95 % intervals of the latency; bars upright: the "
-        "standard deviation over seeds.",
+        "Rings: every measured step after its short-term fine-tune, on the holdout set. Filled circles: after the long-term "
+        "fine-tune, on the test set. Squares: baselines, on the test set. Horizontal bars: 95 % intervals of the latency. Vertical "
+        "bars: standard deviations over seeds.",
         accuracy_chart(steps, finished, baselines, contents.task.accuracy) if steps else None,
-        f"No step has been measured on the device yet: `netadapt measure {contents.path}` does it.",
+        f"No step has been measured on the device yet: `netadapt measure {contents.path}` measures them all.",
     )
 
 
@@ -187,13 +188,13 @@ def _step_name(contents: Contents, number: int) -> str:
 def _prediction_section(contents: Contents) -> Section:
     items = [item for _, item in sorted(contents.verified.items()) if item.error_percent is not None]
     errors = [abs(item.error_percent or 0.0) for item in items]
-    said = f"mean error {sum(errors) / len(errors):.1f} %, worst {max(errors):.1f} %" if items else ""
+    error = f"mean error {sum(errors) / len(errors):.1f} %, worst {max(errors):.1f} %" if items else ""
     return Section(
         "Predicted against measured",
         "prediction.png",
-        f"Each step's whole-network latency as predicted by the table and as measured, on the line where both agree: {said}.",
+        f"The latency of each step's network as the table predicts it and as it was measured; on the line both are equal: {error}.",
         prediction_chart(items) if items else None,
-        f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` does it.",
+        f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` checks them.",
     )
 
 
@@ -204,9 +205,9 @@ def _widths_section(contents: Contents) -> Section:
     return Section(
         "Widths before and after",
         "widths.png",
-        f"Channels of every block: pale, the original; blue, step {contents.chosen.iteration}.",
+        f"Channels of every block: of the original in pale, of step {contents.chosen.iteration} in blue.",
         bars_chart(rows, "channels", texts) if rows and contents.chosen.iteration > 0 else None,
-        f"Nothing has been pruned yet: `netadapt run --resume` goes on with {contents.path}.",
+        f"Nothing has been pruned yet: `netadapt run --resume` continues {contents.path}.",
     )
 
 
@@ -216,20 +217,20 @@ def _layers_section(contents: Contents) -> Section:
     return Section(
         "Latency layer by layer",
         "layers.png",
-        "By the table: pale, the original; blue, the last step.",
+        "As the table predicts it: of the original in pale, of the last step in blue.",
         bars_chart(rows, "latency (ms)", texts) if rows else None,
-        f"The layers' latencies are not in this run yet: `netadapt measure {contents.path}` adds them.",
+        f"The latencies of layers are not in this run yet: `netadapt measure {contents.path}` adds them.",
     )
 
 
 def conditions(contents: Contents) -> list[tuple[str, str]]:
-    """Under what all this holds, as pairs of a name and what it was."""
+    """The conditions of the run as pairs of name and value: network, budgets, tables, settings and versions."""
     info = contents.info
     pairs = [("network", info.network), ("budget", ", ".join(info.budgets)), ("begun", _date(info.created_utc))]
     if not info.tables:
-        pairs.append(("table", "none: the budget is counted on the network alone"))
+        pairs.append(("table", "none: the budget does not depend on a device"))
     for name, table in info.tables.items():
-        pairs += [(f"{name} {what}".lstrip(), said) for what, said in _about(table, info.created_utc)]
+        pairs += [(f"{name} {what}".lstrip(), value) for what, value in _table_conditions(table, info.created_utc)]
     measured = sorted({f"{item.target.device}, {item.target.runtime}" for item in contents.verified.values()})
     pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
     values = values_of(info.settings)
@@ -237,7 +238,8 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
     return pairs + [pair for pair in settings if pair[0] != "network"] + list(info.versions.items())
 
 
-def _about(table: TableFacts, begun: str) -> list[tuple[str, str]]:
+def _table_conditions(table: TableFacts, begun: str) -> list[tuple[str, str]]:
+    """The conditions of one table, for a run that began at that date."""
     doubted = not table.verified and "unverified" not in table.held_out
     return [
         ("device", f"{table.device}: {table.cpu}"),
@@ -248,7 +250,7 @@ def _about(table: TableFacts, begun: str) -> list[tuple[str, str]]:
 
 
 def _date(moment: str) -> str:
-    """A date as it is recorded, made readable; as it stands if it cannot be read."""
+    """A recorded date, such as 2026-01-31T08:00:00+00:00, as text for the page; unchanged if it is no such date."""
     try:
         return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
@@ -256,7 +258,7 @@ def _date(moment: str) -> str:
 
 
 def _age(built: str, begun: str) -> str:
-    """How old the table was when the run began; left out if a date cannot be read."""
+    """The table's age at the beginning of the run, with a comma in front; empty if a date cannot be read."""
     try:
         days = (datetime.fromisoformat(begun) - datetime.fromisoformat(built)).total_seconds() / 86400
     except (TypeError, ValueError):
@@ -264,24 +266,15 @@ def _age(built: str, begun: str) -> str:
     return f", {days:.1f} days before this run" if days >= 0.1 else ", just before this run"
 
 
-def _at_the_start(label: str) -> str:
-    """With a capital letter, unless it begins with a symbol: a Δ1 is no δ1."""
-    return label.capitalize() if label[0].isascii() else label
-
-
 def ms_text(latency_ms: float, digits: int = 3) -> str:
-    """To so many significant digits, trailing zeros kept so that columns line up; all digits before the point.
+    """A latency as text with so many significant digits, and always with all digits before the decimal point.
 
-    The share of a tiny layer that the calibration takes below nothing is 0.
+    Trailing zeros are kept, so that columns line up. Negative latencies, as a calibration may give a tiny layer, become 0.
     """
     whole = math.floor(math.log10(latency_ms)) + 1 if latency_ms > 0 else 1
     return f"{max(0.0, latency_ms):.{max(0, digits - whole)}f}"
 
 
 def change_text(before: str, after: str) -> str:
+    """Both texts with an arrow, or one if they are equal."""
     return before if before == after else f"{before} → {after}"
-
-
-def count_text(number: int) -> str:
-    """41.2 M, 824 k."""
-    return prefixed_text(float(number), "").strip()

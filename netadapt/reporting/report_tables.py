@@ -1,4 +1,4 @@
-"""The report's tables: what a run folder holds, read once, and its networks side by side."""
+"""The report's tables: the contents of a run folder, read once, and its networks side by side."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from profiler.layers.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A network in the table on top of the page."""
+    """A network in the summary at the top of the page."""
 
     name: str
     note: str
+    """A line below the name."""
     predicted: Interval | None
-    """Milliseconds, as the measured latency."""
+    """The predicted latency in ms."""
     measured: Interval | None
+    """The measured latency in ms."""
     accuracy: Spread
     accuracy_on: str
-    """test or holdout."""
+    """The images of the accuracy: test or holdout."""
     macs: int
     parameters: int
     metrics: Mapping[str, Spread] = field(default_factory=dict)
     """The task's other figures, on the same images."""
     kind: str = ""
-    """Of netadapt.baselines.BASELINES; empty for steps of the run."""
+    """A name in netadapt.baselines.BASELINES; empty for steps of the run."""
 
     def speedup_over(self, original: Row) -> float | None:
-        """By measured latencies if both are, else by predicted ones; None if there are neither."""
+        """The ratio of measured latencies or, unless both are measured, of predicted ones; None if one has neither."""
         for mine, other in ((self.measured, original.measured), (self.predicted, original.predicted)):
             if mine is not None and other is not None:
                 return other.value / mine.value
@@ -47,30 +49,32 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a run folder holds, read once."""
+    """The contents of a run folder."""
 
     path: Path
     info: RunInfo
     graph: Graph
     steps: tuple[Step, ...]
     chosen: Step
+    """The step that the report is about: the last that had its long-term fine-tune, otherwise the last."""
     accuracy: Mapping[int, Spread]
-    """On the test set, of the steps that were fine-tuned to the end."""
+    """The accuracy on the test set of each step that had its long-term fine-tune."""
     metrics: Mapping[int, Mapping[str, Spread]]
-    """The task's other figures of the same."""
+    """The task's other figures of the same steps."""
     verified: Mapping[int, Verified]
-    """Measured where the run is at home."""
+    """The measurements on the run's own device and runtime, by step."""
     baselines: tuple[Baseline, ...]
     layers: tuple[LayerLatency, ...]
     exported: tuple[ExportedFile, ...] = ()
     elsewhere: tuple[Verified, ...] = ()
-    """Measured on other devices or with other runtimes."""
+    """The measurements on other devices or with other runtimes."""
 
     @classmethod
     def of(cls, run: RunFolder) -> Contents:
+        """Read the run folder. `RunError` if it has no step yet or is damaged."""
         steps, finished = run.steps, run.finished
         if not steps:
-            raise RunError(f"{run.path} has no step to report yet; go on with `netadapt run --resume`")
+            raise RunError(f"{run.path} has no step to report yet; continue it with `netadapt run --resume`")
         chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
         accuracy = {number: Spread.of(item.accuracies) for number, item in finished.items()}
         metrics = {number: of_each(item.all_metrics) for number, item in finished.items()}
@@ -83,11 +87,12 @@ class Contents:
 
     @property
     def unit(self) -> str:
+        """The unit of the first budget's prices."""
         return self.info.goals[0].unit
 
     @property
     def measurable(self) -> bool:
-        """True if prices stand beside measurements in the same unit, which the headings then name once."""
+        """True if the first budget's prices can be measured; the headings then have the unit, otherwise each amount has it."""
         return self.info.goals[0].measurable
 
     @property
@@ -96,77 +101,77 @@ class Contents:
 
 
 def summary(contents: Contents) -> list[Row]:
-    """The original, the chosen step and, of every kind of baseline, the one nearest to it in latency."""
+    """The original, the chosen step and, of each kind of baseline, the one found for that step or else the nearest in latency."""
     rows = [_step_row(contents, contents.steps[0], "original")]
     if contents.chosen.iteration > 0:
         rows.append(_step_row(contents, contents.chosen, "adapted"))
-    kinds = sorted({item.kind for item in contents.baselines}, key=_place)
+    # in the order of the registry; kinds that another version of this project knew come last
+    known = [kind for kind in BASELINES if any(item.kind == kind for item in contents.baselines)]
+    kinds = known + sorted({item.kind for item in contents.baselines}.difference(known))
     return rows + [
         _nearest_baseline([item for item in contents.baselines if item.kind == kind], contents.chosen.iteration, rows[-1])
         for kind in kinds
     ]
 
 
-def _place(kind: str) -> tuple[int, str]:
-    """As they are listed; kinds of another version last."""
-    return (list(BASELINES).index(kind) if kind in BASELINES else len(BASELINES), kind)
-
-
 @dataclass(frozen=True, slots=True)
 class GuidedRow:
-    """A line of the comparison of what guided the search."""
+    """A line of the comparison of searches that were guided by different resources."""
 
     name: str
     accuracy: Spread
     macs: int
     measured: Interval
-    """Milliseconds."""
+    """The measured latency in ms."""
     macs_share: float
-    """The share of the MACs of the network whose search was guided by another resource."""
+    """Its MACs as a fraction of those of the network found by the search guided by another resource."""
     latency_share: float
+    """Its measured latency as a fraction of that network's."""
     macs_of_original: float
+    """Its MACs as a fraction of the original's."""
     latency_of_original: float
+    """Its measured latency as a fraction of the original's."""
 
 
 def guided(rows: Sequence[Row]) -> list[GuidedRow]:
-    """The original, the network of the search guided by another resource, and the adapted one.
+    """The original, the network of the search guided by another resource, and the adapted network, in this order.
 
-    Empty unless all three have been measured and tested.
+    Empty unless all three are measured and have scores on the test set.
     """
-    found = {row.kind or row.name: row for row in rows}
+    found = {row.kind or row.name: row for row in rows if row.accuracy_on == "test"}
     other_guide = next((name for name, item in BASELINES.items() if item.guided_by), "")
-    if not other_guide:
+    labels = {"original": "original", other_guide: title_of(other_guide) if other_guide else "", "adapted": "guided by latency"}
+    lines = [
+        (label, found[name], latency_ms)
+        for name, label in labels.items()
+        if name in found and (latency_ms := found[name].measured) is not None
+    ]
+    if len(lines) < len(labels):
         return []
-    named = {"original": "original", other_guide: title_of(other_guide), "adapted": "guided by latency"}
-    if not all(name in found and found[name].accuracy_on == "test" for name in named):
-        return []
-    lines = [(label, found[name], found[name].measured) for name, label in named.items()]
-    if any(measured is None for _, _, measured in lines):
-        return []
-    first, other = found["original"], found[other_guide]
-    assert first.measured is not None and other.measured is not None
+    (_, first, first_ms), (_, other, other_ms), _ = lines
     return [
         GuidedRow(
-            label, row.accuracy, row.macs, measured, row.macs / other.macs, measured.value / other.measured.value,
-            row.macs / first.macs, measured.value / first.measured.value,
+            label, row.accuracy, row.macs, latency_ms, row.macs / other.macs, latency_ms.value / other_ms.value,
+            row.macs / first.macs, latency_ms.value / first_ms.value,
         )
-        for label, row, measured in lines
-        if measured is not None
+        for label, row, latency_ms in lines
     ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """What was measured of a step while the search went on."""
+    """A measurement of a step during the search."""
 
     step: int
     budget: str
     unit: str
     checked: Checked
     bias: float
+    """The budget's bias after this measurement."""
 
 
 def checks(contents: Contents) -> Iterator[CheckRow]:
+    """The measurements during the search, by step and budget."""
     units = {goal.name: goal.unit for goal in contents.info.goals}
     for step in contents.steps:
         for name, checked in step.checks.items():
@@ -204,7 +209,10 @@ def _baseline_row(item: Baseline) -> Row:
 
 
 def _nearest_baseline(baselines: Sequence[Baseline], step: int, adapted: Row) -> Row:
-    """The one that was found for this step; else the nearest by measured latency, or by predicted where that is missing."""
+    """The baseline that was found for this step or, if there is none, the nearest to it in latency.
+
+    Latencies are the measured ones, or the predicted ones where a measured one is missing.
+    """
 
     def distance(item: Baseline) -> tuple[bool, float]:
         row = _baseline_row(item)

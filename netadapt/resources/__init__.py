@@ -1,7 +1,7 @@
-"""Resources a network spends, and budgets for them. A resource is anything that puts a price on a graph."""
+"""Resources that a network uses, such as latency or memory, and budgets for them."""
 
 from netadapt.resources.base import PricesMany, Resource, ResourceKind, WidthPricer, prefixed_text
-from netadapt.resources.budgets import BUDGET, Budget, Goal, named_tables, open_goals, parse_budget, parse_budgets
+from netadapt.resources.budgets import Budget, Goal, named_tables, open_goals, parse_budget, parse_budgets
 from netadapt.resources.energy import Energy
 from netadapt.resources.latency import Latency, LatencyModel, Predicted
 from netadapt.resources.macs import Macs
@@ -10,7 +10,6 @@ from netadapt.resources.parameters import Parameters
 from netadapt.resources.registry import RESOURCES, known_resource, open_resource
 
 __all__ = [
-    "BUDGET",
     "RESOURCES",
     "Budget",
     "Energy",

@@ -1,7 +1,8 @@
-"""Energy: millijoules of one inference, the sum over its layers, where the device's table has them (`profile build --energy`).
+"""Energy: millijoules of one inference, as the sum over its layers, from tables built with `profile build --energy`.
 
-A layer that was not measured lies between two of its family that were, on the straight line in multiply-accumulates; where there
-are none, in bytes read and written. Nothing is extrapolated, and no correction for whole networks is known.
+The energy of a layer that was not measured is interpolated linearly between two measured layers of its family (the same layer but
+for its channels), over multiply-accumulates or, for layers without any, over bytes read and written. Nothing is extrapolated. Whole
+networks are not corrected, as latencies are: no calibration of energies is known.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any, ClassVar, Self
 
 from netadapt.errors import BudgetError
 from profiler.latency.interpolation import family_of
-from profiler.layers.fusion import fuse_for
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 
 
 class Energy:
-    """What the table's layers took, as their runtime executes them."""
+    """The energy of networks by the energies of a table's layers, as the table's runtime fuses them."""
 
     name = "energy"
     unit = "mJ"
@@ -28,15 +29,16 @@ class Energy:
     measurable = False
     named_by_table = False
 
-    def __init__(self, energy_mj: Mapping[LayerSpec, float], runtime: str) -> None:
-        self.runtime = runtime
+    def __init__(self, energy_mj: Mapping[LayerSpec, float], rules: ExecutionRules) -> None:
+        """`energy_mj` has the measured millijoules of one inference of each layer."""
+        self.rules = rules
         self._known = dict(energy_mj)
         points: dict[LayerSpec, dict[int, list[float]]] = {}
         for layer, millijoules in energy_mj.items():
             family = family_of(layer)
             if family is not None:
                 points.setdefault(family, {}).setdefault(work(layer), []).append(millijoules)
-        # by family: (work, mJ) by rising work; layers of equal work share their mean
+        # for each family the points (work, mJ) of its line, by rising work; of layers of equal work the mean
         self._points = {
             family: [(amount, sum(found) / len(found)) for amount, found in sorted(by_work.items())]
             for family, by_work in points.items()
@@ -48,31 +50,33 @@ class Energy:
 
     @classmethod
     def of(cls, table: Any) -> Self:
-        """`table` is a `Table`, or a `GrowingTable`."""
+        """The energy by a `Table` or a `GrowingTable`. `BudgetError` if there is none or it has no energies."""
         loaded = getattr(table, "table", table)
         if loaded is None:
-            raise BudgetError("an energy budget needs a table with energies; `profile build --energy` makes it, --table names it")
+            raise BudgetError(
+                "an energy budget needs a table with energies; build one with `profile build --energy` and name it with --table"
+            )
         if not loaded.energy_mj:
             raise BudgetError(
-                f"the table of {loaded.info.target.device} has no energies; build it with `profile build --energy` where the "
-                "device counts joules"
+                f"the table of {loaded.info.target.device} has no energies; build it with `profile build --energy` on a device "
+                "that measures its energy"
             )
-        return cls(loaded.energy_mj, loaded.info.target.runtime)
+        return cls(loaded.energy_mj, loaded.info.rules)
 
     def price(self, graph: Graph) -> float:
-        """`BudgetError` naming a layer whose energy the table cannot tell."""
-        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in fuse_for(graph, self.runtime).nodes]
+        """The network's energy in mJ. `BudgetError` if the energy of a layer is neither measured nor can be interpolated."""
+        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in self.rules.executed(graph).nodes]
         missing = [(name, layer) for name, layer, millijoules in found if millijoules is None]
         if missing:
             name, layer = missing[0]
             raise BudgetError(
-                f"the energy of {layer.key} ({name} of {graph.name}) was not measured and lies between no two of its family"
-                f"{f', nor do {len(missing) - 1} more' if len(missing) > 1 else ''}; build the table anew with --energy"
+                f"the energy of {layer.key} ({name} of {graph.name}) was not measured and cannot be interpolated"
+                f"{f', nor can that of {len(missing) - 1} more' if len(missing) > 1 else ''}; build the table again with --energy"
             )
         return sum(millijoules for _, _, millijoules in found if millijoules is not None)
 
     def layer_mj(self, layer: LayerSpec) -> float | None:
-        """As measured or between measured ones; None if the table cannot tell."""
+        """The layer's energy in mJ, measured or interpolated; None if the table has neither."""
         if layer in self._known:
             return self._known[layer]
         family = family_of(layer)
@@ -88,5 +92,5 @@ class Energy:
 
 
 def work(layer: LayerSpec) -> int:
-    """What a layer's energy follows: multiply-accumulates, or bytes moved by a layer that has none."""
+    """The amount of work that energy is interpolated over: multiply-accumulates, or bytes moved by a layer that has none."""
     return layer.macs or layer.activation_bytes

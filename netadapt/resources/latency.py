@@ -1,4 +1,4 @@
-"""Latency: milliseconds on one device with one runtime, by its table."""
+"""Latency: milliseconds of one inference on one device with one runtime, as its table predicts them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,43 @@ from netadapt.errors import BudgetError
 from netadapt.resources.base import WidthPricer
 from profiler.interval import Interval
 from profiler.layers.graph import Graph
+from profiler.tables.predictor import Prediction, Predictor
+from profiler.tables.pricing import Pricer
+from profiler.tables.table import Table
 
 
 class Predicted(Protocol):
+    """A predicted latency with its 95 % interval."""
+
     @property
     def latency_ms(self) -> Interval: ...
 
 
 class LatencyModel(Protocol):
-    """What a latency table can do, whether it measures what it lacks or not."""
+    """Latencies of networks in ms, such as those of a `GrowingTable`, which measures the layers it lacks."""
 
     def predict(self, graph: Graph) -> Predicted: ...
 
     def pricer(self, graph: Graph) -> WidthPricer: ...
 
 
+class FixedTable:
+    """The latencies that a table predicts as it is: a missing layer is an error, and nothing is measured."""
+
+    def __init__(self, table: Table) -> None:
+        self.predictor = Predictor(table)
+
+    def predict(self, graph: Graph) -> Prediction:
+        """The network's latency. `LayerNotMeasured` if one of its layers is missing."""
+        return self.predictor.predict(graph)
+
+    def pricer(self, graph: Graph) -> Pricer:
+        """Prices of the network with a block at other widths, NaN where a layer is missing."""
+        return Pricer(self.predictor, graph)
+
+
 class Latency:
-    """What the table predicts for the whole network."""
+    """The predicted latency of a whole network."""
 
     name = "latency"
     unit = "ms"
@@ -43,13 +63,16 @@ class Latency:
         return f"{amount:.4g} ms"
 
     @classmethod
-    def of(cls, table: LatencyModel | None) -> Self:
+    def of(cls, table: Table | LatencyModel | None) -> Self:
+        """The latency by a table, or by a model such as a `GrowingTable`. `BudgetError` if there is none."""
         if table is None:
-            raise BudgetError("a latency budget needs a latency table; name one with --table, `profile build` makes it")
-        return cls(table)
+            raise BudgetError("a latency budget needs a latency table; build one with `profile build` and name it with --table")
+        return cls(FixedTable(table) if isinstance(table, Table) else table)
 
     def price(self, graph: Graph) -> float:
+        """The predicted latency in ms. `LayerNotMeasured` if a layer is missing from the table and cannot be measured."""
         return self.table.predict(graph).latency_ms.value
 
     def pricer(self, graph: Graph) -> WidthPricer:
+        """Predicted latencies in ms with a block at other widths, NaN where a layer is missing."""
         return self.table.pricer(graph)

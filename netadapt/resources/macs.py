@@ -1,4 +1,4 @@
-"""Multiply-accumulates of one inference, whatever the device."""
+"""Multiply-accumulates (MACs) of one inference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from profiler.layers.graph import Graph
 
 
 class Macs:
-    """Layers whose count is unknown are left out."""
+    """The MACs of the whole network, whatever the device. Layers whose MACs are unknown count as 0."""
 
     name = "macs"
     unit = "MACs"
@@ -26,7 +26,9 @@ class Macs:
 
     @classmethod
     def of(cls, table: Any) -> Self:
+        """The resource; no table is needed."""
         return cls()
 
     def price(self, graph: Graph) -> float:
+        """The network's MACs."""
         return float(graph.macs)

@@ -1,8 +1,8 @@
-"""Peak activation memory: the bytes of all tensors that are alive at once while the network runs, weights not among them.
+"""Peak activation memory: the largest sum of the bytes of tensors that are alive at the same time, without weights.
 
 Layers run one after the other in the graph's order. While a layer runs, its inputs and its output are alive, and so is every
-tensor that a later layer still reads, or that is an output of the network. A runtime may do better (computing in place, another
-order) or worse (packed copies, scratch space, alignment): this is the figure that the network itself asks for.
+tensor that a later layer still reads or that is an output of the network. A runtime may need less (computing in place, another
+order) or more (packed copies, scratch space, alignment): the figure is a property of the network alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from profiler.layers.layer import ITEM_BYTES
 
 
 class Memory:
-    """The largest sum of live tensors."""
+    """The peak activation memory of the whole network in bytes."""
 
     name = "memory"
     unit = "B"
@@ -35,26 +35,25 @@ class Memory:
 
     @classmethod
     def of(cls, table: Any) -> Self:
+        """The resource; no table is needed."""
         return cls()
 
     def price(self, graph: Graph) -> float:
+        """The network's peak activation memory in bytes."""
         return float(peak_bytes(graph))
 
 
 def peak_bytes(graph: Graph) -> int:
-    """Of activations, for the batch that the graph is made for."""
+    """Peak activation memory in bytes, for the batch size of the graph."""
+    # the place of the layer that reads each tensor last, or makes it if none does
     last = {name: place for place, node in enumerate(graph.nodes) for name in (*node.inputs, node.name)}
-    last |= dict.fromkeys(graph.outputs, len(graph.nodes))  # kept until somebody has fetched them
-    alive = _input_bytes(graph)
+    last |= dict.fromkeys(graph.outputs, len(graph.nodes))  # kept until the caller has read them
+    # the network's inputs, in the data type of the first layer that reads them
+    item_bytes = {name: ITEM_BYTES.get(node.layer.dtype, 4) for node in reversed(graph.nodes) for name in node.inputs}
+    alive = {name: math.prod(shape) * item_bytes.get(name, 4) for name, shape in graph.inputs}
     peak = sum(alive.values())
     for place, node in enumerate(graph.nodes):
         alive[node.name] = math.prod(node.layer.output) * ITEM_BYTES.get(node.layer.dtype, 4)
         peak = max(peak, sum(alive.values()))
         alive = {name: size for name, size in alive.items() if last.get(name, -1) > place}
     return peak
-
-
-def _input_bytes(graph: Graph) -> dict[str, int]:
-    """Of the network's inputs, in the data type of who reads them."""
-    item = {name: ITEM_BYTES.get(node.layer.dtype, 4) for node in reversed(graph.nodes) for name in node.inputs}
-    return {name: math.prod(shape) * item.get(name, 4) for name, shape in graph.inputs}

@@ -1,4 +1,4 @@
-"""Parameters: weights and biases, batch normalisation folded in."""
+"""Parameters: weights and biases after batch normalisation is folded in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from profiler.layers.graph import Graph
 
 
 class Parameters:
-    """Counted on the network alone, whatever the device."""
+    """The parameters of the whole network, whatever the device."""
 
     name = "parameters"
     unit = "parameters"
@@ -26,7 +26,9 @@ class Parameters:
 
     @classmethod
     def of(cls, table: Any) -> Self:
+        """The resource; no table is needed."""
         return cls()
 
     def price(self, graph: Graph) -> float:
+        """The number of the network's parameters."""
         return float(graph.parameters)

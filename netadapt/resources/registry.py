@@ -1,4 +1,4 @@
-"""The resources there are, by name. A new resource is one file and one line in RESOURCES."""
+"""The registry of resources. A new resource is one module and one line in RESOURCES."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RESOURCES: Mapping[str, str] = {
     "memory": "netadapt.resources.memory:Memory",
     "energy": "netadapt.resources.energy:Energy",
 }
-"""Name to module:class, a `ResourceKind` of the same name."""
+"""The `module:class` of each resource by name; the class is a `ResourceKind` of the same name."""
 
 
 def open_resource(name: str, table: Any = None) -> Resource:
-    """The resource of this name, priced by the table if it needs one. `BudgetError` for an unknown name or a missing table."""
+    """The resource of this name for a table, if it needs one. `BudgetError` for an unknown name or a missing table."""
     return known_resource(name).of(table)
 
 
 def known_resource(name: str, tables: Collection[str] = ()) -> ResourceKind:
-    """`BudgetError` for a name that is none; `tables` are others that could have been meant."""
+    """The class of the resource of this name. `BudgetError` for an unknown name; `tables` are further names to suggest."""
     if name not in RESOURCES:
         raise BudgetError(f"there is no resource {name!r}; {did_you_mean(name, [*RESOURCES, *tables])}")
     kind: ResourceKind = load(RESOURCES[name])

@@ -20,7 +20,7 @@ from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
 from profiler.progress import ProgressReporter
-from profiler.protocol.settings import Target
+from profiler.protocol.settings import Target, TimingSettings
 
 PRECISIONS = ("float32", "int8")
 _COMPARED = 256
@@ -39,6 +39,8 @@ class ExportOptions:
     seed: int = 1
     target: Target | None = None
     """The target to measure the file on; None leaves it unmeasured."""
+    timing: TimingSettings | None = None
+    """The settings of the target's table, if the run has one; the file is measured with them, as the table's layers were."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -82,7 +84,9 @@ def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: P
     models.run.add_exported(record)
     if asked.target is not None:  # only now, so that a device that fails leaves the record of the file
         target = target_for(asked.path, asked.target)
-        found = measure_files([asked.path], target, progress=progress, wait_s=PATIENCE_S)[asked.path].estimate
+        timing = asked.timing if target == asked.target else None  # a table of another runtime is not the file's
+        measured = measure_files([asked.path], target, settings=timing, progress=progress, wait_s=PATIENCE_S)
+        found = measured[asked.path].estimate
         record = replace(record, target=TargetName.of(target), latency_ms=found.latency_ms)
         models.run.add_exported(record)
     return record

@@ -10,7 +10,7 @@ from torch import nn
 
 from netadapt.errors import RunError
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.own import changed_source
+from netadapt.networks.user_network import changed_source
 from netadapt.pruning.prune import reshape_like
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.types import Step

@@ -1,1 +1,1 @@
-"""The NetAdapt loop without torch: candidates, targets, winners, and what measured latencies do to them."""
+"""The NetAdapt loop, without torch: proposals of candidates, targets, the selection of winners, and the correction of targets."""

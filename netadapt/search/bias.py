@@ -1,7 +1,6 @@
-"""What measuring the winners says about the table: how many times as long a network really takes as was predicted.
+"""The bias of predictions, learned from measured winners: the ratio of measured to predicted latency, which corrects later targets.
 
-A single measurement is noisy, so the factor that later targets are corrected by is smoothed: the geometric mean of what it was and
-what was found last. A prediction that missed by more than its own interval is told all the same.
+A single measurement is noisy, so the bias is smoothed: it is the geometric mean of the bias so far and the newest ratio.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from netadapt.resources import Budget
 from profiler.interval import Interval
 
 SMOOTHING = 0.5
-"""The weight of the newest ratio."""
+"""The weight of the newest ratio in the geometric mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One resource of a winner as it was measured and as it had been predicted, with 95 % intervals, in the resource's unit."""
+    """A measured and a predicted amount of one resource of a winner, with 95 % intervals, in the resource's unit."""
 
     measured: Interval
     predicted: Interval
@@ -27,28 +26,30 @@ class Checked:
     def __post_init__(self) -> None:
         measured, predicted = self.measured.value, self.predicted.value
         if not (measured > 0 and predicted > 0):
-            raise NetAdaptError(f"{measured} was measured and {predicted} predicted, which cannot be compared")
+            raise NetAdaptError(
+                f"measured and predicted amounts must be above 0 to be compared, got {measured:g} and {predicted:g}; measure again"
+            )
 
     @property
     def ratio(self) -> float:
-        """Above 1 where the network takes more than predicted."""
+        """Measured over predicted: above 1 where the network takes more than predicted."""
         return self.measured.value / self.predicted.value
 
     @property
     def missed(self) -> bool:
-        """Whether the measured value lies outside the interval of the prediction, where that is known."""
+        """True if the measured value lies outside the 95 % interval of the prediction; False if that interval is not known."""
         return self.predicted.known and not self.predicted.contains(self.measured.value)
 
     def sentence(self, budget: Budget) -> str:
-        """The measured and the predicted amount of this budget's resource, for a warning."""
+        """The two amounts of the budget's resource as text: pixel: measured 130 ms, predicted 100 ms (95 ms to 105 ms), +30.0 %."""
         text = budget.amount_text
         interval = f"{text(self.predicted.low)} to {text(self.predicted.high)}"
         both = f"measured {text(self.measured.value)}, predicted {text(self.predicted.value)}"
         return f"{budget.name}: {both} ({interval}), {100 * (self.ratio - 1):+.1f} %"
 
 
-def carried_on(bias: Mapping[str, float], checks: Mapping[str, Checked]) -> dict[str, float]:
-    """The factors after these measurements; the first of a resource counts whole, as there is nothing to smooth it with."""
+def updated_bias(bias: Mapping[str, float], checks: Mapping[str, Checked]) -> dict[str, float]:
+    """The bias of each budget, by its name, after these measurements; the first ratio of a budget is taken as it is."""
     now = dict(bias)
     for name, check in checks.items():
         before = bias.get(name)

@@ -1,64 +1,66 @@
-"""Which candidate of an iteration wins, and which are dropped on the way there.
+"""The selection of an iteration's winner, and successive halving, which drops candidates before the end of their fine-tune.
 
-`accuracy`: the most accurate (the paper). `ratio`: the least accuracy lost for what is saved (the reference code and MobileNetV3):
-the smallest (lost accuracy + 1e-6) / (saved price + 1e-5). A price is a fraction of the initial one, so that milliseconds and
-bytes compare; where several budgets are not met yet, what is saved is the mean over them. Where accuracy was gained the ratio is
-negative and smaller for smaller savings: that is the rule's own, and is kept.
+Two rules select the winner. `accuracy` takes the most accurate candidate (Yang et al., 2018). `ratio` takes the smallest
+(lost accuracy + 1e-6) / (saved price + 1e-5), as the authors' code (https://github.com/denru01/netadapt) and MobileNetV3 do. Prices
+are fractions of the initial ones there, so that milliseconds and bytes compare, and the saved price is the mean over the budgets
+that are not met yet. Where accuracy was gained, the ratio is negative and prefers small savings: so does the authors' code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from netadapt.search.candidates import Amounts, Candidate, Rung
 from netadapt.search.types import Result
 
 RUNGS = (0.25, 0.5, 1.0)
-"""Of the short-term steps: what a candidate has had at the end of each stretch; half of them go on to the next."""
+"""The fraction of the short-term steps at the end of each rung; the better half of the candidates goes on to the next."""
+# of the rule `ratio`: they keep it finite where nothing is saved, and above 0 where nothing is lost
 _LOST = 1e-6
 _SAVED = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Puts the results of one iteration in order."""
+    """The order of the results of one iteration, the best first."""
 
     rule: str
+    """A name in `netadapt.search.types.SELECT_BY`."""
     accuracy: float = 0.0
-    """Of the network that the candidates come from; ..."""
+    """The accuracy of the network that the candidates come from."""
     prices: Amounts | None = None
-    """... its prices of the resources whose budgets are not met; ..."""
-    initial: Mapping[str, float] | None = None
-    """... and the original's."""
+    """The prices of that network for the budgets that are not met yet."""
+    initial: Amounts | None = None
+    """The prices of the original network."""
 
     def key(self, result: Result) -> tuple[float, float]:
-        """Smaller is better. Of equally good ones the cheaper is."""
+        """A sort key that is smaller for better results; among equally good ones, for cheaper networks."""
         candidate = result.candidate
         if self.rule == "accuracy":
             return (-result.accuracy, candidate.price)
-        return ((self.accuracy - result.accuracy + _LOST) / (self._saved(candidate) + _SAVED), candidate.price)
+        prices, initial = self.prices or {}, self.initial or {}
+        savings = [(price - candidate.prices[name]) / initial[name] for name, price in prices.items()]
+        saved = sum(savings) / len(savings) if savings else 0.0
+        return ((self.accuracy - result.accuracy + _LOST) / (saved + _SAVED), candidate.price)
 
     def best(self, results: Sequence[Result]) -> Result:
-        return min(results, key=self.key)  # min() takes the first of equals
+        """The winner; of results with equal keys, the first."""
+        return min(results, key=self.key)
 
     def better_half(self, results: Sequence[Result]) -> list[Result]:
-        """In the order they came in; of three, two."""
+        """The better half in the given order; two of three."""
         kept = sorted(results, key=self.key)[: (len(results) + 1) // 2]
         return [result for result in results if any(result is one for one in kept)]
 
-    def _saved(self, candidate: Candidate) -> float:
-        prices, initial = self.prices or {}, self.initial or {}
-        saved = [(prices[name] - candidate.prices[name]) / initial[name] for name in prices]
-        return sum(saved) / len(saved) if saved else 0.0
-
 
 def first_rung(candidate: Candidate) -> Candidate:
+    """The candidate with only the first part of its short-term steps to do."""
     return replace(candidate, rung=Rung(0, 0.0, RUNGS[0]))
 
 
 def next_rung(result: Result) -> Candidate:
-    """The same candidate with its next stretch of steps to go."""
+    """The result's candidate with the next part of its short-term steps to do."""
     rung = result.candidate.rung
     assert rung is not None
     return replace(result.candidate, rung=Rung(rung.number + 1, rung.end, RUNGS[rung.number + 1], result.weights))

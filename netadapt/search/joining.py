@@ -1,14 +1,25 @@
-"""Candidates that prune several blocks at once, for a step that no block alone can bring.
+"""Candidates that prune several blocks at once, for a reduction that no block alone can bring.
 
-There is one for each block, which begins with it. Then whatever block saves most for the share of its channels that goes is
-pruned by one stair, again and again, until every target is met. At the end each block gets back what turned out not to be needed.
+A greedy search makes one candidate for each block, which it prunes first. Until every target is met, it then prunes the block that
+saves most for the share of its channels that is removed, each time by one stair of the price's staircase. At the end each block is
+widened as far as the targets allow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netadapt.search.candidates import Amounts, Candidate, Pricers, Resources, narrower, offers, pricers_of, prices_of, propose
+from netadapt.search.candidates import (
+    Amounts,
+    Candidate,
+    Pricers,
+    Resources,
+    narrowed_networks,
+    narrower_widths,
+    pricers_of,
+    prices_of,
+    propose,
+)
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
 
@@ -16,7 +27,11 @@ from profiler.layers.graph import Graph
 def join_all(
     graph: Graph, resources: Resources, targets: Amounts, width_step: int = 8, min_width: int = 8, *, iteration: int = 0
 ) -> tuple[Candidate, ...]:
-    """In the order of the blocks they begin with, of which those that are not needed begin none; of equal networks the first."""
+    """The candidates in the order of their first blocks; empty if all blocks together cannot meet the targets.
+
+    Of equal networks only the first is kept. A candidate whose first block is widened back completely is left out, as a block names
+    one candidate only; if that leaves none, the first of them is kept.
+    """
     joining = Joining(graph, resources, targets, width_step, min_width)
     made = {block: joining.candidate(block, iteration) for block in graph.widths}
     found: list[Candidate] = []
@@ -27,7 +42,7 @@ def join_all(
 
 
 class Joining:
-    """One iteration's network and the targets it has to meet."""
+    """The greedy search from one iteration's network to its targets."""
 
     def __init__(self, graph: Graph, resources: Resources, targets: Amounts, width_step: int, min_width: int) -> None:
         self.graph, self.resources, self.targets = graph, resources, targets
@@ -36,53 +51,51 @@ class Joining:
         self._pricers = pricers_of(graph, resources)
 
     def candidate(self, first: str, iteration: int) -> Candidate | None:
-        """The one that begins with this block; None if it cannot, or all blocks together cannot meet the targets."""
-        moved = self._move(self.graph, first, self._left(self.graph), self._pricers)
-        graph = moved[0] if moved else self._one_step(self.graph, [first])
-        while graph is not None and (left := self._left(graph)) > 0:
-            graph = self._best_move(graph, left) or self._one_step(graph, graph.widths)
+        """The candidate that prunes this block first; None if it cannot be pruned, or all blocks together miss the targets."""
+        moved = self._one_stair(self.graph, first, self._excess(prices_of(self.graph, self.resources)), self._pricers)
+        graph = moved[0] if moved else self._all_narrower(self.graph, [first])
+        while graph is not None and (excess := self._excess(prices_of(graph, self.resources))) > 0:
+            # where no block alone saves anything, all become narrower: the peak of memory may be two tensors of the same size
+            graph = self._best_stair(graph, excess) or self._all_narrower(graph, graph.widths)
         if graph is None:
             return None
-        graph = self._given_back(graph, first)
+        graph = self._widened(graph, first)
         changed = [block for block, width in graph.widths.items() if width != self.graph.widths[block]]
         blocks = sorted(changed, key=lambda block: block != first)  # `first` in front, if it is still among them
         return Candidate(iteration, graph.widths, prices_of(graph, self.resources), tuple(blocks))
 
-    def _left(self, graph: Graph) -> float:
-        return self._above(prices_of(graph, self.resources))
-
-    def _above(self, prices: Amounts) -> float:
-        """How far prices are above their targets, each as a fraction of its present price, summed."""
+    def _excess(self, prices: Amounts) -> float:
+        """The sum over resources of how far a price is above its target, as a fraction of the iteration's initial price."""
         return sum(max(0.0, prices[name] - target) / self._now[name] for name, target in self.targets.items())
 
-    def _best_move(self, graph: Graph, before: float) -> Graph | None:
-        """The move that saves most for the share of the block's channels that goes."""
+    def _best_stair(self, graph: Graph, before: float) -> Graph | None:
+        """The network after the stair that reduces the excess `before` most for the share of the block's channels it removes."""
         best, chosen, pricers = 0.0, None, pricers_of(graph, self.resources)
         for block, width in graph.widths.items():
-            moved = self._move(graph, block, before, pricers)
+            moved = self._one_stair(graph, block, before, pricers)
             if moved is not None:
-                narrower_graph, after = moved
-                score = (before - after) / (1 - narrower_graph.widths[block] / width)
+                pruned, after = moved
+                score = (before - after) / (1 - pruned.widths[block] / width)
                 if score > best:
-                    best, chosen = score, narrower_graph
+                    best, chosen = score, pruned
         return chosen
 
-    def _move(self, graph: Graph, block: str, before: float, pricers: Pricers) -> tuple[Graph, float] | None:
-        """The network with this block one stair narrower, the widest choice that saves anything, and what is left to save."""
-        for offer in offers(graph, block, self.resources, pricers, *self.widths):
+    def _one_stair(self, graph: Graph, block: str, before: float, pricers: Pricers) -> tuple[Graph, float] | None:
+        """The network with the block at the largest width that reduces the excess `before`, and its excess; None without one."""
+        for narrowed in narrowed_networks(graph, block, self.resources, pricers, *self.widths):
             try:
-                after = self._above(offer.prices)
+                after = self._excess(narrowed.prices)
                 if after < before:
-                    return offer.network, after
+                    return narrowed.network, after
             except LayerError:
                 continue
         return None
 
-    def _one_step(self, graph: Graph, blocks: Iterable[str]) -> Graph | None:
-        """All these blocks narrower at once, where none alone saves anything: two tensors of the same size are the peak, say."""
+    def _all_narrower(self, graph: Graph, blocks: Iterable[str]) -> Graph | None:
+        """The network with each of these blocks at its next smaller width; None if none of them can be narrower."""
         pruned = graph
         for block in blocks:
-            for width in narrower(pruned.widths[block], *self.widths):
+            for width in narrower_widths(pruned.widths[block], *self.widths):
                 try:
                     pruned = pruned.at_widths({block: width})
                 except LayerError:
@@ -90,13 +103,13 @@ class Joining:
                 break
         return None if pruned.widths == graph.widths else pruned
 
-    def _given_back(self, graph: Graph, first: str) -> Graph:
-        """Every block as wide as the targets let it be, the others being what they are; `first` is the last to get back."""
+    def _widened(self, graph: Graph, first: str) -> Graph:
+        """The network with one block after the other as wide as the targets allow; `first` is the last of them."""
         for block in [*(name for name in graph.widths if name != first), first]:
             if graph.widths[block] == self.graph.widths[block]:
                 continue
             full = graph.at_widths({block: self.graph.widths[block]})
-            if self._left(full) <= 0:
+            if self._excess(prices_of(full, self.resources)) <= 0:
                 graph = full
                 continue
             found = propose(full, block, self.resources, self.targets, *self.widths)

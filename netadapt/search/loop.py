@@ -1,12 +1,12 @@
 """The NetAdapt loop: Algorithm 1 of Yang et al., 2018 (https://arxiv.org/abs/1804.03230).
 
-Prune one block at a time. Each iteration asks every block for the widest it can stay if it alone has to meet the iteration's
-targets, one for each budget, fine-tunes these candidates shortly and goes on with the most accurate; it ends within all budgets.
-The original network is the one candidate of iteration 0. Training happens behind `evaluate`, measuring behind `check`; nothing
-here knows weights or devices.
+Each iteration has a target for each budget. The candidates of an iteration prune one block each, as little as the targets allow.
+They are fine-tuned for a short term, and the most accurate is the next network. The loop ends once the network is within all
+budgets. The original network is the only candidate of iteration 0. Training is done by the function `evaluate` and measuring by
+`check`: nothing here depends on weights or devices.
 
-Other rules than the paper's are settings: winners by accuracy lost for what is saved, several blocks in a step that none can bring
-alone, and clear losers dropped before they have had all their short-term steps.
+Settings can replace the paper's rules: winners by the accuracy lost for the price saved, several blocks for a reduction that no
+block can bring alone, and successive halving of the candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from netadapt.errors import BudgetError, NetAdaptError
 from netadapt.resources import Goal, Resource
-from netadapt.search.bias import carried_on
+from netadapt.search.bias import updated_bias
 from netadapt.search.candidates import Candidate, largest_share, narrowest, prices_of, propose_all
 from netadapt.search.choosing import RUNGS, Ranking, first_rung, next_rung
 from netadapt.search.joining import join_all
@@ -25,11 +25,14 @@ from netadapt.search.types import AdaptSettings, Check, Evaluate, Result, Step
 from profiler.layers.graph import Graph
 
 ROUNDING = 1e-9
-"""A budget that was multiplied and divided by a bias is met when it is reached up to this."""
+"""The relative tolerance of a budget that was divided by a bias, which may round it down below a price that equals it."""
 
 
 def check_budgets(graph: Graph, goals: Sequence[Goal], settings: AdaptSettings) -> dict[str, float]:
-    """The budgets as amounts, by name. `BudgetError` if there is nothing to do, or one cannot be reached; costs no training."""
+    """The budgets as amounts in their resources' units, by name. It costs no training.
+
+    `BudgetError` if all budgets are met already, or if one cannot be reached with these settings.
+    """
     initial = prices_of(graph, _resources(goals))
     limits = {goal.name: goal.budget.amount(initial[goal.name]) for goal in goals}
     if all(initial[name] <= limit for name, limit in limits.items()):
@@ -37,22 +40,23 @@ def check_budgets(graph: Graph, goals: Sequence[Goal], settings: AdaptSettings) 
         asked = " and ".join(goal.budget.amount_text(limits[goal.name]) for goal in goals)
         within = "the budget: it takes" if len(goals) == 1 else "all budgets: it takes"
         raise BudgetError(
-            f"{graph.name} is already within {within} {spent}, the budget{'s are' if len(goals) > 1 else ' is'} {asked}"
+            f"{graph.name} is already within {within} {spent}, the budget{'s are' if len(goals) > 1 else ' is'} {asked}; "
+            "give a smaller --budget"
         )
     _check_limits(graph, goals, limits, settings)
     return limits
 
 
 def _check_limits(graph: Graph, goals: Sequence[Goal], limits: Mapping[str, float], settings: AdaptSettings) -> None:
-    """`BudgetError` for the first that cannot be reached by these settings, in predicted prices."""
+    """`BudgetError` for the first budget that cannot be reached with these settings. `limits` are in predicted prices."""
     least = narrowest(graph, settings.width_step, settings.min_width)
     for goal in goals:
         initial, limit, lowest = goal.resource.price(graph), limits[goal.name], goal.resource.price(least)
         if limit < lowest:
             raise BudgetError(
-                f"a budget of {goal.budget.amount_text(limit)}{_of(goal, goals)} cannot be reached: with every block at its "
-                f"narrowest {graph.name} still takes {goal.budget.amount_text(lowest)}, {100 * lowest / initial:.1f} % of "
-                f"{goal.budget.amount_text(initial)}"
+                f"a budget of {goal.budget.amount_text(limit)}{_for_budget(goal, goals)} cannot be reached: with every block at "
+                f"its narrowest {graph.name} still takes {goal.budget.amount_text(lowest)}, {100 * lowest / initial:.1f} % of "
+                f"{goal.budget.amount_text(initial)}; give a larger --budget or a smaller --min-width"
             )
         what = "the budget" if len(goals) == 1 else f"the budget for {goal.name}"
         check_reachable(initial, limit, settings.step, settings.decay, settings.max_iterations, what)
@@ -68,14 +72,14 @@ def adapt(
     *,
     check: Check | None = None,
 ) -> Iterator[Step]:
-    """The steps that are not in `history` yet, each to be recorded by the caller before the next is asked for.
+    """Yield the steps after those in `history`, until one is within all budgets. The caller records each before the next.
 
-    Every step meets the targets of all goals. `results` are what was already recorded of the unfinished iteration; these candidates
-    are not evaluated again. With `check` each winner is measured before it is handed out, and what the prediction was off by goes
-    into the later targets.
+    Each step meets its iteration's targets for all goals. `results` are the recorded ones of the unfinished iteration, whose
+    candidates are not evaluated again. With `check`, each winner is measured before it is yielded, and the bias of its prediction
+    corrects later targets.
 
-    Budgets and schedule are checked at the call; `BudgetError` comes later only if pruning stops to help, or a device is found
-    to be slower than a budget can bear.
+    `BudgetError` at the call if budgets or schedule are impossible; later only if pruning no longer reduces the prices, the
+    iterations are used up, or a device is measured to be too slow for a budget. `NetAdaptError` if `evaluate` leaves out a result.
     """
     settings = settings or AdaptSettings()
     check_budgets(graph, goals, settings)
@@ -84,6 +88,8 @@ def adapt(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    """The arguments of `adapt`, and the loop over its iterations."""
+
     graph: Graph
     goals: Sequence[Goal]
     evaluate: Evaluate
@@ -96,32 +102,32 @@ class _Run:
         return _resources(self.goals)
 
     def steps(self, history: Sequence[Step]) -> Iterator[Step]:
+        """Yield the original, unless it is in `history`, and then a winner for each iteration."""
         initial = prices_of(self.graph, self.resources)
-        if not history:
-            first = self._original(initial)
-            yield first
+        if history:
+            first, step = history[0], history[-1]
         else:
-            first = history[0]
-        step = history[-1] if history else first
+            (result,) = self._results(None, (Candidate(0, self.graph.widths, initial),))
+            first = step = self._checked(_step(result, (result,), {}, 0), {})
+            yield first
         limits = self._limits(first, step, initial)
-        if first.bias and step is first:  # what the original really takes may have put a budget out of reach
+        if first.bias and step is first:  # measured, the original may be so slow that a budget is out of reach
             _check_limits(self.graph, self.goals, limits, self.settings)
-        while not _within(step.prices, limits):
+        while any(step.prices[name] > limit for name, limit in limits.items()):
             if step.iteration >= self.settings.max_iterations:
-                raise BudgetError(_out_of_iterations(step, limits, self.goals))
+                prices, budgets = ("price", "budget is") if len(self.goals) == 1 else ("prices", "budgets are")
+                raise BudgetError(
+                    f"{step.iteration} iterations brought the {prices} to {_amounts(step.prices, self.goals)}, the {budgets} "
+                    f"{_amounts(limits, self.goals)}; continue with --resume and a higher --max-iterations"
+                )
             step = self._iteration(step, limits, initial)
             yield step
             limits = self._limits(first, step, initial)
 
-    def _original(self, initial: Mapping[str, float]) -> Step:
-        original = Candidate(0, self.graph.widths, initial)
-        (result,) = self._results(None, (original,))
-        return self._checked(_step(result, (result,), {}, 0), {})
-
     def _limits(self, first: Step, step: Step, initial: Mapping[str, float]) -> dict[str, float]:
-        """The budgets in predicted prices: what a table would say of a network that is just within when it is measured.
+        """The budgets as amounts of predicted prices: the prediction for a network that is exactly within the budget when measured.
 
-        A fraction is one of what the original takes, measured if it was.
+        A fraction is taken of the original's measured price or, if it was not measured, of its predicted price.
         """
         limits = {}
         for goal in self.goals:
@@ -131,12 +137,13 @@ class _Run:
         return limits
 
     def _iteration(self, step: Step, limits: Mapping[str, float], initial: Mapping[str, float]) -> Step:
+        """The winner of the iteration after `step`; `limits` and `initial` are the budgets and the original's prices."""
         iteration, prices = step.iteration + 1, step.prices
         unmet = {name: price for name, price in prices.items() if price > limits[name]}
         targets = {
             name: max(limit, prices[name] - reduction(iteration, initial[name], self.settings.step, self.settings.decay))
             if name in unmet
-            else limit  # met: it only has to stay so
+            else limit  # a budget that is met only has to stay met
             for name, limit in limits.items()
         }
         candidates, targets, halvings = self._candidates(step, targets)
@@ -146,16 +153,17 @@ class _Run:
         return self._checked(_step(winner, results, targets, halvings), step.bias)
 
     def _candidates(self, step: Step, targets: dict[str, float]) -> tuple[tuple[Candidate, ...], dict[str, float], int]:
-        """Candidates, the targets they meet, and how often the way there had to be halved until there were any."""
+        """Candidates, the targets they meet, and how often the reductions had to be halved until there were any."""
         graph, resources, iteration = self.graph.at_widths(step.widths), self.resources, step.iteration + 1
         widths = self.settings.width_step, self.settings.min_width
         candidates = propose_all(graph, resources, targets, *widths, iteration=iteration)
         if not candidates and self.settings.if_no_candidate == "join":
             candidates = join_all(graph, resources, targets, *widths, iteration=iteration)
             if not candidates:
-                raise BudgetError(self._no_gain(step, "no blocks together"))
+                raise BudgetError(self._no_gain(step, "all blocks together"))
         if not candidates and largest_share(graph, resources, targets, *widths) <= 0:
-            raise BudgetError(self._no_gain(step, "no block") + ", and so may --if-no-candidate join")
+            raise BudgetError(self._no_gain(step, "a single block") + ", or --if-no-candidate join")
+        # the loop ends: some block reduces all prices a little, and halving brings the reductions below that
         halvings, prices = 0, step.prices
         while not candidates:
             targets = {name: (target + prices[name]) / 2 if prices[name] > target else target for name, target in targets.items()}
@@ -163,14 +171,14 @@ class _Run:
             candidates = propose_all(graph, resources, targets, *widths, iteration=iteration)
         return candidates, targets, halvings
 
-    def _no_gain(self, step: Step, who: str) -> str:
+    def _no_gain(self, step: Step, blocks: str) -> str:
         return (
-            f"after step {step.iteration} {who} can be pruned any further to any gain: the network takes "
-            f"{_amounts(step.prices, self.goals)}; a smaller --width-step or --min-width may help"
+            f"after step {step.iteration} pruning {blocks} no longer reduces the price: the network takes "
+            f"{_amounts(step.prices, self.goals)}; try a smaller --width-step or --min-width"
         )
 
     def _in_rungs(self, parent: Step, candidates: Sequence[Candidate], ranking: Ranking) -> list[Result]:
-        """Successive halving: the last result of every candidate, in their order; those that were dropped say so."""
+        """The last result of every candidate after successive halving, in their order; those of dropped ones are marked."""
         if len(candidates) == 1:
             return self._results(parent, candidates)
         alive = self._results(parent, [first_rung(candidate) for candidate in candidates])
@@ -182,7 +190,7 @@ class _Run:
         return [last[candidate.block] for candidate in candidates]
 
     def _results(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Result]:
-        """One for each candidate, in their order; known ones are not evaluated again."""
+        """A result for each candidate, in their order; candidates with a known result are not evaluated again."""
         found = {result.candidate.block: result for result in self.known if result.candidate in candidates}
         missing = [candidate for candidate in candidates if candidate.block not in found]
         if missing:
@@ -193,16 +201,13 @@ class _Run:
         return [found[candidate.block] for candidate in candidates]
 
     def _checked(self, step: Step, bias: Mapping[str, float]) -> Step:
+        """The step with its measurements, if there are any, and the bias updated by them."""
         checks = {} if self.check is None else dict(self.check(step))
-        return replace(step, checks=checks, bias=carried_on(bias, checks))
+        return replace(step, checks=checks, bias=updated_bias(bias, checks))
 
 
 def _resources(goals: Sequence[Goal]) -> dict[str, Resource]:
     return {goal.name: goal.resource for goal in goals}
-
-
-def _within(prices: Mapping[str, float], limits: Mapping[str, float]) -> bool:
-    return all(prices[name] <= limit for name, limit in limits.items())
 
 
 def _step(winner: Result, results: Sequence[Result], targets: Mapping[str, float], halvings: int) -> Step:
@@ -220,18 +225,10 @@ def _step(winner: Result, results: Sequence[Result], targets: Mapping[str, float
     )
 
 
-def _of(goal: Goal, goals: Sequence[Goal]) -> str:
-    """Tells budgets apart where there are several."""
+def _for_budget(goal: Goal, goals: Sequence[Goal]) -> str:
+    """The name of the budget for a sentence that mentions several."""
     return f" for {goal.name}" if len(goals) > 1 else ""
 
 
 def _amounts(prices: Mapping[str, float], goals: Sequence[Goal]) -> str:
-    return " and ".join(goal.budget.amount_text(prices[goal.name]) + _of(goal, goals) for goal in goals)
-
-
-def _out_of_iterations(step: Step, limits: Mapping[str, float], goals: Sequence[Goal]) -> str:
-    several = len(goals) > 1
-    return (
-        f"{step.iteration} iterations brought the price{'s' if several else ''} to {_amounts(step.prices, goals)}, the "
-        f"budget{'s are' if several else ' is'} {_amounts(limits, goals)}; go on with --resume and a higher --max-iterations"
-    )
+    return " and ".join(goal.budget.amount_text(prices[goal.name]) + _for_budget(goal, goals) for goal in goals)

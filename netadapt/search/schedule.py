@@ -1,8 +1,8 @@
-"""The resource reduction schedule of NetAdapt: how much each iteration has to take away.
+"""The resource reduction schedule of NetAdapt (Yang et al., 2018): the reduction of each iteration.
 
-Iteration i must bring the price to R(i-1) - step * decay^(i-1), much as a learning rate decays (Yang et al., 2018); each resource
-has such a schedule of its own, in fractions of its own initial price. The sum of such a series is bounded: a schedule that cannot
-get to the budget is found out here, before anything is trained.
+Iteration i has to bring the price R(i-1) down to R(i-1) - step * decay^(i-1), with the step as a fraction of the initial price.
+Each resource has such a schedule of its own. The sum of all reductions is bounded where the decay is below 1, so a schedule that
+cannot reach its budget is refused here, before anything is trained.
 """
 
 from __future__ import annotations
@@ -13,41 +13,40 @@ from netadapt.errors import BudgetError
 
 
 def reduction(iteration: int, initial: float, step: float, decay: float) -> float:
-    """What iteration 1, 2, … has to take away at least, in the resource's unit; `step` is a fraction of the initial price."""
+    """The least reduction of an iteration, counted from 1, in the resource's unit; `step` is a fraction of the initial price."""
     return initial * step * decay ** (iteration - 1)
 
 
 def planned_fraction(iterations: int, step: float, decay: float) -> float:
-    """What so many iterations take away together, as a fraction of the initial price."""
+    """The total reduction of so many iterations, as a fraction of the initial price."""
     return step * _series(iterations, decay)
 
 
 def _series(iterations: int, decay: float) -> float:
-    """1 + decay + decay² + …; by expm1, as the usual formula loses its digits where the decay is close to 1."""
+    """The sum 1 + decay + decay² + … of so many terms; by expm1, as (1 - decay^n) loses digits where the decay is close to 1."""
     return float(iterations) if decay == 1 else -math.expm1(iterations * math.log(decay)) / (1 - decay)
 
 
 def smallest_step(fraction: float, decay: float, iterations: int) -> float:
-    """The step that takes away this fraction of the initial price in exactly so many iterations."""
+    """The step whose total reduction in exactly so many iterations is this fraction of the initial price."""
     return fraction / _series(iterations, decay)
 
 
 def iterations_needed(fraction: float, step: float, decay: float) -> int | None:
-    """How many iterations take away this fraction; None if no number does."""
+    """The number of iterations whose total reduction is this fraction of the initial price; None if no number is enough."""
     if decay == 1:
         return math.ceil(fraction / step)
-    share = fraction * (1 - decay) / step  # of all that this schedule could ever take away
+    share = fraction * (1 - decay) / step  # of the total reduction of infinitely many iterations
     return math.ceil(math.log1p(-share) / math.log(decay)) if share < 1 else None
 
 
 def check_reachable(
     initial: float, budget: float, step: float, decay: float, max_iterations: int, what: str = "the budget"
 ) -> None:
-    """`BudgetError` with the arithmetic if the schedule ends above the budget; `step` is a fraction of the initial price.
+    """`BudgetError` with settings that would do, if the schedule ends above the budget.
 
-    `what` names the budget in that sentence. One that is met already asks for nothing.
-
-    An iteration may take away more than it has to, as widths come in steps; that is luck and not counted on.
+    `initial` and `budget` are in the resource's unit, `step` is a fraction of `initial`, and `what` names the budget in the error.
+    An iteration may reduce the price by more than it has to, as widths come in steps; the check does not count on that.
     """
     wanted = 1 - budget / initial
     planned = planned_fraction(max_iterations, step, decay)
@@ -56,6 +55,7 @@ def check_reachable(
     enough = math.ceil(smallest_step(wanted, decay, max_iterations) * 1000) / 1000
     more = iterations_needed(wanted, step, decay)
     raise BudgetError(
-        f"these settings take away {100 * planned:.1f} % in {max_iterations} iterations; {what} asks for {100 * wanted:.1f} %: "
-        f"raise --step to at least {enough:.3f}" + (f", or --max-iterations to at least {more}" if more is not None else "")
+        f"these settings reduce the price by {100 * planned:.1f} % in {max_iterations} iterations, {what} asks for "
+        f"{100 * wanted:.1f} %; raise --step to at least {enough:.3f}"
+        + (f", or --max-iterations to at least {more}" if more is not None else "")
     )

@@ -1,4 +1,4 @@
-"""What the loop and its neighbours speak of: results, steps, settings, and what evaluates and measures candidates."""
+"""The types of the loop's interface: results, steps, settings, and the functions that evaluate candidates and measure winners."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate, Pruned
 
 SELECT_BY = ("accuracy", "ratio")
+"""Rules that select the winner of an iteration; see `netadapt.search.choosing`."""
 IF_NO_CANDIDATE = ("halve", "join")
+"""What happens if no block alone can bring an iteration's reduction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A candidate that was fine-tuned and looked at."""
+    """A candidate after its short-term fine-tune, with its scores."""
 
     candidate: Candidate
     accuracy: float
-    """What picks the winner: top-1, or δ1 for depth, 0 to 1, on the holdout set; the test set must not take part in any choice."""
+    """The score on the holdout set, from 0 to 1, that winners are selected by: top-1, or δ1 for depth. Never on the test set."""
     weights: str
-    """Where they are kept: a file name in the run's folder of weights."""
+    """A file name in the run's folder of weights."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """What else the task tells of it on the holdout set, by names with units: rmse_m."""
+    """The task's other figures on the holdout set, by names with units, such as rmse_m."""
     dropped: bool = False
-    """It was among the worse half after some of its short-term steps and had no more of them."""
+    """True if successive halving dropped it before the end of its short-term fine-tune."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.accuracy):
@@ -35,65 +37,69 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Step(Pruned):
-    """One member of the family of networks: the winner of an iteration. Step 0 is the original network."""
+    """The winner of an iteration: one network of the family. Step 0 is the original network."""
 
     iteration: int
     widths: Mapping[str, int]
+    """The width of every block, in channels."""
     prices: Mapping[str, float]
-    """Of every resource, as predicted, by its budget's name."""
+    """The predicted price for every budget, by its name, in the resource's unit."""
     accuracy: float
+    """The accuracy on the holdout set, from 0 to 1."""
     weights: str
+    """A file name in the run's folder of weights."""
     results: tuple[Result, ...]
     """All candidates of the iteration, the winner among them, in the order of the network."""
     blocks: tuple[str, ...] = ()
-    """What was pruned; nothing in the original."""
+    """The blocks that this iteration pruned; none in the original."""
     targets: Mapping[str, float] = field(default_factory=dict)
-    """What the prices had to meet; none for the original."""
+    """The largest price that the iteration allowed for each budget, by its name; none for the original."""
     halvings: int = 0
     """How often this iteration's reductions were halved because no block alone could bring them."""
     checks: Mapping[str, Checked] = field(default_factory=dict)
-    """What was measured of it on a device, by budgets' names."""
+    """The measurements of this network on devices, by the budgets' names."""
     bias: Mapping[str, float] = field(default_factory=dict)
-    """By what predictions are multiplied from here on, as far as something was measured: smoothed measured over predicted."""
+    """The smoothed ratio of measured to predicted prices up to here, by the names of budgets with a measurement."""
 
     @property
     def target(self) -> float | None:
-        """What that had to meet; None for the original."""
+        """The target of the first budget; None for the original."""
         return next(iter(self.targets.values()), None)
 
     @property
     def misses(self) -> dict[str, Checked]:
-        """Predictions that were off by more than their interval."""
+        """The checks whose measured value lies outside the interval of its prediction."""
         return {name: check for name, check in self.checks.items() if check.missed}
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The winner's other figures, on the holdout set."""
+        """The winner's other figures on the holdout set, by names with units."""
         return next((result.metrics for result in self.results if result.weights == self.weights), {})
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptSettings:
-    """The paper's knobs, in fractions of the initial price so that they suit any device."""
+    """The settings of the search. `SettingsError` for an impossible one."""
 
     step: float = 0.04
-    """What the first iteration takes away at least. Larger is faster and costs accuracy."""
+    """The least reduction of the first iteration, as a fraction of the initial price. Larger is faster and costs accuracy."""
     decay: float = 0.96
-    """The paper's: later iterations take away less, as there is less that can be spared."""
+    """The factor by which reductions shrink from iteration to iteration, as in the paper: later ones cost more accuracy."""
     max_iterations: int = 30
     width_step: int = 8
-    """Widths stay multiples of this; kernels are fastest there."""
+    """Widths are multiples of this number of channels, at which kernels are fastest."""
     min_width: int = 8
+    """The smallest width of a block, in channels."""
     select_by: str = "accuracy"
-    """What picks it: `accuracy`, the paper's, or `ratio`, accuracy lost for the price saved."""
+    """The rule that selects winners: `accuracy` is the paper's, `ratio` is the accuracy lost for the price saved."""
     if_no_candidate: str = "halve"
-    """What happens where no block alone can bring a step: it is halved, or several blocks `join`."""
+    """If no block alone can bring a reduction, `halve` halves it, and `join` prunes several blocks."""
     successive_halving: bool = False
     """Drop the worse half of the candidates after a quarter, and again after half of the short-term steps."""
 
     def __post_init__(self) -> None:
         if not 0 < self.step < 1:
-            raise SettingsError(f"--step is the fraction of the price to take away first, between 0 and 1, got {self.step:g}")
+            raise SettingsError(f"--step is a fraction of the initial price and must be above 0 and below 1, got {self.step:g}")
         if not 0 < self.decay <= 1:
             raise SettingsError(f"--decay must be above 0 and at most 1, got {self.decay:g}")
         for name in ("max_iterations", "width_step", "min_width"):
@@ -101,14 +107,14 @@ class AdaptSettings:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name, known in (("select_by", SELECT_BY), ("if_no_candidate", IF_NO_CANDIDATE)):
             if getattr(self, name) not in known:
-                raise SettingsError(f"--{name.replace('_', '-')} is {' or '.join(known)}, not {getattr(self, name)!r}")
+                raise SettingsError(f"--{name.replace('_', '-')} must be {' or '.join(known)}, got {getattr(self, name)!r}")
 
 
 Evaluate = Callable[[Step | None, Sequence[Candidate]], Iterable[Result]]
-"""Prunes the weights of a step to each candidate, fine-tunes and scores them, and yields results as they come, in any order.
+"""A function that prunes a step's network to each candidate, fine-tunes and scores it, and yields the results in any order.
 
-With no step it is asked for the original network as it stands. A candidate with a `rung` gets that stretch of the short-term steps
-only, from the rung's weights; see `netadapt.search.candidates.Rung`."""
+Where the step is None, the only candidate is the original network, which is trained and not pruned. A candidate with a `rung` is
+trained for that part of the short-term steps only; see `netadapt.search.candidates.Rung`."""
 
 Check = Callable[[Step], Mapping[str, Checked]]
-"""Measures a winner on the devices that are attached: what came, by the budget's name; nothing for the others."""
+"""A function that measures a winner on devices: its checks by the names of budgets, without those that could not be measured."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises for a file that is no state_dict; nothing is ever unpickled
+from pickle import UnpicklingError  # torch raises it for a file that is no state_dict; nothing is ever unpickled
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from device_agents.support.atomic import write_whole
 from netadapt.errors import RunError
 
-_NO_WEIGHTS = (
+_UNREADABLE = (
     OSError, EOFError, UnpicklingError, TypeError, AttributeError, ValueError, LookupError, AssertionError, struct.error,
 )  # fmt: skip
 """The errors that torch raises for damaged files, depending on the place of the damage."""
@@ -31,9 +31,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as exc:
-        raise RunError(f"there are no weights {path}") from exc
-    except _NO_WEIGHTS as exc:
+        raise RunError(f"there are no weights at {path}; restore the file or give the path of another") from exc
+    except _UNREADABLE as exc:
         raise RunError(f"{path} holds no weights that can be read; it must be a state_dict saved by torch.save") from exc
     except RuntimeError as exc:
-        said = [line.strip() for line in str(exc).splitlines() if line.strip()]
-        raise RunError(f"the weights in {path} do not fit this network: {said[min(1, len(said) - 1)][:200]}") from exc
+        lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+        reason = lines[min(1, len(lines) - 1)][:200]  # the first line only names the model's class
+        raise RunError(f"the weights in {path} are not of this network: {reason}; use weights of the same network") from exc

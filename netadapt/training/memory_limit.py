@@ -9,36 +9,38 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-# glibc's <malloc.h>
+# parameters of mallopt, from glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_MOST = 2**31 - 1
+_INT_MAX = 2**31 - 1
 _SIZE = Path("/proc/self/statm")
+"""The sizes of this process in pages; the first is its address space."""
 
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Let what was freed be used again instead of going back to the system, from now on in this process; True if done.
+    """Keep freed memory in this process instead of returning it to the system, from now on; True if the C library can do so.
 
-    A training step allocates the same large tensors as the step before. glibc gives each back when it is freed, so that every page
-    of it is fetched and zeroed anew in the next step: without that, MobileNetV1 trains 1.25 times and FastDepth 1.4 times as fast
-    on a processor. The process keeps the most memory that it ever had; results are the same. Only done with glibc.
+    Every training step allocates the same large tensors. glibc returns each of them to the system when it is freed, so the next
+    step has to fetch and zero all its pages again; without this, MobileNetV1 trains 1.25 times and FastDepth 1.4 times as fast on
+    a processor. Results are the same. In exchange the process keeps its largest amount of memory until it ends.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_MAX, 0)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _MOST))
+    # large blocks come from the heap instead of mappings of their own, and the heap is never trimmed
+    return bool(libc.mallopt(_M_MMAP_MAX, 0)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX))
 
 
 @contextmanager
 def growing_at_most(more_bytes: int) -> Iterator[None]:
-    """Refuse this process, with all its threads, more memory meanwhile: for a library that believes what a damaged file asks for.
+    """Limit the growth of this process, all its threads together, inside the with statement; a larger allocation fails.
 
-    Where the size of the process cannot be read, nothing is refused.
+    For libraries that allocate whatever size a damaged file names. There is no limit where the size of the process cannot be read.
     """
     if not _SIZE.exists():
         yield
         return
-    import resource  # not on every system
+    import resource  # which Windows lacks
 
     size_bytes = int(_SIZE.read_text().split()[0]) * resource.getpagesize()
     before, hard = resource.getrlimit(resource.RLIMIT_AS)

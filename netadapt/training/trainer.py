@@ -1,6 +1,6 @@
-"""Training and judging networks for any task: stochastic gradient descent with momentum, fast enough for candidates on a processor.
+"""Training and scoring of networks for any task, by stochastic gradient descent with momentum.
 
-Batches are cut out of tensors in memory; on two cores a worker process per batch would cost more than it saves.
+Batches are indexed out of tensors in memory: on a few cores, worker processes that load them would cost more than they save.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from netadapt.training.tasks import scores_of
 from netadapt.training.types import Part, Scores
 
 Progress = Callable[[int, int, float], None]
-"""Called after every step with the steps done, the steps to do and the loss."""
+"""Called after every step with the number of steps done, the number of all steps and the loss."""
 
-_AT_ONCE, _AT_ONCE_PIXELS = 256, 2**20  # images judged together: of large ones fewer, as a network keeps many values per pixel
+_SCORED_IMAGES, _SCORED_PIXELS = 256, 2**20  # of one batch in `score`; large images limit it, as activations grow with pixels
 
 
 class TrainingError(NetAdaptError):
@@ -32,25 +32,25 @@ def train(
 ) -> float:
     """Train the model in place and return the mean loss of the last tenth of the steps.
 
-    The same seed gives the same weights on the same machine. `device` is CUDA if there is one, else the processor; the model
-    ends on the processor, in evaluation. `TrainingError` as soon as the loss is no number.
+    The same seed gives the same weights on the same machine. `device` is a device of torch, by default CUDA if there is one, else
+    the processor; afterwards the model is on the processor, in evaluation. `TrainingError` as soon as the loss is not finite.
     """
-    where, task = chosen_device(device), part.task
-    steps, precision = settings.steps_for(len(part)), precision_on(where, settings.precision)
+    place, task = chosen_device(device), part.task
+    steps, precision = settings.steps_for(len(part)), precision_on(place, settings.precision)
     keep_freed_memory()
-    model.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = _optimizer(model, settings)
-    scaler = torch.amp.GradScaler(where.type, enabled=precision is torch.float16)  # whose small gradients would become 0
+    scaler = torch.amp.GradScaler(place.type, enabled=precision is torch.float16)  # whose small gradients would become 0
     losses = []
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        torch.manual_seed(seed)  # for dropout and the like
-        for step, (images, targets) in enumerate(_batches(part, settings, steps, seed, where), start=1):
+        torch.manual_seed(seed)  # for dropout and other random layers; batches have a generator of their own
+        for step, (images, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
-            with torch.autocast(where.type, precision, enabled=precision is not torch.float32):
+            with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
                 outputs = model(images.contiguous(memory_format=torch.channels_last))
             loss = task.loss(outputs.float(), targets)
-            losses.append(loss.item())
+            losses.append(loss.item())  # waits for a GPU
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
                     f"the loss became {losses[-1]} after {step} steps; lower the learning rate, now {settings.learning_rate:g}"
@@ -67,27 +67,23 @@ def train(
 
 
 def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> Scores:
-    """The model's scores on all images of the part, by the part's task. The model's mode is left as it is."""
-    where, task = chosen_device(device), part.task
-    was_training = model.training
-    home = next(model.parameters()).device
-    model.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    at_once = batch_size or max(1, min(_AT_ONCE, _AT_ONCE_PIXELS // part.images[0, 0].numel()))
+    """The model's scores on all images of the part, by the part's task, with the model in evaluation.
+
+    Afterwards the model is on its own device and in its own mode again. `TaskError` as for `scores_of`.
+    """
+    place, was_training, home = chosen_device(device), model.training, next(model.parameters()).device
+    model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    size = batch_size or max(1, min(_SCORED_IMAGES, _SCORED_PIXELS // part.images[0, 0].numel()))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.split(torch.arange(len(part)), at_once):
-            images, targets = part.batch(indices, where)
+        for indices in torch.split(torch.arange(len(part)), size):
+            images, targets = part.batch(indices, place)
             yield model(images.contiguous(memory_format=torch.channels_last)), targets
 
     with torch.inference_mode():
-        found = scores_of(task, batches())
+        scores = scores_of(part.task, batches())
     model.to(home).train(was_training)
-    return found
-
-
-def accuracy(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> float:
-    """The score by which networks are chosen, from 0 to 1, on all images of the part."""
-    return score(model, part, batch_size=batch_size, device=device).accuracy
+    return scores
 
 
 def chosen_device(name: str | None = None) -> torch.device:
@@ -96,7 +92,7 @@ def chosen_device(name: str | None = None) -> torch.device:
 
 
 def precision_on(device: torch.device, precision: str) -> torch.dtype:
-    """The data type that layers compute in on this device; `auto` is 16 bits on a GPU and float32 elsewhere."""
+    """The data type that layers compute in on this device, for a name in `recipe.PRECISIONS`."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     if device.type != "cuda":
@@ -106,7 +102,7 @@ def precision_on(device: torch.device, precision: str) -> torch.dtype:
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
+    groups = [  # weight decay is for convolutions and linear layers, not for biases and batch normalisation
         {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -114,13 +110,15 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
 
 
 def _batches(part: Part, settings: TrainSettings, steps: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Always full: what an epoch leaves over begins the next one's first batch. What is random is drawn on the processor, so that
-    every device sees the same images."""
-    task, generator = part.task, torch.Generator().manual_seed(seed)
-    waiting = torch.empty(0, dtype=torch.int64)
+    """The batch of each step, all of the full size: what is left of an epoch begins the first batch of the next one.
+
+    Random numbers are drawn on the processor, so that training on every device sees the same images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
-        while len(waiting) < settings.batch_size:
-            waiting = torch.cat([waiting, torch.randperm(len(part), generator=generator)])
-        images, targets = part.batch(waiting[: settings.batch_size], device)
-        waiting = waiting[settings.batch_size :]
-        yield task.augmented(images, targets, part, generator) if settings.augment else (images, targets)
+        while len(order) < settings.batch_size:
+            order = torch.cat([order, torch.randperm(len(part), generator=generator)])
+        images, targets = part.batch(order[: settings.batch_size], device)
+        order = order[settings.batch_size :]
+        yield part.task.augment(images, targets, part, generator) if settings.augment else (images, targets)

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from profiler.cli.options import ModelFile
-from profiler.console import Json, count, plain_errors, print_json, print_table, sizes
-from profiler.formats.model_file import default_runtime, read_model
-from profiler.layers.fusion import fuse_for
+from profiler.cli.options import Device, ModelFile, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
+from profiler.console import Json, count, plain_errors, print_json, print_table, sizes, terminable
+from profiler.formats.model_file import default_runtime
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
+from profiler.measure.executed import AskedFile, ask_file
+from profiler.progress import bar
+from profiler.protocol.settings import Target
 
-COLUMNS = ("layer", "input", "output", "kernel", "stride", "groups", "activation", "MACs", "weights B", "activations B", "times")
+COLUMNS = (
+    "layer",
+    "input",
+    "output",
+    "kernel",
+    "stride",
+    "groups",
+    "activation",
+    "layout",
+    "MACs",
+    "weights B",
+    "activations B",
+    "times",
+)
 NUMBERS = ("groups", "MACs", "weights B", "activations B", "times")
 
 
-def layers(model: ModelFile, as_json: Json = False) -> None:
-    """List the fused groups of a model, as its runtime executes them, and how often each occurs."""
-    with plain_errors():
-        graph = fuse_for(read_model(model), default_runtime(model))
+def layers(
+    model: ModelFile,
+    runtime: RuntimeOfFile = None,
+    device: Device = "local",
+    threads: Threads = 1,
+    python: Python = None,
+    runner: Runner = None,
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """List the layers that a device's runtime executes for a model, and how often each occurs. The runtime itself is asked."""
+    with plain_errors(), terminable():
+        target = Target(device, runtime or default_runtime(model), threads, python, runner)
+        with bar() as progress:
+            found = ask_file(model, target, progress=progress, wait_s=patience_s(wait))
         if as_json:
-            print_json(graph_data(model, graph))
+            print_json(graph_data(found))
         else:
-            print_graph(graph)
+            print_graph(found.graph)
+            print(found.sentence)
 
 
-def graph_data(model: Path, graph: Graph) -> dict[str, Any]:
+def graph_data(asked: AskedFile) -> dict[str, Any]:
+    graph = asked.graph
     found = unique_layers(graph.layers)
     rows = [layer_data(layer) | {"occurs": times} for layer, times in found.items()]
-    return {"model": str(model), "groups": len(graph.nodes), "distinct": len(found), "macs": graph.macs, "layers": rows}
+    about = {"model": str(asked.path), "device": asked.target.device, "runtime": asked.target.runtime, "told": asked.told}
+    return about | {"groups": len(graph.nodes), "distinct": len(found), "macs": graph.macs, "layers": rows}
 
 
 def layer_data(layer: LayerSpec) -> dict[str, Any]:
@@ -43,6 +71,7 @@ def layer_data(layer: LayerSpec) -> dict[str, Any]:
         "padding": list(layer.padding),
         "groups": layer.groups,
         "activation": layer.activation,
+        "layout": layer.layout or "plain",
         "precision": layer.dtype,
         "macs": layer.macs,
         "weight_bytes": layer.weight_bytes,
@@ -63,6 +92,7 @@ def print_graph(graph: Graph) -> None:
             sizes(layer.stride),
             layer.groups,
             layer.activation,
+            layer.layout or "plain",
             count(layer.macs),
             count(layer.weight_bytes),
             count(layer.activation_bytes),

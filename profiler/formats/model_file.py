@@ -20,6 +20,11 @@ class Format:
     """The `module:function` that turns a path into a Graph."""
     writer: str
     """The `module:function` that turns a Graph and a seed into the bytes of a file."""
+    executed_writer: str | None = None
+    """The same for executed operators, which a runtime has to leave as they are; None if these are written like others."""
+    executed_reader: str | None = None
+    """The `module:function` that turns a name, an `Executed` and the channels of a block into a model whose `graph` has what the
+    runtime executes and whose `stretch` is a part of it; None if the runtimes of this format tell no graph."""
 
     def read(self, path: Path) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
@@ -33,12 +38,19 @@ class Format:
         """
         if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
             return graph.opaques[graph.nodes[0].layer.opaque.digest]
-        data: bytes = load(self.writer)(graph, seed)
+        writer = self.executed_writer if graph.executed and self.executed_writer else self.writer
+        data: bytes = load(writer)(graph, seed)
         return data
 
 
 FORMATS = {
-    "onnx": Format("onnx", "profiler.formats.onnx.reader:read_onnx", "profiler.formats.onnx.writer:write_onnx"),
+    "onnx": Format(
+        "onnx",
+        "profiler.formats.onnx.reader:read_onnx",
+        "profiler.formats.onnx.writer:write_onnx",
+        "profiler.formats.onnx.executed_writer:write_executed",
+        "profiler.formats.onnx.executed:read_executed",
+    ),
     "tflite": Format("tflite", "profiler.formats.tflite.reader:read_tflite", "profiler.formats.tflite.writer:write_tflite"),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }

@@ -1,18 +1,18 @@
 """Which layers ONNX Runtime executes in blocks of channels, and where it copies activations into blocks and back.
 
-These are rules for pricing thousands of widths without asking a device for each: a build checks them against what the runtime itself
-tells of the networks that it measures. They follow the transformation into the NCHWc layout of ONNX Runtime 1.31
+These are rules for pricing thousands of widths without asking a device for each: a build checks them against what the runtime
+itself tells of the networks that it measures. They follow the transformation into the NCHWc layout of ONNX Runtime 1.31
 (onnxruntime/core/optimizer/nchwc_transformer.cc):
 
-- A convolution runs in blocks if its input has less than a block of channels, which it reads in the plain layout, or a multiple of
-  four; a depthwise one if it has a multiple of four. Its output is filled up to whole blocks.
-- Pools run in blocks if their channels are whole blocks; global pools only if their input was made in blocks, too. Upsampling to the
-  nearest pixel by a whole factor follows its input.
-- Additions and products run on blocks if all inputs were made in blocks and have equal shapes, and a concatenation if all inputs are
-  whole blocks. ReLU and sigmoid follow their input.
+- A convolution runs in blocks if its input has less than a block of channels, which it reads in the plain layout, or a multiple
+  of four; a depthwise one if it has a multiple of four. Its output is filled up to whole blocks.
+- Pools run in blocks if their channels are whole blocks; global pools only if their input was made in blocks, too. Upsampling
+  to the nearest pixel by a whole factor follows its input.
+- Additions and products run on blocks if all inputs were made in blocks and have equal shapes, and a concatenation if all
+  inputs are whole blocks. ReLU and sigmoid follow their input.
 - HardSwish is a part of a convolution in blocks. Everywhere else it is a HardSigmoid and a product.
-- A convolution without an activation and with no other reader adds the shortcut of an addition itself, and can then apply a ReLU or
-  a sigmoid.
+- A convolution without an activation and with no other reader adds the shortcut of an addition itself, and can then apply a
+  ReLU or a sigmoid.
 - Everything else reads the plain layout.
 """
 
@@ -93,7 +93,9 @@ class _Rewriter:
             case "conv2d" | "depthwise_conv2d" if layer.groups == 1:
                 return layer.in_channels < self.block or layer.in_channels % ALIGNMENT == 0
             case "conv2d":  # a group has whole blocks
-                return (layer.in_channels // layer.groups) % self.block == 0 and (layer.out_channels // layer.groups) % self.block == 0
+                return (layer.in_channels // layer.groups) % self.block == 0 and (
+                    layer.out_channels // layer.groups
+                ) % self.block == 0
             case "depthwise_conv2d":
                 return layer.out_channels == layer.in_channels and layer.in_channels % ALIGNMENT == 0
             case "concat":

@@ -1,14 +1,14 @@
 """Which operators a runtime executes for a network, by rules: what it fuses, in which layout it runs, and what it copies.
 
-The rules let thousands of widths be priced without asking a device about each. They are not the source of the truth: a build asks the
-runtime itself for every network that it measures, compares, and says so where the rules are wrong (profiler.tables.build). They are
-those of onnxruntime 1.31 and LiteRT 2.3 on x86.
+The rules let thousands of widths be priced without asking a device about each. They are not the source of the truth: a build
+asks the runtime itself for every network that it measures, compares, and says so where the rules are wrong
+(profiler.tables.build). They are those of onnxruntime 1.31 and LiteRT 2.3 on x86.
 
-- onnxruntime runs convolutions in blocks of channels (profiler.layers.blocked). In the plain layout, too, a convolution without an
-  activation and with no other reader adds the shortcut of an addition itself; if both operands are such convolutions, the second one
-  does. It can then apply a ReLU, but no ReLU6.
-- In TFLite an addition can apply a ReLU or ReLU6. An addition of integers can do so in both runtimes, because the activation is only
-  the range to which its output is quantised.
+- onnxruntime runs convolutions in blocks of channels (profiler.layers.blocked). In the plain layout, too, a convolution without
+  an activation and with no other reader adds the shortcut of an addition itself; if both operands are such convolutions, the
+  second one does. It can then apply a ReLU, but no ReLU6.
+- In TFLite an addition can apply a ReLU or ReLU6. An addition of integers can do so in both runtimes, because the activation is
+  only the range to which its output is quantised.
 """
 
 from __future__ import annotations
@@ -74,7 +74,14 @@ def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> 
         name = node.inputs[place]
         conv = kept.get(name)
         shortcut = node.inputs[1 - place]
-        if conv is None or uses[name] != 1 or shortcut == name or conv.layer.op != "conv2d" or conv.layer.opaque is not None or conv.layer.block > 1:
+        if (
+            conv is None
+            or uses[name] != 1
+            or shortcut == name
+            or conv.layer.op != "conv2d"
+            or conv.layer.opaque is not None
+            or conv.layer.block > 1
+        ):
             continue
         if conv.layer.activation == "none" and len(conv.inputs) == 1:
             whole = replace(conv.layer, inputs=(*conv.layer.inputs, layer.inputs[1 - place]))

@@ -194,7 +194,7 @@ class LayerSpec:
 
     @property
     def reads_plain(self) -> bool:
-        """True if the first input is in the plain layout, as for the copy into blocks and for a convolution of less than a block."""
+        """True if the first input is in the plain layout, as for a convolution of less than a block of channels."""
         return self.block == 1 or self.op == "reorder_input" or (self.op == "conv2d" and self.in_channels < self.block)
 
     @property
@@ -286,7 +286,9 @@ class LayerSpec:
             raise LayerError(f"{self.op} is extracted from a file with its weights, so its input cannot become {list(shapes)}")
         if self.block > 1:
             if self.op == "conv2d" and self.reads_plain != (shapes[0][-1] < self.block):
-                raise LayerError(f"conv2d: an input of {shapes[0][-1]} channels is not read in the same layout as {self.in_channels}")
+                raise LayerError(
+                    f"conv2d: an input of {shapes[0][-1]} channels is not read in the same layout as {self.in_channels}"
+                )
             blocked = shapes[1:] if self.reads_plain else shapes
             shapes = (*shapes[: len(shapes) - len(blocked)], *(whole_blocks(shape, self.block) for shape in blocked))
             if self.op in FREE_OUTPUT and out_channels:

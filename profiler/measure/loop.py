@@ -79,9 +79,15 @@ class Model:
     loading: Loading = USUAL
 
 
-def layer_model(layer: LayerSpec, model_format: str, opaques: Mapping[str, bytes] | None = None) -> Model:
-    """The file that measures a layer alone. `opaques` are the files of opaque layers, by digest."""
-    return Model(layer.key, FORMATS[model_format].write(Graph.of_layer(layer, opaques)), LayerAdded(layer.key, layer))
+def layer_model(session: Session, layer: LayerSpec, opaques: Mapping[str, bytes] | None = None) -> Model:
+    """The file that measures a layer alone. `opaques` are the files of opaque layers, by digest.
+
+    Where the runtime tells which operators it executes, the layer is one of these and must be left as it is.
+    """
+    as_it_is = session.leaves_as_it_is and (layer.opaque is not None or layer.dtype == "float32")
+    graph = Graph.of_layer(layer, opaques, executed=as_it_is)
+    file = FORMATS[session.target.model_format].write(graph)
+    return Model(layer.key, file, LayerAdded(layer.key, layer), Loading(as_it_is))
 
 
 @dataclass(slots=True)
@@ -124,8 +130,7 @@ class MeasurementRun:
     def add_layers(self, layers: Iterable[LayerSpec], opaques: Mapping[str, bytes] | None = None) -> list[str]:
         """The same for layers, whose files are only written if they are not wanted yet."""
         wanted = {layer.key: layer for layer in layers}
-        model_format = self.session.target.model_format
-        self.add(layer_model(layer, model_format, opaques) for key, layer in wanted.items() if key not in self.models)
+        self.add(layer_model(self.session, layer, opaques) for key, layer in wanted.items() if key not in self.models)
         return list(wanted)
 
     def measure(self, rounds: Mapping[str, int], what: str) -> None:
@@ -165,6 +170,12 @@ class MeasurementRun:
                 return
             self.measure(wide, "settling")
 
+    def ask_executed(self, files: Mapping[str, bytes], inferences: int) -> None:
+        """Ask the runtime what it executes for these models, and how long each operator takes in so many inferences."""
+        self.progress.begin(f"asking what {self.session.target.runtime} executes for {len(files)} models", len(files))
+        for event in self.session.executed(files, inferences):
+            self._take_up(event)
+
     def measure_energy(self, keys: Iterable[str]) -> None:
         """Measure these models for their energy; nothing is measured again that has been."""
         if self.state.hello is None or not self.state.hello.energy_source:
@@ -188,7 +199,7 @@ class MeasurementRun:
             case Paused(reason):
                 self.record(event)
                 self.progress.say(f"{reason}; going on as soon as it is possible")
-            case Measurement() | Energy() | Failed():
+            case Measurement() | Energy() | Executed() | Failed():
                 self.record(event)
                 self.progress.advance(event.model[:60])
             case Reference():
@@ -196,7 +207,7 @@ class MeasurementRun:
             case Round() | Idle():
                 self.record(event)
                 self.recorder.sync()
-            case Begin() | Outputs() | Executed() | Done():
+            case Begin() | Outputs() | Done():
                 pass
             case _:
                 assert_never(event)
@@ -215,15 +226,14 @@ class MeasurementRun:
 
         None as long as there are too few layers to choose one, and where it cannot be measured.
         """
-        state, model_format = self.state, self.session.target.model_format
-        layer = self.reference
+        state, layer = self.state, self.reference
         if state.reference is not None:  # chosen by an earlier run of the build
             layer = state.layers.get(state.reference, layer)
         elif layer is None:
             layer = middling_layer(state.layers.values())
         if layer is None or layer.key in state.failed:
             return None
-        return self.models.get(layer.key) or layer_model(layer, model_format)
+        return self.models.get(layer.key) or layer_model(self.session, layer)
 
 
 def middling_layer(layers: Iterable[LayerSpec]) -> LayerSpec | None:

@@ -41,6 +41,7 @@ from profiler.protocol.events import (
 from profiler.protocol.job import Job, Loading, Schedule
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner
+from profiler.runtimes import fusion_of
 
 MAX_CRASHES = 2
 MAX_LOST = 3
@@ -68,6 +69,16 @@ class Session:
     cool: Callable[[], object] = lambda: None
     """Wait until the device is cool enough to start."""
     sleep: Callable[[float], object] = time.sleep
+
+    @property
+    def tells_executed(self) -> bool:
+        """True if the runner can ask the runtime what it executes."""
+        return self.runner.tells_executed
+
+    @property
+    def leaves_as_it_is(self) -> bool:
+        """True if executed operators can be measured alone, with nothing added to them."""
+        return self.tells_executed and fusion_of(self.target.runtime) == "onnxruntime"
 
     def probe(self) -> Probe:
         """Ask the runner what the device is and which runtimes work there."""

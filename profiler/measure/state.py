@@ -14,6 +14,7 @@ from profiler.protocol.events import (
     Conditioning,
     Energy,
     ErrorEstimate,
+    Executed,
     Failed,
     Header,
     Hello,
@@ -44,6 +45,10 @@ class MeasurementState:
     layers: dict[str, LayerSpec] = field(default_factory=dict)
     networks: dict[str, tuple[str, Graph]] = field(default_factory=dict)
     """Role (fit or check) and graph, by key."""
+    files: dict[str, Graph] = field(default_factory=dict)
+    """What the runtime executes for users' files, by the SHA-256 of the file."""
+    executed: dict[str, list[Executed]] = field(default_factory=dict)
+    """What the runtime told that it executes, by key: one answer for each time that it was asked."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why models could not be measured, by key."""
     rules: list[StaircaseRule] = field(default_factory=list)
@@ -80,8 +85,10 @@ class MeasurementState:
                 self.conditioning = found
             case LayerAdded(model, layer):
                 self.layers[model] = layer
-            case NetworkAdded(model, role, graph):
+            case NetworkAdded(model, role, graph, file_sha256):
                 self.networks[model] = (role, graph)
+                if file_sha256 is not None:
+                    self.files[file_sha256] = graph
             case Round():
                 self.rounds.append(event)
             case Measurement():
@@ -93,6 +100,8 @@ class MeasurementState:
                 self.idle.append(event)
             case Energy():
                 self.energy.setdefault(event.model, []).append(event)
+            case Executed():
+                self.executed.setdefault(event.model, []).append(event)
             case Failed(model, _, reason):
                 self.failed[model] = reason
             case Refresh(models):

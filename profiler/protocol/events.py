@@ -13,7 +13,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from device_agents.support.dataclass_json import read_as
+from device_agents.support.dataclass_json import read_as, read_value
 from device_agents.support.errors import ToolError
 from device_agents.support.strict_json import read_json
 from profiler.errors import RunnerError
@@ -352,6 +352,9 @@ class NetworkAdded:
     role: str
     """`fit`: the calibration is fitted to it; `check`: it is held out."""
     graph: Graph
+    """What the runtime executes for it: as it told for a user's file, by our rules for all others."""
+    file_sha256: str | None = None
+    """The digest of the user's file that it is, in hexadecimal; None for a file that we have written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,8 +430,8 @@ SessionEvent = (
 )  # fmt: skip
 """What a session passes on."""
 JournalEvent = (
-    Header | Hello | LayerAdded | NetworkAdded | Round | Measurement | Reference | Idle | Energy | Conditioning | Paused | Failed
-    | Refresh | StaircaseRules | ErrorEstimate | Spent
+    Header | Hello | LayerAdded | NetworkAdded | Round | Measurement | Reference | Idle | Energy | Executed | Conditioning | Paused
+    | Failed | Refresh | StaircaseRules | ErrorEstimate | Spent
 )  # fmt: skip
 """What a line of a journal may be."""
 
@@ -439,8 +442,8 @@ RUNNER_EVENTS: Mapping[str, type[RunnerEvent]] = {
 }  # fmt: skip
 JOURNAL_EVENTS: Mapping[str, type[JournalEvent]] = {
     "journal": Header, "hello": Hello, "layer": LayerAdded, "network": NetworkAdded, "round": Round, "measurement": Measurement,
-    "reference": Reference, "idle": Idle, "energy": Energy, "conditioning": Conditioning, "paused": Paused, "failed": Failed,
-    "refresh": Refresh, "staircases": StaircaseRules, "error": ErrorEstimate, "spent": Spent,
+    "reference": Reference, "idle": Idle, "energy": Energy, "executed": Executed, "conditioning": Conditioning,
+    "paused": Paused, "failed": Failed, "refresh": Refresh, "staircases": StaircaseRules, "error": ErrorEstimate, "spent": Spent,
 }  # fmt: skip
 NAMES: Mapping[type, str] = {kind: name for names in (RUNNER_EVENTS, JOURNAL_EVENTS) for name, kind in names.items()}
 
@@ -481,7 +484,12 @@ def read_event(plain: Any) -> JournalEvent:
         if kind is LayerAdded:
             return LayerAdded(_text(plain["model"]), LayerSpec.from_dict(plain["layer"]))
         if kind is NetworkAdded:
-            return NetworkAdded(_text(plain["model"]), _text(plain["role"]), Graph.from_dict(plain["graph"]))
+            return NetworkAdded(
+                _text(plain["model"]),
+                _text(plain["role"]),
+                Graph.from_dict(plain["graph"]),
+                read_value(str | None, plain.get("file_sha256")),
+            )
         event: JournalEvent = read_as(kind, _known(kind, plain))
     except (ValueError, KeyError, TypeError, AttributeError, ToolError) as exc:
         raise ValueError(f"a {name!r} line cannot say that ({type(exc).__name__}: {exc})") from exc
@@ -494,8 +502,8 @@ def event_data(event: JournalEvent | RunnerEvent) -> dict[str, Any]:
     match event:
         case LayerAdded(model, layer):
             return about | {"model": model, "layer": layer.to_dict()}
-        case NetworkAdded(model, role, graph):
-            return about | {"model": model, "role": role, "graph": graph.to_dict()}
+        case NetworkAdded(model, role, graph, file_sha256):
+            return about | {"model": model, "role": role, "graph": graph.to_dict(), "file_sha256": file_sha256}
     return about | {name: _plain(getattr(event, name)) for name in _stored_fields(type(event))}
 
 

@@ -20,7 +20,7 @@ class Loading:
     as_it_is: bool = False
     """True if the runtime must not optimise it, because it is a part of a graph that was optimised before."""
     copies: int = 1
-    """How many times it is opened. Inferences run on the copies in turn, so that with many the weights come from beyond the caches."""
+    """How many times it is opened. Inferences run on the copies in turn: the weights of many lie beyond the caches."""
 
 
 USUAL = Loading()

@@ -31,6 +31,8 @@ class Runner(Protocol):
     """What measures on a device."""
 
     name: ClassVar[str]
+    tells_executed: ClassVar[bool]
+    """True if it can ask the runtime what it executes, and leave models as they are."""
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None: ...
 
@@ -64,6 +66,7 @@ class ProgramRunner(ABC):
     """The part that does not depend on the language the program is written in."""
 
     name: ClassVar[str]
+    tells_executed: ClassVar[bool] = True
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None:
         self._agent, self._device, self._target = agent, device, target

@@ -40,6 +40,7 @@ class ReplayRunner:
     """Plays the measurements of each model in the order they were recorded, and again from the first when they run out."""
 
     name: ClassVar[str] = "replay"
+    tells_executed: ClassVar[bool] = True
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None:
         """`RunnerError`, with its line, if the journal is damaged or holds no measurement."""

@@ -57,6 +57,7 @@ class SimulatedRunner:
     """The simulated clock, the noise and the count of measurements last as long as the runner, whichever jobs it runs."""
 
     name: ClassVar[str] = "simulated"
+    tells_executed: ClassVar[bool] = True
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None:
         if not isinstance(agent, FakeAgent):
@@ -278,7 +279,7 @@ def _scripted_ns(file: bytes, model: str, number: int) -> float | Failed | Crash
 
 
 def _executed(script: bytes, model: str, number: int, inferences: int) -> Executed:
-    """What a model of the fake runtime says that it executes; nothing, with a reason, for all others. `ValueError` if it is damaged."""
+    """What a model of the fake runtime says that it executes; nothing for all others. `ValueError` if it is damaged."""
     listed = read_json(script).get("operators", [])
     if not listed:
         return Executed(model=model, round=number, operators=(), inferences_us=(), reason="a simulated device executes nothing")

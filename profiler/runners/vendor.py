@@ -39,6 +39,7 @@ class VendorTool(ABC):
     """A subclass says how the program is called and reads what it prints."""
 
     name: ClassVar[str]
+    tells_executed: ClassVar[bool] = False
     runtimes: ClassVar[tuple[str, ...]]
     lost: ClassVar[str]
     """What its figures lack, in a few words, for the table."""

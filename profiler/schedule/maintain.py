@@ -8,7 +8,6 @@ from datetime import datetime
 from random import Random
 
 from profiler.errors import JournalError, JournalNotWritable, TableError
-from profiler.layers.fusion import fuse_for
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.opening import PATIENCE_S
@@ -17,7 +16,7 @@ from profiler.schedule import replacement
 from profiler.schedule.config import ScheduledTable
 from profiler.schedule.spot_check import lacking, spot_check
 from profiler.schedule.staleness import FreshnessFacts, RefreshScope, audit_failed, choose_scope, staleness_reasons
-from profiler.tables.build import build
+from profiler.tables.build import as_executed, build
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import Plan, read_plan
 from profiler.tables.table import load_table
@@ -63,7 +62,7 @@ def gather_facts(
         changed.append("energy")
     if loaded.info.settings != table.settings:
         changed.append("rounds")
-    executed = [replace(plan, graph=fuse_for(plan.graph, table.target.runtime)) for plan in plans]
+    executed = [as_executed(plan, loaded) for plan in plans]
     facts = FreshnessFacts(
         age_days=loaded.info.age_at(now),
         max_age_days=table.max_age_days,

@@ -14,12 +14,12 @@ from profiler.errors import DeviceChanged, TableError
 from profiler.latency.staircase import kind_of
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
-from profiler.measure.loop import MeasurementRun, few_models, layer_model, middling_layer
+from profiler.measure.loop import MeasurementRun, Model, few_models, layer_model, middling_layer
 from profiler.measure.opening import open_session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target
 from profiler.schedule.staleness import SpotCheckItem
-from profiler.tables.build import network_models
+from profiler.tables.build import networks_of
 from profiler.tables.plan import Plan
 from profiler.tables.predictor import Predictor
 from profiler.tables.table import Table
@@ -43,12 +43,11 @@ def spot_check(
 ) -> SpotCheck:
     """Errors of the device's if it cannot be reached or is busy. The plan's graph is as the runtime executes it."""
     layers, progress = spot_check_layers(table), progress or Silent()
-    models = [layer_model(layer, target.model_format, plan.graph.opaques) for layer in layers]
-    network = next(iter(network_models(plan, target)))  # the network itself comes first
+    network = next(iter(networks_of(plan, target)))  # the network itself comes first
     with open_session(target, few_models(table.info.settings), progress=progress, wait_s=wait_s) as session:
         made_on = Identity.of_fingerprint(table.info.device)
         run = MeasurementRun(session, progress, reference=middling_layer(table.rows), made_on=made_on)
-        keys = run.add([*models, network])
+        keys = run.add([*(layer_model(session, layer) for layer in layers), Model(network.key, network.file)])
         for number in range(1, 1 + ATTEMPTS):
             try:
                 run.measure(dict.fromkeys(keys, number * ROUNDS), "spot check of")

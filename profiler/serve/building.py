@@ -22,6 +22,7 @@ from profiler.protocol.events import (
     Conditioning,
     Energy,
     ErrorEstimate,
+    Executed,
     Failed,
     Header,
     Hello,
@@ -152,7 +153,7 @@ class _Seen:
                     self.estimates.append(ErrorPoint(self.measuring_s, event.error_percent))
             case Spent():
                 self._end_of_round(number)
-            case Header() | Idle() | Energy() | Conditioning() | Paused() | StaircaseRules():
+            case Header() | Idle() | Energy() | Executed() | Conditioning() | Paused() | StaircaseRules():
                 pass
             case _:
                 assert_never(event)

@@ -6,6 +6,7 @@ build that was killed can be resumed, and an existing table is extended by the l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,15 +14,17 @@ from pathlib import Path
 
 from profiler.errors import ModelError, TableError
 from profiler.formats.model_file import FORMATS
-from profiler.layers.fusion import fuse_for
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
+from profiler.measure.executed import ExecutedModel, ask, compared, rules_of, stretches, told
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.events import ErrorEstimate, NetworkAdded, Spent, StaircaseRule, StaircaseRules
+from profiler.protocol.job import USUAL, Loading
 from profiler.protocol.journal import Journal, journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import fusion_of
@@ -80,13 +83,20 @@ def build(
             raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
     if fusion_of(target.runtime) is None:
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
-    plans = [replace(plan, graph=fuse_for(plan.graph, target.runtime)) for plan in plans]
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
+        wholes = {network.key: network for plan in plans for network in networks_of(plan, target)}
+        ask(run, {key: network.file for key, network in wholes.items()})
+        models = dict(_told_files(run, plans))
+        rules = rules_of(run.state, target.runtime)
+        plans = [_executed_plan(plan, rules, models) for plan in plans]
         _sweep(run, plans)
         layers = [key for plan in plans for key in _corners(run, plan)]
         layers += run.add_layers(again, {name: data for plan in plans for name, data in plan.graph.opaques.items()})
         layers += run.add_layers(_begun(run))
-        networks = run.add(model for plan in plans for model in network_models(plan, target))
+        networks = run.add(model for network in wholes.values() for model in _network_models(run, network, models))
+        _, unlike = compared(run.state)
+        if unlike:
+            run.progress.say(f"our rules say something else than {target.runtime} executes for {', '.join(unlike)}")
         run.measure(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
         for plan in plans:
             layers += _refine(run, plan, networks, stop)
@@ -211,23 +221,90 @@ def _enough(error: float | None, between: float, until: float) -> bool:
     return 1.2 * error <= until or between < error / 4
 
 
-def network_models(plan: Plan, target: Target) -> Iterator[Model]:
-    """The whole networks of a plan as models to measure, with their roles: fit or check."""
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A whole network of a plan, as it is measured."""
+
+    role: str
+    """`fit` or `check`."""
+    graph: Graph
+    """Its layers, before a runtime has fused them."""
+    file: bytes
+    model: Path | None = None
+    """The user's file that it is; None if the file was written by us."""
+
+    @property
+    def key(self) -> str:
+        return network_key(self.graph.name)
+
+
+def network_key(name: str) -> str:
+    """The key of a whole network among the models of a build."""
+    return f"network {name}"
+
+
+def networks_of(plan: Plan, target: Target) -> Iterator[Network]:
+    """The whole networks of a plan. The network of the plan itself comes first and is always held out."""
+    if plan.model is not None:
+        yield Network("check", plan.graph, plan.model.read_bytes(), plan.model)
+        return
     writer = FORMATS[target.model_format]
-    for role, graph in _networks(plan):
-        whole = plan.model is not None and len(graph.nodes) == len(plan.graph.nodes)
-        file = plan.model.read_bytes() if whole and plan.model is not None else writer.write(graph)
-        key = f"network {graph.name}"
-        yield Model(key, file, NetworkAdded(key, role, replace(graph, opaques={})))
-
-
-def _networks(plan: Plan) -> Iterator[tuple[str, Graph]]:
-    """Roles and networks. The network of the plan itself comes first and is always held out."""
-    yield "check", plan.graph
+    yield Network("check", plan.graph, writer.write(plan.graph))
     for role, drawn in (("fit", plan.fit), ("check", plan.check)):
         for widths in drawn:
             name = "-".join(str(width) for width in (plan.graph.widths | dict(widths)).values())
-            yield role, replace(plan.graph.at_widths(widths), name=f"{plan.graph.name} {name}")
-    if plan.model is not None and not plan.graph.opaques:
-        lengths = {round(len(plan.graph.nodes) * part / (PREFIXES + 1)) for part in range(1, PREFIXES + 1)}
-        yield from (("fit", plan.graph.prefix(length)) for length in sorted(lengths) if length > 0)
+            graph = replace(plan.graph.at_widths(widths), name=f"{plan.graph.name} {name}")
+            yield Network(role, graph, writer.write(graph))
+
+
+def as_executed(plan: Plan, table: Table) -> Plan:
+    """The plan with the graph that the table's runtime executes: as it told for a user's file, and by the rules for all others."""
+    told_graph = table.info.files.get(hashlib.sha256(plan.model.read_bytes()).hexdigest()) if plan.model is not None else None
+    return replace(plan, graph=told_graph or table.info.rules.executed(plan.graph))
+
+
+def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, ExecutedModel]) -> Plan:
+    if plan.model is not None and plan.model in models:
+        return replace(plan, graph=models[plan.model].graph)
+    return replace(plan, graph=rules.executed(plan.graph))
+
+
+def _told_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
+    """What the runtime told that it executes for users' files."""
+    file_format = FORMATS[run.session.target.model_format]
+    for plan in plans:
+        if plan.model is not None:
+            model = told(run.state, network_key(plan.graph.name), plan.graph.name, file_format)
+            if model is not None:
+                yield plan.model, model
+
+
+def _network_models(run: MeasurementRun, network: Network, files: Mapping[Path, ExecutedModel]) -> Iterator[Model]:
+    """A network as a model to measure and, if it is a user's file, parts of it to fit the calibration on and to hold out."""
+    rules = rules_of(run.state, run.session.target.runtime)
+    if network.model is None:
+        yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
+        return
+    model = files.get(network.model)
+    if model is None:
+        yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
+        yield from _prefixes(run, network, rules)
+        return
+    yield _network_model(network.key, network.role, model.graph, network.file, users=True)
+    for role, graph, file in stretches(model, len(network.file)):
+        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True))
+
+
+def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> Iterator[Model]:
+    """Beginnings of a model whose runtime does not tell what it executes, if all its layers can be written."""
+    if network.graph.opaques:
+        return
+    nodes, writer = len(network.graph.nodes), FORMATS[run.session.target.model_format]
+    for length in sorted({round(nodes * part / (PREFIXES + 1)) for part in range(1, PREFIXES + 1)} - {0}):
+        graph = network.graph.prefix(length)
+        yield _network_model(network_key(graph.name), "fit", rules.executed(graph), writer.write(graph))
+
+
+def _network_model(key: str, role: str, graph: Graph, file: bytes, loading: Loading = USUAL, *, users: bool = False) -> Model:
+    digest = hashlib.sha256(file).hexdigest() if users else None
+    return Model(key, file, NetworkAdded(key, role, replace(graph, opaques={}), digest), loading)

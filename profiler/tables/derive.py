@@ -14,6 +14,7 @@ from profiler.latency.staircase import Staircase, Staircases, tile_of
 from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.measure.disturbance import tag_counts
 from profiler.measure.energy import energies_mj
+from profiler.measure.executed import block_of, compared
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Header, Hello
 from profiler.tables.predictor import Predictor
@@ -56,6 +57,7 @@ def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:
     if len(state.references_ms) >= FEWEST_REFERENCES:
         low, high = np.percentile(state.references_ms, [5, 95])
         drift_percent = float(high / low - 1) * 100
+    asked, unlike = compared(state)
     return TableInfo(
         target=header.target,
         device=fingerprint(hello, state.conditioning),
@@ -64,6 +66,10 @@ def _info(state: MeasurementState, header: Header, hello: Hello) -> TableInfo:
         measured_utc={key: utc for key, utc in dates.items() if key in state.layers},
         validated_utc=min((utc for key, utc in dates.items() if key in state.networks), default=None),
         staircases=staircases_of(state),
+        block=block_of(state),
+        asked=asked,
+        unlike=unlike,
+        files=dict(state.files),
         failed=dict(state.failed),
         networks=tuple(graph.name for role, graph in state.networks.values() if role == "check"),
         disturbances=tag_counts(measurement for found in state.measurements.values() for measurement in found),

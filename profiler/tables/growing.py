@@ -27,14 +27,14 @@ def copy_table(source: Path, target: Path) -> None:
 class GrowingTable:
     """Predicts by the table in `path`, which grows by the layers that a prediction lacked.
 
-    Without its journal, or if `grows` is False, missing layers are not measured.
+    Without the table's journal, missing layers are not measured.
     """
 
-    def __init__(self, path: Path, progress: ProgressReporter | None = None, *, grows: bool = True) -> None:
+    def __init__(self, path: Path, progress: ProgressReporter | None = None) -> None:
         self.path = path
         self.predictor = Predictor(load_table(path))
         self._progress = progress or Silent()
-        self._grows = grows and journal_path(path).exists()
+        self._grows = journal_path(path).exists()
 
     @property
     def table(self) -> Table:

@@ -11,7 +11,6 @@ from profiler.interval import Interval
 from profiler.latency.calibration import NOTHING, Sums, sums_of
 from profiler.latency.interpolation import Grid
 from profiler.layers.composite import as_blocks
-from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import BLOCK_OPS, LayerSpec
 from profiler.measure.estimate import Estimate
@@ -123,5 +122,5 @@ class Predictor:
 
     def _nodes(self, graph: Graph) -> tuple[Node, ...]:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""
-        executed = fuse_for(graph, self.table.info.target.runtime)
+        executed = self.table.info.rules.executed(graph)
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes

@@ -17,7 +17,6 @@ from profiler.errors import LayerError
 from profiler.latency.calibration import NOTHING, Array, Sums
 from profiler.latency.interpolation import family_of
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
-from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
 from profiler.layers.layer import ITEM_BYTES, LayerSpec
 from profiler.tables.predictor import Predictor
@@ -39,7 +38,7 @@ class Pricer:
 
     def __init__(self, predictor: Predictor, graph: Graph) -> None:
         self._predictor, self._widths = predictor, graph.widths
-        self._executed = fuse_for(graph, predictor.table.info.target.runtime)
+        self._executed = predictor.table.info.rules.executed(graph)
         self._nodes = [
             _PricedNode(
                 dependent,

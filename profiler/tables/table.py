@@ -25,12 +25,14 @@ from profiler.interval import Interval
 from profiler.latency.calibration import Calibration
 from profiler.latency.staircase import Staircases, read_staircases, staircases_data
 from profiler.latency.validation import HeldOutError
+from profiler.layers.execution import ExecutionRules
+from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 
-FORMAT = 3
+FORMAT = 4
 METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000
 ROWS_AT_ONCE = 100
@@ -55,6 +57,14 @@ class TableInfo:
     """Names of the held-out networks that were planned, including those that could not be predicted or measured."""
     staircases: Staircases = field(default_factory=dict)
     """The device's steps in channels, as detected from sweeps."""
+    block: int = 1
+    """Channels in a block of the runtime's layout on the device; 1 if it has none there, or if it could not be asked."""
+    unlike: tuple[str, ...] = ()
+    """Names of measured networks for which our rules say something else than the runtime executes (profiler.layers.execution)."""
+    asked: int = 0
+    """The number of networks for which the rules were compared with what the runtime executes."""
+    files: Mapping[str, Graph] = field(default_factory=dict)
+    """What the runtime executes for model files of users, by the SHA-256 of the file in hexadecimal."""
     disturbances: Mapping[str, int] = field(default_factory=dict)
     """The number of all measurements, under `measurements`, and of the disturbed ones by cause."""
     progress: Sequence[Mapping[str, Any]] = ()
@@ -69,6 +79,11 @@ class TableInfo:
     """The time of the oldest measurement of each row, by layer key; empty in tables of earlier versions."""
     validated_utc: str | None = None
     """The time of the oldest measurement of the whole networks for fit and check, which vouch for older rows, too."""
+
+    @property
+    def rules(self) -> ExecutionRules:
+        """The rules by which the runtime's operators follow from a network."""
+        return ExecutionRules(self.target.runtime, self.block)
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
@@ -233,6 +248,10 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
         "held_out": info.held_out.to_dict(),
         "failed": dict(info.failed),
         "networks": list(info.networks),
+        "block": info.block,
+        "unlike": list(info.unlike),
+        "asked": info.asked,
+        "files": {digest: replace(graph, opaques={}).to_dict() for digest, graph in info.files.items()},
         "staircases": staircases_data(info.staircases),
         "disturbances": dict(info.disturbances),
         "progress": [dict(step) for step in info.progress],
@@ -254,7 +273,8 @@ def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
     """The inverse of `_info_to_dict`. `KeyError`, `TypeError` or `ValueError` for a wrong type. Fields may be missing."""
     staircases = read_staircases(plain["staircases"])
     info = replace(
-        read_as(TableInfo, {**plain, "staircases": {}, "held_out": HeldOutError.of(()).to_dict()}),
+        read_as(TableInfo, {**plain, "staircases": {}, "files": {}, "held_out": HeldOutError.of(()).to_dict()}),
+        files={digest: Graph.from_dict(graph) for digest, graph in plain["files"].items()},
         staircases=staircases,
         held_out=HeldOutError.from_dict(plain["held_out"]),
     )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from netadapt.baselines.match import Match, fresh
+from netadapt.baselines.match import Match, randomly_initialised
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage
 
@@ -15,7 +15,7 @@ class Unpruned:
     title: ClassVar[str] = "unpruned original"
     shape: ClassVar[str] = "original"
     needs_latency: ClassVar[bool] = False
-    starts_anew: ClassVar[bool] = True
+    from_random_weights: ClassVar[bool] = True
 
     def choose(self, match: Match) -> Choice:
         return match.choice(self.shape, "original", match.models.step(0).widths)
@@ -24,7 +24,7 @@ class Unpruned:
         return "from random weights"
 
     def begin(self, match: Match, choice: Choice, seed: int) -> nn.Module:
-        return fresh(match.models, choice.widths, seed)
+        return randomly_initialised(match.models, choice.widths, seed)
 
     def stages(self, match: Match) -> tuple[Stage, ...]:
         return match.stages.from_scratch(0)

@@ -18,7 +18,7 @@ class Brier(Classification):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return squared_error(outputs, targets).mean()
 
-    def judge(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         return {"top1": outputs.argmax(dim=1) == targets, "brier": squared_error(outputs, targets)}
 
 

@@ -63,17 +63,38 @@ static bool add_inference(Executed *executed, const LrEvent *events, size_t coun
     return inference != NULL;
 }
 
-/* Run the model once under the profiler, whose buffer is emptied again: it overwrites what does not fit into it. */
+/* The events since the profiler was reset, for the caller to free; NULL and the reason if there are none. There is twice the room for
+   them, to find out whether this library's events are larger than they are here. */
+static LrEvent *take_events(LrProfiler *profiler, size_t *count, Reason *reason) {
+    static const unsigned char untouched[sizeof(uint64_t)] = {0xA5, 0xA5, 0xA5, 0xA5, 0xA5, 0xA5, 0xA5, 0xA5};
+    int found = 0;
+    if (lr.GetNumProfilerEvents(profiler, &found) != 0 || found <= 0) return fail(reason, "the profiler of LiteRT recorded nothing"), NULL;
+    *count = (size_t)found;
+    LrEvent *events = allocate(2 * *count, sizeof *events);
+    memset(events, untouched[0], 2 * *count * sizeof *events);
+    bool fine = lr.GetProfilerEvents(profiler, found, events) == 0 || fail(reason, "the profiler of LiteRT tells nothing");
+    const unsigned char *end = (const unsigned char *)(events + *count), *last = end - sizeof untouched;
+    if (fine && (memcmp(last, untouched, sizeof untouched) == 0 || memcmp(end, untouched, sizeof untouched) != 0)) {
+        fine = fail(reason, "the events of this LiteRT's profiler are of another size than is known here");
+    }
+    if (fine) return events;
+    free(events);
+    return NULL;
+}
+
+/* Run the model once under the profiler, whose buffer is emptied again: it overwrites what does not fit into it. False if the run fails,
+   for the first reason; for the other one nothing is known of the inference. */
 static bool profile_once(Model *model, LrProfiler *profiler, Executed *executed, Reason *reason, Reason *unprofiled) {
-    int count = 0;
-    LrEvent *events = NULL;
+    size_t count;
     bool started = lr.ResetProfiler(profiler) == 0 && lr.StartProfiler(profiler) == 0;
     if (!model->runtime->run(model, reason)) return false;
-    bool fine = started && lr.StopProfiler(profiler) == 0 && lr.GetNumProfilerEvents(profiler, &count) == 0 && count > 0;
-    if (fine) events = allocate((size_t)count, sizeof *events);
-    fine = fine && lr.GetProfilerEvents(profiler, count, events) == 0 && add_inference(executed, events, (size_t)count);
+    if (!started || lr.StopProfiler(profiler) != 0) {
+        fail(unprofiled, "the profiler of LiteRT cannot be started and stopped");
+        return true;
+    }
+    LrEvent *events = take_events(profiler, &count, unprofiled);
+    if (events != NULL && !add_inference(executed, events, count)) fail(unprofiled, "the profiler of LiteRT recorded no inference");
     free(events);
-    if (!fine) fail(unprofiled, "the profiler of LiteRT recorded no inference");
     return true;
 }
 

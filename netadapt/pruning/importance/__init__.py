@@ -1,9 +1,9 @@
-"""Which channels of a block stay when it is pruned. A new rule is one file and one line in IMPORTANCES.
+"""The importance criteria, by name: which channels of a block stay when it is pruned.
 
-A rule is a function from a `Block`, the number of positions that are to stay and a sample of images (n, c, h, w), as the network
-reads them, to these positions, in any order. Without grouped convolutions a position is a channel. With them it is several
-channels, which stay or go together: one of each slice of the block. A rule may change the weights of the layers that read the
-block, so that they make up for what goes: the cut comes afterwards.
+A criterion is a function of a `Block`, the number of positions to keep, and a sample of normalised images (n, c, h, w) or None. It
+returns the positions to keep, in any order. Without grouped convolutions a position is a channel; with them it is one channel of
+each slice of the block, which are kept or removed together. A criterion may also change the weights of the layers that read the
+block, so that they compensate for the channels that will be removed. A new criterion is one module and one line in IMPORTANCES.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """An importance criterion by its name, before its module, which needs torch, is loaded."""
+    """The facts of an importance criterion that are known before its module, which needs torch, is imported."""
 
     address: str
-    """module:function, a `Keep`."""
+    """The module:function of the criterion, a `Keep`."""
     summary: str
-    """For the help of the command."""
+    """A phrase for the help of the command."""
     needs_images: bool = False
-    """It is given a sample of training images, as it depends on what the layers compute."""
+    """True if it depends on what layers compute, so that it needs a sample of training images."""
 
 
 IMPORTANCES: Mapping[str, Criterion] = {
@@ -44,39 +44,42 @@ DEFAULT = "l2"
 
 
 class ImportanceError(ToolError):
-    """There is no rule of this name, or it lacks what it needs."""
+    """There is no criterion of this name, it lacks images, or it returned something else than positions to keep."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A coupling group that is about to lose channels, in a model of the rule's own."""
+    """A coupling group that is about to lose channels, in a copy of the model that the criterion may change."""
 
     model: nn.Module
     name: str
     width: int
+    """The number of channels before pruning."""
     members: Sequence[nn.Module]
-    """The layers that make the channels."""
+    """The layers whose outputs are the channels."""
     readers: Mapping[nn.Module, Mapping[int, Sequence[int]]]
-    """The layers with weights that read them: which of its inputs stand for which channel."""
+    """The layers with weights whose inputs are the channels: for each layer and channel, the indices of its inputs."""
     slices: int = 1
-    """Equal parts of the width that lose the same positions, for the sake of grouped convolutions."""
+    """The number of equal parts of the width that lose the same positions, because of grouped convolutions."""
 
     @property
     def positions(self) -> int:
+        """The number of positions, each of which is one channel in every slice."""
         return self.width // self.slices
 
     def channels(self, position: int) -> range:
-        """The channels of a position, one in each slice."""
+        """The channels at a position, one in every slice."""
         return range(position, self.width, self.positions)
 
 
 Keep = Callable[[Block, int, "Tensor | None"], list[int]]
+"""A criterion: the positions to keep, of a block, their number and a sample of images."""
 
 
 def check_importance(name: str) -> None:
-    """`ImportanceError` for an unknown criterion, with the nearest known one; imports no torch."""
+    """Check, without importing torch, that there is a criterion of this name. `ImportanceError` if there is none."""
     if name not in IMPORTANCES:
-        raise ImportanceError(f"there is no rule {name!r} for filters; {did_you_mean(name, IMPORTANCES)}")
+        raise ImportanceError(f"there is no importance criterion {name!r}; {did_you_mean(name, IMPORTANCES)}")
 
 
 def open_importance(name: str) -> Keep:

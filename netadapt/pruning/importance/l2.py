@@ -1,4 +1,4 @@
-"""The paper's rule: the filters of largest L2 norm stay. It looks at no image."""
+"""The criterion of the paper (Yang et al., 2018, "Choose Which Filters"): the filters of largest L2 norm stay."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from netadapt.pruning.importance import Block
 
 
 def strongest(block: Block, count: int, _images: Tensor | None) -> list[int]:
-    """Squared norms are added up over layers and slices. Among equals the first, so that it is the same everywhere."""
-    strength = torch.stack([by_filter(layer).square().sum(dim=1) for layer in block.members]).sum(dim=0)
-    of_positions = strength.reshape(block.slices, block.positions).sum(dim=0)
+    """The positions whose squared norms, summed over the block's layers and slices, are largest; of equal ones the first."""
+    norms = torch.stack([filters_of(layer).square().sum(dim=1) for layer in block.members]).sum(dim=0)  # (channels,)
+    of_positions = norms.reshape(block.slices, block.positions).sum(dim=0)
     return of_positions.argsort(descending=True, stable=True)[:count].tolist()
 
 
-def by_filter(layer: nn.Module) -> Tensor:
-    """A layer's weights as (out, everything else)."""
+def filters_of(layer: nn.Module) -> Tensor:
+    """The weights of a layer by filter, (out, all other dimensions)."""
     weight = layer.get_parameter("weight").detach()
     if isinstance(layer, nn.ConvTranspose2d):
-        weight = weight.transpose(0, 1)  # (in, out, k, k)
+        weight = weight.transpose(0, 1)  # from (in, out, k, k)
     return weight.flatten(1)

@@ -1,17 +1,18 @@
-"""Keep the channels without which the layers that read the block compute least differently, and refit these layers.
+"""The criterion of least reconstruction error: the outputs of the layers that read the block change least, after a refit.
 
-The local step of energy-aware pruning (Yang, Chen and Sze, CVPR 2017, https://arxiv.org/abs/1611.05128), with the error counted
-after the refit. A layer that reads the block is linear in its inputs: with W its weights (out, features) and A the sum of xxᵀ over
-the inputs x seen, other weights W' err by tr((W' - W) A (W' - W)ᵀ). The best W' without the features of one channel c errs by
-tr(W_c [(A⁻¹)_cc]⁻¹ W_cᵀ), known in closed form (Hassibi and Stork, 1992, for single weights). So channels go one by one, each time
-the one that costs least, given that the others make up for it and for all that went before. A grouped convolution is so many
-linear maps beside each other; where a block is in slices, the channels at one position go together.
+This is the local step of energy-aware pruning (Yang, Chen and Sze, CVPR 2017, https://arxiv.org/abs/1611.05128), with the error
+taken after the refit. A layer that reads the block is linear in its inputs. With W its weights (out, features) and A the sum of
+xxᵀ over the observed inputs x, the squared error of other weights W' is tr((W' - W) A (W' - W)ᵀ). The best W' without the features
+of a channel c has the error tr(W_c [(A⁻¹)_cc]⁻¹ W_cᵀ), as Hassibi and Stork (1992) derived for single weights. So channels are
+removed one by one, each time the one with the least error, and W and A⁻¹ are updated for all that remain.
+
+A grouped convolution is treated as one linear map for each group. Where a block is divided into slices, the channels at one
+position are removed together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,41 +23,43 @@ from netadapt.pruning.importance import Block, ImportanceError
 from netadapt.pruning.importance.l2 import strongest
 
 RIDGE = 1e-3
-"""Of the mean square of a feature: what the sample says little about keeps the weights it has."""
+"""What is added to the diagonal of A, relative to its mean, so that features with few observations keep their weights."""
 MAX_FEATURES = 4608
-"""3x3 over 512 channels; the inverse of a larger matrix takes too long. Layers that read more are not refitted."""
-_PLACES = 8192
-"""Of each layer, over the whole sample: enough for a thousand features."""
+"""The largest number of features of a layer, 3x3 over 512 channels; inverting a larger A takes too long, so such layers are not
+refitted."""
+_OBSERVATIONS = 8192
+"""The number of inputs x of each layer, over the whole sample: enough for a thousand features."""
 _BATCH = 64
 _SEED = 0
 
 
 @dataclass(slots=True)
 class Reader:
-    """A layer that reads the block, or one of its groups, as a linear map of features: of a convolution, the patches it sees."""
+    """A layer that reads the block, or one of its groups, as a linear map; a convolution's features are the values of a patch."""
 
     layer: nn.Module
     columns: Tensor
-    """(positions of the block, features of each)"""
+    """The features of each position of the block, (positions, features of a position)."""
     moments: Tensor
-    """A: (features, features), with the ridge."""
+    """A with the ridge, (features, features)."""
     weights: Tensor
-    """W: (out, features)"""
+    """W, (out, features)."""
     group: int = 0
 
     @property
     def energy(self) -> float:
-        """What the layer computes, squared: errors of different layers are compared as parts of it."""
+        """The sum of the squared outputs; the errors of different layers are compared relative to it."""
         return max(float(((self.weights @ self.moments) * self.weights).sum()), 1e-30)
 
 
 def reconstructing(block: Block, count: int, images: Tensor | None) -> list[int]:
-    """Chooses by the error of all layers that read the block, each as a part of its energy, and refits each on its own.
+    """The positions with the least error, summed over all layers that read the block; these layers are refitted in place.
 
-    A block that only layers of too many features read, such as the first linear layer of VGG, is judged by L2 norm.
+    A block that is read only by layers with too many features, such as the first linear layer of VGG, is pruned by L2 norm.
+    `ImportanceError` without images.
     """
     if images is None or not len(images):
-        raise ImportanceError("importance by reconstruction needs a sample of images")
+        raise ImportanceError("the reconstruction criterion needs a sample of images; pass normalised training images (n, c, h, w)")
     readers = observed(block, images)
     if not readers:
         return strongest(block, count, images)
@@ -67,71 +70,62 @@ def reconstructing(block: Block, count: int, images: Tensor | None) -> list[int]
 
 
 def eliminated(readers: Sequence[Reader], positions: int, count: int) -> list[int]:
-    """The positions left when the one that costs least has gone again and again; among equals the last goes."""
+    """The positions that remain when the one with the least error is removed until `count` are left; of equal ones the last."""
     energies: dict[nn.Module, float] = {}
     for reader in readers:
         energies[reader.layer] = energies.get(reader.layer, 0.0) + reader.energy
     weights = [reader.weights.clone() for reader in readers]
     inverses = [torch.cholesky_inverse(torch.linalg.cholesky(reader.moments)) for reader in readers]
-    left = list(range(positions))
-    while len(left) > count:
-        costs = torch.zeros(len(left), dtype=torch.float64)
+    remaining = list(range(positions))
+    while len(remaining) > count:
+        costs = torch.zeros(len(remaining), dtype=torch.float64)
         for reader, w, inverse in zip(readers, weights, inverses, strict=True):
-            costs += _costs(w, inverse, reader.columns[left]) / energies[reader.layer]
-        gone = left.pop(len(left) - 1 - int(costs.flip(0).argmin()))
+            costs += _costs(w, inverse, reader.columns[remaining]) / energies[reader.layer]
+        removed = remaining.pop(len(remaining) - 1 - int(costs.flip(0).argmin()))
         for reader, w, inverse in zip(readers, weights, inverses, strict=True):
-            _remove(w, inverse, reader.columns[gone])
-    return left
+            _remove(w, inverse, reader.columns[removed])
+    return remaining
 
 
 def refitted(reader: Reader, kept: Sequence[int]) -> Tensor:
-    """The weights (out, features) that come nearest to the old ones' outputs with these positions only; zero for the others."""
-    gone = torch.ones(len(reader.columns), dtype=torch.bool)
-    gone[list(kept)] = False
-    lost = reader.columns[gone].flatten()
+    """The weights (out, features) of least error that use only the kept positions; those of the other positions are zero."""
+    is_removed = torch.ones(len(reader.columns), dtype=torch.bool)
+    is_removed[list(kept)] = False
+    lost = reader.columns[is_removed].flatten()
     stays = torch.ones(reader.weights.shape[1], dtype=torch.bool)
-    stays[lost] = False  # features of other blocks, and the constant one, help too
+    stays[lost] = False  # the features of other blocks and the constant one are refitted too
     inner = reader.moments[stays][:, stays]
     fitted = torch.zeros_like(reader.weights)
-    made_up = torch.linalg.solve(inner, reader.moments[stays][:, lost] @ reader.weights[:, lost].T).T
-    fitted[:, stays] = reader.weights[:, stays] + made_up
+    compensation = torch.linalg.solve(inner, reader.moments[stays][:, lost] @ reader.weights[:, lost].T).T
+    fitted[:, stays] = reader.weights[:, stays] + compensation
     return fitted
 
 
 def observed(block: Block, images: Tensor) -> list[Reader]:
-    """The layers that read the block, by their groups, with the moments of what they are given for these images."""
-    layers = [layer for layer in block.readers if _can_be_refitted(layer)]
+    """The layers that read the block and can be refitted, one reader for each group, with the moments of their inputs."""
+    layers = [layer for layer in block.readers if _matrices(layer).shape[2] <= MAX_FEATURES]
     sums: dict[nn.Module, Tensor] = {}
-    per_image = max(1, _PLACES // len(images))
+    per_image = max(1, _OBSERVATIONS // len(images))
     generator = torch.Generator().manual_seed(_SEED)
 
-    def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen = _features(layer, given[0].detach(), per_image, generator).double()  # (groups, places, features)
-        sums[layer] = sums.get(layer, torch.zeros(())) + seen.mT @ seen
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features = _features(layer, inputs[0].detach(), per_image, generator).double()  # (groups, places, features)
+        sums[layer] = sums.get(layer, torch.zeros(())) + features.mT @ features
 
-    with _hooked(layers, add), torch.inference_mode():
-        for some in torch.split(images, _BATCH):
-            block.model(some)
-    return [
-        _reader(block, layer, group, sums[layer][group].clone())
-        for layer in layers
-        if layer in sums
-        for group in range(_groups(layer))
-    ]
-
-
-@contextmanager
-def _hooked(layers: Iterable[nn.Module], hook: Callable[[nn.Module, tuple[Tensor, ...]], None]) -> Iterator[None]:
-    handles = [layer.register_forward_pre_hook(hook) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(add) for layer in layers]
     try:
-        yield
+        with torch.inference_mode():
+            for batch in torch.split(images, _BATCH):
+                block.model(batch)
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
+    called = [layer for layer in layers if layer in sums]
+    return [_reader(block, layer, group, sums[layer][group].clone()) for layer in called for group in range(_groups(layer))]
 
 
 def _costs(weights: Tensor, inverse: Tensor, columns: Tensor) -> Tensor:
-    """What it costs to do without each position, (positions,), given its columns, (positions, features of each)."""
+    """The error of removing each position alone, (positions,), given its columns, (positions, features of a position)."""
     of_position = weights[:, columns]  # (out, positions, features)
     squares = torch.einsum("opm,opn->pmn", of_position, of_position)
     blocks = inverse[columns[:, :, None], columns[:, None, :]]  # (positions, features, features)
@@ -140,53 +134,48 @@ def _costs(weights: Tensor, inverse: Tensor, columns: Tensor) -> Tensor:
 
 
 def _remove(weights: Tensor, inverse: Tensor, lost: Tensor) -> None:
-    """Take features out of W and A⁻¹, in place; their rows and columns become zero."""
-    towards = inverse[:, lost]  # (features, lost)
-    step = torch.linalg.solve(inverse[lost][:, lost], towards.T)  # (lost, features)
+    """Eliminate features from W and A⁻¹, in place; their columns in W, and rows and columns in A⁻¹, become zero."""
+    columns = inverse[:, lost]  # (features, lost)
+    step = torch.linalg.solve(inverse[lost][:, lost], columns.T)  # (lost, features)
     weights -= weights[:, lost] @ step
-    inverse -= towards @ step
-
-
-def _can_be_refitted(layer: nn.Module) -> bool:
-    return _matrices(layer).shape[2] <= MAX_FEATURES
+    inverse -= columns @ step
 
 
 def _reader(block: Block, layer: nn.Module, group: int, moments: Tensor) -> Reader:
-    """Of one group, which reads a part of the block's slices."""
-    inputs, each = block.readers[layer], _features_of_an_input(layer)
-    weights = _matrices(layer)[group]
-    first = group * _inputs_of_a_group(layer)
-    read = range(first, first + _inputs_of_a_group(layer))
+    """The reader for one group of a layer, which reads some of the block's slices; `moments` gets the ridge in place."""
+    weight = layer.get_parameter("weight")
+    group_inputs = weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1]
+    values = weight[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1  # features of one input: a convolution's k * k
+    first = group * group_inputs
+    read, inputs = range(first, first + group_inputs), block.readers[layer]
     starts = torch.tensor(
         [
             [index - first for channel in block.channels(position) for index in inputs[channel] if index in read]
             for position in range(block.positions)
         ]
-    )  # (positions, inputs of each)
-    columns = (starts[:, :, None] * each + torch.arange(each)).flatten(1)
+    )  # (positions, inputs of a position)
+    columns = (starts[:, :, None] * values + torch.arange(values)).flatten(1)
     moments.diagonal().add_(RIDGE * moments.diagonal().mean() + 1e-12)
-    return Reader(layer, columns, moments, weights.double(), group)
+    return Reader(layer, columns, moments, _matrices(layer)[group].double(), group)
 
 
 def _groups(layer: nn.Module) -> int:
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
-def _inputs_of_a_group(layer: nn.Module) -> int:
-    return layer.get_parameter("weight").shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1]
-
-
-def _features_of_an_input(layer: nn.Module) -> int:
-    return layer.get_parameter("weight")[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1
-
-
 def _has_constant(layer: nn.Module) -> bool:
-    """Whether a last feature, always 1, stands for the bias; that of a transposed convolution comes after overlaps are summed."""
+    """True if the last feature is always 1 and its weight is the bias.
+
+    A transposed convolution has none, because its bias is added only after overlapping outputs are summed.
+    """
     return layer.bias is not None and not isinstance(layer, nn.ConvTranspose2d)
 
 
 def _matrices(layer: nn.Module) -> Tensor:
-    """(groups, out, features); of a transposed convolution, an output is one of those that a single pixel is spread over."""
+    """The weights as matrices, (groups, out, features).
+
+    The outputs of a transposed convolution are those that a single pixel contributes to: out * k * k of them.
+    """
     weight = layer.get_parameter("weight").detach()
     if isinstance(layer, nn.ConvTranspose2d):
         return weight.flatten(1).T[None]  # from (in, out, k, k)
@@ -196,43 +185,51 @@ def _matrices(layer: nn.Module) -> Tensor:
 
 
 def _store(reader: Reader, matrix: Tensor) -> None:
-    """The new W of the layer, or of its group."""
+    """Write a new W (out, features) into the weights and the bias of the reader's layer, or of its group in it."""
     layer, group = reader.layer, reader.group
     weight = layer.get_parameter("weight")
     with torch.no_grad():
         if _has_constant(layer):
             layer.get_parameter("bias").view(_groups(layer), -1)[group] = matrix[:, -1]
             matrix = matrix[:, :-1]
-        own = weight if isinstance(layer, nn.ConvTranspose2d) else weight.view(_groups(layer), -1, *weight.shape[1:])[group]
-        own.copy_((matrix.T if isinstance(layer, nn.ConvTranspose2d) else matrix).reshape(own.shape))
+        if isinstance(layer, nn.ConvTranspose2d):
+            weight.copy_(matrix.T.reshape(weight.shape))  # (in, out, k, k)
+        else:
+            of_group = weight.view(_groups(layer), -1, *weight.shape[1:])[group]
+            of_group.copy_(matrix.reshape(of_group.shape))
 
 
-def _features(layer: nn.Module, given: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
-    """(groups, places, features): the patches that a convolution sees at some places, the same in every image."""
+def _features(layer: nn.Module, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
+    """The features of a layer's inputs, (groups, places, features).
+
+    Of a convolution they are the patches at `per_image` random places, the same places in every image of the batch.
+    """
     if isinstance(layer, nn.Conv2d):
-        seen = _patches(layer, given, per_image, generator)
+        features = _patches(layer, inputs, per_image, generator)
     elif isinstance(layer, nn.ConvTranspose2d):
-        pixels = given.flatten(2)[:, :, _some(given.shape[2] * given.shape[3], per_image, generator)]  # (n, c, places)
-        seen = pixels.transpose(1, 2).flatten(0, 1)
+        pixels = inputs.flatten(2)[:, :, _places(inputs.shape[2] * inputs.shape[3], per_image, generator)]  # (n, c, places)
+        features = pixels.transpose(1, 2).flatten(0, 1)
     else:
-        seen = given.flatten(0, -2)
-    by_group = seen.reshape(len(seen), _groups(layer), -1).transpose(0, 1)
+        features = inputs.flatten(0, -2)
+    by_group = features.reshape(len(features), _groups(layer), -1).transpose(0, 1)
     return torch.cat([by_group, torch.ones(*by_group.shape[:2], 1)], dim=2) if _has_constant(layer) else by_group
 
 
-def _patches(layer: nn.Conv2d, given: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
+def _patches(layer: nn.Conv2d, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
+    """The patches that the convolution multiplies with its weights, (n * places, c * k * k), with its padding and dilation."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = functional.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
+    padded = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
     offsets = [torch.arange(k) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
     height, width = (
         (size - int(reach[-1]) - 1) // step + 1 for size, reach, step in zip(padded.shape[2:], offsets, layer.stride, strict=True)
     )
-    chosen = _some(height * width, per_image, generator)
+    chosen = _places(height * width, per_image, generator)
     rows = (chosen // width * layer.stride[0])[:, None] + offsets[0]  # (places, k)
     columns = (chosen % width * layer.stride[1])[:, None] + offsets[1]
     patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, places, k, k)
     return patches.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _some(places: int, most: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(places, generator=generator)[:most] if places > most else torch.arange(places)
+def _places(count: int, limit: int, generator: torch.Generator) -> Tensor:
+    """The indices of `limit` random places of `count`, or of all where there are not more."""
+    return torch.randperm(count, generator=generator)[:limit] if count > limit else torch.arange(count)

@@ -1,4 +1,4 @@
-"""The datasets that can be opened, by a name or a path. A new dataset is one file and one line in DATASETS.
+"""The datasets that can be opened, by a name or a path. A new dataset is one module and one line in DATASETS.
 
 Torch is not imported here: options and errors list the datasets from this registry.
 """
@@ -14,19 +14,20 @@ from netadapt.errors import NetAdaptError
 
 
 class DataError(NetAdaptError):
-    """A dataset is missing, damaged, or too small for what is asked of it."""
+    """A dataset is missing, damaged, too large for the memory, or too small to be split."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetEntry:
-    """A dataset by its name, before its module, which needs torch, is loaded."""
+    """The facts of a dataset that are known before its module, which needs torch, is imported."""
 
     address: str
-    """module:function, from the path after the colon ("" if there is none) and a resolution in pixels to `LabelledImages`."""
+    """The module:function that loads it: from the path after the colon ("" for none) and a resolution in pixels to
+    `LabelledImages`."""
     usage: str
-    """How it is written after --data."""
+    """The form in which users write it after --data."""
     recognises: Callable[[Path], bool] = lambda _path: False
-    """Whether a path given without a name is meant as this dataset; the first that says so is taken."""
+    """A function that is true for a path, given without a name, that holds this dataset; the first such entry is used."""
 
 
 def _is_cifar10(path: Path) -> bool:
@@ -43,12 +44,12 @@ DATASETS: Mapping[str, DatasetEntry] = {
 
 
 def usages() -> str:
-    """How each is written after --data, for help texts and errors."""
+    """The forms in which users write the datasets after --data, for help texts and errors."""
     return ", ".join(entry.usage for entry in DATASETS.values())
 
 
 def name_and_path(spec: str) -> tuple[str, str]:
-    """The dataset's name and the path that is its own, out of `NAME`, `NAME:PATH` or a path. `DataError` for anything else."""
+    """The name of the dataset and the path for its loader, from `NAME`, `NAME:PATH` or a path. `DataError` for anything else."""
     name, colon, path = spec.partition(":")
     if name in DATASETS:
         return name, path

@@ -1,6 +1,6 @@
-"""The 1,797 handwritten digits that come with scikit-learn, 8 by 8 pixels: real images without a download.
+"""The 1,797 handwritten digits of 8 by 8 pixels that come with scikit-learn: real images without a download.
 
-From the UCI repository's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998).
+They are from the UCI repository's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998).
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from sklearn import datasets
 from netadapt.training.datasets import DataError
 from netadapt.training.datasets.images import LabelledImages, resized
 
-_LEVELS = 16  # each pixel counts the dark dots of a 4 by 4 square
+_LEVELS = 16  # a pixel is the number of dark dots in a square of 4 by 4
 
 
 def load_digits(path: str, resolution: int) -> LabelledImages:
-    """In three equal channels, as networks for photographs expect; scaled up, since 8 pixels leave nothing to down-sample."""
+    """All digits in three equal channels, as networks for photographs expect, scaled to the resolution. `DataError` for a path.
+
+    They have no test part of their own.
+    """
     if path:
-        raise DataError(f"digits come with scikit-learn and have no path, got {path!r}")
+        raise DataError(f"digits come with scikit-learn and take no path, got {path!r}; give digits alone")
     bundle = datasets.load_digits()
     grey = torch.from_numpy(bundle.images).mul(255 / _LEVELS).round().byte().unsqueeze(1)  # (n, 1, 8, 8)
     images = resized(grey, resolution).expand(-1, 3, -1, -1)

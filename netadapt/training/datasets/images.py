@@ -1,4 +1,4 @@
-"""What a dataset's module returns, and what such modules share."""
+"""The images that a dataset's loader returns, and functions that loaders share."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ from netadapt.training.datasets import DataError
 from netadapt.training.tasks import DEFAULT_TASK
 
 CHUNK = 1024
-"""Images that are converted at once, as floats take four times the memory of bytes."""
+"""The number of images that are converted to floats at once, as floats take four times the memory of bytes."""
 _MAX_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledImages:
-    """What a loader gives: bytes (n, c, h, w) of one resolution, targets as the task stores them, split in two already or not."""
+    """All images of a dataset at one resolution, with their targets."""
 
     name: str
     classes: tuple[str, ...]
+    """The names of the classes by label; empty for a task without classes."""
     images: Tensor
+    """uint8 (n, c, h, w)"""
     targets: Tensor
+    """The targets as the task stores them; see `Part.targets`."""
     is_test: Tensor | None
-    """bool (n,); None lets a quarter be cut off."""
+    """True for test images, bool (n,); None where the dataset has none, so that a quarter of the images is split off."""
     mirrored: bool = True
+    """True if a mirrored image has the same target."""
     task: str = DEFAULT_TASK
+    """A name in `netadapt.training.tasks.TASKS`."""
     scenes: Tensor | None = None
-    """int64 (n,), where there are no classes: images of one scene look so much alike that they stay in one part."""
+    """The scene of each image, int64 (n,), where there are no classes. Images of one scene are alike, so no split may part them."""
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:
-    """Square images, uint8 (n, c, s, s), bilinearly at another size; a chunk at a time, since floats take four times the room."""
+    """Square images, uint8 (n, c, s, s), scaled bilinearly to another resolution. `DataError` if they would not fit in memory."""
     if images.shape[-2:] == (resolution, resolution):
         return images
     check_size(len(images), images.shape[1], resolution)
@@ -46,7 +51,7 @@ def resized(images: Tensor, resolution: int) -> Tensor:
 
 
 def check_size(count: int, bytes_per_pixel: int, resolution: int) -> None:
-    """Images are kept in memory: say so before it runs out."""
+    """Check that these images, which are kept in memory, do not take more than 8 GiB. `DataError` if they do."""
     needed = count * bytes_per_pixel * resolution**2
     if needed > _MAX_BYTES:
         raise DataError(

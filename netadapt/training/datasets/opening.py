@@ -1,7 +1,7 @@
-"""A dataset opened in three parts that never mix.
+"""A dataset opened in three parts that have no image in common.
 
-The training part; the holdout, which is cut from the training images and scores candidates; and the test part, on which nothing
-is computed until all choices are made.
+These are the training part; the holdout, which is split off the training images and scores candidates; and the test part, on
+which nothing is computed until all choices are made.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from netadapt.training.tasks import open_task
 from netadapt.training.types import Dataset, Part
 
 TEST_SPLIT_SEED = 0
-"""The seed by which a test part is cut off a dataset that has none: every run is judged by the same images."""
+"""The seed by which a test part is split off a dataset that has none, so that every run is tested on the same images."""
+_TEST_FRACTION = 0.25
+_MIN_STD = 1e-3  # of a channel that has a single value throughout, as images are divided by it
 
 
 def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, holdout_fraction: float = 0.15) -> Dataset:
-    """`digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or just a path. The seed decides which training images are
-    the holdout.
+    """The dataset of `digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or a path, with square images.
 
-    Images have as many channels as their dataset gives, or one: the mean of them.
-
-    `DataError` says in one sentence what is wrong with the path, the files or the fraction.
+    The seed decides which training images are the holdout. Images have the channels of their dataset, or one channel, the mean of
+    these. `DataError` if the path, the files, the number of channels or the fraction is wrong.
     """
     if resolution < 1 or not 0 < holdout_fraction < 1:
-        raise DataError(f"needs a resolution above 0 and a holdout between 0 and 1, got {resolution} and {holdout_fraction:g}")
+        raise DataError(
+            f"the resolution must be above 0 and the holdout fraction between 0 and 1, got {resolution} and {holdout_fraction:g}"
+        )
     name, path = name_and_path(spec)
     labelled: LabelledImages = load(DATASETS[name].address)(path, resolution)
     images = _with_channels(labelled.images, channels, spec)
     if labelled.is_test is None:
-        training, testing = _split(labelled, torch.arange(len(labelled.images)), 0.25, TEST_SPLIT_SEED)
+        training, testing = _split(labelled, torch.arange(len(labelled.images)), _TEST_FRACTION, TEST_SPLIT_SEED)
     else:
         training, testing = (~labelled.is_test).nonzero()[:, 0], labelled.is_test.nonzero()[:, 0]
     kept, held_out = _split(labelled, training, holdout_fraction, seed)
@@ -47,10 +49,13 @@ def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, ho
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
+    """The images, uint8 (n, c, h, w), with this number of channels."""
     if channels == images.shape[1]:
         return images
     if channels != 1:
-        raise DataError(f"the images of {spec} have {images.shape[1]} channels, the network takes {channels}; give it 3 or 1")
+        raise DataError(
+            f"the images of {spec} have {images.shape[1]} channels, the network takes {channels}; give it {images.shape[1]} or 1"
+        )
     grey = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
     for start in range(0, len(images), CHUNK):
         grey[start : start + CHUNK] = images[start : start + CHUNK].float().mean(dim=1, keepdim=True).round().byte()
@@ -58,7 +63,7 @@ def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
 
 
 def _split(labelled: LabelledImages, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """What is kept and what is cut off, both in their old order."""
+    """The indices in two parts, each in its old order; the second gets about this fraction of them."""
     if labelled.classes:
         return _split_classes(labelled.targets, indices, fraction, seed, labelled.classes)
     scenes = torch.arange(len(labelled.images)) if labelled.scenes is None else labelled.scenes
@@ -66,10 +71,12 @@ def _split(labelled: LabelledImages, indices: Tensor, fraction: float, seed: int
 
 
 def _split_scenes(scenes: Tensor, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Cut whole scenes off, as many as bring the images nearest to this fraction, but at least one and never all."""
+    """The split by whole scenes whose number of images is nearest to the fraction; each part gets at least one scene."""
     present, sizes = torch.unique(scenes[indices], return_counts=True)
     if len(present) < 2:
-        raise DataError(f"the training images show {len(present)} scenes, too few to set one aside for the holdout or the test")
+        raise DataError(
+            f"the training images show {len(present)} scenes, too few to set one aside for the holdout or the test; add images"
+        )
     order = torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))
     reached = sizes[order].cumsum(0)
     nearest = int((reached - fraction * len(indices)).abs().argmin()) + 1
@@ -78,14 +85,15 @@ def _split_scenes(scenes: Tensor, indices: Tensor, fraction: float, seed: int) -
 
 
 def _split_classes(labels: Tensor, indices: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Cut this fraction off, of every class alike and at least one image; both parts in their old order."""
+    """The split of every class by the same fraction; each part gets at least one image of each class."""
     generator = torch.Generator().manual_seed(seed)
     kept, cut = [], []
     for label, name in enumerate(classes):
         members = indices[labels[indices] == label]
         if len(members) < 2:
             raise DataError(
-                f"class {name!r} has {len(members)} training images, too few to set some aside for the holdout or the test"
+                f"class {name!r} has {len(members)} training images, too few to set some aside for the holdout or the test; "
+                "add images or remove the class"
             )
         shuffled = members[torch.randperm(len(members), generator=generator)]
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
@@ -95,7 +103,10 @@ def _split_classes(labels: Tensor, indices: Tensor, fraction: float, seed: int, 
 
 
 def _mean_and_std(images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of every channel, on a scale from 0 to 1, from counts of the 256 values: exact and without a copy in floats."""
+    """The mean and the standard deviation of every channel over the images at these indices, where 0 is black and 1 is white.
+
+    They come from the counts of the 256 values, which is exact and needs no copy of the images in floats.
+    """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):
@@ -105,5 +116,5 @@ def _mean_and_std(images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], t
         share = counts / counts.sum()
         mean = float((share * values).sum())
         means.append(mean)
-        stds.append(max(float((share * (values - mean) ** 2).sum().sqrt()), 1e-3))  # a channel may be of one value throughout
+        stds.append(max(float((share * (values - mean) ** 2).sum().sqrt()), _MIN_STD))
     return tuple(means), tuple(stds)

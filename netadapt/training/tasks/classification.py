@@ -1,4 +1,4 @@
-"""Which of some classes an image shows: cross-entropy, judged by the share of right answers (top-1)."""
+"""Image classification: cross-entropy loss, scored by top-1, the share of images whose highest score is of the right class."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_SHIFT = 1 / 8  # of the side: CIFAR's customary 4 of 32 pixels
+_MAX_SHIFT = 1 / 8  # of the shorter side: the 4 of 32 pixels that are customary for CIFAR
 
 
 class Classification:
-    """Targets are labels, int64 (n,); outputs are scores (n, classes)."""
+    """The task of telling classes apart. Targets are labels, int64 (n,); outputs are scores (n, classes)."""
 
     name = "classification"
     accuracy = Metric("top1", "accuracy", decimals=1, unit="%", scale=100)
@@ -25,9 +25,10 @@ class Classification:
 
     @property
     def recipe(self) -> Recipe:
-        """A one-cycle schedule bears a high rate and gets a small network far in few epochs.
+        """The default trainings.
 
-        Candidates take a tenth of it, as in the paper (0.0045 after 0.045).
+        A one-cycle schedule allows a high learning rate, by which a small network learns most of it in few epochs. Candidates
+        are trained at a tenth of that rate, as in the paper (0.0045 after 0.045).
         """
         return Recipe(
             from_scratch=TrainSettings(learning_rate=0.1, epochs=30, schedule="one_cycle"),
@@ -35,13 +36,13 @@ class Classification:
             long_term=TrainSettings(learning_rate=0.05, epochs=15, schedule="cosine"),
         )
 
-    def holds(self, images: Tensor, targets: Tensor) -> bool:
+    def accepts_targets(self, images: Tensor, targets: Tensor) -> bool:
         return targets.shape == images.shape[:1] and not targets.is_floating_point()
 
-    def unpacked(self, targets: Tensor) -> Tensor:
+    def decode_targets(self, targets: Tensor) -> Tensor:
         return targets
 
-    def fits(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
+    def accepts_outputs(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
         return outputs == (images[0], classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -49,25 +50,29 @@ class Classification:
 
         return functional.cross_entropy(outputs, targets)
 
-    def judge(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         return {self.accuracy.name: outputs.argmax(dim=1) == targets}
 
-    def augmented(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def augment(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return shifted(images, generator, mirrored=part.mirrored), targets
 
 
 def shifted(images: Tensor, generator: torch.Generator, *, mirrored: bool) -> Tensor:
-    """Each image shifted on its own, what comes in being the mean (0), and each second one mirrored if it may be."""
+    """Normalised images (n, c, h, w), each shifted at random along both axes and, if `mirrored`, flipped with probability 1/2.
+
+    Pixels that are shifted in are 0, the mean of the training images.
+    """
     import torch
     from torch.nn import functional
 
     n, _, height, width = images.shape
-    most = max(1, round(min(height, width) * _SHIFT))
-    shifts = torch.randint(0, 2 * most + 1, (n, 2), generator=generator)
+    margin = max(1, round(min(height, width) * _MAX_SHIFT))
+    shifts = torch.randint(0, 2 * margin + 1, (n, 2), generator=generator)
     flips = torch.rand(n, generator=generator) < 0.5 if mirrored else torch.zeros(n, dtype=torch.bool)
-    padded = functional.pad(images, (most, most, most, most))
+    padded = functional.pad(images, (margin, margin, margin, margin))
     rows = shifts[:, 0, None] + torch.arange(height)  # (n, h)
     columns = shifts[:, 1, None] + torch.where(flips[:, None], torch.arange(width - 1, -1, -1), torch.arange(width))  # (n, w)
-    each = torch.arange(n)[:, None, None]
-    where = [index.to(images.device) for index in (each, rows[:, :, None], columns[:, None, :])]
-    return padded[where[0], :, where[1], where[2]].permute(0, 3, 1, 2)  # (n, h, w, c) to (n, c, h, w)
+    numbers = torch.arange(n)[:, None, None]
+    # one gather for the whole batch: cropping the images one by one would take longer than a step of a small network
+    number, row, column = (index.to(images.device) for index in (numbers, rows[:, :, None], columns[:, None, :]))
+    return padded[number, :, row, column].permute(0, 3, 1, 2)  # (n, h, w, c) to (n, c, h, w)

@@ -1,9 +1,9 @@
-"""How far away every pixel is: L1 loss over the pixels whose depth is known, judged by δ1, RMSE and REL.
+"""Depth estimation: the distance of every pixel, learnt with an L1 loss and scored by δ1, RMSE and REL.
 
 As in FastDepth (Wofk et al., 2019, https://arxiv.org/abs/1903.03273; metrics.py and the validation loop of main.py in
-https://github.com/dwofk/fast-depth): every figure is the mean over an image's pixels and then over the images, so that each
-image counts the same. Many others (Eigen et al., 2014) take all pixels together, which gives a somewhat higher RMSE. Unlike
-FastDepth's, our figures leave out the pixels whose depth is not known.
+https://github.com/dwofk/fast-depth), every metric is the mean over an image's pixels and then over the images, so that each
+image counts the same. Others (Eigen et al., 2014) average over the pixels of all images at once, which gives a slightly higher
+RMSE. Unlike FastDepth's, the metrics leave out pixels whose depth is not known, as the loss does.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 
 
 DELTA1 = 1.25
-"""A pixel is right if prediction and truth differ by less than this factor."""
-LEAST_M = 1e-3
-"""A prediction below, which may even be negative, counts as this where factors are formed."""
-MOST_ZOOM = 1.5
-MOST_DEGREES = 5.0
-JITTER = 0.4
+"""A pixel counts as right in δ1 if prediction and truth differ by less than this factor."""
+MIN_PREDICTION_M = 1e-3
+"""Lower predictions, which may be negative, are raised to this for δ1, which divides by them."""
+MAX_ZOOM = 1.5
+MAX_DEGREES = 5.0
+COLOUR_JITTER = 0.4
+"""The largest relative change of brightness, contrast and saturation. All three limits are FastDepth's."""
 ASPECT = 304 / 228
-"""Images are squeezed into a square from crops of this width over height; rotations have to know."""
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow, which FastDepth's saturation comes from
+"""Width over height of the crops that were squeezed into square images; a rotation must be of the crop, not of the square."""
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow, which FastDepth's change of saturation uses
 
 
 class Depth:
-    """Targets are stored as int16 millimetres (n, 1, h, w), 0 where not known, and used as metres; outputs are metres.
+    """The task of estimating depth. Outputs are metres (n, 1, h, w).
 
-    16 bits hold up to 32.7 m at half the room of floats; signed, as torch can index and compare these on every device.
+    Targets are stored as int16 millimetres (n, 1, h, w), 0 where the depth is not known, and decoded to metres. 16 bits hold up
+    to 32.7 m in half the memory of floats; they are signed because torch indexes and compares signed integers on every device.
     """
 
     name = "depth"
@@ -47,73 +49,81 @@ class Depth:
 
     @property
     def recipe(self) -> Recipe:
-        """FastDepth's batches of 8, momentum, weight decay and 20 epochs, but ten times its highest rate.
+        """The default trainings: FastDepth's batches of 8, momentum, weight decay and 20 epochs, but ten times its learning rate.
 
-        FastDepth's 0.01 suits the raw NYU video, hundreds of times more pairs; the labelled ones make 100 batches an epoch, and
-        after two of these a network is hardly better than a constant distance. Rates of 0.2 to 0.4 gained nothing over 0.1.
+        FastDepth's 0.01 suits the raw NYU video, which has hundreds of times more pairs. The labelled pairs make 100 batches an
+        epoch, and after two epochs at 0.01 a network is hardly better than a constant distance. Rates of 0.2 to 0.4 gained
+        nothing over 0.1.
         """
         common: dict[str, Any] = {"batch_size": 8, "weight_decay": 1e-4}
         return Recipe(
             from_scratch=TrainSettings(0.1, epochs=20, schedule="one_cycle", **common),
-            # random zooms and colours are more than so few batches can make good again
+            # so few batches cannot make up for what random zooms and colours disturb
             short_term=TrainSettings(0.01, steps=20, schedule="constant", augment=False, **common),
             long_term=TrainSettings(0.05, epochs=10, schedule="cosine", **common),
         )
 
-    def holds(self, images: Tensor, targets: Tensor) -> bool:
+    def accepts_targets(self, images: Tensor, targets: Tensor) -> bool:
         n, _, height, width = images.shape
         return targets.shape == (n, 1, height, width) and str(targets.dtype) == "torch.int16"
 
-    def unpacked(self, targets: Tensor) -> Tensor:
+    def decode_targets(self, targets: Tensor) -> Tensor:
         return targets.float() / 1000
 
-    def fits(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
+    def accepts_outputs(self, outputs: tuple[int, ...], images: tuple[int, ...], classes: int) -> bool:
         return outputs == (images[0], 1, *images[2:])
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         known = _known(targets)
-        missed = (outputs - targets.where(known, 0)).abs() * known
-        return missed.sum() / known.sum().clamp(min=1)
+        errors = (outputs - targets.where(known, 0)).abs() * known
+        return errors.sum() / known.sum().clamp(min=1)
 
-    def judge(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Images without a single known depth are left out."""
-        some = _known(targets).flatten(1).any(dim=1)
-        found, true = outputs[some].float().flatten(1), targets[some].flatten(1)  # (n, pixels)
-        known = _known(true)
-        true = true.where(known, 1)  # any number that divides: these pixels do not count
-        ratio = found.clamp(min=LEAST_M) / true
-        missed = found - true
-        right = ratio.maximum(1 / ratio) < DELTA1
-        each = {"delta1": right, "rmse_m": missed.square(), "rel": missed.abs() / true}
-        means = {name: (values * known).sum(dim=1) / known.sum(dim=1) for name, values in each.items()}
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """δ1, RMSE and REL of every image, by their names; images without a single known depth are left out."""
+        usable = _known(targets).flatten(1).any(dim=1)
+        predicted, truth = outputs[usable].float().flatten(1), targets[usable].flatten(1)  # (k, pixels)
+        known = _known(truth)
+        truth = truth.where(known, 1)  # any divisor: these pixels get no weight below
+        ratio = predicted.clamp(min=MIN_PREDICTION_M) / truth
+        errors = predicted - truth
+        pixels = {
+            "delta1": ratio.maximum(1 / ratio) < DELTA1,
+            "rmse_m": errors.square(),
+            "rel": errors.abs() / truth,
+        }
+        means = {name: (values * known).sum(dim=1) / known.sum(dim=1) for name, values in pixels.items()}
         return means | {"rmse_m": means["rmse_m"].sqrt()}
 
-    def augmented(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Zoom, rotation, mirroring and colours as in FastDepth, in one resampling and one mixing of the colour channels.
+    def augment(self, images: Tensor, targets: Tensor, part: Part, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The batch with FastDepth's random zoom, rotation, mirroring and colours, in one resampling and one mixing of channels.
 
-        Left out for speed: the random order of the three changes of colour, the clipping of colours to what a camera can tell,
-        and contrast is about the mean of all images rather than of each. What is rotated in from outside is of mean colour
-        and unknown depth.
+        Simplified for speed: the three changes of colour have a fixed order, colours are not clipped to the range of a camera,
+        and contrast changes about the mean of all images instead of each image's own. Pixels that are rotated in from outside
+        the image have the mean colour and no known depth.
         """
         images, targets = warped(images, targets, generator, mirrored=part.mirrored)
         return recoloured(images, part, generator), targets
 
 
 def _known(targets: Tensor) -> Tensor:
+    """True for every depth that is known, in the shape of the depths."""
     return (targets > 0) & targets.isfinite()
 
 
 def warped(images: Tensor, targets: Tensor, generator: torch.Generator, *, mirrored: bool) -> tuple[Tensor, Tensor]:
-    """Each enlarged about its middle by 1 to 1.5, which brings its depths as much nearer, rotated by up to 5°, mirrored or not."""
+    """Images (n, c, h, w) and depths (n, 1, h, w), each pair zoomed in by 1 to 1.5, rotated by up to 5°, and perhaps mirrored.
+
+    Depths are divided by the zoom, because an object that appears larger is nearer. Where `mirrored` is false nothing is flipped.
+    """
     import torch
     from torch.nn import functional
 
     n = len(images)
-    zoom = 1 + (MOST_ZOOM - 1) * torch.rand(n, generator=generator)
-    angle = math.radians(MOST_DEGREES) * (2 * torch.rand(n, generator=generator) - 1)
+    zoom = 1 + (MAX_ZOOM - 1) * torch.rand(n, generator=generator)
+    angle = math.radians(MAX_DEGREES) * (2 * torch.rand(n, generator=generator) - 1)
     flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0) if mirrored else torch.ones(n)
     cosine, sine, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros(n)
-    # where a pixel of the new image, both coordinates from -1 to 1, comes from
+    # the place in the old image of a pixel of the new one, with both coordinates from -1 to 1
     across = torch.stack([flip * cosine, -sine / ASPECT, zero], dim=1)
     down = torch.stack([flip * sine * ASPECT, cosine, zero], dim=1)
     matrix = torch.stack([across, down], dim=1).to(images.device)  # (n, 2, 3)
@@ -126,17 +136,20 @@ def warped(images: Tensor, targets: Tensor, generator: torch.Generator, *, mirro
 
 
 def recoloured(images: Tensor, part: Part, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation of each changed by up to 0.4 either way; normalised images in and out."""
+    """Normalised images (n, c, h, w), each with its brightness, contrast and saturation multiplied by factors from 0.6 to 1.4.
+
+    The three changes of an image are one affine map of its channels.
+    """
     import torch
 
     n, channels, height, width = images.shape
-    brightness, contrast, saturation = (1 + JITTER * (2 * torch.rand(3, n, generator=generator) - 1)).unbind()
+    brightness, contrast, saturation = (1 + COLOUR_JITTER * (2 * torch.rand(3, n, generator=generator) - 1)).unbind()
     grey = torch.tensor(_GREY if channels == 3 else [1 / channels] * channels)
-    kept = saturation.view(-1, 1, 1) * torch.eye(channels)  # (n, c, c): of each channel's own
-    mixing = kept + (1 - saturation).view(-1, 1, 1) * grey.expand(channels, channels)
+    own = saturation.view(-1, 1, 1) * torch.eye(channels)  # (n, c, c): the share of each channel in itself
+    mixing = own + (1 - saturation).view(-1, 1, 1) * grey.expand(channels, channels)
     black = torch.tensor([-mean / std for mean, std in zip(part.mean, part.std, strict=True)])
     gain = (brightness * contrast).view(-1, 1, 1)
-    # brighter is further from black, more contrast is further from the mean, which is 0
+    # brightness scales the distance from black, contrast the distance from the mean, which is 0 in normalised images
     offset = (contrast * (1 - brightness)).view(-1, 1, 1) * black.view(1, -1, 1)
     mixed = torch.baddbmm(offset.to(images.device), (gain * mixing).to(images.device), images.flatten(2))  # (n, c, h * w)
     return mixed.view(n, channels, height, width)

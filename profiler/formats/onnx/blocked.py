@@ -1,7 +1,7 @@
 """Describes nodes of ONNX Runtime's blocked layout (`com.microsoft.nchwc`), which exist only in graphs that it has optimised.
 
-The runtime keeps activations of convolutions in blocks of channels, with whole blocks in memory. The shapes that its profiler reports
-are those of the blocks; weights have whole blocks of output channels too.
+The runtime keeps activations of convolutions in blocks of channels, with whole blocks in memory. The shapes that its profiler
+reports are those of the blocks; weights have whole blocks of output channels too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Reads what ONNX Runtime executes on a device: the optimised graph that it saved there, and the shapes that its profiler reported.
+"""Reads what ONNX Runtime executes on a device: the optimised graph that it saved there, and the shapes that its profiler
+reported.
 
-The graph has no values of large weights. Latency does not depend on them, so an operator that we do not model is cut out with random
-weights. Whole numbers are 0 instead, because they may be indices.
+The graph has no values of large weights. Latency does not depend on them, so an operator that we do not model is cut out with
+random weights. Whole numbers are 0 instead, because they may be indices.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import binascii
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -20,8 +22,8 @@ from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
 from profiler.formats.onnx.layers import channels_last, describe
 from profiler.formats.onnx.names import name_of, unique
-from profiler.formats.onnx.opaque import activations, extract
-from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of
+from profiler.formats.onnx.opaque import activations, declaration, extract
+from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of, used_by
 from profiler.layers.graph import Graph, Node
 from profiler.protocol.events import Executed, ExecutedOperator
 
@@ -30,21 +32,62 @@ _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 MOST_WEIGHT_BYTES = 1 << 31
 
 
-def executed_graph(name: str, executed: Executed, block: int) -> Graph:
-    """The operators that the runtime executes, as a graph of layers, in the order of execution.
+@dataclass(frozen=True, slots=True)
+class ExecutedModel:
+    """An optimised model, its nodes in the order of execution, and the same nodes as layers."""
 
-    `block` is the number of channels in a block of the device's blocked layout. Raises `ModelError` if the runtime told no graph, or
-    if graph and operators contradict each other.
+    proto: ModelProto
+    order: tuple[NodeProto, ...]
+    tensors: Tensors
+    graph: Graph
+    """One node for each in `order`."""
+
+    def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
+        """The nodes from `first` up to but without `last`, and a model of just these, to be run as it is."""
+        part, protos = self.graph.nodes[first:last], self.order[first:last]
+        name = f"{self.graph.name}[{first}:{last}]"
+        own = {node.name for node in part}
+        made = {key for proto in protos for key in proto.output if key}
+        read = list(dict.fromkeys(key for proto in protos for key in activations(proto, self.tensors) if key not in made))
+        after = {key for proto in self.order[last:] for key in used_by(proto)} | {value.name for value in self.proto.graph.output}
+        kept = [key for proto in protos for key in proto.output if key in after]
+        weights = list(dict.fromkeys(key for proto in protos for key in used_by(proto) if key in self.tensors.constants))
+        proto = helper.make_graph(
+            protos,
+            name,
+            [declaration(key, self.tensors[key]) for key in read],
+            [declaration(key, self.tensors[key]) for key in kept],
+            [with_values(self.tensors.constants[key]) for key in weights],
+        )
+        model: ModelProto = helper.make_model(proto, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
+        shapes = dict(self.graph.inputs) | {node.name: node.layer.output for node in self.graph.nodes}
+        sources = dict.fromkeys(source for node in part for source in node.inputs if source not in own)
+        used = {source for node in self.graph.nodes[last:] for source in node.inputs} | set(self.graph.outputs)
+        outputs = tuple(node.name for node in part if node.name in used)
+        inputs = tuple((source, shapes[source]) for source in sources)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return Graph(name, inputs, part, outputs, self.graph.opaques, executed=True), data
+
+
+def read_executed(name: str, executed: Executed, block: int) -> ExecutedModel:
+    """The operators that the runtime executes, as layers, in the order of execution.
+
+    `block` is the number of channels in a block of the device's blocked layout. Raises `ModelError` if the runtime told no graph,
+    or if graph and operators contradict each other.
     """
-    if executed.graph is None:
-        raise ModelError(f"{name}: the runtime did not tell what it executes ({executed.reason or 'it saves no graph'})")
     try:
-        model = onnx.load_model_from_string(base64.b64decode(executed.graph, validate=True))
-        return _graph(name, model, _in_order(model, executed.operators), block)
+        model = _proto(executed)
+        return _read(name, model, _in_order(model, executed.operators), block)
     except (DecodeError, binascii.Error, ValueError, KeyError, TypeError) as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
-    except (LayerError, PlanError) as exc:
+    except (LayerError, PlanError, ModelError) as exc:
         raise ModelError(f"{name}: {exc}") from exc
+
+
+def _proto(executed: Executed) -> ModelProto:
+    if executed.graph is None:
+        raise ModelError(f"the runtime did not tell what it executes: {executed.reason or 'it saves no graph'}")
+    return onnx.load_model_from_string(base64.b64decode(executed.graph, validate=True))
 
 
 def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[tuple[NodeProto, ExecutedOperator]]:
@@ -66,7 +109,7 @@ def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[
     return pairs
 
 
-def _graph(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> Graph:
+def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> ExecutedModel:
     known = dict(_known_tensors(model, pairs))
     tensors = Tensors(known, {weight.name: weight for weight in model.graph.initializer})
     inputs = {value.name: known[value.name].shape for value in model.graph.input if value.name not in tensors.constants}
@@ -81,7 +124,9 @@ def _graph(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execut
         if description is not None and description.exact:
             layer, reads = description.layer, list(description.reads)
         else:
-            filled = Tensors(known, {key: with_values(tensors.constants[key]) for key in proto.input if key in tensors.constants})
+            filled = Tensors(
+                known, {key: with_values(tensors.constants[key]) for key in used_by(proto) if key in tensors.constants}
+            )
             layer, data = extract(proto, filled, model, description.layer if description else None)
             reads = activations(proto, tensors)
             if layer.opaque is not None:
@@ -91,12 +136,11 @@ def _graph(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execut
         source_of |= {key: node.name for key in proto.output if key}
     outputs = tuple(dict.fromkeys(source_of[value.name] for value in model.graph.output if value.name in source_of))
     shapes = tuple((key, channels_last(shape)) for key, shape in inputs.items())
-    return Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
+    graph = Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
+    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph)
 
 
-def _known_tensors(
-    model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]
-) -> Iterator[tuple[str, Tensor]]:
+def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]) -> Iterator[tuple[str, Tensor]]:
     """Shapes and types: weights and inputs as the graph declares them, everything else as the profiler saw it."""
     for value in (*model.graph.input, *model.graph.output):
         shape = shape_of(value)
@@ -122,4 +166,3 @@ def with_values(weight: TensorProto) -> TensorProto:
     # positive, for some are variances; small, for sums to stay finite; far from denormals, which are slow
     values = np.random.default_rng(1).uniform(0.01, 0.1, shape) if dtype.kind == "f" else np.zeros(shape)
     return numpy_helper.from_array(values.astype(dtype), weight.name)
-

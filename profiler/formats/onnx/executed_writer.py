@@ -1,7 +1,8 @@
 """Writes a single layer as the node that ONNX Runtime itself executes, for a session that leaves it as it is.
 
-Such a node has its activation and its shortcut fused in, and its own layout: nothing is left to optimise, and no copy into or out of
-the blocked layout is added. Nodes of the blocked layout are those of `com.microsoft.nchwc`, fused ones those of `com.microsoft`.
+Such a node has its activation and its shortcut fused in, and its own layout: nothing is left to optimise, and no copy into or
+out of the blocked layout is added. Nodes of the blocked layout are those of `com.microsoft.nchwc`, fused ones those of
+`com.microsoft`.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto) -> bytes:
             weight.name = names[name]
             weight.doc_string = ""
             weights.append(weight)
-    inputs = [_declaration(names[name], tensors[name]) for name in activations(node, tensors)]
-    outputs = [_declaration(names[name], tensors[name]) for name in _outputs(node)]
+    inputs = [declaration(names[name], tensors[name]) for name in activations(node, tensors)]
+    outputs = [declaration(names[name], tensors[name]) for name in _outputs(node)]
     graph = helper.make_graph([copy], node.op_type, inputs, outputs, weights)
     domains = {"", node.domain}
     opsets = [opset for opset in model.opset_import if opset.domain in domains or has_subgraph(node)]
@@ -85,5 +85,6 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto) -> bytes:
     return data
 
 
-def _declaration(name: str, tensor: Tensor) -> ValueInfoProto:
+def declaration(name: str, tensor: Tensor) -> ValueInfoProto:
+    """The declaration of an input or output of a graph."""
     return helper.make_tensor_value_info(name, tensor.element_type, tensor.shape)

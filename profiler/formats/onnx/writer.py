@@ -92,7 +92,7 @@ def _conv(emitter: Emitter, node: Node, output: str) -> None:
         blocked = f"{node.name}.blocked"
         emitter.node("Conv", [*shortcut, weight], blocked, f"{node.name}.identity", group=channels, kernel_shape=[1, 1])
         shortcut = [blocked]
-    # onnxruntime fuses the addition into the convolution (profiler.layers.fusion)
+    # onnxruntime fuses the addition into the convolution (profiler.layers.execution)
     emitter.node("Add", [sums, *shortcut], output, f"{node.name}.shortcut")
 
 
