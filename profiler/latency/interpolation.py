@@ -274,9 +274,11 @@ def family_of(layer: LayerSpec) -> LayerSpec | None:
         return None
     if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:
         return None
-    least = layer.least_channels
-    unit = [(*shape[:-1], least) for shape in layer.inputs]
+    least = max(layer.least_channels, layer.block)
+    first = 1 if layer.reads_plain and layer.block > 1 else least
+    unit = [(*shape[:-1], first if place == 0 else least) for place, shape in enumerate(layer.inputs)]
     try:
-        return layer.resized(unit, least if layer.op in FREE_OUTPUT else None)
+        # a copy out of blocks takes as long for all outputs of equally many blocks
+        return layer.resized(unit, least if layer.op in (*FREE_OUTPUT, "reorder_output") else None)
     except LayerError:
         return None

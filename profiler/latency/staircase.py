@@ -80,7 +80,8 @@ Staircases = Mapping[Kind, Staircase]
 def kind_of(layer: LayerSpec) -> str:
     """The part of a layer that decides on the kernel: operation, kernel size, groups and precision, but not the image size."""
     groups = f" g{layer.groups}" if layer.least_channels > 1 else ""
-    return "{} {}x{}".format(layer.op, *layer.kernel) + groups + ("" if layer.dtype == "float32" else f" {layer.dtype}")
+    plain = " from plain" if layer.block > 1 and layer.reads_plain and layer.op == "conv2d" else ""
+    return "{} {}x{}".format(layer.op, *layer.kernel) + groups + plain + ("" if layer.dtype == "float32" else f" {layer.dtype}")
 
 
 def axes_of(layer: LayerSpec) -> tuple[str, ...]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from profiler.errors import LayerError
 from profiler.latency.calibration import NOTHING, Array, Sums
 from profiler.latency.interpolation import family_of
+from profiler.layers.blocked import ALIGNMENT
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
 from profiler.layers.graph import Graph
-from profiler.layers.layer import ITEM_BYTES, LayerSpec
+from profiler.layers.layer import GLOBAL_POOL_OPS, ITEM_BYTES, POOL_OPS, LayerSpec
 from profiler.tables.predictor import Predictor
 
 
@@ -49,8 +50,12 @@ class Pricer:
         ]
 
     def prices(self, block: str, widths: Sequence[int]) -> list[float]:
-        """The network's latency in ms with the block at each of these widths; NaN where a layer is missing."""
+        """The network's latency in ms with the block at each of these widths.
+
+        NaN where a layer is missing, and where other operators would be executed than at the present width.
+        """
         values = np.array(widths, dtype=np.int64)
+        same = self._same_operators(block, values)
         total = NOTHING
         for node in self._nodes:
             if block not in node.dependent.blocks:
@@ -61,14 +66,36 @@ class Pricer:
                 total += self._one_by_one(node.dependent, block, values)
             else:
                 total += self._at_once(node.dependent, node.family, block, values)
-        prices: list[float] = self._predictor.table.info.calibration.latencies_ms(total).tolist()
+        latencies_ms = self._predictor.table.info.calibration.latencies_ms(total)
+        prices: list[float] = np.where(same, latencies_ms, math.nan).tolist()
         return prices
+
+    def _same_operators(self, block: str, values: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """For each width, whether the network executes the same operators as now (see profiler.layers.blocked)."""
+        channels = self._predictor.table.info.block
+        if channels == 1:
+            return np.ones(values.shape, dtype=np.bool_)
+        whole = any(
+            node.dependent.node.layer.op in (*POOL_OPS, *GLOBAL_POOL_OPS, "concat")
+            for node in self._nodes
+            if block in node.dependent.blocks
+        )
+        multiple = channels if whole else ALIGNMENT
+        now = self._widths[block]
+        same: NDArray[np.bool_] = (values >= channels) & (values % multiple == 0)
+        if now < channels or now % multiple:
+            same = values == now
+        return same
 
     def _at_once(self, dependent: DependentLayer, family: LayerSpec, block: str, values: NDArray[np.int64]) -> Sums:
         """`sums_of` for an array of widths."""
         layer, tile = dependent.node.layer, self._predictor.table.info.calibration.tile
         channels = [form.along(block, values, self._widths) for form in dependent.axes]
         outputs = dependent.output.along(block, values, self._widths)
+        if layer.block > 1:  # as `LayerSpec.resized` does
+            plain = [layer.reads_plain, layer.op == "reorder_output"]
+            channels = [many if plain[axis] else _whole(many, layer.block) for axis, many in enumerate(channels)]
+            outputs = outputs if layer.op == "reorder_output" else _whole(outputs, layer.block)
         item_bytes = ITEM_BYTES.get(layer.dtype, 4)
         layout, narrow = np.zeros(len(values)), np.zeros(len(values))
         given = [channels[0] if shape[-1] == layer.in_channels else np.ones_like(values) for shape in layer.inputs]
@@ -96,6 +123,11 @@ class Pricer:
                 continue
             found.append(self._predictor.sums_of(layer) or missing)
         return Sums(*np.stack([sums.terms() for sums in found], axis=1))
+
+
+def _whole(channels: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+    """Rounded up to whole blocks."""
+    return -(-channels // block) * block
 
 
 def _weight_bytes(layer: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Array:
