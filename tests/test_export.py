@@ -132,7 +132,9 @@ def test_a_missing_converter_is_told_with_what_to_install(
     trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    with pytest.raises(MissingPackage, match=r"litert_torch is not installed; install it with pip install 'netadapt-profiler\[adapt\]'"):
+    with pytest.raises(
+        MissingPackage, match=r"litert_torch is not installed; install it with pip install 'netadapt-profiler\[adapt\]'"
+    ):
         export_tflite(trained, SHAPE, tmp_path / "network.tflite")
 
 
