@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from profiler.cli.options import Device, ModelFile, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
-from profiler.console import Json, interval_text, plain_errors, print_json, terminable
+from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
+from profiler.errors import ModelError
 from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import Measured, measure_files
-from profiler.progress import bar
+from profiler.measure.executed import ask_file
+from profiler.measure.per_layer import INFERENCES, OperatorTime, operator_times
+from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target
 from profiler.tables.trust import origin_of
+
+PerLayer = Annotated[
+    bool,
+    typer.Option(
+        "--per-layer",
+        help="Print the time of each operator inside the running network too, by the runtime's own profiler. No table is needed.",
+    ),
+]
 
 
 def benchmark(
@@ -22,6 +36,7 @@ def benchmark(
     python: Python = None,
     runner: Runner = None,
     wait: Wait = False,
+    per_layer: PerLayer = False,
     as_json: Json = False,
 ) -> None:
     """Measure the latency of a whole model on a device, in milliseconds with a 95 % interval."""
@@ -29,10 +44,53 @@ def benchmark(
         target = Target(device, runtime or default_runtime(model), threads, python, runner)
         with bar() as progress:
             measured = measure_files([model], target, progress=progress, wait_s=patience_s(wait))[model]
+            operators = _operators(measured, target, progress, patience_s(wait)) if per_layer else None
         if as_json:
-            print_json(measured_data(measured, target))
+            print_json(measured_data(measured, target) | operators_data(operators))
         else:
-            print_measured(measured, target)
+            print_measured(measured, target, operators)
+
+
+def _operators(measured: Measured, target: Target, progress: ProgressReporter, wait_s: float) -> list[OperatorTime]:
+    """`ModelError` if the runtime does not tell the times of operators."""
+    asked = ask_file(measured.path, target, inferences=INFERENCES, progress=progress, wait_s=wait_s)
+    if not asked.operators:
+        raise ModelError(
+            f"{target.runtime} {asked.version} on {target.device} does not tell the times of operators; leave out --per-layer"
+        )
+    return operator_times(asked, measured.estimate.latency_ms.value)
+
+
+def operators_data(operators: Sequence[OperatorTime] | None) -> dict[str, Any]:
+    if operators is None:
+        return {}
+    rows = [
+        {
+            "name": item.operator.name,
+            "op": item.operator.op,
+            "partition": item.operator.partition,
+            "layer": item.layer.key if item.layer else None,
+            "latency_ms": item.latency_ms,
+            "share": item.share,
+        }
+        for item in operators
+    ]
+    return {"operators": rows}
+
+
+def print_operators(operators: Sequence[OperatorTime]) -> None:
+    cells = [
+        (
+            item.operator.op + (f" {item.layer.layout}" if item.layer and item.layer.layout else ""),
+            " + ".join(map(sizes, item.layer.inputs)) if item.layer else "",
+            sizes(item.layer.output) if item.layer else "",
+            item.operator.partition,
+            f"{item.latency_ms:.4f}",
+            f"{100 * item.share:.1f}",
+        )
+        for item in operators
+    ]
+    print_table(("operator", "input", "output", "run by", "ms", "%"), cells, right=("ms", "%"))
 
 
 def measured_data(measured: Measured, target: Target) -> dict[str, Any]:
@@ -48,7 +106,9 @@ def fingerprint_of(measured: Measured) -> dict[str, Any]:
     return {name: value for name, value in asdict(measured.hello).items() if name not in ("protocol", "pid", "utc")}
 
 
-def print_measured(measured: Measured, target: Target) -> None:
+def print_measured(measured: Measured, target: Target, operators: Sequence[OperatorTime] | None = None) -> None:
+    if operators is not None:
+        print_operators(operators)
     found = measured.estimate
     print(f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(found.latency_ms, 'ms')}")
     print(f"  {target.runtime} {measured.hello.version} on {target.device}, threads {target.threads}")
