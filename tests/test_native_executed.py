@@ -248,7 +248,7 @@ def test_a_litert_whose_events_are_of_another_size_is_told(checked_runner: Path,
     """A library whose other functions are those of the real one, which it is linked to."""
     (tmp_path / "library.c").write_text(OTHER_EVENTS)
     library, real = tmp_path / "libother.so", LIBRARIES["litert"]
-    linked = [f"-Wl,--no-as-needed,-rpath,{real.parent}", real]
+    linked: list[str | Path] = [f"-Wl,--no-as-needed,-rpath,{real.parent}", real]
     subprocess.run(["cc", "-shared", "-fPIC", f"-DSIZE={size}", "-o", library, tmp_path / "library.c", *linked], check=True)
     line = executed(checked_runner, write_models(tmp_path, "litert", ["dense"]), "litert", [library])["dense"]
     assert (line["operators"], line["inferences_us"]) == ([], [])
