@@ -376,15 +376,26 @@ def _recording(path: Path) -> object:
 def _runner_lines() -> bytes:
     about = {"model": "a", "round": 0}
     seen = {"started_ns": 5, "loops": 2, "samples_ns": [900, 1000], "switched": [1], "clock_khz": [1000, None], "core": 0}
+    tensors = [{"float": [1, 2]}]
+    operator = {
+        "name": "a",
+        "op": "Conv",
+        "partition": "cpu",
+        "index": 1,
+        "inputs": tensors,
+        "outputs": tensors,
+        "samples_us": [5, 6],
+    }
     lines = [
-        {"event": "hello", "protocol": 5, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
-        {"event": "probe", "protocol": 5, "device": {}, "runtimes": {"litert": {"version": "1"}}},
+        {"event": "hello", "protocol": 6, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
+        {"event": "probe", "protocol": 6, "device": {}, "runtimes": {"litert": {"version": "1"}}},
         {"event": "round", "round": 0, "clock_ns": 5, "load_1min": 0.5, "temperature_c": 40.0, "throttled": 0, "thermal_status": 0},
         {"event": "begin", **about},
         {"event": "measurement", **about, **seen},
         {"event": "outputs", **about, "outputs": [{"shape": [1, 2], "type": "float32", "values": [0.5, 1.5]}]},
         {"event": "idle", "round": 0, "duration_ns": 5, "energy_uj": 5},
         {"event": "energy", **about, "duration_ns": 5, "energy_uj": 5, "inferences": 1},
+        {"event": "executed", **about, "graph": "AAAA", "reason": None, "inferences_us": [7, 8], "operators": [operator]},
         {"event": "failed", **about, "reason": "it does not fit"},
         {"event": "busy", "holder": "process 7"},
         {"event": "done"},
