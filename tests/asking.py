@@ -13,9 +13,10 @@ import onnxruntime
 
 from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.executed import read_executed
+from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
-from profiler.protocol.events import Executed, ExecutedOperator
+from profiler.protocol.events import Executed
 
 
 def answer(file: bytes, *, as_it_is: bool = False) -> Executed:
@@ -67,4 +68,5 @@ BLOCK = _block()
 
 def asked(graph: Graph, *, as_it_is: bool = False) -> Graph:
     """The layers that onnxruntime executes for a network."""
-    return read_executed(graph.name, answer(FORMATS["onnx"].write(graph), as_it_is=as_it_is), BLOCK).graph
+    said = answer(FORMATS["onnx"].write(graph), as_it_is=as_it_is)
+    return read_executed(graph.name, base64.b64decode(said.graph or ""), said.operators, BLOCK).graph

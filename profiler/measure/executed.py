@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import random
 from collections import Counter
@@ -13,6 +15,7 @@ from typing import Protocol
 from device_agents.support.loading import load
 from profiler.errors import ModelError
 from profiler.formats.model_file import FORMATS, Format, format_of
+from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
@@ -20,7 +23,7 @@ from profiler.measure.loop import MeasurementRun
 from profiler.measure.opening import open_session
 from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter, Silent
-from profiler.protocol.events import Executed, ExecutedOperator
+from profiler.protocol.events import Executed
 from profiler.protocol.settings import Target
 from profiler.runtimes import fusion_of
 
@@ -131,9 +134,13 @@ def told(state: MeasurementState, key: str, name: str, file_format: Format) -> E
     """What the runtime executes for the model of this key; None if it did not tell. `ModelError` for a damaged answer."""
     answers: Sequence[Executed] = state.executed.get(key, ())
     answer = next((answer for answer in answers if answer.graph is not None), None)
-    if answer is None or file_format.executed_reader is None:
+    if answer is None or answer.graph is None or file_format.executed_reader is None:
         return None
-    model: ExecutedModel = load(file_format.executed_reader)(name, answer, block_of(state))
+    try:
+        graph = base64.b64decode(answer.graph, validate=True)
+    except binascii.Error as exc:
+        raise ModelError(f"{name}: the device sent a damaged graph ({exc})") from exc
+    model: ExecutedModel = load(file_format.executed_reader)(name, graph, answer.operators, block_of(state))
     return model
 
 

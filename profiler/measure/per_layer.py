@@ -1,7 +1,7 @@
 """The time of each operator inside a running network, by the runtime's own profiler.
 
-The profiler takes some microseconds for each operator, which are part of the times that it reports. What the operators take together
-beyond the measured latency of the network is therefore taken off all of them alike.
+The profiler takes some microseconds for each operator, which are part of the times that it reports. What the operators take
+together beyond the measured latency of the network is therefore taken off all of them alike.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.layer import LayerSpec
 from profiler.measure.executed import AskedFile
-from profiler.protocol.events import ExecutedOperator
 
 INFERENCES = 100
 ROUNDED_DOWN_US = 0.5

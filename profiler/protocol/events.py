@@ -17,6 +17,7 @@ from device_agents.support.dataclass_json import read_as, read_value
 from device_agents.support.errors import ToolError
 from device_agents.support.strict_json import read_json
 from profiler.errors import RunnerError
+from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.protocol.settings import Target, TimingSettings
@@ -251,26 +252,6 @@ class Energy:
         _check_energy(self.duration_ns, self.energy_uj)
         if self.inferences < 1:
             raise ValueError("an energy measurement needs an inference")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutedOperator:
-    """An operator that a runtime executes for a model, as the runtime itself names it, and its time inside the running network."""
-
-    name: str
-    op: str
-    partition: str
-    """The execution provider or delegate that runs it; `interpreter` where no delegate does."""
-    index: int
-    inputs: tuple[Mapping[str, tuple[int, ...]], ...] = ()
-    """Type and shape of each tensor that it reads, weights included; empty where the runtime does not tell."""
-    outputs: tuple[Mapping[str, tuple[int, ...]], ...] = ()
-    samples_us: tuple[int, ...] = ()
-    """Microseconds in each profiled inference, the profiler's own work included, rounded down by the runtime."""
-
-    def __post_init__(self) -> None:
-        if self.samples_us and not (min(self.samples_us) >= 0 and max(self.samples_us) < MOST_NS):
-            raise ValueError(f"{self.name!r:.60} cannot take {min(self.samples_us)} to {max(self.samples_us)} us")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from device_agents.support.dataclass_json import read_as
 from device_agents.support.strict_json import read_json
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
+from profiler.layers.executed_operator import ExecutedOperator
 from profiler.protocol.events import (
     PROTOCOL,
     Conditions,
@@ -29,7 +30,6 @@ from profiler.protocol.events import (
     Done,
     Energy,
     Executed,
-    ExecutedOperator,
     Failed,
     Hello,
     Idle,

@@ -7,8 +7,6 @@ random weights. Whole numbers are 0 instead, because they may be indices.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +22,8 @@ from profiler.formats.onnx.layers import channels_last, describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
 from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of, used_by
+from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph, Node
-from profiler.protocol.events import Executed, ExecutedOperator
 
 _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 """Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
@@ -69,25 +67,19 @@ class ExecutedModel:
         return Graph(name, inputs, part, outputs, self.graph.opaques, executed=True), data
 
 
-def read_executed(name: str, executed: Executed, block: int) -> ExecutedModel:
+def read_executed(name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int) -> ExecutedModel:
     """The operators that the runtime executes, as layers, in the order of execution.
 
-    `block` is the number of channels in a block of the device's blocked layout. Raises `ModelError` if the runtime told no graph,
-    or if graph and operators contradict each other.
+    `graph` is the optimised model as the runtime saved it, and `block` the number of channels in a block of the device's blocked
+    layout. Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
     """
     try:
-        model = _proto(executed)
-        return _read(name, model, _in_order(model, executed.operators), block)
-    except (DecodeError, binascii.Error, ValueError, KeyError, TypeError) as exc:
+        model = onnx.load_model_from_string(graph)
+        return _read(name, model, _in_order(model, operators), block)
+    except (DecodeError, ValueError, KeyError, TypeError) as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
     except (LayerError, PlanError, ModelError) as exc:
         raise ModelError(f"{name}: {exc}") from exc
-
-
-def _proto(executed: Executed) -> ModelProto:
-    if executed.graph is None:
-        raise ModelError(f"the runtime did not tell what it executes: {executed.reason or 'it saves no graph'}")
-    return onnx.load_model_from_string(base64.b64decode(executed.graph, validate=True))
 
 
 def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[tuple[NodeProto, ExecutedOperator]]:
