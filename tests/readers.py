@@ -220,7 +220,7 @@ def _table() -> Any:
     info = TableInfo(
         Target("pixel", "litert", 1, "python3", "python"), device, TimingSettings(), now,
         Calibration(scale=0.9, tile=8, networks=6, residual_percent=2.0), HeldOutError.of(checked), {"conv": "it crashed"}, ("n0",),
-        {("conv2d", "out"): Staircase(8, True, 8)}, {"measurements": 10, "drift": 1},
+        {("conv2d", "out"): Staircase(8, True, 8)}, 8, ("n1",), 6, {"ab" * 32: graph}, {"measurements": 10, "drift": 1},
         [{"wall_s": 1.0, "layers": 3, "error_percent": 4.0}],
         3.0, 10.0, 20.0, {graph.layers[0].key: now}, now,
     )  # fmt: skip
@@ -315,7 +315,7 @@ def _journal_lines() -> bytes:
     layers = list(dict.fromkeys(graph.layers))[:3]
     target = {"device": "pixel", "runtime": "fake", "threads": 1}
     lines: list[dict[str, Any]] = [
-        {"event": "journal", "format": 4, "target": target, "settings": TimingSettings().to_dict()},
+        {"event": "journal", "format": 5, "target": target, "settings": TimingSettings().to_dict()},
         {"event": "hello", "protocol": 5, "utc": "2026-01-01T00:00:00+00:00", **hello},
         *({"event": "layer", "model": layer.key, "layer": layer.to_dict()} for layer in layers),
         {"event": "network", "model": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},

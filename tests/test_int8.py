@@ -28,7 +28,7 @@ from profiler.formats.tflite.writer import write_tflite
 from profiler.interval import Interval
 from profiler.latency.interpolation import Grid
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, OpaqueSubgraph, conv2d, depthwise_conv2d, fully_connected
+from profiler.layers.layer import ACTIVATIONS, FILE_OPS, LayerSpec, OpaqueSubgraph, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.protocol.events import Measurement
 from profiler.protocol.settings import TimingSettings
@@ -178,7 +178,7 @@ def small_weights(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("op", KNOWN_OPS)
+@pytest.mark.parametrize("op", FILE_OPS)
 def test_onnxruntime_computes_the_same_with_and_without_its_integer_operators(op: str, activation: str) -> None:
     data = small_weights(write_onnx(alone(replace(test_onnx_writer.LAYERS[op], activation=activation))))
     onnx.checker.check_model(data, full_check=True)

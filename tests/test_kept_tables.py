@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from netadapt.networks import network_graph
-from profiler.layers.fusion import fuse_for
 from profiler.layers.graph import Graph
 from profiler.tables.predictor import Predictor
 from profiler.tables.table import METADATA_KEY, Table, load_table
@@ -75,13 +74,11 @@ def networks() -> dict[str, Graph]:
 
 def test_networks_are_still_priced_as_they_were_when_it_was_made(table: Table, networks: dict[str, Graph]) -> None:
     """Those it was checked on; their widths are in their names."""
-    predictor, target, precisions = Predictor(table), table.info.target, {layer.dtype for layer in table.rows}
+    predictor, precisions = Predictor(table), {layer.dtype for layer in table.rows}
     for item in table.info.held_out.checked:
         name, _, widths = item.name.partition(" ")
         whole = networks[name]
         graph = whole.at_widths(dict(zip(whole.widths, map(int, widths.split("-")), strict=True))) if widths else whole
         if "int8" in precisions:
             graph = graph.with_precision("int8")
-        assert predictor.predict(fuse_for(graph, target.runtime)).latency_ms.value == pytest.approx(
-            item.predicted_ms.value, rel=1e-6
-        )
+        assert predictor.predict(graph).latency_ms.value == pytest.approx(item.predicted_ms.value, rel=1e-6)

@@ -20,7 +20,7 @@ from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.reader import read_onnx
 from profiler.formats.onnx.writer import write_onnx
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import ACTIVATIONS, KNOWN_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
+from profiler.layers.layer import ACTIVATIONS, FILE_OPS, LayerSpec, conv2d, depthwise_conv2d, fully_connected
 
 RNG = np.random.default_rng(0)
 IMAGE = (1, 3, 8, 8)
@@ -83,7 +83,7 @@ def run_extracted(graph: Graph, node: Node, feed: dict[str, np.ndarray] | None =
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("kind", KNOWN_OPS)
+@pytest.mark.parametrize("kind", FILE_OPS)
 def test_a_written_layer_comes_back_as_onnxruntime_groups_it(read, kind: str, activation: str) -> None:
     layer = LAYERS[kind]
     fused = kind in ("conv2d", "depthwise_conv2d") or (

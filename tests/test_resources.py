@@ -21,6 +21,7 @@ from netadapt.resources import (
     parse_budget,
     parse_budgets,
 )  # fmt: skip
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.protocol.settings import Target, TimingSettings
@@ -80,20 +81,20 @@ ENERGY = {conv2d((1, 2, 2, 8), width, 1): float(width) for width in (8, 16, 32)}
 
 
 def test_energy_is_the_sum_over_the_layers() -> None:
-    assert Energy(ENERGY, "litert").price(line(8, 8, 16)) == 8.0 + 16.0
+    assert Energy(ENERGY, ExecutionRules("litert")).price(line(8, 8, 16)) == 8.0 + 16.0
 
 
 def test_energy_of_a_layer_between_measured_ones_is_on_the_line_in_multiply_accumulates() -> None:
-    assert Energy(ENERGY, "litert").layer_mj(conv2d((1, 2, 2, 8), 24, 1)) == pytest.approx(24.0)
+    assert Energy(ENERGY, ExecutionRules("litert")).layer_mj(conv2d((1, 2, 2, 8), 24, 1)) == pytest.approx(24.0)
 
 
 def test_energy_is_never_extrapolated() -> None:
     with pytest.raises(BudgetError, match=r"the energy of conv2d_1x2x2x8_to_1x2x2x40 \(n0 of line\) was not measured"):
-        Energy(ENERGY, "litert").price(line(8, 40))
+        Energy(ENERGY, ExecutionRules("litert")).price(line(8, 40))
 
 
 def test_energy_of_another_family_is_not_guessed() -> None:
-    assert Energy(ENERGY, "litert").layer_mj(conv2d((1, 4, 4, 8), 16, 1)) is None
+    assert Energy(ENERGY, ExecutionRules("litert")).layer_mj(conv2d((1, 4, 4, 8), 16, 1)) is None
 
 
 def test_a_table_without_energies_says_how_to_get_them() -> None:

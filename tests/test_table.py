@@ -59,7 +59,7 @@ def test_a_table_of_another_format_version_is_told(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table().save(path)
     arrow = pq.read_table(path)
-    raw = arrow.schema.metadata[METADATA_KEY].replace(b'"format": 3', b'"format": 99')
+    raw = arrow.schema.metadata[METADATA_KEY].replace(b'"format": 4', b'"format": 99')
     pq.write_table(arrow.replace_schema_metadata({METADATA_KEY: raw}), path)
     with pytest.raises(TableError, match="format 99"):
         load_table(path)

@@ -31,9 +31,9 @@ BINARY_OPS = ("add", "mul")
 UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
 REORDER_OPS = ("reorder_input", "reorder_output")
 """Copies of an activation from the plain layout of the file into blocks of channels, and back."""
-KNOWN_OPS = (
-    *WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, *REORDER_OPS, "concat", "flatten",
-)  # fmt: skip
+FILE_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
+"""The operations of layers in a file; runtimes execute others too."""
+KNOWN_OPS = (*FILE_OPS, *REORDER_OPS)
 BLOCKED = "nchwc"
 """The name of the blocked layout, before the number of channels in a block."""
 BLOCK_OPS = ("inverted_residual", "pooled_classifier")

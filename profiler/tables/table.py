@@ -33,6 +33,7 @@ from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 
 FORMAT = 4
+LARGEST_BLOCK = 256
 METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000
 ROWS_AT_ONCE = 100
@@ -278,6 +279,8 @@ def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
         staircases=staircases,
         held_out=HeldOutError.from_dict(plain["held_out"]),
     )
+    if not 1 <= info.block <= LARGEST_BLOCK:
+        raise ValueError(f"a block of {info.block} channels is none that a runtime has")
     for utc in (info.created_utc, info.validated_utc):
         if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
             raise ValueError(f"{utc!r} is no time with a zone")
