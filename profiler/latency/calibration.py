@@ -4,10 +4,12 @@ A layer measured alone pays costs that a network pays once or not at all: the ca
 activations into the blocked layout of the runtime and back. On the other hand, its weights stay in the cache, while those of a
 large network do not. The latency of a network is therefore modelled as
 
-    sum over its layers of  scale * latency + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
+    sum over its layers of  scale * (latency - call) + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
     plus, for the network,  ms_per_cold_byte * (bytes of weights beyond the cache)
 
-A term is used only if it lowers the leave-one-out error of the fit noticeably.
+A term is used only if it lowers the leave-one-out error of the fit noticeably. Two terms have limits that are measured: an operator
+costs something between nothing and an empty call, and a byte of weights no more than it costs a layer whose weights are never in
+the cache.
 """
 
 from __future__ import annotations
@@ -84,6 +86,8 @@ class Calibration:
     ms_per_cold_byte: float = 0.0
     cache_bytes: int = 0
     """Bytes of weights that stay in the cache from one inference to the next; fitted like the coefficients."""
+    call_ms: float = 0.0
+    """The latency of an empty call, which each layer alone pays; 0 where it was not measured."""
     tile: int = 8
     """Channels of one tile (`profiler.latency.staircase.tile_of`). The coefficients hold for layout bytes counted in these only."""
     networks: int = 0
@@ -94,7 +98,7 @@ class Calibration:
     """Mean absolute leave-one-out error, the estimate of the error during a build; None without a fit."""
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (*self._coefficients(), self.residual_percent)):
+        if not all(math.isfinite(value) for value in (*self._coefficients(), self.call_ms, self.residual_percent)):
             raise TableError("the table's calibration is not finite; build it again")
         if self.tile < 1:
             raise TableError(f"the table's calibration has tiles of {self.tile} channels; build it again")
@@ -117,13 +121,19 @@ class Calibration:
 
     def latencies_ms(self, sums: Sums) -> Array:
         """The calibrated latencies of many networks: an array of the shape of the fields of `sums`."""
-        latencies: Array = np.tensordot(np.array(self._coefficients()), _cooled(sums.terms(), self.cache_bytes), axes=1)
+        terms = _in_network(sums.terms(), self.cache_bytes, self.call_ms)
+        latencies: Array = np.tensordot(np.array(self._coefficients()), terms, axes=1)
         return latencies
+
+    def plain_ms(self, sums: Sums) -> float:
+        """The plain sum of the layers of a network, without what a call costs each of them."""
+        return float(sums.latency_ms - self.call_ms * sums.layers)
 
     def share_ms(self, part: Sums, whole: Sums) -> float:
         """The share of one layer in the latency of its network; the shares of all layers add up to `latency_ms(whole)`."""
         cold = max(0, whole.weight_bytes - self.cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
-        return float(np.array(self._coefficients()) @ replace(part, weight_bytes=cold * part.weight_bytes).terms())
+        alone = replace(part, latency_ms=part.latency_ms - self.call_ms * part.layers, weight_bytes=cold * part.weight_bytes)
+        return float(np.array(self._coefficients()) @ alone.terms())
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,21 +143,44 @@ class Calibration:
         return read_as(cls, plain)
 
 
-def _cooled(terms: Array, cache_bytes: int) -> Array:
-    """The same array with the bytes of weights reduced by those that stay in the cache."""
-    cooled = terms.copy()
-    cooled[-1] = np.maximum(0.0, cooled[-1] - cache_bytes)
-    return cooled
+def _in_network(terms: Array, cache_bytes: int, call_ms: float) -> Array:
+    """The same array without the bytes of weights that stay in the cache, and without what a call costs each layer."""
+    found = terms.copy()
+    found[LATENCY] -= call_ms * found[LAYERS]
+    found[COLD] = np.maximum(0.0, found[COLD] - cache_bytes)
+    return found
 
 
 TERMS = ("scale", "ms_per_layout_byte", "ms_per_narrow_byte", "ms_per_layer", "ms_per_cold_byte")
 """The coefficients, in the order of the fields of `Sums`."""
-COLD = len(TERMS) - 1
+LATENCY, LAYERS, COLD = 0, 3, 4
 CACHES_BYTES = (0, *(2**exponent for exponent in range(19, 26)))
 """Cache sizes tried in the fit: none, and 0.5 to 32 MiB. The part that a network can use is less than the nominal size."""
 
 
-def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8) -> Calibration:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What was measured of a device, beside its layers, and limits terms of the calibration."""
+
+    call_ms: float = 0.0
+    """The latency of an empty call; 0 if it was not measured."""
+    ms_per_cold_byte: float = math.inf
+    """What a byte of weights costs a layer alone whose weights are never in the cache."""
+
+    def bounds(self, terms: Sequence[int]) -> tuple[Array, Array]:
+        """The smallest and the largest coefficient of each of these terms."""
+        low, high = np.full(len(TERMS), -math.inf), np.full(len(TERMS), math.inf)
+        if self.call_ms:
+            low[LAYERS], high[LAYERS] = 0.0, self.call_ms
+        if math.isfinite(self.ms_per_cold_byte):
+            low[COLD], high[COLD] = 0.0, self.ms_per_cold_byte
+        return low[list(terms)], high[list(terms)]
+
+
+NO_LIMITS = Limits()
+
+
+def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8, limits: Limits = NO_LIMITS) -> Calibration:
     """Least squares of the relative error over pairs of sums and measured latency in ms.
 
     Subsets of terms are compared by their leave-one-out error, with at most one term for two networks. Fewer than two networks give
@@ -155,20 +188,22 @@ def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8) -> Calibration:
     """
     most = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
     if most == 0:
-        return Calibration(tile=tile, networks=len(networks))
+        return Calibration(tile=tile, networks=len(networks), call_ms=limits.call_ms)
     measured = np.array([latency for _, latency in networks])
     terms = np.stack([sums.terms() for sums, _ in networks], axis=1)
-    designs = {size: (_cooled(terms, size) / measured).T for size in CACHES_BYTES}
+    designs = {size: (_in_network(terms, size, limits.call_ms) / measured).T for size in CACHES_BYTES}
     sets = [(0, *others) for size in range(most) for others in combinations(range(1, len(TERMS)), size)]
     choices = [(chosen, size) for chosen in sets for size in (CACHES_BYTES if COLD in chosen else (0,))]
     choices = [(chosen, size) for chosen, size in choices if designs[size][:, chosen].any(axis=0).all()]
-    errors = {choice: _leave_one_out(designs[choice[1]][:, choice[0]]) for choice in choices}
+    errors = {choice: _leave_one_out(designs[choice[1]][:, choice[0]], *limits.bounds(choice[0])) for choice in choices}
     best = min(choices, key=lambda choice: _rms(errors[choice]) / EARNS_ITS_PLACE ** len(choice[0]))
     chosen, cache_bytes = best
-    coefficients = dict(zip((TERMS[term] for term in chosen), map(float, _solve(designs[cache_bytes][:, chosen])), strict=True))
+    solved = _solve(designs[cache_bytes][:, chosen], *limits.bounds(chosen))
+    coefficients = dict(zip((TERMS[term] for term in chosen), map(float, solved), strict=True))
     return Calibration(
         **({"scale": 1.0} | coefficients),
         cache_bytes=cache_bytes,
+        call_ms=limits.call_ms,
         tile=tile,
         networks=len(networks),
         residual_percent=100 * _rms(errors[best]),
@@ -176,21 +211,31 @@ def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8) -> Calibration:
     )
 
 
-def _solve(design: Array) -> Array:
+def _solve(design: Array, low: Array, high: Array) -> Array:
     """Least-squares coefficients for a design of shape (network, term) whose rows should sum to one.
 
+    A coefficient beyond its bounds, `low` and `high` of shape (term,), is set to the bound, and the others are solved again.
     Columns are scaled first, because they differ by nine orders of magnitude.
     """
-    size = np.abs(design).max(axis=0) + 1e-300
-    solution, *_ = np.linalg.lstsq(design / size, np.ones(len(design)), rcond=1e-9)
-    scaled: Array = solution / size
-    return scaled
+    coefficients = np.zeros(design.shape[1])
+    free = np.ones(design.shape[1], dtype=np.bool_)
+    while free.any():
+        part = design[:, free]
+        size = np.abs(part).max(axis=0) + 1e-300
+        solution, *_ = np.linalg.lstsq(part / size, 1 - design[:, ~free] @ coefficients[~free], rcond=1e-9)
+        coefficients[free] = solution / size
+        beyond = free & ((coefficients < low) | (coefficients > high))
+        if not beyond.any():
+            break
+        coefficients = np.where(beyond, np.clip(coefficients, low, high), coefficients)
+        free &= ~beyond
+    return coefficients
 
 
-def _leave_one_out(design: Array) -> Array:
+def _leave_one_out(design: Array, low: Array, high: Array) -> Array:
     """Relative error of each network, predicted from all others: an array of shape (network,)."""
     rows = np.arange(len(design))
-    return np.array([float(design[row] @ _solve(design[rows != row])) - 1 for row in rows])
+    return np.array([float(design[row] @ _solve(design[rows != row], low, high)) - 1 for row in rows])
 
 
 def _rms(errors: Array) -> float:

@@ -17,6 +17,7 @@ from profiler.errors import JournalError, RunnerError
 from profiler.protocol.events import (
     PROTOCOL,
     Done,
+    Executed,
     Failed,
     Header,
     Hello,
@@ -50,6 +51,7 @@ class ReplayRunner:
         self._hellos: list[Hello] = []
         self._rounds: list[Round] = []
         self._failed: dict[str, str] = {}
+        self._executed: dict[str, Executed] = {}
         self._recorded: dict[tuple[Kind, str], list[Measurement | Reference]] = {}
         try:
             self._read(read_journal(agent.journal))
@@ -71,6 +73,8 @@ class ReplayRunner:
                     self._hellos.append(event)
                 case Round():
                     self._rounds.append(event)
+                case Executed():
+                    self._executed.setdefault(event.model, event)
                 case Failed(model, _, reason):
                     self._failed.setdefault(model, reason)
                 case Measurement() | Reference():
@@ -103,8 +107,8 @@ class ReplayRunner:
 
     def _check(self, job: Job) -> None:
         """`RunnerError` if the job asks for what was not recorded."""
-        if not job.measures_latency:
-            wanted = "outputs" if job.outputs else "energy" if job.energy_ms else "executed graphs"
+        if job.outputs or job.energy_ms:
+            wanted = "outputs" if job.outputs else "energy"
             raise RunnerError(f"{self._agent.address} is a recording of latencies; {wanted} must be measured on the device itself")
         threads = self._header.target.threads
         for name, asked, then in (("runtime", job.runtime, self._runtime), ("threads", job.threads, threads)):
@@ -120,6 +124,9 @@ class ReplayRunner:
     def _measured(self, model: str, number: int, as_reference: bool, job: Job) -> RunEvent:
         if job.models[model] not in self._agent.files:
             return Failed(model, number, f"FileNotFoundError: {job.models[model]}")
+        if job.profiled:
+            untold = Executed(model=model, round=number, operators=(), inferences_us=(), reason="it is not in the recording")
+            return replace(self._executed.get(model, untold), round=number)
         if model in self._failed:
             return Failed(model, number, self._failed[model])
         kind: Kind = Reference if as_reference else Measurement

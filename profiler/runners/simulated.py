@@ -57,7 +57,7 @@ class SimulatedRunner:
     """The simulated clock, the noise and the count of measurements last as long as the runner, whichever jobs it runs."""
 
     name: ClassVar[str] = "simulated"
-    tells_executed: ClassVar[bool] = True
+    tells_executed: ClassVar[bool] = False
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None:
         if not isinstance(agent, FakeAgent):

@@ -29,6 +29,7 @@ from profiler.protocol.journal import Journal, journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import fusion_of
 from profiler.tables.derive import staircases_of, table_of
+from profiler.tables.limits import limit_models
 from profiler.tables.plan import Plan
 from profiler.tables.predictor import Predictor
 from profiler.tables.sampling import asked_for, corners_of, interpolation_percent, most_telling, staircases_from, sweeps_of
@@ -94,6 +95,8 @@ def build(
         layers += run.add_layers(again, {name: data for plan in plans for name, data in plan.graph.opaques.items()})
         layers += run.add_layers(_begun(run))
         networks = run.add(model for network in wholes.values() for model in _network_models(run, network, models))
+        own = {layer.key: layer for plan in plans for layer in plan.graph.layers}
+        layers += run.add(limit_models(run, own))
         _, unlike = compared(run.state)
         if unlike:
             run.progress.say(f"our rules say something else than {target.runtime} executes for {', '.join(unlike)}")

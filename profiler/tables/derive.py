@@ -17,6 +17,7 @@ from profiler.measure.energy import energies_mj
 from profiler.measure.executed import block_of, compared
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Header, Hello
+from profiler.tables.limits import limits_of
 from profiler.tables.predictor import Predictor
 from profiler.tables.table import Table, TableInfo
 
@@ -36,12 +37,13 @@ def table_of(state: MeasurementState) -> Table:
     energy_mj = {state.layers[key]: value for key, value in energies.items() if key in state.layers}
     info = _info(state, state.header, state.hello)
     tile = tile_of(info.staircases)
-    naive = Predictor(Table(rows, replace(info, calibration=Calibration(tile=tile)), energy_mj))
+    limits = limits_of(state)
+    naive = Predictor(Table(rows, replace(info, calibration=Calibration(tile=tile, call_ms=limits.call_ms)), energy_mj))
     measured = state.estimates(state.networks)
     networks = [(*state.networks[key], value.latency_ms.value) for key, value in measured.items()]
     # a network with a layer that could not be measured can be neither fitted nor checked
     usable = [(role, graph, value_ms) for role, graph, value_ms in networks if not naive.explain(graph).missing]
-    calibration = fit([(naive.sums(graph), value_ms) for role, graph, value_ms in usable if role == "fit"], tile)
+    calibration = fit([(naive.sums(graph), value_ms) for role, graph, value_ms in usable if role == "fit"], tile, limits)
     calibrated = Predictor(naive.table.with_calibration(calibration))
     held_out = []
     for role, graph, value_ms in usable:

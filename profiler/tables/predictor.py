@@ -118,7 +118,7 @@ class Predictor:
         half_ms = (uncertain_ms2 + unexplained_ms**2) ** 0.5
         # the interval ends at zero, unless the correction subtracts so much that the value itself lies below
         low_ms = min(max(latency_ms - half_ms, 0.0), latency_ms)
-        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), total.latency_ms, tuple(layers))
+        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), calibration.plain_ms(total), tuple(layers))
 
     def _nodes(self, graph: Graph) -> tuple[Node, ...]:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""
