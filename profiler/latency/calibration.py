@@ -5,7 +5,7 @@ activations into the blocked layout of the runtime and back. On the other hand, 
 large network do not. The latency of a network is therefore modelled as
 
     sum over its layers of  scale * (latency - call) + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
-    plus, for the network,  ms_per_cold_byte * (bytes of weights beyond the cache)
+    plus, for the network,  call + ms_per_cold_byte * (bytes of weights beyond the cache)
 
 A term is used only if it lowers the leave-one-out error of the fit noticeably. Two terms have limits that are measured: an operator
 costs something between nothing and an empty call, and a byte of weights no more than it costs a layer whose weights are never in
@@ -122,18 +122,18 @@ class Calibration:
     def latencies_ms(self, sums: Sums) -> Array:
         """The calibrated latencies of many networks: an array of the shape of the fields of `sums`."""
         terms = _in_network(sums.terms(), self.cache_bytes, self.call_ms)
-        latencies: Array = np.tensordot(np.array(self._coefficients()), terms, axes=1)
+        latencies: Array = self.call_ms + np.tensordot(np.array(self._coefficients()), terms, axes=1)
         return latencies
 
     def plain_ms(self, sums: Sums) -> float:
-        """The plain sum of the layers of a network, without what a call costs each of them."""
-        return float(sums.latency_ms - self.call_ms * sums.layers)
+        """The plain sum of the layers of a network, with what a call costs counted once."""
+        return float(sums.latency_ms - self.call_ms * (sums.layers - 1))
 
     def share_ms(self, part: Sums, whole: Sums) -> float:
         """The share of one layer in the latency of its network; the shares of all layers add up to `latency_ms(whole)`."""
         cold = max(0, whole.weight_bytes - self.cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
         alone = replace(part, latency_ms=part.latency_ms - self.call_ms * part.layers, weight_bytes=cold * part.weight_bytes)
-        return float(np.array(self._coefficients()) @ alone.terms())
+        return float(np.array(self._coefficients()) @ alone.terms()) + self.call_ms * part.layers / whole.layers
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -189,7 +189,7 @@ def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8, limits: Limits = 
     most = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
     if most == 0:
         return Calibration(tile=tile, networks=len(networks), call_ms=limits.call_ms)
-    measured = np.array([latency for _, latency in networks])
+    measured = np.array([latency - limits.call_ms for _, latency in networks])
     terms = np.stack([sums.terms() for sums, _ in networks], axis=1)
     designs = {size: (_in_network(terms, size, limits.call_ms) / measured).T for size in CACHES_BYTES}
     sets = [(0, *others) for size in range(most) for others in combinations(range(1, len(TERMS)), size)]
