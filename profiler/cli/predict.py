@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
-from profiler.cli.options import ModelFile, TableFile
-from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes
+import typer
+
+from profiler.cli.options import ModelFile, TableFile, Wait, patience_s
+from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
+from profiler.progress import bar
 from profiler.schedule.state import stale_reason
 from profiler.tables.predicting import FilePrediction, predict_file
 from profiler.tables.predictor import LayerPrediction
@@ -15,10 +18,22 @@ from profiler.tables.trust import trust_sentence
 LATENCY_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high")
 
 
-def predict(table: TableFile, model: ModelFile, as_json: Json = False) -> None:
+MeasureMissing = Annotated[
+    bool,
+    typer.Option(
+        "--measure-missing",
+        help="Ask the table's device what it executes for the model, measure the layers that the table lacks, and add them to it.",
+    ),
+]
+
+
+def predict(
+    table: TableFile, model: ModelFile, measure_missing: MeasureMissing = False, wait: Wait = False, as_json: Json = False
+) -> None:
     """Predict the latency of a model from a table, and say for each layer whether its share was measured or interpolated."""
-    with plain_errors():
-        found = predict_file(table, model)
+    with plain_errors(), terminable():
+        with bar() as progress:
+            found = predict_file(table, model, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait))
         stale = stale_reason(table, found.table)
         if stale:
             print(f"warning: {table} is stale: {stale}", file=sys.stderr)
@@ -36,6 +51,7 @@ def prediction_data(found: FilePrediction) -> dict[str, Any]:
         "model": str(found.model),
         **(dict.fromkeys(latency_ms) if said.missing else latency_ms),
         "naive_ms": None if said.missing else said.naive_ms,
+        "told": found.told,
         "missing": [layer.layer.key for layer in said.missing],
         "verified": found.table.verified,
         "held_out": found.table.info.held_out.to_dict(),
@@ -70,6 +86,10 @@ def print_prediction(found: FilePrediction) -> None:
     if said.missing:
         mended = f"`{found.adding}` adds them" if found.adding else "an imported table cannot be extended"
         print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {mended}")
+        if found.nearest:
+            print(found.nearest)
     else:
         print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
+    if not found.told:
+        print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
     print(f"held-out error of this table: {trust_sentence(found.table)}")

@@ -133,7 +133,8 @@ class Calibration:
         """The share of one layer in the latency of its network; the shares of all layers add up to `latency_ms(whole)`."""
         cold = max(0, whole.weight_bytes - self.cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
         alone = replace(part, latency_ms=part.latency_ms - self.call_ms * part.layers, weight_bytes=cold * part.weight_bytes)
-        return float(np.array(self._coefficients()) @ alone.terms()) + self.call_ms * part.layers / whole.layers
+        own_call_ms = self.call_ms * part.layers / whole.layers
+        return float(np.array(self._coefficients()) @ alone.terms() + own_call_ms)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from profiler.errors import TableError
 from profiler.formats.model_file import format_of, read_model
+from profiler.layers.graph import Graph
+from profiler.measure.executed import ask_file
+from profiler.progress import ProgressReporter
+from profiler.tables.build import extend
 from profiler.tables.predictor import Prediction, Predictor
 from profiler.tables.table import Table, load_table
 
@@ -20,22 +25,55 @@ class FilePrediction:
     """The path of the table."""
     table: Table
     prediction: Prediction
+    told: bool
+    """True if the runtime told which layers it executes for the file, False if they follow from our rules."""
 
     @property
     def adding(self) -> str | None:
         """The command that measures missing layers; None for an imported table, to which nothing can be added."""
-        if self.table.info.imported:
-            return None
-        return f"profile build {self.model} --runtime {self.table.info.target.runtime} --out {self.path}"
+        return None if self.table.info.imported else f"profile predict {self.path} {self.model} --measure-missing"
+
+    @property
+    def nearest(self) -> str | None:
+        """How the first missing layer differs from one in the table, if only by its activation or bias; None if by more."""
+        for missing in self.prediction.missing:
+            for row in self.table.rows:
+                for name in ("activation", "bias"):
+                    wanted, there = getattr(missing.layer, name), getattr(row, name)
+                    if wanted != there and replace(row, **{name: wanted}) == missing.layer:
+                        return f"{missing.node} differs from a layer of the table only in its {name}: {wanted} instead of {there}"
+        return None
 
 
-def predict_file(path: Path, model: Path) -> FilePrediction:
+def predict_file(
+    path: Path, model: Path, *, measure_missing: bool = False, progress: ProgressReporter | None = None, wait_s: float = 0.0
+) -> FilePrediction:
     """Predict without raising for missing layers.
 
-    `TableError` or `ModelError` if a file cannot be read, or if the runtime of the table does not run such models.
+    A file that the table was not built from has the layers that our rules say. With `measure_missing` the table's device is asked,
+    and the layers that the table lacks are measured there and added to it.
+
+    `TableError` or `ModelError` if a file cannot be read, or if the runtime of the table does not run such models; errors of the
+    device if it cannot be reached.
     """
     table, wanted = load_table(path), format_of(model).name
     target = table.info.target
     if not target.reads(wanted):
         raise TableError(f"{path} is for {target.runtime}, which does not run .{wanted} files; use a table of a runtime that does")
-    return FilePrediction(model, path, table, Predictor(table).explain(read_model(model)))
+    graph, plain = table.info.files.get(hashlib.sha256(model.read_bytes()).hexdigest()), read_model(model)
+    if measure_missing and table.info.imported:
+        raise TableError(f"{path} was imported, so nothing can be added to it; build a table on a device of yours")
+    if measure_missing and (graph is None or _lacks_files(graph)):
+        asked = ask_file(model, target, progress=progress, wait_s=wait_s)
+        graph = asked.graph if asked.told else None
+    prediction = Predictor(table).explain(graph or plain)
+    if measure_missing and prediction.missing:
+        layers = list(dict.fromkeys(item.layer for item in prediction.missing))
+        table = extend(path, layers, (graph or plain).opaques, progress=progress)
+        prediction = Predictor(table).explain(graph or plain)
+    return FilePrediction(model, path, table, prediction, graph is not None)
+
+
+def _lacks_files(graph: Graph) -> bool:
+    """True if the graph has operators that are cut out of a file, but not their files, which no table keeps."""
+    return any(layer.opaque is not None and layer.opaque.digest not in graph.opaques for layer in graph.layers)

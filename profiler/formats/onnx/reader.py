@@ -75,11 +75,6 @@ def _load(path: Path) -> ModelProto:
     model = onnx.load(path, format="protobuf")
     if not model.graph.node:
         raise ModelError("the file contains no network; check that it is a complete ONNX file")
-    weights = {weight.name for weight in model.graph.initializer}
-    # old exporters list the weights among the inputs; they could then be replaced, and nothing would be folded into them
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
     del model.graph.value_info[:]  # the shapes between the layers may be outdated, so they are inferred again
     return model
 
@@ -87,7 +82,12 @@ def _load(path: Path) -> ModelProto:
 def _inputs(model: ModelProto) -> dict[str, Shape]:
     """The channels-last shapes of all inputs by name. Raises `ModelError` unless every input is a tensor of a fixed shape."""
     inputs = {}
+    weights = {weight.name for weight in model.graph.initializer}
     for value in model.graph.input:
+        # Old exporters list weights among the inputs. From IR version 4 on they could then be replaced, so that nothing is folded
+        # into them, and the runtime executes other layers: they are left there, but nobody gives them a value.
+        if value.name in weights:
+            continue
         shape = shape_of(value)
         if shape is None:
             reason = "has no shape"
