@@ -30,3 +30,10 @@ def mobilenet_v1(multiplier: float = 1.0, resolution: int = 224, classes: int = 
     return Graph(
         f"mobilenet_v1 {multiplier}/{resolution}", (("image", (1, resolution, resolution, 3)),), tuple(nodes), ("classifier",)
     )
+
+
+def in_a_row(*layers: LayerSpec) -> Graph:
+    """A network of layers that each read the one before."""
+    names = ["input", *(f"layer_{place}" for place in range(len(layers)))]
+    nodes = tuple(Node(name, layer, (source,)) for source, name, layer in zip(names, names[1:], layers, strict=False))
+    return Graph("network", (("input", layers[0].inputs[0]),), nodes, (names[-1],))

@@ -5,9 +5,11 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from profiler.interval import Interval
-from profiler.latency.calibration import Calibration, Sums, fit, sums_of
+from profiler.latency.calibration import Calibration, Limits, Sums, fit, sums_of
 from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.layers.layer import conv2d
 
@@ -120,3 +122,29 @@ def test_a_held_out_survives_json() -> None:
 def test_a_calibration_survives_json() -> None:
     found = fit(networks(8, Calibration(0.8, 2e-8, 0.0, -3e-3, 5e-8)))
     assert Calibration.from_dict(found.to_dict()) == found
+
+
+def test_an_operator_costs_between_nothing_and_an_empty_call() -> None:
+    for cost_ms, found_ms in ((-2e-3, 0.0), (1e-3, 1e-3), (9e-3, 3e-3)):
+        truth = Calibration(1.0, ms_per_layer=cost_ms, call_ms=3e-3)
+        assert fit(networks(12, truth), limits=Limits(call_ms=3e-3)).ms_per_layer == pytest.approx(found_ms, abs=1e-9)
+
+
+def test_a_byte_of_weights_costs_no_more_than_one_that_is_never_in_the_cache() -> None:
+    truth = Calibration(1.0, ms_per_cold_byte=4e-7)
+    assert fit(networks(12, truth), limits=Limits(ms_per_cold_byte=1e-7)).ms_per_cold_byte <= 1e-7
+
+
+def test_a_network_pays_one_call_and_a_layer_alone_pays_one_too() -> None:
+    layer = Sums(0.5, 0.0, 0.0, 1, 0.0)
+    calibration = Calibration(call_ms=0.1)
+    assert calibration.latency_ms(layer) == pytest.approx(0.5)
+    assert calibration.latency_ms(layer + layer) == pytest.approx(0.9) == calibration.plain_ms(layer + layer)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=4, max_size=12), st.floats(0, 0.05), st.floats(0, 1e-6))
+def test_fitted_terms_stay_within_what_was_measured(latencies: list[float], call_ms: float, cold: float) -> None:
+    measured = [(sums, latency) for (sums, _), latency in zip(networks(len(latencies), Calibration()), latencies, strict=True)]
+    found = fit(measured, limits=Limits(call_ms, cold))
+    assert 0 <= found.ms_per_cold_byte <= cold
+    assert call_ms == 0 or 0 <= found.ms_per_layer <= call_ms

@@ -6,6 +6,7 @@ together beyond the measured latency of the network is therefore taken off all o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +37,21 @@ def operator_times(asked: AskedFile, whole_ms: float) -> list[OperatorTime]:
     profiled_ms = [_quick_us(operator) / 1e3 for operator in asked.operators]
     if not profiled_ms:
         return []
-    cost_ms = max(0.0, (sum(profiled_ms) - whole_ms) / len(profiled_ms))
+    cost_ms = _cost_ms(profiled_ms, whole_ms)
     layers = asked.graph.layers if asked.told else (None,) * len(profiled_ms)
     found = zip(asked.operators, layers, (max(0.0, value - cost_ms) for value in profiled_ms), strict=True)
     return [OperatorTime(operator, layer, value, value / whole_ms) for operator, layer, value in found]
+
+
+def _cost_ms(profiled_ms: Sequence[float], whole_ms: float) -> float:
+    """What is taken off each operator, but never more than it took, for them to take as long together as the network."""
+    cost_ms = 0.0
+    while True:
+        longer = [value for value in profiled_ms if value > cost_ms]
+        found = max(0.0, (sum(longer) - whole_ms) / len(longer)) if longer else cost_ms
+        if found <= cost_ms:
+            return cost_ms
+        cost_ms = found
 
 
 def _quick_us(operator: ExecutedOperator) -> float:

@@ -1,0 +1,130 @@
+"""What the runtime on this machine says that it executes: listed, measured as it is, and predicted from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from asking import BLOCK, answer
+from graphs import in_a_row
+from test_profile_cli import run, run_json
+
+from profiler.formats.model_file import FORMATS
+from profiler.layers.executed_operator import ExecutedOperator
+from profiler.layers.execution import ExecutionRules
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d
+from profiler.measure.executed import PROBE, AskedFile, compared
+from profiler.measure.per_layer import operator_times
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Header, NetworkAdded
+from profiler.protocol.settings import Target, TimingSettings
+from profiler.tables.build import build
+from profiler.tables.plan import read_plan
+from profiler.tables.table import Table, load_table
+
+IMAGE = (1, 24, 24, 3)
+ONNX = Target(runtime="onnxruntime")
+
+
+def network(activation: str = "relu", bias: bool = True) -> Graph:
+    """Convolutions, with an activation that onnxruntime fuses into them, and a softmax that we do not model."""
+    stem = conv2d(IMAGE, 16, 3, stride=2, activation=activation, bias=bias)
+    layers = [stem]
+    for channels in (24, 32, 40):
+        layers.append(depthwise_conv2d(layers[-1].output, 3, activation=activation))
+        layers.append(conv2d(layers[-1].output, channels, 1, activation=activation))
+    return in_a_row(*layers, LayerSpec("global_avg_pool", (layers[-1].output,), (1, 1, 1, 40)))
+
+
+def onnx_file(folder: Path, activation: str = "relu") -> Path:
+    path = folder / f"{activation}.onnx"
+    path.write_bytes(FORMATS["onnx"].write(network(activation)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("executed")
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path) -> Path:
+    """A table of this machine, of a user's file."""
+    settings = TimingSettings(
+        rounds=2, max_rounds=2, network_rounds=3, measurement_ms=1.0, warmup_ms=0.2, sample_ms=0.1, min_round_s=0.0
+    )
+    build([read_plan(onnx_file(folder))], ONNX, folder / "t.parquet", settings=settings)
+    return folder / "t.parquet"
+
+
+@pytest.fixture
+def table(built: Path) -> Table:
+    return load_table(built)
+
+
+def test_the_rows_are_the_operators_that_the_runtime_executes(table: Table) -> None:
+    assert set(table.rows) == set(ExecutionRules("onnxruntime", BLOCK).executed(network()).layers)
+
+
+def test_the_table_keeps_what_is_executed_for_the_file(table: Table) -> None:
+    (graph,) = table.info.files.values()
+    assert graph.executed and set(graph.layers) == set(table.rows)
+
+
+def test_parts_of_the_file_are_held_out_beside_the_whole(table: Table) -> None:
+    assert table.info.held_out.networks >= 3
+    assert table.info.calibration.networks >= 4
+
+
+def test_a_call_is_measured_and_counted_once(table: Table) -> None:
+    assert 0 < table.info.calibration.call_ms < min(row.latency_ms.value for row in table.rows.values()) * 2
+
+
+def test_a_file_that_the_table_was_built_from_has_the_layers_that_the_runtime_told(built: Path, folder: Path) -> None:
+    said = run_json("predict", str(built), str(onnx_file(folder)), "--json")
+    assert said["told"] and not said["missing"]
+
+
+def test_a_file_with_another_activation_lacks_its_layers_by_name_and_has_them_measured(built: Path, folder: Path) -> None:
+    other = onnx_file(folder, "relu6")
+    said = run("predict", str(built), str(other)).output
+    assert "differs from a layer of the table only in its activation: relu6 instead of relu" in said
+    assert f"profile predict {built} {other} --measure-missing" in said
+    added = run_json("predict", str(built), str(other), "--measure-missing", "--json")
+    assert added["told"] and not added["missing"]
+
+
+def test_the_layers_of_a_file_are_listed_as_the_runtime_says(folder: Path) -> None:
+    said = run_json("layers", str(onnx_file(folder)), "--json")
+    assert said["told"] and {row["layout"] for row in said["layers"]} >= {f"nchwc{BLOCK}"} if BLOCK > 1 else {"plain"}
+
+
+def test_times_of_operators_are_printed_without_a_table(folder: Path) -> None:
+    said = run_json("benchmark", str(onnx_file(folder)), "--per-layer", "--json")
+    assert len(said["operators"]) == len(ExecutionRules("onnxruntime", BLOCK).executed(network()).nodes)
+    assert sum(item["latency_ms"] for item in said["operators"]) <= 1.001 * said["latency_ms"]
+
+
+def operator(*samples_us: int) -> ExecutedOperator:
+    return ExecutedOperator(name="a", op="Conv", partition="CPU", index=0, samples_us=samples_us)
+
+
+def test_what_the_profiler_costs_is_taken_off_every_operator_alike() -> None:
+    operators = (operator(104, 104, 900, 900), operator(204, 204, 204, 900))
+    asked = AskedFile(Path("a"), ONNX, network(), operators, (300,) * 4, False, "1")
+    times = operator_times(asked, whole_ms=0.3)
+    assert [round(item.latency_ms, 6) for item in times] == [0.1, 0.2]
+    assert [round(item.share, 6) for item in times] == [round(1 / 3, 6), round(2 / 3, 6)]
+
+
+@pytest.mark.parametrize("ruled", [network(), network("none")])
+def test_rules_that_are_wrong_are_told(ruled: Graph) -> None:
+    """The rules are held against what onnxruntime says for one and the same file."""
+    probe = FORMATS["onnx"].write(Graph.of_layer(conv2d((1, 8, 8, 3), 4, 3)))
+    state = MeasurementState.of([Header(5, ONNX, TimingSettings())])
+    state.see(NetworkAdded("n", "check", ExecutionRules("onnxruntime", BLOCK).executed(replace(ruled, name="some"))))
+    for key, file in (("n", FORMATS["onnx"].write(network())), (PROBE, probe)):
+        state.see(replace(answer(file), model=key))
+    assert compared(state) == (1, () if ruled == network() else ("some",))
