@@ -250,7 +250,8 @@ class Process:
         self.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was told and never read is lost, as in `tell`
+                pipe.close()
 
 
 @contextmanager
