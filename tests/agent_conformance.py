@@ -23,7 +23,7 @@ def python(*code: str) -> list[str]:
     return [sys.executable, "-c", "\n".join(code)]
 
 
-def gone(pid: int, within_s: float = 4.0) -> bool:
+def gone(pid: int, within_s: float = 30.0) -> bool:
     for _ in range(int(within_s / 0.02)):
         try:
             os.kill(pid, 0)

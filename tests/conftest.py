@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 from adb_program import adb_environment
 from hypothesis import HealthCheck, settings
 
 from profiler.protocol.settings import TimingSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from netadapt.input_shape import InputShape
+    from profiler.layers.graph import Graph
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
@@ -33,7 +42,41 @@ def own_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session", autouse=True)
+def onnx_operators_are_read_once() -> Iterator[None]:
+    """PyTorch reads the sources of its five hundred ONNX operators anew for each export: longer than most of our exports take."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+_TRACES: dict[tuple[str, object, str], Graph] = {}
+
+
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """For commands that adapt the same few networks again and again: each is traced once, which takes PyTorch seconds."""
+    from netadapt.pruning import tracing
+
+    trace = tracing.trace
+
+    def kept(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
+        key = name, input_shape, repr(model)
+        if key not in _TRACES:
+            _TRACES[key] = trace(model, input_shape, name)
+        return _TRACES[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing, "trace", kept)
+        yield
+
+
+@pytest.fixture(scope="session")
 def quick() -> TimingSettings:
     """Timing settings that take milliseconds: for tests of what happens, not of how long it takes."""
     return TimingSettings(

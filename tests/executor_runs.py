@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -65,16 +68,28 @@ class Setting:
         return {result.candidate.block: self.run.weights_path(result.weights).read_bytes() for result in results}
 
 
+@cache
+def _original() -> tuple[Path, Result]:
+    """A run with the weights of its original network, trained once in a process, and what came of it."""
+    path = Path(tempfile.mkdtemp(prefix="executor_run_"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    graph = traced()
+    with RunFolder.create(path, INFO, graph) as run:
+        jobs = CandidateJobs.for_run(RunModels(run, digits()))
+        with open_executor(ExecutorOptions(), jobs, Observers(Silent())) as executor:
+            (result,) = executor(None, [Candidate(0, graph.widths, {"macs": open_resource("macs", None).price(graph)})])
+    return path, result
+
+
 @contextlib.contextmanager
 def prepared(path: Path) -> Iterator[Setting]:
     """Such a run, always the same, in a folder of its own."""
     graph, macs = traced(), open_resource("macs", None)
     price = macs.price(graph)
-    with RunFolder.create(path, INFO, graph) as run:
+    trained, result = _original()
+    shutil.copytree(trained, path)
+    with RunFolder.open(path, write=True) as run:
         jobs = CandidateJobs.for_run(RunModels(run, digits()))
-        original = Candidate(0, graph.widths, {"macs": price})
-        with open_executor(ExecutorOptions(), jobs, Observers(Silent())) as executor:
-            (result,) = executor(None, [original])
         step = Step(0, graph.widths, {"macs": price}, result.accuracy, result.weights, (result,))
         yield Setting(run, jobs, step, propose_all(graph, {"macs": macs}, {"macs": 0.9 * price}, iteration=1)[:3])
 

@@ -273,7 +273,7 @@ class Process:
         self.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):  # of what it was told, but did not read before it ended
+            with contextlib.suppress(BrokenPipeError):  # what it was told and never read is lost, as in `tell`
                 pipe.close()
 
 

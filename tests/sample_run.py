@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import random
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from graphs import mobilenet_v1
@@ -113,17 +117,36 @@ def made_up_device(seed: int = 3) -> Check:
     return check
 
 
-def adapted_run(path: Path, check: Check | None = None) -> RunFolder:
+def adapted_run(path: Path) -> RunFolder:
     """A run that reached its budget, with nothing finished or measured."""
+    shutil.copytree(_made(_adapted), path, dirs_exist_ok=True)
+    return RunFolder.open(path, write=True)
+
+
+def complete_run(path: Path) -> RunFolder:
+    """The same with its long-term fine-tunes, measurements and baselines."""
+    shutil.copytree(_made(_complete), path, dirs_exist_ok=True)
+    return RunFolder.open(path, write=True)
+
+
+@cache
+def _made(make: Callable[[Path], RunFolder]) -> Path:
+    """Made once in a process, since a search takes seconds."""
+    path = Path(tempfile.mkdtemp(prefix="sample_run_"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    make(path).close()
+    return path
+
+
+def _adapted(path: Path, check: Check | None = None) -> RunFolder:
     run = RunFolder.create(path, INFO, GRAPH)
     for step in adapt(GRAPH, GOALS, run.recorded(made_up_training(run)), SETTINGS, check=check):
         run.add_step(step)
     return run
 
 
-def complete_run(path: Path) -> RunFolder:
-    """The same with its long-term fine-tunes, measurements and baselines."""
-    run = adapted_run(path, made_up_device())
+def _complete(path: Path) -> RunFolder:
+    run = _adapted(path, made_up_device())
     rng = random.Random(2)
     steps, last = run.steps, run.steps[-1]
     for step, accuracy in ((steps[0], 0.971), (last, 0.9635)):

@@ -123,7 +123,7 @@ class Sshd:
             self._process = subprocess.Popen(
                 [*self._prefix, SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")], stdin=subprocess.DEVNULL, stderr=log
             )
-        for _ in range(500):
+        for _ in range(3000):
             if f"listening on {self.host}".encode() in self.log.read_bytes()[already:]:
                 return
             if self._process.poll() is not None:

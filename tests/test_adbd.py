@@ -124,7 +124,7 @@ def test_closing_a_shell_hangs_up_on_the_direct_child_alone(phone: Adbd, variabl
         assert shell.stdout is not None and shell.stdout.readline() == "ready\n"
         shell.kill()
     child = int((tmp_path / "child").read_text())
-    for _ in range(200):
+    for _ in range(1500):
         if (tmp_path / "hup").exists():
             break
         time.sleep(0.02)

@@ -34,6 +34,7 @@ from profiler.runtimes import RUNTIMES, Runtime
 from profiler.tables.plan import read_plan
 from profiler.tables.table import load_table
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 TOYS = {

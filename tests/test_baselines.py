@@ -33,6 +33,7 @@ from profiler.protocol.settings import Target
 from profiler.tables.growing import GrowingTable
 
 __all__ = ["plan", "table"]  # fixtures
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 QUICK = ["--data", "digits", "--epochs", 0.25, "--short-term-steps", 1, "--step", 0.12]
 LONG_EPOCHS = 0.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,14 +38,27 @@ def measurements(out: Path) -> list[tuple[str, int]]:
     return [(event.model, event.round) for event in read_journal(journal_path(out)) if isinstance(event, Measurement)]
 
 
-def test_a_build_measures_the_layers_of_the_network_itself(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
+@pytest.fixture(scope="module")
+def first_table(tmp_path_factory: pytest.TempPathFactory, quick: TimingSettings) -> Path:
+    """Built once; tests that change it take a copy."""
+    out = tmp_path_factory.mktemp("first") / "t.parquet"
     build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    assert set(NETWORK.layers) <= set(load_table(out).rows)
+    return out
 
 
-def test_a_table_can_tell_the_latency_of_every_narrower_network(tmp_path: Path, quick: TimingSettings) -> None:
-    predictor = Predictor(build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW))
+@pytest.fixture
+def built(first_table: Path, tmp_path: Path) -> Path:
+    """A table and its journal of one's own."""
+    shutil.copytree(first_table.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / first_table.name
+
+
+def test_a_build_measures_the_layers_of_the_network_itself(first_table: Path) -> None:
+    assert set(NETWORK.layers) <= set(load_table(first_table).rows)
+
+
+def test_a_table_can_tell_the_latency_of_every_narrower_network(first_table: Path) -> None:
+    predictor = Predictor(load_table(first_table))
     for widths in (*PLAN.fit, *PLAN.check, dict.fromkeys(NETWORK.widths, 8)):
         assert not predictor.explain(NETWORK.at_widths(widths)).missing
 
@@ -65,39 +79,34 @@ def test_an_impossible_effort_is_refused(stop: dict[str, float]) -> None:
         StopCriterion(**stop)  # type: ignore[arg-type]
 
 
-def test_missing_layers_are_added_to_a_table_on_demand(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    before = build([PLAN], FAKE, out, settings=quick, stop=FEW)
+def test_missing_layers_are_added_to_a_table_on_demand(built: Path) -> None:
+    before = load_table(built)
     asked = conv2d((1, 5, 5, 7), 9, 3)
-    after = extend(out, [asked])
+    after = extend(built, [asked])
     assert set(after.rows) == {*before.rows, asked}
-    assert load_table(out).rows == after.rows
+    assert load_table(built).rows == after.rows
 
 
-def test_a_table_without_its_journal_is_not_extended(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    journal_path(out).unlink()
+def test_a_table_without_its_journal_is_not_extended(built: Path) -> None:
+    journal_path(built).unlink()
     with pytest.raises(TableError, match="no journal"):
-        extend(out, [conv2d((1, 5, 5, 7), 9, 3)])
+        extend(built, [conv2d((1, 5, 5, 7), 9, 3)])
 
 
-def test_a_layer_costs_what_the_device_takes_for_it(tmp_path: Path, quick: TimingSettings) -> None:
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
-    for layer, found in table.rows.items():
+def test_a_layer_costs_what_the_device_takes_for_it(first_table: Path) -> None:
+    for layer, found in load_table(first_table).rows.items():
         assert found.latency_ms.value >= layer_ns(layer) / 1e6
 
 
-def test_the_held_out_is_measured_on_networks_that_were_not_fitted_on(tmp_path: Path, quick: TimingSettings) -> None:
-    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
+def test_the_held_out_is_measured_on_networks_that_were_not_fitted_on(first_table: Path) -> None:
+    table = load_table(first_table)
     assert table.info.held_out.networks == 1 + len(PLAN.check)
     assert table.info.calibration.networks == len(PLAN.fit)
 
 
-def test_the_table_can_be_made_again_from_its_journal(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    table = build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    again = table_of(MeasurementState.of(read_journal(journal_path(out))))
+def test_the_table_can_be_made_again_from_its_journal(first_table: Path) -> None:
+    table = load_table(first_table)
+    again = table_of(MeasurementState.of(read_journal(journal_path(first_table))))
     assert again.rows == table.rows
     assert again.info.held_out == table.info.held_out
 
@@ -129,48 +138,39 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path, quick: Ti
     assert {layers.count(key) for key in layers} == {quick.rounds}
 
 
-def test_a_build_that_was_interrupted_is_not_overwritten(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    out.unlink()
-    before = journal_path(out).read_bytes()
+def test_a_build_that_was_interrupted_is_not_overwritten(built: Path, quick: TimingSettings) -> None:
+    built.unlink()
+    before = journal_path(built).read_bytes()
     with pytest.raises(JournalError, match="--resume"):
-        build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    assert journal_path(out).read_bytes() == before
+        build([PLAN], FAKE, built, settings=quick, stop=FEW)
+    assert journal_path(built).read_bytes() == before
 
 
-def test_what_the_table_holds_is_not_measured_again(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    before = measurements(out)
-    build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    assert measurements(out) == before
+def test_what_the_table_holds_is_not_measured_again(built: Path, quick: TimingSettings) -> None:
+    before = measurements(built)
+    build([PLAN], FAKE, built, settings=quick, stop=FEW)
+    assert measurements(built) == before
 
 
-def test_a_table_grows_by_what_is_not_in_it(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    before = build([PLAN], FAKE, out, settings=quick, stop=FEW)
+def test_a_table_grows_by_what_is_not_in_it(built: Path, quick: TimingSettings) -> None:
+    before = load_table(built)
     other = mobilenet_v1(0.25, 16, classes=10, pairs=1)
-    table = build([Plan(other)], FAKE, out, settings=quick, stop=FEW)
+    table = build([Plan(other)], FAKE, built, settings=quick, stop=FEW)
     assert set(table.rows) >= {*before.rows, *other.layers}
 
 
-def test_a_table_measured_with_other_threads_is_not_mixed_in(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    before = out.read_bytes()
+def test_a_table_measured_with_other_threads_is_not_mixed_in(built: Path, quick: TimingSettings) -> None:
+    before = built.read_bytes()
     with pytest.raises(JournalError, match="threads"):
-        build([PLAN], Target(runtime="fake", threads=2), out, settings=quick, stop=FEW)
-    assert out.read_bytes() == before
+        build([PLAN], Target(runtime="fake", threads=2), built, settings=quick, stop=FEW)
+    assert built.read_bytes() == before
 
 
-def test_a_table_of_an_updated_runtime_is_not_mixed_in(tmp_path: Path, quick: TimingSettings) -> None:
-    out = tmp_path / "t.parquet"
-    build([PLAN], FAKE, out, settings=quick, stop=FEW)
-    journal = journal_path(out)
+def test_a_table_of_an_updated_runtime_is_not_mixed_in(built: Path, quick: TimingSettings) -> None:
+    journal = journal_path(built)
     journal.write_text(journal.read_text().replace('"version":"0"', '"version":"0.1"'))
     with pytest.raises(JournalError, match="has changed"):
-        build([Plan(mobilenet_v1(0.25, 16, pairs=1))], FAKE, out, settings=quick, stop=FEW)
+        build([Plan(mobilenet_v1(0.25, 16, pairs=1))], FAKE, built, settings=quick, stop=FEW)
 
 
 def write_poisoned(graph: Graph, seed: int = 0) -> bytes:

@@ -296,7 +296,7 @@ def test_fastdepth_is_exported_with_what_pytorch_computes(depth_run: Path, tmp_p
     assert "PyTorch" in _run("export", depth_run, "--format", "onnx", "--out", tmp_path / "network.onnx").stdout
 
 
-@pytest.mark.parametrize(("network", "data"), [("mobilenet_v1", "scenes:40"), ("fastdepth", "digits")])
+@pytest.mark.parametrize(("network", "data"), [("mobilenet_v1", "scenes:20"), ("fastdepth", "digits")])
 def test_a_network_that_cannot_learn_the_task_is_told(tmp_path: Path, network: str, data: str) -> None:
     result = CliRunner().invoke(
         app, ["run", network, "--width-multiplier", "0.25", "--resolution", "32", "--data", data, "--budget", "macs=90%",

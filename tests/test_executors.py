@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from executor_runs import Setting, Then, evaluates_the_same, kill, needs_proc, prepared, processes_saying
+from executor_runs import Setting, Then, kill, needs_proc, prepared, processes_saying
 
-from netadapt.errors import NetAdaptError, RunError, SettingsError
+from netadapt.errors import NetAdaptError, SettingsError
 from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.evaluation import Evaluator
 from netadapt.executors.messages import Failed, WorkerFailed, read_event
@@ -55,11 +55,6 @@ def other(tmp_path: Path) -> Iterator[Setting]:
         yield made
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_give_the_same_results_bit_for_bit(workers: int, setting: Setting, other: Setting) -> None:
-    evaluates_the_same(ExecutorOptions("processes", workers=workers), setting, other)
-
-
 def test_candidates_differ_or_the_comparison_of_engines_would_mean_nothing(setting: Setting) -> None:
     weights = setting.bytes_of(setting.evaluate(ExecutorOptions()))
     assert len(set(weights.values())) == len(setting.candidates)
@@ -97,12 +92,6 @@ def test_a_loss_that_is_no_number_is_told_as_what_it_is(setting: Setting, option
         setting.evaluate(options, short_term=TrainSettings(1e30, steps=4, schedule="constant"))
 
 
-def test_other_errors_of_ours_keep_their_class_too(setting: Setting) -> None:
-    setting.run.weights_path(setting.original.weights).unlink()
-    with pytest.raises(RunError, match="no weights"):
-        setting.evaluate(ExecutorOptions("processes", workers=1))
-
-
 def test_what_is_no_error_of_ours_comes_with_the_workers_traceback(setting: Setting) -> None:
     with pytest.raises(WorkerFailed, match="Traceback"):
         setting.evaluate(ExecutorOptions("processes", workers=1), threads=0)
@@ -133,8 +122,11 @@ def test_a_worker_ends_when_nobody_listens_any_more(setting: Setting) -> None:
 
 @dataclass
 class TwoWorkers:
-    """What was seen of two workers, and after they were done."""
+    """What two workers found, what was seen of them, and what was left after they were done."""
 
+    results: list[Result]
+    """Of the original and its candidates."""
+    weights: dict[str | None, bytes]
     notes: list[str]
     cores: list[set[int]]
     left_over: list[int]
@@ -145,9 +137,17 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> TwoWorkers:
     work = Then(lambda: None)
     with prepared(tmp_path_factory.mktemp("two") / "run") as setting:
         with open_executor(ExecutorOptions("processes", workers=2), setting.jobs, Observers(work)) as executor:
-            list(executor(setting.original, setting.candidates))
+            original = list(executor(None, [setting.original.results[0].candidate]))
+            work.notes.clear()
+            results = original + list(executor(setting.original, setting.candidates))
             cores = [os.sched_getaffinity(pid) for pid in workers()]
-        return TwoWorkers(work.notes, cores, workers())
+        return TwoWorkers(results, setting.bytes_of(results), work.notes, cores, workers())
+
+
+def test_worker_processes_give_the_same_results_bit_for_bit(two_workers: TwoWorkers, setting: Setting) -> None:
+    expected = [setting.original.results[0], *setting.evaluate(ExecutorOptions())]
+    assert sorted(two_workers.results, key=str) == sorted(expected, key=str)
+    assert two_workers.weights == setting.bytes_of(expected)
 
 
 @needs_proc

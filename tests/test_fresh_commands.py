@@ -48,16 +48,38 @@ def run_json(*arguments: object) -> Any:
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a file that wants one table of a simulated device."""
+    """The current folder, with a file that wants one table of a simulated device."""
     monkeypatch.chdir(tmp_path)
-    write_plan(make_plan(NETWORK), tmp_path / "plan.json")
-    (tmp_path / "script.toml").write_text(SCRIPT)
-    (tmp_path / "profile.toml").write_text(
-        f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
+    write_wish(tmp_path)
+    return tmp_path
+
+
+def write_wish(folder: Path) -> None:
+    write_plan(make_plan(NETWORK), folder / "plan.json")
+    (folder / "script.toml").write_text(SCRIPT)
+    (folder / "profile.toml").write_text(
+        '[devices.phone]\naddress = "fake:script.toml"\n'
         '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "litert"\nrounds = 3\nmax_layers = 1\n'
         'max_held_out_error = "60%"\n'
     )
-    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def fresh_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder once `schedule once` has built the table; nothing in it says where it lies."""
+    folder = tmp_path_factory.mktemp("fresh")
+    write_wish(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run("schedule", "once").exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def fresh_lab(lab: Path, fresh_folder: Path) -> Path:
+    """The same folder, with the table in it."""
+    shutil.copytree(fresh_folder, lab, dirs_exist_ok=True)
+    return lab
 
 
 def test_once_builds_a_missing_table_and_status_shows_it_as_fresh(lab: Path) -> None:
@@ -73,13 +95,12 @@ def test_once_builds_a_missing_table_and_status_shows_it_as_fresh(lab: Path) -> 
     assert "fresh" in run("schedule", "status").output
 
 
-def test_what_a_check_of_the_device_finds_is_recorded(lab: Path) -> None:
-    assert run("schedule", "once").exit_code == 0
-    (lab / "script.toml").write_text(SCRIPT.replace("2.3.0", "2.4.0"))
+def test_what_a_check_of_the_device_finds_is_recorded(fresh_lab: Path) -> None:
+    (fresh_lab / "script.toml").write_text(SCRIPT.replace("2.3.0", "2.4.0"))
     (asked,) = run_json("schedule", "status", "--check")
     assert asked["stale"] and run_json("schedule", "status")[0]["stale"] == asked["stale"]
     assert stale_reason(Path(asked["file"]), load_table(Path(asked["file"]))) == "; ".join(asked["stale"])
-    (lab / "script.toml").write_text(SCRIPT)
+    (fresh_lab / "script.toml").write_text(SCRIPT)
     assert run_json("schedule", "status", "--check")[0]["stale"] == run_json("schedule", "status")[0]["stale"] == []
 
 
@@ -100,8 +121,8 @@ def test_a_failed_table_is_not_due_at_once_but_the_message_says_how_to_check_it_
     assert "failed" not in run("schedule", "once").output
 
 
-def test_a_second_scheduler_names_the_first(lab: Path) -> None:
-    other = lab / "other.py"
+def test_a_second_scheduler_names_the_first(fresh_lab: Path) -> None:
+    other = fresh_lab / "other.py"
     other.write_text(
         "import sys, pathlib\nfrom profiler.schedule.running import exclusive_lock\n"
         "with exclusive_lock(pathlib.Path('profile.toml')):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
@@ -116,16 +137,15 @@ def test_a_second_scheduler_names_the_first(lab: Path) -> None:
     assert run("schedule", "once").exit_code == 0
 
 
-def test_the_lock_of_one_that_was_killed_is_free(lab: Path) -> None:
-    with _started(lab) as first:
+def test_the_lock_of_one_that_was_killed_is_free(fresh_lab: Path) -> None:
+    with _started(fresh_lab) as first:
         first.kill()
     assert run("schedule", "once").exit_code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_waiting_scheduler_cleanly(lab: Path, number: signal.Signals) -> None:
-    assert run("schedule", "once").exit_code == 0
-    with _started(lab) as first:
+def test_a_signal_ends_the_waiting_scheduler_cleanly(fresh_lab: Path, number: signal.Signals) -> None:
+    with _started(fresh_lab) as first:
         time.sleep(0.5)  # it has nothing to do but wait
         first.send_signal(number)
         out, err = first.communicate(timeout=60)

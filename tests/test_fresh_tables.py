@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -71,10 +72,32 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
 @pytest.fixture
 def scheduled(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> ScheduledTable:
     monkeypatch.chdir(tmp_path)
-    write_plan(make_plan(NETWORK), tmp_path / "plan.json")
-    (tmp_path / "script.toml").write_text(NOISY)
-    (tmp_path / "profile.toml").write_text(
-        f'[devices.phone]\naddress = "fake:{tmp_path}/script.toml"\n'
+    return asked_for_here()
+
+
+@pytest.fixture(scope="module")
+def first_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a table that was just built; nothing in it says where it lies."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(FORMATS, "json", replace(FORMATS["json"], writer="test_fresh_tables:write"))
+        assert maintained(asked_for_here()).did == "rebuilt"
+    return folder
+
+
+@pytest.fixture
+def built(scheduled: ScheduledTable, first_table: Path) -> None:
+    """The table that is wanted has just been built."""
+    shutil.copytree(first_table, scheduled.out.parent, dirs_exist_ok=True)
+
+
+def asked_for_here() -> ScheduledTable:
+    """What a file in the current folder asks for: one table of a simulated device."""
+    write_plan(make_plan(NETWORK), Path("plan.json"))
+    Path("script.toml").write_text(NOISY)
+    Path("profile.toml").write_text(
+        '[devices.phone]\naddress = "fake:script.toml"\n'
         '[tables.small]\ndevice = "phone"\nplan = "plan.json"\nruntime = "fake"\nrounds = 6\nmax_layers = 1\nkeep = 2\n'
     )
     (table,) = read_schedule().tables
@@ -104,10 +127,10 @@ def test_a_missing_table_is_built_and_then_fresh(scheduled: ScheduledTable) -> N
     assert not replacement.new_path(scheduled.out).exists()
 
 
+@pytest.mark.usefixtures("built")
 def test_an_old_table_is_refreshed_in_part_and_its_networks_are_measured_again(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     before, count = load_table(scheduled.out), len(measurements(scheduled.out))
-    outcome = maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1))
+    outcome = maintained(replace(scheduled, max_age_days=0.5), datetime.now(UTC) + timedelta(days=1))
     assert outcome.did == "refreshed"
     assert "24 hours old, more than the 12 hours allowed" in outcome.sentence
     again = measurements(scheduled.out)[count:]
@@ -118,8 +141,8 @@ def test_an_old_table_is_refreshed_in_part_and_its_networks_are_measured_again(s
     }
 
 
+@pytest.mark.usefixtures("built")
 def test_the_rows_that_were_kept_keep_their_date_and_their_values(scheduled: ScheduledTable, device: Device) -> None:
-    maintained(scheduled)
     before = load_table(scheduled.out)
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
     assert maintained(scheduled).did == "refreshed"
@@ -131,10 +154,10 @@ def test_the_rows_that_were_kept_keep_their_date_and_their_values(scheduled: Sch
     assert all(utc >= (begun.utc or "") for key, utc in after.info.measured_utc.items() if key in begun.models)
 
 
+@pytest.mark.usefixtures("built")
 def test_a_kind_of_layer_that_drifted_is_measured_again_and_the_change_is_reported(
     scheduled: ScheduledTable, device: Device
 ) -> None:
-    maintained(scheduled)
     before = load_table(scheduled.out)
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
     outcome = maintained(scheduled)
@@ -169,14 +192,15 @@ def test_energy_that_is_asked_for_later_is_measured_if_the_device_can(scheduled:
     assert maintained(replace(scheduled, energy=True)).did == "fresh"
 
 
+@pytest.mark.usefixtures("built")
 def test_a_general_drift_rebuilds_the_whole_table(scheduled: ScheduledTable, device: Device) -> None:
-    maintained(scheduled)
     device.slower = lambda layer, alone: 1.3
     outcome = maintained(scheduled)
     assert outcome.did == "rebuilt"
     assert not [event for event in read_journal(journal_path(scheduled.out)) if isinstance(event, Refresh)]
 
 
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -186,7 +210,6 @@ def test_a_general_drift_rebuilds_the_whole_table(scheduled: ScheduledTable, dev
     ],
 )
 def test_a_device_that_changed_gets_a_whole_new_table(scheduled: ScheduledTable, change: Callable[[str], str], said: str) -> None:
-    maintained(scheduled)
     script = Path("script.toml")
     script.write_text(change(script.read_text()))
     outcome = maintained(scheduled)
@@ -195,15 +218,15 @@ def test_a_device_that_changed_gets_a_whole_new_table(scheduled: ScheduledTable,
     assert "measured differently" in outcome.sentence
 
 
+@pytest.mark.usefixtures("built")
 def test_a_table_with_another_setting_for_threads_is_rebuilt(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     outcome = maintained(replace(scheduled, target=replace(scheduled.target, threads=2)))
     assert outcome.did == "rebuilt"
     assert load_table(scheduled.out).info.target.threads == 2
 
 
+@pytest.mark.usefixtures("built")
 def test_a_new_table_with_too_large_an_error_leaves_the_old_one_in_force(scheduled: ScheduledTable, device: Device) -> None:
-    maintained(scheduled)
     before = scheduled.out.read_bytes(), journal_path(scheduled.out).read_bytes()
     wild = Random(3)
     device.slower = lambda layer, alone: 1.3 if alone else wild.uniform(0.5, 4)  # networks follow no sum of layers
@@ -247,8 +270,8 @@ class Impatient(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("built")
 def test_an_interrupted_refresh_is_resumed(scheduled: ScheduledTable, device: Device) -> None:
-    maintained(scheduled)
     before = scheduled.out.read_bytes()
     device.slower = lambda layer, alone: 1.3 if depthwise(layer) else 1.0
     with pytest.raises(KeyboardInterrupt):
@@ -278,17 +301,17 @@ def test_a_build_that_was_interrupted_before_the_device_changed_is_set_aside_and
     assert len(list((scheduled.out.parent / "history").glob("*.failed.journal.jsonl"))) == 1
 
 
+@pytest.mark.usefixtures("built")
 def test_a_promotion_that_was_cut_short_is_finished(scheduled: ScheduledTable) -> None:
     """Ended between moving the journal and moving the table."""
-    maintained(scheduled)
     scheduled.out.rename(replacement.new_path(scheduled.out))
     assert maintained(scheduled).did == "fresh"
 
 
+@pytest.mark.usefixtures("built")
 def test_a_table_that_another_process_extends_is_not_replaced_meanwhile_and_nothing_is_measured_again(
     scheduled: ScheduledTable,
 ) -> None:
-    maintained(scheduled)
     before, old, tomorrow = scheduled.out.read_bytes(), replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)
     with unwritten(journal_path(scheduled.out)), pytest.raises(JournalNotWritable):
         maintained(old, tomorrow)
@@ -298,21 +321,21 @@ def test_a_table_that_another_process_extends_is_not_replaced_meanwhile_and_noth
     assert measurements(scheduled.out) == made
 
 
+@pytest.mark.usefixtures("built")
 def test_a_damaged_table_is_rebuilt_and_kept_in_the_history(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     scheduled.out.write_bytes(b"garbage")
     assert maintained(scheduled).did == "rebuilt"
     assert [path.read_bytes() for path in replacement.history_of(scheduled.out)] == [b"garbage"]
 
 
+@pytest.mark.usefixtures("built")
 def test_a_table_without_its_journal_is_rebuilt(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     journal_path(scheduled.out).unlink()
     assert maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"
 
 
+@pytest.mark.usefixtures("built")
 def test_two_builds_of_one_device_hardly_differ(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     maintained(replace(scheduled, settings=replace(scheduled.settings, seed=2)))
     (earlier,) = replacement.history_of(scheduled.out)
     comparison = compare_files(earlier, scheduled.out)
@@ -405,8 +428,8 @@ def test_a_table_that_stays_stale_is_reported_as_stale_until_it_is_rebuilt(sched
     assert stale_reason(scheduled.out, load_table(scheduled.out)) is None
 
 
+@pytest.mark.usefixtures("built")
 def test_a_table_is_stale_by_age_without_any_scheduler(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     table = load_table(scheduled.out)
     assert stale_reason(scheduled.out, table, NOW + timedelta(days=29)) is None
     assert stale_reason(scheduled.out, table, NOW + timedelta(days=40)) == "it is 40 days old"
@@ -433,8 +456,8 @@ def test_a_later_mistake_in_the_file_is_reported_once_and_the_old_schedule_stays
     assert len([line for line in said if "the schedule that was read before stays in use" in line]) == 1
 
 
+@pytest.mark.usefixtures("built")
 def test_nothing_that_is_wrong_with_one_table_is_a_traceback(scheduled: ScheduledTable) -> None:
-    maintained(scheduled)
     journal_path(scheduled.out).write_bytes(b'{"event":"journal","format":2}\n{"event":"measurement"}\n')
     try:
         assert maintained(replace(scheduled, max_age_days=0.5), NOW + timedelta(days=1)).did == "rebuilt"

@@ -26,8 +26,9 @@ from profiler.tables.plan import read_plan
 from profiler.tables.sampling import corners_of
 from profiler.tables.table import Table, TableInfo
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 NETWORK = ["mobilenet_v1", "--width-multiplier", "0.25", "--resolution", "32"]
-QUICK = ["--data", "digits", "--epochs", "1", "--short-term-steps", "1", "--step", "0.12"]
+QUICK = ["--data", "digits", "--epochs", "0.25", "--short-term-steps", "1", "--step", "0.12"]
 
 
 def run(*arguments: object) -> Result:
@@ -79,7 +80,7 @@ def test_networks_are_listed_with_what_they_cost() -> None:
 
 
 def test_a_plan_of_integers_has_layers_of_integers(tmp_path: Path) -> None:
-    succeed("plan", *NETWORK, "--precision", "int8", "--out", tmp_path / "plan.json")
+    succeed("plan", *NETWORK, "--classes", 10, "--precision", "int8", "--out", tmp_path / "plan.json")
     assert {layer.dtype for layer in read_plan(tmp_path / "plan.json").graph.layers} == {"int8"}
 
 
@@ -114,18 +115,16 @@ def test_a_run_ends_within_the_budget_and_keeps_the_family(finished_run: Path) -
 
 def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: Path, table: Path, tmp_path: Path) -> None:
     """What a killed run leaves: the first steps, and some candidates of the next."""
-    lines = (finished_run / "candidates.jsonl").read_text().splitlines(keepends=True)
     path = tmp_path / "run"
-    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=85%", "--out", path)
+    shutil.copytree(finished_run, path)
     before = (path / "candidates.jsonl").read_text()
-    assert before.splitlines()[0] == lines[0].strip()  # the same seed gives the same original
     steps = (path / "steps.jsonl").read_text().splitlines(keepends=True)
     (path / "steps.jsonl").write_text("".join(steps[:-1]))
     lost = json.loads(steps[-1])
     for result in lost["results"][2:]:
         (path / "weights" / result["weights"]).unlink(missing_ok=True)
     kept = [result for result in lost["results"] if (path / "weights" / result["weights"]).exists()]
-    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=85%", "--out", path, "--resume")
+    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=75%", "--out", path, "--resume")
     after = (path / "candidates.jsonl").read_text()
     assert after.startswith(before)
     again = [tuple(json.loads(line)["candidate"]["blocks"]) for line in after[len(before) :].splitlines()]
@@ -134,16 +133,15 @@ def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: P
 
 
 def test_finishing_tells_the_accuracy_on_the_test_images(finished_run: Path) -> None:
-    found = json.loads(succeed("finetune", finished_run, "--step", 0, "--epochs", 1, "--json"))
+    found = json.loads(succeed("finetune", finished_run, "--step", 0, "--epochs", 0.25, "--json"))
     assert 0 < found[0]["test_accuracy"] <= 1
     with RunFolder.open(finished_run) as folder:
         assert folder.finished[0].test_accuracy == found[0]["test_accuracy"]
 
 
-@pytest.mark.parametrize("form", ["onnx", "tflite"])
-def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_path: Path, form: str) -> None:
-    path = tmp_path / f"network.{form}"
-    said = succeed("export", finished_run, "--format", form, "--out", path)
+def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    said = succeed("export", finished_run, "--format", "onnx", "--out", path)
     assert path.exists()
     assert "PyTorch" in said
 
@@ -190,7 +188,7 @@ ERRORS = {
     ),
     "a precision nobody has": (["plan", *NETWORK, "--precision", "int3", "--out", "p.json"], "int8"),
     "a table for another network": (
-        ["run", "mobilenet_v1", "--width-multiplier", "0.5", *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--out", "new"],
+        ["run", *NETWORK, "--width-multiplier", "0.5", *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--out", "new"],
         "not in the",
     ),
     "an unknown runtime": (["demo", "--runtime", "tensorrt", "--out", "new"], "onnxruntime"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -166,9 +166,8 @@ def test_only_the_charts_there_is_data_for_are_drawn(bare: RunFolder) -> None:
 
 
 def test_a_image_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
-    run = complete_run(tmp_path / "run")
-    write_report(run)
-    run.write_verified([])
+    run = adapted_run(tmp_path / "run")
+    (run.path / "prediction.png").write_bytes(b"of when it was measured")
     write_report(run)
     assert not (run.path / "prediction.png").exists()
 
@@ -289,17 +288,18 @@ POINT = Point(FIVE, Spread.of([0.9]), "one")
 LONE = Verified(0, TargetName("local", "litert"), FIVE, FIVE)
 
 
-def charts() -> Iterator[tuple[str, bytes]]:
-    yield "one point", accuracy_chart([POINT], [], [])
-    yield "everything at one spot", accuracy_chart([POINT] * 3, [POINT], [POINT] * 5)
-    yield "one prediction", prediction_chart([LONE])
-    yield "one bar", bars_chart([("a", 1.0, 1.0)], "channels", ["1"])
-    yield "many bars", bars_chart([(f"layer {n}", 1.0, 2.0) for n in range(80)], "ms", ["1"] * 80)
+CHARTS_OF: dict[str, Callable[[], bytes]] = {
+    "one point": lambda: accuracy_chart([POINT], [], []),
+    "everything at one spot": lambda: accuracy_chart([POINT] * 3, [POINT], [POINT] * 5),
+    "one prediction": lambda: prediction_chart([LONE]),
+    "one bar": lambda: bars_chart([("a", 1.0, 1.0)], "channels", ["1"]),
+    "many bars": lambda: bars_chart([(f"layer {n}", 1.0, 2.0) for n in range(80)], "ms", ["1"] * 80),
+}
 
 
-@pytest.mark.parametrize(("name", "data"), list(charts()), ids=lambda value: value if isinstance(value, str) else "")
-def test_a_chart_of_very_little_or_very_much_is_a_image(name: str, data: bytes) -> None:
-    image = Image.open(io.BytesIO(data))
+@pytest.mark.parametrize("of", CHARTS_OF)
+def test_a_chart_of_very_little_or_very_much_is_a_image(of: str) -> None:
+    image = Image.open(io.BytesIO(CHARTS_OF[of]()))
     assert image.format == "PNG"
     assert image.width in (6 * DPI, 8 * DPI)
 

@@ -21,6 +21,7 @@ from profiler.protocol.settings import Target
 from profiler.tables.table import Table, load_table
 
 __all__ = ["plan", "table"]  # fixtures
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")

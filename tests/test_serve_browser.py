@@ -27,6 +27,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: 
 
 PROFILE = [sys.executable, "-c", "from profiler.cli.app import app; app()"]
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 TOKEN = "a-token-of-24-letters-ok"
 
 
@@ -72,7 +73,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dashboard_folder(tmp_path_factory.mktemp("browser") / "lab")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(lab: Path) -> Iterator[Served]:
     with serve(lab) as found:
         yield found
@@ -120,10 +121,10 @@ def test_the_table_is_there_and_leads_to_its_held_out_plot(browser: Browser, ser
         page.get_by_role("link", name="table.parquet").click()
         figure = page.get_by_role("img", name=re.compile("Predicted against measured"))
         expect(figure).to_be_visible()
-        expect(figure).not_to_have_js_property("naturalWidth", 0, timeout=WAIT_MS)
+        expect(figure).not_to_have_js_property("naturalWidth", 0)
         screenshot(page, "table")
         page.get_by_role("link", name="Plots of latency against channels").click()
-        expect(page.get_by_role("heading", name="Latency against channels")).to_be_visible(timeout=WAIT_MS)
+        expect(page.get_by_role("heading", name="Latency against channels")).to_be_visible()
         assert complaints == []
 
 
@@ -147,16 +148,16 @@ def test_the_chart_changes_while_the_journal_grows(
         expect(build).to_contain_text("running")
         with path.open("a") as file:
             file.writelines(lines[ends[0] : ends[-2]])
-        expect(build.locator("circle.error").first).to_be_visible(timeout=WAIT_MS)
+        expect(build.locator("circle.error").first).to_be_visible()
         before = build.locator("svg").get_attribute("aria-label") or ""
         assert "error on held-out networks" in before
         with path.open("a") as file:
             file.writelines(lines[ends[-2] : ends[-1]])
-        expect(build.locator("svg")).not_to_have_attribute("aria-label", before, timeout=WAIT_MS)
+        expect(build.locator("svg")).not_to_have_attribute("aria-label", before)
         screenshot(page, "running")
         with path.open("a") as file:
             file.write('{"event":"spent","wall_s":1.0}\n')
-        expect(build).to_contain_text("interrupted", timeout=WAIT_MS)
+        expect(build).to_contain_text("interrupted")
         assert complaints == []
 
 
@@ -206,7 +207,7 @@ def test_elsewhere_than_on_this_machine_a_token_is_made_and_told_once(lab: Path)
         found = re.fullmatch(r"http://[^/]+:\d+/\?token=([\w-]{32,})", served.url)
         assert found is not None
         served.process.send_signal(signal.SIGINT)
-        rest, errors = served.process.communicate(timeout=20)
+        rest, errors = served.process.communicate(timeout=60)
         assert found[1] not in rest + errors
 
 
@@ -214,7 +215,7 @@ def test_a_page_left_open_says_when_the_server_is_gone(browser: Browser, lab: Pa
     with serve(lab) as served, looking(browser) as (page, _):
         page.goto(served.url)
         served.process.send_signal(signal.SIGINT)
-        served.process.wait(timeout=20)
+        served.process.wait(timeout=60)
         page.evaluate("() => refresh()")
         expect(page.get_by_text("The server does not answer")).to_be_visible()
 
@@ -222,6 +223,6 @@ def test_a_page_left_open_says_when_the_server_is_gone(browser: Browser, lab: Pa
 def test_ctrl_c_ends_it_cleanly(lab: Path) -> None:
     with serve(lab) as served:
         served.process.send_signal(signal.SIGINT)
-        _, errors = served.process.communicate(timeout=20)
+        _, errors = served.process.communicate(timeout=60)
         assert served.process.returncode == 130
         assert errors.strip() == "interrupted; the page is closed; nothing that measures was stopped"

@@ -66,7 +66,7 @@ def clients(sshd: Sshd) -> list[int]:
 
 
 def eventually(fact: Callable[[], bool]) -> bool:
-    for _ in range(200):
+    for _ in range(1200):
         if fact():
             return True
         time.sleep(0.05)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from device_agents.support.errors import ToolError
-from netadapt.networks import build_network
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from profiler.layers.channels import possible_widths
@@ -142,13 +141,6 @@ def test_the_graph_at_other_widths_is_the_graph_of_the_pruned_network(kind: type
     graph = trace(model, SHAPE, "network")
     widths = {block: max(2, width) for block, width in _random_widths(graph, seed).items()}
     assert trace(prune(model, graph, widths), SHAPE, "network").layers == graph.at_widths(widths).layers
-
-
-def test_mobilenet_v1_at_other_widths_is_the_graph_of_the_pruned_network() -> None:
-    model = build_network("mobilenet_v1", width_multiplier=0.25, classes=10)
-    graph = trace(model, (1, 3, 32, 32), "mobilenet_v1")
-    widths = {block: max(2, width) for block, width in _random_widths(graph, 5).items()}
-    assert trace(prune(model, graph, widths), (1, 3, 32, 32), "mobilenet_v1") == graph.at_widths(widths)
 
 
 def _with_batch_norm() -> nn.Sequential:

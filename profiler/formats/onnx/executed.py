@@ -24,6 +24,7 @@ from profiler.formats.onnx.opaque import activations, declaration, extract
 from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of, used_by
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import Shape
 
 _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 """Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
@@ -58,11 +59,15 @@ class ExecutedModel:
             [with_values(self.tensors.constants[key]) for key in weights],
         )
         model: ModelProto = helper.make_model(proto, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
-        shapes = dict(self.graph.inputs) | {node.name: node.layer.output for node in self.graph.nodes}
-        sources = dict.fromkeys(source for node in part for source in node.inputs if source not in own)
+        shapes: dict[str, Shape] = {}
+        # an operator that is cut out has the layout of the file, so another reader's shape is preferred
+        for node in sorted(part, key=lambda node: node.layer.opaque is not None):
+            for source, shape in zip(node.inputs, node.layer.inputs, strict=False):
+                if source not in own:
+                    shapes.setdefault(source, shape)
         used = {source for node in self.graph.nodes[last:] for source in node.inputs} | set(self.graph.outputs)
         outputs = tuple(node.name for node in part if node.name in used)
-        inputs = tuple((source, shapes[source]) for source in sources)
+        inputs = tuple(shapes.items())
         data: bytes = model.SerializeToString(deterministic=True)
         return Graph(name, inputs, part, outputs, self.graph.opaques, executed=True), data
 
