@@ -154,7 +154,7 @@ def _in_network(terms: Array, cache_bytes: int, call_ms: float) -> Array:
 
 TERMS = ("scale", "ms_per_layout_byte", "ms_per_narrow_byte", "ms_per_layer", "ms_per_cold_byte")
 """The coefficients, in the order of the fields of `Sums`."""
-LATENCY, LAYERS, COLD = 0, 3, 4
+LATENCY, COPIED, NARROW, LAYERS, COLD = range(5)
 CACHES_BYTES = (0, *(2**exponent for exponent in range(19, 26)))
 """Cache sizes tried in the fit: none, and 0.5 to 32 MiB. The part that a network can use is less than the nominal size."""
 
@@ -173,6 +173,7 @@ class Limits:
         low, high = np.full(len(TERMS), -math.inf), np.full(len(TERMS), math.inf)
         if self.call_ms:
             low[LAYERS], high[LAYERS] = 0.0, self.call_ms
+            low[COPIED] = low[NARROW] = 0.0  # nothing that a lone operator does not do has to be taken off it
         if math.isfinite(self.ms_per_cold_byte):
             low[COLD], high[COLD] = 0.0, self.ms_per_cold_byte
         return low[list(terms)], high[list(terms)]
