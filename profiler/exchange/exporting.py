@@ -44,5 +44,10 @@ def export_table(table: Table, name: str, out: Path) -> ExportedTable:
     if not exported.written:
         reasons = "; ".join(f"{count} {reason}" for reason, count in exported.left_out.most_common(3)) or "it has none"
         raise ExchangeError(f"{FORMATS[name].title} can hold no layer of this table: {reasons}; choose another format")
+    if table.info.block > 1 and name != "csv":
+        exported.notes.append(
+            f"convolutions run in blocks of {table.info.block} channels there: their latencies are without the copies into that "
+            "layout and out of it, and hold for channels rounded up to whole blocks"
+        )
     write_whole(out, exported.text, ExchangeError)
     return exported

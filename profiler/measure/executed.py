@@ -155,10 +155,11 @@ def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
     for key, (_, graph) in state.networks.items():
         if id(graph) in users or any(layer.dtype != "float32" for layer in graph.layers):
             continue
-        model = told(state, key, graph.name, file_format)
-        if model is not None:
+        if key not in state.rules_hold and (model := told(state, key, graph.name, file_format)) is not None:
+            state.rules_hold[key] = same_layers(model.graph, graph)
+        if key in state.rules_hold:
             asked += 1
-            if not same_layers(model.graph, graph):
+            if not state.rules_hold[key]:
                 wrong.append(graph.name)
     return asked, tuple(wrong)
 

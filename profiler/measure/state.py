@@ -49,6 +49,8 @@ class MeasurementState:
     """What the runtime executes for users' files, by the SHA-256 of the file."""
     executed: dict[str, list[Executed]] = field(default_factory=dict)
     """What the runtime told that it executes, by key: one answer for each time that it was asked."""
+    rules_hold: dict[str, bool] = field(default_factory=dict)
+    """Whether our rules say the same as the runtime, by key (profiler.measure.executed): an answer takes long to read."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why models could not be measured, by key."""
     rules: list[StaircaseRule] = field(default_factory=list)

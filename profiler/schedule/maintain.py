@@ -16,7 +16,7 @@ from profiler.schedule import replacement
 from profiler.schedule.config import ScheduledTable
 from profiler.schedule.spot_check import lacking, spot_check
 from profiler.schedule.staleness import FreshnessFacts, RefreshScope, audit_failed, choose_scope, staleness_reasons
-from profiler.tables.build import as_executed, build
+from profiler.tables.build import build
 from profiler.tables.compare import compare_files
 from profiler.tables.plan import Plan, read_plan
 from profiler.tables.table import load_table
@@ -62,17 +62,16 @@ def gather_facts(
         changed.append("energy")
     if loaded.info.settings != table.settings:
         changed.append("rounds")
-    executed = [as_executed(plan, loaded) for plan in plans]
     facts = FreshnessFacts(
         age_days=loaded.info.age_at(now),
         max_age_days=table.max_age_days,
         changed_settings=tuple(changed),
-        missing_layers=lacking(loaded, executed),
+        missing_layers=lacking(loaded, plans),
     )
     if progress is None or any(reason.whole for reason in staleness_reasons(facts)):
         return facts
     # The spot check comes last, because it takes ten seconds of the device's time.
-    seen = spot_check(loaded, executed[0], table.target, progress=progress, wait_s=PATIENCE_S)
+    seen = spot_check(loaded, plans[0], table.target, progress=progress, wait_s=PATIENCE_S)
     return replace(facts, device_changes=seen.differences, spot_check=seen.items)
 
 

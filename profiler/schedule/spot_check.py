@@ -19,7 +19,7 @@ from profiler.measure.opening import open_session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target
 from profiler.schedule.staleness import SpotCheckItem
-from profiler.tables.build import networks_of
+from profiler.tables.build import as_executed, networks_of
 from profiler.tables.plan import Plan
 from profiler.tables.predictor import Predictor
 from profiler.tables.table import Table
@@ -41,7 +41,7 @@ class SpotCheck:
 def spot_check(
     table: Table, plan: Plan, target: Target, *, progress: ProgressReporter | None = None, wait_s: float = 0.0
 ) -> SpotCheck:
-    """Errors of the device's if it cannot be reached or is busy. The plan's graph is as the runtime executes it."""
+    """Measure on the device. Its errors are raised if it cannot be reached or is busy."""
     layers, progress = spot_check_layers(table), progress or Silent()
     network = next(iter(networks_of(plan, target)))  # the network itself comes first
     with open_session(target, few_models(table.info.settings), progress=progress, wait_s=wait_s) as session:
@@ -82,7 +82,7 @@ def _of_layer(layer: LayerSpec, row: Estimate, now: Estimate) -> SpotCheckItem:
 
 def _of_network(table: Table, plan: Plan, now: Estimate) -> SpotCheckItem:
     """Against what it took when the table was checked, within the interval the table predicts it with."""
-    said = Predictor(table).explain(plan.graph)
+    said = Predictor(table).explain(as_executed(plan, table).graph)
     measured = {checked.name: checked.measured_ms for checked in table.info.held_out.checked}
     before_ms = measured.get(plan.graph.name, said.latency_ms.value)
     half_ms = (said.latency_ms.high - said.latency_ms.value) * before_ms / said.latency_ms.value
@@ -91,7 +91,8 @@ def _of_network(table: Table, plan: Plan, now: Estimate) -> SpotCheckItem:
 
 def lacking(table: Table, plans: Sequence[Plan]) -> tuple[LayerSpec, ...]:
     """Layers of the plans' networks that it cannot tell, but for those that it has tried in vain."""
-    graphs = [plan.graph.at_widths(widths) for plan in plans for widths in ({}, *plan.fit, *plan.check)]
+    graphs = [as_executed(plan, table).graph for plan in plans]
+    graphs += [plan.graph.at_widths(widths) for plan in plans for widths in (*plan.fit, *plan.check)]
     predictor = Predictor(table)
     missing = dict.fromkeys(layer.layer for graph in graphs for layer in predictor.explain(graph).missing)
     return tuple(layer for layer in missing if layer.key not in table.info.failed)

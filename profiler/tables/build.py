@@ -89,20 +89,20 @@ def build(
         ask(run, {key: network.file for key, network in wholes.items()})
         models = dict(_told_files(run, plans))
         rules = rules_of(run.state, target.runtime)
-        plans = [_executed_plan(plan, rules, models) for plan in plans]
-        _sweep(run, plans)
-        layers = [key for plan in plans for key in _corners(run, plan)]
-        layers += run.add_layers(again, {name: data for plan in plans for name, data in plan.graph.opaques.items()})
+        executed = [_executed_plan(plan, rules, models) for plan in plans]
+        _sweep(run, executed)
+        layers = [key for plan in executed for key in _corners(run, plan)]
+        layers += run.add_layers(again, {name: data for plan in executed for name, data in plan.graph.opaques.items()})
         layers += run.add_layers(_begun(run))
         networks = run.add(model for network in wholes.values() for model in _network_models(run, network, models))
-        own = {layer.key: layer for plan in plans for layer in plan.graph.layers}
+        own = {layer.key: layer for plan in executed for layer in plan.graph.layers}
         layers += run.add(limit_models(run, own))
         _, unlike = compared(run.state)
         if unlike:
             run.progress.say(f"our rules say something else than {target.runtime} executes for {', '.join(unlike)}")
         run.measure(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
         for plan in plans:
-            layers += _refine(run, plan, networks, stop)
+            layers += _refine(run, plan, rules, networks, stop)
         run.measure(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
         most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
         run.settle(most)
@@ -188,13 +188,13 @@ def _begun(run: MeasurementRun) -> list[LayerSpec]:
     return found
 
 
-def _refine(run: MeasurementRun, plan: Plan, networks: Sequence[str], stop: StopCriterion) -> list[str]:
+def _refine(run: MeasurementRun, plan: Plan, rules: ExecutionRules, networks: Sequence[str], stop: StopCriterion) -> list[str]:
     """Measure batches of the most uncertain layers until the estimated error is low enough, and return their keys."""
     added: list[str] = []
     if not plan.graph.widths:
         return added
     settings = run.settings
-    asked = asked_for(plan) + [plan.graph.at_widths(widths) for widths in plan.fit]
+    asked = [rules.executed(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
     while True:
         table = table_of(run.state)
         predictor = Predictor(table)

@@ -104,6 +104,17 @@ def _missing_networks(table: Table) -> Iterator[Finding]:
         )
 
 
+def _wrong_rules(table: Table) -> Iterator[Finding]:
+    unlike, asked = table.info.unlike, table.info.asked
+    if unlike:
+        yield Finding(
+            "problem" if len(unlike) > asked / 2 else "warning",
+            f"our rules for {table.info.target.runtime} are wrong for {len(unlike)} of {asked} measured networks "
+            f"(first: {unlike[0]}): the runtime executes other layers",
+            "mind the held-out error, which is that of the rules; `profile layers` with --device prints what is executed",
+        )
+
+
 def _failed_layers(table: Table) -> Iterator[Finding]:
     for key, reason in table.info.failed.items():
         yield Finding("warning", f"{key} could not be measured: {reason}", "networks with this layer cannot be predicted")
@@ -139,6 +150,7 @@ def _age(table: Table) -> Iterator[Finding]:
 
 
 CHECKS: Sequence[Callable[[Table], Iterator[Finding]]] = (
-    _imported, _held_out_error, _disturbed_layers, _coverage, _missing_networks, _failed_layers, _uncertain_layers, _speed, _age,
+    _imported, _held_out_error, _disturbed_layers, _coverage, _missing_networks, _wrong_rules, _failed_layers, _uncertain_layers,
+    _speed, _age,
 )  # fmt: skip
 """All checks of a table, in the order of their findings."""

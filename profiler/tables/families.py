@@ -128,6 +128,7 @@ def _names(layer: LayerSpec) -> tuple[str, str]:
         f"{layer.groups} groups": layer.least_channels > 1,
         layer.activation: layer.activation != "none",
         "no bias": not layer.bias,
+        layer.layout: layer.block > 1,
         layer.dtype: layer.dtype != "float32",
     }
     details = [" → ".join(filter(None, shown)), *(name for name, holds in traits.items() if holds)]

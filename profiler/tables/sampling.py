@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 
+from profiler.errors import LayerError
 from profiler.latency.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers, possible_widths
 from profiler.layers.graph import Graph, unique_layers
@@ -40,11 +42,20 @@ def sweeps_of(plan: Plan) -> dict[Kind, list[tuple[LayerSpec, ...]]]:
             if not dependent.axes[place].blocks or len(choices) < 4 or not layer.weight_shape:
                 continue
             widths = widths_of(layer)
-            sweep = tuple(at_channels(layer, [*widths[:place], width, *widths[place + 1 :]]) for width in choices[-SWEEP_POINTS:])
+            sweep = _with_channels(layer, ([*widths[:place], width, *widths[place + 1 :]] for width in choices[-SWEEP_POINTS:]))
             sweeps = found.setdefault((kind_of(layer), axis), [])
             if sweep not in sweeps:
                 sweeps.append(sweep)
     return {kind: _spread_out(sweeps, SWEEPS_PER_KIND) for kind, sweeps in found.items()}
+
+
+def _with_channels(layer: LayerSpec, many: Iterable[Sequence[int]]) -> tuple[LayerSpec, ...]:
+    """The layer with each of these channels, except those with which the runtime executes another operator."""
+    found = []
+    for channels in many:
+        with suppress(LayerError):
+            found.append(at_channels(layer, channels))
+    return tuple(dict.fromkeys(found))
 
 
 def _spread_out(sweeps: Sequence[tuple[LayerSpec, ...]], count: int) -> list[tuple[LayerSpec, ...]]:
@@ -84,7 +95,7 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
                 if not rule.below_one_tile(width) or choices[-1] <= NARROW_TILES * rule.step:
                     phases.setdefault(rule.phase(width), []).append(width)
             ends.append(sorted({end for widths in phases.values() for end in (widths[0], widths[-1])}))
-        found += [at_channels(dependent.node.layer, widths) for widths in product(*ends)]
+        found += _with_channels(dependent.node.layer, product(*ends))
     return tuple(unique_layers(found))
 
 

@@ -12,6 +12,8 @@ from profiler.tables.table import Table
 def trust_sentence(table: Table) -> str:
     """The origin and the held-out error. It begins with `unverified` for one of our own that cannot be relied on."""
     sentence = origin_of(table.info.device) + table.info.held_out.sentence()
+    if table.info.unlike:
+        sentence += f"; our rules are wrong for {len(table.info.unlike)} of {table.info.asked} networks"
     if table.disturbed_percent <= DISTURBED_PERCENT:
         return sentence
     return f"unverified: the device was disturbed while {table.disturbed_percent:.0f} % of the layers were measured; {sentence}"
