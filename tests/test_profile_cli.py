@@ -62,10 +62,12 @@ def test_layers_lists_the_groups_of_a_model(model: Path) -> None:
 
 
 def test_model_gives_a_latency_with_its_interval(model: Path) -> None:
-    found = run_json("benchmark", model)
+    found = run_json("benchmark", model, "--per-layer")
     assert 0 < found["latency_ms_low"] <= found["latency_ms"] <= found["latency_ms_high"]
     assert found["runtime"] == "litert"
     assert found["conditions"]
+    assert {item["op"] for item in found["operators"]} >= {"Convolution (NHWC, F32) DWConv"}
+    assert sum(item["latency_ms"] for item in found["operators"]) <= 1.001 * found["latency_ms"]
 
 
 def test_build_show_predict_check_and_compare_work_in_a_row(tmp_path: Path, model: Path) -> None:
@@ -95,7 +97,7 @@ def test_predict_says_which_layers_are_missing(tmp_path: Path, table_file: Path)
     found = run_json("predict", table_file, other)
     assert found["latency_ms"] is None
     assert found["missing"]
-    assert "profile build" in run("predict", table_file, other).output
+    assert "--measure-missing` adds them" in run("predict", table_file, other).output
 
 
 ERRORS = {

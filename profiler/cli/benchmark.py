@@ -23,7 +23,8 @@ PerLayer = Annotated[
     bool,
     typer.Option(
         "--per-layer",
-        help="Print the time of each operator inside the running network too, by the runtime's own profiler. No table is needed.",
+        help="Print the time of each operator inside the running network too, by the runtime's own profiler. "
+        "Without it, only that of the model.",
     ),
 ]
 

@@ -22,7 +22,8 @@ MeasureMissing = Annotated[
     bool,
     typer.Option(
         "--measure-missing",
-        help="Ask the table's device what it executes for the model, measure the layers that the table lacks, and add them to it.",
+        help="Ask the table's device what it executes for the model, measure the layers that the table lacks, and add them. "
+        "Without it, no device is needed.",
     ),
 ]
 

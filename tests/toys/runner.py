@@ -17,6 +17,7 @@ VERSION = "1.0"
 
 class ToyRunner:
     name: ClassVar[str] = "toy"
+    tells_executed: ClassVar[bool] = False
 
     def __init__(self, agent: Agent, device: Device, target: Target) -> None:
         self._agent, self._target = agent, target
