@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from netadapt.training.datasets import DataError
+from netadapt.training.datasets import DataError, name_and_path
 from netadapt.training.datasets.images import resized
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.tasks import open_task
@@ -179,6 +179,11 @@ def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
 def test_a_name_that_is_nearly_right_gets_a_hint() -> None:
     with pytest.raises(DataError, match="did you mean 'digits'"):
         open_dataset("digit", resolution=8, seed=0)
+
+
+def test_a_path_that_is_neither_a_file_nor_a_folder_is_told() -> None:
+    with pytest.raises(DataError, match="/dev/null is neither a file nor a folder"):
+        name_and_path("/dev/null")
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:

@@ -111,4 +111,4 @@ def origin(path: Path) -> str:
     try:
         return f"from {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     except OSError as exc:
-        raise RunError(f"there are no weights {path}") from exc
+        raise RunError(f"there are no weights at {path}; restore the file or give the path of another") from exc

@@ -57,4 +57,7 @@ def name_and_path(spec: str) -> tuple[str, str]:
         if colon or "/" in spec or "." in spec:
             raise DataError(f"there is no dataset at {spec}; give a path, or one of {usages()}")
         raise DataError(f"there is no dataset and no path {spec!r}; {did_you_mean(spec, DATASETS)}")
-    return next(name for name, entry in DATASETS.items() if entry.recognises(Path(spec))), spec
+    for known, entry in DATASETS.items():
+        if entry.recognises(Path(spec)):
+            return known, spec
+    raise DataError(f"{spec} is neither a file nor a folder; give a path to one, or one of {usages()}")
