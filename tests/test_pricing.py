@@ -14,6 +14,7 @@ from test_sampling import NETWORK, PLAN, STAIRCASES, table_of
 
 from profiler.latency.calibration import Calibration
 from profiler.layers.channels import possible_widths
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.tables.plan import make_plan
@@ -91,3 +92,25 @@ def test_concatenations_and_flattened_images_are_followed() -> None:
     table = table_of(tuple(everything)).with_calibration(replace(CALIBRATED.info.calibration, tile=8))
     widths = [8, 16, 24]
     assert Pricer(Predictor(table), graph).prices("right", widths) == pytest.approx(one_by_one(table, graph, "right", widths))
+
+
+def blocked_table(block: int) -> Table:
+    """The corners of the network as onnxruntime executes it in blocks of so many channels."""
+    executed = replace(PLAN, graph=ExecutionRules("onnxruntime", block).executed(NETWORK))
+    found = table_of(corners_of(executed, STAIRCASES)).with_calibration(Calibration(1.05, ms_per_layer=1e-3, call_ms=2e-3))
+    return replace(found, info=replace(found.info, block=block))
+
+
+@pytest.mark.parametrize("block", [8, 16])
+@pytest.mark.parametrize("name", [*NETWORK.widths][::3])
+def test_widths_in_blocks_cost_what_each_is_predicted_to(block: int, name: str) -> None:
+    table = blocked_table(block)
+    widths = list(range(block, NETWORK.widths[name] + 1, block))
+    prices = Pricer(Predictor(table), NETWORK).prices(name, widths)
+    assert prices == pytest.approx(one_by_one(table, NETWORK, name, widths), nan_ok=True)
+    assert not all(map(math.isnan, prices))
+
+
+def test_a_width_with_which_other_operators_are_executed_is_left_to_the_rules() -> None:
+    name = list(NETWORK.widths)[2]
+    assert all(map(math.isnan, Pricer(Predictor(blocked_table(8)), NETWORK).prices(name, [3, 9, 10, 30])))

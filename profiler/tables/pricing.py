@@ -134,13 +134,15 @@ def _weight_bytes(layer: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Ar
     """Bytes of weights for arrays of channels. They are linear in the channels of each axis, so that two layers an axis suffice."""
     if not layer.weight_shape:
         return np.zeros(len(channels[0]))
-    one = layer.least_channels
-    two = 2 * one
-    first = channels[0].astype(np.float64) / one
+    least = max(layer.least_channels, layer.block)
+    ones = (1 if layer.block > 1 and layer.reads_plain else least, least)
+    first = channels[0].astype(np.float64) / ones[0]
     if len(channels) == 1:
-        low, high = (at_channels(layer, [count]).weight_bytes for count in (one, two))
+        low, high = (at_channels(layer, [count * ones[0]]).weight_bytes for count in (1, 2))
         return low + (high - low) * (first - 1)
-    second = channels[1].astype(np.float64) / one
-    corner, along, across, both = (at_channels(layer, at).weight_bytes for at in ((one, one), (two, one), (one, two), (two, two)))
+    second = channels[1].astype(np.float64) / ones[1]
+    corner, along, across, both = (
+        at_channels(layer, (one * ones[0], two * ones[1])).weight_bytes for one, two in ((1, 1), (2, 1), (1, 2), (2, 2))
+    )
     twist = both - along - across + corner
     return corner + (along - corner) * (first - 1) + (across - corner) * (second - 1) + twist * (first - 1) * (second - 1)
