@@ -94,7 +94,7 @@ def test_what_was_delivered_is_told_with_the_task_s_figures(adapted: Path) -> No
     said = succeed("export", adapted, "--format", "onnx", "--measure")
     assert "RMSE" in said and "δ1" in said and "%" not in said.split("ms on local")[0] and "ms on local with onnxruntime" in said
     page = (adapted / "report.html").read_text()
-    assert "step001.onnx" in page and "Judged is the file itself" in page
+    assert "step001.onnx" in page and "Scores are those of the file itself" in page
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
