@@ -82,9 +82,9 @@ def test_a_call_is_measured_and_counted_once(table: Table) -> None:
     assert 0 < table.info.calibration.call_ms < min(row.latency_ms.value for row in table.rows.values()) * 2
 
 
-def test_a_file_that_the_table_was_built_from_has_the_layers_that_the_runtime_told(built: Path, folder: Path) -> None:
+def test_a_file_that_the_table_was_built_from_has_the_layers_of_the_runtime_s_answer(built: Path, folder: Path) -> None:
     said = run_json("predict", str(built), str(onnx_file(folder)), "--json")
-    assert said["told"] and not said["missing"]
+    assert said["from_runtime"] and not said["missing"]
 
 
 def test_a_file_with_another_activation_lacks_its_layers_by_name_and_has_them_measured(built: Path, folder: Path) -> None:
@@ -93,12 +93,12 @@ def test_a_file_with_another_activation_lacks_its_layers_by_name_and_has_them_me
     assert "differs from a layer of the table only in its activation: relu6 instead of relu" in said
     assert f"profile predict {built} {other} --measure-missing" in said
     added = run_json("predict", str(built), str(other), "--measure-missing", "--json")
-    assert added["told"] and not added["missing"]
+    assert added["from_runtime"] and not added["missing"]
 
 
 def test_the_layers_of_a_file_are_listed_as_the_runtime_says(folder: Path) -> None:
     said = run_json("layers", str(onnx_file(folder)), "--json")
-    assert said["told"] and {row["layout"] for row in said["layers"]} >= {f"nchwc{BLOCK}"} if BLOCK > 1 else {"plain"}
+    assert said["from_runtime"] and {row["layout"] for row in said["layers"]} >= {f"nchwc{BLOCK}"} if BLOCK > 1 else {"plain"}
 
 
 def operator(*samples_us: int) -> ExecutedOperator:

@@ -56,7 +56,12 @@ def graph_data(asked: AskedFile) -> dict[str, Any]:
     graph = asked.graph
     found = unique_layers(graph.layers)
     rows = [layer_data(layer) | {"occurs": times} for layer, times in found.items()]
-    about = {"model": str(asked.path), "device": asked.target.device, "runtime": asked.target.runtime, "told": asked.told}
+    about = {
+        "model": str(asked.path),
+        "device": asked.target.device,
+        "runtime": asked.target.runtime,
+        "from_runtime": asked.from_runtime,
+    }
     return about | {"groups": len(graph.nodes), "distinct": len(found), "macs": graph.macs, "layers": rows}
 
 

@@ -52,7 +52,7 @@ def prediction_data(found: FilePrediction) -> dict[str, Any]:
         "model": str(found.model),
         **(dict.fromkeys(latency_ms) if said.missing else latency_ms),
         "naive_ms": None if said.missing else said.naive_ms,
-        "told": found.told,
+        "from_runtime": found.from_runtime,
         "missing": [layer.layer.key for layer in said.missing],
         "verified": found.table.verified,
         "held_out": found.table.info.held_out.to_dict(),
@@ -91,6 +91,6 @@ def print_prediction(found: FilePrediction) -> None:
             print(found.nearest)
     else:
         print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
-    if not found.told:
+    if not found.from_runtime:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
     print(f"held-out error of this table: {trust_sentence(found.table)}")

@@ -56,24 +56,24 @@ class AskedFile:
     path: Path
     target: Target
     graph: Graph
-    """Its layers as the runtime told them or, if it did not tell them, by our rules."""
+    """Its layers, by the runtime's own answer or, if it gives none, by our rules."""
     operators: tuple[ExecutedOperator, ...]
     """The operators that the runtime's profiler reported, in the order of execution."""
     inferences_us: tuple[int, ...]
-    told: bool
-    """True if the runtime told the graph, False if it follows from our rules."""
+    from_runtime: bool
+    """True if the graph is the runtime's own answer, False if it follows from our rules."""
     version: str
     """Of the runtime that was asked."""
 
     @property
     def sentence(self) -> str:
-        """What was asked and what it told, for people."""
+        """What was asked and what it answered, for people."""
         runtime, device = self.target.runtime, self.target.device
         where = "this machine" if device == "local" else device
         partitions = Counter(operator.partition for operator in self.operators)
-        listed = ", ".join(f"{many} by {partition}" for partition, many in partitions.items())
-        if self.told:
-            return f"as {runtime} {self.version} on {where} says: {listed}"
+        listed = ", ".join(f"by {partition}: {many}" for partition, many in partitions.items())
+        if self.from_runtime:
+            return f"{runtime} {self.version} on {where} was asked; it runs operators {listed}"
         rules = f"by our rules for {runtime}, which saves no graph of what it executes"
         return f"{rules}; its profiler on {where} reports {len(self.operators)} operators: {listed}" if listed else rules
 
@@ -88,14 +88,14 @@ def ask_file(
     file_format, key = format_of(path), str(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    plain = file_format.read(path)  # a file that nobody can read is told before a device is asked
+    plain = file_format.read(path)  # a damaged file is an error before a device is asked
     with open_session(target, progress=progress, wait_s=wait_s) as session:
         run = MeasurementRun(session, progress or Silent())
         ask(run, {key: path.read_bytes()}, inferences)
     state = run.state
     if key in state.failed:
         raise ModelError(f"{path} cannot run on {target.runtime}: {state.failed[key]}")
-    model = told(state, key, path.stem, file_format)
+    model = executed_model(state, key, path.stem, file_format)
     graph = model.graph if model is not None else rules_of(state, target.runtime).executed(plain)
     answer = state.executed[key][0] if key in state.executed else None
     operators, inferences_us = (answer.operators, answer.inferences_us) if answer else ((), ())
@@ -130,7 +130,7 @@ def rules_of(state: MeasurementState, runtime: str) -> ExecutionRules:
     return ExecutionRules(runtime, block_of(state))
 
 
-def told(state: MeasurementState, key: str, name: str, file_format: Format) -> ExecutedModel | None:
+def executed_model(state: MeasurementState, key: str, name: str, file_format: Format) -> ExecutedModel | None:
     """What the runtime executes for the model of this key; None if it did not tell. `ModelError` for a damaged answer."""
     answers: Sequence[Executed] = state.executed.get(key, ())
     answer = next((answer for answer in answers if answer.graph is not None), None)
@@ -155,7 +155,7 @@ def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
     for key, (_, graph) in state.networks.items():
         if id(graph) in users or any(layer.dtype != "float32" for layer in graph.layers):
             continue
-        if key not in state.rules_hold and (model := told(state, key, graph.name, file_format)) is not None:
+        if key not in state.rules_hold and (model := executed_model(state, key, graph.name, file_format)) is not None:
             state.rules_hold[key] = same_layers(model.graph, graph)
         if key in state.rules_hold:
             asked += 1

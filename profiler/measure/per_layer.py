@@ -38,7 +38,7 @@ def operator_times(asked: AskedFile, whole_ms: float) -> list[OperatorTime]:
     if not profiled_ms:
         return []
     cost_ms = _cost_ms(profiled_ms, whole_ms)
-    layers = asked.graph.layers if asked.told else (None,) * len(profiled_ms)
+    layers = asked.graph.layers if asked.from_runtime else (None,) * len(profiled_ms)
     found = zip(asked.operators, layers, (max(0.0, value - cost_ms) for value in profiled_ms), strict=True)
     return [OperatorTime(operator, layer, value, value / whole_ms) for operator, layer, value in found]
 

@@ -48,7 +48,7 @@ class MeasurementState:
     files: dict[str, Graph] = field(default_factory=dict)
     """What the runtime executes for users' files, by the SHA-256 of the file."""
     executed: dict[str, list[Executed]] = field(default_factory=dict)
-    """What the runtime told that it executes, by key: one answer for each time that it was asked."""
+    """What the runtime executes, by key: one answer for each time that it was asked."""
     rules_hold: dict[str, bool] = field(default_factory=dict)
     """Whether our rules say the same as the runtime, by key (profiler.measure.executed): an answer takes long to read."""
     failed: dict[str, str] = field(default_factory=dict)

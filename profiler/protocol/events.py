@@ -333,7 +333,7 @@ class NetworkAdded:
     role: str
     """`fit`: the calibration is fitted to it; `check`: it is held out."""
     graph: Graph
-    """What the runtime executes for it: as it told for a user's file, by our rules for all others."""
+    """What the runtime executes for it: by its own answer for a user's file, by our rules for all others."""
     file_sha256: str | None = None
     """The digest of the user's file that it is, in hexadecimal; None for a file that we have written."""
 

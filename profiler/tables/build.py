@@ -18,7 +18,7 @@ from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
-from profiler.measure.executed import ExecutedModel, ask, compared, rules_of, stretches, told
+from profiler.measure.executed import ExecutedModel, ask, compared, executed_model, rules_of, stretches
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.measure.state import MeasurementState
@@ -87,7 +87,7 @@ def build(
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
         wholes = {network.key: network for plan in plans for network in networks_of(plan, target)}
         ask(run, {key: network.file for key, network in wholes.items()})
-        models = dict(_told_files(run, plans))
+        models = dict(_executed_files(run, plans))
         rules = rules_of(run.state, target.runtime)
         executed = [_executed_plan(plan, rules, models) for plan in plans]
         _sweep(run, executed)
@@ -261,9 +261,9 @@ def networks_of(plan: Plan, target: Target) -> Iterator[Network]:
 
 
 def as_executed(plan: Plan, table: Table) -> Plan:
-    """The plan with the graph that the table's runtime executes: as it told for a user's file, and by the rules for all others."""
-    told_graph = table.info.files.get(hashlib.sha256(plan.model.read_bytes()).hexdigest()) if plan.model is not None else None
-    return replace(plan, graph=told_graph or table.info.rules.executed(plan.graph))
+    """The plan with the graph that the runtime executes, by its own answer for a user's file and by our rules for others."""
+    own_graph = table.info.files.get(hashlib.sha256(plan.model.read_bytes()).hexdigest()) if plan.model is not None else None
+    return replace(plan, graph=own_graph or table.info.rules.executed(plan.graph))
 
 
 def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, ExecutedModel]) -> Plan:
@@ -272,12 +272,12 @@ def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, Exec
     return replace(plan, graph=rules.executed(plan.graph))
 
 
-def _told_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
-    """What the runtime told that it executes for users' files."""
+def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
+    """What the runtime executes for users' files, by its own answers."""
     file_format = FORMATS[run.session.target.model_format]
     for plan in plans:
         if plan.model is not None:
-            model = told(run.state, network_key(plan.graph.name), plan.graph.name, file_format)
+            model = executed_model(run.state, network_key(plan.graph.name), plan.graph.name, file_format)
             if model is not None:
                 yield plan.model, model
 

@@ -25,8 +25,8 @@ class FilePrediction:
     """The path of the table."""
     table: Table
     prediction: Prediction
-    told: bool
-    """True if the runtime told which layers it executes for the file, False if they follow from our rules."""
+    from_runtime: bool
+    """True if the runtime said which layers it executes for the file, False if they follow from our rules."""
 
     @property
     def adding(self) -> str | None:
@@ -65,7 +65,7 @@ def predict_file(
         raise TableError(f"{path} was imported, so nothing can be added to it; build a table on a device of yours")
     if measure_missing and (graph is None or _lacks_files(graph)):
         asked = ask_file(model, target, progress=progress, wait_s=wait_s)
-        graph = asked.graph if asked.told else None
+        graph = asked.graph if asked.from_runtime else None
     prediction = Predictor(table).explain(graph or plain)
     if measure_missing and prediction.missing:
         layers = list(dict.fromkeys(item.layer for item in prediction.missing))
