@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,23 @@ from asking import BLOCK, answer
 from graphs import in_a_row
 from test_profile_cli import run, run_json
 
+from device_agents.memory import MemoryAgent
 from profiler.formats.model_file import FORMATS
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d
 from profiler.measure.executed import PROBE, AskedFile, compared
+from profiler.measure.loop import MeasurementRun
 from profiler.measure.per_layer import operator_times
+from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
-from profiler.protocol.events import Header, NetworkAdded
+from profiler.progress import Silent
+from profiler.protocol.events import Done, Header, NetworkAdded, RunEvent
+from profiler.protocol.job import Job
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
+from profiler.tables.limits import COLD, EMPTY_CALL, limit_models
 from profiler.tables.plan import read_plan
 from profiler.tables.table import Table, load_table
 
@@ -80,6 +87,34 @@ def test_parts_of_the_file_are_held_out_beside_the_whole(table: Table) -> None:
 
 def test_a_call_is_measured_and_counted_once(table: Table) -> None:
     assert 0 < table.info.calibration.call_ms < min(row.latency_ms.value for row in table.rows.values()) * 2
+
+
+def test_the_runner_is_asked_to_leave_operators_as_they_are_and_to_rotate_the_cold_ones() -> None:
+    """The device is replaced by one that only notes its job."""
+    jobs: list[Job] = []
+
+    class Noting:
+        name = "noting"
+        tells_executed = True
+
+        def run(self, job: Job) -> Iterator[RunEvent]:
+            jobs.append(job)
+            yield Done()
+
+    session = Session(MemoryAgent("memory:"), Noting(), ONNX, TimingSettings())
+    run_ = MeasurementRun(session, Silent())
+    heavy = conv2d((1, 4, 4, 128), 128, 1)
+    keys = run_.add_layers([heavy])
+    keys += run_.add(limit_models(run_, {heavy.key: heavy}))
+    run_.measure(dict.fromkeys(keys, 1), "measuring")
+    (job,) = jobs
+    sent = {model["id"]: model for model in job.to_dict()["models"]}
+    assert all(model["as_it_is"] for model in sent.values())
+    assert {key: model["copies"] > 1 for key, model in sent.items()} == {
+        heavy.key: False,
+        EMPTY_CALL: False,
+        COLD + heavy.key: True,
+    }
 
 
 def test_a_file_that_the_table_was_built_from_has_the_layers_of_the_runtime_s_answer(built: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 from asking import BLOCK, asked
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netadapt.networks import network_graph
@@ -120,6 +120,9 @@ def test_an_executed_layer_that_is_left_as_it_is_executes_as_this_layer(name: st
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+@example(12, 20, 28)
+@example(13, 3, 1)
+@example(16, 7, 3)
 @settings(max_examples=25, deadline=None)
 def test_the_rules_agree_with_onnxruntime_on_any_width_of_a_residual_network(stem: int, inner: int, channels: int) -> None:
     image = (1, 6, 6, channels)

@@ -23,8 +23,9 @@ class Format:
     executed_writer: str | None = None
     """The same for executed operators, which a runtime has to leave as they are; None if these are written like others."""
     executed_reader: str | None = None
-    """The `module:function` that turns a name, an `Executed` and the channels of a block into a model whose `graph` has what the
-    runtime executes and whose `stretch` is a part of it; None if the runtimes of this format tell no graph."""
+    """The `module:function` that turns a name, the bytes of a saved graph, the operators of a profile and the channels of a block
+    into a model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if the runtimes of this
+    format save no graph."""
 
     def read(self, path: Path) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""

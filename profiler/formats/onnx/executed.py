@@ -81,7 +81,7 @@ def read_executed(name: str, graph: bytes, operators: Sequence[ExecutedOperator]
     try:
         model = onnx.load_model_from_string(graph)
         return _read(name, model, _in_order(model, operators), block)
-    except (DecodeError, ValueError, KeyError, TypeError) as exc:
+    except (DecodeError, ValueError, LookupError, TypeError) as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
     except (LayerError, PlanError, ModelError) as exc:
         raise ModelError(f"{name}: {exc}") from exc

@@ -67,10 +67,10 @@ class LiteRtProfiler:
 
     def __init__(self, library: Path, threads: int) -> None:
         try:
-            self.library = ctypes.CDLL(str(library))
+            self._litert = ctypes.CDLL(str(library))
         except OSError as exc:
             raise NotProfiled(f"this LiteRT has no library with a profiler: {exc}") from exc
-        missing = [name for name in NEEDED if not hasattr(self.library, f"LiteRt{name}")]
+        missing = [name for name in NEEDED if not hasattr(self._litert, f"LiteRt{name}")]
         if missing:
             raise NotProfiled(f"this LiteRT has no profiler that is known: it lacks LiteRt{missing[0]}")
         log_errors = ((TAG_ACCELERATORS, CPU), (TAG_LOG_SEVERITY, LOG_ERRORS))
@@ -83,7 +83,7 @@ class LiteRtProfiler:
 
     def _call(self, name: str, *arguments: object) -> None:
         """NotProfiled if the function of LiteRT says that it failed."""
-        status = getattr(self.library, f"LiteRt{name}")(*arguments)
+        status = getattr(self._litert, f"LiteRt{name}")(*arguments)
         if status:
             raise NotProfiled(f"LiteRt{name} failed with status {status}; see standard error")
 
@@ -106,9 +106,9 @@ class LiteRtProfiler:
         """So many inferences of a model, after a few to warm up. NotProfiled if it cannot be compiled or tells nothing."""
         with ExitStack() as owned:
             model = self._made("CreateModelFromFile", self.environment, str(path).encode())
-            owned.callback(self.library.LiteRtDestroyModel, model)
+            owned.callback(self._litert.LiteRtDestroyModel, model)
             compiled = self._made("CreateCompiledModel", self.environment, model, self.options)
-            owned.callback(self.library.LiteRtDestroyCompiledModel, compiled)
+            owned.callback(self._litert.LiteRtDestroyCompiledModel, compiled)
             signature = self._made("GetModelSignature", model, ctypes.c_size_t(0))
             buffers = {kind: self._buffers(owned, compiled, signature, kind) for kind in ("Input", "Output")}
             for place, (buffer, tensor_type) in enumerate(buffers["Input"]):
@@ -141,7 +141,7 @@ class LiteRtProfiler:
             self._call("GetRankedTensorType", tensor, ctypes.byref(tensor_type))
             required = self._made(f"GetCompiledModel{kind}BufferRequirements", compiled, ctypes.c_size_t(0), place)
             buffer = self._made("CreateManagedTensorBufferFromRequirements", self.environment, ctypes.byref(tensor_type), required)
-            owned.callback(self.library.LiteRtDestroyTensorBuffer, buffer)
+            owned.callback(self._litert.LiteRtDestroyTensorBuffer, buffer)
             buffers.append((buffer, tensor_type))
         return buffers
 
