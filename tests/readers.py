@@ -6,6 +6,7 @@ of its own errors, whose text is one printable sentence. Anything else is a faul
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -564,6 +565,21 @@ def _read_model(path: Path) -> object:
 
 reader("tflite", "model.tflite", "bytes", lambda: _written("tflite"))(_read_model)
 reader("onnx", "model.onnx", "bytes", lambda: _written("onnx"))(_read_model)
+
+
+@cache
+def _asked() -> Any:
+    """What onnxruntime answers for a small network."""
+    from asking import answer
+
+    return answer(_written("onnx"))
+
+
+@reader("executed graph", "executed.onnx", "bytes", lambda: base64.b64decode(_asked().graph))
+def _executed_graph(path: Path) -> object:
+    from profiler.formats.onnx.executed import read_executed
+
+    return read_executed("network", path.read_bytes(), _asked().operators, 8).graph.layers
 
 
 # ------------------------------------------------------------------------------------------------------------ NetAdapt's files
