@@ -19,7 +19,12 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
     "hard_swish": ("HardSwish", {}, ()),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, ()),  # PyTorch's slope; ONNX's own default is 0.2
     "sigmoid": ("Sigmoid", {}, ()),
+    "leaky_relu": ("LeakyRelu", {}, ()),  # its slope is the layer's
+    "elu": ("Elu", {}, ()),
+    "softplus": ("Softplus", {}, ()),
+    "tanh": ("Tanh", {}, ()),
 }
+"""The operator of each activation that is one, with its attributes and its constant inputs."""
 
 
 def in_file(shape: Shape) -> Shape:
@@ -57,11 +62,24 @@ class Emitter:
         """True if the activation of the layer needs no operator of its own."""
         return node.layer.activation == "none"
 
-    def activation(self, kind: str, name: str, source: str, output: str) -> None:
-        """Add the operator of an activation, which reads the tensor `source` and makes the tensor `output`."""
-        op_type, attributes, bounds = ACTIVATIONS[kind]
-        limits = [self.constant(f"{kind}.{index}", np.float32(bound)) for index, bound in enumerate(bounds)]
-        self.node(op_type, [source, *limits], output, name, **attributes)
+    def activation(self, kind: str, name: str, source: str, output: str, slope: float) -> None:
+        """Add an activation, which reads the tensor `source` and makes the tensor `output`. `slope` is that of a leaky_relu."""
+        if kind == "silu":  # opset 17 has no operator for it; onnxruntime makes one of the two
+            self.node("Sigmoid", [source], f"{name}.gate", f"{name}.gate")
+            self.node("Mul", [source, f"{name}.gate"], output, name)
+        elif kind == "gelu":  # nor for x / 2 * (1 + erf(x / sqrt(2))); this is how PyTorch's exporter spells it
+            root, one, half = (
+                self.constant(f"gelu.{word}", np.float32(value)) for word, value in (("root", 2**0.5), ("one", 1), ("half", 0.5))
+            )
+            self.node("Div", [source, root], f"{name}.scaled", f"{name}.scaled")
+            self.node("Erf", [f"{name}.scaled"], f"{name}.erf", f"{name}.erf")
+            self.node("Add", [f"{name}.erf", one], f"{name}.gate", f"{name}.gate")
+            self.node("Mul", [source, f"{name}.gate"], f"{name}.double", f"{name}.double")
+            self.node("Mul", [f"{name}.double", half], output, name)
+        else:
+            op_type, attributes, bounds = ACTIVATIONS[kind]
+            limits = [self.constant(f"{kind}.{index}", np.float32(bound)) for index, bound in enumerate(bounds)]
+            self.node(op_type, [source, *limits], output, name, **attributes, **({"alpha": slope} if kind == "leaky_relu" else {}))
 
     def node(self, op_type: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
         """Add an operator with one output tensor."""

@@ -26,8 +26,15 @@ FUSED: dict[str, tuple[str, tuple[float, ...]]] = {
     "sigmoid": ("Sigmoid", ()),
     "hard_sigmoid": ("HardSigmoid", (1 / 6, 0.5)),
     "hard_swish": ("HardSwish", ()),
+    "tanh": ("Tanh", ()),
+    "elu": ("Elu", ()),
+    "softplus": ("Softplus", ()),
 }
 """The name and the parameters of activations that are part of a convolution or a matrix product."""
+ONLY_PRODUCTS = ("elu", "softplus")
+"""Those that a matrix product has fused in, but no convolution."""
+MADE = {"silu": ("QuickGelu", {"alpha": 1.0}), "gelu": ("Gelu", {})}
+"""The operators, with their attributes, that the runtime makes of several of a file."""
 POOLS = {
     "max_pool2d": "MaxPool",
     "avg_pool2d": "AveragePool",
@@ -62,9 +69,14 @@ def _emit(emitter: Emitter, node: Node) -> None:
     elif layer.block > 1:
         op_type, attributes = _blocked(layer)
         emitter.node(op_type, list(node.inputs), node.name, node.name, domain=DOMAIN, **attributes)
+    elif layer.op in MADE:
+        made, options = MADE[layer.op]
+        emitter.node(made, list(node.inputs), node.name, node.name, domain=FUSED_DOMAIN, **options)
     elif layer.op == "fully_connected" and len(layer.inputs[0]) == 2 and layer.activation != "none":
         weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
-        activation = {"activation": FUSED[layer.activation][0]}
+        activation: dict[str, Any] = {"activation": _fused(layer)[0]}
+        if layer.activation == "leaky_relu":
+            activation["activation_alpha"] = layer.slope
         emitter.node("FusedGemm", [*node.inputs, *weights], node.name, node.name, domain=FUSED_DOMAIN, transB=1, **activation)
     elif layer.activation == "none":
         emit_plain(emitter, node)
@@ -81,7 +93,7 @@ def _conv(emitter: Emitter, node: Node) -> None:
         inputs = [*inputs, *([""] if not layer.bias else []), *shortcut]
     attributes = {"group": layer.groups, **window_attributes(layer)}
     if layer.activation != "none":
-        name, parameters = FUSED[layer.activation]
+        name, parameters = _fused(layer)
         attributes |= {"activation": name} | ({"activation_params": list(parameters)} if parameters else {})
     if layer.block > 1:
         emitter.node("Conv", inputs, node.name, node.name, domain=DOMAIN, **attributes)
@@ -89,6 +101,15 @@ def _conv(emitter: Emitter, node: Node) -> None:
         emitter.node("FusedConv", inputs, node.name, node.name, domain=FUSED_DOMAIN, **attributes)
     else:
         emitter.node("Conv", inputs, node.name, node.name, **attributes)
+
+
+def _fused(layer: LayerSpec) -> tuple[str, tuple[float, ...]]:
+    """The name and the parameters of the layer's activation. Raises `ModelError` if nothing has it fused in."""
+    if layer.activation == "leaky_relu":
+        return "LeakyRelu", (layer.slope,)
+    if layer.activation not in FUSED or (layer.activation in ONLY_PRODUCTS and layer.op != "fully_connected"):
+        raise ModelError(f"no {layer.op} applies a {layer.activation} itself")
+    return FUSED[layer.activation]
 
 
 def _blocked(layer: LayerSpec) -> tuple[str, dict[str, Any]]:

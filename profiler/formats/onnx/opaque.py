@@ -30,13 +30,12 @@ def extract(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpe
     opaque = OpaqueSubgraph(hashlib.sha256(data).hexdigest(), weight_bytes, "onnx")
     if kind is not None:
         return replace(kind, opaque=opaque), data
-    inputs = [tensors[name] for name in activations(node, tensors)]
-    output = tensors[_outputs(node)[0]]
+    read, made = activations(node, tensors), _outputs(node)[0]
     layer = LayerSpec(
         node.op_type,
-        tuple(tensor.shape for tensor in inputs),
-        output.shape,
-        dtype=(inputs[0] if inputs else output).dtype,
+        tuple(tensors.shown(name) for name in read),
+        tensors.shown(made),
+        dtype=tensors[(read or [made])[0]].dtype,
         opaque=opaque,
     )
     return layer, data

@@ -13,10 +13,10 @@ import numpy as np
 from onnx import ModelProto, helper
 
 from profiler.errors import ModelError
-from profiler.formats.onnx.emitter import ACTIVATIONS, Emitter, in_file
+from profiler.formats.onnx.emitter import Emitter, in_file
 from profiler.formats.onnx.int8 import Int8Emitter
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec
+from profiler.layers.layer import ACTIVATIONS, LayerSpec
 
 # 17 has every operator below (HardSwish came with 14) and is read by all runtimes since 2022; IR 8 is the version it came with.
 OPSET = 17
@@ -68,7 +68,7 @@ def _emit(emitter: Emitter, node: Node) -> None:
         return
     before = f"{node.name}.before_activation"
     _EMIT[node.layer.op](emitter, node, before)
-    emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name)
+    emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name, node.layer.slope)
 
 
 def emit_plain(emitter: Emitter, node: Node) -> None:
@@ -199,7 +199,7 @@ def _flatten(emitter: Emitter, node: Node, output: str) -> None:
 
 
 def _unary(emitter: Emitter, node: Node, output: str) -> None:
-    emitter.activation(node.layer.op, node.name, node.inputs[0], output)
+    emitter.activation(node.layer.op, node.name, node.inputs[0], output, node.layer.slope)
 
 
 def window_attributes(layer: LayerSpec) -> dict[str, Any]:
@@ -231,5 +231,5 @@ _EMIT: dict[str, Emit] = {
     "concat": _over_channels("Concat"),
     "softmax": _over_channels("Softmax"),
     "flatten": _flatten,
-    **dict.fromkeys(ACTIVATIONS, _unary),
+    **dict.fromkeys(ACTIVATIONS[1:], _unary),
 }
