@@ -2,14 +2,16 @@
 
 Channels that no layer reads can be removed without changing the outputs. So half of a block's channels, the same of each slice, are
 removed from one copy, and in another copy the weights that read them are set to zero. A block is sound if both copies give the
-same outputs, and the layers of the pruned one have the shapes that the graph predicts. Weights are random, so that no layer has
-outputs of zero by itself.
+same outputs, and the layers of the pruned one have the shapes that the graph predicts, if it has no opaque layers. Weights are
+random, so that no layer has outputs of zero by itself. Normalisations with statistics over several channels only apply their
+weights in both copies, because the statistics change with the channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,7 @@ class _Trial:
     def __init__(self, model: nn.Module, graph: Graph, images: Tensor, input_shape: InputShape) -> None:
         self._model, self._graph, self._images, self._input_shape = model, graph, images, input_shape
         couplings = Couplings(deepcopy(model), input_shape)
+        self._is_predictable = all(node.layer.opaque is None for node in graph.nodes)
         self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
 
     def passes(self, blocks: Sequence[str]) -> bool:
@@ -66,10 +69,13 @@ class _Trial:
                 cuts.remove(block, self._removed[block])
             widths = {block: self._graph.widths[block] - len(self._removed[block]) for block in blocks}
             modules = dict(pruned.named_modules())
-            for node in self._graph.at_widths(widths).nodes:
+            for node in self._graph.at_widths(widths).nodes if self._is_predictable else ():
                 module = modules.get(node.name)
                 if isinstance(module, WEIGHTED) and node.layer.weight_shape != _weight_shape(module):
                     return False
+            for module in (*pruned.modules(), *silenced.modules()):
+                if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+                    module.forward = partial(_weighted, module)  # type: ignore[method-assign]
             with torch.inference_mode():
                 outputs, expected = as_list(pruned(self._images)), as_list(silenced(self._images))
             return all(
@@ -79,6 +85,15 @@ class _Trial:
             )
         except _MISFITS:
             return False
+
+
+def _weighted(norm: nn.GroupNorm | nn.LayerNorm, values: Tensor) -> Tensor:
+    """The values with the weights of the normalisation, but without its statistics."""
+    if norm.weight is None:
+        return values
+    of_channels = (-1, *(1,) * (values.ndim - 2)) if isinstance(norm, nn.GroupNorm) else norm.weight.shape
+    weighted = values * norm.weight.reshape(of_channels)
+    return weighted if norm.bias is None else weighted + norm.bias.reshape(of_channels)
 
 
 def _half(width: int, slices: int) -> list[int]:

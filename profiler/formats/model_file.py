@@ -22,6 +22,9 @@ class Format:
     """The `module:function` that turns a Graph and a seed into the bytes of a file."""
     executed_writer: str | None = None
     """The same for executed operators, which a runtime has to leave as they are; None if these are written like others."""
+    resizer: str | None = None
+    """The `module:function` that turns the file of an extracted layer and the layer into its file for the layer's shapes; None if
+    extracted layers have the shapes of their file."""
     executed_reader: str | None = None
     """The `module:function` that turns a name, the bytes of a saved graph, the operators of a profile and the channels of a block
     into a model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if the runtimes of this
@@ -38,10 +41,14 @@ class Format:
         Raises `ModelError` if the format cannot represent a layer.
         """
         if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
-            return graph.opaques[graph.nodes[0].layer.opaque.digest]
+            layer = graph.nodes[0].layer
+            data: bytes = graph.opaques[graph.nodes[0].layer.opaque.digest]
+            if self.resizer is not None:
+                data = load(self.resizer)(data, layer)
+            return data
         writer = self.executed_writer if graph.executed and self.executed_writer else self.writer
-        data: bytes = load(writer)(graph, seed)
-        return data
+        written: bytes = load(writer)(graph, seed)
+        return written
 
 
 FORMATS = {
@@ -50,6 +57,7 @@ FORMATS = {
         "profiler.formats.onnx.reader:read_onnx",
         "profiler.formats.onnx.writer:write_onnx",
         "profiler.formats.onnx.executed_writer:write_executed",
+        "profiler.formats.onnx.opaque:at_shapes",
         "profiler.formats.onnx.executed:read_executed",
     ),
     "tflite": Format("tflite", "profiler.formats.tflite.reader:read_tflite", "profiler.formats.tflite.writer:write_tflite"),

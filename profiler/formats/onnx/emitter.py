@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from profiler.formats.onnx.tensors import in_file
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 
 Array = npt.NDArray[Any]
+OPSET = 17
+"""The first with every operator that layers need (HardSwish came with 14); all runtimes since 2022 read it."""
 
 ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
     "relu": ("Relu", {}, ()),
@@ -27,11 +30,6 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
 """The operator of each activation that is one, with its attributes and its constant inputs."""
 
 
-def in_file(shape: Shape) -> Shape:
-    """The shape in the layout of the file: (n, h, w, c) becomes (n, c, h, w), all other shapes stay."""
-    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
-
-
 class Emitter:
     """Collects float32 nodes and weights. The output tensor of a layer has the name of the layer."""
 
@@ -41,6 +39,9 @@ class Emitter:
     def __init__(self, graph: Graph, seed: int) -> None:
         self.graph = graph
         self.rng = np.random.default_rng(seed)
+        self.opset = OPSET
+        self.channels_last: set[str] = set()
+        """Tensors whose channels are last in the file, too."""
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
         self._constants: set[str] = set()
@@ -51,7 +52,8 @@ class Emitter:
 
     def outputs(self) -> list[ValueInfoProto]:
         """The declarations of the graph's outputs. Call it after the layers are written."""
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, in_file(shape)) for name, shape in self.output_shapes()]
+        shapes = [(name, shape if name in self.channels_last else in_file(shape)) for name, shape in self.output_shapes()]
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
 
     def output_shapes(self) -> list[tuple[str, Shape]]:
         """The names of the graph's outputs with their channels-last shapes."""

@@ -14,8 +14,8 @@ from onnx import ModelProto, helper
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.blocked import DOMAIN
-from profiler.formats.onnx.emitter import Emitter
-from profiler.formats.onnx.writer import IR_VERSION, OPSET, PRODUCER, emit_plain, window_attributes
+from profiler.formats.onnx.emitter import OPSET, Emitter
+from profiler.formats.onnx.writer import IR_VERSION, PRODUCER, emit_plain, window_attributes
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import GLOBAL_POOL_OPS, POOL_OPS, LayerSpec
 

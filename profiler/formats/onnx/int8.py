@@ -28,7 +28,8 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from profiler.formats.int8 import COMMON, POSITIVE, UNIT, Quantisation, quantised_bias, quantised_weights
-from profiler.formats.onnx.emitter import Array, Emitter, in_file
+from profiler.formats.onnx.emitter import Array, Emitter
+from profiler.formats.onnx.tensors import in_file
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 

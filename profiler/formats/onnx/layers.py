@@ -241,9 +241,17 @@ def _leaky_relu(op: Operation) -> Description | None:
     return Description(LayerSpec("leaky_relu", (op.shape(0),), op.output, slope=slope))
 
 
-def _only(kind: str, op: Operation, **usual: Any) -> Description | None:
-    """An operator without weights, if its attributes have these values, which are also the default ones."""
-    return _unary(kind, op) if all(op.attribute(name, value) == value for name, value in usual.items()) else None
+def _elu(op: Operation) -> Description | None:
+    return _unary("elu", op) if op.attribute("alpha", 1.0) == 1 else None
+
+
+def _gelu(op: Operation) -> Description | None:
+    return _unary("gelu", op) if op.attribute("approximate", "none") == "none" else None
+
+
+def _quick_gelu(op: Operation) -> Description | None:
+    """x * sigmoid(alpha * x), which is SiLU for an alpha of 1."""
+    return _unary("silu", op) if op.attribute("alpha", 1.702) == 1 else None
 
 
 def _clip_kind(low: float | None, high: float | None) -> str | None:
@@ -357,9 +365,9 @@ _READERS: dict[str, Reader] = {
     "HardSigmoid": partial(_unary, "hard_sigmoid"),
     "Sigmoid": partial(_unary, "sigmoid"),
     "LeakyRelu": _leaky_relu,
-    "QuickGelu": partial(_only, "silu", alpha=1.0),
-    "Gelu": partial(_only, "gelu", approximate="none"),
-    "Elu": partial(_only, "elu", alpha=1.0),
+    "QuickGelu": _quick_gelu,
+    "Gelu": _gelu,
+    "Elu": _elu,
     "Softplus": partial(_unary, "softplus"),
     "Tanh": partial(_unary, "tanh"),
     # quantised layers are measured unchanged, but their kind and shapes determine their multiply-accumulate operations

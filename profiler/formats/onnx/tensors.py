@@ -66,6 +66,11 @@ def channels_last(shape: Shape) -> Shape:
     return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
 
 
+def in_file(shape: Shape) -> Shape:
+    """The inverse: (n, h, w, c) becomes (n, c, h, w)."""
+    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+
+
 def tensors_of(model: ModelProto) -> Tensors:
     """All tensors of the model.
 
@@ -93,13 +98,17 @@ def _channels_last(nodes: Iterable[NodeProto], known: Mapping[str, Tensor], cons
     """The tensors between a Transpose that brings channels to the end and one that brings them back, as around a linear layer."""
     found: set[str] = set()  # of all ranks, as a product over the channels is one of matrices to the runtime
     for node in nodes:
-        perm = next((list(item.ints) for item in node.attribute if item.name == "perm"), [])
-        last = any(name in found for name in node.input if name not in constants)
-        if node.op_type == "Transpose" and perm and perm[-1] != len(perm) - 1:
-            last = perm == [0, 2, 3, 1] and not last
-        if last:
+        if channels_are_last(node, any(name in found for name in node.input if name not in constants)):
             found.update(name for name in node.output if name)
     return {name for name in found if len(known[name].shape) == 4}
+
+
+def channels_are_last(node: NodeProto, read_last: bool) -> bool:
+    """True if the channels of what the node makes are last in the file, which may be so for what it reads."""
+    perm = next((list(item.ints) for item in node.attribute if item.name == "perm"), [])
+    if node.op_type == "Transpose" and perm and perm[-1] != len(perm) - 1:
+        return perm == [0, 2, 3, 1] and not read_last
+    return read_last
 
 
 def check_sizes(graph: GraphProto) -> None:
