@@ -18,7 +18,7 @@ from profiler.latency.calibration import Calibration
 from profiler.layers.channels import dependent_layers
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec, conv2d
+from profiler.layers.layer import ACTIVATIONS, LayerSpec, conv2d
 from profiler.tables.plan import make_plan
 from profiler.tables.predictor import Predictor
 from profiler.tables.pricing import Pricer
@@ -184,3 +184,13 @@ def test_no_rules_are_borrowed_for_a_runtime_whose_own_are_not_known(runtime: st
 
 def test_a_table_that_does_not_say_its_runtime_is_read_by_the_rules_of_tflite() -> None:
     assert executed(residual(), "unknown") == executed(residual(), "litert")
+
+
+@pytest.mark.parametrize(
+    "activation", [name for name in ACTIVATIONS if name not in ("relu6", "hard_swish", "hard_sigmoid", "leaky_relu")]
+)
+def test_an_activation_between_convolutions_runs_in_the_layout_that_the_rules_say(activation: str) -> None:
+    conv, act = conv2d(IMAGE, 16, 3), LayerSpec("relu" if activation == "none" else activation, (IMAGE,), IMAGE)
+    nodes = (Node("first", conv, ("image",)), Node("act", act, ("first",)), Node("second", conv, ("act",)))
+    graph = Graph("activated", (("image", IMAGE),), nodes, ("second",))
+    assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch_pruning import ops
 from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
@@ -33,7 +34,7 @@ WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """The classes of layers that can make the channels of a block."""
 _FOLLOWERS = (
     OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT,
-    OPTYPE.RESHAPE, OPTYPE.PARAMETER,
+    OPTYPE.RESHAPE, OPTYPE.PARAMETER, OPTYPE.EXPAND, OPTYPE.SLICE, OPTYPE.SPLIT,
 )  # fmt: skip
 """The operations that pass channels on without changing their number."""
 
@@ -116,7 +117,9 @@ class Couplings:
         group = self._group(self._modules[name], list(range(self._graph.get_out_channels(self._modules[name]))))
         modules = [dependency.target.module for dependency, _ in group]
         convolutions = [module.groups for module in modules if isinstance(module, nn.Conv2d) and not _is_depthwise(module)]
-        return math.lcm(*convolutions, *(module.num_groups for module in modules if isinstance(module, nn.GroupNorm)))
+        splits = [module.split_sizes for module in modules if isinstance(module, ops._SplitOp) and module.split_sizes]
+        parts = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
+        return math.lcm(*convolutions, *parts, *(module.num_groups for module in modules if isinstance(module, nn.GroupNorm)))
 
     def readers(self, name: str) -> dict[str, dict[int, list[int]]]:
         """The layers with weights that read this layer's output channels: for each, the indices of its inputs by channel.

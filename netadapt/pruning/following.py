@@ -29,7 +29,7 @@ class Followed:
 
     graph: Graph
     fixed: dict[str, str] = field(default_factory=dict)
-    """What fixes a block: the kind and the name of an operator. If there are any, the graph is of no use."""
+    """What fixes a block, as a phrase that names the operator. If there are any, the graph is of no use."""
 
 
 def follow(graph: Graph, narrowed: Sequence[Narrowed]) -> Followed:
@@ -113,7 +113,12 @@ def _shapes(node: Node) -> tuple[object, ...]:
 def _fixed(done: Followed, node: Node | None, reached: Iterable[ChannelExpression]) -> Followed:
     """The blocks that reach the node are fixed by it; all blocks if none is known to."""
     blocks = {block for expression in reached for block in expression.blocks} or set(done.graph.widths)
-    done.fixed = dict.fromkeys(blocks, "the network as a whole" if node is None else f"{node.layer.op} ({node.name})")
+    done.fixed = dict.fromkeys(
+        blocks,
+        "narrower, the network has other sizes than predicted"
+        if node is None
+        else f"the sizes of {node.layer.op} ({node.name}) do not follow it",
+    )
     return done
 
 

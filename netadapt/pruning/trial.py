@@ -9,12 +9,13 @@ weights in both copies, because the statistics change with the channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from netadapt.input_shape import InputShape
@@ -73,10 +74,7 @@ class _Trial:
                 module = modules.get(node.name)
                 if isinstance(module, WEIGHTED) and node.layer.weight_shape != _weight_shape(module):
                     return False
-            for module in (*pruned.modules(), *silenced.modules()):
-                if isinstance(module, nn.GroupNorm | nn.LayerNorm):
-                    module.forward = partial(_weighted, module)  # type: ignore[method-assign]
-            with torch.inference_mode():
+            with torch.inference_mode(), _without_statistics():
                 outputs, expected = as_list(pruned(self._images)), as_list(silenced(self._images))
             return all(
                 found.shape == wanted.shape
@@ -87,13 +85,28 @@ class _Trial:
             return False
 
 
-def _weighted(norm: nn.GroupNorm | nn.LayerNorm, values: Tensor) -> Tensor:
-    """The values with the weights of the normalisation, but without its statistics."""
-    if norm.weight is None:
-        return values
-    of_channels = (-1, *(1,) * (values.ndim - 2)) if isinstance(norm, nn.GroupNorm) else norm.weight.shape
-    weighted = values * norm.weight.reshape(of_channels)
-    return weighted if norm.bias is None else weighted + norm.bias.reshape(of_channels)
+@contextmanager
+def _without_statistics() -> Iterator[None]:
+    """Normalisations over several channels only apply their weights, in torch's modules and in the user's own code alike."""
+
+    def layer_norm(
+        input: Tensor, normalized_shape: object, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0
+    ) -> Tensor:
+        weighted = input if weight is None else input * weight
+        return weighted if bias is None else weighted + bias
+
+    def group_norm(
+        input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0
+    ) -> Tensor:
+        parts = (None if part is None else part.reshape(-1, *(1,) * (input.ndim - 2)) for part in (weight, bias))
+        return layer_norm(input, None, *parts)
+
+    usual = functional.layer_norm, functional.group_norm
+    functional.layer_norm, functional.group_norm = layer_norm, group_norm
+    try:
+        yield
+    finally:
+        functional.layer_norm, functional.group_norm = usual
 
 
 def _half(width: int, slices: int) -> list[int]:

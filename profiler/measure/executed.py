@@ -18,7 +18,7 @@ from profiler.formats.model_file import FORMATS, Format, format_of
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
-from profiler.layers.layer import conv2d
+from profiler.layers.layer import LayerSpec, conv2d
 from profiler.measure.loop import MeasurementRun
 from profiler.measure.opening import open_session
 from profiler.measure.state import MeasurementState
@@ -165,8 +165,12 @@ def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
 
 
 def same_layers(first: Graph, second: Graph) -> bool:
-    """True if two graphs have equal layers, whatever their order."""
-    return Counter(first.layers) == Counter(second.layers)
+    """True if two graphs have equal layers, whatever their order; opaque ones have equal kinds and shapes."""
+    return Counter(map(_as_compared, first.layers)) == Counter(map(_as_compared, second.layers))
+
+
+def _as_compared(layer: LayerSpec) -> LayerSpec | tuple[object, ...]:
+    return layer if layer.opaque is None else (layer.op, layer.inputs, layer.output)
 
 
 def stretches(model: ExecutedModel, model_bytes: int) -> Iterator[tuple[str, Graph, bytes]]:
