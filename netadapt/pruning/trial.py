@@ -9,9 +9,10 @@ weights in both copies, because the statistics change with the channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,10 @@ class _Trial:
 
 @contextmanager
 def _without_statistics() -> Iterator[None]:
-    """Normalisations over several channels only apply their weights, in torch's modules and in the user's own code alike."""
+    """Normalisations over several channels only apply their weights, and a softmax takes each number by itself.
+
+    So they do in torch's modules and in the user's own code alike.
+    """
 
     def layer_norm(
         input: Tensor, normalized_shape: object, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0
@@ -98,15 +102,25 @@ def _without_statistics() -> Iterator[None]:
     def group_norm(
         input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0
     ) -> Tensor:
-        parts = (None if part is None else part.reshape(-1, *(1,) * (input.ndim - 2)) for part in (weight, bias))
-        return layer_norm(input, None, *parts)
+        of_channels = (-1, *(1,) * (input.ndim - 2))
+        parts = [None if part is None else part.reshape(of_channels) for part in (weight, bias)]
+        return layer_norm(input, None, parts[0], parts[1])
 
-    usual = functional.layer_norm, functional.group_norm
-    functional.layer_norm, functional.group_norm = layer_norm, group_norm
+    def softmax(input: Tensor, *_args: object, **_options: object) -> Tensor:
+        return input.sigmoid()
+
+    replaced: list[tuple[Any, str, Callable[..., Tensor]]] = [
+        (functional, "layer_norm", layer_norm), (functional, "group_norm", group_norm),
+        *((place, "softmax", softmax) for place in (functional, torch, Tensor)),
+    ]  # fmt: skip
+    usual = [getattr(place, name) for place, name, _ in replaced]
     try:
+        for place, name, function in replaced:
+            setattr(place, name, function)
         yield
     finally:
-        functional.layer_norm, functional.group_norm = usual
+        for (place, name, _), function in zip(replaced, usual, strict=True):
+            setattr(place, name, function)
 
 
 def _half(width: int, slices: int) -> list[int]:

@@ -55,8 +55,9 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
 
 def _checked_precision(graph: Graph) -> str:
     """The data type of all layers. Raises `ModelError` if the graph cannot be written."""
-    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
-    for node in graph.nodes:
+    written = [node for node in graph.nodes if node.layer.opaque is None]  # others are as they were extracted
+    first = written[0].layer.dtype if written else "float32"
+    for node in written:
         if node.layer.dtype not in _EMITTERS:
             raise ModelError(f"{node.name} is {node.layer.dtype}, which cannot be written yet; use {' or '.join(_EMITTERS)}")
         if node.layer.dtype != first:
