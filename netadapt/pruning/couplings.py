@@ -6,11 +6,12 @@ block couples the layers that it multiplies in the same way. Layers that are con
 
 A grouped convolution keeps its number of groups, so every group has to lose the same number of channels. The channels that it
 reads or writes are divided into that many equal slices, and a channel is removed from all slices together, at the same position in
-each. Where several grouped convolutions share a block, the number of slices is the least common multiple of their groups.
+each. So are the channels that a group normalisation or a split into equal parts reads. Where several of these share a block, the
+number of slices is the least common multiple of their groups.
 
 Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that read a
 concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that are called twice or
-share a weight; and layers whose output is split, shuffled, or added to a concatenation.
+share a weight; and layers whose output is shuffled, or added to a concatenation or to a part of another layer's output.
 """
 
 from __future__ import annotations
