@@ -15,6 +15,7 @@ from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.opaque import at_shapes, template
 from profiler.layers.channels import dependent_layers, possible_widths
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.expressions import ChannelExpression
 from profiler.layers.graph import FollowedSize, Graph, Node
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
@@ -155,3 +156,18 @@ def test_a_size_that_is_no_whole_number_is_refused() -> None:
 def test_expressions_with_other_divisors_can_be_added() -> None:
     half, third = ChannelExpression(0, {"a": 1}, 2), ChannelExpression(2, {"b": 1}, 3)
     assert half.plus(third).at({"a": 8, "b": 4}) == 6
+
+
+@pytest.mark.parametrize("kind", [scaled, grouped])
+@pytest.mark.parametrize("block", [1, 8])
+def test_narrowing_and_executing_can_change_places(kind, block: int) -> None:
+    rules, graph = ExecutionRules("onnxruntime", block), network(kind)
+    assert rules.executed(graph).at_widths({"stem": 8}).layers == rules.executed(graph.at_widths({"stem": 8})).layers
+
+
+def test_an_extracted_node_of_another_format_is_refused() -> None:
+    graph = network(scaled)
+    with pytest.raises(ModelError, match="no form of ours in TFLite"):
+        FORMATS["tflite"].write(graph)
+    with pytest.raises(ModelError, match="is an operator of an onnx file"):
+        FORMATS["tflite"].write(Graph.of_layer(graph.nodes[1].layer, graph.opaques))

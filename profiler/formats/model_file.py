@@ -41,8 +41,10 @@ class Format:
         Raises `ModelError` if the format cannot represent a layer.
         """
         if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
-            layer = graph.nodes[0].layer
-            data: bytes = graph.opaques[graph.nodes[0].layer.opaque.digest]
+            layer, opaque = graph.nodes[0].layer, graph.nodes[0].layer.opaque
+            if opaque.file_format != self.name and self.name in RUNNABLE:
+                raise ModelError(f"{layer.op} is an operator of an {opaque.file_format} file and cannot be written as {self.name}")
+            data: bytes = graph.opaques[opaque.digest]
             if self.resizer is not None:
                 data = load(self.resizer)(data, layer)
             return data
@@ -63,8 +65,10 @@ FORMATS = {
     "tflite": Format("tflite", "profiler.formats.tflite.reader:read_tflite", "profiler.formats.tflite.writer:write_tflite"),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }
-MODEL_SUFFIXES = (".onnx", ".tflite")
-"""The endings of users' model files. Scripts of the fake runtime are not among them."""
+RUNNABLE = ("onnx", "tflite")
+"""The formats of users' model files. Scripts of the fake runtime are not among them."""
+MODEL_SUFFIXES = tuple(f".{name}" for name in RUNNABLE)
+"""The endings of such files."""
 
 
 def format_of(path: Path) -> Format:

@@ -61,7 +61,9 @@ def _check(graph: Graph, node: Node, first: str) -> None:
     """Raises `ModelError` if the layer cannot be written in a network of the data type `first`."""
     layer = node.layer
     problem = None
-    if layer.opaque is not None:
+    if layer.opaque is not None and layer.opaque.file_format != "tflite":
+        problem = "is an operator of an ONNX file that has no form of ours in TFLite, so build for a runtime of ONNX files"
+    elif layer.opaque is not None:
         problem = "is extracted from a file and can only be written alone"
     elif layer.dtype not in _PRECISIONS:
         problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
