@@ -117,8 +117,8 @@ def asked_for(plan: Plan) -> list[Graph]:
 def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) -> list[LayerSpec]:
     """The layers whose measurement would reduce the uncertainty of these networks most; missing layers come first.
 
-    The worth of a layer is the sum of its interval's half-widths in relation to the latencies of the networks. Of layers in the
-    same cell of measured points, only the one of highest worth is chosen, because it also improves the others.
+    The worth of a layer is the part of its interval that is due to interpolation, in relation to the latencies of the networks. Of
+    layers in the same cell of measured points, only the one of highest worth is chosen, because it also improves the others.
     """
     worth: dict[LayerSpec, float] = {}
     for network in networks:
@@ -128,7 +128,7 @@ def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) ->
             if hit is None:
                 worth[layer] = worth.get(layer, 0.0) + 1.0
             elif hit.source == "interpolated":
-                worth[layer] = worth.get(layer, 0.0) + hit.estimate.latency_ms.half_width / total_ms
+                worth[layer] = worth.get(layer, 0.0) + hit.shape_ms / total_ms
     chosen: dict[object, LayerSpec] = {}
     for layer in sorted(worth, key=lambda layer: -worth[layer]):
         if len(chosen) >= count:
@@ -142,6 +142,6 @@ def interpolation_percent(predictor: Predictor, networks: Sequence[Graph]) -> fl
     shares = []
     for network in networks:
         found = [predictor.lookup(layer) for layer in network.layers]
-        half_ms = sum(hit.estimate.latency_ms.half_width**2 for hit in found if hit and hit.source == "interpolated") ** 0.5
+        half_ms = sum(hit.shape_ms**2 for hit in found if hit) ** 0.5
         shares.append(50 * half_ms / max(predictor.explain(network).naive_ms, 1e-9))
     return sum(shares) / len(shares) if shares else 0.0
