@@ -174,3 +174,15 @@ def test_measuring_a_layer_removes_only_what_is_due_to_interpolation() -> None:
     rows = measured((depthwise_conv2d((1, 14, 14, width), 3) for width in (8, 64)), flat_ms)
     between = Grid(rows, {}).interpolate(depthwise_conv2d((1, 14, 14, 32), 3))
     assert between is not None and 0 < between.shape_ms < between.estimate.latency_ms.half_width
+
+
+def concat(*widths: int) -> LayerSpec:
+    return LayerSpec("concat", tuple((1, 14, 14, width) for width in widths), (1, 14, 14, sum(widths)))
+
+
+@pytest.mark.parametrize("layer", [concat(16, 48), concat(32, 32), concat(56, 8)])
+def test_a_concatenation_is_interpolated_by_all_channels_that_it_copies(layer: LayerSpec) -> None:
+    grid = Grid(measured((concat(8, 24), concat(64, 64)), lambda layer: 0.001 * layer.out_channels), {})
+    found = grid.interpolate(layer)
+    assert found is not None and found.estimate.latency_ms.value == pytest.approx(0.064)
+    assert grid.interpolate(concat(16, 16, 32)) is None, "three inputs are another family"

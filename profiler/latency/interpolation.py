@@ -293,9 +293,10 @@ def _spreads(points: Sequence[tuple[float, float, float]]) -> tuple[float, float
 
 def family_of(layer: LayerSpec) -> LayerSpec | None:
     """The layer with the fewest possible channels, equal for all layers of a family; None if channels cannot vary freely."""
-    if layer.opaque is not None or layer.op == "concat":
+    if layer.opaque is not None:
         return None
-    if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:
+    inputs_differ = layer.op == "concat" or layer.adds_shortcut
+    if not inputs_differ and any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs):
         return None
     least = max(layer.least_channels, layer.block)
     first = 1 if layer.reads_plain and layer.block > 1 else least

@@ -101,6 +101,8 @@ class Pricer:
         given = [channels[0] if shape[-1] == layer.in_channels else np.ones_like(values) for shape in layer.inputs]
         if layer.adds_shortcut:
             given[1] = outputs
+        if layer.op == "concat":
+            given = [form.along(block, values, self._widths) for form in dependent.given]
         for shape, many in zip((*layer.inputs, layer.output), (*given, outputs), strict=True):
             pixels = math.prod(shape[:-1])
             layout += item_bytes * pixels * (-(-many // tile) * tile)

@@ -100,12 +100,8 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
 
 
 def _resizable(graph: Graph) -> list[DependentLayer]:
-    """Nodes whose channels depend on a block. Concatenations depend on several and are only measured where networks need them."""
-    return [
-        dependent
-        for dependent in dependent_layers(graph)
-        if dependent.blocks and dependent.node.layer.opaque is None and dependent.node.layer.op != "concat"
-    ]
+    """Nodes whose channels depend on a block."""
+    return [dependent for dependent in dependent_layers(graph) if dependent.blocks and dependent.node.layer.opaque is None]
 
 
 def asked_for(plan: Plan) -> list[Graph]:
