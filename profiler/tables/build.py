@@ -126,7 +126,7 @@ def extend(
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
     with _measuring(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as run:
-        keys = run.add_layers(layers, opaques)
+        keys = run.add_layers(map(info.rules.entry, layers), opaques)
         run.measure(dict.fromkeys(keys, info.settings.rounds), "measuring")
         run.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return load_table(out)
@@ -197,7 +197,7 @@ def _refine(run: MeasurementRun, plan: Plan, rules: ExecutionRules, networks: Se
     if not plan.graph.widths:
         return added
     settings = run.settings
-    asked = [rules.executed(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
+    asked = [rules.entries(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
     while True:
         table = table_of(run.state)
         predictor = Predictor(table)
@@ -270,9 +270,8 @@ def as_executed(plan: Plan, table: Table) -> Plan:
 
 
 def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, ExecutedModel]) -> Plan:
-    if plan.model is not None and plan.model in models:
-        return replace(plan, graph=models[plan.model].graph)
-    return replace(plan, graph=rules.executed(plan.graph))
+    graph = models[plan.model].graph if plan.model is not None and plan.model in models else plan.graph
+    return replace(plan, graph=rules.entries(graph))
 
 
 def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
