@@ -9,12 +9,14 @@ from functools import cache
 
 import pytest
 from asking import BLOCK, asked
+from asking_litert import operators_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netadapt.networks import network_graph
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
+from profiler.formats.tflite.executed import read_executed as read_executed_by_litert
 from profiler.interval import Interval
 from profiler.latency.calibration import Calibration
 from profiler.layers.channels import dependent_layers
@@ -235,3 +237,11 @@ def test_an_activation_between_convolutions_runs_in_the_layout_that_the_rules_sa
     nodes = (Node("first", conv, ("image",)), Node("act", act, ("first",)), Node("second", conv, ("act",)))
     graph = Graph("activated", (("image", IMAGE),), nodes, ("second",))
     assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "elu", "leaky_relu", "tanh"])
+def test_litert_runs_an_activation_between_convolutions_as_one_layer(activation: str) -> None:
+    conv, act = conv2d(IMAGE, 16, 3), LayerSpec(activation, (IMAGE,), IMAGE)
+    nodes = (Node("first", conv, ("image",)), Node("act", act, ("first",)), Node("second", conv, ("act",)))
+    file = FORMATS["tflite"].write(Graph("activated", (("image", IMAGE),), nodes, ("second",)))
+    assert read_executed_by_litert("activated", file, operators_of(file)).graph.layers == (conv, act, conv)

@@ -39,7 +39,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "densenet": (families.densenet, 0),
     "inception": (families.inception, 0),
     "hrnet": (families.hrnet, 0),
-    "super-resolution": (families.superres, 0),
+    "super-resolution": (families.superres, 12),  # a pixel shuffle makes the output of them
     "two heads": (families.detector, 0),
     "hard-swish": (families.hardswish, 0),
     "rare activations": (families.softplus, 0),
