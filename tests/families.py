@@ -488,3 +488,87 @@ class Gated(nn.Module):
 
 def gated():
     return Gated()
+
+
+class ShuffleUnit(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.one = conv_bn_act(c // 2, c // 2, 1, act=nn.ReLU)
+        self.depthwise = conv_bn_act(c // 2, c // 2, 3, 1, c // 2, act=nn.Identity)
+        self.two = conv_bn_act(c // 2, c // 2, 1, act=nn.ReLU)
+
+    def forward(self, x):
+        kept, worked = x.chunk(2, 1)
+        x = torch.cat([kept, self.two(self.depthwise(self.one(worked)))], 1)
+        n, c, h, w = x.shape
+        return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def shufflenet():
+    return seq(
+        conv_bn_act(3, 16, 3, 2, act=nn.ReLU), ShuffleUnit(16), ShuffleUnit(16), conv_bn_act(16, 32, 1, act=nn.ReLU), Head(32)
+    )
+
+
+class PyramidPool(nn.Module):
+    """DeepLab's pools of several rates, with one over the whole image that is resized again."""
+
+    def __init__(self, i, o):
+        super().__init__()
+        self.rates = nn.ModuleList(nn.Conv2d(i, o, 3, padding=rate, dilation=rate) for rate in (1, 2, 4))
+        self.whole = nn.Conv2d(i, o, 1)
+        self.join = nn.Conv2d(4 * o, o, 1)
+
+    def forward(self, x):
+        whole = functional.interpolate(self.whole(x.mean((2, 3), keepdim=True)), size=x.shape[2:], mode="bilinear")
+        return self.join(torch.cat([*(functional.relu(rate(x)) for rate in self.rates), whole], 1))
+
+
+def deeplab():
+    up = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=True)
+    return seq(conv_bn_act(3, 16, 3, 2), conv_bn_act(16, 32, 3, 2), PyramidPool(32, 24), nn.ReLU(), nn.Conv2d(24, 5, 1), up)
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid: what is upsampled is added to the finer level."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse = conv_bn_act(3, 16, 3, 2), conv_bn_act(16, 32, 3, 2)
+        self.lateral, self.top = nn.Conv2d(16, 24, 1), nn.Conv2d(32, 24, 1)
+        self.smooth, self.head = nn.Conv2d(24, 24, 3, padding=1), nn.Conv2d(24, 5, 1)
+
+    def forward(self, x):
+        fine = self.fine(x)
+        top = self.top(self.coarse(fine))
+        return self.head(functional.silu(self.smooth(self.lateral(fine) + functional.interpolate(top, scale_factor=2))))
+
+
+def pyramid():
+    return Pyramid()
+
+
+def prelu():
+    return seq(nn.Conv2d(3, 16, 3, 2, 1), nn.PReLU(16), nn.Conv2d(16, 32, 3, 2, 1), nn.PReLU(), nn.Conv2d(32, 16, 1), Head(16))
+
+
+def inverted_relu6():
+    return seq(
+        conv_bn_act(3, 16, 3, 2, act=nn.ReLU6), conv_bn_act(16, 16, 3, 1, 16, act=nn.ReLU6), conv_bn_act(16, 24, 1), Head(24)
+    )
+
+
+class ChannelAttention(nn.Module):
+    """CBAM: a gate of channels, and one of pixels from means and maxima over channels."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.one, self.two, self.pixels = nn.Conv2d(c, c // 4, 1), nn.Conv2d(c // 4, c, 1), nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x):
+        x = x * torch.sigmoid(self.two(functional.relu(self.one(x.mean((2, 3), keepdim=True)))))
+        return x * torch.sigmoid(self.pixels(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+
+
+def channel_attention():
+    return seq(conv_bn_act(3, 16, 3, 2), ChannelAttention(16), conv_bn_act(16, 32, 3, 2), Head(32))

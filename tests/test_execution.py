@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from asking import BLOCK, asked
+from asking import BLOCK, answer, asked
 from asking_litert import operators_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from profiler.latency.calibration import Calibration
 from profiler.layers.channels import dependent_layers
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import ACTIVATIONS, LayerSpec, conv2d
+from profiler.layers.layer import ACTIVATIONS, LayerSpec, conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
@@ -245,3 +245,8 @@ def test_litert_runs_an_activation_between_convolutions_as_one_layer(activation:
     nodes = (Node("first", conv, ("image",)), Node("act", act, ("first",)), Node("second", conv, ("act",)))
     file = FORMATS["tflite"].write(Graph("activated", (("image", IMAGE),), nodes, ("second",)))
     assert read_executed_by_litert("activated", file, operators_of(file)).graph.layers == (conv, act, conv)
+
+
+def test_a_linear_layer_over_pixels_is_a_product_of_matrices_to_onnxruntime() -> None:
+    file = FORMATS["onnx"].write(Graph.of_layer(fully_connected((1, 4, 5, 8), 12), executed=True))
+    assert [operator.op for operator in answer(file, as_it_is=True).operators] == ["Reshape", "Gemm", "Reshape"]

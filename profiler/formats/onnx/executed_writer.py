@@ -15,6 +15,7 @@ from onnx import ModelProto, helper
 from profiler.errors import ModelError
 from profiler.formats.onnx.blocked import DOMAIN
 from profiler.formats.onnx.emitter import OPSET, Emitter
+from profiler.formats.onnx.tensors import in_file
 from profiler.formats.onnx.writer import IR_VERSION, PRODUCER, emit_plain, window_attributes
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import GLOBAL_POOL_OPS, POOL_OPS, LayerSpec
@@ -72,6 +73,8 @@ def _emit(emitter: Emitter, node: Node) -> None:
     elif layer.op in MADE:
         made, options = MADE[layer.op]
         emitter.node(made, list(node.inputs), node.name, node.name, domain=FUSED_DOMAIN, **options)
+    elif layer.op == "fully_connected" and len(layer.inputs[0]) == 4:
+        _linear_over_pixels(emitter, node)
     elif layer.op == "fully_connected" and len(layer.inputs[0]) == 2 and layer.activation != "none":
         weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
         activation: dict[str, Any] = {"activation": _fused(layer)[0]}
@@ -101,6 +104,19 @@ def _conv(emitter: Emitter, node: Node) -> None:
         emitter.node("FusedConv", inputs, node.name, node.name, domain=FUSED_DOMAIN, **attributes)
     else:
         emitter.node("Conv", inputs, node.name, node.name, **attributes)
+
+
+def _linear_over_pixels(emitter: Emitter, node: Node) -> None:
+    """A linear layer over the channels of an image, which is a product of matrices to the runtime; reshapes copy nothing."""
+    layer = node.layer
+    if layer.activation != "none":
+        raise ModelError(f"{node.name}: no {layer.op} over an image applies a {layer.activation} itself")
+    rows = emitter.constant(f"{node.name}.rows", np.array([-1, layer.in_channels], dtype=np.int64))
+    image = emitter.constant(f"{node.name}.image", np.array(in_file(layer.output), dtype=np.int64))
+    emitter.node("Reshape", [*node.inputs, rows], f"{node.name}.pixels", f"{node.name}.reshape")
+    weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
+    emitter.node("Gemm", [f"{node.name}.pixels", *weights], f"{node.name}.product", node.name, transB=1)
+    emitter.node("Reshape", [f"{node.name}.product", image], node.name, f"{node.name}.reshape_back")
 
 
 def _fused(layer: LayerSpec) -> tuple[str, tuple[float, ...]]:
