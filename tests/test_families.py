@@ -39,12 +39,18 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "densenet": (families.densenet, 0),
     "inception": (families.inception, 0),
     "hrnet": (families.hrnet, 0),
-    "super-resolution": (families.superres, 12),  # a pixel shuffle makes the output of them
+    "super-resolution": (families.superres, 0),
     "two heads": (families.detector, 0),
     "hard-swish": (families.hardswish, 0),
     "rare activations": (families.softplus, 0),
     "rare pads and pools": (families.dilated, 0),
     "a gate of a softmax": (families.gated, 0),
+    "shufflenet": (families.shufflenet, 32),  # halves are interleaved
+    "deeplab": (families.deeplab, 0),
+    "feature pyramid": (families.pyramid, 0),
+    "prelu": (families.prelu, 0),
+    "relu6": (families.inverted_relu6, 0),
+    "channel attention": (families.channel_attention, 33),  # the gate of pixels reads means and maxima over channels
 }
 """The function that makes each network, and the channels that keep their widths besides those of its outputs."""
 

@@ -37,7 +37,8 @@ _FOLLOWERS = (
     OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT,
     OPTYPE.RESHAPE, OPTYPE.PARAMETER, OPTYPE.EXPAND, OPTYPE.SLICE, OPTYPE.SPLIT,
 )  # fmt: skip
-"""The operations that pass channels on without changing their number."""
+"""The operations that pass channels on, whose number may be another behind a split or a slice."""
+_MAKES_AN_OUTPUT = "it makes an output of the network"
 
 
 class Couplings:
@@ -99,6 +100,8 @@ class Couplings:
             if not _can_lose_channels(module):
                 return (), f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
             if kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
+                if kind == OPTYPE.OUTPUT:
+                    return (), _MAKES_AN_OUTPUT
                 if kind not in _FOLLOWERS:
                     return (), f"its channels go through {_kind_of(dependency.target)}"
                 if kind == OPTYPE.GN and not indices == list(range(width)) == list(range(module.num_channels)):
@@ -109,7 +112,7 @@ class Couplings:
                 if not len(indices) == self._graph.get_out_channels(module) == width:
                     return (), f"its channels are only some of those that are added to {called}"
                 if dependency.target.grad_fn in self._outputs:
-                    return (), "it makes an output of the network"
+                    return (), _MAKES_AN_OUTPUT
                 members.append(self._names[module])
         return tuple(members), ""
 
