@@ -269,13 +269,16 @@ def _contents(path: Path) -> object:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from profiler.tables.table import METADATA_KEY, SCHEMA
+    from profiler.tables.table import METADATA_KEY, SCHEMA, rows_sha256
 
     try:
         plain = json.loads(path.read_bytes())
-        info, rows = json.dumps(plain["info"]).encode(), plain["rows"]
+        info, rows = plain["info"], plain["rows"]
         columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
-        arrow = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: info}))
+        arrow = pa.table(columns, schema=SCHEMA)
+        # the rows as they will be read are those that were saved, or nothing behind this check would be reached
+        info |= {"rows": len(rows), "rows_sha256": rows_sha256(arrow.to_pylist())}
+        arrow = arrow.replace_schema_metadata({METADATA_KEY: json.dumps(info).encode()})
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, pa.ArrowException):
         return None
     pq.write_table(arrow, path.with_name("t.parquet"))
