@@ -7,7 +7,7 @@ disturbed a measurement is known in the same way for all of them. So a table and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
@@ -170,10 +170,11 @@ class MeasurementRun:
                 return
             self.measure(wide, "settling")
 
-    def ask_executed(self, files: Mapping[str, bytes], inferences: int) -> None:
+    def ask_executed(self, models: Sequence[Model], inferences: int) -> None:
         """Ask the runtime what it executes for these models, and how long each operator takes in so many inferences."""
-        self.progress.begin(f"asking what {self.session.target.runtime} executes for {len(files)} models", len(files))
-        for event in self.session.executed(files, inferences):
+        self.progress.begin(f"asking what {self.session.target.runtime} executes for {len(models)} models", len(models))
+        files = {model.key: model.file for model in models}
+        for event in self.session.executed(files, inferences, {model.key: model.loading for model in models}):
             self._take_up(event)
 
     def measure_energy(self, keys: Iterable[str]) -> None:
@@ -199,7 +200,11 @@ class MeasurementRun:
             case Paused(reason):
                 self.record(event)
                 self.progress.say(f"{reason}; going on as soon as it is possible")
-            case Measurement() | Energy() | Executed() | Failed():
+            case Executed():
+                before = self.state.executed.get(event.model)
+                self.record(event.since(before[0]) if before else event)
+                self.progress.advance(event.model[:60])
+            case Measurement() | Energy() | Failed():
                 self.record(event)
                 self.progress.advance(event.model[:60])
             case Reference():

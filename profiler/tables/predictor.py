@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
 from profiler.errors import LayerNotMeasured, TableError
 from profiler.interval import Interval
-from profiler.latency.calibration import NOTHING, Sums, sums_of
+from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid
 from profiler.layers.composite import as_blocks
 from profiler.layers.graph import Graph, Node
@@ -26,6 +27,8 @@ class LayerLookup:
 
     estimate: Estimate
     source: Literal["measured", "interpolated"]
+    shape_ms: float = 0.0
+    """The part of the half-width of its interval that a measurement would remove (profiler.latency.interpolation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,24 @@ class Predictor:
         self._blocks = frozenset(layer for layer in table.rows if layer.op in BLOCK_OPS)
         self._lookups: dict[LayerSpec, LayerLookup | None] = {}
 
+    def with_calibration(self, calibration: Calibration) -> Predictor:
+        """The same with another calibration. Lookups do not depend on it, so they are shared."""
+        other = copy(self)
+        other.table = self.table.with_calibration(calibration)
+        return other
+
     def lookup(self, layer: LayerSpec) -> LayerLookup | None:
         """The layer's estimate, measured or interpolated; None if the table has neither."""
         if layer not in self._lookups:
             row = self.table.rows.get(layer)
             between = None if row else self.grid.interpolate(layer)
-            found = LayerLookup(row, "measured") if row else LayerLookup(between, "interpolated") if between else None
-            self._lookups[layer] = found
+            self._lookups[layer] = (
+                LayerLookup(row, "measured")
+                if row
+                else LayerLookup(between.estimate, "interpolated", between.shape_ms)
+                if between
+                else None
+            )
         return self._lookups[layer]
 
     def sums_of(self, layer: LayerSpec) -> Sums | None:
