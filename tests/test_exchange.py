@@ -451,7 +451,7 @@ def test_a_file_too_large_for_a_table_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_files_whose_format_cannot_be_told_ask_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ExchangeError, match="--format nn-meter or ofa or tvm"):
+    with pytest.raises(ExchangeError, match="--format csv or nn-meter or ofa or tvm"):
         import_table([written(tmp_path, "lut.txt", PROXYLESS)], ImportOptions("d"))
     assert import_table([tmp_path / "lut.txt"], ImportOptions("d", format="ofa")).rows
 

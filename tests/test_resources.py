@@ -207,7 +207,7 @@ def test_budgets_of_named_devices_are_read_as_they_are_typed(text: str, budget: 
         (["energy=60%"], "as in pixel.energy=60%"),
         (["macs=60%", "macs=1M"], "two budgets for macs"),
         ([], "give one with --budget"),
-        (["pixel=40"], "has no unit of pixel; write pixel=60% or pixel=12ms"),
+        (["pixel=40"], "has no unit of pixel; write pixel=60% or pixel=40ms"),
     ],
 )
 def test_budgets_that_do_not_go_together_are_told(texts: list[str], said: str) -> None:

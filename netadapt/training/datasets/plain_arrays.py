@@ -43,7 +43,7 @@ def load_npz(path: str, resolution: int) -> LabelledImages:
             names = {Path(name).stem.lower(): Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
     except DAMAGED_ARCHIVE as exc:
         raise DataError(f"{file} is damaged or not an .npz file of plain arrays; use another copy") from exc
-    pairs = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for part, word in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test")):
         found = [(first.format(word), second.format(word)) for first, second in _PAIRS]
         both = next((pair for pair in found if all(name in names for name in pair)), None)
