@@ -82,7 +82,7 @@ def _read_pickles(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
         labels += classes
         is_test += [file == test] * len(pixels)
     names = _unpickled(about).get("fine_label_names" if hundred else "label_names") if about.is_file() else None
-    known = tuple(map(str, names)) if isinstance(names, list) and len(names) == (100 if hundred else len(CLASSES)) else None
+    known = tuple(map(_text, names)) if isinstance(names, list) and len(names) == (100 if hundred else len(CLASSES)) else None
     others = tuple(map(str, range(100))) if hundred else CLASSES
     return np.concatenate(images), np.array(labels), np.array(is_test), known or others
 
@@ -95,7 +95,12 @@ def _unpickled(file: Path) -> dict[str, object]:
         plain = read_plain_pickle(file.read_bytes())
     except ValueError as exc:
         raise DataError(f"{file} is not a batch of CIFAR, or damaged: {exc}; use another copy") from exc
-    return {name.decode("latin1") if isinstance(name, bytes) else str(name): value for name, value in plain.items()}
+    return {_text(name): value for name, value in plain.items()}
+
+
+def _text(value: object) -> str:
+    """A text of Python 2, which Python 3 has written as bytes when it saved the file again."""
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
 def _read_npz(file: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
