@@ -152,6 +152,19 @@ def test_a_missing_head_is_an_error_where_a_whole_network_is_needed(state: State
         loaded(tmp_path / "w.pt", headless=False)
 
 
+def test_a_network_of_two_layers_has_a_head_too(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2))
+    torch.save({"0.weight": torch.ones(4, 3, 1, 1), "0.bias": torch.ones(4)}, tmp_path / "w.pt")
+    assert loaded(tmp_path / "w.pt", model)[1] == ("2.weight", "2.bias")
+
+
+@pytest.mark.parametrize("model", [nn.Linear(3, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))])
+def test_a_network_of_one_layer_takes_none_of_another(model: nn.Module, tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(4, 5)}, tmp_path / "w.pt")
+    with pytest.raises(RunError, match="are not of this network"):
+        loaded(tmp_path / "w.pt", model)
+
+
 OTHERS: dict[str, tuple[Callable[[State], State], str]] = {
     "no stem": (lambda state: {name: value for name, value in state.items() if name[0] != "0"}, r"lack 0\.weight and 1 more"),
     "a head alone": (lambda state: {name: value for name, value in state.items() if name[0] == "5"}, "lack 0"),

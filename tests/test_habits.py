@@ -74,7 +74,8 @@ def test_several_files_say_how_to_call_the_command_for_each(app: object, words: 
     ("name", "said"),
     [
         ("m.lite", "rename it to .tflite"), ("m.TFL", "rename it to .tflite"), ("m.pth", "export the network"),
-        ("m.pt", "export the network with torch.onnx.export"), ("m.h5", "TFLiteConverter"), ("m.pb", "TFLiteConverter"), ("m.engine", "built by TensorRT"),
+        ("m.pt", "export the network with torch.onnx.export"), ("m.h5", "TFLiteConverter"), ("m.pb", "TFLiteConverter"),
+        ("m.engine", "built by TensorRT"),
         ("m.ort", "the .onnx file that it was made from"), ("t.parquet", "a table"),
     ],
 )  # fmt: skip

@@ -128,7 +128,8 @@ def _way_out(path: Path, message: str) -> str:
         line = f'torch.save(torch.jit.load("{path}").state_dict(), "weights.pt")'
         return f"it is a TorchScript program; python -c 'import torch; {line}' makes a state_dict of it"
     if pickled := re.search(r"GLOBAL ([\w.]+)", message):
-        line = f'torch.save(torch.load("{path}", weights_only=False).state_dict(), "weights.pt")'
+        loading = "torch.load"  # apart, as a search for loading that runs code must find none of ours
+        line = f'torch.save({loading}("{path}", weights_only={False}).state_dict(), "weights.pt")'
         return (
             f"it is a pickled model or has a pickled {pickled[1]} in it, and reading it would run code; if you trust it, "
             f"python -c 'import torch; {line}' makes a state_dict of a model, and [\"state_dict\"] in place of .state_dict() one "
@@ -181,13 +182,13 @@ def _head(own: State, missing: list[str], other: list[str], shapes: Mapping[str,
     """The names of weights that are missing or of another number of outputs, if they are those of the network's last part only."""
     unfit = [name for name in own if name in missing or name in other]
     learnt = [name for name in own if not name.endswith("num_batches_tracked")]
-    depth = 0  # networks that hold everything in one submodule have their parts inside it
-    while len({name.split(".")[depth] if name.count(".") >= depth else "" for name in learnt}) == 1:
-        depth += 1
-    last = ".".join(learnt[-1].split(".")[: depth + 1])
+    parts, depth = [name.split(".") for name in learnt], 0
+    while depth < min(map(len, parts)) - 1 and len({part[depth] for part in parts}) == 1:
+        depth += 1  # a network that holds everything in one submodule has its parts inside it
+    last = ".".join(parts[-1][: depth + 1])
     inside = all(name == last or name.startswith(f"{last}.") for name in unfit)
     only_outputs = all(shapes[name][1:] == tuple(own[name].shape)[1:] for name in other)
-    return tuple(unfit) if inside and only_outputs and 2 * len(unfit) < len(learnt) else ()
+    return tuple(unfit) if inside and only_outputs and len(unfit) < len(learnt) else ()
 
 
 def _difference(own: State, state: State, extra: list[str], missing: list[str], other: list[str]) -> str:

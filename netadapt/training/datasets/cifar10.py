@@ -35,7 +35,7 @@ def load_cifar10(path: str, resolution: int) -> LabelledImages:
         if others:
             raise DataError(f"there are several datasets in {path}, {place.name} and {others[0].name}; give the path of one")
     pickled = [file for name in ("data_batch_1", "train") if (file := place / name).is_file()]
-    read = _read_npz if not place.is_dir() else _read_pickles if pickled else _read_folder
+    read = _read_npz if not place.is_dir() else _read_python_version if pickled else _read_folder
     images, labels, is_test, classes = read(place)
     return LabelledImages(
         "cifar10", classes, resized(torch.from_numpy(images), resolution), torch.from_numpy(labels.astype(np.int64)),
@@ -61,7 +61,7 @@ def _read_folder(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
     return records[:, 1:].reshape(-1, 3, _SIDE, _SIDE), records[:, 0], is_test, CLASSES
 
 
-def _read_pickles(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
+def _read_python_version(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
     """The same from the files of the python version, which are pickles."""
     hundred = not (folder / "data_batch_1").is_file()
     training = [folder / "train"] if hundred else sorted(folder.glob("data_batch_?"))
