@@ -23,7 +23,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def read_json(text: str | bytes) -> Any:
     """The parsed value. `ValueError`, with a message for people, if this is not JSON or exceeds these limits."""
-    plain_text = decoded(text) if isinstance(text, bytes) else text.removeprefix("\ufeff")
+    plain_text = decoded(text) if isinstance(text, bytes) else str.removeprefix(text, "\ufeff")  # TypeError for no text
     try:
         plain = json.loads(plain_text, parse_int=_whole if _LONG.search(plain_text) else None)
     except json.JSONDecodeError as exc:

@@ -228,7 +228,7 @@ def load_table(path: Path) -> Table:
         energy_mj = {layer: row["energy_mj"] for layer, row in zip(layers, rows, strict=True) if row.get("energy_mj")}
         estimates = {layer: _estimate(row) for layer, row in zip(layers, rows, strict=True)}
         return Table(estimates, _info_from_dict(plain), energy_mj)
-    except (KeyError, TypeError, ValueError, LayerError) as exc:
+    except (KeyError, TypeError, AttributeError, ValueError, LayerError) as exc:
         raise TableError(f"{path} is damaged: {exc}") from exc
 
 

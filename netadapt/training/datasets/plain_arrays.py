@@ -175,7 +175,7 @@ def _labels(targets: Array, count: int, place: Path) -> Array:
         flat = targets.argmax(axis=1)  # one-hot
     elif targets.ndim == 2 and targets.shape[1] == 1:
         flat = targets[:, 0]
-    if flat.shape != (count,) or flat.dtype.kind not in "iufb" or not np.all(flat == np.round(flat)):
+    if flat.shape != (count,) or flat.dtype.kind not in "iufb" or not np.all(np.isfinite(flat) & (flat == np.round(flat))):
         raise DataError(
             f"{place}: labels of type {targets.dtype} and shape {targets.shape} are not a class for each of {count} images"
         )

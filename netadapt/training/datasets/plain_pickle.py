@@ -144,8 +144,10 @@ def _called(function: Any, arguments: Any) -> Any:
         return _Built(name)
     if name in _FROM_BUFFER:
         buffer, kind, shape, order = arguments
-        return _Built(name, _array((1, shape, kind, order == "F", bytes(buffer))))
-    raise ValueError(f"it holds more than plain data: {name.replace(' ', '.')} of {str(arguments)[:40]}")
+        # a number would be that many bytes
+        raw = bytes(buffer) if isinstance(buffer, bytes | bytearray) else None
+        return _Built(name, _array((1, shape, kind, order == "F", raw)))
+    raise ValueError(f"it holds more than plain data: a call of {name.replace(' ', '.')} that does not make an array of numbers")
 
 
 def _array(state: Any) -> Array:
