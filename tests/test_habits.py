@@ -11,11 +11,13 @@ import pytest
 from test_table import table
 from typer.testing import CliRunner, Result
 
+from device_agents.support.errors import ToolError
 from netadapt.cli.app import app as netadapt
 from netadapt.resources.budgets import parse_budget
 from profiler.cli.app import app as profile
 from profiler.errors import ModelError
 from profiler.formats.model_file import format_of
+from profiler.protocol.settings import Target
 
 BENCHMARK = ("benchmark", "m.onnx")
 BUILD = ("build", "p.json", "--runtime", "litert", "--out", "t.parquet")
@@ -114,3 +116,8 @@ def test_output_into_a_closed_pipe_ends_in_silence(form: tuple[str, ...], tmp_pa
     done = subprocess.run(command("show", tmp_path / "t.parquet", *form), stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_runtime_by_another_name_says_which_was_meant_where_no_option_lists_them() -> None:
+    with pytest.raises(ToolError, match="there is no runtime 'ort'; did you mean 'onnxruntime'"):
+        Target(runtime="ort")
