@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,8 +85,9 @@ def plain_errors(after_interrupt: str = "") -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as exc:
-        # an error of a file has its name; one without, of these kinds, comes from printing
-        if exc.filename is not None or exc.errno not in (errno.EPIPE, errno.ENOSPC):
+        # an error of a file has its name; one without, of these kinds, comes from printing, or from the pipe to another program
+        printing = exc.filename is None and (exc.errno == errno.ENOSPC or (exc.errno == errno.EPIPE and _reader_is_gone()))
+        if not printing:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers goes there when Python ends
         if exc.errno == errno.ENOSPC:
@@ -97,6 +99,13 @@ def plain_errors(after_interrupt: str = "") -> Iterator[None]:
     except KeyboardInterrupt as exc:
         print(f"\ninterrupted; {after_interrupt or 'nothing was written'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from exc
+
+
+def _reader_is_gone() -> bool:
+    """True if standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 @contextmanager

@@ -121,3 +121,16 @@ def test_output_into_a_closed_pipe_ends_in_silence(form: tuple[str, ...], tmp_pa
 def test_a_runtime_by_another_name_says_which_was_meant_where_no_option_lists_them() -> None:
     with pytest.raises(ToolError, match="there is no runtime 'ort'; did you mean 'onnxruntime'"):
         Target(runtime="ort")
+
+
+PIPE = """
+import errno
+from profiler.console import plain_errors
+with plain_errors():
+    raise BrokenPipeError(errno.EPIPE, "the pipe to another program")
+"""
+
+
+def test_another_pipe_that_breaks_is_not_taken_for_the_output() -> None:
+    done = subprocess.run([sys.executable, "-c", PIPE], capture_output=True, text=True)
+    assert "BrokenPipeError" in done.stderr

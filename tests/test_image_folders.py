@@ -177,14 +177,18 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert int(opened(tmp_path).train.images.min()) == 255
 
 
-@pytest.mark.parametrize(("orientation", "side"), [(1, "below"), (3, "above"), (6, "left"), (8, "right")])
-def test_images_stand_as_their_orientation_says(orientation: int, side: str, tmp_path: Path) -> None:
+TURNS = {1: "below", 2: "below", 3: "above", 4: "above", 5: "right", 6: "left", 7: "left", 8: "right", 99: "below"}
+
+
+@pytest.mark.parametrize(("orientation", "side"), TURNS.items())
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+def test_images_stand_as_their_orientation_says(orientation: int, side: str, ending: str, tmp_path: Path) -> None:
     for kind in ("a", "b"):
         (tmp_path / kind).mkdir()
         for number in range(4):
             exif = Image.Exif()
             exif[0x0112] = orientation
-            image(250).save(tmp_path / kind / f"{number}.jpg", exif=exif, quality=95)
+            image(250).save(tmp_path / kind / f"{number}.{ending}", exif=exif, quality=95)
     first = opened(tmp_path).train.images[0, 0]
     means = {"above": first[:3].float().mean(), "below": first[-3:].float().mean()}
     means |= {"left": first[:, :3].float().mean(), "right": first[:, -3:].float().mean()}
@@ -200,6 +204,14 @@ def test_images_of_a_kind_that_is_not_read_are_named(ending: str, kind: str, tmp
         file.rename(file.with_suffix(f".{ending}"))
     with pytest.raises(DataError, match=f"{ending} is a {kind} image, which is not read; convert such files to JPEG or PNG"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"Exif\x00\x00II", b"Exif\x00\x00" + bytes(40), b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff"])
+def test_damaged_exif_data_spoil_no_image(data: bytes, tmp_path: Path) -> None:
+    for file in list(write(tmp_path).rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".jpg"), exif=data)
+        file.unlink()
+    assert sum(sizes(opened(tmp_path))) == 16
 
 
 def test_damaged_images_are_left_out_on_request_and_counted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from netadapt.training.datasets import DataError
 from netadapt.training.datasets.arrays import INVALID_IMAGE, check_pixels
@@ -36,6 +37,12 @@ _LITTER = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"}
 )
 """Names, in lower case, of what operating systems and other programs put into folders, beside those that begin with a dot."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What sets an image upright, by its EXIF orientation; 1 is upright."""
+_DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error)
 _WHITE = (255, 255, 255)
 
 
@@ -203,7 +210,7 @@ def _image(file: Path, resolution: int, left_out: _LeftOut) -> torch.Tensor | No
             raise DataError(f"{file} is a {kind} image, which is not read; convert such files to JPEG or PNG")
         with Image.open(file) as image:
             check_pixels(image)
-            colours = _eight_bits(ImageOps.exif_transpose(image), file)
+            colours = _upright(_eight_bits(image, file), image)
             scale = resolution / min(colours.size)
             width, height = (max(resolution, round(side * scale)) for side in colours.size)
             left, top = (width - resolution) // 2, (height - resolution) // 2
@@ -218,6 +225,18 @@ def _image(file: Path, resolution: int, left_out: _LeftOut) -> torch.Tensor | No
         raise DataError(f"{error}, or leave all that cannot be read out with folder-readable:PATH") from error
     left_out.damaged.append(file)
     return None
+
+
+def _upright(colours: Image.Image, image: Image.Image) -> Image.Image:
+    """The colours as the orientation in the image's EXIF data says. Damaged EXIF data say nothing.
+
+    Pillow's own function writes the rest of the EXIF data anew, which fails for those of many cameras.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGED_EXIF:
+        return colours
+    return colours if turn is None else colours.transpose(turn)
 
 
 def _eight_bits(image: Image.Image, file: Path) -> Image.Image:
