@@ -10,6 +10,7 @@ from device_agents.agent import Agent
 from device_agents.device_lock import device_lock
 from device_agents.discovery import open_agent
 from device_agents.errors import DeviceError
+from device_agents.support.errors import ToolError
 from profiler.devices.conditioning import Conditioned, conditioned, wait_until_cool
 from profiler.devices.config import Device, find_device
 from profiler.measure.session import Session
@@ -35,15 +36,33 @@ def open_session(
             yield Session(agent, choose_runner(agent, device, target), target, settings or TimingSettings())
             return
         conditioning = stack.enter_context(conditioned(agent, fixed_performance=device.fixed_performance))
+        cpus = _cpus(device, conditioning)
+        if not target.oversubscribe:
+            _check_threads(device, target.threads, conditioning.cores, cpus)
         yield Session(
             agent,
             choose_runner(agent, device, target),
             target,
             settings or TimingSettings(),
-            cpus=_cpus(device, conditioning),
+            cpus=cpus,
             conditioning=conditioning,
             cooling=device.cool,
-            cool=partial(wait_until_cool, agent, device.cool, say),
+            cool=partial(wait_until_cool, agent, device.cool, say, told=set()),
+        )
+
+
+def _check_threads(device: Device, threads: int, cores: int | None, cpus: tuple[int, ...] | None) -> None:
+    """`ToolError` for more threads than cores: they take turns, spin while they wait, and can bring a machine to a standstill."""
+    if cores is not None and threads > cores:
+        raise ToolError(
+            f"{device.name} has {cores} core{'s' if cores > 1 else ''} for us, which {threads} threads would share; "
+            f"give --threads {cores}, or add --oversubscribe if that is meant"
+        )
+    if cpus is not None and threads > len(cpus):
+        kept = f"core{'s' if len(cpus) > 1 else ''} {', '.join(map(str, cpus))}"
+        raise ToolError(
+            f"{threads} threads would share {kept} of {device.name}, to which `cpus` keeps them; give --threads {len(cpus)}, "
+            'write cpus = "all" in profile.toml, or add --oversubscribe if that is meant'
         )
 
 
