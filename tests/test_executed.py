@@ -17,17 +17,17 @@ from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d
-from profiler.measure.executed import PROBE, AskedFile, compared
+from profiler.measure.executed import EMPTY_CALL, PROBE, compared
 from profiler.measure.loop import MeasurementRun
-from profiler.measure.per_layer import operator_times
+from profiler.measure.per_layer import inside_ms
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import Silent
-from profiler.protocol.events import Done, Header, NetworkAdded, RunEvent
+from profiler.protocol.events import Done, Executed, Header, NetworkAdded, RunEvent
 from profiler.protocol.job import Job
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
-from profiler.tables.limits import COLD, EMPTY_CALL, limit_models
+from profiler.tables.limits import COLD, limit_models
 from profiler.tables.plan import read_plan
 from profiler.tables.table import Table, load_table
 
@@ -140,12 +140,37 @@ def operator(*samples_us: int) -> ExecutedOperator:
     return ExecutedOperator(name="a", op="Conv", partition="CPU", index=0, samples_us=samples_us)
 
 
+def passes(*us: tuple[int, ...]) -> list[Executed]:
+    """Answers to be profiled, each with these times of its operators."""
+    return [
+        Executed(model="a", round=0, operators=tuple(operator(value, value, 10 * value) for value in each), inferences_us=(9, 9, 9))
+        for each in us
+    ]
+
+
 def test_what_the_profiler_costs_is_taken_off_every_operator_alike() -> None:
-    operators = (operator(104, 104, 900, 900), operator(204, 204, 204, 900))
-    asked = AskedFile(Path("a"), ONNX, network(), operators, (300,) * 4, False, "1")
-    times = operator_times(asked, whole_ms=0.3)
-    assert [round(item.latency_ms, 6) for item in times] == [0.1, 0.2]
-    assert [round(item.share, 6) for item in times] == [round(1 / 3, 6), round(2 / 3, 6)]
+    assert inside_ms(passes((104, 204)), passes((4,)), 0.3) == pytest.approx([0.1, 0.2])
+
+
+def test_operators_take_as_long_together_as_the_network_without_a_profiler() -> None:
+    assert inside_ms(passes((204, 404)), passes((4,)), 0.3) == pytest.approx([0.1, 0.2])
+
+
+def test_passes_while_the_device_was_slow_do_not_count() -> None:
+    assert inside_ms(passes((104, 204), (804, 204), (104, 204)), passes((4,), (40,)), 0.3) == pytest.approx([0.1, 0.2])
+
+
+def test_no_operator_takes_less_than_nothing() -> None:
+    assert min(inside_ms(passes((3, 204)), passes((4,)), 0.3)) > 0
+
+
+def test_a_second_answer_keeps_only_what_is_new() -> None:
+    first = answer(FORMATS["onnx"].write(network()))
+    again = first.since(first)
+    assert first.graph is not None and again.graph is None
+    assert [item.samples_us for item in again.operators] == [item.samples_us for item in first.operators]
+    assert not any(item.inputs or item.outputs for item in again.operators)
+    assert replace(first, operators=first.operators[1:]).since(first).graph == first.graph
 
 
 @pytest.mark.parametrize("ruled", [network(), network("none")])

@@ -18,7 +18,7 @@ from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
-from profiler.measure.executed import ExecutedModel, ask, compared, executed_model, rules_of, stretches
+from profiler.measure.executed import ExecutedModel, ask, compared, executed_model, profile, rules_of, stretches
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.measure.state import MeasurementState
@@ -86,7 +86,7 @@ def build(
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
         wholes = {network.key: network for plan in plans for network in networks_of(plan, target)}
-        ask(run, {key: network.file for key, network in wholes.items()})
+        ask(run, (Model(key, network.file) for key, network in wholes.items()))
         models = dict(_executed_files(run, plans))
         rules = rules_of(run.state, target.runtime)
         executed = [_executed_plan(plan, rules, models) for plan in plans]
@@ -96,14 +96,17 @@ def build(
         layers += run.add_layers(_begun(run))
         networks = run.add(model for network in wholes.values() for model in _network_models(run, network, models))
         own = {layer.key: layer for plan in executed for layer in plan.graph.layers}
-        layers += run.add(limit_models(run, own))
+        limiting = run.add(limit_models(run, own))
         _, unlike = compared(run.state)
         if unlike:
             run.progress.say(f"our rules say something else than {target.runtime} executes for {', '.join(unlike)}")
-        run.measure(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
+        run.measure(dict.fromkeys([*layers, *networks, *limiting], settings.rounds), "measuring")
+        profile(run, networks, passes=2)
         for plan in plans:
             layers += _refine(run, plan, rules, networks, stop)
+        profile(run, networks, passes=3)
         run.measure(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
+        profile(run, networks, passes=4)
         most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
         run.settle(most)
         if energy:
@@ -123,7 +126,7 @@ def extend(
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
     with _measuring(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as run:
-        keys = run.add_layers(layers, opaques)
+        keys = run.add_layers(map(info.rules.entry, layers), opaques)
         run.measure(dict.fromkeys(keys, info.settings.rounds), "measuring")
         run.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return load_table(out)
@@ -194,7 +197,7 @@ def _refine(run: MeasurementRun, plan: Plan, rules: ExecutionRules, networks: Se
     if not plan.graph.widths:
         return added
     settings = run.settings
-    asked = [rules.executed(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
+    asked = [rules.entries(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
     while True:
         table = table_of(run.state)
         predictor = Predictor(table)
@@ -267,9 +270,8 @@ def as_executed(plan: Plan, table: Table) -> Plan:
 
 
 def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, ExecutedModel]) -> Plan:
-    if plan.model is not None and plan.model in models:
-        return replace(plan, graph=models[plan.model].graph)
-    return replace(plan, graph=rules.executed(plan.graph))
+    graph = models[plan.model].graph if plan.model is not None and plan.model in models else plan.graph
+    return replace(plan, graph=rules.entries(graph))
 
 
 def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
@@ -293,9 +295,10 @@ def _network_models(run: MeasurementRun, network: Network, files: Mapping[Path, 
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         yield from _prefixes(run, network, rules)
         return
-    yield _network_model(network.key, network.role, model.graph, network.file, users=True)
+    digest = hashlib.sha256(network.file).hexdigest()
+    yield _network_model(network.key, network.role, model.graph, network.file, file_sha256=digest, by_rules=False)
     for role, graph, file in stretches(model, len(network.file)):
-        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True))
+        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True), by_rules=False)
 
 
 def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> Iterator[Model]:
@@ -308,6 +311,14 @@ def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> I
         yield _network_model(network_key(graph.name), "fit", rules.executed(graph), writer.write(graph))
 
 
-def _network_model(key: str, role: str, graph: Graph, file: bytes, loading: Loading = USUAL, *, users: bool = False) -> Model:
-    digest = hashlib.sha256(file).hexdigest() if users else None
-    return Model(key, file, NetworkAdded(key, role, replace(graph, opaques={}), digest), loading)
+def _network_model(
+    key: str,
+    role: str,
+    graph: Graph,
+    file: bytes,
+    loading: Loading = USUAL,
+    *,
+    file_sha256: str | None = None,
+    by_rules: bool = True,
+) -> Model:
+    return Model(key, file, NetworkAdded(key, role, replace(graph, opaques={}), file_sha256, by_rules), loading)

@@ -113,6 +113,12 @@ class Contents:
         """The inputs of the operator that are computed: neither constants nor its own state."""
         return tuple(i for i in operator.inputs if i >= 0 and i not in self.constants and not self.tensors[i].isVariable)
 
+    def read_from_outside(self, operators: Sequence[Operator]) -> tuple[int, ...]:
+        """The computed tensors that some operators read and none of them makes, each once, in the order of reading."""
+        made = {tensor for operator in operators for tensor in operator.outputs}
+        read = dict.fromkeys(tensor for operator in operators for tensor in self.activations(operator))
+        return tuple(tensor for tensor in read if tensor not in made)
+
     def name(self, tensor: int) -> str:
         """The name of a tensor, or `tensor_` and its number if it has none."""
         return text(self.tensors[tensor].name) or f"tensor_{tensor}"
@@ -180,13 +186,18 @@ def load(path: Path) -> Contents:
         data = path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
+    return parse(path.name, data)
+
+
+def parse(label: str, data: bytes) -> Contents:
+    """Read the bytes of a file; `label` is its name. Raises `ModelError` as `load` does."""
     if len(data) < 8 or data[4:8] != IDENTIFIER:
-        raise ModelError(f"{path.name} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
+        raise ModelError(f"{label} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
     try:
-        return _contents(path.name, data)
+        return _contents(label, data)
     except _DAMAGE as exc:
         raise ModelError(
-            f"{path.name} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
+            f"{label} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
         ) from exc
 
 
