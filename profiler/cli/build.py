@@ -38,7 +38,12 @@ def build(
         ),
     ] = "2%",
     max_layers: Annotated[
-        int, typer.Option(min=1, help="Stop adding layers when the table has so many, whatever its error.")
+        int,
+        typer.Option(
+            min=1,
+            help="Stop adding layers when the table has so many, whatever its error. The layers of the networks themselves, sweeps "
+            "of a few of them, and the narrowest and widest of each are measured even if they are more.",
+        ),
     ] = StopCriterion().max_layers,
     rounds: Annotated[
         int,
