@@ -9,11 +9,12 @@ from pathlib import Path
 
 from device_agents.support.errors import ToolError
 from profiler.devices.fleet import on_each
+from profiler.measure.executed import EMPTY_CALL
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build, network_key
-from profiler.tables.limits import COLD, EMPTY_CALL
+from profiler.tables.limits import COLD
 from profiler.tables.plan import read_plan
 from profiler.tables.table import Table
 
