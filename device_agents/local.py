@@ -59,7 +59,8 @@ class LocalAgent:
 
     @property
     def _parent(self) -> Path:
-        return Path(self._options.folder or tempfile.gettempdir()).expanduser()
+        named = self._options.folder or tempfile.gettempdir()
+        return Path.home() / named[2:] if named.startswith("~/") else Path(named)
 
     def clean(self) -> int:
         """Remove the files of this session; those of earlier ones are gone already."""

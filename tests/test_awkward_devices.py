@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from devices import program
 from login_shells import ProcessChannel, ShellAgent
 from typer.testing import CliRunner, Result
 
-from device_agents.agent import Agent, Options
+from device_agents.agent import Agent, CommandResult, Options
 from device_agents.errors import DeviceError, StoreFailed
 from device_agents.local import LocalAgent
 from device_agents.support.errors import ToolError
@@ -24,7 +24,7 @@ from profiler.devices.conditioning import Conditioned, conditioned
 from profiler.devices.config import Device
 from profiler.devices.doctor import examine, judge
 from profiler.errors import RunnerError
-from profiler.measure.opening import _check_threads
+from profiler.measure.opening import _check_threads, open_session
 from profiler.protocol.settings import Target
 from profiler.runners.native import NativeRunner
 from profiler.runners.program import how_it_ended
@@ -250,3 +250,24 @@ def test_the_cores_that_count_are_those_that_a_device_lets_us_use(tmp_path: Path
     first = min(os.sched_getaffinity(0))
     assert state_of(Machine(shell=("taskset", "-c", str(first), "sh"))).cores == 1
     assert state_of(Machine()).cores == len(os.sched_getaffinity(0))
+
+
+class Untold(Machine):
+    """A device whose files and programs do not tell its cores."""
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        hidden = ("/sys/devices/system/cpu/online", "/proc/self/status", "_NPROCESSORS_ONLN")
+        words = list(argv) if argv[0] == "sh" else None
+        for name in hidden if words else ():
+            words = [word.replace(name, "/nowhere") for word in words or ()]
+        return super().run(words or argv, timeout_s=timeout_s)
+
+
+def test_where_its_files_do_not_tell_its_cores_the_runner_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Untold() as agent:
+        assert state_of(agent).cores is None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROFILE_CONFIG", raising=False)
+    monkeypatch.setattr("profiler.measure.opening.open_agent", lambda address, options: Untold())
+    with pytest.raises(ToolError, match=f"has {os.cpu_count()} core"), open_session(Target(threads=999)):
+        pass

@@ -351,11 +351,12 @@ def test_crontab_keeps_its_other_lines_and_gets_ours_once(programs: Path, lab: P
     assert line.endswith("schedule once")
 
 
-def test_the_cron_line_is_a_command_that_shells_understand(programs: Path, lab: Path) -> None:
+@pytest.mark.parametrize("written", ["\\%", "%"], ids=["BusyBox", "others"])
+def test_the_cron_line_is_a_command_that_shells_understand(programs: Path, lab: Path, written: str) -> None:
     odd = lab / "it's 100% odd"
     odd.mkdir()
     (odd / "profile.toml").write_text("")
-    line = install.cron_line(odd / "profile.toml").replace("\\%", "%")  # as cron does
+    line = install.cron_line(odd / "profile.toml").replace("\\%", written)  # as cron does
     command = line.removeprefix("*/15 * * * * ").replace("&& ", "&& printf '%s\\n' ", 1)
     out = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
     assert out[1:] == ["--config", str(odd / "profile.toml"), "schedule", "once"]

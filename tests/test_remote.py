@@ -166,7 +166,7 @@ def test_a_search_path_for_folders_prints_nothing_that_is_taken_for_an_answer(
     agent.options = Options(folder="below")
     with agent:
         assert agent._folder == str(tmp_path / "below" / "netadapt-profiler")
-        assert Path(agent.interpreter()).exists()
+        assert Path(agent.interpreter()).is_file()
 
 
 def test_a_login_shell_that_prints_a_line_and_kills_nothing_has_not_killed() -> None:

@@ -17,6 +17,7 @@ from profiler.measure.session import Session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner, runner_named
+from profiler.runners.program import ProgramRunner
 
 PATIENCE_S = 3600.0
 """Work that takes hours waits so long for a device that somebody else is measuring on, rather than do without it."""
@@ -36,12 +37,14 @@ def open_session(
             yield Session(agent, choose_runner(agent, device, target), target, settings or TimingSettings())
             return
         conditioning = stack.enter_context(conditioned(agent, fixed_performance=device.fixed_performance))
-        cpus = _cpus(device, conditioning)
-        if not target.oversubscribe:
-            _check_threads(device, target.threads, conditioning.cores, cpus)
+        cpus, runner, cores = _cpus(device, conditioning), choose_runner(agent, device, target), conditioning.cores
+        if target.threads > 1 and not target.oversubscribe:
+            cores = runner.probe().device.cores if cores is None else cores
+            # vendors' tools stay on no cores
+            _check_threads(device, target.threads, cores, cpus if isinstance(runner, ProgramRunner) else None)
         yield Session(
             agent,
-            choose_runner(agent, device, target),
+            runner,
             target,
             settings or TimingSettings(),
             cpus=cpus,

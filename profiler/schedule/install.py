@@ -102,9 +102,12 @@ def install_units(units: Sequence[Unit]) -> str:
 
 def cron_line(config: Path) -> str:
     """Return the line for the crontab."""
-    folder = shlex.quote(str(config.resolve().parent))
-    line = f"*/15 * * * * cd {folder} && {shlex.join(command_for(config))}"
-    return line.replace("%", "\\%")  # in a crontab, % ends the command
+    quoted = []
+    for word in (str(config.resolve().parent), *command_for(config)):
+        text = shlex.quote(word)
+        # in a crontab, % ends the command, except in BusyBox, which leaves the backslash to the shell: so it stands outside quotes
+        quoted.append(text.replace("%", "'\\%'" if text.startswith("'") else "\\%"))
+    return f"*/15 * * * * cd {quoted[0]} && {' '.join(quoted[1:])}"
 
 
 def install_line(line: str) -> None:
