@@ -23,6 +23,7 @@ from profiler.cli.app import app
 from profiler.devices.conditioning import Conditioned, conditioned
 from profiler.devices.config import Device
 from profiler.devices.doctor import examine, judge
+from profiler.devices.interpreter import too_old
 from profiler.errors import RunnerError
 from profiler.measure.opening import _check_threads, open_session
 from profiler.protocol.settings import Target
@@ -60,6 +61,26 @@ def test_a_python_that_is_too_old_is_named_with_the_way_out(old_python: str) -> 
     version = Path(old_python).name.removeprefix("python")
     for part in (f" is Python {version}", "3.8 or later is needed", "--python", "native runner"):
         assert part in str(told.value)
+
+
+def test_a_newer_python_that_is_there_is_named(tmp_path: Path) -> None:
+    program(tmp_path, "python3", "echo Python 3.6.9")
+    program(tmp_path, "python3.8", "echo Python 3.8.0")
+    assert f"such as --python {tmp_path}/python3.8," in str(too_old(Only(tmp_path), "python3"))
+    (tmp_path / "python3.8").unlink()
+    assert "a newer one with --python or" in str(too_old(Only(tmp_path), "python3"))
+
+
+class Only(LocalAgent):
+    """A device that has no programs but these."""
+
+    def __init__(self, programs: Path) -> None:
+        super().__init__()
+        self._programs = programs
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        found = {"sh": "/bin/sh"}.get(argv[0], str(self._programs / argv[0]))
+        return super().run(["/usr/bin/env", f"PATH={self._programs}", found, *argv[1:]], timeout_s=timeout_s)
 
 
 def test_every_command_says_so(old_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
