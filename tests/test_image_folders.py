@@ -108,6 +108,11 @@ def test_parts_without_training_images_are_told(tmp_path: Path) -> None:
         opened(write(tmp_path, ["test", "val"]))
 
 
+def test_a_part_beside_classes_is_no_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has test, but no train folder; move the training images, with their classes, into one"):
+        opened(write(tmp_path, ["", "test"]))
+
+
 @pytest.mark.parametrize("around", ["archive", "archive/images"])
 def test_a_folder_around_everything_is_looked_through(around: str, tmp_path: Path) -> None:
     write(tmp_path / around, ["train", "test"])

@@ -137,8 +137,9 @@ def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
     if "train" not in parts:
         named = [folder.name for folder in others if _part_of(folder) and _has_images(folder)]
         with_images = [folder.name for folder in others if _has_images(folder)]
-        if parts and not with_images:
-            raise DataError(f"{root} has {' and '.join(folder.name for folder in parts.values())}, but no train folder; add one")
+        if parts:
+            names = " and ".join(folder.name for folder in parts.values())
+            raise DataError(f"{root} has {names}, but no train folder; move the training images, with their classes, into one")
         if named and named == with_images:  # or else the parts would be the classes
             raise DataError(f"{' and '.join(named)} in {root} hold images without classes; give each a subfolder per class")
         return {"train": root}, []
