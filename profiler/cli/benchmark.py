@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import Device, ModelFile, Oversubscribe, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
 from profiler.errors import ModelError
@@ -47,6 +48,7 @@ def benchmark(
         with bar() as progress:
             measured = measure_files([model], target, progress=progress, wait_s=patience_s(wait))[model]
             operators = _operators(measured, target, progress, patience_s(wait)) if per_layer else None
+        warn_of_branches([model])
         if as_json:
             print_json(measured_data(measured, target) | operators_data(operators))
         else:

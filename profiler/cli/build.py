@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import Devices, Oversubscribe, Python, Runner, Runtime, Threads, Wait, patience_s
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, percent, plain_errors, print_json, terminable
@@ -80,6 +81,7 @@ def build(
         request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait))
         with reporters(device) as progress:
             built = build_tables(request, progress)
+        warn_of_branches(plans)
         if as_json:
             data = builds_data(built)
             print_json(data[0] if len(device) == 1 else data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import Device, ModelFile, Oversubscribe, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
 from profiler.console import Json, count, plain_errors, print_json, print_table, sizes, terminable
 from profiler.formats.model_file import default_runtime
@@ -46,6 +47,7 @@ def layers(
         target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         with bar() as progress:
             found = ask_file(model, target, progress=progress, wait_s=patience_s(wait))
+        warn_of_branches([model])
         if as_json:
             print_json(graph_data(found))
         else:
