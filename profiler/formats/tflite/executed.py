@@ -22,7 +22,7 @@ from profiler.formats.tflite.writer import FUSED_ACTIVATIONS, needs_pad
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import BINARY_OPS, POOL_OPS, LayerSpec
+from profiler.layers.layer import BINARY_OPS, POOL_OPS, WEIGHTED_OPS, LayerSpec
 
 RUNTIME = "litert"
 LOOKUP_TABLE = "Invalid Unary Op"
@@ -42,48 +42,38 @@ class ExecutedModel:
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a file of just their operators, with their own weights."""
         contents = self.model.contents
-        inside = sorted(
-            (operator for node in self.graph.nodes[first:last] for operator in self.operators[node.name]),
-            key=lambda operator: operator.index,
-        )
-        read_inside = {tensor for operator in inside for tensor in operator.inputs}
-        numbers = {operator.index for operator in inside}
+        # in the order of the file, in which they can run as well
+        inside = {operator.index: operator for node in self.graph.nodes[first:last] for operator in self.operators[node.name]}
+        operators = [inside[number] for number in sorted(inside)]
+        read = {tensor for operator in operators for tensor in operator.inputs}
         read_elsewhere = {
-            tensor for operator in contents.operators if operator.index not in numbers for tensor in operator.inputs
+            tensor for operator in contents.operators if operator.index not in inside for tensor in operator.inputs
         } | set(contents.outputs)
-        outputs = [
-            tensor for operator in inside for tensor in operator.outputs if tensor in read_elsewhere or tensor not in read_inside
-        ]
-        return self.graph.part(first, last), cut(contents, inside, outputs)[0]
+        made = [tensor for operator in operators for tensor in operator.outputs]
+        outputs = [tensor for tensor in made if tensor in read_elsewhere or tensor not in read]
+        return self.graph.part(first, last), cut(contents, operators, outputs)[0]
 
 
 def read_executed(name: str, file: bytes, operators: Sequence[ExecutedOperator], block: int = 1) -> ExecutedModel:
     """The layers that LiteRT executes for a file, in the order of execution.
 
-    `operators` are those that its profiler reported for the same file. LiteRT has no blocked layout, so that `block` is 1. Raises
-    `ModelError` if the file cannot be read, or if it and the operators contradict each other.
-    """
-    ruled = executed_by_rules(name, file)
-    order = dict.fromkeys(node.name for node in matched(ruled.graph, operators))
-    nodes = {node.name: node for node in ruled.graph.nodes}
-    return replace(ruled, graph=replace(ruled.graph, nodes=tuple(nodes[key] for key in order)))
-
-
-def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
-    """The layers that LiteRT executes for a file by our rules, in the order of the file, for a runtime that does not tell.
-
-    Raises `ModelError` if the file cannot be read.
+    `operators` are those that its profiler reported for the same file. Of a runtime that reports none, the layers are those of our
+    rules, in the order of the file. LiteRT has no blocked layout, so that `block` is 1. Raises `ModelError` if the file cannot be
+    read, or if it and the operators contradict each other.
     """
     model = read_contents(name, parse(name, file))
     graph = ExecutionRules(RUNTIME).executed(model.graph)
-    names = {node.name for node in graph.nodes}
+    nodes = {node.name: node for node in graph.nodes}
     owners: dict[str, str] = {}
-    operators: dict[str, tuple[Operator, ...]] = {}
+    parts: dict[str, tuple[Operator, ...]] = {}
     for node in model.graph.nodes:
         # a node that the rules joined with the one before it has the name of that
-        owners[node.name] = node.name if node.name in names else owners[node.inputs[0]]
-        operators[owners[node.name]] = (*operators.get(owners[node.name], ()), *model.operators[node.name])
-    return ExecutedModel(model, graph, operators)
+        owner = owners[node.name] = node.name if node.name in nodes else owners[node.inputs[0]]
+        parts[owner] = (*parts.get(owner, ()), *model.operators[node.name])
+    if operators:
+        order = dict.fromkeys(node.name for node in matched(graph, operators))
+        graph = replace(graph, nodes=tuple(nodes[key] for key in order))
+    return ExecutedModel(model, graph, parts)
 
 
 def matched(graph: Graph, operators: Sequence[ExecutedOperator]) -> tuple[Node, ...]:
@@ -122,6 +112,8 @@ def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
     if is_delegated and first.op == LOOKUP_TABLE:
         is_unary = layer.opaque is not None and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1
         return (LOOKUP_TABLE,) if is_unary else ()
+    if is_delegated and first.op.startswith("Convert (NC, F32, QD8") and layer.opaque is not None and layer.op in WEIGHTED_OPS:
+        return ("QUANTIZE", name)  # weights of integers for activations of floats, which are quantised for this layer
     if layer.op == "hard_sigmoid":
         return ("ADD", "RELU6", "MUL") if is_delegated else ("ADD", "MUL")
     if layer.op in BINARY_OPS and layer.activation != "none" and is_delegated:
