@@ -27,7 +27,7 @@ from profiler.layers.layer import LayerSpec, Shape, conv2d, depthwise_conv2d, fu
 from profiler.measure.executed import same_layers, stretches
 
 IMAGE = (1, 9, 11, 6)
-NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "fastdepth")
+NETWORKS = ("mobilenet_v3_small", "resnet18")
 EMITTERS = [Emitter, Int8Emitter]
 
 
@@ -110,11 +110,6 @@ def random_input(file: bytes) -> Any:
 
 
 # the operators are the layers
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_rules_agree_with_litert(name: str) -> None:
-    assert same_layers(asked(file_of(name)).graph, ExecutionRules("litert").executed(narrow(name)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -249,28 +244,46 @@ def test_a_stretch_executes_the_layers_that_the_whole_has_there(name: str, dtype
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_two_stretches_compute_what_the_whole_computes(dtype: str) -> None:
-    file = file_of("mobilenet_v1", dtype)
+    layers = [conv2d((1, 12, 12, 6), 8, 3, stride=2, activation="relu6")]
+    layers += [depthwise_conv2d(layers[0].output, 5, stride=2), conv2d((1, 3, 3, 8), 8, 1), one("sigmoid", (1, 3, 3, 8))]
+    file = write_tflite(in_a_row(*layers).with_precision(dtype))
     model = asked(file)
-    (_, first), (_, second) = model.stretch(0, 13), model.stretch(13, len(model.graph.nodes))
+    (_, first), (_, second) = model.stretch(0, 2), model.stretch(2, 4)
     image = random_input(file)
     for found, expected in zip(run(second, run(first, [image])), run(file, [image]), strict=True):
         np.testing.assert_array_equal(found, expected)
-        assert np.ptp(expected) > 0
+        assert len(np.unique(expected)) > 1
 
 
-def test_a_stretch_reads_a_shortcut_from_outside_and_returns_what_is_read_later() -> None:
-    file = file_of("mobilenet_v2")
-    model = asked(file)
+def test_a_stretch_reads_a_shortcut_from_outside() -> None:
+    model = asked(file_of("resnet18"))
     place = next(place for place, node in enumerate(model.graph.nodes) if node.layer.op == "add")
     graph, part = model.stretch(place - 1, place + 1)
-    assert len(graph.inputs) == 2
-    assert len(Interpreter(model_content=part).get_input_details()) == 2
+    assert len(graph.inputs) == len(Interpreter(model_content=part).get_input_details()) == 2
+
+
+def test_a_stretch_returns_what_is_read_after_it() -> None:
+    nodes = (
+        Node("first", one("relu"), ("image",)),
+        Node("second", one("sigmoid"), ("first",)),
+        Node("third", LayerSpec("add", (IMAGE, IMAGE), IMAGE), ("first", "second")),
+    )
+    graph, part = asked(write_tflite(Graph("shortcut", (("image", IMAGE),), nodes, ("third",)))).stretch(0, 2)
+    assert graph.outputs == ("first", "second")
+    assert len(Interpreter(model_content=part).get_output_details()) == 2
 
 
 def test_a_stretch_keeps_the_quantisation_of_the_file() -> None:
-    model = asked(file_of("mobilenet_v1", "int8"))
-    (detail,) = Interpreter(model_content=model.stretch(3, 6)[1]).get_input_details()
+    model = asked(file_of("resnet18", "int8"))
+    (detail,) = Interpreter(model_content=model.stretch(3, 5)[1]).get_input_details()
     assert detail["quantization"] == pytest.approx((COMMON.scale, COMMON.zero_point))
+
+
+def test_a_stretch_keeps_an_activation_that_was_joined() -> None:
+    layer = conv2d(IMAGE, 8, 3)
+    graph, part = asked(write_tflite(in_a_row(layer, one("relu", layer.output), one("sigmoid", layer.output)))).stretch(0, 1)
+    assert graph.layers[0].activation == "relu"
+    assert asked(part).graph.layers == graph.layers
 
 
 def test_equal_stretches_of_files_with_other_names_are_the_same_bytes() -> None:

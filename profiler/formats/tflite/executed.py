@@ -81,27 +81,28 @@ def matched(graph: Graph, operators: Sequence[ExecutedOperator]) -> tuple[Node, 
 
     `graph` has the layers that are executed by our rules. Raises `ModelError`, with the reason, if the operators contradict them.
     """
-    steps: dict[str, tuple[str, ...]] = {}
-    """The operators that are still to come for each node that was begun."""
+    pending = {node.name: node for node in graph.nodes}
+    begun: dict[str, tuple[str, ...]] = {}
+    """The operators that are still to come for nodes of several."""
     made = {name for name, _ in graph.inputs}
     found = []
     for place, operator in enumerate(operators):
-        for node in graph.nodes:
-            left = steps.get(node.name, _steps(node.layer, operator))
-            if left and made.issuperset(node.inputs) and _runs(operator, left[0]):
-                found.append(node)
-                steps[node.name] = left[1:]
-                if len(left) == 1:
-                    made.add(node.name)
+        for node in pending.values():
+            steps = begun.get(node.name) or _steps(node.layer, operator)
+            if steps and made.issuperset(node.inputs) and _runs(operator, steps[0]):
                 break
         else:
             raise ModelError(
                 f"{graph.name}: operator {place + 1} of {len(operators)} in the runtime's profile, {operator.op} "
                 f"({operator.partition}), is no layer of the file that could run there"
             )
-    missing = [node for node in graph.nodes if node.name not in made]
-    if missing:
-        raise ModelError(f"{graph.name}: the runtime's profile has no operator for {missing[0].name} ({missing[0].layer.op})")
+        found.append(node)
+        begun[node.name] = steps[1:]
+        if len(steps) == 1:
+            made.add(node.name)
+            del pending[node.name]
+    for node in pending.values():
+        raise ModelError(f"{graph.name}: the runtime's profile has no operator for {node.name} ({node.layer.op})")
     return tuple(found)
 
 

@@ -1,18 +1,20 @@
 """Reads a .tflite file into the fused groups that LiteRT executes with its default delegate, XNNPACK.
 
-Every operator is a group, with these exceptions, which the writer turns back into the same operators:
+Every operator is a group, with these exceptions:
 
-- A PAD whose only reader is a VALID convolution belongs to the convolution, because XNNPACK folds it.
-- A PAD (of minus infinity for a max pool) whose only reader is a VALID pool belongs to the pool, which has no such padding itself.
-- ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid.
+- A PAD whose only reader is a VALID convolution belongs to the convolution, in floats and in integers, because XNNPACK folds it
+  (xnn_subgraph_fusion). It does not where the convolution is a matrix product: 1x1 with stride 1.
+- A PAD (of minus infinity for a max pool) whose only reader is a VALID pool of floats belongs to the pool, which has no such
+  padding itself. Both are executed.
+- ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid. All of them are executed.
 - Operators in a row on single eight-bit numbers are one group, because XNNPACK replaces them by one table.
 
-A ReLU that is an operator of its own stays a group, although XNNPACK folds it into a convolution before it: converters fuse it
-already.
+The writer turns the first three back into the same operators. A ReLU that is an operator of its own is a group here;
+profiler.layers.execution joins it with what XNNPACK joins it with.
 
-Half-precision weights count as the float32 weights that XNNPACK makes of them when it loads a model. Operators that LayerSpec does
-not describe exactly (quantised ones, and those of other kinds or with unusual options) are extracted with their weights. Nothing is
-run here.
+Half-precision and int8 weights behind a DEQUANTIZE count as the float32 weights that XNNPACK makes of them when it loads a model.
+Operators that LayerSpec does not describe exactly (quantised ones, and those of other kinds or with unusual options) are extracted
+with their weights. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ _UNARY: dict[str, tuple[str, ...]] = {
     ("float32",),
 )  # fmt: skip
 """Operators on single numbers that XNNPACK executes, and the types in which it does."""
-_UNARY_WITH_CONSTANT = ("ADD", "SUB", "MUL")
-"""Those that do so if their other operand is a single constant."""
+_UNARY_WITH_CONSTANT = {"ADD": schema.AddOptionsT, "SUB": schema.SubOptionsT, "MUL": schema.MulOptionsT}
+"""Those that do so if their other operand is a single constant, and their options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ class _Network:
         if operator.name in _UNARY:
             allowed = _UNARY[operator.name]
             return all(contents.dtype(tensor) in allowed for tensor in (*read, *operator.outputs))
-        if operator.name not in _UNARY_WITH_CONSTANT or len(operator.inputs) != 2:
+        if not isinstance(operator.options, _UNARY_WITH_CONSTANT.get(operator.name, ())) or len(operator.inputs) != 2:
             return False
         others = [tensor for tensor in operator.inputs if tensor not in read]
         if any(math.prod(contents.shape(tensor)) != 1 for tensor in others):
