@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,19 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.interval import Interval
-from profiler.latency.calibration import Calibration, Limits, Sums, fit, sums_of
-from profiler.latency.validation import HeldOutError, HeldOutNetwork
+from profiler.latency.calibration import Calibration, FitNetwork, Limits, Sums, fit, sums_of
+from profiler.latency.validation import HeldOutError, HeldOutLayer, HeldOutNetwork
 from profiler.layers.layer import conv2d
 
 
-def networks(count: int, truth: Calibration, noise: float = 0.0) -> list[tuple[Sums, float]]:
+def networks(count: int, truth: Calibration, noise: float = 0.0) -> list[FitNetwork]:
     draws = random.Random(5)
 
     def network() -> Sums:
         layout, narrow, weights = (draws.randrange(10**4, 10**7) for _ in range(3))
         return Sums(draws.uniform(1, 9), layout, narrow, draws.randrange(5, 60), weights)
 
-    return [(sums, truth.latency_ms(sums) * (1 + draws.gauss(0, noise))) for sums in (network() for _ in range(count))]
+    return [FitNetwork(sums, truth.latency_ms(sums) * (1 + draws.gauss(0, noise))) for sums in (network() for _ in range(count))]
+
+
+def with_layers(count: int, truth: Calibration) -> list[FitNetwork]:
+    """Networks of four layers each, whose latencies inside the network are known."""
+    found = []
+    for start in range(0, 4 * count, 4):
+        layers = [network.sums for network in networks(4 * count, Calibration())][start : start + 4]
+        whole = sum(layers[1:], layers[0])
+        found.append(FitNetwork(whole, truth.latency_ms(whole), [(layer, truth.share_ms(layer, whole)) for layer in layers]))
+    return found
 
 
 def test_a_correction_that_is_really_there_is_found() -> None:
@@ -44,7 +55,7 @@ def test_weights_beyond_the_cache_are_told_from_those_within() -> None:
 
 def test_the_shares_of_layers_add_up_to_their_network() -> None:
     calibration = Calibration(0.8, 2e-8, 4e-8, -3e-3, 5e-8, cache_bytes=1 << 20)
-    layers = [sums for sums, _ in networks(5, Calibration())]
+    layers = [network.sums for network in networks(5, Calibration())]
     whole = sum(layers[1:], layers[0])
     assert sum(calibration.share_ms(layer, whole) for layer in layers) == pytest.approx(calibration.latency_ms(whole))
 
@@ -70,8 +81,23 @@ def test_few_networks_carry_few_terms() -> None:
 
 
 def test_equal_networks_do_not_break_the_fit() -> None:
-    ((sums, latency_ms),) = networks(1, Calibration(0.7))
-    assert fit([(sums, latency_ms)] * 8).latency_ms(sums) == pytest.approx(latency_ms)
+    (network,) = networks(1, Calibration(0.7))
+    assert fit([network] * 8).latency_ms(network.sums) == pytest.approx(network.latency_ms)
+
+
+def test_layers_inside_a_few_networks_carry_the_terms_that_the_networks_alone_cannot() -> None:
+    truth = Calibration(0.8, 2e-8, 4e-8, 3e-3, 5e-8)
+    known = with_layers(3, truth)
+    found = fit(known)
+    assert found.layers_inside == 12
+    assert found.scale == pytest.approx(truth.scale)
+    assert found.ms_per_layer == pytest.approx(truth.ms_per_layer)
+    assert found.ms_per_cold_byte == pytest.approx(truth.ms_per_cold_byte)
+    assert fit([FitNetwork(network.sums, network.latency_ms) for network in known]).ms_per_layer == 0.0
+
+
+def test_one_network_with_known_layers_tells_nothing_of_others() -> None:
+    assert fit(with_layers(1, Calibration(0.5))).scale == 1.0
 
 
 def test_bytes_are_counted_in_whole_tiles_and_narrow_ones_apart() -> None:
@@ -80,7 +106,7 @@ def test_bytes_are_counted_in_whole_tiles_and_narrow_ones_apart() -> None:
 
 
 def test_many_networks_are_corrected_at_once() -> None:
-    calibration, found = Calibration(0.8, 2e-8, 4e-8, -3e-3, 5e-8), [sums for sums, _ in networks(5, Calibration())]
+    calibration, found = Calibration(0.8, 2e-8, 4e-8, -3e-3, 5e-8), [network.sums for network in networks(5, Calibration())]
     together = Sums(*np.stack([sums.terms() for sums in found], axis=1))
     assert calibration.latencies_ms(together).tolist() == pytest.approx([calibration.latency_ms(sums) for sums in found])
 
@@ -114,8 +140,18 @@ def test_a_table_that_misses_by_more_than_the_limit_is_unverified() -> None:
     assert HeldOutError.of([checked(1.04, 1.0, 1.2)]).verified
 
 
+def with_layer(predicted_ms: float, inside_ms: float) -> HeldOutNetwork:
+    return replace(checked(1.0, 1.0, 1.0), layers=(HeldOutLayer("conv", "conv2d", "conv2d_8", predicted_ms, inside_ms),))
+
+
+def test_the_share_of_layers_that_are_predicted_closely_is_stated() -> None:
+    found = HeldOutError.of([with_layer(0.5, 0.5), with_layer(0.55, 0.51), with_layer(0.56, 0.5), with_layer(0.4, 0.5)])
+    assert (found.layers, found.near_percent) == (4, 50.0)
+    assert HeldOutError.of([checked(1.0, 1.0, 1.0)]).near_percent is None
+
+
 def test_a_held_out_survives_json() -> None:
-    found = HeldOutError.of([checked(1.02, 1.0, 1.2)])
+    found = HeldOutError.of([checked(1.02, 1.0, 1.2), with_layer(0.5, 0.4)])
     assert HeldOutError.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
@@ -144,7 +180,8 @@ def test_a_network_pays_one_call_and_a_layer_alone_pays_one_too() -> None:
 
 @given(st.lists(st.floats(0.1, 10), min_size=4, max_size=12), st.floats(0, 0.05), st.floats(0, 1e-6))
 def test_fitted_terms_stay_within_what_was_measured(latencies: list[float], call_ms: float, cold: float) -> None:
-    measured = [(sums, latency) for (sums, _), latency in zip(networks(len(latencies), Calibration()), latencies, strict=True)]
+    made = networks(len(latencies), Calibration())
+    measured = [replace(network, latency_ms=latency) for network, latency in zip(made, latencies, strict=True)]
     found = fit(measured, limits=Limits(call_ms, cold))
     assert 0 <= found.ms_per_cold_byte <= cold
     assert call_ms == 0 or 0 <= found.ms_per_layer <= call_ms

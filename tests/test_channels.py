@@ -73,3 +73,18 @@ def test_the_nearest_width_is_the_wider_of_two_as_near() -> None:
 def test_a_form_of_several_blocks_can_take_every_multiple() -> None:
     form = ChannelExpression(3, {"a": 1, "b": 1})
     assert form.choices({"a": (8,), "b": (8, 16)}, 8) == (11, 19, 27)
+
+
+@pytest.mark.parametrize("block", [1, 8])
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(4, 80))
+def test_the_inputs_of_a_concatenation_keep_their_shares(block: int, first: int, second: int, units: int) -> None:
+    shapes = tuple((1, 4, 4, block * units) for units in (first, second))
+    layout = f"nchwc{block}" if block > 1 else ""
+    layer = LayerSpec("concat", shapes, (1, 4, 4, block * (first + second)), layout=layout)
+    try:
+        found = at_channels(layer, [block * units])
+    except LayerError:
+        assert units * min(first, second) < first + second, "only a share of less than half a block is too small"
+        return
+    assert found.out_channels == block * units
+    assert abs(found.in_channels / found.out_channels - first / (first + second)) <= 0.5 / units + 1e-9

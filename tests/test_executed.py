@@ -17,21 +17,22 @@ from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d
-from profiler.measure.executed import PROBE, AskedFile, compared
+from profiler.measure.executed import EMPTY_CALL, PROBE, compared
 from profiler.measure.loop import MeasurementRun
-from profiler.measure.per_layer import operator_times
+from profiler.measure.per_layer import inside_ms
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import Silent
-from profiler.protocol.events import Done, Header, NetworkAdded, RunEvent
+from profiler.protocol.events import Done, Executed, Header, NetworkAdded, RunEvent
 from profiler.protocol.job import Job
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
-from profiler.tables.limits import COLD, EMPTY_CALL, limit_models
+from profiler.tables.limits import COLD, limit_models
 from profiler.tables.plan import read_plan
 from profiler.tables.table import Table, load_table
 
 IMAGE = (1, 24, 24, 3)
+QUICK = TimingSettings(rounds=2, max_rounds=2, network_rounds=3, measurement_ms=1.0, warmup_ms=0.2, sample_ms=0.1, min_round_s=0.0)
 ONNX = Target(runtime="onnxruntime")
 
 
@@ -59,10 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(folder: Path) -> Path:
     """A table of this machine, of a user's file."""
-    settings = TimingSettings(
-        rounds=2, max_rounds=2, network_rounds=3, measurement_ms=1.0, warmup_ms=0.2, sample_ms=0.1, min_round_s=0.0
-    )
-    build([read_plan(onnx_file(folder))], ONNX, folder / "t.parquet", settings=settings)
+    build([read_plan(onnx_file(folder))], ONNX, folder / "t.parquet", settings=QUICK)
     return folder / "t.parquet"
 
 
@@ -72,17 +70,39 @@ def table(built: Path) -> Table:
 
 
 def test_the_rows_are_the_operators_that_the_runtime_executes(table: Table) -> None:
-    assert set(table.rows) == set(ExecutionRules("onnxruntime", BLOCK).executed(network()).layers)
+    assert set(table.rows) == set(ExecutionRules("onnxruntime", BLOCK).entries(network()).layers)
 
 
 def test_the_table_keeps_what_is_executed_for_the_file(table: Table) -> None:
     (graph,) = table.info.files.values()
-    assert graph.executed and set(graph.layers) == set(table.rows)
+    assert graph.executed and set(table.info.rules.entries(graph).layers) == set(table.rows)
 
 
 def test_parts_of_the_file_are_held_out_beside_the_whole(table: Table) -> None:
     assert table.info.held_out.networks >= 3
     assert table.info.calibration.networks >= 4
+
+
+def test_layers_inside_the_running_network_are_known_for_fit_and_check(table: Table) -> None:
+    assert table.info.calibration.layers_inside >= 4 * table.info.calibration.networks
+    assert table.info.held_out.layers > 0
+    for checked in table.info.held_out.checked:
+        assert sum(layer.inside_ms for layer in checked.layers) <= checked.measured_ms * 1.0001
+
+
+@pytest.fixture(scope="module")
+def litert_table(folder: Path) -> Table:
+    """The same of a .tflite file, whose runtime saves no graph."""
+    path = folder / "network.tflite"
+    path.write_bytes(FORMATS["tflite"].write(network()))
+    return build([read_plan(path)], Target(runtime="litert"), folder / "tflite.parquet", settings=QUICK)
+
+
+def test_a_tflite_file_is_cut_into_parts_too_and_its_layers_are_known_inside(litert_table: Table) -> None:
+    info = litert_table.info
+    assert info.held_out.networks >= 3 and info.calibration.networks >= 4
+    assert info.calibration.layers_inside >= 4 * info.calibration.networks
+    assert (info.unlike, len(info.files)) == ((), 1)
 
 
 def test_a_call_is_measured_and_counted_once(table: Table) -> None:
@@ -125,7 +145,7 @@ def test_a_file_that_the_table_was_built_from_has_the_layers_of_the_runtime_s_an
 def test_a_file_with_another_activation_lacks_its_layers_by_name_and_has_them_measured(built: Path, folder: Path) -> None:
     other = onnx_file(folder, "relu6")
     said = run("predict", str(built), str(other)).output
-    assert "differs from a layer of the table only in its activation: relu6 instead of relu" in said
+    assert "differs from a layer of the table only in its activation: relu6 instead of none" in said
     assert f"profile predict {built} {other} --measure-missing" in said
     added = run_json("predict", str(built), str(other), "--measure-missing", "--json")
     assert added["from_runtime"] and not added["missing"]
@@ -140,12 +160,37 @@ def operator(*samples_us: int) -> ExecutedOperator:
     return ExecutedOperator(name="a", op="Conv", partition="CPU", index=0, samples_us=samples_us)
 
 
+def passes(*us: tuple[int, ...]) -> list[Executed]:
+    """Answers to be profiled, each with these times of its operators."""
+    return [
+        Executed(model="a", round=0, operators=tuple(operator(value, value, 10 * value) for value in each), inferences_us=(9, 9, 9))
+        for each in us
+    ]
+
+
 def test_what_the_profiler_costs_is_taken_off_every_operator_alike() -> None:
-    operators = (operator(104, 104, 900, 900), operator(204, 204, 204, 900))
-    asked = AskedFile(Path("a"), ONNX, network(), operators, (300,) * 4, False, "1")
-    times = operator_times(asked, whole_ms=0.3)
-    assert [round(item.latency_ms, 6) for item in times] == [0.1, 0.2]
-    assert [round(item.share, 6) for item in times] == [round(1 / 3, 6), round(2 / 3, 6)]
+    assert inside_ms(passes((104, 204)), passes((4,)), 0.3) == pytest.approx([0.1, 0.2])
+
+
+def test_operators_take_as_long_together_as_the_network_without_a_profiler() -> None:
+    assert inside_ms(passes((204, 404)), passes((4,)), 0.3) == pytest.approx([0.1, 0.2])
+
+
+def test_passes_while_the_device_was_slow_do_not_count() -> None:
+    assert inside_ms(passes((104, 204), (804, 204), (104, 204)), passes((4,), (40,)), 0.3) == pytest.approx([0.1, 0.2])
+
+
+def test_no_operator_takes_less_than_nothing() -> None:
+    assert min(inside_ms(passes((3, 204)), passes((4,)), 0.3)) > 0
+
+
+def test_a_second_answer_keeps_only_what_is_new() -> None:
+    first = answer(FORMATS["onnx"].write(network()))
+    again = first.since(first)
+    assert first.graph is not None and again.graph is None
+    assert [item.samples_us for item in again.operators] == [item.samples_us for item in first.operators]
+    assert not any(item.inputs or item.outputs for item in again.operators)
+    assert replace(first, operators=first.operators[1:]).since(first).graph == first.graph
 
 
 @pytest.mark.parametrize("ruled", [network(), network("none")])

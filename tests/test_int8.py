@@ -88,7 +88,7 @@ def test_int8_layers_are_interpolated_between_int8_layers() -> None:
     rows = {layer.with_dtype("int8"): Estimate(Interval(0.01 * width, 0.0, 1.0), 6, 120, 6) for width, layer in layers.items()}
     wanted = depthwise_conv2d((1, 14, 14, 24), 3).with_dtype("int8")
     found = Grid(float_rows | rows, {}).interpolate(wanted)
-    assert found is not None and found.latency_ms.value == pytest.approx(0.24)
+    assert found is not None and found.estimate.latency_ms.value == pytest.approx(0.24)
     assert Grid(float_rows, {}).interpolate(wanted) is None
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from profiler.cli.app import app
 from profiler.errors import TableError
 from profiler.interval import Interval
-from profiler.latency.validation import HeldOutError, HeldOutNetwork
+from profiler.latency.validation import HeldOutError, HeldOutLayer, HeldOutNetwork
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
@@ -106,6 +106,19 @@ def test_a_table_without_held_out_says_so_and_has_its_staircases(tmp_path: Path)
     text = page(bare, panels(bare))
     assert "Unverified: no whole network" in text
     assert text.count("<img") == 3
+
+
+def with_layers(*kinds: str) -> HeldOutError:
+    layers = tuple(HeldOutLayer(f"layer {n}", kind, f"{kind}_{n}", 0.1 * n, 0.105 * n) for n, kind in enumerate(kinds, 1))
+    return HeldOutError.of([replace(HELD_OUT.checked[0], layers=layers)])
+
+
+@pytest.mark.parametrize("kinds", [("conv2d",), ("conv2d", "add", "softmax", "concat", "add"), ("conv2d", "add", "softmax")])
+def test_layers_inside_networks_are_drawn_on_page_and_sheet(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    made = table(held_out=with_layers(*kinds))
+    assert "inside the running network" in page(made, panels(made)) and "inside the running" not in page(table(), panels(table()))
+    write_plot(made, tmp_path / "t.png")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_text_from_a_table_is_escaped() -> None:

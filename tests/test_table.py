@@ -13,7 +13,7 @@ from profiler.latency.validation import HeldOutError, HeldOutNetwork
 from profiler.layers.graph import Graph
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.table import METADATA_KEY, Table, TableInfo, load_table
+from profiler.tables.table import FORMAT, METADATA_KEY, Table, TableInfo, load_table
 
 NETWORK = mobilenet_v1(0.25, 64, classes=10, pairs=3)
 
@@ -59,7 +59,7 @@ def test_a_table_of_another_format_version_is_told(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table().save(path)
     arrow = pq.read_table(path)
-    raw = arrow.schema.metadata[METADATA_KEY].replace(b'"format": 4', b'"format": 99')
+    raw = arrow.schema.metadata[METADATA_KEY].replace(b'"format": %d' % FORMAT, b'"format": 99')
     pq.write_table(arrow.replace_schema_metadata({METADATA_KEY: raw}), path)
     with pytest.raises(TableError, match="format 99"):
         load_table(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.latency.staircase import staircases_data
+from profiler.latency.validation import NEAR_PERCENT
 from profiler.tables.table import Table
 from profiler.tables.trust import trust_sentence
 
@@ -50,6 +51,8 @@ def print_summary(path: Path, table: Table) -> None:
         rank = "no rank correlation" if figures.spearman is None else f"Spearman {figures.spearman:.3f}"
         inside = f"{figures.coverage_percent:.0f} % inside their 95 % intervals"
         print(f"  bias {figures.bias_percent:+.1f} %, {rank}, {inside}")
+    if figures.near_percent is not None:
+        print(f"  layers inside held-out networks: {figures.near_percent:.0f} % of {figures.layers} within {NEAR_PERCENT:g} %")
     steps = [f"{kind} {axis} {rule.step}" for (kind, axis), rule in info.staircases.items() if rule.step > rule.granularity]
     if steps:
         print(f"  steps in channels: {', '.join(steps)}")

@@ -23,11 +23,14 @@ class Format:
     executed_writer: str | None = None
     """The same for executed operators, which a runtime has to leave as they are; None if these are written like others."""
     executed_reader: str | None = None
-    """The `module:function` that turns a name, bytes, the operators of a profile and the channels of a block into a model whose
-    `graph` has what the runtime executes and whose `stretch` is a part of it. The bytes are the graph that the runtime saved or, if
-    it saves none, the model file itself. None if the runtimes of this format tell nothing."""
-    saves_graph: bool = False
-    """True if a runtime of this format saves the graph that it executes, from which `executed_reader` reads."""
+    """The `module:function` that turns a name, the bytes of a model, the operators of a profile and the channels of a block into a
+    model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if nothing is known of that. The
+    bytes are the graph that the runtime saved or, if there is a matcher, the file itself."""
+    executed_matcher: str | None = None
+    """For a format whose runtimes save no graph: the `module:function` that turns the layers by our rules and the operators of a
+    profile into the node of each operator. It raises `ModelError` if these contradict each other."""
+    ruled_reader: str | None = None
+    """The `module:function` that turns a name and a file into such a model by our rules; None where only a runtime can tell."""
 
     def read(self, path: Path) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
@@ -53,13 +56,14 @@ FORMATS = {
         "profiler.formats.onnx.writer:write_onnx",
         "profiler.formats.onnx.executed_writer:write_executed",
         "profiler.formats.onnx.executed:read_executed",
-        saves_graph=True,
     ),
     "tflite": Format(
         "tflite",
         "profiler.formats.tflite.reader:read_tflite",
         "profiler.formats.tflite.writer:write_tflite",
         executed_reader="profiler.formats.tflite.executed:read_executed",
+        executed_matcher="profiler.formats.tflite.executed:matched",
+        ruled_reader="profiler.formats.tflite.executed:executed_by_rules",
     ),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }

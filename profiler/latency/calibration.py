@@ -7,9 +7,10 @@ large network do not. The latency of a network is therefore modelled as
     sum over its layers of  scale * (latency - call) + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
     plus, for the network,  call + ms_per_cold_byte * (bytes of weights beyond the cache)
 
-A term is used only if it lowers the leave-one-out error of the fit noticeably. Two terms have limits that are measured: an operator
-costs something between nothing and an empty call, and a byte of weights no more than it costs a layer whose weights are never in
-the cache.
+It is fitted on whole networks and, where the runtime tells the latency of each operator inside a running network, on these hundreds
+of latencies too. A term is used only if it lowers the leave-one-out error of the fit noticeably. Two terms have limits that are
+measured: an operator costs something between nothing and an empty call, and a byte of weights no more than it costs a layer whose
+weights are never in the cache.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ class Calibration:
     tile: int = 8
     """Channels of one tile (`profiler.latency.staircase.tile_of`). The coefficients hold for layout bytes counted in these only."""
     networks: int = 0
-    """The number of networks in the fit."""
+    """The number of networks in the fit, ..."""
+    layers_inside: int = 0
+    """... and of layers inside them."""
     residual_percent: float = 0.0
     """Root mean square of the leave-one-out errors of the fit."""
     mean_error_percent: float | None = None
@@ -131,10 +134,8 @@ class Calibration:
 
     def share_ms(self, part: Sums, whole: Sums) -> float:
         """The share of one layer in the latency of its network; the shares of all layers add up to `latency_ms(whole)`."""
-        cold = max(0, whole.weight_bytes - self.cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
-        alone = replace(part, latency_ms=part.latency_ms - self.call_ms * part.layers, weight_bytes=cold * part.weight_bytes)
-        own_call_ms = self.call_ms * part.layers / whole.layers
-        return float(np.array(self._coefficients()) @ alone.terms() + own_call_ms)
+        terms = _share(part, whole, self.cache_bytes, self.call_ms)
+        return float(np.array(self._coefficients()) @ terms + self.call_ms * part.layers / whole.layers)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,6 +151,12 @@ def _in_network(terms: Array, cache_bytes: int, call_ms: float) -> Array:
     found[LATENCY] -= call_ms * found[LAYERS]
     found[COLD] = np.maximum(0.0, found[COLD] - cache_bytes)
     return found
+
+
+def _share(part: Sums, whole: Sums, cache_bytes: int, call_ms: float) -> Array:
+    """The terms of one layer inside its network, of which a part of all weights stays in the cache: array of shape (term,)."""
+    cold = max(0, whole.weight_bytes - cache_bytes) / whole.weight_bytes if whole.weight_bytes else 0.0
+    return replace(part, latency_ms=part.latency_ms - call_ms * part.layers, weight_bytes=cold * part.weight_bytes).terms()
 
 
 TERMS = ("scale", "ms_per_layout_byte", "ms_per_narrow_byte", "ms_per_layer", "ms_per_cold_byte")
@@ -182,25 +189,74 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8, limits: Limits = NO_LIMITS) -> Calibration:
-    """Least squares of the relative error over pairs of sums and measured latency in ms.
+@dataclass(frozen=True, slots=True)
+class FitNetwork:
+    """A measured network to fit the calibration on."""
 
-    Subsets of terms are compared by their leave-one-out error, with at most one term for two networks. Fewer than two networks give
-    the plain sum, because the ratio of a single network says nothing about others. `tile` is the one that the sums were made with.
+    sums: Sums
+    latency_ms: float
+    layers: Sequence[tuple[Sums, float]] = ()
+    """The terms of its layers and their latencies in ms inside it; none where the runtime does not tell these."""
+
+    def equations(self, cache_bytes: int, call_ms: float) -> tuple[Array, Array]:
+        """The network and each of its layers as an equation of the fit: a design of shape (equation, term) and a target.
+
+        The unit is the latency of the network, so that the error of a layer counts as much as it changes the network.
+        """
+        unit_ms = self.latency_ms - call_ms
+        terms = [_in_network(self.sums.terms(), cache_bytes, call_ms)]
+        terms += [_share(part, self.sums, cache_bytes, call_ms) for part, _ in self.layers]
+        inside_ms = [value - call_ms / self.sums.layers for _, value in self.layers]
+        return np.stack(terms) / unit_ms, np.array([unit_ms, *inside_ms]) / unit_ms
+
+
+@dataclass(frozen=True, slots=True)
+class _Equations:
+    """All equations of a fit, for one size of the cache."""
+
+    design: Array
+    """Of shape (equation, term)."""
+    target: Array
+    network: NDArray[np.intp]
+    """The network that each equation belongs to; the first equation of each is the network as a whole."""
+
+    @classmethod
+    def of(cls, networks: Sequence[FitNetwork], cache_bytes: int, call_ms: float) -> _Equations:
+        parts = [network.equations(cache_bytes, call_ms) for network in networks]
+        owner = [np.full(len(target), place) for place, (_, target) in enumerate(parts)]
+        return cls(np.concatenate([design for design, _ in parts]), np.concatenate([t for _, t in parts]), np.concatenate(owner))
+
+    def leave_one_out(self, chosen: Sequence[int], limits: Limits) -> Array:
+        """Relative error of each network, predicted from all others by these terms: an array of shape (network,)."""
+        low, high = limits.bounds(chosen)
+        errors = []
+        for place in range(self.network[-1] + 1):
+            others = self.network != place
+            whole = int(np.argmax(~others))
+            solution = _solve(self.design[others][:, chosen], self.target[others], low, high)
+            errors.append(float(self.design[whole, chosen] @ solution) - 1)
+        return np.array(errors)
+
+
+def fit(networks: Sequence[FitNetwork], tile: int = 8, limits: Limits = NO_LIMITS) -> Calibration:
+    """Least squares of the errors of whole networks and of the layers inside them, in relation to the latency of the network.
+
+    Subsets of terms are compared by their leave-one-out error on whole networks, with at most one term for two networks unless
+    layers inside are known. Fewer than two networks give the plain sum, because the ratio of a single network says nothing about
+    others. `tile` is the one that the sums were made with.
     """
-    most = min(len(TERMS), len(networks) // NETWORKS_PER_TERM)
-    if most == 0:
+    inside = sum(len(network.layers) for network in networks)
+    most = min(len(TERMS), (len(networks) + inside) // NETWORKS_PER_TERM)
+    if len(networks) < NETWORKS_PER_TERM:
         return Calibration(tile=tile, networks=len(networks), call_ms=limits.call_ms)
-    measured = np.array([latency - limits.call_ms for _, latency in networks])
-    terms = np.stack([sums.terms() for sums, _ in networks], axis=1)
-    designs = {size: (_in_network(terms, size, limits.call_ms) / measured).T for size in CACHES_BYTES}
+    equations = {size: _Equations.of(networks, size, limits.call_ms) for size in CACHES_BYTES}
     sets = [(0, *others) for size in range(most) for others in combinations(range(1, len(TERMS)), size)]
     choices = [(chosen, size) for chosen in sets for size in (CACHES_BYTES if COLD in chosen else (0,))]
-    choices = [(chosen, size) for chosen, size in choices if designs[size][:, chosen].any(axis=0).all()]
-    errors = {choice: _leave_one_out(designs[choice[1]][:, choice[0]], *limits.bounds(choice[0])) for choice in choices}
+    choices = [(chosen, size) for chosen, size in choices if equations[size].design[:, chosen].any(axis=0).all()]
+    errors = {(chosen, size): equations[size].leave_one_out(chosen, limits) for chosen, size in choices}
     best = min(choices, key=lambda choice: _rms(errors[choice]) / EARNS_ITS_PLACE ** len(choice[0]))
     chosen, cache_bytes = best
-    solved = _solve(designs[cache_bytes][:, chosen], *limits.bounds(chosen))
+    solved = _solve(equations[cache_bytes].design[:, chosen], equations[cache_bytes].target, *limits.bounds(chosen))
     coefficients = dict(zip((TERMS[term] for term in chosen), map(float, solved), strict=True))
     return Calibration(
         **({"scale": 1.0} | coefficients),
@@ -208,13 +264,14 @@ def fit(networks: Sequence[tuple[Sums, float]], tile: int = 8, limits: Limits = 
         call_ms=limits.call_ms,
         tile=tile,
         networks=len(networks),
+        layers_inside=inside,
         residual_percent=100 * _rms(errors[best]),
         mean_error_percent=100 * float(np.abs(errors[best]).mean()),
     )
 
 
-def _solve(design: Array, low: Array, high: Array) -> Array:
-    """Least-squares coefficients for a design of shape (network, term) whose rows should sum to one.
+def _solve(design: Array, target: Array, low: Array, high: Array) -> Array:
+    """Least-squares coefficients for a design of shape (equation, term) and a target of shape (equation,).
 
     A coefficient beyond its bounds, `low` and `high` of shape (term,), is set to the bound, and the others are solved again.
     Columns are scaled first, because they differ by nine orders of magnitude.
@@ -224,7 +281,7 @@ def _solve(design: Array, low: Array, high: Array) -> Array:
     while free.any():
         part = design[:, free]
         size = np.abs(part).max(axis=0) + 1e-300
-        solution, *_ = np.linalg.lstsq(part / size, 1 - design[:, ~free] @ coefficients[~free], rcond=1e-9)
+        solution, *_ = np.linalg.lstsq(part / size, target - design[:, ~free] @ coefficients[~free], rcond=1e-9)
         coefficients[free] = solution / size
         beyond = free & ((coefficients < low) | (coefficients > high))
         if not beyond.any():
@@ -232,12 +289,6 @@ def _solve(design: Array, low: Array, high: Array) -> Array:
         coefficients = np.where(beyond, np.clip(coefficients, low, high), coefficients)
         free &= ~beyond
     return coefficients
-
-
-def _leave_one_out(design: Array, low: Array, high: Array) -> Array:
-    """Relative error of each network, predicted from all others: an array of shape (network,)."""
-    rows = np.arange(len(design))
-    return np.array([float(design[row] @ _solve(design[rows != row], low, high)) - 1 for row in rows])
 
 
 def _rms(errors: Array) -> float:

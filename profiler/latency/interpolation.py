@@ -29,8 +29,20 @@ PRIOR_CURVE_PERCENT = 6.0
 """Prior standard deviation of the error of a straight line in the middle of a cell from nothing to full width."""
 PRIOR_PHASE_PERCENT = 10.0
 """Prior standard deviation of the difference between a partly filled tile and a full one."""
+HALF_WIDTH_DEVIATIONS = 1.96
+"""Standard deviations in half of a 95 % interval."""
 PRIOR_WEIGHT = 2.0
 """The number of measured points that each prior counts for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolated:
+    """The estimate of a layer from the measured ones around it."""
+
+    estimate: Estimate
+    shape_ms: float
+    """The part of the half-width of its interval that a measurement of the layer itself would remove: nobody knows how latency runs
+    between the measured widths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,10 @@ class Family:
         return Between(values[:, 0], values[:, 1], values[:, 2], phase)
 
     def left_out(self) -> Iterable[tuple[float, float, float]]:
-        """Each point that others surround, interpolated from these: relative error, curve and phase."""
+        """Each point that others surround, interpolated from these: square of the relative error, curve and phase.
+
+        What the measured points themselves may be wrong by is taken off the square, which may therefore be negative.
+        """
         for phases, points in self.points.items():
             for at, estimate in points.items():
                 others = Family(self.kind, self.rules, self.points | {phases: {k: v for k, v in points.items() if k != at}})
@@ -176,7 +191,10 @@ class Family:
                 others.surfaces = {key: surface for key, surface in self.surfaces.items() if key != phases}
                 guess = others.between(phases, [np.array([float(value)]) for value in at])
                 if not math.isnan(guess.latency_ms[0]):
-                    yield guess.latency_ms[0] / estimate.latency_ms.value - 1, float(guess.curve[0]), float(guess.phase[0])
+                    error = guess.latency_ms[0] / estimate.latency_ms.value - 1
+                    half_ms = math.hypot(guess.half_ms[0], estimate.latency_ms.half_width)
+                    measured = half_ms / HALF_WIDTH_DEVIATIONS / estimate.latency_ms.value
+                    yield error**2 - measured**2, float(guess.curve[0]), float(guess.phase[0])
 
 
 class Grid:
@@ -191,19 +209,20 @@ class Grid:
                 family.add(widths_of(layer), estimate)
         self._spreads: dict[str, tuple[float, float]] | None = None
 
-    def interpolate(self, layer: LayerSpec) -> Estimate | None:
+    def interpolate(self, layer: LayerSpec) -> Interpolated | None:
         """The estimate from the measured points around the layer, its interval widened accordingly; None if none surround it."""
         key = family_of(layer)
         if key is None or key not in self._families:
             return None
-        latency_ms, half_ms = self.interpolate_many(key, [np.array([width]) for width in widths_of(layer)])
+        latency_ms, half_ms, shape_ms = self.interpolate_many(key, [np.array([width]) for width in widths_of(layer)])
         if math.isnan(latency_ms[0]):
             return None
         family = self._families[key]
         points = [point for group in family.points.values() for point in group.values()]
         middle, half = float(latency_ms[0]), float(half_ms[0])
         rounds, quiet = min(point.rounds for point in points), min(point.quiet_rounds for point in points)
-        return Estimate(Interval(middle, max(0.0, middle - half), middle + half), rounds, 0, quiet)
+        interval_ms = Interval(middle, max(0.0, middle - half), middle + half)
+        return Interpolated(Estimate(interval_ms, rounds, 0, quiet), float(shape_ms[0]))
 
     def cell(self, layer: LayerSpec) -> object:
         """A key that layers share if they lie between the same points; the layer itself if its family was not measured."""
@@ -217,13 +236,15 @@ class Grid:
             return key, phases
         return key, phases, *(int(np.searchsorted(axis, value)) for axis, value in zip(surface.axes, (*at, 0), strict=False))
 
-    def interpolate_many(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array]:
-        """Latencies in ms and half-widths of their 95 % intervals, given an array of n channels for each axis: two arrays (n,)."""
-        count = len(widths[0])
-        latency_ms, half_ms = np.full(count, np.nan), np.full(count, np.nan)
+    def interpolate_many(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array, Array]:
+        """Latencies in ms, half-widths of their 95 % intervals, and the part of these that is due to interpolation.
+
+        `widths` has an array of n channels for each axis; the result is three arrays of shape (n,).
+        """
+        latency_ms, half_ms, shape_ms = np.full((3, len(widths[0])), np.nan)
         family = self._families.get(family_key)
         if family is None:
-            return latency_ms, half_ms
+            return latency_ms, half_ms, shape_ms
         curve_spread, phase_spread = self.spreads[family.kind]
         placed = [rule.places(axis) for rule, axis in zip(family.rules, widths, strict=True)]
         phases, at = np.stack([one for one, _ in placed]), np.stack([one for _, one in placed]).astype(np.float64)
@@ -232,12 +253,14 @@ class Grid:
             found = family.between(group, list(at[:, chosen]))
             latency_ms[chosen] = found.latency_ms
             relative = 2 * np.hypot(curve_spread * found.curve, phase_spread * found.phase)
-            half_ms[chosen] = np.hypot(found.half_ms, relative * found.latency_ms)
+            shape_ms[chosen] = relative * found.latency_ms
+            half_ms[chosen] = np.hypot(found.half_ms, shape_ms[chosen])
         for place, at_widths in enumerate(zip(*(axis.tolist() for axis in widths), strict=True)):
             measured = family.exact.get(at_widths)
             if measured is not None:
                 latency_ms[place], half_ms[place] = measured.latency_ms.value, measured.latency_ms.half_width
-        return latency_ms, half_ms
+                shape_ms[place] = 0.0
+        return latency_ms, half_ms, shape_ms
 
     @property
     def spreads(self) -> dict[str, tuple[float, float]]:
@@ -256,23 +279,24 @@ class Grid:
 
 
 def _spreads(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
-    """The standard deviations for curvature and for phases, from errors, curves and phases of interpolated points."""
+    """The standard deviations for curvature and for phases, from squared errors, curves and phases of interpolated points."""
     # of curvature: errors without a stand-in, in proportion to their curve; the prior stands for points of a curve of a quarter
-    curved = [(error, curve) for error, curve, phase in points if phase == 0 and curve > 0.01]
+    curved = [(square, curve) for square, curve, phase in points if phase == 0 and curve > 0.01]
     prior = PRIOR_WEIGHT * 0.25**2
-    squares = sum(error**2 for error, _ in curved) + prior * (PRIOR_CURVE_PERCENT / 100) ** 2
+    squares = max(0.0, sum(square for square, _ in curved)) + prior * (PRIOR_CURVE_PERCENT / 100) ** 2
     curve_spread = math.sqrt(squares / (sum(curve**2 for _, curve in curved) + prior))
     # of phases: errors where a full tile stood in for a partly filled one
-    stand_ins = [error for error, _, phase in points if phase == 1]
-    squares = sum(error**2 for error in stand_ins) + PRIOR_WEIGHT * (PRIOR_PHASE_PERCENT / 100) ** 2
+    stand_ins = [square for square, _, phase in points if phase == 1]
+    squares = max(0.0, sum(stand_ins)) + PRIOR_WEIGHT * (PRIOR_PHASE_PERCENT / 100) ** 2
     return curve_spread, math.sqrt(squares / (len(stand_ins) + PRIOR_WEIGHT))
 
 
 def family_of(layer: LayerSpec) -> LayerSpec | None:
     """The layer with the fewest possible channels, equal for all layers of a family; None if channels cannot vary freely."""
-    if layer.opaque is not None or layer.op == "concat":
+    if layer.opaque is not None:
         return None
-    if any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs) and not layer.adds_shortcut:
+    inputs_differ = layer.op == "concat" or layer.adds_shortcut
+    if not inputs_differ and any(shape[-1] not in (layer.in_channels, 1) for shape in layer.inputs):
         return None
     least = max(layer.least_channels, layer.block)
     first = 1 if layer.reads_plain and layer.block > 1 else least

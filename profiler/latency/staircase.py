@@ -85,13 +85,16 @@ def kind_of(layer: LayerSpec) -> str:
 
 
 def axes_of(layer: LayerSpec) -> tuple[str, ...]:
-    """The axes on which the channels of a layer can be chosen."""
+    """The axes on which the channels of a layer can be chosen. A concatenation counts by all channels that it copies."""
+    if layer.op == "concat":
+        return ("out",)
     return ("in", "out") if layer.op in FREE_OUTPUT else ("in",)
 
 
 def widths_of(layer: LayerSpec) -> tuple[int, ...]:
     """The channels of a layer on the axes of `axes_of`."""
-    return (layer.in_channels, layer.out_channels) if layer.op in FREE_OUTPUT else (layer.in_channels,)
+    both = {"in": layer.in_channels, "out": layer.out_channels}
+    return tuple(both[axis] for axis in axes_of(layer))
 
 
 def rules_of(layer: LayerSpec, staircases: Staircases) -> tuple[Staircase, ...]:

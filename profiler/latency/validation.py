@@ -15,6 +15,28 @@ LIMIT_PERCENT = 5.0
 """A table with a larger mean error on held-out networks is unverified."""
 
 
+LEAST_SHARE = 0.02
+"""Layers with a smaller share of the latency of their network are not compared one by one."""
+NEAR_PERCENT = 10.0
+"""A layer that is predicted to within so much of its latency inside the network is near."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutLayer:
+    """A layer of a held-out network: its calibrated latency, and its latency inside the running network."""
+
+    node: str
+    kind: str
+    """The operator, such as conv2d."""
+    key: str
+    predicted_ms: float
+    inside_ms: float
+
+    @property
+    def error_percent(self) -> float:
+        return (self.predicted_ms / self.inside_ms - 1) * 100
+
+
 @dataclass(frozen=True, slots=True)
 class HeldOutNetwork:
     """A held-out network, predicted and measured."""
@@ -24,6 +46,8 @@ class HeldOutNetwork:
     measured_ms: float
     naive_ms: float
     """The sum of its layers without calibration."""
+    layers: tuple[HeldOutLayer, ...] = ()
+    """Its layers of some share, where the runtime tells their latencies inside the network."""
 
     @property
     def error_percent(self) -> float:
@@ -35,13 +59,16 @@ class HeldOutNetwork:
             **self.predicted_ms.to_dict("predicted_ms"),
             "measured_ms": self.measured_ms,
             "naive_ms": self.naive_ms,
+            "layers": [asdict(layer) for layer in self.layers],
         }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeldOutNetwork:
         """The inverse of `to_dict`. `KeyError`, `TypeError` or `ValueError` for anything else."""
-        figures = (read_value(float, plain[name]) for name in ("measured_ms", "naive_ms"))
-        return cls(read_value(str, plain["name"]), Interval.from_dict(plain, "predicted_ms"), *figures)
+        name, predicted_ms = read_value(str, plain["name"]), Interval.from_dict(plain, "predicted_ms")
+        measured_ms, naive_ms = (read_value(float, plain[figure]) for figure in ("measured_ms", "naive_ms"))
+        layers = tuple(read_as(HeldOutLayer, layer) for layer in plain["layers"])
+        return cls(name, predicted_ms, measured_ms, naive_ms, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +84,10 @@ class HeldOutError:
     coverage_percent: float | None
     """The share of networks whose measured latency lies within the predicted 95 % interval."""
     naive_mean_error_percent: float | None
+    layers: int = 0
+    """The number of layers that were compared with their latency inside a held-out network."""
+    near_percent: float | None = None
+    """The share of them that is predicted to within 10 %; None without any."""
     checked: tuple[HeldOutNetwork, ...] = ()
 
     @property
@@ -82,6 +113,7 @@ class HeldOutError:
         errors = [network.error_percent for network in checked]
         inside = [network.predicted_ms.contains(network.measured_ms) for network in checked]
         naive = [abs(network.naive_ms / network.measured_ms - 1) * 100 for network in checked]
+        near = [abs(layer.error_percent) <= NEAR_PERCENT for network in checked for layer in network.layers]
         return cls(
             networks=len(checked),
             mean_error_percent=sum(map(abs, errors)) / len(errors),
@@ -90,6 +122,8 @@ class HeldOutError:
             spearman=_spearman(checked),
             coverage_percent=100 * sum(inside) / len(inside),
             naive_mean_error_percent=sum(naive) / len(naive),
+            layers=len(near),
+            near_percent=100 * sum(near) / len(near) if near else None,
             checked=tuple(checked),
         )
 

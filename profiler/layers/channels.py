@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,11 +97,16 @@ class DependentLayer:
 
     node: Node
     inputs: ChannelExpression
+    """Of the input with the most channels."""
     output: ChannelExpression
+    given: tuple[ChannelExpression, ...] = ()
+    """Of every input, in their order."""
 
     @property
     def axes(self) -> tuple[ChannelExpression, ...]:
         """The expressions of the channel counts that determine the layer, on the axes of profiler.latency.staircase."""
+        if self.node.layer.op == "concat":
+            return (self.output,)
         return (self.inputs, self.output) if self.node.layer.op in FREE_OUTPUT else (self.inputs,)
 
     @property
@@ -126,7 +132,7 @@ def dependent_layers(graph: Graph) -> tuple[DependentLayer, ...]:
             # an operand with fewer channels is broadcast over the other
             inputs = max(zip(given, layer.inputs, strict=True), key=lambda pair: (pair[1][-1], len(pair[0].blocks)))[0]
         expressions[node.name] = _output(node, inputs, given)
-        found.append(DependentLayer(node, inputs, expressions[node.name]))
+        found.append(DependentLayer(node, inputs, expressions[node.name], tuple(given)))
     return tuple(found)
 
 
@@ -150,10 +156,16 @@ def _output(node: Node, inputs: ChannelExpression, given: Sequence[ChannelExpres
 
 
 def at_channels(layer: LayerSpec, channels: Sequence[int]) -> LayerSpec:
-    """The layer with other channel counts on its axes, which are (input,) or (input, output) as in `DependentLayer.axes`.
+    """The layer with other channel counts on its axes, as in `DependentLayer.axes`.
 
-    Inputs of one channel keep it, because they are broadcast. Raises `LayerError` as `LayerSpec.resized` does.
+    Inputs of one channel keep it, because they are broadcast. The inputs of a concatenation keep their shares of all channels, as
+    nearly as whole blocks allow. Raises `LayerError` as `LayerSpec.resized` does.
     """
+    if layer.op == "concat":
+        units, unit = channels[0] // layer.block, layer.block
+        ends = [round(units * total / layer.out_channels) for total in accumulate(shape[-1] for shape in layer.inputs)]
+        parts = [unit * (end - start) for start, end in pairwise([0, *ends])]
+        return layer.resized([(*shape[:-1], part) for shape, part in zip(layer.inputs, parts, strict=True)])
     inputs = [(*shape[:-1], channels[0] if shape[-1] == layer.in_channels else shape[-1]) for shape in layer.inputs]
     if layer.adds_shortcut:
         inputs[1] = (*layer.inputs[1][:-1], channels[1])

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from profiler.layers.blocked import in_blocks
+from profiler.layers.entries import entry_of
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import POOL_OPS, WEIGHTED_OPS, LayerSpec
 from profiler.runtimes import UNKNOWN_RUNTIME, fusion_of
@@ -49,6 +50,15 @@ class ExecutionRules:
         if fusion == "tflite" and self.runtime != UNKNOWN_RUNTIME:
             graph = _with_activations_apart(graph)
         return replace(_with_fusions(graph, fusion), executed=True)
+
+    def entry(self, layer: LayerSpec) -> LayerSpec:
+        """The layer that stands for this one in a table (profiler.layers.entries)."""
+        return entry_of(layer, fusion_of(self.runtime))
+
+    def entries(self, graph: Graph) -> Graph:
+        """What the runtime executes, each layer replaced by the one that stands for it in a table."""
+        executed = self.executed(graph)
+        return replace(executed, nodes=tuple(replace(node, layer=self.entry(node.layer)) for node in executed.nodes))
 
 
 def _with_activations_apart(graph: Graph) -> Graph:

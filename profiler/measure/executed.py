@@ -6,8 +6,10 @@ import base64
 import binascii
 import hashlib
 import random
+import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,20 +19,27 @@ from profiler.errors import ModelError
 from profiler.formats.model_file import FORMATS, Format, format_of
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
-from profiler.layers.graph import Graph
-from profiler.layers.layer import conv2d
-from profiler.measure.loop import MeasurementRun
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec, conv2d
+from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import open_session
 from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.events import Executed
+from profiler.protocol.job import Loading
 from profiler.protocol.settings import Target
 from profiler.runtimes import fusion_of
 
 PROBE = "probe of the blocked layout"
 """The key of a convolution to fewer channels than any block has: its output shows the size of a block."""
 PROBE_CHANNELS = 4
+EMPTY_CALL = "empty call"
+"""The key of a model that computes next to nothing: the ReLU of one number."""
 INFERENCES = 10
+PASS_MS = 100.0
+"""A pass of profiled inferences of one network lasts about so long, ..."""
+FEWEST_INFERENCES, MOST_INFERENCES = 5, 50
+"""... with so many of them."""
 STRETCHES = 11
 FEWEST_NODES = 8
 """A model of fewer operators is not cut into stretches."""
@@ -57,25 +66,40 @@ class AskedFile:
     target: Target
     graph: Graph
     """Its layers, by the runtime's own answer or, if it gives none, by our rules."""
-    operators: tuple[ExecutedOperator, ...]
-    """The operators that the runtime's profiler reported, in the order of execution."""
-    inferences_us: tuple[int, ...]
-    from_runtime: bool
-    """True if the graph is the runtime's own answer, False if it follows from our rules."""
+    answers: tuple[Executed, ...]
+    """What the runtime's profiler reported; none if it reports nothing."""
+    empty_call: tuple[Executed, ...]
+    """The same for a model that computes next to nothing, which tells what the profiler itself costs."""
+    nodes: tuple[Node, ...]
+    """The node of `graph` that each operator belongs to; empty if that is not known."""
+    reason: str | None
+    """Why the graph follows from our rules; None if it is the runtime's own answer."""
     version: str
     """Of the runtime that was asked."""
+
+    @property
+    def from_runtime(self) -> bool:
+        """True if the graph is the runtime's own answer."""
+        return self.reason is None
+
+    @property
+    def operators(self) -> tuple[ExecutedOperator, ...]:
+        """The operators that the runtime's profiler reported, in the order of execution."""
+        return self.answers[0].operators if self.answers else ()
 
     @property
     def sentence(self) -> str:
         """What was asked and what it answered, for people."""
         runtime, device = self.target.runtime, self.target.device
         where = "this machine" if device == "local" else device
-        partitions = Counter(operator.partition for operator in self.operators)
-        listed = ", ".join(f"by {partition}: {many}" for partition, many in partitions.items())
+        by = Counter(operator.partition.split()[0] for operator in self.operators)
+        delegates = len({operator.partition for operator in self.operators if operator.partition.startswith("delegate")})
+        listed = ", ".join(f"by {name}: {many}" for name, many in by.items())
+        listed += f" (in {delegates} partitions)" if delegates > 1 else ""
         if self.from_runtime:
             return f"{runtime} {self.version} on {where} was asked; it runs operators {listed}"
-        rules = f"by our rules for {runtime}, which saves no graph of what it executes"
-        return f"{rules}; its profiler on {where} reports {len(self.operators)} operators: {listed}" if listed else rules
+        rules = f"by our rules for {runtime}: {self.reason}"
+        return f"{rules}; its profiler on {where} reports {len(self.operators)} operators {listed}" if listed else rules
 
 
 def ask_file(
@@ -91,28 +115,55 @@ def ask_file(
     plain = file_format.read(path)  # a damaged file is an error before a device is asked
     with open_session(target, progress=progress, wait_s=wait_s) as session:
         run = MeasurementRun(session, progress or Silent())
-        ask(run, {key: path.read_bytes()}, inferences)
+        ask(run, [Model(key, path.read_bytes())], inferences=inferences)
     state = run.state
     if key in state.failed:
         raise ModelError(f"{path} cannot run on {target.runtime}: {state.failed[key]}")
-    model = executed_model(state, key, path.stem, file_format)
+    file = path.read_bytes()
+    model, reason = told_model(state, key, path.stem, file_format, file)
     graph = model.graph if model is not None else rules_of(state, target.runtime).executed(plain)
-    answer = state.executed[key][0] if key in state.executed else None
-    operators, inferences_us = (answer.operators, answer.inferences_us) if answer else ((), ())
     version = state.hello.version if state.hello else "of unknown version"
-    return AskedFile(path, target, graph, operators, inferences_us, model is not None, version)
+    answers, empty = (tuple(state.executed.get(name, ())) for name in (key, EMPTY_CALL))
+    nodes: tuple[Node, ...] = ()
+    if reason is None:
+        nodes = load(file_format.executed_matcher)(graph, answers[0].operators) if file_format.executed_matcher else graph.nodes
+    return AskedFile(path, target, graph, answers, empty, nodes, reason, version)
 
 
-def ask(run: MeasurementRun, networks: Mapping[str, bytes], inferences: int = INFERENCES) -> None:
-    """Ask for what has not been asked in this build: these models by key, and the probe of the blocked layout."""
+def ask(run: MeasurementRun, models: Iterable[Model], passes: int = 1, inferences: int = INFERENCES) -> None:
+    """Ask what the runtime executes for these models until there are so many answers for each, those of earlier runs counted.
+
+    The empty call and the probe of the blocked layout are asked with them.
+    """
     if not run.session.tells_executed:
         return
-    wanted = dict(networks)
-    if fusion_of(run.session.target.runtime) == "onnxruntime":
-        wanted[PROBE] = FORMATS["onnx"].write(Graph.of_layer(conv2d((1, 8, 8, 3), PROBE_CHANNELS, 3)))
-    wanted = {key: file for key, file in wanted.items() if key not in run.state.executed and key not in run.state.failed}
-    if wanted:
-        run.ask_executed(wanted, inferences)
+    file_format, state = FORMATS[run.session.target.model_format], run.state
+    asked = [empty_call(run), *models]
+    if fusion_of(run.session.target.runtime) == "onnxruntime" and PROBE not in state.executed:
+        asked.append(Model(PROBE, file_format.write(Graph.of_layer(conv2d((1, 8, 8, 3), PROBE_CHANNELS, 3)))))
+    for number in range(passes):
+        wanted = [model for model in asked if len(state.executed.get(model.key, ())) <= number and model.key not in state.failed]
+        if wanted:
+            run.ask_executed(wanted, inferences)
+
+
+def profile(run: MeasurementRun, networks: Sequence[str], passes: int) -> None:
+    """Profile these networks, whose latency has been measured, until there are so many answers for each.
+
+    Each call is one pass or a few at another time of the build, because a device changes its speed.
+    """
+    found = run.state.estimates(networks)
+    if found:
+        typical_ms = statistics.median(value.latency_ms.value for value in found.values())
+        inferences = max(FEWEST_INFERENCES, min(MOST_INFERENCES, round(PASS_MS / typical_ms)))
+        ask(run, [run.models[key] for key in found], passes, inferences)
+
+
+def empty_call(run: MeasurementRun) -> Model:
+    """A model whose latency is that of a call, and whose only operator takes as long as the profiler itself."""
+    as_it_is = run.session.leaves_as_it_is
+    graph = Graph.of_layer(LayerSpec("relu", ((1, 1),), (1, 1)), executed=as_it_is)
+    return Model(EMPTY_CALL, FORMATS[run.session.target.model_format].write(graph), None, Loading(as_it_is))
 
 
 def block_of(state: MeasurementState) -> int:
@@ -130,43 +181,80 @@ def rules_of(state: MeasurementState, runtime: str) -> ExecutionRules:
     return ExecutionRules(runtime, block_of(state))
 
 
-def executed_model(state: MeasurementState, key: str, name: str, file_format: Format) -> ExecutedModel | None:
-    """What the runtime executes for the model of this key; None if it did not tell. `ModelError` for a damaged answer."""
-    answers: Sequence[Executed] = state.executed.get(key, ())
-    answer = next((answer for answer in answers if answer.graph is not None), None)
-    if answer is None or answer.graph is None or file_format.executed_reader is None:
-        return None
+def told_model(
+    state: MeasurementState, key: str, name: str, file_format: Format, file: bytes
+) -> tuple[ExecutedModel | None, str | None]:
+    """What the runtime executes for the model file of this key, and why that follows from our rules; None if it is its own answer.
+
+    There is no model where neither the runtime nor our rules tell. `ModelError` for a damaged answer.
+    """
+    answer = next((answer for answer in state.executed.get(key, ()) if answer.operators), None)
+    told = next((answer.reason for answer in state.executed.get(key, ()) if answer.reason), "it does not tell what it executes")
+    if answer is not None and file_format.executed_matcher is None and file_format.executed_reader and answer.graph is not None:
+        return _read(file_format.executed_reader, name, _saved(name, answer.graph), answer, state), None
+    if answer is not None and file_format.executed_matcher and file_format.executed_reader:
+        try:
+            return _read(file_format.executed_reader, name, file, answer, state), None
+        except ModelError as exc:
+            told = str(exc)
+    ruled: ExecutedModel | None = load(file_format.ruled_reader)(name, file) if file_format.ruled_reader else None
+    return ruled, told
+
+
+def _saved(name: str, graph: str) -> bytes:
     try:
-        graph = base64.b64decode(answer.graph, validate=True)
+        return base64.b64decode(graph, validate=True)
     except binascii.Error as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({exc})") from exc
-    model: ExecutedModel = load(file_format.executed_reader)(name, graph, answer.operators, block_of(state))
+
+
+def _read(reader: str, name: str, data: bytes, answer: Executed, state: MeasurementState) -> ExecutedModel:
+    model: ExecutedModel = load(reader)(name, data, answer.operators, block_of(state))
     return model
+
+
+def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None:
+    """The node of each operator that the runtime executes for a network of the build.
+
+    None if the runtime did not tell, or told what contradicts our rules.
+    """
+    assert state.header is not None
+    file_format, (_, graph) = FORMATS[state.header.target.model_format], state.networks[key]
+    answer = next((answer for answer in state.executed.get(key, ()) if answer.operators), None)
+    if key not in state.executed_nodes and answer is not None:
+        found: tuple[Node, ...] | None = None
+        if file_format.executed_matcher:
+            with suppress(ModelError):
+                found = load(file_format.executed_matcher)(graph, answer.operators)
+        elif file_format.executed_reader and answer.graph is not None:
+            saved = _saved(graph.name, answer.graph)
+            found = _read(file_format.executed_reader, graph.name, saved, answer, state).graph.nodes
+        state.executed_nodes[key] = found
+    return state.executed_nodes.get(key)
 
 
 def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
     """For how many networks our rules could be compared with what the runtime executes, and for which they are wrong.
 
-    Integers are left out: we measure a layer of them in a file of its own, which the runtime optimises.
+    onnxruntime's integers are left out: we measure a layer of them in a file of its own, which the runtime optimises.
     """
     assert state.header is not None
-    file_format = FORMATS[state.header.target.model_format]
-    users, asked, wrong = set(map(id, state.files.values())), 0, []
+    matches = FORMATS[state.header.target.model_format].executed_matcher is not None
+    asked, wrong = 0, []
     for key, (_, graph) in state.networks.items():
-        if id(graph) in users or any(layer.dtype != "float32" for layer in graph.layers):
+        if key not in state.by_rules or not any(answer.operators for answer in state.executed.get(key, ())):
             continue
-        if key not in state.rules_hold and (model := executed_model(state, key, graph.name, file_format)) is not None:
-            state.rules_hold[key] = same_layers(model.graph, graph)
-        if key in state.rules_hold:
-            asked += 1
-            if not state.rules_hold[key]:
-                wrong.append(graph.name)
+        nodes = executed_nodes(state, key)
+        if matches:
+            holds = nodes is not None
+        elif nodes is None or any(layer.dtype != "float32" for layer in graph.layers):
+            continue
+        else:
+            holds = Counter(node.layer for node in nodes) == Counter(graph.layers)
+        asked += 1
+        if not holds:
+            wrong.append(graph.name)
     return asked, tuple(wrong)
-
-
-def same_layers(first: Graph, second: Graph) -> bool:
-    """True if two graphs have equal layers, whatever their order."""
-    return Counter(first.layers) == Counter(second.layers)
 
 
 def stretches(model: ExecutedModel, model_bytes: int) -> Iterator[tuple[str, Graph, bytes]]:

@@ -7,7 +7,7 @@ disturbed a measurement is known in the same way for all of them. So a table and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
@@ -19,7 +19,6 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.energy import MEASUREMENT_MS as ENERGY_MEASUREMENT_MS
 from profiler.measure.energy import ROUNDS as ENERGY_ROUNDS
-from profiler.measure.estimate import estimate
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter
@@ -154,26 +153,25 @@ class MeasurementRun:
             self._take_up(event)
 
     def settle(self, most: Mapping[str, int]) -> None:
-        """More rounds for those whose interval is still wide or whose rounds were disturbed, each up to its own number."""
+        """More rounds for those whose interval is still wide or whose rounds were disturbed, each up to its own number.
+
+        All that a model is likely to need are asked for at once, because starting a runner and opening models takes time too.
+        """
         step = self.settings.rounds // 2 or 1
         while True:
-            found = self.state.measurements
-            wide = {
-                key: min(len(found[key]) + step, limit)
-                for key, limit in most.items()
-                if key in found
-                and key not in self.state.failed
-                and len(found[key]) < limit
-                and not estimate(found[key]).settled(self.settings)
-            }
+            wide = {}
+            for key, found in self.state.estimates(most).items():
+                if found.rounds < most[key] and not found.settled(self.settings):
+                    wide[key] = min(max(found.rounds + step, found.rounds_to_settle(self.settings)), most[key])
             if not wide:
                 return
             self.measure(wide, "settling")
 
-    def ask_executed(self, files: Mapping[str, bytes], inferences: int) -> None:
+    def ask_executed(self, models: Sequence[Model], inferences: int) -> None:
         """Ask the runtime what it executes for these models, and how long each operator takes in so many inferences."""
-        self.progress.begin(f"asking what {self.session.target.runtime} executes for {len(files)} models", len(files))
-        for event in self.session.executed(files, inferences):
+        self.progress.begin(f"asking what {self.session.target.runtime} executes for {len(models)} models", len(models))
+        files = {model.key: model.file for model in models}
+        for event in self.session.executed(files, inferences, {model.key: model.loading for model in models}):
             self._take_up(event)
 
     def measure_energy(self, keys: Iterable[str]) -> None:
@@ -199,7 +197,11 @@ class MeasurementRun:
             case Paused(reason):
                 self.record(event)
                 self.progress.say(f"{reason}; going on as soon as it is possible")
-            case Measurement() | Energy() | Executed() | Failed():
+            case Executed():
+                before = self.state.executed.get(event.model)
+                self.record(event.since(before[0]) if before else event)
+                self.progress.advance(event.model[:60])
+            case Measurement() | Energy() | Failed():
                 self.record(event)
                 self.progress.advance(event.model[:60])
             case Reference():

@@ -1,7 +1,8 @@
 """The time of each operator inside a running network, by the runtime's own profiler.
 
-The profiler takes some microseconds for each operator, which are part of the times that it reports. What the operators take
-together beyond the measured latency of the network is therefore taken off all of them alike.
+The profiler takes some microseconds for each operator, which are part of the times that it reports. As many are taken off as it
+reports for a model of one operator that computes next to nothing. What is left is scaled to the latency of the network without a
+profiler, because the device may have run at another speed while it was profiled.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profiler.layers.executed_operator import ExecutedOperator
+from profiler.layers.graph import Node
 from profiler.layers.layer import LayerSpec
-from profiler.measure.executed import AskedFile
+from profiler.measure.executed import EMPTY_CALL, AskedFile, executed_nodes
+from profiler.measure.state import MeasurementState
+from profiler.protocol.events import Executed
 
 INFERENCES = 100
 ROUNDED_DOWN_US = 0.5
@@ -26,7 +31,7 @@ class OperatorTime:
 
     operator: ExecutedOperator
     layer: LayerSpec | None
-    """What it does; None where the runtime tells no graph."""
+    """What it does, or is a part of; None if that is not known."""
     latency_ms: float
     share: float
     """Of the latency of the network."""
@@ -34,24 +39,45 @@ class OperatorTime:
 
 def operator_times(asked: AskedFile, whole_ms: float) -> list[OperatorTime]:
     """The operators in the order of execution. `whole_ms` is the latency of the network without a profiler."""
-    profiled_ms = [_quick_us(operator) / 1e3 for operator in asked.operators]
-    if not profiled_ms:
-        return []
-    cost_ms = _cost_ms(profiled_ms, whole_ms)
-    layers = asked.graph.layers if asked.from_runtime else (None,) * len(profiled_ms)
-    found = zip(asked.operators, layers, (max(0.0, value - cost_ms) for value in profiled_ms), strict=True)
+    latencies_ms = inside_ms(asked.answers, asked.empty_call, whole_ms)
+    layers: list[LayerSpec | None] = [node.layer for node in asked.nodes]
+    found = zip(asked.operators, layers or [None] * len(latencies_ms), latencies_ms, strict=True)
     return [OperatorTime(operator, layer, value, value / whole_ms) for operator, layer, value in found]
 
 
-def _cost_ms(profiled_ms: Sequence[float], whole_ms: float) -> float:
-    """What is taken off each operator, but never more than it took, for them to take as long together as the network."""
-    cost_ms = 0.0
-    while True:
-        longer = [value for value in profiled_ms if value > cost_ms]
-        found = max(0.0, (sum(longer) - whole_ms) / len(longer)) if longer else cost_ms
-        if found <= cost_ms:
-            return cost_ms
-        cost_ms = found
+def layers_inside(state: MeasurementState, key: str, whole_ms: float) -> list[tuple[Node, float]]:
+    """The layers of a network of a build, with their latencies in ms inside it; none where the runtime does not tell them."""
+    nodes = executed_nodes(state, key)
+    if nodes is None:
+        return []
+    found: dict[str, tuple[Node, float]] = {}
+    latencies_ms = inside_ms(state.executed[key], state.executed.get(EMPTY_CALL, ()), whole_ms)
+    for node, latency_ms in zip(nodes, latencies_ms, strict=True):
+        _, before_ms = found.get(node.name, (node, 0.0))  # a runtime may execute several operators for one node
+        found[node.name] = (node, before_ms + latency_ms)
+    return list(found.values())
+
+
+def inside_ms(answers: Sequence[Executed], empty_call: Sequence[Executed], whole_ms: float) -> list[float]:
+    """The latency of each operator inside the running network. All together they take `whole_ms`.
+
+    `answers` are passes of profiled inferences at different times. Of these the quicker half is used.
+    """
+    if not answers or not answers[0].operators:
+        return []
+    cost_us = float(_passes_us(empty_call).min()) if empty_call and empty_call[0].operators else 0.0
+    passes_us = _passes_us(answers)
+    quick = np.argsort(passes_us.sum(axis=1))[: (len(passes_us) + 1) // 2]
+    # nothing takes less than half of what is rounded away
+    alone_us = np.maximum(passes_us[quick].mean(axis=0) - cost_us, ROUNDED_DOWN_US / 2)
+    return [float(value) for value in alone_us * (whole_ms / alone_us.sum())]
+
+
+def _passes_us(answers: Sequence[Executed]) -> NDArray[np.float64]:
+    """Array of shape (pass, operator). Answers with other operators than the first one are left out."""
+    count = len(answers[0].operators)
+    alike = [answer for answer in answers if len(answer.operators) == count]
+    return np.array([[_quick_us(operator) for operator in answer.operators] for answer in alike])
 
 
 def _quick_us(operator: ExecutedOperator) -> float:

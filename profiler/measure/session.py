@@ -106,9 +106,11 @@ class Session:
         """The first `count` values of each output of each model, for inputs that are the same everywhere: `Outputs`."""
         return self._run(models, [(0, list(models))], outputs=count)
 
-    def executed(self, models: Mapping[str, bytes], inferences: int) -> Iterator[SessionEvent]:
+    def executed(
+        self, models: Mapping[str, bytes], inferences: int, loading: Mapping[str, Loading] | None = None
+    ) -> Iterator[SessionEvent]:
         """What the runtime executes for each model, and the time of each operator in so many inferences: `Executed`."""
-        return self._run(models, [(0, list(models))], profiled=inferences)
+        return self._run(models, [(0, list(models))], profiled=inferences, loading=loading or {})
 
     def _run(
         self,

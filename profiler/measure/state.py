@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, assert_never
 
-from profiler.layers.graph import Graph
+from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import DisturbanceDetector
 from profiler.measure.estimate import Estimate, estimate
@@ -47,10 +47,12 @@ class MeasurementState:
     """Role (fit or check) and graph, by key."""
     files: dict[str, Graph] = field(default_factory=dict)
     """What the runtime executes for users' files, by the SHA-256 of the file."""
+    by_rules: set[str] = field(default_factory=set)
+    """The networks whose graph follows from our rules."""
     executed: dict[str, list[Executed]] = field(default_factory=dict)
     """What the runtime executes, by key: one answer for each time that it was asked."""
-    rules_hold: dict[str, bool] = field(default_factory=dict)
-    """Whether our rules say the same as the runtime, by key (profiler.measure.executed): an answer takes long to read."""
+    executed_nodes: dict[str, tuple[Node, ...] | None] = field(default_factory=dict)
+    """The node of each operator in these answers, as far as they have been read (profiler.measure.executed): it takes long."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why models could not be measured, by key."""
     rules: list[StaircaseRule] = field(default_factory=list)
@@ -87,10 +89,12 @@ class MeasurementState:
                 self.conditioning = found
             case LayerAdded(model, layer):
                 self.layers[model] = layer
-            case NetworkAdded(model, role, graph, file_sha256):
+            case NetworkAdded(model, role, graph, file_sha256, by_rules):
                 self.networks[model] = (role, graph)
                 if file_sha256 is not None:
                     self.files[file_sha256] = graph
+                if by_rules:
+                    self.by_rules.add(model)
             case Round():
                 self.rounds.append(event)
             case Measurement():
@@ -103,6 +107,7 @@ class MeasurementState:
             case Energy():
                 self.energy.setdefault(event.model, []).append(event)
             case Executed():
+                self.measuring_ns += 1000 * sum(event.inferences_us)
                 self.executed.setdefault(event.model, []).append(event)
             case Failed(model, _, reason):
                 self.failed[model] = reason
@@ -110,6 +115,8 @@ class MeasurementState:
                 for model in models:
                     self.failed.pop(model, None)
                     self.energy.pop(model, None)
+                    self.executed.pop(model, None)
+                    self.executed_nodes.pop(model, None)
             case StaircaseRules(rules):
                 self.rules += rules
             case ErrorEstimate():

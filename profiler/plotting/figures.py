@@ -1,9 +1,10 @@
-"""The figures of a table: predicted against measured latency of held-out networks, and families of layers as staircases."""
+"""The figures of a table: held-out networks, the layers inside them, and families of layers as staircases."""
 
 from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, MultipleLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from profiler.latency.validation import LIMIT_PERCENT, HeldOutError, HeldOutNetwork
+from profiler.latency.validation import LIMIT_PERCENT, NEAR_PERCENT, HeldOutError, HeldOutNetwork
 from profiler.plotting.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, along, boxes, put_label
 from profiler.tables.families import Curve, Panel
 
@@ -34,10 +35,11 @@ END_LABELS_PT = 12.0
 
 
 def overview(held_out: HeldOutError, panels: Sequence[Panel], heading: str, note: str) -> Figure:
-    """Draw everything on one sheet: the held-out networks on the left, and the panels in rows of three beside them."""
+    """Draw all on one sheet: the held-out networks on the left, and in rows of three beside them their layers and the panels."""
     with _style():
-        columns = min(COLUMNS, len(panels))
-        rows = math.ceil(len(panels) / COLUMNS)
+        inside = 1 if held_out.layers else 0  # the panel of the layers
+        columns = min(COLUMNS, inside + len(panels))
+        rows = math.ceil((inside + len(panels)) / COLUMNS)
         first = 1 if held_out.checked else 0  # the column of the first panel
         widths = [HELD_OUT_INCHES] * first + [PANEL_INCHES] * columns
         height = max(PANEL_INCHES * rows, HELD_OUT_INCHES * first)
@@ -49,9 +51,13 @@ def overview(held_out: HeldOutError, panels: Sequence[Panel], heading: str, note
         grid = figure.add_gridspec(max(rows, 1), len(widths), width_ratios=widths)
         if held_out.checked:
             axes = figure.add_subplot(grid[:, 0], anchor="NW")
-        drawn = [figure.add_subplot(grid[place // COLUMNS, first + place % COLUMNS]) for place in range(len(panels))]
+        places = range(inside + len(panels))
+        beside = [figure.add_subplot(grid[place // COLUMNS, first + place % COLUMNS]) for place in places]
+        drawn = beside[inside:]
         for place, panel in zip(drawn, panels, strict=True):
             _draw_panel(place, panel)
+        for place in beside[:inside]:
+            _draw_layers(place, held_out)
         if held_out.checked:
             _draw_held_out(
                 figure, axes, held_out
@@ -66,6 +72,14 @@ def held_out_figure(held_out: HeldOutError) -> Figure:
     with _style():
         figure = Figure(figsize=(5.6, 5.4), dpi=DPI, layout="constrained")
         _draw_held_out(figure, figure.add_subplot(), held_out)
+        return figure
+
+
+def layers_figure(held_out: HeldOutError) -> Figure:
+    """Draw the predicted latency of the layers of held-out networks against their latency inside the network."""
+    with _style():
+        figure = Figure(figsize=(5.6, 5.4), dpi=DPI, layout="constrained")
+        _draw_layers(figure.add_subplot(), held_out)
         return figure
 
 
@@ -158,6 +172,32 @@ def _write_statistics(axes: Axes, held_out: HeldOutError, taken: list[Bbox]) -> 
     (_, kept), (_, dropped) = sorted(notes, key=lambda entry: entry[0])
     dropped.remove()
     taken.append(kept.get_window_extent())
+
+
+def _draw_layers(axes: Axes, held_out: HeldOutError) -> None:
+    layers = [layer for network in held_out.checked for layer in network.layers]
+    pairs = [(layer.inside_ms, max(layer.predicted_ms, 0.0)) for layer in layers]
+    ends = min(value for pair in pairs for value in pair if value > 0) / 1.2, max(map(max, pairs)) * 1.2
+    share = NEAR_PERCENT / 100
+    axes.fill_between(ends, [e * (1 - share) for e in ends], [e * (1 + share) for e in ends], color="#EEF1F4", lw=0, zorder=0)
+    axes.plot(ends, ends, color="#9A9A9A", lw=1, zorder=1)
+    kinds = Counter(layer.kind for layer in layers)
+    names = [kind for kind, _ in kinds.most_common(len(COLOURS) - (len(kinds) > len(COLOURS)))]
+    for name, colour in zip([*names, "others"] if len(names) < len(kinds) else names, COLOURS, strict=False):
+        chosen = [
+            pair for layer, pair in zip(layers, pairs, strict=True) if (layer.kind if layer.kind in names else "others") == name
+        ]
+        axes.plot(*zip(*chosen, strict=True), "o", color=colour, ms=3.5, mew=0, alpha=0.7, zorder=2, label=name)
+    axes.set(
+        xlim=ends, ylim=ends, xscale="log", yscale="log", aspect="equal", xlabel="inside the network (ms)", ylabel="predicted (ms)"
+    )
+    axes.set_title("Layers of held-out networks", loc="left", fontsize=10.5, pad=18)
+    said = f"{held_out.near_percent:.0f} % of {held_out.layers} within {NEAR_PERCENT:g} % (shaded)"
+    axes.annotate(said, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", color=GREY, fontsize=9)
+    axes.legend(frameon=False, loc="lower right", fontsize=9, handletextpad=0.2, borderpad=0, labelcolor="linecolor")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 # ---------------------------------------------------------------------------------------------------------------- families

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_PANELS = 6
-"""The number of families on the PNG; the page has them all."""
+"""The number of panels on the PNG, one of them of the layers inside networks; the page has all families."""
 
 STYLE = """
 :root { --ink: #222; --grey: #6b6f73; --rule: #dfe2e5; color-scheme: light; }
@@ -75,7 +75,8 @@ def sheet(table: Table, found: Sequence[Panel]) -> bytes:
     from profiler.plotting.figures import overview
 
     info = table.info
-    return png(overview(info.held_out, found[:MAX_PANELS], heading(info), capitalised(trust_sentence(table))))
+    panels_shown = found[: MAX_PANELS - bool(info.held_out.layers)]
+    return png(overview(info.held_out, panels_shown, heading(info), capitalised(trust_sentence(table))))
 
 
 def page(table: Table, found: Sequence[Panel]) -> str:
@@ -118,7 +119,7 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
     """Yield the HTML of the held-out networks: the figure and the numbers."""
     if not held_out.checked:
         return
-    from profiler.plotting.figures import held_out_figure
+    from profiler.plotting.figures import held_out_figure, layers_figure
 
     yield "<h2>Predicted and measured latency</h2>"
     yield _figure(
@@ -127,6 +128,15 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
         "The latency of each held-out network as the table predicts it, with its 95 % interval, against the measured one.",
         "held_out",
     )
+    if held_out.layers:
+        yield "<h2>Layers inside networks</h2>"
+        yield _figure(
+            _data_uri(layers_figure(held_out)),
+            "Predicted latency of layers against their latency inside the held-out networks",
+            "Each layer of a held-out network with at least 2 % of its latency: measured alone and calibrated, against its latency "
+            "inside the running network by the runtime's own profiler.",
+            "held_out",
+        )
     # so many decimals that the fastest network has three significant digits
     fastest_ms = min(item.measured_ms for item in held_out.checked)
     digits = next((digits for digits in range(6) if fastest_ms >= 10 ** (2 - digits)), 6)

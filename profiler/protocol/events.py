@@ -8,7 +8,7 @@ journal's, profiler/protocol/journal.py). Behind these two there are only the ty
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 from typing import Any
@@ -275,6 +275,15 @@ class Executed:
             if len(item.samples_us) != len(self.inferences_us):
                 raise ValueError(f"{item.name!r:.60} has {len(item.samples_us)} samples of {len(self.inferences_us)} inferences")
 
+    def since(self, first: Executed) -> Executed:
+        """This answer without graph and shapes if they are those of the first answer for the model, and unchanged otherwise."""
+        if self.graph != first.graph or self._operators() != first._operators():
+            return self
+        return replace(self, graph=None, operators=tuple(replace(item, inputs=(), outputs=()) for item in self.operators))
+
+    def _operators(self) -> tuple[ExecutedOperator, ...]:
+        return tuple(replace(item, samples_us=()) for item in self.operators)
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -333,9 +342,11 @@ class NetworkAdded:
     role: str
     """`fit`: the calibration is fitted to it; `check`: it is held out."""
     graph: Graph
-    """What the runtime executes for it: by its own answer for a user's file, by our rules for all others."""
+    """What the runtime executes for it."""
     file_sha256: str | None = None
     """The digest of the user's file that it is, in hexadecimal; None for a file that we have written."""
+    by_rules: bool = True
+    """True if the graph follows from our rules, False if it is the runtime's own answer for a user's file or for a part of one."""
 
 
 @dataclass(frozen=True, slots=True)

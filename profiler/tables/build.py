@@ -18,7 +18,7 @@ from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
-from profiler.measure.executed import ExecutedModel, ask, compared, executed_model, rules_of, stretches
+from profiler.measure.executed import ExecutedModel, ask, compared, profile, rules_of, stretches, told_model
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.measure.state import MeasurementState
@@ -40,6 +40,8 @@ PREFIXES = 6
 SWEEP_ROUNDS = 3
 BATCH = 24
 """Layers measured between two estimates of the error."""
+ExecutedFiles = Mapping[Path, tuple[ExecutedModel, bool]]
+"""What the runtime executes for users' files, and whether that follows from our rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def build(
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
         wholes = {network.key: network for plan in plans for network in networks_of(plan, target)}
-        ask(run, {key: network.file for key, network in wholes.items()})
+        ask(run, (Model(key, network.file) for key, network in wholes.items()))
         models = dict(_executed_files(run, plans))
         rules = rules_of(run.state, target.runtime)
         executed = [_executed_plan(plan, rules, models) for plan in plans]
@@ -96,14 +98,17 @@ def build(
         layers += run.add_layers(_begun(run))
         networks = run.add(model for network in wholes.values() for model in _network_models(run, network, models))
         own = {layer.key: layer for plan in executed for layer in plan.graph.layers}
-        layers += run.add(limit_models(run, own))
+        limiting = run.add(limit_models(run, own))
         _, unlike = compared(run.state)
         if unlike:
             run.progress.say(f"our rules say something else than {target.runtime} executes for {', '.join(unlike)}")
-        run.measure(dict.fromkeys([*layers, *networks], settings.rounds), "measuring")
+        run.measure(dict.fromkeys([*layers, *networks, *limiting], settings.rounds), "measuring")
+        profile(run, networks, passes=2)
         for plan in plans:
             layers += _refine(run, plan, rules, networks, stop)
+        profile(run, networks, passes=3)
         run.measure(dict.fromkeys(networks, settings.network_rounds), "measuring whole networks again:")
+        profile(run, networks, passes=4)
         most = dict.fromkeys(layers, settings.max_rounds) | dict.fromkeys(networks, 2 * settings.network_rounds)
         run.settle(most)
         if energy:
@@ -123,7 +128,7 @@ def extend(
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
     with _measuring(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as run:
-        keys = run.add_layers(layers, opaques)
+        keys = run.add_layers(map(info.rules.entry, layers), opaques)
         run.measure(dict.fromkeys(keys, info.settings.rounds), "measuring")
         run.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return load_table(out)
@@ -194,7 +199,7 @@ def _refine(run: MeasurementRun, plan: Plan, rules: ExecutionRules, networks: Se
     if not plan.graph.widths:
         return added
     settings = run.settings
-    asked = [rules.executed(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
+    asked = [rules.entries(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
     while True:
         table = table_of(run.state)
         predictor = Predictor(table)
@@ -266,36 +271,37 @@ def as_executed(plan: Plan, table: Table) -> Plan:
     return replace(plan, graph=own_graph or table.info.rules.executed(plan.graph))
 
 
-def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, ExecutedModel]) -> Plan:
-    if plan.model is not None and plan.model in models:
-        return replace(plan, graph=models[plan.model].graph)
-    return replace(plan, graph=rules.executed(plan.graph))
+def _executed_plan(plan: Plan, rules: ExecutionRules, models: ExecutedFiles) -> Plan:
+    graph = models[plan.model][0].graph if plan.model is not None and plan.model in models else plan.graph
+    return replace(plan, graph=rules.entries(graph))
 
 
-def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
-    """What the runtime executes for users' files, by its own answers."""
+def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, tuple[ExecutedModel, bool]]]:
+    """What the runtime executes for users' files, and whether that follows from our rules."""
     file_format = FORMATS[run.session.target.model_format]
     for plan in plans:
         if plan.model is not None:
-            model = executed_model(run.state, network_key(plan.graph.name), plan.graph.name, file_format)
+            name, file = plan.graph.name, plan.model.read_bytes()
+            model, reason = told_model(run.state, network_key(name), name, file_format, file)
             if model is not None:
-                yield plan.model, model
+                yield plan.model, (model, reason is not None)
 
 
-def _network_models(run: MeasurementRun, network: Network, files: Mapping[Path, ExecutedModel]) -> Iterator[Model]:
+def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles) -> Iterator[Model]:
     """A network as a model to measure and, if it is a user's file, parts of it to fit the calibration on and to hold out."""
     rules = rules_of(run.state, run.session.target.runtime)
     if network.model is None:
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         return
-    model = files.get(network.model)
-    if model is None:
+    if network.model not in files:
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         yield from _prefixes(run, network, rules)
         return
-    yield _network_model(network.key, network.role, model.graph, network.file, users=True)
+    model, by_rules = files[network.model]
+    digest = None if by_rules else hashlib.sha256(network.file).hexdigest()
+    yield _network_model(network.key, network.role, model.graph, network.file, file_sha256=digest, by_rules=by_rules)
     for role, graph, file in stretches(model, len(network.file)):
-        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True))
+        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True), by_rules=False)
 
 
 def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> Iterator[Model]:
@@ -308,6 +314,14 @@ def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> I
         yield _network_model(network_key(graph.name), "fit", rules.executed(graph), writer.write(graph))
 
 
-def _network_model(key: str, role: str, graph: Graph, file: bytes, loading: Loading = USUAL, *, users: bool = False) -> Model:
-    digest = hashlib.sha256(file).hexdigest() if users else None
-    return Model(key, file, NetworkAdded(key, role, replace(graph, opaques={}), digest), loading)
+def _network_model(
+    key: str,
+    role: str,
+    graph: Graph,
+    file: bytes,
+    loading: Loading = USUAL,
+    *,
+    file_sha256: str | None = None,
+    by_rules: bool = True,
+) -> Model:
+    return Model(key, file, NetworkAdded(key, role, replace(graph, opaques={}), file_sha256, by_rules), loading)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from profiler.console import age_text
 from profiler.finding import Finding
-from profiler.latency.validation import LIMIT_PERCENT
+from profiler.latency.validation import LIMIT_PERCENT, NEAR_PERCENT
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.tables.table import Table
 
@@ -17,6 +17,9 @@ OLD_DAYS = 30.0
 DRIFT_PERCENT = 15.0
 COVERAGE_PERCENT = 80.0
 """With fewer held-out networks inside their 95 % intervals, the intervals are too narrow."""
+NEAR_LAYERS_PERCENT = 90.0
+"""With fewer layers that are near their latency inside a network, single layers are not to be trusted."""
+MOST_NAMED = 3
 ENOUGH_NETWORKS = 5
 """With fewer held-out networks, nothing is said about the intervals."""
 
@@ -93,6 +96,23 @@ def _coverage(table: Table) -> Iterator[Finding]:
         )
 
 
+def _layers_inside(table: Table) -> Iterator[Finding]:
+    """Layers are first blamed where they are most wrong in milliseconds: that is what a network notices."""
+    held_out = table.info.held_out
+    far = [layer for network in held_out.checked for layer in network.layers if abs(layer.error_percent) > NEAR_PERCENT]
+    if held_out.near_percent is None or not far:
+        return
+    far.sort(key=lambda layer: -abs(layer.predicted_ms - layer.inside_ms))
+    worst = {layer.key: f"{layer.key} ({layer.error_percent:+.0f} % of {layer.inside_ms:.3g} ms)" for layer in reversed(far)}
+    named = list(worst.values())[::-1][:MOST_NAMED]
+    yield Finding(
+        "warning" if held_out.near_percent < NEAR_LAYERS_PERCENT else "note",
+        f"{len(far)} of {held_out.layers} layers are predicted more than {NEAR_PERCENT:g} % off their latency inside a held-out "
+        f"network; most: {', '.join(named)}",
+        "trust the sum of a network more than the shares of these layers; `profile plot` draws them all",
+    )
+
+
 def _missing_networks(table: Table) -> Iterator[Finding]:
     networks = len(table.info.networks)
     missing = networks - table.info.held_out.networks
@@ -150,7 +170,7 @@ def _age(table: Table) -> Iterator[Finding]:
 
 
 CHECKS: Sequence[Callable[[Table], Iterator[Finding]]] = (
-    _imported, _held_out_error, _disturbed_layers, _coverage, _missing_networks, _wrong_rules, _failed_layers, _uncertain_layers,
-    _speed, _age,
+    _imported, _held_out_error, _disturbed_layers, _coverage, _layers_inside, _missing_networks, _wrong_rules, _failed_layers,
+    _uncertain_layers, _speed, _age,
 )  # fmt: skip
 """All checks of a table, in the order of their findings."""

@@ -9,12 +9,13 @@ import numpy as np
 
 from profiler.devices.identity import fingerprint
 from profiler.errors import JournalError
-from profiler.latency.calibration import Calibration, fit
+from profiler.latency.calibration import Calibration, FitNetwork, fit
 from profiler.latency.staircase import Staircase, Staircases, tile_of
-from profiler.latency.validation import HeldOutError, HeldOutNetwork
+from profiler.latency.validation import LEAST_SHARE, HeldOutError, HeldOutLayer, HeldOutNetwork
 from profiler.measure.disturbance import tag_counts
 from profiler.measure.energy import energies_mj
 from profiler.measure.executed import block_of, compared
+from profiler.measure.per_layer import layers_inside
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Header, Hello
 from profiler.tables.limits import limits_of
@@ -39,17 +40,29 @@ def table_of(state: MeasurementState) -> Table:
     tile = tile_of(info.staircases)
     limits = limits_of(state)
     naive = Predictor(Table(rows, replace(info, calibration=Calibration(tile=tile, call_ms=limits.call_ms)), energy_mj))
-    measured = state.estimates(state.networks)
-    networks = [(*state.networks[key], value.latency_ms.value) for key, value in measured.items()]
-    # a network with a layer that could not be measured can be neither fitted nor checked
-    usable = [(role, graph, value_ms) for role, graph, value_ms in networks if not naive.explain(graph).missing]
-    calibration = fit([(naive.sums(graph), value_ms) for role, graph, value_ms in usable if role == "fit"], tile, limits)
-    calibrated = Predictor(naive.table.with_calibration(calibration))
+    fitted, checked = [], []
+    for key, value in state.estimates(state.networks).items():
+        role, graph = state.networks[key]
+        if naive.explain(graph).missing:
+            continue  # a network with a layer that could not be measured can be neither fitted nor checked
+        latency_ms = value.latency_ms.value
+        known = [(node, naive.sums_of(node.layer), inside_ms) for node, inside_ms in layers_inside(state, key, latency_ms)]
+        inside = [(node, sums, inside_ms) for node, sums, inside_ms in known if sums is not None]
+        if role == "fit":
+            fitted.append(FitNetwork(naive.sums(graph), latency_ms, [(sums, inside_ms) for _, sums, inside_ms in inside]))
+        else:
+            checked.append((graph, latency_ms, inside))
+    calibration = fit(fitted, tile, limits)
+    calibrated = naive.with_calibration(calibration)
     held_out = []
-    for role, graph, value_ms in usable:
-        if role == "check":
-            prediction = calibrated.predict(graph)
-            held_out.append(HeldOutNetwork(graph.name, prediction.latency_ms, value_ms, prediction.naive_ms))
+    for graph, latency_ms, inside in checked:
+        prediction, whole = calibrated.predict(graph), naive.sums(graph)
+        layers = tuple(
+            HeldOutLayer(node.name, node.layer.op, node.layer.key, calibration.share_ms(sums, whole), inside_ms)
+            for node, sums, inside_ms in inside
+            if inside_ms >= LEAST_SHARE * latency_ms
+        )
+        held_out.append(HeldOutNetwork(graph.name, prediction.latency_ms, latency_ms, prediction.naive_ms, layers))
     return calibrated.table.with_held_out(HeldOutError.of(held_out))
 
 

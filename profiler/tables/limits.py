@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from profiler.formats.model_file import FORMATS
 from profiler.latency.calibration import Limits
-from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
+from profiler.measure.executed import EMPTY_CALL, empty_call
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.state import MeasurementState
 from profiler.protocol.job import Loading
 
-EMPTY_CALL = "empty call"
-"""The key of a model that computes next to nothing: the ReLU of one number."""
 COLD = "cold "
 """Before the key of a layer: the same layer, opened so often that its weights are never in the cache."""
 COLD_LAYERS = 6
@@ -29,9 +26,7 @@ def limit_models(run: MeasurementRun, layers: Mapping[str, LayerSpec]) -> Iterat
     """The models to measure beside `layers`, which are those of the networks by key: an empty call, and some of them cold."""
     if not run.session.tells_executed:
         return
-    one = LayerSpec("relu", ((1, 1),), (1, 1))
-    graph = Graph.of_layer(one, executed=run.session.leaves_as_it_is)
-    yield Model(EMPTY_CALL, FORMATS[run.session.target.model_format].write(graph), None, Loading(run.session.leaves_as_it_is))
+    yield empty_call(run)
     heavy = [key for key, layer in layers.items() if layer.weight_bytes >= LEAST_COLD_BYTES and key in run.models]
     # the heaviest, the lightest and some between: what a byte costs depends on the kernel that reads it
     ranked = sorted(heavy, key=lambda key: (layers[key].weight_bytes, key))

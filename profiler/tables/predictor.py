@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
 from profiler.errors import LayerNotMeasured, TableError
 from profiler.interval import Interval
-from profiler.latency.calibration import NOTHING, Sums, sums_of
+from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid
 from profiler.layers.composite import as_blocks
 from profiler.layers.graph import Graph, Node
@@ -26,6 +27,8 @@ class LayerLookup:
 
     estimate: Estimate
     source: Literal["measured", "interpolated"]
+    shape_ms: float = 0.0
+    """The part of the half-width of its interval that a measurement would remove (profiler.latency.interpolation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,31 @@ class Predictor:
         self.table = table
         # nothing is known of the steps of a device that others have measured, so that their rows are never interpolated
         self.interpolates = table.info.imported is None
-        self.grid = Grid(table.rows if self.interpolates else {}, table.info.staircases)
+        self._entry = table.info.rules.entry if self.interpolates else _as_it_is
+        self._rows = {self._entry(layer): row for layer, row in table.rows.items()}
+        self.grid = Grid(self._rows if self.interpolates else {}, table.info.staircases)
         self._blocks = frozenset(layer for layer in table.rows if layer.op in BLOCK_OPS)
         self._lookups: dict[LayerSpec, LayerLookup | None] = {}
+
+    def with_calibration(self, calibration: Calibration) -> Predictor:
+        """The same with another calibration. Lookups do not depend on it, so they are shared."""
+        other = copy(self)
+        other.table = self.table.with_calibration(calibration)
+        return other
 
     def lookup(self, layer: LayerSpec) -> LayerLookup | None:
         """The layer's estimate, measured or interpolated; None if the table has neither."""
         if layer not in self._lookups:
-            row = self.table.rows.get(layer)
-            between = None if row else self.grid.interpolate(layer)
-            found = LayerLookup(row, "measured") if row else LayerLookup(between, "interpolated") if between else None
-            self._lookups[layer] = found
+            entry = self._entry(layer)
+            row = self._rows.get(entry)
+            between = None if row else self.grid.interpolate(entry)
+            self._lookups[layer] = (
+                LayerLookup(row, "measured")
+                if row
+                else LayerLookup(between.estimate, "interpolated", between.shape_ms)
+                if between
+                else None
+            )
         return self._lookups[layer]
 
     def sums_of(self, layer: LayerSpec) -> Sums | None:
@@ -124,3 +141,7 @@ class Predictor:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""
         executed = self.table.info.rules.executed(graph)
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
+
+
+def _as_it_is(layer: LayerSpec) -> LayerSpec:
+    return layer

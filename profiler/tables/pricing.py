@@ -39,7 +39,7 @@ class Pricer:
 
     def __init__(self, predictor: Predictor, graph: Graph) -> None:
         self._predictor, self._widths = predictor, graph.widths
-        self._executed = predictor.table.info.rules.executed(graph)
+        self._executed = predictor.table.info.rules.entries(graph)
         self._nodes = [
             _PricedNode(
                 dependent,
@@ -101,11 +101,13 @@ class Pricer:
         given = [channels[0] if shape[-1] == layer.in_channels else np.ones_like(values) for shape in layer.inputs]
         if layer.adds_shortcut:
             given[1] = outputs
+        if layer.op == "concat":
+            given = [form.along(block, values, self._widths) for form in dependent.given]
         for shape, many in zip((*layer.inputs, layer.output), (*given, outputs), strict=True):
             pixels = math.prod(shape[:-1])
             layout += item_bytes * pixels * (-(-many // tile) * tile)
             narrow += np.where(many < tile, item_bytes * pixels * many, 0)
-        latency_ms, _ = self._predictor.grid.interpolate_many(family, channels)
+        latency_ms, _, _ = self._predictor.grid.interpolate_many(family, channels)
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
                 latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan

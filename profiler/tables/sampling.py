@@ -86,11 +86,13 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
     found = list(plan.graph.layers)
     possible = possible_widths(plan.graph, plan.step)
     for dependent in _resizable(plan.graph):
-        ends = []
-        for form, rule in zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True):
+        ends, now = [], widths_of(dependent.node.layer)
+        for place, (form, rule) in enumerate(zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True)):
             phases: dict[int, list[int]] = {}
             choices = form.choices(possible, plan.step)
             for width in choices:
+                if not _with_channels(dependent.node.layer, [(*now[:place], width, *now[place + 1 :])]):
+                    continue  # the runtime executes another operator with fewer channels than a block
                 # a wide layer is hardly ever pruned to less than a tile; if it is, `most_telling` finds the layer
                 if not rule.below_one_tile(width) or choices[-1] <= NARROW_TILES * rule.step:
                     phases.setdefault(rule.phase(width), []).append(width)
@@ -100,12 +102,8 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
 
 
 def _resizable(graph: Graph) -> list[DependentLayer]:
-    """Nodes whose channels depend on a block. Concatenations depend on several and are only measured where networks need them."""
-    return [
-        dependent
-        for dependent in dependent_layers(graph)
-        if dependent.blocks and dependent.node.layer.opaque is None and dependent.node.layer.op != "concat"
-    ]
+    """Nodes whose channels depend on a block."""
+    return [dependent for dependent in dependent_layers(graph) if dependent.blocks and dependent.node.layer.opaque is None]
 
 
 def asked_for(plan: Plan) -> list[Graph]:
@@ -117,8 +115,8 @@ def asked_for(plan: Plan) -> list[Graph]:
 def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) -> list[LayerSpec]:
     """The layers whose measurement would reduce the uncertainty of these networks most; missing layers come first.
 
-    The worth of a layer is the sum of its interval's half-widths in relation to the latencies of the networks. Of layers in the
-    same cell of measured points, only the one of highest worth is chosen, because it also improves the others.
+    The worth of a layer is the part of its interval that is due to interpolation, in relation to the latencies of the networks. Of
+    layers in the same cell of measured points, only the one of highest worth is chosen, because it also improves the others.
     """
     worth: dict[LayerSpec, float] = {}
     for network in networks:
@@ -128,7 +126,7 @@ def most_telling(predictor: Predictor, networks: Iterable[Graph], count: int) ->
             if hit is None:
                 worth[layer] = worth.get(layer, 0.0) + 1.0
             elif hit.source == "interpolated":
-                worth[layer] = worth.get(layer, 0.0) + hit.estimate.latency_ms.half_width / total_ms
+                worth[layer] = worth.get(layer, 0.0) + hit.shape_ms / total_ms
     chosen: dict[object, LayerSpec] = {}
     for layer in sorted(worth, key=lambda layer: -worth[layer]):
         if len(chosen) >= count:
@@ -142,6 +140,6 @@ def interpolation_percent(predictor: Predictor, networks: Sequence[Graph]) -> fl
     shares = []
     for network in networks:
         found = [predictor.lookup(layer) for layer in network.layers]
-        half_ms = sum(hit.estimate.latency_ms.half_width**2 for hit in found if hit and hit.source == "interpolated") ** 0.5
+        half_ms = sum(hit.shape_ms**2 for hit in found if hit) ** 0.5
         shares.append(50 * half_ms / max(predictor.explain(network).naive_ms, 1e-9))
     return sum(shares) / len(shares) if shares else 0.0

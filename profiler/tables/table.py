@@ -32,7 +32,7 @@ from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 
-FORMAT = 4
+FORMAT = 5
 LARGEST_BLOCK = 256
 METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000

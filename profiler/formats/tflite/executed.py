@@ -18,11 +18,11 @@ from profiler.errors import ModelError
 from profiler.formats.tflite.opaque import cut
 from profiler.formats.tflite.reader import TfliteModel, read_contents
 from profiler.formats.tflite.schema import Operator, parse
-from profiler.formats.tflite.writer import FUSED_ACTIVATIONS, needs_pad
+from profiler.formats.tflite.writer import is_product, needs_pad, transposed_shape
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import BINARY_OPS, POOL_OPS, WEIGHTED_OPS, LayerSpec
+from profiler.layers.layer import BINARY_OPS, WEIGHTED_OPS, LayerSpec
 
 RUNTIME = "litert"
 LOOKUP_TABLE = "Invalid Unary Op"
@@ -57,22 +57,28 @@ class ExecutedModel:
 def read_executed(name: str, file: bytes, operators: Sequence[ExecutedOperator], block: int = 1) -> ExecutedModel:
     """The layers that LiteRT executes for a file, in the order of execution.
 
-    `operators` are those that its profiler reported for the same file. Of a runtime that reports none, the layers are those of our
-    rules, in the order of the file. LiteRT has no blocked layout, so that `block` is 1. Raises `ModelError` if the file cannot be
-    read, or if it and the operators contradict each other.
+    `operators` are those that its profiler reported for the same file. LiteRT has no blocked layout, so that `block` is 1. Raises
+    `ModelError` if the file cannot be read, or if it and the operators contradict each other.
+    """
+    ruled = executed_by_rules(name, file)
+    nodes = {node.name: node for node in matched(ruled.graph, operators)}
+    return replace(ruled, graph=replace(ruled.graph, nodes=tuple(nodes.values())))
+
+
+def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
+    """The layers that LiteRT executes for a file by our rules, in the order of the file, for a runtime that does not tell.
+
+    Raises `ModelError` if the file cannot be read.
     """
     model = read_contents(name, parse(name, file))
     graph = ExecutionRules(RUNTIME).executed(model.graph)
-    nodes = {node.name: node for node in graph.nodes}
+    names = {node.name for node in graph.nodes}
     owners: dict[str, str] = {}
     parts: dict[str, tuple[Operator, ...]] = {}
     for node in model.graph.nodes:
         # a node that the rules joined with the one before it has the name of that
-        owner = owners[node.name] = node.name if node.name in nodes else owners[node.inputs[0]]
+        owner = owners[node.name] = node.name if node.name in names else owners[node.inputs[0]]
         parts[owner] = (*parts.get(owner, ()), *model.operators[node.name])
-    if operators:
-        order = dict.fromkeys(node.name for node in matched(graph, operators))
-        graph = replace(graph, nodes=tuple(nodes[key] for key in order))
     return ExecutedModel(model, graph, parts)
 
 
@@ -111,18 +117,23 @@ def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
     name = _TFLITE_NAMES.get(layer.op, layer.op)
     is_delegated = first.partition != "interpreter"
     if is_delegated and first.op == LOOKUP_TABLE:
-        is_unary = layer.opaque is not None and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1
-        return (LOOKUP_TABLE,) if is_unary else ()
+        is_table = "+" in layer.op or layer.op in (*BINARY_OPS, "hard_sigmoid", "SUB")
+        return (LOOKUP_TABLE,) if is_table and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1 else ()
     if is_delegated and first.op.startswith("Convert (NC, F32, QD8") and layer.opaque is not None and layer.op in WEIGHTED_OPS:
         return ("QUANTIZE", name)  # weights of integers for activations of floats, which are quantised for this layer
     if layer.op == "hard_sigmoid":
         return ("ADD", "RELU6", "MUL") if is_delegated else ("ADD", "MUL")
     if layer.op in BINARY_OPS and layer.activation != "none" and is_delegated:
         return (name, "RELU")  # XNNPACK has no sums and products that apply an activation
-    if layer.op in POOL_OPS and layer.opaque is None and needs_pad(layer):
-        return ("PAD" if layer.op == "avg_pool2d" else "PADV2", name)
-    if layer.opaque is None and layer.activation != "none" and layer.activation not in FUSED_ACTIVATIONS:
-        return (name, *(("ADD", "RELU6", "MUL") if layer.activation == "hard_sigmoid" else (_TFLITE_NAMES[layer.activation],)))
+    if layer.opaque is not None:
+        return (name,)
+    # what the writer adds
+    if layer.op == "max_pool2d" and needs_pad(layer):
+        return ("PADV2", name)
+    if (layer.op == "avg_pool2d" or is_product(layer)) and needs_pad(layer):
+        return ("PAD", name)
+    if layer.op == "conv_transpose2d" and transposed_shape(layer) != layer.output:
+        return (name, "SLICE")
     return (name,)
 
 
