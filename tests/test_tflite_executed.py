@@ -95,6 +95,38 @@ def pad_and_convolution(
     return emitter.finish("model", [image], [made, padded] if also else [made])
 
 
+def with_weights_of_integers(*, widened: bool) -> bytes:
+    """A convolution of floats with int8 weights: behind a DEQUANTIZE, or read as they are."""
+    emitter, layer = Emitter(1), conv2d(IMAGE, 8, 3, padding=0)
+    image, made = emitter.activation("image", IMAGE), emitter.activation("made", layer.output)
+    weights = emitter.stored("weights", np.random.default_rng(1).integers(-127, 127, (8, 3, 3, 6)).astype(np.int8))
+    emitter.tensors[weights].quantization = schema.QuantizationParametersT(
+        scale=np.linspace(0.01, 0.02, 8, dtype=np.float32), zeroPoint=np.zeros(8, np.int64), quantizedDimension=0
+    )
+    if widened:
+        floats = emitter.activation("floats", (8, 3, 3, 6))
+        emitter.operator("DEQUANTIZE", [weights], floats, schema.DequantizeOptionsT(), version=2)
+        weights = floats
+    bias = emitter.stored("bias", np.zeros(8, np.float32))
+    options = schema.Conv2DOptionsT(padding=schema.Padding.VALID, strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    emitter.operator("CONV_2D", [image, weights, bias], made, options, version=1 if widened else 5)
+    return emitter.finish("model", [image], [made])
+
+
+def split_in_uneven_parts() -> bytes:
+    """A tensor that is split into 2 and 4 channels, each with an operator behind it."""
+    emitter = Emitter(1)
+    image = emitter.activation("image", IMAGE)
+    sizes, axis = emitter.constant("sizes", (2, 4)), emitter.constant("axis", np.array(3, np.int32))
+    parts = [emitter.activation(f"part{channels}", (*IMAGE[:3], channels)) for channels in (2, 4)]
+    made = [emitter.activation(f"made{channels}", (*IMAGE[:3], channels)) for channels in (2, 4)]
+    emitter.operator("SPLIT_V", [image, sizes, axis], parts[0], schema.SplitVOptionsT(numSplits=2), version=2)
+    emitter.operators[-1].outputs = np.array(parts, np.int32)
+    for part, output in zip(parts, made, strict=True):
+        emitter.operator("LOGISTIC", [part], output)
+    return emitter.finish("model", [image], made)
+
+
 def run(file: bytes, inputs: Sequence[Any]) -> list[Any]:
     interpreter = Interpreter(model_content=file, num_threads=1)
     interpreter.allocate_tensors()
@@ -189,6 +221,18 @@ def test_a_sum_with_a_constant_and_an_activation_is_one_table() -> None:
     file = emitted(Int8Emitter, ("ADD", schema.AddOptionsT(fusedActivationFunction=schema.ActivationFunctionType.RELU6)))
     assert reported(file) == ["Invalid Unary Op"]
     assert ops(file) == ["add"]
+
+
+def test_weights_that_xnnpack_widens_when_it_loads_them_are_the_layer_s_own() -> None:
+    file = with_weights_of_integers(widened=True)
+    assert reported(file) == ["Convolution"]
+    assert asked(file).graph.layers == (conv2d(IMAGE, 8, 3, padding=0),)
+
+
+def test_activations_that_are_quantised_for_one_layer_are_a_part_of_it() -> None:
+    file = with_weights_of_integers(widened=False)
+    assert reported(file) == ["Convert", "Convolution"]
+    assert ops(file) == ["conv2d"]
 
 
 def test_the_layers_are_in_the_order_of_execution() -> None:
@@ -303,6 +347,18 @@ def test_a_stretch_keeps_an_activation_that_was_joined() -> None:
     graph, part = asked(write_tflite(in_a_row(layer, one("relu", layer.output), one("sigmoid", layer.output)))).stretch(0, 1)
     assert graph.layers[0].activation == "relu"
     assert asked(part).graph.layers == graph.layers
+
+
+def test_a_stretch_of_widened_weights_computes_what_the_whole_computes() -> None:
+    file = with_weights_of_integers(widened=True)
+    image = random_input(file)
+    np.testing.assert_array_equal(run(asked(file).stretch(0, 1)[1], [image]), run(file, [image]))
+
+
+def test_a_stretch_behind_an_uneven_split_reads_each_part() -> None:
+    graph, file = asked(split_in_uneven_parts()).stretch(1, 3)
+    assert [shape for _, shape in graph.inputs] == [(1, 9, 11, 2), (1, 9, 11, 4)]
+    assert asked(file).graph.layers == graph.layers
 
 
 def test_equal_stretches_of_files_with_other_names_are_the_same_bytes() -> None:
