@@ -58,7 +58,12 @@ Devices = Annotated[
     ),
 ]
 DeviceArgument = Annotated[str, typer.Argument(help=f"The device: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
-Threads = Annotated[int, typer.Option(help="The number of threads that the runtime may use.")]
+Threads = Annotated[
+    int, typer.Option(help="The number of threads that the runtime may use, at most as many as the device has cores.")
+]
+Oversubscribe = Annotated[
+    bool, typer.Option("--oversubscribe", help="Allow more threads than the device has cores. Without it, they are refused.")
+]
 Python = Annotated[
     str | None,
     typer.Option(

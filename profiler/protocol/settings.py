@@ -67,6 +67,8 @@ class Target:
     """The Python interpreter on the device; None for the agent's own choice."""
     runner: str | None = None
     """The name of the runner; None for the one in profile.toml or, without one there, for ours."""
+    oversubscribe: bool = False
+    """True if more threads than the device has cores are meant."""
 
     def __post_init__(self) -> None:
         if self.runtime not in (*RUNTIMES, UNKNOWN_RUNTIME):
