@@ -23,12 +23,13 @@ from profiler.interval import Interval
 from profiler.latency.staircase import Staircase, Staircases
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 from profiler.tables.predictor import Predictor
 from profiler.tables.pricing import Pricer
-from profiler.tables.sampling import corners_of
+from profiler.tables.sampling import asked_for, corners_of
 from profiler.tables.table import Table, TableInfo, load_table
 
 STAIRCASES: Staircases = {("conv2d 1x1", "out"): Staircase(32, False), ("depthwise_conv2d 3x3", "in"): Staircase(16, False)}
@@ -63,14 +64,19 @@ def main(
 
 
 def made_up(graph: Graph, block: int) -> Table:
+    """The corners of a plan, and what random networks have that these do not tell, as a build measures it first."""
     target = Target(runtime="onnxruntime" if block > 1 else "litert")
-    plan = make_plan(graph)
-    layers = corners_of(replace(plan, graph=ExecutionRules(target.runtime, block).entries(graph)), STAIRCASES)
-    rows = {
-        layer: Estimate(Interval(ms, 0.99 * ms, 1.01 * ms), 6, 60, 6) for layer in layers if (ms := 1e-3 + 1e-7 * (layer.macs or 0))
-    }
+    rules, plan = ExecutionRules(target.runtime, block), make_plan(graph)
     info = TableInfo(target, {}, TimingSettings(), "2026-01-01T00:00:00+00:00", staircases=STAIRCASES, block=block)
-    return Table(rows, info)
+    known = Table({layer: estimate(layer) for layer in corners_of(replace(plan, graph=rules.entries(graph)), STAIRCASES)}, info)
+    predictor = Predictor(known)
+    others = [missing.layer for network in asked_for(plan) for missing in predictor.explain(network).missing]
+    return replace(known, rows={**known.rows, **{rules.entry(layer): estimate(layer) for layer in others}})
+
+
+def estimate(layer: LayerSpec) -> Estimate:
+    ms = 1e-3 + 1e-7 * (layer.macs or 0)
+    return Estimate(Interval(ms, 0.99 * ms, 1.01 * ms), 6, 60, 6)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from profiler.cli.options import Device, ModelFile, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
+from profiler.cli.branches import warn_of_branches
+from profiler.cli.options import Device, ModelFile, Oversubscribe, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
 from profiler.errors import ModelError
 from profiler.formats.model_file import default_runtime
@@ -34,6 +35,7 @@ def benchmark(
     runtime: RuntimeOfFile = None,
     device: Device = "local",
     threads: Threads = 1,
+    oversubscribe: Oversubscribe = False,
     python: Python = None,
     runner: Runner = None,
     wait: Wait = False,
@@ -42,10 +44,11 @@ def benchmark(
 ) -> None:
     """Measure the latency of a whole model on a device, in milliseconds with a 95 % interval."""
     with plain_errors(), terminable():
-        target = Target(device, runtime or default_runtime(model), threads, python, runner)
+        target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         with bar() as progress:
             measured = measure_files([model], target, progress=progress, wait_s=patience_s(wait))[model]
             operators = _operators(measured, target, progress, patience_s(wait)) if per_layer else None
+        warn_of_branches([model])
         if as_json:
             print_json(measured_data(measured, target) | operators_data(operators))
         else:

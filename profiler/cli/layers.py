@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiler.cli.options import Device, ModelFile, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
+from profiler.cli.branches import warn_of_branches
+from profiler.cli.options import Device, ModelFile, Oversubscribe, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
 from profiler.console import Json, count, plain_errors, print_json, print_table, sizes, terminable
 from profiler.formats.model_file import default_runtime
 from profiler.layers.graph import Graph, unique_layers
@@ -35,6 +36,7 @@ def layers(
     runtime: RuntimeOfFile = None,
     device: Device = "local",
     threads: Threads = 1,
+    oversubscribe: Oversubscribe = False,
     python: Python = None,
     runner: Runner = None,
     wait: Wait = False,
@@ -42,9 +44,10 @@ def layers(
 ) -> None:
     """List the layers that a device's runtime executes for a model, and how often each occurs. The runtime itself is asked."""
     with plain_errors(), terminable():
-        target = Target(device, runtime or default_runtime(model), threads, python, runner)
+        target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         with bar() as progress:
             found = ask_file(model, target, progress=progress, wait_s=patience_s(wait))
+        warn_of_branches([model])
         if as_json:
             print_json(graph_data(found))
         else:

@@ -109,6 +109,12 @@ class Contents:
         """The data type of a tensor, such as `float32`."""
         return TYPE_NAMES[self.tensors[tensor].type]
 
+    def scale(self, tensor: int) -> float:
+        """The size of a step of a tensor of integers with one scale; 0 for other tensors."""
+        table = self.tensors[tensor].quantization
+        scales = np.ravel(table.scale) if table is not None and table.scale is not None else np.zeros(0)
+        return float(scales[0]) if scales.size == 1 else 0.0
+
     def activations(self, operator: Operator) -> tuple[int, ...]:
         """The inputs of the operator that are computed: neither constants nor its own state."""
         return tuple(i for i in operator.inputs if i >= 0 and i not in self.constants and not self.tensors[i].isVariable)
@@ -271,7 +277,7 @@ def _check_references(label: str, subgraph: Any, codes: list[Any], buffers: list
 def _constants(
     label: str, main: Any, tensors: list[Any], buffers: list[Any], codes: list[Any]
 ) -> tuple[dict[int, Bytes], set[int]]:
-    """The constant tensors, and the numbers of the DEQUANTIZE operators of half-precision weights, which are folded into them.
+    """The constant tensors, and the numbers of the DEQUANTIZE operators of half-precision and int8 weights, folded into them.
 
     XNNPACK converts such weights once when it loads a model. No inference pays for it, so it is no layer.
     """
@@ -287,11 +293,24 @@ def _constants(
         if _operator_name(codes[table.opcodeIndex]) != "DEQUANTIZE":
             continue
         (source,), (target,) = numbers(table.inputs), numbers(table.outputs)
-        if source in constants and TYPE_NAMES[tensors[source].type] == "float16" and tensors[target].type == FLOAT32:
-            constants[target] = constants[source].view(np.float16).astype(np.float32).view(np.uint8)
+        if source in constants and TYPE_NAMES[tensors[source].type] in ("float16", "int8") and tensors[target].type == FLOAT32:
+            constants[target] = _widened(tensors[source], constants[source]).view(np.uint8)
             _check_constant(label, tensors[target], constants[target])
             folded.add(number)
     return constants, folded
+
+
+def _widened(tensor: Any, data: Bytes) -> NDArray[np.float32]:
+    """The values of a constant of half-precision numbers or quantised integers, in one dimension."""
+    if TYPE_NAMES[tensor.type] == "float16":
+        return data.view(np.float16).astype(np.float32)
+    shape = tuple(map(int, _items(tensor.shape)))
+    table = tensor.quantization
+    along = [1] * len(shape)
+    if len(table.scale) > 1:
+        along[table.quantizedDimension] = len(table.scale)
+    scales, zero_points = (np.reshape(values, along).astype(np.float32) for values in (table.scale, table.zeroPoint))
+    return ((data.view(np.int8).reshape(shape).astype(np.float32) - zero_points) * scales).reshape(-1)
 
 
 def _check_constant(label: str, tensor: Any, data: Bytes) -> None:
