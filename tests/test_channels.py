@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from profiler.errors import LayerError
 from profiler.latency.staircase import widths_of
-from profiler.layers.channels import ChannelExpression, at_channels, dependent_layers, multiples, nearest, possible_widths
+from profiler.layers.channels import at_channels, dependent_layers, multiples, nearest, possible_widths
+from profiler.layers.expressions import ChannelExpression
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
 from profiler.tables.plan import make_plan

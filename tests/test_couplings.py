@@ -197,7 +197,9 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
         ),
         {"after": 8},
     ),
-    "a softmax over channels": (Layers(_softmax, mixed=_conv(3, 16), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8}),
+    "a softmax over channels": (
+        Layers(_softmax, mixed=_conv(3, 16), after=_conv(16, 8), head=_conv(8, 4)), {"mixed": 16, "after": 8},
+    ),
     "a width written into the network's own code": (
         Layers(_hard_coded, stem=_conv(3, 16), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
     ),
@@ -208,7 +210,9 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     "a layer called twice": (
         Layers(_called_twice, stem=_conv(3, 8), twice=_conv(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12},
     ),
-    "pieces of a layer's output": (Layers(_split, stem=_conv(3, 16), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12}),
+    "pieces of a layer's output": (
+        Layers(_split, stem=_conv(3, 16), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 16, "after": 12},
+    ),
     "a convolution whose pixels are flattened": (
         Layers(_flattened, stem=_conv(3, 8), hidden=nn.Linear(8 * 64, 16), head=nn.Linear(16, 5)), {"stem": 8, "hidden": 16},
     ),

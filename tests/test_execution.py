@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from asking import BLOCK, asked
+from asking import BLOCK, answer, asked
 from asking_litert import operators_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from profiler.latency.calibration import Calibration
 from profiler.layers.channels import dependent_layers
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec, conv2d
+from profiler.layers.layer import ACTIVATIONS, LayerSpec, conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
@@ -249,3 +249,33 @@ def test_the_layers_of_others_are_looked_up_as_they_wrote_them() -> None:
         {conv2d(IMAGE, 24, 3, activation="relu6"): ROW}, TableInfo(Target(runtime="litert"), device, TimingSettings(), UTC)
     )
     assert Predictor(theirs).explain(graph).missing
+
+
+@pytest.mark.parametrize(
+    "activation", [name for name in ACTIVATIONS if name not in ("relu6", "hard_swish", "hard_sigmoid", "leaky_relu")]
+)
+def test_an_activation_between_convolutions_runs_in_the_layout_that_the_rules_say(activation: str) -> None:
+    conv, act = conv2d(IMAGE, 16, 3), LayerSpec("relu" if activation == "none" else activation, (IMAGE,), IMAGE)
+    nodes = (Node("first", conv, ("image",)), Node("act", act, ("first",)), Node("second", conv, ("act",)))
+    graph = Graph("activated", (("image", IMAGE),), nodes, ("second",))
+    assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "elu", "leaky_relu", "tanh"])
+def test_litert_runs_an_activation_between_convolutions_as_one_layer(activation: str) -> None:
+    conv, act = conv2d(IMAGE, 16, 3), LayerSpec(activation, (IMAGE,), IMAGE)
+    nodes = (Node("first", conv, ("image",)), Node("act", act, ("first",)), Node("second", conv, ("act",)))
+    file = FORMATS["tflite"].write(Graph("activated", (("image", IMAGE),), nodes, ("second",)))
+    assert read_executed("activated", file, operators_of(file)).graph.layers == (conv, act, conv)
+
+
+def test_the_slope_of_a_convolution_goes_with_its_activation_in_tflite() -> None:
+    layer = replace(conv2d(IMAGE, 16, 3), activation="leaky_relu", slope=0.1)
+    assert executed(Graph.of_layer(layer), "litert").layers == (
+        conv2d(IMAGE, 16, 3), LayerSpec("leaky_relu", (IMAGE,), IMAGE, slope=0.1),
+    )  # fmt: skip
+
+
+def test_a_linear_layer_over_pixels_is_a_product_of_matrices_to_onnxruntime() -> None:
+    file = FORMATS["onnx"].write(Graph.of_layer(fully_connected((1, 4, 5, 8), 12), executed=True))
+    assert [operator.op for operator in answer(file, as_it_is=True).operators] == ["Reshape", "Gemm", "Reshape"]

@@ -162,6 +162,7 @@ def test_only_the_layers_the_module_names_are_computed_in_floats(tmp_path: Path)
     layers = test_onnx_writer.LAYERS.items()
     in_floats = {name for name, layer in layers if CONVERSIONS & set(operators(write_onnx(alone(layer)), tmp_path))}
     named = {"conv_transpose2d", "upsample_bilinear", "hard_swish", "hard_sigmoid", "global_max_pool", "relu", "relu6"}
+    named |= {"gelu", "elu", "softplus", "tanh"}
     assert in_floats == named
 
 

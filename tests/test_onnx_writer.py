@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.errors import ModelError
-from profiler.formats.onnx.writer import IR_VERSION, OPSET, in_file, write_onnx
+from profiler.formats.onnx.emitter import OPSET
+from profiler.formats.onnx.tensors import in_file
+from profiler.formats.onnx.writer import IR_VERSION, write_onnx
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import (
     ACTIVATIONS,

@@ -53,7 +53,7 @@ def test_an_impossible_step_is_refused() -> None:
         Plan(NETWORK, step=0)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', '{"format": 3}', '{"format": 2, "network": {}, "fit": []}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', '{"format": 3}', '{"format": 3, "network": {}, "fit": []}'])
 def test_a_damaged_plan_is_told_in_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(PlanError) as caught:

@@ -153,7 +153,7 @@ ERRORS = {
     "is no Python": (["broken.py:f"], "(FOLDER/broken.py, line 1)"),
     "leaves": (["leaves:f"], "SystemExit: 3 (FOLDER/leaves.py, line 2)"),
     "takes another input": (["usersnets:grey"], "does not accept an input of 1x3x8x8: RuntimeError"),
-    "nothing to prune": (["usersnets:flat"], "nothing in usersnets:flat can be pruned"),
+    "nothing to prune": (["usersnets:flat"], "nothing in usersnets:flat can be pruned: 1 keeps its width, as it makes an output"),
     "a width multiplier": (["usersnets:ten", "--width-multiplier", "0.5"], "--width-multiplier is for built-in networks only"),
 }
 
@@ -194,3 +194,21 @@ def test_images_of_two_channels_are_refused(folder: Path) -> None:
     result = run("run", "usersnets:ten", "--input", "1x2x8x8", "--data", "digits", "--budget", "macs=90%", "--out", "run")
     assert result.exit_code == 1
     assert "digits have 3 channels, the network takes 2" in result.stderr
+
+
+NORMALISED = """
+from torch import nn
+
+
+def net(classes=10):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.Flatten(), nn.Linear(512, classes)
+    )
+"""
+
+
+def test_a_plan_says_which_layers_keep_their_widths_and_which_operators_only_onnx_has(folder: Path) -> None:
+    (folder / "normalised.py").write_text(NORMALISED)
+    said = succeed("plan", "normalised.py:net", "--input", "1x3x8x8", "--classes", "10", "--out", "plan.json").stdout
+    assert "  5 keeps its width: it makes an output of the network\n" in said
+    assert "  it can be built for ONNX files only: Reshape, InstanceNormalization, " in said

@@ -34,6 +34,10 @@ def plan_lines(done: PlanSummary) -> Iterator[str]:
     yield f"{done.plan}: {done.blocks} blocks, which can have {done.possible_layers} different layers"
     yield "  `profile build` measures a few hundred of these layers, those that reduce the table's error most;"
     yield f"  {done.fit} networks of random widths to fit the calibration on, and {done.check} to compute the held-out error from"
+    if done.onnx_only:
+        yield f"  it can be built for ONNX files only: {', '.join(done.onnx_only)} have no form of ours in TFLite"
+    for layer, reason in done.kept.items():
+        yield f"  {layer} keeps its width: {reason}"
 
 
 @dataclass(frozen=True, slots=True)

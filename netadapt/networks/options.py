@@ -13,7 +13,11 @@ from netadapt.networks.user_network import absolute_name, parse_input, short_nam
 if TYPE_CHECKING:
     from torch import nn
 
+    from netadapt.pruning.tracing import Traced
     from profiler.layers.graph import Graph
+
+_MOST_TOLD = 3
+"""The number of layers that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,11 @@ class NetworkOptions:
         return build_network(self.name, **self.keywords)
 
     def graph(self, *, outputs: tuple[int, ...] | None = None) -> Graph:
-        """The network's layers and blocks, found by tracing it.
+        """The network's layers and blocks. Errors as for `traced`."""
+        return self.traced(outputs=outputs).graph
+
+    def traced(self, *, outputs: tuple[int, ...] | None = None) -> Traced:
+        """The network's layers and blocks, found by tracing it, and why other layers keep their widths.
 
         `NetworkError` if the network does not accept its input, its outputs do not have the shape `outputs`, or nothing in it can
         be pruned.
@@ -75,7 +83,7 @@ class NetworkOptions:
         import torch
 
         from netadapt.pruning.couplings import as_list
-        from netadapt.pruning.tracing import trace
+        from netadapt.pruning.tracing import trace_with_reasons
 
         model, name = self.build().eval(), short_name(self.name)
         with users_code(f"{name} does not accept an input of {'x'.join(map(str, self.input_shape))}"), torch.inference_mode():
@@ -87,10 +95,10 @@ class NetworkOptions:
                 "let its function take num_classes, or return a network with as many outputs"
             )
         with users_code(f"{name} cannot be traced"):
-            graph = trace(model, self.input_shape, name)
-        if not graph.widths:
-            raise NetworkError(
-                f"nothing in {name} can be pruned; it needs convolutions or linear layers that are called once, are not grouped, "
-                "and feed only layers that can be pruned with them"
-            )
-        return graph
+            found_layers = trace_with_reasons(model, self.input_shape, name)
+        if not found_layers.graph.widths:
+            kept = [f"{layer} keeps its width, as {reason}" for layer, reason in found_layers.fixed.items()]
+            more = f"; and {len(kept) - _MOST_TOLD} more layers" if len(kept) > _MOST_TOLD else ""
+            why = "; ".join(kept[:_MOST_TOLD]) + more or "it has neither convolutions nor linear layers"
+            raise NetworkError(f"nothing in {name} can be pruned: {why}")
+        return found_layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,10 @@ class PlanSummary:
     """Networks of random widths that the calibration is fitted on."""
     check: int
     """Networks of random widths that the held-out error is computed from."""
+    kept: Mapping[str, str]
+    """The layers that keep their widths, with the reason of each as a phrase."""
+    onnx_only: tuple[str, ...]
+    """The kinds of operators that follow widths in ONNX files only, so that no table for TFLite can be built."""
 
 
 def plan_network(request: PlanRequest) -> PlanSummary:
@@ -47,6 +52,10 @@ def plan_network(request: PlanRequest) -> PlanSummary:
         raise RunError(f"the plan cannot be written to {out}; choose a name ending in .json in a folder that exists")
     if request.precision not in PRECISIONS:
         raise RunError(f"layers cannot be measured in {request.precision!r}; choose {' or '.join(PRECISIONS)}")
-    made = make_plan(request.network.graph().with_precision(request.precision), seed=request.seed)
+    traced = request.network.traced()
+    made = make_plan(traced.graph.with_precision(request.precision), seed=request.seed)
     write_plan(made, out)
-    return PlanSummary(str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check))
+    extracted = tuple(dict.fromkeys(layer.op for layer in made.graph.layers if layer.opaque is not None))
+    return PlanSummary(
+        str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check), traced.fixed, extracted
+    )  # fmt: skip

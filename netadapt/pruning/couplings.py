@@ -6,11 +6,12 @@ block couples the layers that it multiplies in the same way. Layers that are con
 
 A grouped convolution keeps its number of groups, so every group has to lose the same number of channels. The channels that it
 reads or writes are divided into that many equal slices, and a channel is removed from all slices together, at the same position in
-each. Where several grouped convolutions share a block, the number of slices is the least common multiple of their groups.
+each. So are the channels that a group normalisation or a split into equal parts reads. Where several of these share a block, the
+number of slices is the least common multiple of their groups.
 
 Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that read a
 concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that are called twice or
-share a weight; and layers whose output is split, shuffled, or added to a concatenation.
+share a weight; and layers whose output is shuffled, or added to a concatenation or to a part of another layer's output.
 """
 
 from __future__ import annotations
@@ -18,19 +19,26 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch_pruning import ops
+from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shape import InputShape
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """The classes of layers that can make the channels of a block."""
-_FOLLOWERS = (OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT, OPTYPE.RESHAPE)
-"""The operations that pass channels on without changing their number."""
+_FOLLOWERS = (
+    OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT,
+    OPTYPE.RESHAPE, OPTYPE.PARAMETER, OPTYPE.EXPAND, OPTYPE.SLICE, OPTYPE.SPLIT,
+)  # fmt: skip
+"""The operations that pass channels on, whose number may be another behind a split or a slice."""
+_MAKES_AN_OUTPUT = "it makes an output of the network"
 
 
 class Couplings:
@@ -70,36 +78,52 @@ class Couplings:
 
     def members(self, name: str) -> tuple[str, ...]:
         """The layers with weights whose output channels are coupled to this layer's, itself included; () if it cannot be pruned."""
+        return self._members(name)[0]
+
+    def reason(self, name: str) -> str:
+        """What keeps this layer at its width; empty if it can be pruned, or has the width of the layer before it."""
+        return self._members(name)[1]
+
+    def _members(self, name: str) -> tuple[tuple[str, ...], str]:
+        """The members and, if there are none, the reason."""
         layer = self._modules[name]
         is_used = layer in self._graph.module2node  # a network may own layers that it never calls
         if not isinstance(layer, WEIGHTED) or not is_used or _is_depthwise(layer):
-            return ()  # a depthwise convolution has the width of the layer before it
+            return (), "" if is_used else "the network never calls it"  # a depthwise convolution has the width of the one before it
         width = self._graph.get_out_channels(layer)
         members = []
         for dependency, indices in self._group(layer, list(range(width))):
             module, kind = dependency.target.module, dependency.target.type
+            called = self._names.get(module) or name
             if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
-                return ()
+                return (), f"{called} is called more than once or shares a weight"
             if not _can_lose_channels(module):
-                return ()
+                return (), f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
             if kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
+                if kind == OPTYPE.OUTPUT:
+                    return (), _MAKES_AN_OUTPUT
                 if kind not in _FOLLOWERS:
-                    return ()
+                    return (), f"its channels go through {_kind_of(dependency.target)}"
+                if kind == OPTYPE.GN and not indices == list(range(width)) == list(range(module.num_channels)):
+                    return (), f"{called} normalises groups of a concatenation"
             elif not self._keeps_groups(dependency, indices, width):
-                return ()
+                return (), f"{called} has groups and reads a concatenation"
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
                 if not len(indices) == self._graph.get_out_channels(module) == width:
-                    return ()  # added to a concatenation: these channels are only some of the layer's
+                    return (), f"its channels are only some of those that are added to {called}"
                 if dependency.target.grad_fn in self._outputs:
-                    return ()  # the outputs of the network keep their number
+                    return (), _MAKES_AN_OUTPUT
                 members.append(self._names[module])
-        return tuple(members)
+        return tuple(members), ""
 
     def slices(self, name: str) -> int:
         """The number of equal slices of this layer's channels, from which the same positions are removed; 1 for most layers."""
         group = self._group(self._modules[name], list(range(self._graph.get_out_channels(self._modules[name]))))
-        modules = (dependency.target.module for dependency, _ in group)
-        return math.lcm(*(module.groups for module in modules if isinstance(module, nn.Conv2d) and not _is_depthwise(module)))
+        modules = [dependency.target.module for dependency, _ in group]
+        convolutions = [module.groups for module in modules if isinstance(module, nn.Conv2d) and not _is_depthwise(module)]
+        splits = [module.split_sizes for module in modules if isinstance(module, ops._SplitOp) and module.split_sizes]
+        parts = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
+        return math.lcm(*convolutions, *parts, *(module.num_groups for module in modules if isinstance(module, nn.GroupNorm)))
 
     def readers(self, name: str) -> dict[str, dict[int, list[int]]]:
         """The layers with weights that read this layer's output channels: for each, the indices of its inputs by channel.
@@ -149,6 +173,24 @@ class Couplings:
         writes = self._graph.is_out_channel_pruning_fn(dependency.handler)
         count = self._graph.get_out_channels(module) if writes else self._graph.get_in_channels(module)
         return getattr(module, "groups", 1) == 1 or channels == list(range(width)) == list(range(count))
+
+
+def _kind_of(node: Any) -> str:
+    """The operation of a node of Torch-Pruning's graph, for people, such as `SplitBackward0`."""
+    return type(node.grad_fn).__name__.removesuffix("0").removesuffix("Backward").lower() or OPTYPE(node.type).name.lower()
+
+
+def _reshape_without_channels(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Torch-Pruning divides by the channels behind a reshape, of which it finds none behind a shuffle."""
+
+    def update_if_known(graph: Any, node: Any) -> None:
+        with suppress(ZeroDivisionError):
+            update(graph, node)
+
+    return update_if_known
+
+
+index_mapping.update_reshape_index_mapping = _reshape_without_channels(index_mapping.update_reshape_index_mapping)
 
 
 def as_list(outputs: Any) -> list[Tensor]:

@@ -1,27 +1,45 @@
 """A torch model as a graph of fused groups, as its runtime executes it, with the blocks that can be pruned.
 
 The layers come from the exported ONNX file and the blocks from Torch-Pruning; the names of the modules connect the two. Blocks
-that do not pass a trial (netadapt.pruning.trial) are left out.
+that do not pass a trial (netadapt.pruning.trial) are left out, and so are those that an operator without a model of its own cannot
+follow (netadapt.pruning.following).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
+import torch
 from torch import nn
 
-from netadapt.export.files import write_onnx
+from netadapt.export.files import ExportError, write_onnx
 from netadapt.input_shape import InputShape
-from netadapt.pruning.couplings import Couplings
+from netadapt.pruning.couplings import WEIGHTED, Couplings
+from netadapt.pruning.following import Narrowed, follow
 from netadapt.pruning.trial import sound_blocks
-from profiler.errors import LayerError, PlanError
+from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.reader import read_onnx
-from profiler.layers.channels import possible_widths
+from profiler.layers.channels import nearest, possible_widths
 from profiler.layers.graph import Graph
+
+_SEED = 0
+_SHARES = ((0.5, 0.08), (0.75, -0.05))
+"""The widths that sizes are learnt at, as a share of the full width, and what neighbouring blocks differ by."""
+_NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A network as a graph, and why layers keep their widths."""
+
+    graph: Graph
+    fixed: Mapping[str, str]
+    """For the layers with weights that are in no block, what fixes their widths."""
 
 
 def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
@@ -30,16 +48,15 @@ def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
     Nodes have the paths of their modules as names, and a block has the name of its first layer. `ExportError` if the model cannot
     be exported, `ModelError` if the exported file holds something that cannot be read.
     """
+    return trace_with_reasons(model, input_shape, name).graph
+
+
+def trace_with_reasons(model: nn.Module, input_shape: InputShape, name: str) -> Traced:
+    """The same with the reason of every layer that keeps its width."""
     copy = deepcopy(model).float().cpu().eval()
-    for module in copy.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            # the mean of a trained layer is not 0; of a mean of 0 the exporter would make no bias, and layers would lack one
-            module.running_mean.fill_(0.5)
-    with tempfile.TemporaryDirectory(prefix="trace_") as folder:
-        path = Path(folder) / "traced.onnx"
-        write_onnx(copy, input_shape, path)
-        graph = replace(read_onnx(path), name=name)
-    couplings = Couplings(copy, input_shape)
+    _make_weights_differ(copy)
+    graph = _exported(copy, input_shape, name)
+    couplings = Couplings(deepcopy(copy), input_shape)
     modules = {module_name for module_name, _ in copy.named_modules()}
     names = {node.name for node in graph.nodes}
     block_of: dict[str, str] = {}
@@ -48,24 +65,98 @@ def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
             members = couplings.members(node.name)
             if names.issuperset(members):
                 block_of |= dict.fromkeys(members, node.name)
-    graph = _with_blocks(graph, block_of)
-    graph = _with_only(graph, [block for block, widths in possible_widths(graph, 1).items() if _can_shrink(graph, block, widths)])
-    return _with_only(graph, sound_blocks(copy, graph))
+    slices = {block: couplings.slices(block) for block in set(block_of.values())}
+    fixed = {layer: couplings.reason(layer) for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
+    candidates = _with_blocks(graph, block_of, slices)
+    graph = _with_only(candidates, [block for block, widths in possible_widths(candidates, 1).items() if len(widths) > 1])
+    sound = sound_blocks(copy, graph)
+    fixed |= dict.fromkeys(set(graph.widths) - set(sound), "it computes something else when channels go")
+    graph = _with_only(graph, sound)
+    if any(node.layer.opaque is not None for node in graph.nodes):
+        graph, reasons = _followed(copy, graph, input_shape)
+        fixed |= reasons
+    shrinking = [block for block, widths in possible_widths(graph, 1).items() if _can_shrink(graph, block, widths)]
+    fixed |= dict.fromkeys(set(graph.widths) - set(shrinking), "it makes an output of the network")
+    graph = _with_only(graph, shrinking)
+    in_blocks = {node.name for node in graph.nodes if node.block is not None}
+    kept = {layer: fixed.get(block_of.get(layer, layer), "") or fixed[layer] for layer in fixed if layer not in in_blocks}
+    return Traced(graph, {layer: reason for layer, reason in kept.items() if reason})
+
+
+def _make_weights_differ(model: nn.Module) -> None:
+    """Give every tensor values of its own, in place.
+
+    The exporter keeps one of several equal tensors, such as biases of zero, and layers would lose their names. Of a batch
+    normalisation with a mean of 0 it would make no bias, and layers would lack one.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + 0.25)
+
+
+def _exported(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
+    """The graph of the exported file, whose products are named after their modules."""
+    with tempfile.TemporaryDirectory(prefix="trace_") as folder:
+        path = Path(folder) / "traced.onnx"
+        write_onnx(model, input_shape, path)
+        proto = onnx.load(path)
+        for number, node in enumerate(proto.graph.node):
+            scopes = next((item.value for item in node.metadata_props if item.key == _NAME_SCOPES), "[]")
+            path_of_module = scopes.strip("[]").replace("'", "").split(", ")[-2:-1]
+            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and path_of_module and path_of_module[0]:
+                node.name = f"/{path_of_module[0]}/{node.op_type}_{number}"  # the profiler takes the path without its end
+        onnx.save(proto, path)
+        return replace(read_onnx(path), name=name)
+
+
+def _followed(model: nn.Module, graph: Graph, input_shape: InputShape) -> tuple[Graph, dict[str, str]]:
+    """The graph whose opaque layers follow its blocks, and what fixes the blocks that are none in it."""
+    fixed: dict[str, str] = {}
+    while graph.widths:
+        try:
+            done = follow(graph, list(_narrowed(model, graph, input_shape)))
+        except (ExportError, ModelError) as exc:
+            return _with_only(graph, []), fixed | dict.fromkeys(graph.widths, f"a narrower network cannot be exported ({exc})")
+        if not done.fixed:
+            return done.graph, fixed
+        fixed |= done.fixed
+        graph = _with_only(graph, [block for block in graph.widths if block not in done.fixed])
+    return graph, fixed
+
+
+def _narrowed(model: nn.Module, graph: Graph, input_shape: InputShape) -> Iterator[Narrowed]:
+    """Narrower versions of the network: every block is narrower, and neighbours by other shares."""
+    slices = {node.block: node.slices for node in graph.nodes if node.block is not None}
+    for share, step in _SHARES:
+        widths = {}
+        for place, (block, choices) in enumerate(possible_widths(graph, 1).items()):
+            widths[block] = nearest(choices[:-1], choices[-1] * (share + step * (place % 5)))
+        narrow = deepcopy(model)
+        couplings = Couplings(narrow, input_shape)
+        for block, width in widths.items():
+            size, kept = graph.widths[block] // slices[block], width // slices[block]
+            couplings.remove(block, [start + at for start in range(0, graph.widths[block], size) for at in range(kept, size)])
+        yield widths, _exported(narrow.requires_grad_(False), input_shape, graph.name)
 
 
 def _with_only(graph: Graph, blocks: Collection[str]) -> Graph:
-    return _with_blocks(graph, {node.name: node.block for node in graph.nodes if node.block in blocks})
+    kept = {node.name: node.block for node in graph.nodes if node.block in blocks}
+    return _with_blocks(graph, kept, {node.block: node.slices for node in graph.nodes if node.block is not None})
 
 
-def _with_blocks(graph: Graph, block_of: Mapping[str, str | None]) -> Graph:
+def _with_blocks(graph: Graph, block_of: Mapping[str, str | None], slices: Mapping[str, int]) -> Graph:
     """The graph with the block of each node that is named, and no block for the others."""
-    return replace(graph, nodes=tuple(replace(node, block=block_of.get(node.name)) for node in graph.nodes))
+    nodes = []
+    for node in graph.nodes:
+        block = block_of.get(node.name)
+        nodes.append(replace(node, block=block, slices=1 if block is None else slices[block]))
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _can_shrink(graph: Graph, block: str, widths: Sequence[int]) -> bool:
-    """True if the block can be narrower while the network's outputs and the inputs of its opaque layers keep their shapes."""
-    if len(widths) == 1:
-        return False
+    """True if the block can be narrower while the network's outputs keep their shapes."""
     try:
         smaller = graph.at_widths({block: widths[-2]})
     except (LayerError, PlanError):

@@ -2,17 +2,21 @@
 
 Channels that no layer reads can be removed without changing the outputs. So half of a block's channels, the same of each slice, are
 removed from one copy, and in another copy the weights that read them are set to zero. A block is sound if both copies give the
-same outputs, and the layers of the pruned one have the shapes that the graph predicts. Weights are random, so that no layer has
-outputs of zero by itself.
+same outputs, and the layers of the pruned one have the shapes that the graph predicts, if it has no opaque layers. Weights are
+random, so that no layer has outputs of zero by itself. Normalisations with statistics over several channels only apply their
+weights in both copies, because the statistics change with the channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from netadapt.input_shape import InputShape
@@ -52,6 +56,7 @@ class _Trial:
     def __init__(self, model: nn.Module, graph: Graph, images: Tensor, input_shape: InputShape) -> None:
         self._model, self._graph, self._images, self._input_shape = model, graph, images, input_shape
         couplings = Couplings(deepcopy(model), input_shape)
+        self._is_predictable = all(node.layer.opaque is None for node in graph.nodes)
         self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
 
     def passes(self, blocks: Sequence[str]) -> bool:
@@ -66,11 +71,11 @@ class _Trial:
                 cuts.remove(block, self._removed[block])
             widths = {block: self._graph.widths[block] - len(self._removed[block]) for block in blocks}
             modules = dict(pruned.named_modules())
-            for node in self._graph.at_widths(widths).nodes:
+            for node in self._graph.at_widths(widths).nodes if self._is_predictable else ():
                 module = modules.get(node.name)
                 if isinstance(module, WEIGHTED) and node.layer.weight_shape != _weight_shape(module):
                     return False
-            with torch.inference_mode():
+            with torch.inference_mode(), _without_statistics():
                 outputs, expected = as_list(pruned(self._images)), as_list(silenced(self._images))
             return all(
                 found.shape == wanted.shape
@@ -79,6 +84,43 @@ class _Trial:
             )
         except _MISFITS:
             return False
+
+
+@contextmanager
+def _without_statistics() -> Iterator[None]:
+    """Normalisations over several channels only apply their weights, and a softmax takes each number by itself.
+
+    So they do in torch's modules and in the user's own code alike.
+    """
+
+    def layer_norm(
+        input: Tensor, normalized_shape: object, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0
+    ) -> Tensor:
+        weighted = input if weight is None else input * weight
+        return weighted if bias is None else weighted + bias
+
+    def group_norm(
+        input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0
+    ) -> Tensor:
+        of_channels = (-1, *(1,) * (input.ndim - 2))
+        parts = [None if part is None else part.reshape(of_channels) for part in (weight, bias)]
+        return layer_norm(input, None, parts[0], parts[1])
+
+    def softmax(input: Tensor, *_args: object, **_options: object) -> Tensor:
+        return input.sigmoid()
+
+    replaced: list[tuple[Any, str, Callable[..., Tensor]]] = [
+        (functional, "layer_norm", layer_norm), (functional, "group_norm", group_norm),
+        *((place, "softmax", softmax) for place in (functional, torch, Tensor)),
+    ]  # fmt: skip
+    usual = [getattr(place, name) for place, name, _ in replaced]
+    try:
+        for place, name, function in replaced:
+            setattr(place, name, function)
+        yield
+    finally:
+        for (place, name, _), function in zip(replaced, usual, strict=True):
+            setattr(place, name, function)
 
 
 def _half(width: int, slices: int) -> list[int]:

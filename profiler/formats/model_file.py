@@ -23,6 +23,9 @@ class Format:
     """The `module:function` that turns a Graph and a seed into the bytes of a file."""
     executed_writer: str | None = None
     """The same for executed operators, which a runtime has to leave as they are; None if these are written like others."""
+    resizer: str | None = None
+    """The `module:function` that turns the file of an extracted layer and the layer into its file for the layer's shapes; None if
+    extracted layers have the shapes of their file."""
     executed_reader: str | None = None
     """The `module:function` that turns a name, the bytes of a model, the operators of a profile and the channels of a block into a
     model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if nothing is known of that. The
@@ -44,10 +47,16 @@ class Format:
         Raises `ModelError` if the format cannot represent a layer.
         """
         if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
-            return graph.opaques[graph.nodes[0].layer.opaque.digest]
+            layer, opaque = graph.nodes[0].layer, graph.nodes[0].layer.opaque
+            if opaque.file_format != self.name and self.name in RUNNABLE:
+                raise ModelError(f"{layer.op} is an operator of an {opaque.file_format} file and cannot be written as {self.name}")
+            data: bytes = graph.opaques[opaque.digest]
+            if self.resizer is not None:
+                data = load(self.resizer)(data, layer)
+            return data
         writer = self.executed_writer if graph.executed and self.executed_writer else self.writer
-        data: bytes = load(writer)(graph, seed)
-        return data
+        written: bytes = load(writer)(graph, seed)
+        return written
 
 
 FORMATS = {
@@ -56,6 +65,7 @@ FORMATS = {
         "profiler.formats.onnx.reader:read_onnx",
         "profiler.formats.onnx.writer:write_onnx",
         "profiler.formats.onnx.executed_writer:write_executed",
+        "profiler.formats.onnx.opaque:at_shapes",
         "profiler.formats.onnx.executed:read_executed",
     ),
     "tflite": Format(
@@ -68,8 +78,10 @@ FORMATS = {
     ),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }
-MODEL_SUFFIXES = (".onnx", ".tflite")
-"""The endings of users' model files. Scripts of the fake runtime are not among them."""
+RUNNABLE = ("onnx", "tflite")
+"""The formats of users' model files. Scripts of the fake runtime are not among them."""
+MODEL_SUFFIXES = tuple(f".{name}" for name in RUNNABLE)
+"""The endings of such files."""
 _TORCH = "a PyTorch file; export the network with torch.onnx.export and give the .onnx file"
 _TENSORFLOW = "a TensorFlow model; convert it with tf.lite.TFLiteConverter and give the .tflite file"
 OTHER_SUFFIXES: Mapping[str, str] = {

@@ -9,10 +9,10 @@ itself tells of the networks that it measures. They follow the transformation in
 - Pools run in blocks if their channels are whole blocks; global pools only if their input was made in blocks, too. Upsampling
   to the nearest pixel by a whole factor follows its input.
 - Additions and products run on blocks if all inputs were made in blocks and have equal shapes, and a concatenation if all
-  inputs are whole blocks. ReLU and sigmoid follow their input.
+  inputs are whole blocks. ReLU, sigmoid, tanh, SiLU and GELU follow their input.
 - HardSwish is a part of a convolution in blocks. Everywhere else it is a HardSigmoid and a product.
 - A convolution without an activation and with no other reader adds the shortcut of an addition itself, and can then apply a
-  ReLU or a sigmoid.
+  ReLU, a sigmoid or a tanh.
 - Everything else reads the plain layout.
 """
 
@@ -27,7 +27,9 @@ from profiler.layers.layer import BLOCKED, FREE_OUTPUT, GLOBAL_POOL_OPS, POOL_OP
 ALIGNMENT = 4
 """Channels that are copied into blocks come in multiples of this."""
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-FOLLOWING = ("relu", "sigmoid")
+JOINED = ("relu", "sigmoid", "tanh")
+"""Activations that the convolution before them takes over."""
+FOLLOWING = (*JOINED, "silu", "gelu")
 
 
 def in_blocks(graph: Graph, block: int) -> Graph:
@@ -120,14 +122,14 @@ class _Rewriter:
     def _joins_convolution(self, node: Node) -> bool:
         """True if the convolution before an addition or an activation takes it over."""
         layer = node.layer
-        if layer.op not in ("add", *FOLLOWING):
+        if layer.op not in ("add", *JOINED):
             return False
         for place, name in enumerate(node.inputs):
             before = self.nodes[self.blocked[name]]
             joined = before.layer
             if self.uses[name] != 1 or joined.op not in CONVOLUTIONS or joined.activation != "none":
                 continue
-            if layer.op in FOLLOWING:
+            if layer.op in JOINED:
                 joined = replace(joined, activation=layer.op)
             elif not joined.adds_shortcut:
                 shortcut = self._in_blocks(node.inputs[1 - place])

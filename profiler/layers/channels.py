@@ -8,75 +8,29 @@ can be computed for any choice of widths without building the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
+from profiler.layers.expressions import ChannelExpression
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import FREE_OUTPUT, LayerSpec
-
-WidthChoices = Mapping[str, Sequence[int]]
-"""All widths that each block may have, in ascending order; the last is its full width."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelExpression:
-    """A channel count: a constant plus a multiple of the width of each block."""
-
-    constant: int
-    blocks: Mapping[str, int]
-    """The factor of each block's width."""
-
-    def scaled(self, factor: int) -> ChannelExpression:
-        """The expression times a factor."""
-        return ChannelExpression(self.constant * factor, {block: times * factor for block, times in self.blocks.items()})
-
-    def plus(self, other: ChannelExpression) -> ChannelExpression:
-        """The sum of both expressions."""
-        blocks = dict(self.blocks)
-        for block, times in other.blocks.items():
-            blocks[block] = blocks.get(block, 0) + times
-        return ChannelExpression(self.constant + other.constant, blocks)
-
-    def at(self, widths: Mapping[str, int]) -> int:
-        """The channel count at these widths, which must contain all blocks of the expression."""
-        return self.constant + sum(times * widths[block] for block, times in self.blocks.items())
-
-    def along(self, block: str, values: NDArray[np.int64], widths: Mapping[str, int]) -> NDArray[np.int64]:
-        """The channel counts for many widths `values` of one block, in the shape of `values`; the others keep `widths`."""
-        rest = self.constant + sum(times * widths[name] for name, times in self.blocks.items() if name != block)
-        return rest + self.blocks.get(block, 0) * values
-
-    def choices(self, widths: WidthChoices, granularity: int) -> tuple[int, ...]:
-        """All channel counts that the expression can take, in ascending order.
-
-        With several blocks their number would be a product, so these are the multiples of the granularity and the full count.
-        """
-        if not self.blocks:
-            return (self.constant,)
-        if len(self.blocks) > 1:
-            full = self.at({block: widths[block][-1] for block in self.blocks})
-            return tuple(sorted({*range(self.constant + granularity, full, granularity), full}))
-        ((block, times),) = self.blocks.items()
-        return tuple(self.constant + times * width for width in widths[block])
 
 
 def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
     """The widths that each block may have, in ascending order: multiples of the step, and its full width.
 
     The widths of a block that a grouped convolution produces or reads are also multiples of its number of groups, and leave at
-    least two channels in each group.
+    least two channels in each group. Those of other blocks in slices are multiples of the number of slices.
     """
     groups: dict[str, list[int]] = {block: [] for block in graph.widths}
     for layer in dependent_layers(graph):
         if layer.node.layer.least_channels > 1:
             for block in layer.blocks:
                 groups[block].append(layer.node.layer.groups)
+    slices = {node.block: node.slices for node in graph.nodes if node.block is not None}
     return {
-        block: multiples(full, math.lcm(step, *groups[block]), 2 * max(groups[block], default=0))
+        block: multiples(full, math.lcm(step, slices[block], *groups[block]), 2 * max(groups[block], default=0))
         for block, full in graph.widths.items()
     }
 
@@ -112,21 +66,23 @@ class DependentLayer:
     @property
     def blocks(self) -> frozenset[str]:
         """The blocks on whose widths the layer depends."""
-        return frozenset(self.inputs.blocks) | frozenset(self.output.blocks)
+        followed = {block for size in self.node.follows for block in size.expression.blocks}
+        return frozenset(self.inputs.blocks) | frozenset(self.output.blocks) | followed
 
 
 def dependent_layers(graph: Graph) -> tuple[DependentLayer, ...]:
     """All nodes of the network in its order, with the expressions of their channels."""
     expressions = {name: ChannelExpression(shape[-1] if shape else 1, {}) for name, shape in graph.inputs}
-    opaque = {node.name for node in graph.nodes if node.layer.opaque is not None}
     found = []
     for node in graph.nodes:
         layer = node.layer
         given = [expressions[name] for name in node.inputs]
-        if layer.opaque is None:
-            # an opaque layer may write its output in another layout, so the reader's own shape has the channel count
-            shapes = zip(node.inputs, layer.inputs, strict=True)
-            given = [ChannelExpression(shape[-1], {}) if name in opaque else expressions[name] for name, shape in shapes]
+        for index, shape in enumerate(layer.inputs):  # an opaque layer may make several tensors, and its own is the first
+            followed = node.followed(index, len(shape) - 1)
+            if followed is not None:
+                given[index] = followed
+            elif shape and not given[index].blocks and given[index].constant != shape[-1]:
+                given[index] = ChannelExpression(shape[-1], {})
         inputs = given[0] if given else ChannelExpression(layer.in_channels, {})
         if layer.op in ("add", "mul"):
             # an operand with fewer channels is broadcast over the other
@@ -141,6 +97,8 @@ def _output(node: Node, inputs: ChannelExpression, given: Sequence[ChannelExpres
     layer = node.layer
     if node.block is not None:
         return ChannelExpression(0, {node.block: 1})
+    if (followed := node.followed(None, len(layer.output) - 1)) is not None:
+        return followed
     if layer.opaque is not None or layer.op in FREE_OUTPUT:
         return ChannelExpression(layer.out_channels, {})
     if layer.op == "depthwise_conv2d":

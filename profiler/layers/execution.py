@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from profiler.layers.blocked import in_blocks
 from profiler.layers.entries import entry_of
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import POOL_OPS, WEIGHTED_OPS, LayerSpec
+from profiler.layers.layer import POOL_OPS, USUAL_SLOPE, WEIGHTED_OPS, LayerSpec
 from profiler.runtimes import UNKNOWN_RUNTIME, fusion_of
 
 AFTER_CONVOLUTION = ("relu",)
@@ -67,8 +67,8 @@ def _with_activations_apart(graph: Graph) -> Graph:
     for node in graph.nodes:
         layer = node.layer
         if layer.opaque is None and layer.activation not in ("none", *AFTER_ADDITION):
-            linear = replace(node, name=f"{node.name}/linear", layer=replace(layer, activation="none"))
-            activation = LayerSpec(layer.activation, (layer.output,), layer.output, dtype=layer.dtype)
+            linear = replace(node, name=f"{node.name}/linear", layer=replace(layer, activation="none", slope=USUAL_SLOPE))
+            activation = LayerSpec(layer.activation, (layer.output,), layer.output, slope=layer.slope, dtype=layer.dtype)
             nodes += [linear, Node(node.name, activation, (linear.name,))]
         else:
             nodes.append(node)

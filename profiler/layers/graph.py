@@ -10,12 +10,24 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from device_agents.support.dataclass_json import read_value
 from profiler.errors import LayerError, PlanError
+from profiler.layers.expressions import ChannelExpression
 from profiler.layers.layer import BLOCK_OPS, LayerSpec, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedSize:
+    """A size of a layer that is not constant and that its operation does not tell."""
+
+    tensor: int | None
+    """The index of the input; None for the output."""
+    axis: int
+    """As in the shapes of the layer."""
+    expression: ChannelExpression
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,20 @@ class Node:
     """The names of the nodes or graph inputs that it reads, in the order of the layer's inputs."""
     block: str | None = None
     """The coupling group whose width is this layer's number of output channels; None if the width cannot be chosen."""
+    slices: int = 1
+    """The width of its block is a multiple of this, even where no layer shows it."""
+    follows: tuple[FollowedSize, ...] = ()
+    """The sizes that follow widths of blocks: of an opaque layer, and of what reads a further tensor of one."""
+
+    def followed(self, tensor: int | None, axis: int) -> ChannelExpression | None:
+        """The expression of a size in `follows`; None if it is not there."""
+        found = (size.expression for size in self.follows if (size.tensor, size.axis) == (tensor, axis))
+        return next(found, None)
+
+    def followed_shape(self, tensor: int | None, shape: Shape, widths: Mapping[str, int]) -> Shape:
+        """The shape with the sizes that follow, at the widths of all blocks."""
+        sizes = {size.axis: size.expression for size in self.follows if size.tensor == tensor}
+        return tuple(sizes[axis].at(widths) if axis in sizes else size for axis, size in enumerate(shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +132,7 @@ class Graph:
         unknown = sorted(set(widths) - set(self.widths))
         if unknown:
             raise PlanError(f"{self.name} has no block {unknown[0]!r}; it has {', '.join(self.widths)}")
+        every = self.widths | dict(widths)
         before = dict(self.inputs)
         after = dict(self.inputs)
         nodes = []
@@ -115,15 +142,20 @@ class Graph:
                 raise LayerError(f"{self.name}: block {node.block} cannot have {width} channels")
             layer = node.layer
             if width not in (None, layer.out_channels) or any(before[name] != after[name] for name in node.inputs):
-                inputs = [after[name] for name in node.inputs]
-                if layer.opaque is None:
-                    # an opaque layer may write its output in another layout, so an unchanged input keeps the reader's own shape
-                    own = zip(node.inputs, layer.inputs, strict=True)
-                    inputs = [shape if before[name] == after[name] else after[name] for name, shape in own]
-                layer = layer.resized(inputs, width)
+                # an opaque layer may make several tensors, of which the first is known to its readers
+                read = enumerate(zip(node.inputs, layer.inputs, strict=True))
+                inputs = [
+                    after[name] if shape == before[name] else node.followed_shape(index, shape, every)
+                    for index, (name, shape) in read
+                ]
+                if layer.opaque is not None and node.follows:
+                    inputs = [node.followed_shape(index, shape, every) for index, shape in enumerate(layer.inputs)]
+                    layer = replace(layer, inputs=tuple(inputs), output=node.followed_shape(None, layer.output, every))
+                else:
+                    layer = layer.resized(inputs, width)
             before[node.name] = node.layer.output
             after[node.name] = layer.output
-            nodes.append(node if layer is node.layer else Node(node.name, layer, node.inputs, node.block))
+            nodes.append(node if layer is node.layer else replace(node, layer=layer))
         return replace(self, nodes=tuple(nodes))
 
     def with_precision(self, dtype: str) -> Graph:
@@ -176,6 +208,8 @@ class Graph:
             "nodes": [
                 {"name": node.name, "inputs": list(node.inputs), "layer": node.layer.to_dict()}
                 | ({"block": node.block} if node.block else {})
+                | ({"slices": node.slices} if node.slices > 1 else {})
+                | ({"follows": [asdict(size) for size in node.follows]} if node.follows else {})
                 for node in self.nodes
             ],
             "outputs": list(self.outputs),
@@ -193,6 +227,8 @@ class Graph:
                     LayerSpec.from_dict(item["layer"]),
                     tuple(map(str, item["inputs"])),
                     read_value(str | None, item.get("block")),
+                    read_value(int, item.get("slices", 1)),
+                    read_value(tuple[FollowedSize, ...], item.get("follows", [])),
                 )
                 for item in plain["nodes"]
             )

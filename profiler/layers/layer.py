@@ -21,14 +21,18 @@ Pair = tuple[int, int]
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1}
 MOST_MACS = 10**15
 """The limit for the operations, and for the bytes, of a layer in data from outside."""
-ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
+ACTIVATIONS = (
+    "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "leaky_relu", "silu", "gelu", "elu", "softplus", "tanh",
+)  # fmt: skip
 
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "fully_connected")
 POOL_OPS = ("avg_pool2d", "max_pool2d")
 GLOBAL_POOL_OPS = ("global_avg_pool", "global_max_pool")
 UPSAMPLE_OPS = ("upsample_nearest", "upsample_bilinear")
 BINARY_OPS = ("add", "mul")
-UNARY_OPS = ("softmax", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid")
+USUAL_SLOPE = 0.01
+"""PyTorch's and ONNX's slope of a leaky_relu; layers without a leaky_relu have it, too."""
+UNARY_OPS = ("softmax", *ACTIVATIONS[1:])
 REORDER_OPS = ("reorder_input", "reorder_output")
 """Copies of an activation from the plain layout of the file into blocks of channels, and back."""
 FILE_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
@@ -74,6 +78,8 @@ class LayerSpec:
     groups: int = 1
     activation: str = "none"
     bias: bool = True
+    slope: float = USUAL_SLOPE
+    """What a leaky_relu, be it the layer or its activation, multiplies negative numbers by, with six digits."""
     dtype: str = "float32"
     layout: str = ""
     """The layout in which the runtime executes the layer, if it is not that of the file: `nchwc8` for blocks of 8 channels.
@@ -116,6 +122,8 @@ class LayerSpec:
             raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
         if self.layout and not _blocks_are_whole(self):
             raise LayerError(f"{self.op}: {self.inputs} to {self.output} are not whole blocks of {self.layout}")
+        if self.slope != USUAL_SLOPE and "leaky_relu" not in (self.op, self.activation):
+            raise LayerError(f"{self.op}: only a leaky_relu has a slope, got {self.slope}")
         if (self.hidden > 0) != (self.op == "inverted_residual"):
             raise LayerError(f"{self.op}: only an inverted residual has hidden channels, and at least 1; got {self.hidden}")
         if self.op == "inverted_residual" and self.inputs[1:] not in ((), (self.output,)):
@@ -175,6 +183,8 @@ class LayerSpec:
             parts.append(f"g{self.groups}")
         if self.activation != "none":
             parts.append(self.activation)
+        if self.slope != USUAL_SLOPE:
+            parts.append(f"a{self.slope:g}")
         if not self.bias:
             parts.append("nobias")
         if self.dtype != "float32":
@@ -335,6 +345,8 @@ class LayerSpec:
                     fields[name] = _sizes(fields[name])
             if fields.get("opaque") is not None:
                 fields["opaque"] = read_as(OpaqueSubgraph, fields["opaque"])
+            if type(fields.get("slope")) is int:
+                fields["slope"] = float(fields["slope"])
             wrong = [name for name, kind in _KINDS.items() if name in fields and type(fields[name]) is not kind]
             wrong += [name for name, count in _LENGTHS.items() if name in fields and len(fields[name]) != count]
             if wrong:
@@ -352,7 +364,9 @@ class LayerSpec:
             raise exc if isinstance(exc, LayerError) else LayerError(f"not a layer: {str(plain)[:120]} ({exc})") from exc
 
 
-_KINDS: dict[str, type] = {"op": str, "activation": str, "dtype": str, "layout": str, "groups": int, "hidden": int, "bias": bool}
+_KINDS: dict[str, type] = {
+    "op": str, "activation": str, "dtype": str, "layout": str, "groups": int, "hidden": int, "bias": bool, "slope": float,
+}  # fmt: skip
 _LENGTHS = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}
 _DEFAULTS: dict[str, Any] = {name: field.default for name, field in LayerSpec.__dataclass_fields__.items()}
 

@@ -210,7 +210,7 @@ def _refine(run: MeasurementRun, plan: Plan, rules: ExecutionRules, networks: Se
         batch = most_telling(predictor, asked, min(BATCH, stop.max_layers - len(table.rows)))
         if not batch or _enough(error, between, stop.target_error_percent):
             return added
-        keys = run.add_layers(batch)
+        keys = run.add_layers(batch, plan.graph.opaques)
         added += keys
         rounds = dict.fromkeys(keys, settings.rounds)
         # whole networks are measured on beside the layers, so that both see the same slow periods of the machine

@@ -22,7 +22,7 @@ from profiler.formats.model_file import read_model
 from profiler.layers.channels import dependent_layers, nearest, possible_widths
 from profiler.layers.graph import Graph
 
-FORMAT = 3
+FORMAT = 4
 CHECK_NETWORKS = 12
 FIT_NETWORKS = 16
 WIDTH_STEP = 8

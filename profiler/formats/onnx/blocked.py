@@ -34,14 +34,15 @@ def describe_blocked(node: NodeProto, tensors: Tensors, block: int) -> Descripti
 
 
 def _conv(op: Operation, layout: str) -> LayerSpec | None:
-    activation = fused_activation(op)
+    activation, slope = fused_activation(op)
     if activation is None:
         return None
     groups, channels = op.attribute("group", 1), op.shape(0)[-1]
     shortcut = (op.shape(3),) if op.input(3) else ()
     return LayerSpec(
         "depthwise_conv2d" if groups == channels > 1 else "conv2d", (op.shape(0), *shortcut), op.output,
-        **window_of(op, op.raw_shape(1)[2:]), groups=groups, activation=activation, bias=bool(op.input(2)), layout=layout,
+        **window_of(op, op.raw_shape(1)[2:]), groups=groups, activation=activation, slope=slope,
+        bias=bool(op.input(2)), layout=layout,
     )  # fmt: skip
 
 

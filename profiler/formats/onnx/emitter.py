@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from profiler.formats.onnx.tensors import in_file
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 
 Array = npt.NDArray[Any]
+OPSET = 17
+"""The first with every operator that layers need (HardSwish came with 14); all runtimes since 2022 read it."""
 
 ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
     "relu": ("Relu", {}, ()),
@@ -19,12 +22,12 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float], tuple[float, ...]]] = {
     "hard_swish": ("HardSwish", {}, ()),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, ()),  # PyTorch's slope; ONNX's own default is 0.2
     "sigmoid": ("Sigmoid", {}, ()),
+    "leaky_relu": ("LeakyRelu", {}, ()),  # its slope is the layer's
+    "elu": ("Elu", {}, ()),
+    "softplus": ("Softplus", {}, ()),
+    "tanh": ("Tanh", {}, ()),
 }
-
-
-def in_file(shape: Shape) -> Shape:
-    """The shape in the layout of the file: (n, h, w, c) becomes (n, c, h, w), all other shapes stay."""
-    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+"""The operator of each activation that is one, with its attributes and its constant inputs."""
 
 
 class Emitter:
@@ -36,6 +39,9 @@ class Emitter:
     def __init__(self, graph: Graph, seed: int) -> None:
         self.graph = graph
         self.rng = np.random.default_rng(seed)
+        self.opset = OPSET
+        self.channels_last: set[str] = set()
+        """Tensors whose channels are last in the file, too."""
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
         self._constants: set[str] = set()
@@ -46,7 +52,8 @@ class Emitter:
 
     def outputs(self) -> list[ValueInfoProto]:
         """The declarations of the graph's outputs. Call it after the layers are written."""
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, in_file(shape)) for name, shape in self.output_shapes()]
+        shapes = [(name, shape if name in self.channels_last else in_file(shape)) for name, shape in self.output_shapes()]
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
 
     def output_shapes(self) -> list[tuple[str, Shape]]:
         """The names of the graph's outputs with their channels-last shapes."""
@@ -57,11 +64,24 @@ class Emitter:
         """True if the activation of the layer needs no operator of its own."""
         return node.layer.activation == "none"
 
-    def activation(self, kind: str, name: str, source: str, output: str) -> None:
-        """Add the operator of an activation, which reads the tensor `source` and makes the tensor `output`."""
-        op_type, attributes, bounds = ACTIVATIONS[kind]
-        limits = [self.constant(f"{kind}.{index}", np.float32(bound)) for index, bound in enumerate(bounds)]
-        self.node(op_type, [source, *limits], output, name, **attributes)
+    def activation(self, kind: str, name: str, source: str, output: str, slope: float) -> None:
+        """Add an activation, which reads the tensor `source` and makes the tensor `output`. `slope` is that of a leaky_relu."""
+        if kind == "silu":  # opset 17 has no operator for it; onnxruntime makes one of the two
+            self.node("Sigmoid", [source], f"{name}.gate", f"{name}.gate")
+            self.node("Mul", [source, f"{name}.gate"], output, name)
+        elif kind == "gelu":  # nor for x / 2 * (1 + erf(x / sqrt(2))); this is how PyTorch's exporter spells it
+            root, one, half = (
+                self.constant(f"gelu.{word}", np.float32(value)) for word, value in (("root", 2**0.5), ("one", 1), ("half", 0.5))
+            )
+            self.node("Div", [source, root], f"{name}.scaled", f"{name}.scaled")
+            self.node("Erf", [f"{name}.scaled"], f"{name}.erf", f"{name}.erf")
+            self.node("Add", [f"{name}.erf", one], f"{name}.gate", f"{name}.gate")
+            self.node("Mul", [source, f"{name}.gate"], f"{name}.double", f"{name}.double")
+            self.node("Mul", [f"{name}.double", half], output, name)
+        else:
+            op_type, attributes, bounds = ACTIVATIONS[kind]
+            limits = [self.constant(f"{kind}.{index}", np.float32(bound)) for index, bound in enumerate(bounds)]
+            self.node(op_type, [source, *limits], output, name, **attributes, **({"alpha": slope} if kind == "leaky_relu" else {}))
 
     def node(self, op_type: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
         """Add an operator with one output tensor."""

@@ -18,10 +18,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
-from profiler.formats.onnx.layers import channels_last, describe
+from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
-from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of, used_by
+from profiler.formats.onnx.tensors import Tensor, Tensors, channels_last, opset_of, shape_of, used_by
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph, Node
 

@@ -14,8 +14,9 @@ from onnx import ModelProto, helper
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.blocked import DOMAIN
-from profiler.formats.onnx.emitter import Emitter
-from profiler.formats.onnx.writer import IR_VERSION, OPSET, PRODUCER, emit_plain, window_attributes
+from profiler.formats.onnx.emitter import OPSET, Emitter
+from profiler.formats.onnx.tensors import in_file
+from profiler.formats.onnx.writer import IR_VERSION, PRODUCER, emit_plain, window_attributes
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import GLOBAL_POOL_OPS, POOL_OPS, LayerSpec
 
@@ -26,8 +27,15 @@ FUSED: dict[str, tuple[str, tuple[float, ...]]] = {
     "sigmoid": ("Sigmoid", ()),
     "hard_sigmoid": ("HardSigmoid", (1 / 6, 0.5)),
     "hard_swish": ("HardSwish", ()),
+    "tanh": ("Tanh", ()),
+    "elu": ("Elu", ()),
+    "softplus": ("Softplus", ()),
 }
 """The name and the parameters of activations that are part of a convolution or a matrix product."""
+ONLY_PRODUCTS = ("elu", "softplus")
+"""Those that a matrix product has fused in, but no convolution."""
+MADE = {"silu": ("QuickGelu", {"alpha": 1.0}), "gelu": ("Gelu", {})}
+"""The operators, with their attributes, that the runtime makes of several of a file."""
 POOLS = {
     "max_pool2d": "MaxPool",
     "avg_pool2d": "AveragePool",
@@ -62,9 +70,16 @@ def _emit(emitter: Emitter, node: Node) -> None:
     elif layer.block > 1:
         op_type, attributes = _blocked(layer)
         emitter.node(op_type, list(node.inputs), node.name, node.name, domain=DOMAIN, **attributes)
+    elif layer.op in MADE:
+        made, options = MADE[layer.op]
+        emitter.node(made, list(node.inputs), node.name, node.name, domain=FUSED_DOMAIN, **options)
+    elif layer.op == "fully_connected" and len(layer.inputs[0]) == 4:
+        _linear_over_pixels(emitter, node)
     elif layer.op == "fully_connected" and len(layer.inputs[0]) == 2 and layer.activation != "none":
         weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
-        activation = {"activation": FUSED[layer.activation][0]}
+        activation: dict[str, Any] = {"activation": _fused(layer)[0]}
+        if layer.activation == "leaky_relu":
+            activation["activation_alpha"] = layer.slope
         emitter.node("FusedGemm", [*node.inputs, *weights], node.name, node.name, domain=FUSED_DOMAIN, transB=1, **activation)
     elif layer.activation == "none":
         emit_plain(emitter, node)
@@ -81,7 +96,7 @@ def _conv(emitter: Emitter, node: Node) -> None:
         inputs = [*inputs, *([""] if not layer.bias else []), *shortcut]
     attributes = {"group": layer.groups, **window_attributes(layer)}
     if layer.activation != "none":
-        name, parameters = FUSED[layer.activation]
+        name, parameters = _fused(layer)
         attributes |= {"activation": name} | ({"activation_params": list(parameters)} if parameters else {})
     if layer.block > 1:
         emitter.node("Conv", inputs, node.name, node.name, domain=DOMAIN, **attributes)
@@ -89,6 +104,28 @@ def _conv(emitter: Emitter, node: Node) -> None:
         emitter.node("FusedConv", inputs, node.name, node.name, domain=FUSED_DOMAIN, **attributes)
     else:
         emitter.node("Conv", inputs, node.name, node.name, **attributes)
+
+
+def _linear_over_pixels(emitter: Emitter, node: Node) -> None:
+    """A linear layer over the channels of an image, which is a product of matrices to the runtime; reshapes copy nothing."""
+    layer = node.layer
+    if layer.activation != "none":
+        raise ModelError(f"{node.name}: no {layer.op} over an image applies a {layer.activation} itself")
+    rows = emitter.constant(f"{node.name}.rows", np.array([-1, layer.in_channels], dtype=np.int64))
+    image = emitter.constant(f"{node.name}.image", np.array(in_file(layer.output), dtype=np.int64))
+    emitter.node("Reshape", [*node.inputs, rows], f"{node.name}.pixels", f"{node.name}.reshape")
+    weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
+    emitter.node("Gemm", [f"{node.name}.pixels", *weights], f"{node.name}.product", node.name, transB=1)
+    emitter.node("Reshape", [f"{node.name}.product", image], node.name, f"{node.name}.reshape_back")
+
+
+def _fused(layer: LayerSpec) -> tuple[str, tuple[float, ...]]:
+    """The name and the parameters of the layer's activation. Raises `ModelError` if nothing has it fused in."""
+    if layer.activation == "leaky_relu":
+        return "LeakyRelu", (layer.slope,)
+    if layer.activation not in FUSED or (layer.activation in ONLY_PRODUCTS and layer.op != "fully_connected"):
+        raise ModelError(f"no {layer.op} applies a {layer.activation} itself")
+    return FUSED[layer.activation]
 
 
 def _blocked(layer: LayerSpec) -> tuple[str, dict[str, Any]]:

@@ -80,11 +80,11 @@ def _conv_with_hard_swish(conv: Node, swish: Node) -> Node | None:
 
 
 def _linear_over_sequence(first: Node, linear: Node, last: Node) -> Node | None:
-    """The linear layer on the (n, length, channels) input of the first reshape; None if the three do not belong together."""
+    """The linear layer on the input of the first reshape, (n, length, c) or (n, h, w, c); None if the three are something else."""
     if linear.layer.op != "fully_connected" or linear.layer.opaque or {first.layer.op, last.layer.op} - set(_RESHAPES):
         return None
     source = first.layer.inputs[0]
     target = last.layer.output
-    if not len(source) == len(target) == 3 or source[:2] != target[:2] or source[2] != linear.layer.in_channels:
+    if not len(source) == len(target) in (3, 4) or source[:-1] != target[:-1] or source[-1] != linear.layer.in_channels:
         return None
     return replace(linear, layer=replace(linear.layer, inputs=(source,), output=target), inputs=first.inputs)

@@ -15,8 +15,8 @@ onnxruntime 1.31 executes these layers on x86 as follows:
 - integer operators: convolutions, depthwise ones too (QLinearConv), fully connected layers (QGemm, QLinearMatMul), add, mul,
   concat, average pools, softmax, sigmoid (QLinearAdd and so on), and max pools, nearest upsampling, flatten and the global maximum
   to (n, c), which take integers as they are;
-- floats between DequantizeLinear and QuantizeLinear: transposed convolutions, bilinear upsampling, hard-swish, hard-sigmoid and the
-  global maximum to (n, 1, 1, c);
+- floats between DequantizeLinear and QuantizeLinear: transposed convolutions, bilinear upsampling, hard-swish, hard-sigmoid, GELU,
+  ELU, softplus, tanh and the global maximum to (n, 1, 1, c);
 - only DequantizeLinear and QuantizeLinear: a ReLU or ReLU6 by itself, or after a layer that only moves values.
 """
 
@@ -28,7 +28,8 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from profiler.formats.int8 import COMMON, POSITIVE, UNIT, Quantisation, quantised_bias, quantised_weights
-from profiler.formats.onnx.emitter import Array, Emitter, in_file
+from profiler.formats.onnx.emitter import Array, Emitter
+from profiler.formats.onnx.tensors import in_file
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from profiler.errors import LayerError
 from profiler.formats.onnx.tensors import Tensors
-from profiler.layers.layer import LayerSpec, Pair, Shape
+from profiler.layers.layer import USUAL_SLOPE, LayerSpec, Pair, Shape
 
 _NO_LIMIT = 3e38  # exporters write the largest float for Clip's missing maximum
 
@@ -58,12 +58,12 @@ class Operation:
 
     def shape(self, index: int) -> Shape:
         """The shape of an input, channels last."""
-        return channels_last(self.raw_shape(index))
+        return self.tensors.shown(self.node.input[index])
 
     @property
     def output(self) -> Shape:
         """The shape of the first output, channels last."""
-        return channels_last(self.tensors[self.node.output[0]].shape)
+        return self.tensors.shown(self.node.output[0])
 
     def is_constant(self, index: int) -> bool:
         """True if the input does not depend on the inputs of the graph."""
@@ -76,14 +76,11 @@ class Operation:
         return float(self.tensors.array(self.input(index)).reshape(-1)[0]) if self.is_constant(index) else None
 
 
-def channels_last(shape: Shape) -> Shape:
-    """The shape (n, c, h, w) of a file as (n, h, w, c); all other shapes stay."""
-    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
-
-
 def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | None:
     """The node as a layer; None if it is no kind of layer that we model. `opset` is the version of the standard operators."""
     reader = _READERS.get(node.op_type)
+    if node.op_type not in _ANY_LAYOUT and any(name in tensors.channels_last for name in (*node.input, *node.output)):
+        return None  # its axes would be others
     if reader is None or node.domain not in ("", "ai.onnx", "com.microsoft") or sum(map(bool, node.output)) != 1:
         return None
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
@@ -106,12 +103,12 @@ def _conv(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
         return None
     groups = op.attribute("group", 1)
     channels = op.shape(0)[-1]
-    activation = fused_activation(op)
+    activation, slope = fused_activation(op)
     kind = "depthwise_conv2d" if groups == channels > 1 else "conv2d"
     shortcut = (op.shape(3),) if op.node.op_type == "FusedConv" and op.input(3) else ()
     layer = LayerSpec(
         kind, (op.shape(0), *shortcut), op.output, **window_of(op, op.raw_shape(weight)[2:]),
-        groups=groups, activation=activation or "none", bias=bool(op.input(bias)),
+        groups=groups, activation=activation or "none", slope=slope, bias=bool(op.input(bias)),
     )  # fmt: skip
     return Description(layer, exact=activation is not None)
 
@@ -140,16 +137,17 @@ def _gemm(op: Operation, weight: int = 1, bias: int = 2) -> Description | None:
     # a Gemm with factors, or with a bias that is broadcast, is not the one that we write
     plain = op.attribute("alpha", 1.0) == 1 and op.attribute("beta", 1.0) == 1
     full_bias = not op.input(bias) or math.prod(op.raw_shape(bias)) == op.output[-1]
-    activation = fused_activation(op)
+    activation, slope = fused_activation(op)
     layer = LayerSpec(
-        "fully_connected", (op.shape(0),), op.output, activation=activation or "none", bias=bool(op.input(bias)),
+        "fully_connected", (op.shape(0),), op.output, activation=activation or "none", slope=slope, bias=bool(op.input(bias)),
     )  # fmt: skip
     return Description(layer, exact=plain and full_bias and activation is not None)
 
 
 def _matmul(op: Operation, weight: int = 1) -> Description | None:
-    """A product with a constant matrix. With a 4-dimensional input it would run over the width, which is no layer that we model."""
-    if len(op.raw_shape(0)) not in (2, 3) or len(op.raw_shape(weight)) != 2 or not op.is_constant(weight):
+    """A product with a constant matrix. Where the channels of an image are not last, it runs over the width: None."""
+    over_channels = len(op.raw_shape(0)) >= 2 and op.shape(0) == op.raw_shape(0)
+    if not over_channels or len(op.raw_shape(weight)) != 2 or not op.is_constant(weight):
         return None
     return Description(LayerSpec("fully_connected", (op.shape(0),), op.output, bias=False, dtype=op.tensors[op.input(0)].dtype))
 
@@ -204,7 +202,8 @@ def _channel_axis(op: Operation) -> bool:
     """True if the axis of the operator is the channel axis."""
     rank = len(op.output)
     axis = op.attribute("axis", -1 if op.opset >= 13 else 1)
-    return rank > 1 and bool(axis % rank == (1 if rank == 4 else rank - 1))
+    first = rank == 4 and op.node.output[0] not in op.tensors.channels_last
+    return rank > 1 and bool(axis % rank == (1 if first else rank - 1))
 
 
 def _resize(op: Operation) -> Description | None:
@@ -237,6 +236,24 @@ def _unary(kind: str, op: Operation) -> Description | None:
     return Description(LayerSpec(kind, (op.shape(0),), op.output))
 
 
+def _leaky_relu(op: Operation) -> Description | None:
+    slope = six_digits(op.attribute("alpha", USUAL_SLOPE))
+    return Description(LayerSpec("leaky_relu", (op.shape(0),), op.output, slope=slope))
+
+
+def _elu(op: Operation) -> Description | None:
+    return _unary("elu", op) if op.attribute("alpha", 1.0) == 1 else None
+
+
+def _gelu(op: Operation) -> Description | None:
+    return _unary("gelu", op) if op.attribute("approximate", "none") == "none" else None
+
+
+def _quick_gelu(op: Operation) -> Description | None:
+    """x * sigmoid(alpha * x), which is SiLU for an alpha of 1."""
+    return _unary("silu", op) if op.attribute("alpha", 1.702) == 1 else None
+
+
 def _clip_kind(low: float | None, high: float | None) -> str | None:
     """The activation that clips to this range; None if it is not one that we model."""
     if low != 0 or high is None:
@@ -246,12 +263,22 @@ def _clip_kind(low: float | None, high: float | None) -> str | None:
     return "relu" if high > _NO_LIMIT else None
 
 
-def fused_activation(op: Operation) -> str | None:
-    """The activation that onnxruntime fused in, or `none`; None if it is not one that we model."""
+def fused_activation(op: Operation) -> tuple[str | None, float]:
+    """The activation that onnxruntime fused in, or `none`, and its slope; None if it is not one that we model."""
     name = op.attribute("activation", "")
     if name == "Clip":
-        return _clip_kind(*op.attribute("activation_params", [None, None]))
-    return _FUSED_ACTIVATIONS.get(name)
+        return _clip_kind(*op.attribute("activation_params", [None, None])), USUAL_SLOPE
+    if name == "LeakyRelu":  # a FusedConv has its slope in a list, a FusedGemm in an attribute
+        (slope,) = op.attribute("activation_params", [op.attribute("activation_alpha", USUAL_SLOPE)])
+        return "leaky_relu", six_digits(slope)
+    if name == "Elu":
+        return ("elu" if op.attribute("activation_alpha", 1.0) == 1 else None), USUAL_SLOPE
+    return _FUSED_ACTIVATIONS.get(name), USUAL_SLOPE
+
+
+def six_digits(number: float) -> float:
+    """The number without what float32 adds to it: 0.1 instead of 0.10000000149."""
+    return float(f"{number:.6g}")
 
 
 def window_of(op: Operation, kernel: Shape) -> dict[str, Any]:
@@ -296,9 +323,18 @@ def _inexact(reader: Reader) -> Reader:
     return read
 
 
+_ANY_LAYOUT = (
+    "Add", "Mul", "Concat", "Softmax", "Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu", "QuickGelu", "Gelu",
+    "Elu", "Softplus", "Tanh", "MatMul",
+)  # fmt: skip
+"""The operators whose description holds wherever the channels are in the file."""
+
 Reader = Callable[[Operation], Description | None]
 
-_FUSED_ACTIVATIONS = {"": "none", "Relu": "relu", "HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
+_FUSED_ACTIVATIONS = {
+    "": "none", "Relu": "relu", "HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid", "Tanh": "tanh",
+    "Softplus": "softplus",
+}  # fmt: skip
 
 _READERS: dict[str, Reader] = {
     "Conv": _conv,
@@ -328,6 +364,12 @@ _READERS: dict[str, Reader] = {
     "HardSwish": partial(_unary, "hard_swish"),
     "HardSigmoid": partial(_unary, "hard_sigmoid"),
     "Sigmoid": partial(_unary, "sigmoid"),
+    "LeakyRelu": _leaky_relu,
+    "QuickGelu": _quick_gelu,
+    "Gelu": _gelu,
+    "Elu": _elu,
+    "Softplus": partial(_unary, "softplus"),
+    "Tanh": partial(_unary, "tanh"),
     # quantised layers are measured unchanged, but their kind and shapes determine their multiply-accumulate operations
     "QLinearConv": _inexact(partial(_conv, weight=3, bias=8)),
     "ConvInteger": _inexact(partial(_conv, weight=1, bias=4)),

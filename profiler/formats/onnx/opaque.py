@@ -1,15 +1,28 @@
-"""Extracts a node of an ONNX graph, with its real weights, as a model of its own that onnxruntime runs unchanged."""
+"""Extracts a node of an ONNX graph, with its real weights, as a model of its own that onnxruntime runs unchanged.
+
+Such a model may also be a template: its metadata then says which sizes of its constants and outputs follow which size of an input,
+so that it can be written for other widths.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from profiler.formats.onnx.tensors import Tensor, Tensors, has_subgraph, used_by
-from profiler.layers.layer import LayerSpec, OpaqueSubgraph
+from profiler.errors import ModelError
+from profiler.formats.onnx.tensors import Tensor, Tensors, channels_last, has_subgraph, in_file, shape_of, used_by
+from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
+
+_FOLLOWS, _CHANNELS_LAST = "follows", "channels_last"
+"""Keys of a template's metadata: the sizes that follow others, and the tensors whose channels are last in the file, too."""
 
 
 def extract(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpec | None) -> tuple[LayerSpec, bytes]:
@@ -30,16 +43,108 @@ def extract(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpe
     opaque = OpaqueSubgraph(hashlib.sha256(data).hexdigest(), weight_bytes, "onnx")
     if kind is not None:
         return replace(kind, opaque=opaque), data
-    inputs = [tensors[name] for name in activations(node, tensors)]
-    output = tensors[_outputs(node)[0]]
+    read, made = activations(node, tensors), _outputs(node)[0]
     layer = LayerSpec(
         node.op_type,
-        tuple(tensor.shape for tensor in inputs),
-        output.shape,
-        dtype=(inputs[0] if inputs else output).dtype,
+        tuple(tensors.shown(name) for name in read),
+        tensors.shown(made),
+        dtype=tensors[(read or [made])[0]].dtype,
         opaque=opaque,
     )
     return layer, data
+
+
+def template(files: Sequence[bytes], layers: Sequence[LayerSpec]) -> bytes | None:
+    """One model of a node that was extracted at several widths, the first of which it has, as a template for all widths.
+
+    `layers` are the layers of the files. None if the nodes differ in more than sizes, or if a size of a constant is no multiple of
+    a size of an input.
+    """
+    models = [onnx.load_model_from_string(file) for file in files]
+    first = models[0]
+    if len({_without_sizes(model) for model in models}) > 1:
+        return None
+    read = {value.name: [_dims(model.graph.input[place]) for model in models] for place, value in enumerate(first.graph.input)}
+    sources = {(name, axis): sizes for name, shapes in read.items() for axis, sizes in enumerate(zip(*shapes, strict=True))}
+    follows: list[Mapping[str, Any]] = []
+    for what, values in _sizes_and_numbers(models):
+        if len(set(values)) > 1:
+            found = [key for key, sizes in sources.items() if len(set(sizes)) > 1 and _in_proportion(values, sizes)]
+            if not found:
+                return None
+            name, axis = min(found, key=lambda key: key[1] != what.get("axis"))
+            follows.append({**what, "of": name, "of_axis": axis})
+    in_order = zip(read.items(), zip(*(layer.inputs for layer in layers), strict=True), strict=False)
+    kept = [name for (name, shapes), shown in in_order if len(shapes[0]) == 4 and shapes == list(shown)]
+    helper.set_model_props(first, {_FOLLOWS: json.dumps(follows), _CHANNELS_LAST: json.dumps(kept)})
+    data: bytes = first.SerializeToString(deterministic=True)
+    return data
+
+
+def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
+    """The file of an extracted node for the shapes of the layer. `ModelError` if they are others and the file is no template."""
+    model = onnx.load_model_from_string(data)
+    properties = {item.key: item.value for item in model.metadata_props}
+    kept = json.loads(properties.get(_CHANNELS_LAST, "[]"))
+    before = {value.name: _dims(value) for value in model.graph.input}
+    shown = {name: shape if name in kept else channels_last(shape) for name, shape in before.items()}
+    if tuple(shown.values()) == layer.inputs or len(shown) != len(layer.inputs):
+        return data
+    if _FOLLOWS not in properties:
+        raise ModelError(
+            f"{layer.op} was extracted for inputs of {list(shown.values())} and cannot be written for {list(layer.inputs)}"
+        )
+    after = {name: shape if name in kept else in_file(shape) for name, shape in zip(before, layer.inputs, strict=True)}
+    values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for name, shape in after.items():
+        for dim, size in zip(values[name].type.tensor_type.shape.dim, shape, strict=True):
+            dim.dim_value = size
+    for item in json.loads(properties[_FOLLOWS]):
+        name, new, old = item["tensor"], after[item["of"]][item["of_axis"]], before[item["of"]][item["of_axis"]]
+        if name in values:
+            dim = values[name].type.tensor_type.shape.dim[item["axis"]]
+            dim.dim_value = dim.dim_value * new // old
+            continue
+        array = numpy_helper.to_array(weights[name]).copy()
+        if "element" in item:
+            array.reshape(-1)[item["element"]] = array.reshape(-1)[item["element"]] * new // old
+        else:
+            shape = tuple(size * new // old if axis == item["axis"] else size for axis, size in enumerate(array.shape))
+            array = np.resize(array, shape)
+        weights[name].CopyFrom(numpy_helper.from_array(array, name))
+    del model.metadata_props[:]
+    resized: bytes = model.SerializeToString(deterministic=True)
+    return resized
+
+
+def _dims(value: ValueInfoProto) -> Shape:
+    return shape_of(value) or ()
+
+
+def _without_sizes(model: ModelProto) -> bytes:
+    """What has to be equal in all files of a template: the node, and the types and ranks of its tensors."""
+    tensors = [(value.name, len(_dims(value))) for value in (*model.graph.input, *model.graph.output)]
+    weights = [(weight.name, weight.data_type, len(weight.dims)) for weight in model.graph.initializer]
+    data: bytes = model.graph.node[0].SerializeToString(deterministic=True) + repr((tensors, weights)).encode()
+    return data
+
+
+def _sizes_and_numbers(models: Sequence[ModelProto]) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Every size of outputs and constants, and every whole number in constants such as a new shape, in each of the models."""
+    for values in zip(*(model.graph.output for model in models), strict=True):
+        for axis, sizes in enumerate(zip(*map(_dims, values), strict=True)):
+            yield {"tensor": values[0].name, "axis": axis}, list(sizes)
+    for weights in zip(*(model.graph.initializer for model in models), strict=True):
+        for axis, sizes in enumerate(zip(*(weight.dims for weight in weights), strict=True)):
+            yield {"tensor": weights[0].name, "axis": axis}, list(sizes)
+        if weights[0].data_type == TensorProto.INT64 and len({tuple(weight.dims) for weight in weights}) == 1:
+            for element, numbers in enumerate(zip(*(numpy_helper.to_array(weight).reshape(-1) for weight in weights), strict=True)):
+                yield {"tensor": weights[0].name, "element": element}, [int(number) for number in numbers]
+
+
+def _in_proportion(values: Sequence[int], sizes: Sequence[int]) -> bool:
+    return all(value * sizes[0] == values[0] * size for value, size in zip(values, sizes, strict=True))
 
 
 def activations(node: NodeProto, tensors: Tensors) -> list[str]:

@@ -21,10 +21,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.fusion import rejoin_groups, rejoin_hard_swish
-from profiler.formats.onnx.layers import channels_last, describe
+from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, extract
-from profiler.formats.onnx.tensors import Tensors, check_sizes, open_session, opset_of, shape_of, tensors_of
+from profiler.formats.onnx.tensors import Tensors, channels_last, check_sizes, open_session, opset_of, shape_of, tensors_of
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 

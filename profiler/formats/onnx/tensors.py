@@ -45,6 +45,13 @@ class Tensors:
     known: Mapping[str, Tensor]
     constants: Mapping[str, TensorProto]
     """Weights, and tensors that follow from weights alone."""
+    channels_last: frozenset[str] = frozenset()
+    """Tensors of four dimensions whose channels are the last one in the file, too."""
+
+    def shown(self, name: str) -> Shape:
+        """The shape of a tensor as layers have it: with the channels last."""
+        shape = self.known[name].shape
+        return shape if name in self.channels_last else channels_last(shape)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.known[name]
@@ -52,6 +59,16 @@ class Tensors:
     def array(self, name: str) -> Array:
         """The value of a constant."""
         return numpy_helper.to_array(self.constants[name])
+
+
+def channels_last(shape: Shape) -> Shape:
+    """The shape (n, c, h, w) of a file as (n, h, w, c); all other shapes stay."""
+    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
+
+
+def in_file(shape: Shape) -> Shape:
+    """The inverse: (n, h, w, c) becomes (n, c, h, w)."""
+    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
 def tensors_of(model: ModelProto) -> Tensors:
@@ -74,7 +91,24 @@ def tensors_of(model: ModelProto) -> Tensors:
         known[name] = Tensor(array.shape, helper.np_dtype_to_tensor_dtype(array.dtype))
     constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived}
     known |= {name: Tensor(tuple(weight.dims), weight.data_type) for name, weight in constants.items()}
-    return Tensors(known, constants)
+    return Tensors(known, constants, frozenset(_channels_last(graph.node, known, set(constants))))
+
+
+def _channels_last(nodes: Iterable[NodeProto], known: Mapping[str, Tensor], constants: set[str]) -> set[str]:
+    """The tensors between a Transpose that brings channels to the end and one that brings them back, as around a linear layer."""
+    found: set[str] = set()  # of all ranks, as a product over the channels is one of matrices to the runtime
+    for node in nodes:
+        if channels_are_last(node, any(name in found for name in node.input if name not in constants)):
+            found.update(name for name in node.output if name)
+    return {name for name in found if len(known[name].shape) == 4}
+
+
+def channels_are_last(node: NodeProto, read_last: bool) -> bool:
+    """True if the channels of what the node makes are last in the file, which may be so for what it reads."""
+    perm = next((list(item.ints) for item in node.attribute if item.name == "perm"), [])
+    if node.op_type == "Transpose" and perm and perm[-1] != len(perm) - 1:
+        return perm == [0, 2, 3, 1] and not read_last
+    return read_last
 
 
 def check_sizes(graph: GraphProto) -> None:

@@ -10,17 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import ModelProto, helper
 
 from profiler.errors import ModelError
-from profiler.formats.onnx.emitter import ACTIVATIONS, Emitter, in_file
+from profiler.formats.onnx.emitter import OPSET, Emitter
 from profiler.formats.onnx.int8 import Int8Emitter
+from profiler.formats.onnx.opaque import at_shapes
+from profiler.formats.onnx.tensors import channels_are_last, has_subgraph, in_file, opset_of
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec
+from profiler.layers.layer import ACTIVATIONS, LayerSpec
 
-# 17 has every operator below (HardSwish came with 14) and is read by all runtimes since 2022; IR 8 is the version it came with.
-OPSET = 17
-IR_VERSION = 8
+IR_VERSION = 8  # the version that opset 17 came with
 PRODUCER = "netadapt-profiler"
 MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf cannot hold 2 GiB; some room for the nodes
 
@@ -30,26 +31,33 @@ _EMITTERS = {"float32": Emitter, "int8": Int8Emitter}
 def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     """The file of the network with random weights of He's scale; equal graphs and seeds give equal bytes.
 
-    Raises `ModelError` if an ONNX file cannot represent a layer, and for more than 2 GiB of weights.
+    Layers that were extracted are written as they were, at the shapes of the graph. Raises `ModelError` if an ONNX file cannot
+    represent a layer, and for more than 2 GiB of weights.
     """
     emitter = _EMITTERS[_checked_precision(graph)](graph, seed)
+    extracted = {node.name: _extracted(graph, node) for node in graph.nodes if node.layer.opaque is not None}
+    emitter.opset = max([OPSET, *map(opset_of, extracted.values())])
+    domains = {item.domain: item.version for model in extracted.values() for item in model.opset_import} | {"": emitter.opset}
     inputs = emitter.inputs()
     for node in graph.nodes:
-        _emit(emitter, node)
+        if node.name in extracted:
+            _emit_extracted(emitter, node, extracted[node.name])
+        else:
+            if not emitter.channels_last.isdisjoint(node.inputs):
+                emitter.channels_last.add(node.name)
+            _emit(emitter, node)
     proto = helper.make_graph(emitter.nodes, graph.name or "network", inputs, emitter.outputs(), emitter.weights)
-    model: ModelProto = helper.make_model(
-        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name=PRODUCER
-    )
+    opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(domains.items())]
+    model: ModelProto = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
 def _checked_precision(graph: Graph) -> str:
     """The data type of all layers. Raises `ModelError` if the graph cannot be written."""
-    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
-    for node in graph.nodes:
-        if node.layer.opaque is not None:
-            raise ModelError(f"{node.name} ({node.layer.op}) is extracted from a file and can only be written alone")
+    written = [node for node in graph.nodes if node.layer.opaque is None]  # others are as they were extracted
+    first = written[0].layer.dtype if written else "float32"
+    for node in written:
         if node.layer.dtype not in _EMITTERS:
             raise ModelError(f"{node.name} is {node.layer.dtype}, which cannot be written yet; use {' or '.join(_EMITTERS)}")
         if node.layer.dtype != first:
@@ -61,6 +69,35 @@ def _checked_precision(graph: Graph) -> str:
     return first
 
 
+def _extracted(graph: Graph, node: Node) -> ModelProto:
+    """The model of an extracted node at its shapes. `ModelError` unless it is an ONNX node that makes one tensor."""
+    assert node.layer.opaque is not None
+    file = graph.opaques.get(node.layer.opaque.digest)
+    if node.layer.opaque.file_format != "onnx" or file is None:
+        raise ModelError(f"{node.name} ({node.layer.op}) is extracted from a file and can only be written alone")
+    model = onnx.load_model_from_string(at_shapes(file, node.layer))
+    if len(model.graph.output) != 1 or has_subgraph(model.graph.node[0]):
+        raise ModelError(f"{node.name} ({node.layer.op}) makes several tensors or contains a graph, and can only be written alone")
+    return model
+
+
+def _emit_extracted(emitter: Emitter, node: Node, model: ModelProto) -> None:
+    """Add an extracted node with its weights."""
+    (proto,) = model.graph.node
+    names = dict(zip((value.name for value in model.graph.input), node.inputs, strict=True))
+    names |= {model.graph.output[0].name: node.name}
+    for weight in model.graph.initializer:
+        names[weight.name] = f"{node.name}.{weight.name}"
+        emitter.weights.append(weight)
+        emitter.weights[-1].name = names[weight.name]
+    emitter.nodes.append(proto)
+    emitter.nodes[-1].name = node.name
+    emitter.nodes[-1].input[:] = [names.get(name, "") for name in proto.input]
+    emitter.nodes[-1].output[:] = [names.get(name, "") for name in proto.output]
+    if channels_are_last(proto, not emitter.channels_last.isdisjoint(node.inputs)):
+        emitter.channels_last.add(node.name)
+
+
 def _emit(emitter: Emitter, node: Node) -> None:
     """Add a layer and its activation."""
     if emitter.absorbs_activation(node):
@@ -68,7 +105,7 @@ def _emit(emitter: Emitter, node: Node) -> None:
         return
     before = f"{node.name}.before_activation"
     _EMIT[node.layer.op](emitter, node, before)
-    emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name)
+    emitter.activation(node.layer.activation, f"{node.name}.activation", before, node.name, node.layer.slope)
 
 
 def emit_plain(emitter: Emitter, node: Node) -> None:
@@ -116,7 +153,7 @@ def _conv_transpose(emitter: Emitter, node: Node, output: str) -> None:
 def _fully_connected(emitter: Emitter, node: Node, output: str) -> None:
     layer = node.layer
     rank = len(layer.inputs[0])
-    if rank == 4:
+    if rank == 4 and node.name not in emitter.channels_last:
         # over the channels of an image this is a 1x1 convolution, which needs no transpose to channels last and back
         weight = emitter.weight(node, (*layer.weight_shape, 1, 1), layer.in_channels)
         emitter.node("Conv", [*node.inputs, weight, *emitter.bias(node)], output, node.name, kernel_shape=[1, 1])
@@ -147,6 +184,9 @@ def _global_pool(op_type: str, reduction: str) -> Emit:
     def emit(emitter: Emitter, node: Node, output: str) -> None:
         if len(node.layer.output) == 4:
             emitter.node(op_type, list(node.inputs), output, node.name)
+        elif reduction in emitter.reductions and emitter.opset >= 18:  # its axes are an input from then on
+            axes = emitter.constant("height_and_width", np.array([2, 3], dtype=np.int64))
+            emitter.node(reduction, [*node.inputs, axes], output, node.name, keepdims=0)
         elif reduction in emitter.reductions:
             emitter.node(reduction, list(node.inputs), output, node.name, axes=[2, 3], keepdims=0)
         else:
@@ -183,7 +223,8 @@ def _over_channels(op_type: str) -> Emit:
     """An operator with an attribute for the channel axis."""
 
     def emit(emitter: Emitter, node: Node, output: str) -> None:
-        axis = 1 if len(node.layer.output) == 4 else len(node.layer.output) - 1
+        first = len(node.layer.output) == 4 and node.name not in emitter.channels_last
+        axis = 1 if first else len(node.layer.output) - 1
         emitter.node(op_type, list(node.inputs), output, node.name, axis=axis)
 
     return emit
@@ -199,7 +240,7 @@ def _flatten(emitter: Emitter, node: Node, output: str) -> None:
 
 
 def _unary(emitter: Emitter, node: Node, output: str) -> None:
-    emitter.activation(node.layer.op, node.name, node.inputs[0], output)
+    emitter.activation(node.layer.op, node.name, node.inputs[0], output, node.layer.slope)
 
 
 def window_attributes(layer: LayerSpec) -> dict[str, Any]:
@@ -231,5 +272,5 @@ _EMIT: dict[str, Emit] = {
     "concat": _over_channels("Concat"),
     "softmax": _over_channels("Softmax"),
     "flatten": _flatten,
-    **dict.fromkeys(ACTIVATIONS, _unary),
+    **dict.fromkeys(ACTIVATIONS[1:], _unary),
 }

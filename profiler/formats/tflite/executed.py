@@ -121,6 +121,8 @@ def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
         return (LOOKUP_TABLE,) if is_table and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1 else ()
     if is_delegated and first.op.startswith("Convert (NC, F32, QD8") and layer.opaque is not None and layer.op in WEIGHTED_OPS:
         return ("QUANTIZE", name)  # weights of integers for activations of floats, which are quantised for this layer
+    if layer.op in _SEVERAL:
+        return _SEVERAL[layer.op]
     if layer.op == "hard_sigmoid":
         return ("ADD", "RELU6", "MUL") if is_delegated else ("ADD", "MUL")
     if layer.op in BINARY_OPS and layer.activation != "none" and is_delegated:
@@ -166,8 +168,15 @@ _TFLITE_NAMES: dict[str, str] = {
     "relu6": "RELU6",
     "hard_swish": "HARD_SWISH",
     "sigmoid": "LOGISTIC",
+    "leaky_relu": "LEAKY_RELU",
+    "gelu": "GELU",
+    "elu": "ELU",
+    "tanh": "TANH",
 }
 """The operators in TFLite of our operations; an opaque layer of another kind has its name there already."""
+
+_SEVERAL: dict[str, tuple[str, ...]] = {"silu": ("LOGISTIC", "MUL"), "softplus": ("EXP", "ADD", "LOG")}
+"""Activations that are several operators in TFLite and in XNNPACK."""
 
 _XNNPACK_NAMES: dict[str, tuple[str, ...]] = {
     "CONV_2D": ("Convolution", "Fully Connected"),

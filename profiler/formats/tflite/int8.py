@@ -24,7 +24,7 @@ from profiler.layers.layer import Shape
 
 _INT8: int = schema.TensorType.INT8
 
-_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "HARD_SWISH": 1, "QUANTIZE": 1}
+_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "HARD_SWISH": 1, "QUANTIZE": 1, "ELU": 1}
 """The first versions of operators with int8, if not the second (tensorflow/lite/tools/versioning/op_version.cc)."""
 _MOVES = (
     "MAX_POOL_2D", "AVERAGE_POOL_2D", "REDUCE_MAX", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "PAD", "PADV2", "SLICE",

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -428,8 +428,9 @@ def _arithmetic(op: str) -> _Read:
         inputs = contents.activations(operator)
         ranks = [len(contents.shape(tensor)) for tensor in inputs]
         hard_sigmoid = _hard_sigmoid(network, operator) if op == "mul" else None
-        if hard_sigmoid is not None or not inputs:
-            return hard_sigmoid
+        silu = _silu(network, operator) if op == "mul" else None
+        if hard_sigmoid is not None or silu is not None or not inputs:
+            return hard_sigmoid or silu
         exact = network.is_plain(operator, 2) and _is_fusable(options) and min(ranks) >= 2
         return _Group(op, inputs, {"activation": _activation(options)}, exact)
 
@@ -447,6 +448,16 @@ def _hard_sigmoid(network: _Network, operator: Operator) -> _Group | None:
     if not plain or fused != ("relu6", "none") or not network.is_scalar(add.inputs[1], 3) or not network.is_scalar(sixth, 1 / 6):
         return None
     return _Group("hard_sigmoid", add.inputs[:1], absorbed=(add.index,))
+
+
+def _silu(network: _Network, operator: Operator) -> _Group | None:
+    """The silu MUL(x, LOGISTIC(x)); None for other products."""
+    for source, gate in (operator.inputs[:2], operator.inputs[1::-1]):
+        logistic = network.lone_maker(gate, "LOGISTIC")
+        if logistic is not None and logistic.inputs == (source,) and _activation(operator.options) == "none":
+            plain = network.is_plain(logistic, 1) and network.is_plain(operator, 2) and len(network.contents.shape(source)) >= 2
+            return _Group("silu", (source,), absorbed=(logistic.index,)) if plain else None
+    return None
 
 
 def _concatenation(network: _Network, operator: Operator) -> _Group | None:
@@ -478,6 +489,15 @@ def _unary(op: str) -> _Read:
         return _Group(op, operator.inputs[:1], exact=exact)
 
     return read
+
+
+def _gelu(network: _Network, operator: Operator) -> _Group | None:
+    return None if operator.options.approximate else _unary("gelu")(network, operator)
+
+
+def _leaky_relu(network: _Network, operator: Operator) -> _Group | None:
+    found = _unary("leaky_relu")(network, operator)
+    return None if found is None else replace(found, fields={"slope": float(f"{operator.options.alpha:.6g}")})
 
 
 def _window(options: Any, kernel: Shape) -> dict[str, Any]:
@@ -535,4 +555,8 @@ _RULES: dict[str, _Rule] = {
     "RELU6": _Rule(_unary("relu6"), 1),
     "HARD_SWISH": _Rule(_unary("hard_swish"), 1),
     "LOGISTIC": _Rule(_unary("sigmoid"), 1),
+    "GELU": _Rule(_gelu, 1, schema.GeluOptionsT),
+    "ELU": _Rule(_unary("elu"), 1),
+    "TANH": _Rule(_unary("tanh"), 1),
+    "LEAKY_RELU": _Rule(_leaky_relu, 1, schema.LeakyReluOptionsT),
 }

@@ -24,7 +24,7 @@ from profiler.formats.tflite.emitter import Emitter
 from profiler.formats.tflite.int8 import Int8Emitter
 from profiler.formats.tflite.schema import same_padding
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec, Shape
+from profiler.layers.layer import ACTIVATIONS, LayerSpec, Shape
 
 FUSED_ACTIVATIONS: dict[str, int] = {
     "none": schema.ActivationFunctionType.NONE,
@@ -82,7 +82,9 @@ def _check(graph: Graph, node: Node, first: str) -> None:
     """Raises `ModelError` if the layer cannot be written in a network of the data type `first`."""
     layer = node.layer
     problem = None
-    if layer.opaque is not None:
+    if layer.opaque is not None and layer.opaque.file_format != "tflite":
+        problem = "is an operator of an ONNX file that has no form of ours in TFLite, so build for a runtime of ONNX files"
+    elif layer.opaque is not None:
         problem = "is extracted from a file and can only be written alone"
     elif layer.dtype not in _PRECISIONS:
         problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
@@ -112,7 +114,7 @@ def _emit(emitter: Emitter, node: Node, inputs: list[int], output: int) -> None:
     else:
         before = emitter.activation(f"{node.name}/linear", layer.output)
         _EMITTERS[layer.op](emitter, node, inputs, before, 0)
-        _unary(emitter, node.name, layer.activation, before, output, layer.output)
+        _unary(emitter, node, layer.activation, before, output)
 
 
 def _conv2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
@@ -210,11 +212,12 @@ def _softmax(emitter: Emitter, node: Node, inputs: list[int], output: int, activ
 
 
 def _unary_layer(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
-    _unary(emitter, node.name, node.layer.op, inputs[0], output, node.layer.output)
+    _unary(emitter, node, node.layer.op, inputs[0], output)
 
 
-def _unary(emitter: Emitter, name: str, function: str, source: int, output: int, shape: Shape) -> None:
+def _unary(emitter: Emitter, node: Node, function: str, source: int, output: int) -> None:
     """Add an activation as an operator of its own."""
+    name, shape = node.name, node.layer.output
     if function == "hard_sigmoid":  # TFLite has no operator for it: relu6(x + 3) / 6
         shifted = emitter.activation(f"{name}/shifted", shape)
         relu6 = FUSED_ACTIVATIONS["relu6"]
@@ -222,6 +225,18 @@ def _unary(emitter: Emitter, name: str, function: str, source: int, output: int,
         sixth = emitter.constant(f"{name}/sixth", np.array(1 / 6, np.float32))
         emitter.operator("ADD", [source, three], shifted, schema.AddOptionsT(fusedActivationFunction=relu6))
         emitter.operator("MUL", [shifted, sixth], output, schema.MulOptionsT())
+    elif function == "silu":  # nor for this: x * sigmoid(x)
+        gate = emitter.activation(f"{name}/gate", shape)
+        emitter.operator("LOGISTIC", [source], gate)
+        emitter.operator("MUL", [source, gate], output, schema.MulOptionsT())
+    elif function == "softplus":  # nor for log(1 + exp(x))
+        power, sum_ = emitter.activation(f"{name}/power", shape), emitter.activation(f"{name}/sum", shape)
+        one = emitter.constant(f"{name}/one", np.array(1, np.float32))
+        emitter.operator("EXP", [source], power, schema.ExpOptionsT())
+        emitter.operator("ADD", [power, one], sum_, schema.AddOptionsT())
+        emitter.operator("LOG", [sum_], output)
+    elif function == "leaky_relu":
+        emitter.operator("LEAKY_RELU", [source], output, schema.LeakyReluOptionsT(alpha=node.layer.slope))
     else:
         name, options = _UNARY_OPERATORS[function]
         emitter.operator(name, [source], output, options() if options else None)
@@ -259,6 +274,9 @@ _UNARY_OPERATORS: dict[str, tuple[str, Callable[[], Any] | None]] = {
     "relu6": ("RELU6", None),
     "hard_swish": ("HARD_SWISH", schema.HardSwishOptionsT),
     "sigmoid": ("LOGISTIC", None),
+    "gelu": ("GELU", schema.GeluOptionsT),
+    "elu": ("ELU", None),
+    "tanh": ("TANH", None),
 }
 _FUSING_OPS = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "fully_connected", "avg_pool2d", "max_pool2d", "add", "mul")
 _EMITTERS: dict[str, _Emit] = {
@@ -277,9 +295,5 @@ _EMITTERS: dict[str, _Emit] = {
     "concat": _concat,
     "flatten": _flatten,
     "softmax": _softmax,
-    "relu": _unary_layer,
-    "relu6": _unary_layer,
-    "hard_swish": _unary_layer,
-    "hard_sigmoid": _unary_layer,
-    "sigmoid": _unary_layer,
+    **dict.fromkeys(ACTIVATIONS[1:], _unary_layer),
 }

@@ -1,0 +1,102 @@
+"""Networks of many families: every channel that can be is in a block, and what is narrowed counts, runs and is exported alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import families
+import pytest
+import torch
+from torch import nn
+
+from netadapt.export.files import export_onnx, export_tflite
+from netadapt.pruning.counting import count_macs
+from netadapt.pruning.prune import prune
+from netadapt.pruning.tracing import Traced, trace_with_reasons
+from profiler.layers.channels import nearest, possible_widths
+
+pytestmark = pytest.mark.slow
+
+SHAPE = (1, 3, 32, 32)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "efficientnet": (families.efficientnet, 0),
+    "C3 with SiLU": (families.yolo_c3, 0),
+    "C3 with ELU": (families.yolo_c3_elu, 0),
+    "C3 with Mish": (families.yolo_c3_mish, 0),
+    "C2f": (families.yolo_c2f, 192),  # a part of its output is added to another layer's
+    "darknet": (families.darknet, 0),
+    "convnext": (families.convnext, 0),
+    "vit": (families.vit, 192),  # queries, keys and values are divided among a fixed number of heads
+    "unet with group normalisation": (families.unet_gn, 0),
+    "unet with instance normalisation": (families.unet_in, 0),
+    "unet with bilinear upsampling": (families.unet_bilinear, 0),
+    "unet with padding": (families.unet_pad, 0),
+    "mobilenetv4": (families.mobilenetv4, 0),
+    "regnet": (families.regnet, 0),
+    "ghostnet": (families.ghostnet, 0),
+    "densenet": (families.densenet, 0),
+    "inception": (families.inception, 0),
+    "hrnet": (families.hrnet, 0),
+    "super-resolution": (families.superres, 0),
+    "two heads": (families.detector, 0),
+    "hard-swish": (families.hardswish, 0),
+    "rare activations": (families.softplus, 0),
+    "rare pads and pools": (families.dilated, 0),
+    "a gate of a softmax": (families.gated, 0),
+    "shufflenet": (families.shufflenet, 32),  # halves are interleaved
+    "deeplab": (families.deeplab, 0),
+    "feature pyramid": (families.pyramid, 0),
+    "prelu": (families.prelu, 0),
+    "relu6": (families.inverted_relu6, 0),
+    "channel attention": (families.channel_attention, 33),  # the gate of pixels reads means and maxima over channels
+}
+"""The function that makes each network, and the channels that keep their widths besides those of its outputs."""
+
+
+@cache
+def traced(name: str) -> tuple[nn.Module, Traced]:
+    torch.manual_seed(0)
+    model = NETWORKS[name][0]().eval()
+    return model, trace_with_reasons(model, SHAPE, name)
+
+
+@cache
+def narrowed(name: str) -> nn.Module:
+    model, found = traced(name)
+    widths = {block: nearest(choices, 0.6 * choices[-1]) for block, choices in possible_widths(found.graph, 1).items()}
+    narrow = prune(model, found.graph, widths)
+    assert found.graph.at_widths(widths).macs == count_macs(narrow, SHAPE)
+    return narrow
+
+
+def channels(model: nn.Module, names: set[str]) -> int:
+    """The output channels of these layers, without depthwise ones, whose channels are those before them."""
+    layers = [layer for name, layer in model.named_modules() if name in names]
+    plain = [layer for layer in layers if not isinstance(layer, nn.Conv2d) or layer.groups == 1 or layer.groups < layer.in_channels]
+    return sum(
+        layer.out_features if isinstance(layer, nn.Linear) else int(layer.get_parameter("weight").shape[0]) for layer in plain
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_channel_that_can_be_is_in_a_block(name: str) -> None:
+    model, found = traced(name)
+    kept = {layer for layer, reason in found.fixed.items() if reason != "it makes an output of the network"}
+    assert channels(model, kept) == NETWORKS[name][1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_narrowed_graph_has_the_macs_of_the_narrowed_network(name: str) -> None:
+    narrowed(name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_narrowed_network_computes_the_same_in_onnx(name: str, tmp_path: Path) -> None:
+    export_onnx(narrowed(name), SHAPE, tmp_path / "narrow.onnx")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_narrowed_network_computes_the_same_in_tflite(name: str, tmp_path: Path) -> None:
+    export_tflite(narrowed(name), SHAPE, tmp_path / "narrow.tflite")
