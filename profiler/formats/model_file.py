@@ -7,6 +7,7 @@ from pathlib import Path
 
 from device_agents.support.loading import load
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.layers.graph import Graph
 from profiler.runtimes import RUNTIMES
 
@@ -17,7 +18,7 @@ class Format:
 
     name: str
     reader: str
-    """The `module:function` that turns a path into a Graph."""
+    """The `module:function` that turns a path, and what is given of the inputs, into a Graph."""
     writer: str
     """The `module:function` that turns a Graph and a seed into the bytes of a file."""
     executed_writer: str | None = None
@@ -26,11 +27,22 @@ class Format:
     """The `module:function` that turns a name, the bytes of a saved graph, the operators of a profile and the channels of a block
     into a model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if the runtimes of this
     format save no graph."""
+    completer: str | None = None
+    """The `module:function` that turns a path, and what is given of the inputs, into the bytes of one file that runs by itself;
+    None if every file does as it is."""
 
-    def read(self, path: Path) -> Graph:
+    def read(self, path: Path, given: Given = NOTHING) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
-        graph: Graph = load(self.reader)(path)
+        graph: Graph = load(self.reader)(path, given)
         return graph
+
+    def complete(self, path: Path, given: Given = NOTHING) -> bytes:
+        """The model as one file of fixed shapes, with all weights in it; a file that is like this already stays as it is.
+
+        Raises `ModelError` if weights are missing or a shape is not known.
+        """
+        data: bytes = path.read_bytes() if self.completer is None else load(self.completer)(path, given)
+        return data
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
         """A file of the graph with random weights from the seed; a single opaque layer is returned as it was extracted.
@@ -51,8 +63,14 @@ FORMATS = {
         "profiler.formats.onnx.writer:write_onnx",
         "profiler.formats.onnx.executed_writer:write_executed",
         "profiler.formats.onnx.executed:read_executed",
+        "profiler.formats.onnx.complete:complete_onnx",
     ),
-    "tflite": Format("tflite", "profiler.formats.tflite.reader:read_tflite", "profiler.formats.tflite.writer:write_tflite"),
+    "tflite": Format(
+        "tflite",
+        "profiler.formats.tflite.reader:read_tflite",
+        "profiler.formats.tflite.writer:write_tflite",
+        completer="profiler.formats.tflite.complete:complete_tflite",
+    ),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }
 MODEL_SUFFIXES = (".onnx", ".tflite")
@@ -74,6 +92,6 @@ def default_runtime(path: Path) -> str:
     return next(runtime.name for runtime in RUNTIMES.values() if runtime.model_format == wanted)
 
 
-def read_model(path: Path) -> Graph:
+def read_model(path: Path, given: Given = NOTHING) -> Graph:
     """The fused groups in a model file of any known format. Raises `ModelError` if it cannot be read."""
-    return format_of(path).read(path)
+    return format_of(path).read(path, given)

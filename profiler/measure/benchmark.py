@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
 from profiler.layers.layer import conv2d
 from profiler.measure.estimate import Estimate
@@ -35,6 +36,7 @@ class Measured:
 def measure_files(
     paths: Sequence[Path],
     target: Target,
+    given: Given = NOTHING,
     *,
     settings: TimingSettings | None = None,
     progress: ProgressReporter | None = None,
@@ -46,7 +48,7 @@ def measure_files(
     """
     progress = progress or Silent()
     settings = few_models(settings or TimingSettings())
-    files = [Model(str(path), _read(path, target)) for path in paths]
+    files = [Model(str(path), _read(path, target, given)) for path in paths]
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
         run = MeasurementRun(session, progress, reference=REFERENCE)
         names = run.add(files)
@@ -61,8 +63,8 @@ def measure_files(
     return {path: Measured(path, found[str(path)], state.hello, tuple(state.rounds)) for path in paths}
 
 
-def _read(path: Path, target: Target) -> bytes:
+def _read(path: Path, target: Target, given: Given) -> bytes:
     file_format = format_of(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    return path.read_bytes()
+    return file_format.complete(path, given)

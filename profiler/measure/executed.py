@@ -15,6 +15,7 @@ from typing import Protocol
 
 from device_agents.support.loading import load
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import FORMATS, Format, format_of
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
@@ -93,7 +94,13 @@ class AskedFile:
 
 
 def ask_file(
-    path: Path, target: Target, *, inferences: int = INFERENCES, progress: ProgressReporter | None = None, wait_s: float = 0.0
+    path: Path,
+    target: Target,
+    given: Given = NOTHING,
+    *,
+    inferences: int = INFERENCES,
+    progress: ProgressReporter | None = None,
+    wait_s: float = 0.0,
 ) -> AskedFile:
     """Ask a device's runtime what it executes for a model file. `ModelError` if it cannot run the file, or the answer is damaged.
 
@@ -102,10 +109,10 @@ def ask_file(
     file_format, key = format_of(path), str(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    plain = file_format.read(path)  # a damaged file is an error before a device is asked
+    plain = file_format.read(path, given)  # a damaged file is an error before a device is asked
     with open_session(target, progress=progress, wait_s=wait_s) as session:
         run = MeasurementRun(session, progress or Silent())
-        ask(run, [Model(key, path.read_bytes())], inferences=inferences)
+        ask(run, [Model(key, file_format.complete(path, given))], inferences=inferences)
     state = run.state
     if key in state.failed:
         raise ModelError(f"{path} cannot run on {target.runtime}: {state.failed[key]}")

@@ -252,7 +252,7 @@ def network_key(name: str) -> str:
 def networks_of(plan: Plan, target: Target) -> Iterator[Network]:
     """The whole networks of a plan. The network of the plan itself comes first and is always held out."""
     if plan.model is not None:
-        yield Network("check", plan.graph, plan.model.read_bytes(), plan.model)
+        yield Network("check", plan.graph, plan.file, plan.model)
         return
     writer = FORMATS[target.model_format]
     yield Network("check", plan.graph, writer.write(plan.graph))
@@ -265,7 +265,7 @@ def networks_of(plan: Plan, target: Target) -> Iterator[Network]:
 
 def as_executed(plan: Plan, table: Table) -> Plan:
     """The plan with the graph that the runtime executes, by its own answer for a user's file and by our rules for others."""
-    own_graph = table.info.files.get(hashlib.sha256(plan.model.read_bytes()).hexdigest()) if plan.model is not None else None
+    own_graph = table.info.files.get(hashlib.sha256(plan.file).hexdigest()) if plan.model is not None else None
     return replace(plan, graph=own_graph or table.info.rules.executed(plan.graph))
 
 

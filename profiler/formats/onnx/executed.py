@@ -21,7 +21,8 @@ from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
 from profiler.formats.onnx.layers import channels_last, describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
-from profiler.formats.onnx.tensors import Tensor, Tensors, opset_of, shape_of, used_by
+from profiler.formats.onnx.tensors import Tensor, Tensors, fed_inputs, opset_of, shape_of, used_by
+from profiler.formats.onnx.values import feed
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
@@ -59,6 +60,15 @@ class ExecutedModel:
             [with_values(self.tensors.constants[key]) for key in weights],
         )
         model: ModelProto = helper.make_model(proto, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
+        fed = fed_inputs(self.proto) & set(read)
+        feed(
+            model,
+            {
+                weight.name: numpy_helper.to_array(with_values(weight))
+                for weight in self.proto.graph.initializer
+                if weight.name in fed
+            },
+        )
         shapes: dict[str, Shape] = {}
         # an operator that is cut out has the layout of the file, so another reader's shape is preferred
         for node in sorted(part, key=lambda node: node.layer.opaque is not None):
@@ -108,7 +118,8 @@ def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[
 
 def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> ExecutedModel:
     known = dict(_known_tensors(model, pairs))
-    tensors = Tensors(known, {weight.name: weight for weight in model.graph.initializer})
+    fed = fed_inputs(model)
+    tensors = Tensors(known, {weight.name: weight for weight in model.graph.initializer if weight.name not in fed})
     inputs = {value.name: known[value.name].shape for value in model.graph.input if value.name not in tensors.constants}
     source_of = {key: key for key in inputs}
     nodes: dict[str, Node] = {}

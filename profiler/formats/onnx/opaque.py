@@ -9,6 +9,7 @@ from dataclasses import replace
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from profiler.formats.onnx.tensors import Tensor, Tensors, has_subgraph, used_by
+from profiler.formats.onnx.values import feed_alone
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph
 
 
@@ -81,6 +82,7 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto) -> bytes:
     domains = {"", node.domain}
     opsets = [opset for opset in model.opset_import if opset.domain in domains or has_subgraph(node)]
     lone: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+    feed_alone(lone)
     data: bytes = lone.SerializeToString(deterministic=True)
     return data
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ from profiler.errors import ModelError
 from profiler.layers.layer import Shape
 
 Array = npt.NDArray[Any]
-MAX_ELEMENTS = 2**31 - 1
-MAX_DERIVED = 2**25
-"""The most elements of a tensor that follows from weights alone: onnxruntime computes and keeps it when it opens the model."""
+MOST_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+"""The largest tensor that is read or run on the host. Of some there are copies: onnxruntime keeps what follows from weights."""
+FED = "netadapt_profiler.fed"
+"""The key among the metadata of a model of the names of inputs whose values are in the file (profiler.formats.onnx.values)."""
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
@@ -61,7 +64,8 @@ def tensors_of(model: ModelProto) -> Tensors:
     `ModelError` if a value is not a tensor or an input is too large.
     """
     graph = model.graph
-    constants = {weight.name: weight for weight in graph.initializer}
+    fed = fed_inputs(model)
+    constants = {weight.name: weight for weight in graph.initializer if weight.name not in fed}
     derived = _names_derived_from(set(constants), graph.node)
     known = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
@@ -77,13 +81,25 @@ def tensors_of(model: ModelProto) -> Tensors:
     return Tensors(known, constants)
 
 
+def fed_inputs(model: ModelProto) -> set[str]:
+    """The names of the inputs whose values are in the file."""
+    told = next((entry.value for entry in model.metadata_props if entry.key == FED), "[]")
+    return set(json.loads(told)) & {value.name for value in model.graph.input}
+
+
 def check_sizes(graph: GraphProto) -> None:
     """Raises `ModelError` for a tensor that is too large to run. It is called first, because a few bytes can demand gigabytes."""
-    derived = _names_derived_from({weight.name for weight in graph.initializer}, graph.node)
-    for value in (*graph.value_info, *graph.output):
-        shape = shape_of(value) or ()
-        if math.prod(shape) > (MAX_DERIVED if value.name in derived else MAX_ELEMENTS):
-            raise ModelError(f"tensor {value.name} of shape {shape} is too large to run; export a smaller model")
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        _check_size(value)
+
+
+def _check_size(value: ValueInfoProto) -> None:
+    shape, kind = shape_of(value) or (), value.type.tensor_type.elem_type
+    item_bytes = 1 if kind in (TensorProto.UNDEFINED, TensorProto.STRING) else helper.tensor_dtype_to_np_dtype(kind).itemsize
+    if math.prod(shape) * item_bytes > MOST_BYTES:
+        raise ModelError(
+            f"tensor {value.name} of shape {shape} is too large: it takes more than a quarter of this machine's memory"
+        )
 
 
 def used_by(node: NodeProto) -> list[str]:
@@ -157,10 +173,12 @@ def _run_once(model: ModelProto, names: list[str]) -> dict[str, Array]:
     probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
     session = open_session(probe, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     inputs: dict[str, Array] = {}
+    fed = fed_inputs(model)
     for declared in model.graph.input:
+        if declared.name in fed:
+            continue
         shape = shape_of(declared) or ()
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise ModelError(f"input {declared.name} of shape {shape} is too large to run; export a smaller model")
+        _check_size(declared)
         if declared.type.tensor_type.elem_type == TensorProto.STRING:
             inputs[declared.name] = np.full(shape, "", dtype=object)
         else:

@@ -27,8 +27,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import LayerError, ModelError, PlanError
+from profiler.formats.given import NOTHING, Given
+from profiler.formats.tflite.complete import complete_tflite
 from profiler.formats.tflite.opaque import extract
-from profiler.formats.tflite.schema import Contents, Operator, Padding, load, same_padding
+from profiler.formats.tflite.schema import Contents, Operator, Padding, contents_of, same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
 
@@ -39,9 +41,9 @@ _SAME: int = schema.Padding.SAME
 _NO_PADDING: Padding = (0, 0, 0, 0)
 
 
-def read_tflite(path: Path) -> Graph:
+def read_tflite(path: Path, given: Given = NOTHING) -> Graph:
     """The fused groups in the order of the file. Raises `ModelError` if the file is damaged or an operator cannot be measured."""
-    network = _Network(load(path))
+    network = _Network(contents_of(path.name, complete_tflite(path, given)))
     network.check_shapes()
     try:
         return _graph(path.stem, network)

@@ -180,13 +180,18 @@ def load(path: Path) -> Contents:
         data = path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
+    return contents_of(path.name, data)
+
+
+def contents_of(label: str, data: bytes) -> Contents:
+    """The same for the bytes of a file; `label` is its name, for messages."""
     if len(data) < 8 or data[4:8] != IDENTIFIER:
-        raise ModelError(f"{path.name} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
+        raise ModelError(f"{label} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
     try:
-        return _contents(path.name, data)
+        return _contents(label, data)
     except _DAMAGE as exc:
         raise ModelError(
-            f"{path.name} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
+            f"{label} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
         ) from exc
 
 
@@ -202,10 +207,7 @@ def _contents(label: str, data: bytes) -> Contents:
     subgraphs = [schema.SubGraphT.InitFromObj(model.Subgraphs(i)) for i in range(model.SubgraphsLength())]
     for subgraph in subgraphs:
         _check_references(label, subgraph, codes, buffers)
-    tables = [table for subgraph in subgraphs for table in subgraph.operators or []]
-    # 0 and 1 mean that there is no data behind the flatbuffer
-    if any(buffer.offset > 1 for buffer in buffers) or any(table.largeCustomOptionsOffset > 1 for table in tables):
-        raise ModelError(f"{label} keeps its weights behind the flatbuffer, as files over 2 GB do; that cannot be read yet")
+    _take_in_what_lies_behind(label, data, buffers, [table for subgraph in subgraphs for table in subgraph.operators or []])
     main = subgraphs[0]
     tensors = main.tensors or []
     constants, folded = _constants(label, main, tensors, buffers, codes)
@@ -221,6 +223,17 @@ def _contents(label: str, data: bytes) -> Contents:
     inputs = numbers(main.inputs)
     outputs = numbers(main.outputs)
     return Contents(label, tuple(operators), tensors, inputs, outputs, constants, codes, subgraphs[1:], buffers)
+
+
+def _take_in_what_lies_behind(label: str, data: bytes, buffers: list[Any], tables: list[Any]) -> None:
+    """Read weights and options that lie behind the flatbuffer, as in files over 2 GB. Offsets 0 and 1 mean that nothing does."""
+    parts = [(buffer, "data", buffer.offset, buffer.size) for buffer in buffers]
+    parts += [(table, "customOptions", table.largeCustomOptionsOffset, table.largeCustomOptionsSize) for table in tables]
+    for owner, name, offset, size_bytes in parts:
+        if offset > 1:
+            if offset + size_bytes > len(data):
+                raise ModelError(f"{label} is incomplete: weights behind its end are missing; copy the model again")
+            setattr(owner, name, np.frombuffer(data, np.uint8, size_bytes, offset))
 
 
 def _check_counts(label: str, model: Any, file_bytes: int) -> None:
