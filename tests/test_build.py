@@ -14,6 +14,7 @@ from device_agents.errors import DeviceError
 from profiler.errors import JournalError, TableError
 from profiler.formats.fake import layer_ns, write_fake
 from profiler.formats.model_file import FORMATS
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 from profiler.measure.state import MeasurementState
@@ -29,7 +30,8 @@ from profiler.tables.table import load_table
 FAKE = Target(runtime="fake")
 NETWORK = mobilenet_v1(0.5, 16, classes=10, pairs=3)
 PLAN = make_plan(NETWORK)
-POISONED = NETWORK.layers[3]
+ENTRIES = ExecutionRules(FAKE.runtime).entries(NETWORK).layers
+POISONED = ENTRIES[3]
 FEW = StopCriterion(max_layers=1)
 """No layers beyond those that every table has: the sweeps, the corners and the network's own."""
 
@@ -54,7 +56,7 @@ def built(first_table: Path, tmp_path: Path) -> Path:
 
 
 def test_a_build_measures_the_layers_of_the_network_itself(first_table: Path) -> None:
-    assert set(NETWORK.layers) <= set(load_table(first_table).rows)
+    assert set(ENTRIES) <= set(load_table(first_table).rows)
 
 
 def test_a_table_can_tell_the_latency_of_every_narrower_network(first_table: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_table_grows_by_what_is_not_in_it(built: Path, quick: TimingSettings) 
     before = load_table(built)
     other = mobilenet_v1(0.25, 16, classes=10, pairs=1)
     table = build([Plan(other)], FAKE, built, settings=quick, stop=FEW)
-    assert set(table.rows) >= {*before.rows, *other.layers}
+    assert set(table.rows) >= {*before.rows, *ExecutionRules(FAKE.runtime).entries(other).layers}
 
 
 def test_a_table_measured_with_other_threads_is_not_mixed_in(built: Path, quick: TimingSettings) -> None:
@@ -186,7 +188,7 @@ def test_a_layer_that_crashes_the_runtime_is_noted_and_the_rest_measured(
     monkeypatch.setitem(FORMATS, "json", replace(FORMATS["json"], writer="test_build:write_poisoned"))
     table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
     assert POISONED not in table.rows
-    assert set(table.rows) >= set(NETWORK.layers) - {POISONED}
+    assert set(table.rows) >= set(ENTRIES) - {POISONED}
     assert list(table.info.failed) == [POISONED.key]
 
 

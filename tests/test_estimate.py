@@ -35,6 +35,13 @@ def test_one_fast_round_against_many_slow_ones_is_not_settled() -> None:
     assert not estimate(measurements(1.0, 1.3, 1.25, 1.35, 1.3, 1.3)).settled(TimingSettings())
 
 
+@given(st.floats(1.0, 8.0), st.integers(3, 40))
+def test_an_interval_that_is_too_wide_by_a_factor_needs_its_square_in_rounds(factor: float, rounds: int) -> None:
+    half_ms = factor * TimingSettings().settle_percent / 100
+    found = Estimate(Interval(1.0, 1 - half_ms, 1 + half_ms), rounds, 100, rounds)
+    assert found.rounds_to_settle(TimingSettings()) == pytest.approx(rounds * factor**2, abs=1.01)
+
+
 def test_disturbed_measurements_are_left_out_where_enough_others_remain() -> None:
     disturbed = [Measurement("a", 9 + number, 1, (2_000_000,), tags=("drift",)) for number in range(9)]
     found = estimate([*measurements(1.0, 1.0, 1.0), *disturbed])

@@ -32,6 +32,7 @@ from profiler.tables.plan import read_plan
 from profiler.tables.table import Table, load_table
 
 IMAGE = (1, 24, 24, 3)
+QUICK = TimingSettings(rounds=2, max_rounds=2, network_rounds=3, measurement_ms=1.0, warmup_ms=0.2, sample_ms=0.1, min_round_s=0.0)
 ONNX = Target(runtime="onnxruntime")
 
 
@@ -59,10 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(folder: Path) -> Path:
     """A table of this machine, of a user's file."""
-    settings = TimingSettings(
-        rounds=2, max_rounds=2, network_rounds=3, measurement_ms=1.0, warmup_ms=0.2, sample_ms=0.1, min_round_s=0.0
-    )
-    build([read_plan(onnx_file(folder))], ONNX, folder / "t.parquet", settings=settings)
+    build([read_plan(onnx_file(folder))], ONNX, folder / "t.parquet", settings=QUICK)
     return folder / "t.parquet"
 
 
@@ -72,17 +70,39 @@ def table(built: Path) -> Table:
 
 
 def test_the_rows_are_the_operators_that_the_runtime_executes(table: Table) -> None:
-    assert set(table.rows) == set(ExecutionRules("onnxruntime", BLOCK).executed(network()).layers)
+    assert set(table.rows) == set(ExecutionRules("onnxruntime", BLOCK).entries(network()).layers)
 
 
 def test_the_table_keeps_what_is_executed_for_the_file(table: Table) -> None:
     (graph,) = table.info.files.values()
-    assert graph.executed and set(graph.layers) == set(table.rows)
+    assert graph.executed and set(table.info.rules.entries(graph).layers) == set(table.rows)
 
 
 def test_parts_of_the_file_are_held_out_beside_the_whole(table: Table) -> None:
     assert table.info.held_out.networks >= 3
     assert table.info.calibration.networks >= 4
+
+
+def test_layers_inside_the_running_network_are_known_for_fit_and_check(table: Table) -> None:
+    assert table.info.calibration.layers_inside >= 4 * table.info.calibration.networks
+    assert table.info.held_out.layers > 0
+    for checked in table.info.held_out.checked:
+        assert sum(layer.inside_ms for layer in checked.layers) <= checked.measured_ms * 1.0001
+
+
+@pytest.fixture(scope="module")
+def litert_table(folder: Path) -> Table:
+    """The same of a .tflite file, whose runtime saves no graph."""
+    path = folder / "network.tflite"
+    path.write_bytes(FORMATS["tflite"].write(network()))
+    return build([read_plan(path)], Target(runtime="litert"), folder / "tflite.parquet", settings=QUICK)
+
+
+def test_a_tflite_file_is_cut_into_parts_too_and_its_layers_are_known_inside(litert_table: Table) -> None:
+    info = litert_table.info
+    assert info.held_out.networks >= 3 and info.calibration.networks >= 4
+    assert info.calibration.layers_inside >= 4 * info.calibration.networks
+    assert (info.unlike, len(info.files)) == ((), 1)
 
 
 def test_a_call_is_measured_and_counted_once(table: Table) -> None:
@@ -125,7 +145,7 @@ def test_a_file_that_the_table_was_built_from_has_the_layers_of_the_runtime_s_an
 def test_a_file_with_another_activation_lacks_its_layers_by_name_and_has_them_measured(built: Path, folder: Path) -> None:
     other = onnx_file(folder, "relu6")
     said = run("predict", str(built), str(other)).output
-    assert "differs from a layer of the table only in its activation: relu6 instead of relu" in said
+    assert "differs from a layer of the table only in its activation: relu6 instead of none" in said
     assert f"profile predict {built} {other} --measure-missing" in said
     added = run_json("predict", str(built), str(other), "--measure-missing", "--json")
     assert added["from_runtime"] and not added["missing"]

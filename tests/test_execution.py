@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,16 +15,22 @@ from hypothesis import strategies as st
 from netadapt.networks import network_graph
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
+from profiler.interval import Interval
 from profiler.latency.calibration import Calibration
 from profiler.layers.channels import dependent_layers
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
+from profiler.measure.estimate import Estimate
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.plan import make_plan
 from profiler.tables.predictor import Predictor
 from profiler.tables.pricing import Pricer
+from profiler.tables.table import Table, TableInfo
 
 IMAGE = (1, 8, 8, 16)
+ROW = Estimate(Interval(0.5, 0.49, 0.51), 6, 100, 6)
+UTC = "2026-01-01T00:00:00+00:00"
 
 
 def residual(activation: str = "relu", first_activation: str = "none") -> Graph:
@@ -184,3 +191,37 @@ def test_no_rules_are_borrowed_for_a_runtime_whose_own_are_not_known(runtime: st
 
 def test_a_table_that_does_not_say_its_runtime_is_read_by_the_rules_of_tflite() -> None:
     assert executed(residual(), "unknown") == executed(residual(), "litert")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "layer", "alike"),
+    [
+        ("onnxruntime", replace(conv2d(IMAGE, 24, 3), layout="nchwc8"), {"none", "relu"}),
+        ("onnxruntime", conv2d(IMAGE, 24, 3), set()),
+        ("onnxruntime", conv2d(IMAGE, 24, 3).with_dtype("int8"), {"none", "relu", "relu6"}),
+        ("litert", conv2d(IMAGE, 24, 3), {"none", "relu", "relu6"}),
+        ("litert", LayerSpec("add", (IMAGE, IMAGE), IMAGE), set()),
+        ("onnxruntime-cuda", conv2d(IMAGE, 24, 3), set()),
+    ],
+)
+def test_activations_that_are_bounds_within_a_kernel_share_an_entry(runtime: str, layer: LayerSpec, alike: set[str]) -> None:
+    rules = ExecutionRules(runtime, 8)
+    of = {name: rules.entry(replace(layer, activation=name)) for name in ("none", "relu", "relu6", "hard_swish")}
+    assert {name for name in of if len([other for other in of.values() if other == of[name]]) > 1} == alike
+
+
+def test_a_table_with_one_of_two_layers_of_equal_cost_predicts_the_other() -> None:
+    graph = Graph.of_layer(conv2d(IMAGE, 24, 3, activation="none"))
+    known = Table({conv2d(IMAGE, 24, 3, activation="relu6"): ROW}, TableInfo(Target(runtime="litert"), {}, TimingSettings(), UTC))
+    assert Predictor(known).predict(graph).naive_ms == ROW.latency_ms.value
+    assert Predictor(known).explain(Graph.of_layer(conv2d(IMAGE, 24, 3, activation="hard_swish"))).missing
+
+
+def test_the_layers_of_others_are_looked_up_as_they_wrote_them() -> None:
+    """Their rows are not checked against ours, so no row stands for another."""
+    graph = Graph.of_layer(conv2d(IMAGE, 24, 3, activation="none"))
+    device = {"imported": {"from": "a paper"}}
+    theirs = Table(
+        {conv2d(IMAGE, 24, 3, activation="relu6"): ROW}, TableInfo(Target(runtime="litert"), device, TimingSettings(), UTC)
+    )
+    assert Predictor(theirs).explain(graph).missing

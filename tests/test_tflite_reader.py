@@ -381,8 +381,6 @@ def weights_behind_the_file(changed: Changed) -> None:
         (wrong_output, "contradicts itself"),
         (weights_for_other_channels, "contradicts itself"),
         (input_from_nowhere, "out of order"),
-        (custom_operator, "MyOwnOperator"),
-        (control_flow, "WHILE"),
         (weights_behind_the_file, "behind its end are missing"),
     ],
 )
@@ -391,6 +389,16 @@ def test_what_cannot_be_measured_is_told_in_one_sentence(tmp_path: Path, damage:
     damage(changed)
     with refused(words):
         read(tmp_path, changed.data)
+
+
+@pytest.mark.parametrize(("change", "name"), [(custom_operator, "MyOwnOperator"), (control_flow, "WHILE")])
+def test_what_only_the_device_can_say_more_of_is_a_layer_that_is_cut_out(
+    tmp_path: Path, change: Callable[[Changed], None], name: str
+) -> None:
+    changed = Changed(bytes_of(CONVOLUTION))
+    change(changed)
+    (layer,) = read(tmp_path, changed.data).layers
+    assert (layer.op, layer.opaque is not None) == (name, True)
 
 
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\x08\x07\x06\x05onnx" * 9], ids=["empty", "short", "another format"])

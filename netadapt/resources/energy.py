@@ -32,9 +32,9 @@ class Energy:
     def __init__(self, energy_mj: Mapping[LayerSpec, float], rules: ExecutionRules) -> None:
         """`energy_mj` has the measured millijoules of one inference of each layer."""
         self.rules = rules
-        self._known = dict(energy_mj)
+        self._known = {rules.entry(layer): millijoules for layer, millijoules in energy_mj.items()}
         points: dict[LayerSpec, dict[int, list[float]]] = {}
-        for layer, millijoules in energy_mj.items():
+        for layer, millijoules in self._known.items():
             family = family_of(layer)
             if family is not None:
                 points.setdefault(family, {}).setdefault(work(layer), []).append(millijoules)
@@ -65,7 +65,7 @@ class Energy:
 
     def price(self, graph: Graph) -> float:
         """The network's energy in mJ. `BudgetError` if the energy of a layer is neither measured nor can be interpolated."""
-        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in self.rules.executed(graph).nodes]
+        found = [(node.name, node.layer, self.layer_mj(node.layer)) for node in self.rules.entries(graph).nodes]
         missing = [(name, layer) for name, layer, millijoules in found if millijoules is None]
         if missing:
             name, layer = missing[0]
@@ -77,6 +77,7 @@ class Energy:
 
     def layer_mj(self, layer: LayerSpec) -> float | None:
         """The layer's energy in mJ, measured or interpolated; None if the table has neither."""
+        layer = self.rules.entry(layer)
         if layer in self._known:
             return self._known[layer]
         family = family_of(layer)

@@ -24,9 +24,14 @@ class Format:
     executed_writer: str | None = None
     """The same for executed operators, which a runtime has to leave as they are; None if these are written like others."""
     executed_reader: str | None = None
-    """The `module:function` that turns a name, the bytes of a saved graph, the operators of a profile and the channels of a block
-    into a model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if the runtimes of this
-    format save no graph."""
+    """The `module:function` that turns a name, the bytes of a model, the operators of a profile and the channels of a block into a
+    model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if nothing is known of that. The
+    bytes are the graph that the runtime saved or, if there is a matcher, the file itself."""
+    executed_matcher: str | None = None
+    """For a format whose runtimes save no graph: the `module:function` that turns the layers by our rules and the operators of a
+    profile into the node of each operator. It raises `ModelError` if these contradict each other."""
+    ruled_reader: str | None = None
+    """The `module:function` that turns a name and a file into such a model by our rules; None where only a runtime can tell."""
     completer: str | None = None
     """The `module:function` that turns a path, and what is given of the inputs, into the bytes of one file that runs by itself;
     None if every file does as it is."""
@@ -63,12 +68,15 @@ FORMATS = {
         "profiler.formats.onnx.writer:write_onnx",
         "profiler.formats.onnx.executed_writer:write_executed",
         "profiler.formats.onnx.executed:read_executed",
-        "profiler.formats.onnx.complete:complete_onnx",
+        completer="profiler.formats.onnx.complete:complete_onnx",
     ),
     "tflite": Format(
         "tflite",
         "profiler.formats.tflite.reader:read_tflite",
         "profiler.formats.tflite.writer:write_tflite",
+        executed_reader="profiler.formats.tflite.executed:read_executed",
+        executed_matcher="profiler.formats.tflite.executed:matched",
+        ruled_reader="profiler.formats.tflite.executed:executed_by_rules",
         completer="profiler.formats.tflite.complete:complete_tflite",
     ),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from profiler.layers.blocked import in_blocks
+from profiler.layers.entries import entry_of
 from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import LayerSpec
 from profiler.runtimes import fusion_of
 
 AFTER_CONVOLUTION = ("relu",)
@@ -43,6 +45,15 @@ class ExecutionRules:
         if fusion == "onnxruntime" and self.block > 1:
             graph = in_blocks(graph, self.block)
         return replace(_with_fused_additions(graph, fusion), executed=True)
+
+    def entry(self, layer: LayerSpec) -> LayerSpec:
+        """The layer that stands for this one in a table (profiler.layers.entries)."""
+        return entry_of(layer, fusion_of(self.runtime))
+
+    def entries(self, graph: Graph) -> Graph:
+        """What the runtime executes, each layer replaced by the one that stands for it in a table."""
+        executed = self.executed(graph)
+        return replace(executed, nodes=tuple(replace(node, layer=self.entry(node.layer)) for node in executed.nodes))
 
 
 def _with_fused_additions(graph: Graph, fusion: str) -> Graph:

@@ -139,6 +139,24 @@ class Graph:
         inputs = tuple(item for item in self.inputs if item[0] in used)
         return replace(self, name=f"{self.name}[:{count}]", inputs=inputs, nodes=nodes, outputs=outputs)
 
+    def part(self, first: int, last: int) -> Graph:
+        """The network of the nodes from `first` up to but without `last`.
+
+        Its inputs are what they read from other nodes. Its outputs are what other nodes, or none at all, read from them.
+        """
+        nodes = self.nodes[first:last]
+        own = {node.name for node in nodes}
+        shapes: dict[str, Shape] = {}
+        # an opaque layer has the layout of the file, so another reader's shape is preferred
+        for node in sorted(nodes, key=lambda node: node.layer.opaque is not None):
+            for source, shape in zip(node.inputs, node.layer.inputs, strict=False):
+                if source not in own:
+                    shapes.setdefault(source, shape)
+        inside = {source for node in nodes for source in node.inputs}
+        elsewhere = {source for node in (*self.nodes[:first], *self.nodes[last:]) for source in node.inputs} | set(self.outputs)
+        outputs = tuple(node.name for node in nodes if node.name in elsewhere or node.name not in inside)
+        return replace(self, name=f"{self.name}[{first}:{last}]", inputs=tuple(shapes.items()), nodes=nodes, outputs=outputs)
+
     def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
         """The layer of one node in the network at these widths."""
         return next(node.layer for node in self.at_widths(widths).nodes if node.name == name)

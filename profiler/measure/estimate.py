@@ -8,6 +8,7 @@ between models. Measurements that are known to be disturbed (profiler.measure.di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -46,8 +47,14 @@ class Estimate:
 
     def settled(self, settings: TimingSettings) -> bool:
         """True if the model needs no further rounds: enough were undisturbed and the interval is narrow."""
-        narrow_ms = max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms.value)
-        return self.quiet_rounds >= settings.quiet_rounds and self.latency_ms.half_width <= narrow_ms
+        return self.quiet_rounds >= settings.quiet_rounds and self.latency_ms.half_width <= self._narrow_ms(settings)
+
+    def rounds_to_settle(self, settings: TimingSettings) -> int:
+        """The rounds after which the interval is likely to be narrow, as it narrows with the square root of their number."""
+        return math.ceil(self.rounds * (self.latency_ms.half_width / self._narrow_ms(settings)) ** 2)
+
+    def _narrow_ms(self, settings: TimingSettings) -> float:
+        return max(settings.settle_ms, settings.settle_percent / 100 * self.latency_ms.value)
 
 
 def estimate(measurements: Sequence[Measurement]) -> Estimate:

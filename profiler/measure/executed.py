@@ -9,6 +9,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import FORMATS, Format, format_of
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
-from profiler.layers.graph import Graph
+from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import open_session
@@ -70,10 +71,17 @@ class AskedFile:
     """What the runtime's profiler reported; none if it reports nothing."""
     empty_call: tuple[Executed, ...]
     """The same for a model that computes next to nothing, which tells what the profiler itself costs."""
-    from_runtime: bool
-    """True if the graph is the runtime's own answer, False if it follows from our rules."""
+    nodes: tuple[Node, ...]
+    """The node of `graph` that each operator belongs to; empty if that is not known."""
+    reason: str | None
+    """Why the graph follows from our rules; None if it is the runtime's own answer."""
     version: str
     """Of the runtime that was asked."""
+
+    @property
+    def from_runtime(self) -> bool:
+        """True if the graph is the runtime's own answer."""
+        return self.reason is None
 
     @property
     def operators(self) -> tuple[ExecutedOperator, ...]:
@@ -85,12 +93,14 @@ class AskedFile:
         """What was asked and what it answered, for people."""
         runtime, device = self.target.runtime, self.target.device
         where = "this machine" if device == "local" else device
-        partitions = Counter(operator.partition for operator in self.operators)
-        listed = ", ".join(f"by {partition}: {many}" for partition, many in partitions.items())
+        by = Counter(operator.partition.split()[0] for operator in self.operators)
+        delegates = len({operator.partition for operator in self.operators if operator.partition.startswith("delegate")})
+        listed = ", ".join(f"by {name}: {many}" for name, many in by.items())
+        listed += f" (in {delegates} partitions)" if delegates > 1 else ""
         if self.from_runtime:
             return f"{runtime} {self.version} on {where} was asked; it runs operators {listed}"
-        rules = f"by our rules for {runtime}, which saves no graph of what it executes"
-        return f"{rules}; its profiler on {where} reports {len(self.operators)} operators: {listed}" if listed else rules
+        rules = f"by our rules for {runtime}: {self.reason}"
+        return f"{rules}; its profiler on {where} reports {len(self.operators)} operators {listed}" if listed else rules
 
 
 def ask_file(
@@ -102,25 +112,29 @@ def ask_file(
     progress: ProgressReporter | None = None,
     wait_s: float = 0.0,
 ) -> AskedFile:
-    """Ask a device's runtime what it executes for a model file. `ModelError` if it cannot run the file, or the answer is damaged.
+    """Ask a device's runtime what it executes for a model file. If it cannot run the file, our rules say what the layers are.
 
-    `RunnerError` if the device's runner cannot ask.
+    `ModelError` if the file cannot be read or the answer is damaged, `RunnerError` if the device's runner cannot ask.
     """
     file_format, key = format_of(path), str(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    plain = file_format.read(path, given)  # a damaged file is an error before a device is asked
+    # a damaged file is an error before a device is asked
+    plain, file = file_format.read(path, given), file_format.complete(path, given)
     with open_session(target, progress=progress, wait_s=wait_s) as session:
         run = MeasurementRun(session, progress or Silent())
-        ask(run, [Model(key, file_format.complete(path, given))], inferences=inferences)
+        ask(run, [Model(key, file)], inferences=inferences)
     state = run.state
+    model, reason = told_model(state, key, path.stem, file_format, file)
     if key in state.failed:
-        raise ModelError(f"{path} cannot run on {target.runtime}: {state.failed[key]}")
-    model = executed_model(state, key, path.stem, file_format)
+        reason = f"it cannot run the file, {state.failed[key]}"
     graph = model.graph if model is not None else rules_of(state, target.runtime).executed(plain)
     version = state.hello.version if state.hello else "of unknown version"
-    answers, empty_call = (tuple(state.executed.get(name, ())) for name in (key, EMPTY_CALL))
-    return AskedFile(path, target, graph, answers, empty_call, model is not None, version)
+    answers, empty = (tuple(state.executed.get(name, ())) for name in (key, EMPTY_CALL))
+    nodes: tuple[Node, ...] = ()
+    if reason is None:
+        nodes = load(file_format.executed_matcher)(graph, answers[0].operators) if file_format.executed_matcher else graph.nodes
+    return AskedFile(path, target, graph, answers, empty, nodes, reason, version)
 
 
 def ask(run: MeasurementRun, models: Iterable[Model], passes: int = 1, inferences: int = INFERENCES) -> None:
@@ -174,50 +188,80 @@ def rules_of(state: MeasurementState, runtime: str) -> ExecutionRules:
     return ExecutionRules(runtime, block_of(state))
 
 
-def executed_model(state: MeasurementState, key: str, name: str, file_format: Format) -> ExecutedModel | None:
-    """What the runtime executes for the model of this key; None if it did not tell. `ModelError` for a damaged answer."""
-    answers: Sequence[Executed] = state.executed.get(key, ())
-    answer = next((answer for answer in answers if answer.graph is not None), None)
-    if answer is None or answer.graph is None or file_format.executed_reader is None:
-        return None
+def told_model(
+    state: MeasurementState, key: str, name: str, file_format: Format, file: bytes
+) -> tuple[ExecutedModel | None, str | None]:
+    """What the runtime executes for the model file of this key, and why that follows from our rules; None if it is its own answer.
+
+    There is no model where neither the runtime nor our rules tell. `ModelError` for a damaged answer.
+    """
+    answer = next((answer for answer in state.executed.get(key, ()) if answer.operators), None)
+    told = next((answer.reason for answer in state.executed.get(key, ()) if answer.reason), "it does not tell what it executes")
+    if answer is not None and file_format.executed_matcher is None and file_format.executed_reader and answer.graph is not None:
+        return _read(file_format.executed_reader, name, _saved(name, answer.graph), answer, state), None
+    if answer is not None and file_format.executed_matcher and file_format.executed_reader:
+        try:
+            return _read(file_format.executed_reader, name, file, answer, state), None
+        except ModelError as exc:
+            told = str(exc)
+    ruled: ExecutedModel | None = load(file_format.ruled_reader)(name, file) if file_format.ruled_reader else None
+    return ruled, told
+
+
+def _saved(name: str, graph: str) -> bytes:
     try:
-        graph = base64.b64decode(answer.graph, validate=True)
+        return base64.b64decode(graph, validate=True)
     except binascii.Error as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({exc})") from exc
-    model: ExecutedModel = load(file_format.executed_reader)(name, graph, answer.operators, block_of(state))
+
+
+def _read(reader: str, name: str, data: bytes, answer: Executed, state: MeasurementState) -> ExecutedModel:
+    model: ExecutedModel = load(reader)(name, data, answer.operators, block_of(state))
     return model
 
 
-def executed_graph(state: MeasurementState, key: str) -> Graph | None:
-    """What the runtime executes for a network of the build, one node for each operator; None if it did not tell."""
+def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None:
+    """The node of each operator that the runtime executes for a network of the build.
+
+    None if the runtime did not tell, or told what contradicts our rules.
+    """
     assert state.header is not None
-    if key not in state.executed_graphs:
-        _, graph = state.networks[key]
-        model = executed_model(state, key, graph.name, FORMATS[state.header.target.model_format])
-        state.executed_graphs[key] = model.graph if model is not None else None
-    return state.executed_graphs[key]
+    file_format, (_, graph) = FORMATS[state.header.target.model_format], state.networks[key]
+    answer = next((answer for answer in state.executed.get(key, ()) if answer.operators), None)
+    if key not in state.executed_nodes and answer is not None:
+        found: tuple[Node, ...] | None = None
+        if file_format.executed_matcher:
+            with suppress(ModelError):
+                found = load(file_format.executed_matcher)(graph, answer.operators)
+        elif file_format.executed_reader and answer.graph is not None:
+            saved = _saved(graph.name, answer.graph)
+            found = _read(file_format.executed_reader, graph.name, saved, answer, state).graph.nodes
+        state.executed_nodes[key] = found
+    return state.executed_nodes.get(key)
 
 
 def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
     """For how many networks our rules could be compared with what the runtime executes, and for which they are wrong.
 
-    Integers are left out: we measure a layer of them in a file of its own, which the runtime optimises.
+    onnxruntime's integers are left out: we measure a layer of them in a file of its own, which the runtime optimises.
     """
+    assert state.header is not None
+    matches = FORMATS[state.header.target.model_format].executed_matcher is not None
     asked, wrong = 0, []
     for key, (_, graph) in state.networks.items():
-        if key not in state.by_rules or any(layer.dtype != "float32" for layer in graph.layers):
+        if key not in state.by_rules or not any(answer.operators for answer in state.executed.get(key, ())):
             continue
-        executed = executed_graph(state, key)
-        if executed is not None:
-            asked += 1
-            if not same_layers(executed, graph):
-                wrong.append(graph.name)
+        nodes = executed_nodes(state, key)
+        if matches:
+            holds = nodes is not None
+        elif nodes is None or any(layer.dtype != "float32" for layer in graph.layers):
+            continue
+        else:
+            holds = Counter(node.layer for node in nodes) == Counter(graph.layers)
+        asked += 1
+        if not holds:
+            wrong.append(graph.name)
     return asked, tuple(wrong)
-
-
-def same_layers(first: Graph, second: Graph) -> bool:
-    """True if two graphs have equal layers, whatever their order."""
-    return Counter(first.layers) == Counter(second.layers)
 
 
 def stretches(model: ExecutedModel, model_bytes: int) -> Iterator[tuple[str, Graph, bytes]]:

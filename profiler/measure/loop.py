@@ -19,7 +19,6 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.energy import MEASUREMENT_MS as ENERGY_MEASUREMENT_MS
 from profiler.measure.energy import ROUNDS as ENERGY_ROUNDS
-from profiler.measure.estimate import estimate
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import ProgressReporter
@@ -154,18 +153,16 @@ class MeasurementRun:
             self._take_up(event)
 
     def settle(self, most: Mapping[str, int]) -> None:
-        """More rounds for those whose interval is still wide or whose rounds were disturbed, each up to its own number."""
+        """More rounds for those whose interval is still wide or whose rounds were disturbed, each up to its own number.
+
+        All that a model is likely to need are asked for at once, because starting a runner and opening models takes time too.
+        """
         step = self.settings.rounds // 2 or 1
         while True:
-            found = self.state.measurements
-            wide = {
-                key: min(len(found[key]) + step, limit)
-                for key, limit in most.items()
-                if key in found
-                and key not in self.state.failed
-                and len(found[key]) < limit
-                and not estimate(found[key]).settled(self.settings)
-            }
+            wide = {}
+            for key, found in self.state.estimates(most).items():
+                if found.rounds < most[key] and not found.settled(self.settings):
+                    wide[key] = min(max(found.rounds + step, found.rounds_to_settle(self.settings)), most[key])
             if not wide:
                 return
             self.measure(wide, "settling")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Node
 from profiler.layers.layer import LayerSpec
-from profiler.measure.executed import EMPTY_CALL, AskedFile, executed_graph
+from profiler.measure.executed import EMPTY_CALL, AskedFile, executed_nodes
 from profiler.measure.state import MeasurementState
 from profiler.protocol.events import Executed
 
@@ -31,7 +31,7 @@ class OperatorTime:
 
     operator: ExecutedOperator
     layer: LayerSpec | None
-    """What it does; None where the runtime tells no graph."""
+    """What it does, or is a part of; None if that is not known."""
     latency_ms: float
     share: float
     """Of the latency of the network."""
@@ -40,17 +40,22 @@ class OperatorTime:
 def operator_times(asked: AskedFile, whole_ms: float) -> list[OperatorTime]:
     """The operators in the order of execution. `whole_ms` is the latency of the network without a profiler."""
     latencies_ms = inside_ms(asked.answers, asked.empty_call, whole_ms)
-    layers = asked.graph.layers if asked.from_runtime else (None,) * len(latencies_ms)
-    found = zip(asked.operators, layers, latencies_ms, strict=True)
+    layers: list[LayerSpec | None] = [node.layer for node in asked.nodes]
+    found = zip(asked.operators, layers or [None] * len(latencies_ms), latencies_ms, strict=True)
     return [OperatorTime(operator, layer, value, value / whole_ms) for operator, layer, value in found]
 
 
 def layers_inside(state: MeasurementState, key: str, whole_ms: float) -> list[tuple[Node, float]]:
     """The layers of a network of a build, with their latencies in ms inside it; none where the runtime does not tell them."""
-    graph = executed_graph(state, key)
-    if graph is None:
+    nodes = executed_nodes(state, key)
+    if nodes is None:
         return []
-    return list(zip(graph.nodes, inside_ms(state.executed[key], state.executed.get(EMPTY_CALL, ()), whole_ms), strict=True))
+    found: dict[str, tuple[Node, float]] = {}
+    latencies_ms = inside_ms(state.executed[key], state.executed.get(EMPTY_CALL, ()), whole_ms)
+    for node, latency_ms in zip(nodes, latencies_ms, strict=True):
+        _, before_ms = found.get(node.name, (node, 0.0))  # a runtime may execute several operators for one node
+        found[node.name] = (node, before_ms + latency_ms)
+    return list(found.values())
 
 
 def inside_ms(answers: Sequence[Executed], empty_call: Sequence[Executed], whole_ms: float) -> list[float]:

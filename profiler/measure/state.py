@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, assert_never
 
-from profiler.layers.graph import Graph
+from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import DisturbanceDetector
 from profiler.measure.estimate import Estimate, estimate
@@ -51,8 +51,8 @@ class MeasurementState:
     """The networks whose graph follows from our rules."""
     executed: dict[str, list[Executed]] = field(default_factory=dict)
     """What the runtime executes, by key: one answer for each time that it was asked."""
-    executed_graphs: dict[str, Graph | None] = field(default_factory=dict)
-    """The graphs of these answers, as far as they have been read (profiler.measure.executed), because reading one takes long."""
+    executed_nodes: dict[str, tuple[Node, ...] | None] = field(default_factory=dict)
+    """The node of each operator in these answers, as far as they have been read (profiler.measure.executed): it takes long."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why models could not be measured, by key."""
     rules: list[StaircaseRule] = field(default_factory=list)
@@ -93,7 +93,7 @@ class MeasurementState:
                 self.networks[model] = (role, graph)
                 if file_sha256 is not None:
                     self.files[file_sha256] = graph
-                elif by_rules:
+                if by_rules:
                     self.by_rules.add(model)
             case Round():
                 self.rounds.append(event)
@@ -116,7 +116,7 @@ class MeasurementState:
                     self.failed.pop(model, None)
                     self.energy.pop(model, None)
                     self.executed.pop(model, None)
-                    self.executed_graphs.pop(model, None)
+                    self.executed_nodes.pop(model, None)
             case StaircaseRules(rules):
                 self.rules += rules
             case ErrorEstimate():

@@ -18,7 +18,7 @@ from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import estimate
-from profiler.measure.executed import ExecutedModel, ask, compared, executed_model, profile, rules_of, stretches
+from profiler.measure.executed import ExecutedModel, ask, compared, profile, rules_of, stretches, told_model
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import PATIENCE_S, open_session
 from profiler.measure.state import MeasurementState
@@ -40,6 +40,8 @@ PREFIXES = 6
 SWEEP_ROUNDS = 3
 BATCH = 24
 """Layers measured between two estimates of the error."""
+ExecutedFiles = Mapping[Path, tuple[ExecutedModel, bool]]
+"""What the runtime executes for users' files, and whether that follows from our rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def extend(
     if not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended")
     with _measuring(info.target, out, info.settings, True, progress or Silent(), PATIENCE_S) as run:
-        keys = run.add_layers(layers, opaques)
+        keys = run.add_layers(map(info.rules.entry, layers), opaques)
         run.measure(dict.fromkeys(keys, info.settings.rounds), "measuring")
         run.settle(dict.fromkeys(keys, info.settings.max_rounds))
     return load_table(out)
@@ -197,7 +199,7 @@ def _refine(run: MeasurementRun, plan: Plan, rules: ExecutionRules, networks: Se
     if not plan.graph.widths:
         return added
     settings = run.settings
-    asked = [rules.executed(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
+    asked = [rules.entries(graph) for graph in (*asked_for(plan), *(plan.graph.at_widths(widths) for widths in plan.fit))]
     while True:
         table = table_of(run.state)
         predictor = Predictor(table)
@@ -269,35 +271,35 @@ def as_executed(plan: Plan, table: Table) -> Plan:
     return replace(plan, graph=own_graph or table.info.rules.executed(plan.graph))
 
 
-def _executed_plan(plan: Plan, rules: ExecutionRules, models: Mapping[Path, ExecutedModel]) -> Plan:
-    if plan.model is not None and plan.model in models:
-        return replace(plan, graph=models[plan.model].graph)
-    return replace(plan, graph=rules.executed(plan.graph))
+def _executed_plan(plan: Plan, rules: ExecutionRules, models: ExecutedFiles) -> Plan:
+    graph = models[plan.model][0].graph if plan.model is not None and plan.model in models else plan.graph
+    return replace(plan, graph=rules.entries(graph))
 
 
-def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, ExecutedModel]]:
-    """What the runtime executes for users' files, by its own answers."""
+def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tuple[Path, tuple[ExecutedModel, bool]]]:
+    """What the runtime executes for users' files, and whether that follows from our rules."""
     file_format = FORMATS[run.session.target.model_format]
     for plan in plans:
         if plan.model is not None:
-            model = executed_model(run.state, network_key(plan.graph.name), plan.graph.name, file_format)
+            name, file = plan.graph.name, plan.file
+            model, reason = told_model(run.state, network_key(name), name, file_format, file)
             if model is not None:
-                yield plan.model, model
+                yield plan.model, (model, reason is not None)
 
 
-def _network_models(run: MeasurementRun, network: Network, files: Mapping[Path, ExecutedModel]) -> Iterator[Model]:
+def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles) -> Iterator[Model]:
     """A network as a model to measure and, if it is a user's file, parts of it to fit the calibration on and to hold out."""
     rules = rules_of(run.state, run.session.target.runtime)
     if network.model is None:
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         return
-    model = files.get(network.model)
-    if model is None:
+    if network.model not in files:
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         yield from _prefixes(run, network, rules)
         return
-    digest = hashlib.sha256(network.file).hexdigest()
-    yield _network_model(network.key, network.role, model.graph, network.file, file_sha256=digest, by_rules=False)
+    model, by_rules = files[network.model]
+    digest = None if by_rules else hashlib.sha256(network.file).hexdigest()
+    yield _network_model(network.key, network.role, model.graph, network.file, file_sha256=digest, by_rules=by_rules)
     for role, graph, file in stretches(model, len(network.file)):
         yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True), by_rules=False)
 

@@ -64,7 +64,9 @@ class Predictor:
         self.table = table
         # nothing is known of the steps of a device that others have measured, so that their rows are never interpolated
         self.interpolates = table.info.imported is None
-        self.grid = Grid(table.rows if self.interpolates else {}, table.info.staircases)
+        self._entry = table.info.rules.entry if self.interpolates else _as_it_is
+        self._rows = {self._entry(layer): row for layer, row in table.rows.items()}
+        self.grid = Grid(self._rows if self.interpolates else {}, table.info.staircases)
         self._blocks = frozenset(layer for layer in table.rows if layer.op in BLOCK_OPS)
         self._lookups: dict[LayerSpec, LayerLookup | None] = {}
 
@@ -77,8 +79,9 @@ class Predictor:
     def lookup(self, layer: LayerSpec) -> LayerLookup | None:
         """The layer's estimate, measured or interpolated; None if the table has neither."""
         if layer not in self._lookups:
-            row = self.table.rows.get(layer)
-            between = None if row else self.grid.interpolate(layer)
+            entry = self._entry(layer)
+            row = self._rows.get(entry)
+            between = None if row else self.grid.interpolate(entry)
             self._lookups[layer] = (
                 LayerLookup(row, "measured")
                 if row
@@ -138,3 +141,7 @@ class Predictor:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""
         executed = self.table.info.rules.executed(graph)
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
+
+
+def _as_it_is(layer: LayerSpec) -> LayerSpec:
+    return layer

@@ -39,7 +39,7 @@ class Pricer:
 
     def __init__(self, predictor: Predictor, graph: Graph) -> None:
         self._predictor, self._widths = predictor, graph.widths
-        self._executed = predictor.table.info.rules.executed(graph)
+        self._executed = predictor.table.info.rules.entries(graph)
         self._nodes = [
             _PricedNode(
                 dependent,

@@ -25,7 +25,6 @@ from profiler.formats.onnx.tensors import Tensor, Tensors, fed_inputs, opset_of,
 from profiler.formats.onnx.values import feed
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import Shape
 
 _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 """Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
@@ -44,9 +43,7 @@ class ExecutedModel:
 
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a model of just these, to be run as it is."""
-        part, protos = self.graph.nodes[first:last], self.order[first:last]
-        name = f"{self.graph.name}[{first}:{last}]"
-        own = {node.name for node in part}
+        part, protos = self.graph.part(first, last), self.order[first:last]
         made = {key for proto in protos for key in proto.output if key}
         read = list(dict.fromkeys(key for proto in protos for key in activations(proto, self.tensors) if key not in made))
         after = {key for proto in self.order[last:] for key in used_by(proto)} | {value.name for value in self.proto.graph.output}
@@ -54,7 +51,7 @@ class ExecutedModel:
         weights = list(dict.fromkeys(key for proto in protos for key in used_by(proto) if key in self.tensors.constants))
         proto = helper.make_graph(
             protos,
-            name,
+            part.name,
             [declaration(key, self.tensors[key]) for key in read],
             [declaration(key, self.tensors[key]) for key in kept],
             [with_values(self.tensors.constants[key]) for key in weights],
@@ -69,17 +66,8 @@ class ExecutedModel:
                 if weight.name in fed
             },
         )
-        shapes: dict[str, Shape] = {}
-        # an operator that is cut out has the layout of the file, so another reader's shape is preferred
-        for node in sorted(part, key=lambda node: node.layer.opaque is not None):
-            for source, shape in zip(node.inputs, node.layer.inputs, strict=False):
-                if source not in own:
-                    shapes.setdefault(source, shape)
-        used = {source for node in self.graph.nodes[last:] for source in node.inputs} | set(self.graph.outputs)
-        outputs = tuple(node.name for node in part if node.name in used)
-        inputs = tuple(shapes.items())
         data: bytes = model.SerializeToString(deterministic=True)
-        return Graph(name, inputs, part, outputs, self.graph.opaques, executed=True), data
+        return part, data
 
 
 def read_executed(name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int) -> ExecutedModel:

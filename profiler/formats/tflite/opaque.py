@@ -1,58 +1,50 @@
-"""Extracts an operator of a .tflite file, with its real weights, as a file of its own that any TFLite runtime can run."""
+"""Cuts operators out of a .tflite file, with their real weights, as a file of their own that any TFLite runtime can run."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from profiler.errors import ModelError
 from profiler.formats.tflite.schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack
 from profiler.layers.layer import OpaqueSubgraph
 
-# LiteRT registers these itself; any other custom operator needs code that our runtimes do not contain
-KNOWN_CUSTOM_OPERATORS = ("TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram", "NumericVerify")
-_CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_CASE", "STABLEHLO_WHILE")
-_HANDLE_TYPES = ("resource", "variant", "string")
 
+def extract(contents: Contents, operators: Sequence[Operator]) -> tuple[OpaqueSubgraph, bytes]:
+    """Operators that are one layer, and their file. Equal operators with equal weights give equal bytes, whatever their names are.
 
-def extract(contents: Contents, operator: Operator) -> tuple[OpaqueSubgraph, bytes]:
-    """The extracted operator, and its file. Equal operators with equal weights give equal bytes, whatever their names are.
-
-    Raises `ModelError` if the operator cannot run outside its network.
+    Whether it runs alone is found out on the device: a custom operator may be unknown there, and a loop may wait for other data.
     """
-    _check_stands_alone(contents, operator)
+    data, constant_bytes = cut(contents, operators, operators[-1].outputs)
+    return OpaqueSubgraph(hashlib.sha256(data).hexdigest(), constant_bytes, "tflite"), data
+
+
+def cut(contents: Contents, operators: Sequence[Operator], outputs: Iterable[int]) -> tuple[bytes, int]:
+    """A file of these operators, in an order in which they can run, and the size of its constants in bytes.
+
+    Its inputs are what the operators read and do not make, in the order of reading; its outputs are the tensors `outputs`.
+    """
     piece = _Extraction(contents)
-    subgraph = piece.subgraph(operator)
-    options = (operator.table.builtinOptions, operator.table.builtinOptions2)
+    codes = list(dict.fromkeys(operator.table.opcodeIndex for operator in operators))
+    subgraph = piece.subgraph(operators, outputs, codes)
+    options = [found for operator in operators for found in (operator.table.builtinOptions, operator.table.builtinOptions2)]
     refers_to_subgraphs = any("subgraph" in field.lower() for found in options if found is not None for field in vars(found))
     others = [piece.copied(other) for other in contents.other_subgraphs] if refers_to_subgraphs else []
-    # the other subgraphs (the body of a REDUCE_WINDOW, for example) keep their numbers, and so do all operator codes
-    codes = contents.codes if others else [operator.code]
-    subgraph.operators[0].opcodeIndex = operator.table.opcodeIndex if others else 0
-    data = pack(codes, [subgraph, *others], piece.buffers)
-    return OpaqueSubgraph(hashlib.sha256(data).hexdigest(), piece.constant_bytes, "tflite"), data
-
-
-def _check_stands_alone(contents: Contents, operator: Operator) -> None:
-    where = f"{contents.label}: operator {operator.index}, {operator.name},"
-    if operator.is_custom and operator.name not in KNOWN_CUSTOM_OPERATORS:
-        raise ModelError(f"{where} is a custom one that LiteRT does not know; convert the model to built-in operators only")
-    if operator.name in _CONTROL_FLOW:
-        raise ModelError(
-            f"{where} runs other subgraphs, and what that costs depends on the data; unroll it when you convert the model"
-        )
-    for tensor in (*operator.inputs, *operator.outputs):
-        if tensor >= 0 and contents.dtype(tensor) in _HANDLE_TYPES:
-            raise ModelError(f"{where} uses a {contents.dtype(tensor)} tensor, which it cannot receive alone; convert it without")
+    if others:
+        # the other subgraphs (the body of a REDUCE_WINDOW, for example) keep their numbers, and so do all operator codes
+        for table, operator in zip(subgraph.operators, operators, strict=True):
+            table.opcodeIndex = operator.table.opcodeIndex
+        codes = list(range(len(contents.codes)))
+    data = pack([contents.codes[code] for code in codes], [subgraph, *others], piece.buffers)
+    return data, piece.constant_bytes
 
 
 class _Extraction:
-    """Collects the tensors and buffers that one operator needs, with new numbers."""
+    """Collects the tensors and buffers that some operators need, with new numbers."""
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
@@ -60,22 +52,29 @@ class _Extraction:
         self.constant_bytes = 0
         self._tensors: list[Any] = []
 
-    def subgraph(self, operator: Operator) -> Any:
-        """The subgraph of the operator alone."""
-        table = operator.table
-        used = [*operator.inputs, *numbers(table.intermediates), *operator.outputs]
+    def subgraph(self, operators: Sequence[Operator], outputs: Iterable[int], codes: Sequence[int]) -> Any:
+        """The subgraph of these operators alone; `codes` are the numbers of the operator codes that it keeps."""
+        used = [
+            tensor
+            for operator in operators
+            for tensor in (*operator.inputs, *numbers(operator.table.intermediates), *operator.outputs)
+        ]
         numbering = {old: new for new, old in enumerate(dict.fromkeys(old for old in used if old >= 0))} | {-1: -1}
         tensors = [self._tensor(old) for old in numbering if old >= 0]
-        lone = copy.copy(table)
-        lone.inputs = _renumbered(operator.inputs, numbering)
-        lone.outputs = _renumbered(operator.outputs, numbering)
-        if table.intermediates is not None:
-            lone.intermediates = _renumbered(numbers(table.intermediates), numbering)
-        lone.debugMetadataIndex = -1
-        fed = dict.fromkeys(self.contents.activations(operator))
+        tables = []
+        for operator in operators:
+            table = copy.copy(operator.table)
+            table.inputs = _renumbered(operator.inputs, numbering)
+            table.outputs = _renumbered(operator.outputs, numbering)
+            if table.intermediates is not None:
+                table.intermediates = _renumbered(numbers(table.intermediates), numbering)
+            table.debugMetadataIndex = -1
+            table.opcodeIndex = codes.index(operator.table.opcodeIndex)
+            tables.append(table)
         return schema.SubGraphT(
-            name="main", tensors=tensors, operators=[lone],
-            inputs=_renumbered(fed, numbering), outputs=_renumbered(dict.fromkeys(operator.outputs), numbering),
+            name="main", tensors=tensors, operators=tables,
+            inputs=_renumbered(self.contents.read_from_outside(operators), numbering),
+            outputs=_renumbered(dict.fromkeys(outputs), numbering),
         )  # fmt: skip
 
     def copied(self, subgraph: Any) -> Any:

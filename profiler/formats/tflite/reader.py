@@ -30,7 +30,7 @@ from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.tflite.complete import complete_tflite
 from profiler.formats.tflite.opaque import extract
-from profiler.formats.tflite.schema import Contents, Operator, Padding, contents_of, same_padding
+from profiler.formats.tflite.schema import Contents, Operator, Padding, parse, same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
 
@@ -41,14 +41,29 @@ _SAME: int = schema.Padding.SAME
 _NO_PADDING: Padding = (0, 0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class TfliteModel:
+    """A file, and its operators as layers."""
+
+    contents: Contents
+    graph: Graph
+    operators: Mapping[str, tuple[Operator, ...]]
+    """The operators of the file that each node of the graph consists of, in an order in which they can run."""
+
+
 def read_tflite(path: Path, given: Given = NOTHING) -> Graph:
     """The fused groups in the order of the file. Raises `ModelError` if the file is damaged or an operator cannot be measured."""
-    network = _Network(contents_of(path.name, complete_tflite(path, given)))
+    return read_contents(path.stem, parse(path.name, complete_tflite(path, given))).graph
+
+
+def read_contents(name: str, contents: Contents) -> TfliteModel:
+    """The same for a file that is loaded, with the operators of each group; `name` is that of the graph."""
+    network = _Network(contents)
     network.check_shapes()
     try:
-        return _graph(path.stem, network)
+        return _model(name, network)
     except (LayerError, PlanError) as exc:
-        raise ModelError(f"{path.name} contradicts itself: {exc}; convert the model again") from exc
+        raise ModelError(f"{contents.label} contradicts itself: {exc}; convert the model again") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +127,46 @@ class _Network:
         values = self.contents.values(tensor) if tensor >= 0 else None
         return values is not None and values.size == 1 and bool(np.float32(value) == values.reshape(()))
 
+    def is_quantised(self, operator: Operator) -> bool:
+        """True if the operator computes in eight-bit integers only, of one type, as XNNPACK's quantised convolutions do."""
+        contents = self.contents
+        kinds = {contents.dtype(tensor) for tensor in (operator.inputs[0], operator.inputs[1], *operator.outputs)}
+        return operator.inputs[1] in contents.constants and kinds in ({"int8"}, {"uint8"})
+
     def unpadded(self, tensor: int, filler: float) -> tuple[int, Padding, tuple[int, ...]]:
         """The input of the PAD that makes this tensor, its padding and its number; the tensor itself without such a PAD.
 
-        `filler` is the value with which it pads.
+        `filler` is the value with which it pads; a PAD of quantised tensors pads with their zero point, which stands for zero.
         """
+        contents = self.contents
         pad = self.lone_maker(tensor, "PAD" if filler == 0 else "PADV2")
-        if pad is not None and len(pad.inputs) == (2 if filler == 0 else 3) and self.is_plain(pad, 1):
-            amounts = self.contents.integers(pad.inputs[1])
-            fits = len(self.contents.shape(pad.inputs[0])) == 4 and (filler == 0 or self.is_scalar(pad.inputs[2], filler))
+        if pad is not None and len(pad.inputs) == (2 if filler == 0 else 3) and contents.activations(pad) == pad.inputs[:1]:
+            source, paddings = pad.inputs[:2]
+            amounts = contents.integers(paddings) if contents.dtype(paddings) == "int32" else None
+            fits = len(contents.shape(source)) == 4 and contents.dtype(source) == contents.dtype(tensor)
+            if filler != 0:
+                fits = fits and self.is_scalar(pad.inputs[2], filler)
             if fits and amounts is not None and amounts.shape == (4, 2) and not amounts[[0, 3]].any() and amounts.min() >= 0:
                 (top, bottom), (left, right) = amounts[1:3].tolist()
-                return pad.inputs[0], (top, left, bottom, right), (pad.index,)
+                return source, (top, left, bottom, right), (pad.index,)
         return tensor, _NO_PADDING, ()
 
 
-def _graph(name: str, network: _Network) -> Graph:
+def _model(name: str, network: _Network) -> TfliteModel:
     contents = network.contents
+    by_index = {operator.index: operator for operator in contents.operators}
     groups = {operator.index: _group(network, operator) for operator in contents.operators}
     absorbed = {number for group in groups.values() if group is not None for number in group.absorbed}
     names: set[str] = set()
     sources = {tensor: _unique(contents.name(tensor), names) for tensor in contents.inputs}
     graph_inputs = tuple((source, contents.shape(tensor)) for tensor, source in sources.items())
-    nodes, opaques = [], {}
+    nodes, opaques, parts = [], {}, {}
     for operator in contents.operators:
         if operator.index in absorbed:
             continue
-        layer, inputs, data = _layer(contents, operator, groups[operator.index])
+        group = groups[operator.index]
+        own = (*(by_index[number] for number in (group.absorbed if group else ())), operator)
+        layer, inputs, data = _layer(contents, own, group)
         if layer.opaque is not None:
             opaques[layer.opaque.digest] = data
         missing = [tensor for tensor in inputs if tensor not in sources]
@@ -146,13 +174,15 @@ def _graph(name: str, network: _Network) -> Graph:
             raise ModelError(
                 f"{contents.label} is damaged: operator {operator.index} reads or makes tensors out of order; convert it again"
             )
-        node = Node(_unique(contents.name(operator.outputs[0]), names), layer, tuple(sources[tensor] for tensor in inputs))
+        own_name = contents.name(operator.outputs[0]) if operator.outputs else operator.name
+        node = Node(_unique(own_name, names), layer, tuple(sources[tensor] for tensor in inputs))
         sources |= dict.fromkeys(operator.outputs, node.name)
         nodes.append(node)
+        parts[node.name] = own
     outputs = dict.fromkeys(sources[tensor] for tensor in contents.outputs if tensor in sources)
     if not nodes or not outputs:
         raise ModelError(f"{contents.label} computes nothing: it has no operators or no outputs")
-    return Graph(name, graph_inputs, tuple(nodes), tuple(outputs), opaques)
+    return TfliteModel(contents, Graph(name, graph_inputs, tuple(nodes), tuple(outputs), opaques), parts)
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -166,15 +196,14 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tuple[LayerSpec, tuple[int, ...], bytes]:
-    """The layer, the tensors that it reads, and its file if it is extracted."""
-    if not operator.outputs:
-        raise ModelError(f"{contents.label}: operator {operator.index}, {operator.name}, makes no tensor and cannot be measured")
-    computed = contents.activations(operator)
+def _layer(contents: Contents, operators: tuple[Operator, ...], group: _Group | None) -> tuple[LayerSpec, tuple[int, ...], bytes]:
+    """The layer, the tensors that it reads, and its file if it is extracted. Its last operator makes its output."""
+    operator = operators[-1]
+    computed = contents.read_from_outside(operators)
     # a description that reads a constant as an activation does not fit an extracted operator, whose constants are inside
     if group is None or (not group.exact and any(tensor not in computed for tensor in group.inputs)):
         group = _Group(operator.name, computed, exact=False)
-    output = contents.shape(operator.outputs[0])
+    output = contents.shape(operator.outputs[0]) if operator.outputs else ()  # what keeps a state makes no tensor
     shapes = group.shapes or tuple(map(contents.shape, group.inputs))
     if group.exact:
         layer = LayerSpec(group.op, shapes, output, **group.fields)
@@ -186,8 +215,8 @@ def _layer(contents: Contents, operator: Operator, group: _Group | None) -> tupl
     others = tuple(tensor for tensor in computed if tensor not in group.inputs)
     inputs = group.inputs + others
     shapes = shapes + tuple(map(contents.shape, others))
-    opaque, data = extract(contents, operator)
-    dtype = contents.dtype((*inputs, *operator.outputs)[0])
+    opaque, data = extract(contents, operators)
+    dtype = next((contents.dtype(tensor) for tensor in (*inputs, *operator.outputs)), "float32")
     return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, opaque=opaque), inputs, data
 
 
@@ -215,11 +244,13 @@ def _convolution(network: _Network, operator: Operator) -> _Group | None:
     absorbed: tuple[int, ...] = ()
     padding = _NO_PADDING
     window = _window(options, filters[1:3]) | _dilation(options)
+    groups = channels if is_depthwise else channels // max(filters[3], 1)
+    # XNNPACK makes a matrix product of it when it reads the operator, and folds no PAD into that
+    is_product = not is_depthwise and groups == 1 and filters[1:3] == window["stride"] == (1, 1)
     if options.padding == _SAME:
         padding = same_padding(contents.shape(source)[1:3], **window)
-    elif exact:
+    elif not is_product and (exact or network.is_quantised(operator)):
         source, padding, absorbed = network.unpadded(source, 0)
-    groups = channels if is_depthwise else channels // max(filters[3], 1)
     fields = {**window, "padding": padding, "groups": groups, "activation": _activation(options), "bias": _has(operator, 2)}
     return _Group("depthwise_conv2d" if is_depthwise else "conv2d", (source,), fields, exact, absorbed)
 

@@ -113,6 +113,12 @@ class Contents:
         """The inputs of the operator that are computed: neither constants nor its own state."""
         return tuple(i for i in operator.inputs if i >= 0 and i not in self.constants and not self.tensors[i].isVariable)
 
+    def read_from_outside(self, operators: Sequence[Operator]) -> tuple[int, ...]:
+        """The computed tensors that some operators read and none of them makes, each once, in the order of reading."""
+        made = {tensor for operator in operators for tensor in operator.outputs}
+        read = dict.fromkeys(tensor for operator in operators for tensor in self.activations(operator))
+        return tuple(tensor for tensor in read if tensor not in made)
+
     def name(self, tensor: int) -> str:
         """The name of a tensor, or `tensor_` and its number if it has none."""
         return text(self.tensors[tensor].name) or f"tensor_{tensor}"
@@ -180,11 +186,11 @@ def load(path: Path) -> Contents:
         data = path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
-    return contents_of(path.name, data)
+    return parse(path.name, data)
 
 
-def contents_of(label: str, data: bytes) -> Contents:
-    """The same for the bytes of a file; `label` is its name, for messages."""
+def parse(label: str, data: bytes) -> Contents:
+    """Read the bytes of a file; `label` is its name. Raises `ModelError` as `load` does."""
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ModelError(f"{label} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
     try:
@@ -273,9 +279,10 @@ def _check_references(label: str, subgraph: Any, codes: list[Any], buffers: list
 def _constants(
     label: str, main: Any, tensors: list[Any], buffers: list[Any], codes: list[Any]
 ) -> tuple[dict[int, Bytes], set[int]]:
-    """The constant tensors, and the numbers of the DEQUANTIZE operators of half-precision weights, which are folded into them.
+    """The constant tensors, and the numbers of the operators that are folded into them.
 
-    XNNPACK converts such weights once when it loads a model. No inference pays for it, so it is no layer.
+    XNNPACK converts half-precision and sparse weights once when it loads a model. No inference pays for it: it is no layer. Sparse
+    weights become zeros here, for latency does not depend on the values of dense ones.
     """
     constants = {
         index: buffers[tensor.buffer].data
@@ -286,9 +293,16 @@ def _constants(
         _check_constant(label, tensors[index], data)
     folded = set()
     for number, table in enumerate(main.operators or []):
-        if _operator_name(codes[table.opcodeIndex]) != "DEQUANTIZE":
+        name = _operator_name(codes[table.opcodeIndex])
+        if name not in ("DEQUANTIZE", "DENSIFY"):
             continue
         (source,), (target,) = numbers(table.inputs), numbers(table.outputs)
+        if name == "DENSIFY":
+            item_bytes = _TYPE_BYTES.get(TYPE_NAMES[tensors[target].type])
+            if source in constants and item_bytes is not None:
+                constants[target] = np.zeros(math.prod(map(int, _items(tensors[target].shape))) * item_bytes, np.uint8)
+                folded.add(number)
+            continue
         if source in constants and TYPE_NAMES[tensors[source].type] == "float16" and tensors[target].type == FLOAT32:
             constants[target] = constants[source].view(np.float16).astype(np.float32).view(np.uint8)
             _check_constant(label, tensors[target], constants[target])

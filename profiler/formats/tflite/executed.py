@@ -1,0 +1,201 @@
+"""What LiteRT executes for a .tflite file: the operators that its profiler reports, matched with the layers of the file.
+
+LiteRT saves no graph, but its profiler reports the operators in the order of execution: those of the interpreter by their names in
+TFLite, and those of its delegate, XNNPACK, by XNNPACK's names, which tell neither shapes nor tensors. So a node of the file is an
+operator's if it has this kind and everything that it reads was made before. Several nodes can be that: TFLite hands all that can
+run to a delegate at once and XNNPACK keeps the order of the file, so it is the first of them.
+
+An operator without a node, and a node without an operator, are contradictions, never left out: the rules for what XNNPACK folds
+(profiler.formats.tflite.reader, profiler.layers.execution) are wrong then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from profiler.errors import ModelError
+from profiler.formats.tflite.opaque import cut
+from profiler.formats.tflite.reader import TfliteModel, read_contents
+from profiler.formats.tflite.schema import Operator, parse
+from profiler.formats.tflite.writer import FUSED_ACTIVATIONS, needs_pad
+from profiler.layers.executed_operator import ExecutedOperator
+from profiler.layers.execution import ExecutionRules
+from profiler.layers.graph import Graph, Node
+from profiler.layers.layer import BINARY_OPS, POOL_OPS, LayerSpec
+
+RUNTIME = "litert"
+LOOKUP_TABLE = "Invalid Unary Op"
+"""The name in XNNPACK's profile of a table of 256 numbers, which stands for several operators on one quantised number."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedModel:
+    """A .tflite file and the layers that LiteRT executes for it."""
+
+    model: TfliteModel
+    graph: Graph
+    """The layers in the order of execution."""
+    operators: Mapping[str, tuple[Operator, ...]]
+    """The operators of the file that each node of `graph` consists of."""
+
+    def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
+        """The nodes from `first` up to but without `last`, and a file of just their operators, with their own weights."""
+        contents = self.model.contents
+        inside = sorted(
+            (operator for node in self.graph.nodes[first:last] for operator in self.operators[node.name]),
+            key=lambda operator: operator.index,
+        )
+        read_inside = {tensor for operator in inside for tensor in operator.inputs}
+        numbers = {operator.index for operator in inside}
+        read_elsewhere = {
+            tensor for operator in contents.operators if operator.index not in numbers for tensor in operator.inputs
+        } | set(contents.outputs)
+        outputs = [
+            tensor for operator in inside for tensor in operator.outputs if tensor in read_elsewhere or tensor not in read_inside
+        ]
+        return self.graph.part(first, last), cut(contents, inside, outputs)[0]
+
+
+def read_executed(name: str, file: bytes, operators: Sequence[ExecutedOperator], block: int = 1) -> ExecutedModel:
+    """The layers that LiteRT executes for a file, in the order of execution.
+
+    `operators` are those that its profiler reported for the same file. LiteRT has no blocked layout, so that `block` is 1. Raises
+    `ModelError` if the file cannot be read, or if it and the operators contradict each other.
+    """
+    ruled = executed_by_rules(name, file)
+    order = dict.fromkeys(node.name for node in matched(ruled.graph, operators))
+    nodes = {node.name: node for node in ruled.graph.nodes}
+    return replace(ruled, graph=replace(ruled.graph, nodes=tuple(nodes[key] for key in order)))
+
+
+def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
+    """The layers that LiteRT executes for a file by our rules, in the order of the file, for a runtime that does not tell.
+
+    Raises `ModelError` if the file cannot be read.
+    """
+    model = read_contents(name, parse(name, file))
+    graph = ExecutionRules(RUNTIME).executed(model.graph)
+    names = {node.name for node in graph.nodes}
+    owners: dict[str, str] = {}
+    operators: dict[str, tuple[Operator, ...]] = {}
+    for node in model.graph.nodes:
+        # a node that the rules joined with the one before it has the name of that
+        owners[node.name] = node.name if node.name in names else owners[node.inputs[0]]
+        operators[owners[node.name]] = (*operators.get(owners[node.name], ()), *model.operators[node.name])
+    return ExecutedModel(model, graph, operators)
+
+
+def matched(graph: Graph, operators: Sequence[ExecutedOperator]) -> tuple[Node, ...]:
+    """The node of each operator. A node that LiteRT executes as several operators is there for each of them.
+
+    `graph` has the layers that are executed by our rules. Raises `ModelError`, with the reason, if the operators contradict them.
+    """
+    steps: dict[str, tuple[str, ...]] = {}
+    """The operators that are still to come for each node that was begun."""
+    made = {name for name, _ in graph.inputs}
+    found = []
+    for place, operator in enumerate(operators):
+        for node in graph.nodes:
+            left = steps.get(node.name, _steps(node.layer, operator))
+            if left and made.issuperset(node.inputs) and _runs(operator, left[0]):
+                found.append(node)
+                steps[node.name] = left[1:]
+                if len(left) == 1:
+                    made.add(node.name)
+                break
+        else:
+            raise ModelError(
+                f"{graph.name}: operator {place + 1} of {len(operators)} in the runtime's profile, {operator.op} "
+                f"({operator.partition}), is no layer of the file that could run there"
+            )
+    missing = [node for node in graph.nodes if node.name not in made]
+    if missing:
+        raise ModelError(f"{graph.name}: the runtime's profile has no operator for {missing[0].name} ({missing[0].layer.op})")
+    return tuple(found)
+
+
+def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
+    """The names in TFLite of the operators that are executed for a layer, one after the other, if this is the first of them."""
+    name = _TFLITE_NAMES.get(layer.op, layer.op)
+    is_delegated = first.partition != "interpreter"
+    if is_delegated and first.op == LOOKUP_TABLE:
+        is_unary = layer.opaque is not None and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1
+        return (LOOKUP_TABLE,) if is_unary else ()
+    if layer.op == "hard_sigmoid":
+        return ("ADD", "RELU6", "MUL") if is_delegated else ("ADD", "MUL")
+    if layer.op in BINARY_OPS and layer.activation != "none" and is_delegated:
+        return (name, "RELU")  # XNNPACK has no sums and products that apply an activation
+    if layer.op in POOL_OPS and layer.opaque is None and needs_pad(layer):
+        return ("PAD" if layer.op == "avg_pool2d" else "PADV2", name)
+    if layer.opaque is None and layer.activation != "none" and layer.activation not in FUSED_ACTIVATIONS:
+        return (name, *(("ADD", "RELU6", "MUL") if layer.activation == "hard_sigmoid" else (_TFLITE_NAMES[layer.activation],)))
+    return (name,)
+
+
+def _runs(operator: ExecutedOperator, name: str) -> bool:
+    """True if the operator of a profile can be the TFLite operator of this name."""
+    if operator.partition == "interpreter" or name == LOOKUP_TABLE:
+        return operator.op == name
+    # XNNPACK's names end with layout, types and algorithm: "Convolution (NHWC, F32) IGEMM"
+    kind = operator.op.split(" (")[0]
+    return kind in _XNNPACK_NAMES.get(name, ()) or kind.replace(" ", "").lower() == name.replace("_", "").lower()
+
+
+_TFLITE_NAMES: dict[str, str] = {
+    "conv2d": "CONV_2D",
+    "depthwise_conv2d": "DEPTHWISE_CONV_2D",
+    "conv_transpose2d": "TRANSPOSE_CONV",
+    "fully_connected": "FULLY_CONNECTED",
+    "avg_pool2d": "AVERAGE_POOL_2D",
+    "max_pool2d": "MAX_POOL_2D",
+    "global_avg_pool": "MEAN",
+    "global_max_pool": "REDUCE_MAX",
+    "upsample_nearest": "RESIZE_NEAREST_NEIGHBOR",
+    "upsample_bilinear": "RESIZE_BILINEAR",
+    "add": "ADD",
+    "mul": "MUL",
+    "concat": "CONCATENATION",
+    "flatten": "RESHAPE",
+    "softmax": "SOFTMAX",
+    "relu": "RELU",
+    "relu6": "RELU6",
+    "hard_swish": "HARD_SWISH",
+    "sigmoid": "LOGISTIC",
+}
+"""The operators in TFLite of our operations; an opaque layer of another kind has its name there already."""
+
+_XNNPACK_NAMES: dict[str, tuple[str, ...]] = {
+    "CONV_2D": ("Convolution", "Fully Connected"),
+    "DEPTHWISE_CONV_2D": ("Convolution",),
+    "TRANSPOSE_CONV": ("Deconvolution",),
+    "FULLY_CONNECTED": ("Dynamic Fully Connected",),
+    "BATCH_MATMUL": ("Batch Matrix Multiply",),
+    "AVERAGE_POOL_2D": ("Average Pooling",),
+    "MAX_POOL_2D": ("Max Pooling",),
+    "SUB": ("Subtract",),
+    "MUL": ("Multiply",),
+    "DIV": ("Divide",),
+    "CONCATENATION": ("Copy",),
+    "SPLIT": ("Copy",),
+    "RESHAPE": ("Static Reshape", "Copy"),
+    "EXPAND_DIMS": ("Static Expand Dims", "Static Reshape", "Copy"),
+    "RELU": ("Clamp",),
+    "RELU6": ("Clamp",),
+    "RELU_N1_TO_1": ("Clamp",),
+    "RELU_0_TO_1": ("Clamp",),
+    "LOGISTIC": ("Sigmoid",),
+    "PAD": ("Constant Pad",),
+    "QUANTIZE": ("Convert",),
+    "DEQUANTIZE": ("Convert",),
+    "STRIDED_SLICE": ("Slice",),
+    "GELU": ("ApproxGELU",),
+    "ROUND": ("Bankders Rounding",),
+    "SQRT": ("Square Root",),
+    "RSQRT": ("Reciprocal Square Root",),
+    "NEG": ("Negate",),
+    "SIN": ("Sine",),
+    "COS": ("Cosine",),
+    "CEIL": ("Ceiling",),
+}
+"""XNNPACK's names (xnn_operator_type) for TFLite's operators, where these are not the same words."""
