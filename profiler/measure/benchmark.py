@@ -15,8 +15,11 @@ from profiler.measure.loop import MeasurementRun, Model, few_models
 from profiler.measure.opening import open_session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.events import Hello, Round
+from profiler.protocol.job import Loading
 from profiler.protocol.settings import Target, TimingSettings
 
+NOT_FINITE = "not finite"
+"""Part of the reason that a runner gives for outputs that are not."""
 REFERENCE = conv2d((1, 28, 28, 64), 64, 3)
 """The reference layer where no layers are measured: 29 million multiply-accumulates."""
 
@@ -48,11 +51,19 @@ def measure_files(
     """
     progress = progress or Silent()
     settings = few_models(settings or TimingSettings())
-    files = [Model(str(path), _read(path, target, given)) for path in paths]
+    files = {str(path): _read(path, target, given) for path in paths}
+    not_finite: set[str] = set()
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
-        run = MeasurementRun(session, progress, reference=REFERENCE)
-        names = run.add(files)
-        run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+        while True:
+            run = MeasurementRun(session, progress, reference=REFERENCE)
+            names = run.add(Model(key, file, None, Loading(finite=key not in not_finite)) for key, file in files.items())
+            run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+            # a mask of minus infinity, or the logarithm of a random number, is the network's own: its latency is that of any input
+            more = {name for name in names if NOT_FINITE in run.state.failed.get(name, "")}
+            if not more:
+                break
+            not_finite |= more
+            progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for random inputs; --input gives others")
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
     for name in names:

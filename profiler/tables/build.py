@@ -38,6 +38,8 @@ from profiler.tables.table import Table, load_table
 PREFIXES = 6
 """Prefixes of a user's model that are measured for the fit, because it has no other widths."""
 SWEEP_ROUNDS = 3
+USERS_OWN = Loading(finite=False)
+"""How a user's file is opened: whether its outputs are finite for random inputs is its own matter."""
 BATCH = 24
 """Layers measured between two estimates of the error."""
 ExecutedFiles = Mapping[Path, tuple[ExecutedModel, bool]]
@@ -294,14 +296,14 @@ def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles)
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         return
     if network.model not in files:
-        yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
+        yield _network_model(network.key, network.role, rules.executed(network.graph), network.file, USERS_OWN)
         yield from _prefixes(run, network, rules)
         return
     model, by_rules = files[network.model]
     digest = None if by_rules else hashlib.sha256(network.file).hexdigest()
-    yield _network_model(network.key, network.role, model.graph, network.file, file_sha256=digest, by_rules=by_rules)
+    yield _network_model(network.key, network.role, model.graph, network.file, USERS_OWN, file_sha256=digest, by_rules=by_rules)
     for role, graph, file in stretches(model, len(network.file)):
-        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True), by_rules=False)
+        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True, finite=False), by_rules=False)
 
 
 def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> Iterator[Model]:

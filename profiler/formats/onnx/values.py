@@ -1,7 +1,7 @@
 """Values for the inputs of an ONNX file, kept in the file itself.
 
-A runner fills inputs with random numbers: floats from -1 to 1, whole numbers from 0 to 7. A table of two rows has no row 7, and the
-square root of -1 is no number. Such inputs get values of their own, as initializers that are listed among the inputs: a runtime
+A runner fills inputs with random numbers: floats from -1 to 1, indices of 0 and 1. A table of one row has no row 1, and the square
+root of -1 is no number. Such inputs get values of their own, as initializers that are listed among the inputs: a runtime
 does not take these for constants, because they could be replaced, so it folds nothing and executes what it would execute otherwise.
 """
 
@@ -25,7 +25,7 @@ _DIVISIONS = ("Div", "Mod")
 _LARGEST_TRIAL_BYTES = 1 << 28
 _FLOATS = ((-1.0, 1.0), (0.1, 1.0), (1.0, 2.0))
 """Ranges that are tried in turn; the first is that of the runners, the others are for roots, logarithms and inverse cosines."""
-_WHOLE = (7, 1, 0)
+_WHOLE = (1, 0)
 """Largest whole numbers that are tried in turn; the first is that of the runners."""
 
 
@@ -80,7 +80,7 @@ def feed_indices(model: ModelProto) -> None:
         session = open_session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     except LIBRARY_ERRORS:  # a model that only the device's runtime can open
         return
-    for most in _WHOLE[:2] if divides else _WHOLE:
+    for most in _WHOLE[:1] if divides else _WHOLE:
         # the largest of them everywhere: if that is a row of a table, then so are all others
         values = {value.name: _filled(value, _FLOATS[0], most, highest=True) for value in free}
         try:
@@ -101,7 +101,7 @@ def feed_alone(model: ModelProto) -> None:
     types = {value.type.tensor_type.elem_type for value in free}
     if node.op_type in _DIVISIONS and types <= {*_INDICES, TensorProto.INT8, TensorProto.INT16}:
         # dividing by zero ends the process, so nothing is tried
-        feed(model, {value.name: _filled(value, _FLOATS[0], 7, least=1) for value in free})
+        feed(model, {value.name: _filled(value, _FLOATS[0], 1, least=1) for value in free})
         return
     try:
         session = open_session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
