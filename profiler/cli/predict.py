@@ -95,6 +95,8 @@ def print_prediction(found: FilePrediction) -> None:
     if said.missing:
         mended = f"`{found.adding}` adds them" if found.adding else "an imported table cannot be extended"
         print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {mended}")
+        if len(said.missing) < len(said.layers):
+            print(f"the others of {found.model.name}: {interval_text(said.latency_ms, 'ms')}")
         if found.nearest:
             print(found.nearest)
     else:

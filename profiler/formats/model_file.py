@@ -35,6 +35,9 @@ class Format:
     completer: str | None = None
     """The `module:function` that turns a path, and what is given of the inputs, into the bytes of one file that runs by itself;
     None if every file does as it is."""
+    remarker: str | None = None
+    """The `module:function` that turns a path into a sentence on what of the file is not measured, or None; None for no such
+    parts."""
 
     def read(self, path: Path, given: Given = NOTHING) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
@@ -48,6 +51,11 @@ class Format:
         """
         data: bytes = path.read_bytes() if self.completer is None else load(self.completer)(path, given)
         return data
+
+    def remark(self, path: Path) -> str | None:
+        """A sentence on what of a file that can be read is left out; None if nothing is."""
+        text: str | None = None if self.remarker is None else load(self.remarker)(path)
+        return text
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
         """A file of the graph with random weights from the seed; a single opaque layer is returned as it was extracted.
@@ -78,6 +86,7 @@ FORMATS = {
         executed_matcher="profiler.formats.tflite.executed:matched",
         ruled_reader="profiler.formats.tflite.executed:executed_by_rules",
         completer="profiler.formats.tflite.complete:complete_tflite",
+        remarker="profiler.formats.tflite.complete:other_signatures",
     ),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }

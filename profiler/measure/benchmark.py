@@ -52,6 +52,8 @@ def measure_files(
     progress = progress or Silent()
     settings = few_models(settings or TimingSettings())
     files = {str(path): _read(path, target, given) for path in paths}
+    for remark in filter(None, (format_of(path).remark(path) for path in paths)):
+        progress.say(remark)
     not_finite: set[str] = set()
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
         while True:

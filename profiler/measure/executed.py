@@ -121,8 +121,11 @@ def ask_file(
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
     # a damaged file is an error before a device is asked
     plain, file = file_format.read(path, given), file_format.complete(path, given)
+    progress = progress or Silent()
+    if remark := file_format.remark(path):
+        progress.say(remark)
     with open_session(target, progress=progress, wait_s=wait_s) as session:
-        run = MeasurementRun(session, progress or Silent())
+        run = MeasurementRun(session, progress)
         ask(run, [Model(key, file)], inferences=inferences)
     state = run.state
     model, reason = told_model(state, key, path.stem, file_format, file)

@@ -86,6 +86,8 @@ def build(
     for plan in plans:
         if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
             raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
+        if plan.model is not None and (remark := FORMATS[target.model_format].remark(plan.model)):
+            (progress or Silent()).say(remark)
     if fusion_of(target.runtime) is None:
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:

@@ -28,11 +28,14 @@ class FilePrediction:
     prediction: Prediction
     from_runtime: bool
     """True if the runtime said which layers it executes for the file, False if they follow from our rules."""
+    given: Given = NOTHING
 
     @property
     def adding(self) -> str | None:
         """The command that measures missing layers; None for an imported table, to which nothing can be added."""
-        return None if self.table.info.imported else f"profile predict {self.path} {self.model} --measure-missing"
+        return (
+            None if self.table.info.imported else f"profile predict {self.path} {self.model}{self.given.options} --measure-missing"
+        )
 
     @property
     def nearest(self) -> str | None:
@@ -81,7 +84,7 @@ def predict_file(
         layers = list(dict.fromkeys(item.layer for item in prediction.missing))
         table = extend(path, layers, (graph or plain).opaques, progress=progress)
         prediction = Predictor(table).explain(graph or plain)
-    return FilePrediction(model, path, table, prediction, graph is not None)
+    return FilePrediction(model, path, table, prediction, graph is not None, given)
 
 
 def _lacks_files(graph: Graph) -> bool:

@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
-from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers
+from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers, text
 from profiler.layers.layer import Shape
 
 _PATIENCE_S = 120.0
@@ -51,6 +51,18 @@ def complete_tflite(path: Path, given: Given = NOTHING) -> bytes:
     if shapes == {tensor: contents.shape(tensor) for tensor in shapes} and not _has_open(contents):
         return path.read_bytes()
     return _with_shapes(path, _shapes_at_run_time(path, shapes))
+
+
+def other_signatures(path: Path) -> str | None:
+    """Which signatures of the file are not measured, because a runner runs the first subgraph; None if there are no others."""
+    model: Any = schema.Model.GetRootAs(path.read_bytes(), 0)
+    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
+    first = [text(each.SignatureKey()) for each in signatures if each.SubgraphIndex() == 0]
+    others = [text(each.SignatureKey()) for each in signatures if each.SubgraphIndex() != 0]
+    if not others:
+        return None
+    measured = f"signature {first[0]}" if first else "its first subgraph"
+    return f"{path}: only {measured} is measured, not {' and '.join(others)}; convert each to a file of its own"
 
 
 def _shape_of_input(contents: Contents, tensor: int, given: Given) -> Shape:
