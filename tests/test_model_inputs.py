@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from asking import answer
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from test_profile_cli import run, run_json
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given, given_inputs
@@ -287,3 +289,105 @@ def test_whole_numbers_are_not_divided_by_zero(tmp_path: Path, kind: str) -> Non
 def test_a_tensor_without_dimensions_is_a_layer(tmp_path: Path) -> None:
     path = saved(tmp_path, [op("Relu", "x", "r"), op("ReduceMean", "r", "y", keepdims=0)], {"x": (FLOAT, (1, 64))})
     assert [layer.output for layer in read_onnx(path).layers] == [(1, 64), ()]
+
+
+# ---- what is no usual tensor
+
+
+@pytest.mark.parametrize("read", [read_onnx, executed])
+def test_a_list_of_tensors_does_not_refuse_the_file(tmp_path: Path, read: Callable[[Path], Graph]) -> None:
+    nodes = [op("SplitToSequence", "x", "s", axis=1), op("ConcatFromSequence", "s", "y", axis=1)]
+    graph = read(saved(tmp_path, nodes, {"x": (FLOAT, (1, 8))}))
+    assert [(layer.op, layer.dtype) for layer in graph.layers] == [
+        ("SplitToSequence", "float32"),
+        ("ConcatFromSequence", "no tensor"),
+    ]
+
+
+@pytest.mark.parametrize("read", [read_onnx, executed])
+def test_an_empty_output_does_not_refuse_the_file(tmp_path: Path, read: Callable[[Path], Graph]) -> None:
+    nodes = [op("Sub", "x x", "z"), op("NonZero", "z", "n"), op("Cast", "n", "y", to=FLOAT)]
+    assert [layer.output for layer in read(saved(tmp_path, nodes, {"x": (FLOAT, (1, 8))})).layers] == [(1, 8), (2, 0), (2, 0)]
+
+
+@pytest.mark.parametrize("places", [[0, 5, 9, 20], [[0, 0], [1, 1], [2, 1], [5, 0]]])
+@pytest.mark.parametrize("read", [read_onnx, executed])
+def test_sparse_weights_are_those_of_a_fully_connected_layer(
+    tmp_path: Path, read: Callable[[Path], Graph], places: list[int] | list[list[int]]
+) -> None:
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.ones(4, np.float32), "w"), numpy_helper.from_array(np.array(places), "wi"), [8, 4]
+    )
+    path = saved(tmp_path, [op("MatMul", "x w", "y")], {"x": (FLOAT, (1, 8))})
+    model = onnx.load(path)
+    model.graph.sparse_initializer.append(sparse)
+    path.write_bytes(model.SerializeToString())
+    (layer,) = read(path).layers
+    assert (layer.op, layer.weight_shape, layer.opaque) == ("fully_connected", (4, 8), None)
+
+
+def test_a_tensor_that_takes_more_memory_than_there_is_is_refused(tmp_path: Path) -> None:
+    nodes = [op("ConstantOfShape", "size", "c"), op("Add", "x c", "y")]
+    path = saved(tmp_path, nodes, {"x": (FLOAT, (1,))}, {"size": np.array([1 << 20, 1 << 20])})
+    with pytest.raises(ModelError, match=r"tensor c .* is too large: it takes more than a quarter of this machine's memory"):
+        read_onnx(path)
+
+
+def test_many_weights_that_an_operator_makes_are_read(tmp_path: Path) -> None:
+    nodes = [op("ConstantOfShape", "size", "w"), op("MatMul", "x w", "y")]
+    path = saved(tmp_path, nodes, {"x": (FLOAT, (1, 9216))}, {"size": np.array([9216, 4096])})
+    assert read_onnx(path).layers[0].weight_shape == (4096, 9216)
+
+
+# ---- the commands
+
+
+def test_layers_are_listed_at_the_given_shape(tmp_path: Path) -> None:
+    found = run_json("layers", detector(tmp_path), "--shape", "images=1x3x16x24")
+    assert found["layers"][0]["inputs"] == [[1, 16, 24, 3]]
+
+
+def test_a_benchmark_measures_at_the_given_shape(tmp_path: Path) -> None:
+    assert run_json("benchmark", detector(tmp_path), "--shape", "images=1x3x16x24")["latency_ms"] > 0
+
+
+def test_a_table_is_built_and_read_at_the_given_shape(tmp_path: Path) -> None:
+    path, table, shape = detector(tmp_path), tmp_path / "t.parquet", ("--shape", "images=1x3x16x24")
+    built = run("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3", *shape)
+    assert built.exit_code == 0, built.output
+    assert run_json("predict", table, path, *shape)["missing"] == []
+
+
+def test_a_command_that_adds_layers_repeats_the_shape(tmp_path: Path) -> None:
+    path, table = detector(tmp_path), tmp_path / "t.parquet"
+    run("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3", "--shape", "images=1x3x16x24")
+    said = run("predict", table, path, "--shape", "images=1x3x32x32").stdout
+    assert f"{path} --shape images=1x3x32x32 --measure-missing" in said
+
+
+def test_a_network_whose_outputs_are_not_finite_is_measured_with_a_warning(tmp_path: Path) -> None:
+    said = run("benchmark", saved(tmp_path, [op("Sqrt", "x", "y")], {"x": (FLOAT, (1, 64))}))
+    assert said.exit_code == 0
+    assert "are not finite for random inputs; --input gives others" in said.stderr
+
+
+def test_a_given_input_makes_outputs_finite(tmp_path: Path) -> None:
+    said = run("benchmark", saved(tmp_path, [op("Sqrt", "x", "y")], {"x": (FLOAT, (1, 64))}), "--input", "x=4")
+    assert said.exit_code == 0
+    assert "not finite" not in said.stderr
+
+
+def test_a_table_holds_a_layer_whose_output_has_no_dimensions(tmp_path: Path) -> None:
+    path = saved(tmp_path, [op("Relu", "x", "r"), op("ReduceMean", "r", "y", keepdims=0)], {"x": (FLOAT, (1, 64))})
+    table = tmp_path / "t.parquet"
+    built = run("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3")
+    assert built.exit_code == 0, built.output
+    assert [layer["source"] for layer in run_json("predict", table, path)["layers"]] == ["measured", "measured"]
+
+
+def test_the_latency_of_the_layers_that_a_table_has_is_told_beside_those_that_it_lacks(tmp_path: Path) -> None:
+    shape, table = {"x": (FLOAT, (1, 64))}, tmp_path / "t.parquet"
+    run("build", saved(tmp_path, [op("Relu", "x", "y")], shape), "--runtime", "onnxruntime", "--out", table, "--rounds", "3")
+    said = run("predict", table, saved(tmp_path, [op("Relu", "x", "r"), op("Erf", "r", "y")], shape)).stdout
+    assert "1 of 2 layers are missing" in said
+    assert "the others of model.onnx: " in said

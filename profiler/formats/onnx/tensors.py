@@ -38,7 +38,13 @@ class Tensor:
     @property
     def dtype(self) -> str:
         """The name of the data type, such as `float32` or `int8`."""
+        if self.element_type == TensorProto.UNDEFINED:
+            return "no tensor"
         return "string" if self.element_type == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(self.element_type).name
+
+
+NOT_A_TENSOR = Tensor((), TensorProto.UNDEFINED)
+"""A list, a dictionary or an optional value. What makes or reads one is a layer that cannot be measured alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,11 @@ def tensors_of(model: ModelProto) -> Tensors:
     """All tensors of the model.
 
     The file declares some of them. For the others, and for values that follow from weights alone, the model is run once. Raises
-    `ModelError` if a value is not a tensor or an input is too large.
+    `ModelError` if an input is too large.
     """
     graph = model.graph
     fed = fed_inputs(model)
-    constants = {weight.name: weight for weight in graph.initializer if weight.name not in fed}
+    constants = {name: weight for name, weight in weights_of(graph).items() if name not in fed}
     derived = _names_derived_from(set(constants), graph.node)
     known = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
@@ -74,11 +80,24 @@ def tensors_of(model: ModelProto) -> Tensors:
             known[value.name] = Tensor(shape, value.type.tensor_type.elem_type)
     made = [name for node in graph.node for name in node.output if name]
     seen = _run_once(model, [name for name in made if name in derived or name not in known])
+    for name in made:
+        known.setdefault(name, NOT_A_TENSOR)
     for name, array in seen.items():
         known[name] = Tensor(array.shape, helper.np_dtype_to_tensor_dtype(array.dtype))
-    constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived}
+    constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived if name in seen}
     known |= {name: Tensor(tuple(weight.dims), weight.data_type) for name, weight in constants.items()}
     return Tensors(known, constants)
+
+
+def weights_of(graph: GraphProto) -> dict[str, TensorProto]:
+    """The weights by name. Sparse ones are dense here, as onnxruntime makes them when it opens the model."""
+    weights = {weight.name: weight for weight in graph.initializer}
+    for sparse in graph.sparse_initializer:
+        values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(math.prod(sparse.dims), values.dtype)
+        dense[np.ravel_multi_index(tuple(places.T), tuple(sparse.dims)) if places.ndim == 2 else places] = values
+        weights[sparse.values.name] = numpy_helper.from_array(dense.reshape(sparse.dims), sparse.values.name)
+    return weights
 
 
 def fed_inputs(model: ModelProto) -> set[str]:
@@ -164,7 +183,7 @@ def _names_derived_from(constants: set[str], nodes: Iterable[NodeProto]) -> set[
 
 
 def _run_once(model: ModelProto, names: list[str]) -> dict[str, Array]:
-    """The values of these tensors for inputs of zeros."""
+    """The values of those of these names that are tensors, for inputs of zeros."""
     if not names:
         return {}
     probe = ModelProto()
@@ -184,7 +203,4 @@ def _run_once(model: ModelProto, names: list[str]) -> dict[str, Array]:
         else:
             inputs[declared.name] = np.zeros(shape, dtype=helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type))
     values = session.run(names, inputs)
-    for name, value in zip(names, values, strict=True):
-        if not isinstance(value, np.ndarray):
-            raise ModelError(f"{name} is not a tensor but a list or a dictionary of them, which cannot be measured")
-    return dict(zip(names, values, strict=True))
+    return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
