@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from graphs import mobilenet_v1
 from test_channels import grouped
 
 from profiler.interval import Interval
 from profiler.latency.staircase import Staircase, Staircases, widths_of
+from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.estimate import Estimate
@@ -77,6 +80,18 @@ def test_between_its_corners_every_width_of_a_grouped_convolution_can_be_told(gr
     assert asked_for(plan)
     for network in asked_for(plan):
         assert not predictor.explain(network).missing
+
+
+@pytest.mark.parametrize("block", [4, 8, 16])
+def test_between_its_corners_every_width_of_at_least_a_block_can_be_told(block: int) -> None:
+    """With fewer channels than a block, a convolution reads another layout."""
+    rules = ExecutionRules("onnxruntime", block)
+    executed = replace(PLAN, graph=rules.entries(NETWORK))
+    predictor = Predictor(table_of(corners_of(executed, STAIRCASES)))
+    for name, full in NETWORK.widths.items():
+        for width in range(max(block, 8), full, 8):
+            layers = rules.entries(NETWORK.at_widths({name: width})).layers
+            assert [layer.key for layer in layers if predictor.lookup(layer) is None] == [], f"{name} of {width}"
 
 
 def test_grouped_convolutions_are_swept_at_widths_that_their_groups_divide() -> None:

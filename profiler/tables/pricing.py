@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,7 @@ class Pricer:
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
                 latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
-        return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(layer, channels))
+        return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(family, channels))
 
     def _one_by_one(self, dependent: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
         """The same for a layer that has no family, by a look-up for each width."""
@@ -132,19 +133,24 @@ def _whole(channels: NDArray[np.int64], block: int) -> NDArray[np.int64]:
     return -(-channels // block) * block
 
 
-def _weight_bytes(layer: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Array:
+def _weight_bytes(family: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Array:
     """Bytes of weights for arrays of channels. They are linear in the channels of each axis, so that two layers an axis suffice."""
-    if not layer.weight_shape:
+    if not family.weight_shape:
         return np.zeros(len(channels[0]))
-    least = max(layer.least_channels, layer.block)
-    ones = (1 if layer.block > 1 and layer.reads_plain else least, least)
+    least = max(family.least_channels, family.block)
+    ones = (1 if family.block > 1 and family.reads_plain else least, least)
     first = channels[0].astype(np.float64) / ones[0]
     if len(channels) == 1:
-        low, high = (at_channels(layer, [count * ones[0]]).weight_bytes for count in (1, 2))
+        low, high = (_bytes_at(family, (count * ones[0],)) for count in (1, 2))
         return low + (high - low) * (first - 1)
     second = channels[1].astype(np.float64) / ones[1]
     corner, along, across, both = (
-        at_channels(layer, (one * ones[0], two * ones[1])).weight_bytes for one, two in ((1, 1), (2, 1), (1, 2), (2, 2))
+        _bytes_at(family, (one * ones[0], two * ones[1])) for one, two in ((1, 1), (2, 1), (1, 2), (2, 2))
     )
     twist = both - along - across + corner
     return corner + (along - corner) * (first - 1) + (across - corner) * (second - 1) + twist * (first - 1) * (second - 1)
+
+
+@lru_cache(maxsize=10_000)
+def _bytes_at(family: LayerSpec, channels: tuple[int, ...]) -> int:
+    return at_channels(family, channels).weight_bytes

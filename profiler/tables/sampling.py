@@ -86,11 +86,13 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
     found = list(plan.graph.layers)
     possible = possible_widths(plan.graph, plan.step)
     for dependent in _resizable(plan.graph):
-        ends = []
-        for form, rule in zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True):
+        ends, now = [], widths_of(dependent.node.layer)
+        for place, (form, rule) in enumerate(zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True)):
             phases: dict[int, list[int]] = {}
             choices = form.choices(possible, plan.step)
             for width in choices:
+                if not _with_channels(dependent.node.layer, [(*now[:place], width, *now[place + 1 :])]):
+                    continue  # the runtime executes another operator with fewer channels than a block
                 # a wide layer is hardly ever pruned to less than a tile; if it is, `most_telling` finds the layer
                 if not rule.below_one_tile(width) or choices[-1] <= NARROW_TILES * rule.step:
                     phases.setdefault(rule.phase(width), []).append(width)
