@@ -20,7 +20,9 @@ from profiler.layers.layer import Shape
 
 Array = npt.NDArray[Any]
 MOST_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-"""The largest tensor that is read or run on the host. Of some there are copies: onnxruntime keeps what follows from weights."""
+"""The largest tensor that is read or run on the host: a quarter of its memory, for there are copies of some."""
+MOST_DERIVED_BYTES = min(MOST_BYTES, 2**31 - 1)
+"""The same of one that follows from weights alone: onnxruntime writes it into the optimised file, and no file holds more."""
 FED = "netadapt_profiler.fed"
 """The key among the metadata of a model of the names of inputs whose values are in the file (profiler.formats.onnx.values)."""
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
@@ -90,12 +92,21 @@ def tensors_of(model: ModelProto) -> Tensors:
 
 
 def weights_of(graph: GraphProto) -> dict[str, TensorProto]:
-    """The weights by name. Sparse ones are dense here, as onnxruntime makes them when it opens the model."""
+    """The weights by name. Sparse ones are dense here, as onnxruntime makes them when it opens the model.
+
+    Raises `ModelError` if one is too large, or has values outside of its shape.
+    """
     weights = {weight.name: weight for weight in graph.initializer}
     for sparse in graph.sparse_initializer:
         values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
-        dense = np.zeros(math.prod(sparse.dims), values.dtype)
-        dense[np.ravel_multi_index(tuple(places.T), tuple(sparse.dims)) if places.ndim == 2 else places] = values
+        size = math.prod(sparse.dims)
+        if size * values.dtype.itemsize > MOST_DERIVED_BYTES:
+            raise ModelError(f"the sparse weight {sparse.values.name} of shape {tuple(sparse.dims)} is too large")
+        flat = np.ravel_multi_index(tuple(places.T), tuple(sparse.dims)) if places.ndim == 2 else places
+        if min(sparse.dims, default=1) < 0 or flat.size != values.size or not ((flat >= 0) & (flat < size)).all():
+            raise ModelError(f"the sparse weight {sparse.values.name} has values outside of its shape {tuple(sparse.dims)}")
+        dense = np.zeros(size, values.dtype)
+        dense[flat] = values
         weights[sparse.values.name] = numpy_helper.from_array(dense.reshape(sparse.dims), sparse.values.name)
     return weights
 
@@ -108,17 +119,17 @@ def fed_inputs(model: ModelProto) -> set[str]:
 
 def check_sizes(graph: GraphProto) -> None:
     """Raises `ModelError` for a tensor that is too large to run. It is called first, because a few bytes can demand gigabytes."""
+    weights = {weight.name for weight in graph.initializer} | {sparse.values.name for sparse in graph.sparse_initializer}
+    derived = _names_derived_from(weights, graph.node)
     for value in (*graph.value_info, *graph.output, *graph.input):
-        _check_size(value)
+        _check_size(value, MOST_DERIVED_BYTES if value.name in derived else MOST_BYTES)
 
 
-def _check_size(value: ValueInfoProto) -> None:
+def _check_size(value: ValueInfoProto, most_bytes: int = MOST_BYTES) -> None:
     shape, kind = shape_of(value) or (), value.type.tensor_type.elem_type
     item_bytes = 1 if kind in (TensorProto.UNDEFINED, TensorProto.STRING) else helper.tensor_dtype_to_np_dtype(kind).itemsize
-    if math.prod(shape) * item_bytes > MOST_BYTES:
-        raise ModelError(
-            f"tensor {value.name} of shape {shape} is too large: it takes more than a quarter of this machine's memory"
-        )
+    if math.prod(shape) * item_bytes > most_bytes:
+        raise ModelError(f"tensor {value.name} of shape {shape} is too large: it takes over {most_bytes / 2**30:.1f} GiB")
 
 
 def used_by(node: NodeProto) -> list[str]:
