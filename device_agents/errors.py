@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from device_agents.support.errors import ToolError
 
 
@@ -43,3 +45,12 @@ class LineTooLong(DeviceError):
 
 class StoreFailed(DeviceError):
     """Files could not be stored on the device: no room, no permission to write, or damaged in transfer at every attempt."""
+
+
+ANOTHER_FOLDER = 'name a folder of another file system as folder = "PATH" of the device in profile.toml'
+"""The way out, for messages, where the folder for our files is full, may not be written, or may not be executed from."""
+
+
+def make_room(address: str) -> str:
+    """The end of a sentence about files for which a device has no room."""
+    return f"`profile clean {shlex.quote(address)}` makes room, or {ANOTHER_FOLDER}"

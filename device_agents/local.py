@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import shutil
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
-from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, StoreFailed
+from device_agents.errors import ANOTHER_FOLDER, CommandTimedOut, DeviceError, LineTooLong, StoreFailed
 from device_agents.support.locks import locked
 
 PREFIX = "netadapt-profiler-"
@@ -47,7 +48,7 @@ class LocalAgent:
         return [Attached("local", "this machine")]
 
     def __enter__(self) -> Self:
-        _remove_abandoned_folders(Path(self._options.folder or tempfile.gettempdir()))
+        _remove_abandoned_folders(self._parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -55,6 +56,11 @@ class LocalAgent:
 
     def reconnect(self) -> None:
         """Do nothing: this machine can always be reached."""
+
+    @property
+    def _parent(self) -> Path:
+        named = self._options.folder or tempfile.gettempdir()
+        return Path.home() / named[2:] if named.startswith("~/") else Path(named)
 
     def clean(self) -> int:
         """Remove the files of this session; those of earlier ones are gone already."""
@@ -71,7 +77,7 @@ class LocalAgent:
         return sys.executable
 
     def store(self, files: Mapping[str, bytes]) -> str:
-        path = Path(self._options.folder or tempfile.gettempdir())
+        path = self._parent
         try:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=path))
@@ -82,7 +88,7 @@ class LocalAgent:
                     path.write_bytes(data)
                     path.chmod(0o755)
         except OSError as exc:
-            raise StoreFailed(f"{path} cannot be written: {exc.strerror or exc}; make room, or name another folder") from exc
+            raise StoreFailed(f"{path} cannot be written: {exc.strerror or exc}; make room, or {ANOTHER_FOLDER}") from exc
         return str(self._folder)
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
@@ -182,8 +188,11 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
         )
     except FileNotFoundError as exc:
         raise DeviceError(f"there is no program {argv[0]!r} on this machine; give another with --python") from exc
-    except PermissionError as exc:
-        raise DeviceError(f"there is no permission to run {argv[0]!r}; give another program with --python") from exc
+    except OSError as exc:
+        where = Path(argv[0]).parent
+        ours = where.name.startswith(PREFIX) and exc.errno == errno.EACCES
+        step = f"{where.parent} may be mounted noexec: {ANOTHER_FOLDER}" if ours else "give another program with --python"
+        raise DeviceError(f"{argv[0]!r} cannot be run on this machine: {exc.strerror or exc}; {step}") from exc
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
-from device_agents.errors import CommandTimedOut, DeviceError, LineTooLong, LinkLost, StoreFailed
+from device_agents.errors import ANOTHER_FOLDER, CommandTimedOut, DeviceError, LineTooLong, LinkLost, StoreFailed, make_room
 from device_agents.support.text import last_line
 
 OUR_FOLDER = "netadapt-profiler"
@@ -81,7 +81,7 @@ class RemoteProcess:
             f"for f in $(grep -l {MARK}={self.nonce} /proc/[0-9]*/environ 2>/dev/null); do "
             "p=${f#/proc/}; p=${p%/environ}; [ $p -gt 1 ] && kill -9 $p 2>/dev/null && found=1; done"
         )
-        return f"{shell}; for i in 1 2 3 4 5; do found=; {started}; [ $found ] || break; done; echo"
+        return f"{shell}; for i in 1 2 3 4 5; do found=; {started}; [ $found ] || break; done; printf '%s killed\\n' {self.nonce}"
 
 
 class Channel(Protocol):
@@ -162,10 +162,12 @@ class RemoteAgent(ABC):
 
     def _prepare(self) -> None:
         """Make our folder, remove old files from it, list the others and find a Python interpreter: one round trip."""
-        parent = shlex.quote(self.options.folder) if self.options.folder else self.default_folder
+        named, below = self.options.folder, (self.options.folder or "").removeprefix("~/")
+        parent = self.default_folder if named is None else shlex.quote(named) if below == named else f"$HOME/{shlex.quote(below)}"
         script = "; ".join(
             [
-                f'folder={parent}/{OUR_FOLDER}; mkdir -p "$folder" && cd "$folder" && pwd || exit 1',
+                # a CDPATH lets `cd` print the folder of a relative path
+                f'folder={parent}/{OUR_FOLDER}; mkdir -p -- "$folder" && cd -- "$folder" >/dev/null && pwd || exit 1',
                 f"find . -type f -mtime +{KEEP_DAYS} -exec rm -f {{}} + 2>/dev/null",
                 "find . -name 'incoming-*' -mmin +60 -exec rm -rf {} + 2>/dev/null",
                 "command -v python3 || command -v python || echo",
@@ -175,7 +177,7 @@ class RemoteAgent(ABC):
         result = self.run(["sh", "-c", script], timeout_s=COMMAND_S)
         if result.returncode != 0:
             why = last_line(result.stderr)
-            raise StoreFailed(f"no folder for our files can be made on {self.address}: {why}; name another folder")
+            raise StoreFailed(f"no folder for our files can be made on {self.address}: {why}; {ANOTHER_FOLDER}")
         self._folder, python, *names = [*result.stdout.splitlines(), ""]
         self._python, self._present = python or None, {name for name in names if name}
 
@@ -201,7 +203,7 @@ class RemoteAgent(ABC):
     @contextmanager
     def _running(self, command: str, argv: Sequence[str]) -> Iterator[RemoteStream]:
         nonce = secrets.token_hex(8)
-        channel = self._open(_shell(_wrapped(command, nonce)))
+        channel = self._open(shell_line(_wrapped(command, nonce)))
         running = RemoteStream(channel, nonce, self.address, named(argv))
         try:
             yield running
@@ -213,12 +215,12 @@ class RemoteAgent(ABC):
     def _kill(self, process: RemoteProcess) -> bool:
         """Kill a command and what it started; false if the device cannot be reached for that now."""
         with contextlib.suppress(DeviceError, TimeoutError):
-            channel = self._open(_shell(process.kill_script()))
+            channel = self._open(shell_line(process.kill_script()))
             try:
                 output = b""
                 while (received := channel.receive(COMMAND_S))[0] is not Source.END:
                     output += received[1]
-                return b"\n" in output  # which the script prints at its end
+                return f"{process.nonce} killed".encode() in output  # which the script prints at its end
             finally:
                 channel.close()
         return False
@@ -240,15 +242,15 @@ class RemoteAgent(ABC):
         size_mb = sum(map(len, missing.values())) / 1e6
         raise StoreFailed(
             f"{len(missing)} files ({size_mb:.1f} MB) could not be put on {self.address} in {PUSHES} attempts, {why}; "
-            f"`profile clean {self.address}` makes room"
+            f"{make_room(self.address)}"
         )
 
     def _send(self, files: Mapping[str, bytes]) -> tuple[set[str], str]:
         """Send files as one tar archive. Returns the names of those that arrived whole, and the device's first complaint."""
-        incoming = f"{self._folder}/incoming-{secrets.token_hex(8)}"
-        data = _tar(files)
+        path = f"{self._folder}/incoming-{secrets.token_hex(8)}"
+        incoming, data = shlex.quote(path), _tar(files)
         timeout_s = COMMAND_S + len(data) / SLOWEST_BYTES_PER_S
-        self._upload(data, f"{incoming}.tar", timeout_s)
+        self._upload(data, f"{path}.tar", timeout_s)
         # into a folder of its own: what stands in ours is taken for whole
         unpack = f"mkdir {incoming} && tar -xf {incoming}.tar -C {incoming}; rm -f {incoming}.tar; cd {incoming} && sha256sum *"
         result = self.run(["sh", "-c", unpack], timeout_s=timeout_s)
@@ -256,8 +258,8 @@ class RemoteAgent(ABC):
         lines = (line.partition(" ") for line in result.stdout.splitlines())
         found = {name.lstrip(" *"): digest for digest, _, name in lines}  # `*` marks what was read as binary
         arrived = {name for name, digest in wanted.items() if found.get(name) == digest}
-        keep = f"mv -f {shlex.join(sorted(arrived))} .. && " if arrived else ""
-        self.run(["sh", "-c", f"cd {incoming} && {keep}cd .. && rm -rf {incoming}"], timeout_s=COMMAND_S).check()
+        keep = f"cd {incoming} && mv -f {shlex.join(sorted(arrived))} .. && cd .. && " if arrived else ""
+        self.run(["sh", "-c", f"{keep}rm -rf {incoming}"], timeout_s=COMMAND_S).check()
         complaints = result.stderr.strip().splitlines() if len(arrived) < len(files) else []
         return arrived, complaints[0] if complaints else ""
 
@@ -268,9 +270,14 @@ class RemoteAgent(ABC):
         return int(kilobytes) * 1024 if kilobytes.isdigit() else 0
 
 
-def _shell(script: str) -> str:
-    """A line for a login shell of any kind that lets `sh` run a script without line feeds, which tcsh does not accept in quotes."""
-    return f"exec sh -c {shlex.quote(script)}"
+def shell_line(script: str) -> str:
+    """A line for a login shell of any kind that lets `sh` run a script.
+
+    It has a command and words in single quotes only, and in these nothing that any shell does not take as it stands: no line feed
+    and no `!` (tcsh), no backslash before a backslash or a quote (fish), no quote (rc). `printf` puts such bytes back.
+    """
+    words = "".join(chr(byte) if 32 <= byte < 127 and byte not in b"\\'!" else f"\\0{byte:03o}" for byte in script.encode())
+    return f"""exec sh -c 'eval "$(printf %b "$1")"' sh '{words}'"""
 
 
 def _wrapped(command: str, nonce: str) -> str:

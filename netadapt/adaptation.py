@@ -26,6 +26,7 @@ from netadapt.runs.run_folder import RunFolder, is_run
 from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.types import AdaptSettings, Step
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
+from netadapt.training.checkpoint import load_weights
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import TaskError
 from netadapt.training.types import Dataset
@@ -133,6 +134,9 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
     options = replace(request.network, classes=len(dataset.classes))
     graph = options.graph(outputs=(1, options.classes) if options.classes else None)
     _check_task(graph, options, dataset)
+    for remark in dataset.remarks:
+        progress.say(f"warning: {request.data.source}: {remark}")
+    part = request.weights is not None and _is_part(request.weights, options, progress)
     try:
         check_budgets(graph, goals, request.search)
     except LayerNotMeasured:
@@ -153,7 +157,7 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             open_log(folder, wanted=request.tensorboard) as events,
             open_executor(
                 request.executor,
-                CandidateJobs.for_run(models, request.weights),
+                CandidateJobs.for_run(models, request.weights, given_part=part),
                 Observers(progress, lambda step, loss: events.loss("original", step, loss)),
             ) as executor,
         ):
@@ -163,6 +167,17 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
                 events.step(step)
                 on_step(step, folder.info)
         return history_of(folder)
+
+
+def _is_part(weights: Path, options: NetworkOptions, progress: ProgressReporter) -> bool:
+    """True if the file has weights for a part of the network only, which is then trained. `RunError` if they are not of it."""
+    if weights.suffix == ".npz":  # of an encoder; its own reader checks it, with images
+        return True
+    with torch.random.fork_rng():
+        loaded = load_weights(options.build(), weights, headless=True)
+    for remark in loaded.remarks:
+        progress.say(f"warning: {weights}: {remark}")
+    return bool(loaded.random)
 
 
 def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, GrowingTable]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
@@ -15,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
 from device_agents.support.errors import ToolError
 from device_agents.support.text import printable
@@ -23,21 +27,85 @@ from profiler.interval import Interval
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON. Without it, the result is printed as text.")]
 
+_WARM_UP = "models are always warmed up until their latency is steady"
+_ROUNDS = "a measurement has as many rounds as its interval needs; `profile build` has --rounds"
+_GPU = "the runtime says what computes, such as --runtime onnxruntime-cuda"
+_ARGUMENT = "give the file itself, without an option"
+MEANT: Mapping[str, str] = {
+    "--warmup": _WARM_UP, "--warm-up": _WARM_UP, "--warmup-runs": _WARM_UP, "--warmup_runs": _WARM_UP, "--warmups": _WARM_UP,
+    "--output": "write --out", "-o": "write --out", "--output-file": "write --out", "--outfile": "write --out",
+    "--outdir": "write --out", "--output-dir": "write --out",
+    "--iterations": _ROUNDS, "--iters": _ROUNDS, "--runs": _ROUNDS, "--num-runs": _ROUNDS, "--num_runs": _ROUNDS,
+    "--repeat": _ROUNDS, "--repeats": _ROUNDS, "-n": _ROUNDS, "-r": _ROUNDS,
+    "--num-threads": "write --threads", "--num_threads": "write --threads", "-t": "write --threads", "-j": "write --threads",
+    "--intra-op-num-threads": "write --threads",
+    "--serial": "write --device adb:SERIAL", "-s": "write --device adb:SERIAL", "--host": "write --device ssh:HOST",
+    "--target": "write --device", "-d": "write --device",
+    "--gpu": _GPU, "--cuda": _GPU, "--use-gpu": _GPU, "--use_gpu": _GPU, "--provider": _GPU, "--backend": "write --runtime",
+    "--framework": "write --runtime", "--ep": _GPU,
+    "--model": _ARGUMENT, "--graph": _ARGUMENT, "--input-file": _ARGUMENT, "-m": _ARGUMENT, "-i": _ARGUMENT,
+    "--batch": "write --batch-size",
+    "--verbose": "everything worth knowing is printed anyway", "-v": "everything worth knowing is printed anyway",
+    "--dataset": "write --data", "--data-dir": "write --data", "--checkpoint": "write --weights", "--pretrained": "write --weights",
+    "--lr": "write --learning-rate", "--bs": "write --batch-size", "--num-classes": "write --classes",
+    "--input-size": "write --resolution", "--img-size": "write --resolution", "--image-size": "write --resolution",
+}  # fmt: skip
+"""What to write instead of options that other tools have, as the end of a sentence."""
+
 INTERRUPTED = 130
 """The exit code of a program ended by Ctrl-C, as shells know it."""
 
 
+class Command(TyperCommand):
+    """A command whose errors about options and arguments say what to write, where the habits of other tools show."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Take the arguments. A usage error, with the next step, for those that the command does not have."""
+        own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        for argument in args:
+            name = argument.partition("=")[0]
+            way = MEANT.get(name, "")
+            if name not in own and way and (not way.startswith("write ") or way.split()[1] in own):
+                ctx.fail(f"No such option: {name}; {way}.")
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if ctx.args:
+            more = printable(" ".join(ctx.args), 200)
+            ctx.fail(f'Got unexpected extra arguments ({more}). For several: for each in ...; do {ctx.command_path} "$each"; done')
+        return rest
+
+
 @contextmanager
 def plain_errors(after_interrupt: str = "") -> Iterator[None]:
-    """Print one of our errors as a sentence and exit with 1; after Ctrl-C say what is kept and exit with 130."""
+    """Print one of our errors as a sentence and exit with 1; after Ctrl-C say what is kept and exit with 130.
+
+    Standard output that goes to a full disk is such an error too. A reader that has closed the pipe, as `head` does, wants no more.
+    """
     try:
         yield
+        sys.stdout.flush()
+    except OSError as exc:
+        # an error of a file has its name; one without, of these kinds, comes from printing, or from the pipe to another program
+        printing = exc.filename is None and (exc.errno == errno.ENOSPC or (exc.errno == errno.EPIPE and _reader_is_gone()))
+        if not printing:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers goes there when Python ends
+        if exc.errno == errno.ENOSPC:
+            print(f"error: the output cannot be written: {exc.strerror}; free some space", file=sys.stderr)
+        raise typer.Exit(1) from exc
     except ToolError as exc:
         print(f"error: {exc}", file=sys.stderr)
         raise typer.Exit(1) from exc
     except KeyboardInterrupt as exc:
         print(f"\ninterrupted; {after_interrupt or 'nothing was written'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from exc
+
+
+def _reader_is_gone() -> bool:
+    """True if standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 @contextmanager

@@ -31,6 +31,13 @@ _ROWS = (
     Runtime("fake", "json", "tflite", is_simulated=True),
 )
 RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
+MEANT: Mapping[str, str] = {
+    "ort": "onnxruntime", "onnx": "onnxruntime", "onnxrt": "onnxruntime", "onnx-runtime": "onnxruntime", "cpu": "onnxruntime",
+    "cuda": "onnxruntime-cuda", "gpu": "onnxruntime-cuda", "ort-cuda": "onnxruntime-cuda", "onnxruntime-gpu": "onnxruntime-cuda",
+    "trt": "onnxruntime-tensorrt", "tensorrt": "onnxruntime-tensorrt", "tflite": "litert", "tf": "litert", "tensorflow": "litert",
+    "tensorflow-lite": "litert", "xnnpack": "litert", "tflite_runtime": "tflite-runtime",
+}  # fmt: skip
+"""The runtimes that are meant by other names, in lower case."""
 UNKNOWN_RUNTIME = "unknown"
 """Of a table that others made and that does not say."""
 

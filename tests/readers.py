@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
+import pickle
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -269,13 +272,16 @@ def _contents(path: Path) -> object:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from profiler.tables.table import METADATA_KEY, SCHEMA
+    from profiler.tables.table import METADATA_KEY, SCHEMA, rows_sha256
 
     try:
         plain = json.loads(path.read_bytes())
-        info, rows = json.dumps(plain["info"]).encode(), plain["rows"]
+        info, rows = plain["info"], plain["rows"]
         columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
-        arrow = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: info}))
+        arrow = pa.table(columns, schema=SCHEMA)
+        # the rows as they will be read are those that were saved, or nothing behind this check would be reached
+        info |= {"rows": len(rows), "rows_sha256": rows_sha256(arrow.to_pylist())}
+        arrow = arrow.replace_schema_metadata({METADATA_KEY: json.dumps(info).encode()})
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, pa.ArrowException):
         return None
     pq.write_table(arrow, path.with_name("t.parquet"))
@@ -738,9 +744,45 @@ def _cifar_binary(path: Path) -> object:
 
 @reader("image", "a.png", "bytes", _png, needs="torch")
 def _one_image(path: Path) -> object:
-    from netadapt.training.datasets.folder import _image
+    from netadapt.training.datasets.folder import _image, _LeftOut
 
-    return _image(path, 16)
+    return _image(path, 16, _LeftOut(skip_damaged=False))
+
+
+@reader("cifar10 python", "data_batch_1", "bytes", lambda: _cifar_pickle(), needs="torch")
+def _cifar_python(path: Path) -> object:
+    from netadapt.training.datasets.cifar10 import load_cifar10
+
+    (path.parent / "test_batch").write_bytes(_cifar_pickle())
+    return load_cifar10(str(path.parent), 16)
+
+
+def _cifar_pickle() -> bytes:
+    return pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], "batch_label": "one of 5"}, protocol=2)
+
+
+@reader("array npz", "arrays.npz", "bytes", lambda: _npz(_plain_arrays()), needs="torch")
+def _arrays(path: Path) -> object:
+    from netadapt.training.datasets.plain_arrays import load_npz
+
+    return load_npz(str(path), 16)
+
+
+def _plain_arrays() -> dict[str, Any]:
+    return {"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.array([0, 1, 0, 1])}
+
+
+@reader("idx", "train-images-idx3-ubyte", "bytes", lambda: _idx_example((4, 8, 8)), needs="torch")
+def _idx(path: Path) -> object:
+    from netadapt.training.datasets.plain_arrays import load_idx
+
+    (path.parent / "train-labels-idx1-ubyte").write_bytes(_idx_example((4,)))
+    return load_idx(str(path.parent), 16)
+
+
+def _idx_example(shape: tuple[int, ...]) -> bytes:
+    values = bytes(number % 2 for number in range(math.prod(shape)))
+    return struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + values
 
 
 @reader("nyu h5", "a.h5", "bytes", lambda: _h5(), needs="h5py")

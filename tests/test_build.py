@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from graphs import mobilenet_v1
 
 from device_agents.errors import DeviceError
-from profiler.errors import JournalError, TableError
+from device_agents.support.errors import ToolError
+from profiler.errors import JournalError, LayerNotMeasured, TableError
 from profiler.formats.fake import layer_ns, write_fake
 from profiler.formats.model_file import FORMATS
+from profiler.latency.validation import HeldOutError
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
@@ -22,8 +25,10 @@ from profiler.protocol.events import Measurement
 from profiler.protocol.journal import journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build, extend
+from profiler.tables.build_request import Builds, what_lacks
 from profiler.tables.derive import table_of
 from profiler.tables.plan import Plan, make_plan
+from profiler.tables.predicting import FilePrediction
 from profiler.tables.predictor import Predictor
 from profiler.tables.table import load_table
 
@@ -190,6 +195,56 @@ def test_a_layer_that_crashes_the_runtime_is_noted_and_the_rest_measured(
     assert POISONED not in table.rows
     assert set(table.rows) >= set(ENTRIES) - {POISONED}
     assert list(table.info.failed) == [POISONED.key]
+
+
+def test_a_build_that_could_not_measure_a_layer_says_so_and_keeps_the_table(
+    tmp_path: Path, quick: TimingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "json", replace(FORMATS["json"], writer="test_build:write_poisoned"))
+    out = tmp_path / "t.parquet"
+    table = build([PLAN], FAKE, out, settings=quick, stop=FEW)
+    with pytest.raises(
+        ToolError, match=rf"t\.parquet is kept, but the layer {re.escape(POISONED.key)} could not be measured \(it takes"
+    ):
+        Builds({out: table}).check()
+    assert load_table(out).rows
+
+
+def test_the_advice_for_a_layer_that_could_not_be_measured_is_not_to_measure_it_again(
+    tmp_path: Path, quick: TimingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "json", replace(FORMATS["json"], writer="test_build:write_poisoned"))
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
+    with pytest.raises(LayerNotMeasured) as told:
+        Predictor(table).predict(NETWORK)
+    assert "could not be measured" in str(told.value) and "profile build" not in str(told.value)
+    prediction = Predictor(table).explain(NETWORK)
+    said = FilePrediction(Path("m.json"), tmp_path / "t.parquet", table, prediction, False).way_out
+    assert "could not be measured" in said and "adds them" not in said
+
+
+def test_a_table_whose_networks_cannot_be_checked_says_so(tmp_path: Path, quick: TimingSettings) -> None:
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
+    assert what_lacks(table) is None
+    assert "no whole network could be checked" in str(what_lacks(table.with_held_out(HeldOutError.of(()))))
+
+
+def test_a_whole_network_that_could_not_be_run_is_said_before_layers(tmp_path: Path, quick: TimingSettings) -> None:
+    table = build([PLAN], FAKE, tmp_path / "t.parquet", settings=quick, stop=FEW)
+    failed = {"relu_x": "it hangs", "network small": "out of memory", "network small 8": "out of memory", "empty call": "no"}
+    said = str(what_lacks(replace(table, info=replace(table.info, failed=failed))))
+    assert said.startswith("the network small could not be measured (out of memory), and 1 more and the layer relu_x could not")
+    assert "empty call" not in said
+
+
+def test_what_a_table_without_its_journal_lacks_is_not_promised_to_be_added(tmp_path: Path, quick: TimingSettings) -> None:
+    out = tmp_path / "t.parquet"
+    table = build([PLAN], FAKE, out, settings=quick, stop=FEW)
+    prediction = Predictor(table).explain(mobilenet_v1(0.25, 48, pairs=2))
+    found = FilePrediction(Path("a model.json"), out, table, prediction, False)
+    assert prediction.missing and f"profile predict {out} 'a model.json' --measure-missing` adds them" in found.way_out
+    journal_path(out).unlink()
+    assert "no journal beside it" in found.way_out and "--measure-missing" not in found.way_out
 
 
 def test_a_build_that_never_started_leaves_nothing_behind(tmp_path: Path, quick: TimingSettings) -> None:

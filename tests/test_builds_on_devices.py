@@ -113,4 +113,4 @@ def test_a_phone_without_python_is_measured_by_the_native_runner(config: Path, t
     assert seen.probe.runner == "native"
     assert seen.probe.runtimes["litert"].version
     assert table.info.device["runner"] == "native"
-    assert set(PLAN.graph.layers) <= set(table.rows)
+    assert set(table.info.rules.entries(PLAN.graph).layers) <= set(table.rows)

@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from devices import Device, program, recorded, tree
 
 from device_agents.agent import CommandResult
 from device_agents.errors import LinkLost
-from profiler.devices.conditioning import Cooling, big_cores, conditioned, wait_until_cool
+from profiler.devices.conditioning import Cooling, _doubts, big_cores, conditioned, wait_until_cool
 from profiler.devices.snapshot import CPUS, Snapshot
 from profiler.errors import TooHot
 
@@ -110,6 +111,93 @@ def test_a_device_that_stays_hot_is_an_error_with_the_next_step(tmp_path: Path) 
 def test_a_device_whose_heat_cannot_be_read_waits_for_nothing(tmp_path: Path) -> None:
     program(tmp_path, "dumpsys", 'echo "Can\'t find service: $1"')
     assert wait_until_cool(Device(tmp_path), Cooling(below_c=-10.0), print, clock=Clock()) == 0
+
+
+def said_of(
+    folder: Path, rules: Cooling, thermal_service: str = "", battery: str = "", zones: dict[str, str] | None = None
+) -> list[str]:
+    """What is said in three waits of one session for a device that tells this."""
+    program(folder / "bin", "dumpsys", f'[ "$1" = battery ] && printf "%s" "{battery}" || printf "%s" "{thermal_service}"')
+    root = tree(folder / "root", {f"sys/class/thermal/{name}": text for name, text in (zones or {}).items()})
+    said: list[str] = []
+    told: set[str] = set()
+    for _ in range(3):
+        wait_until_cool(Rooted(folder / "bin", root), rules, said.append, told=told, clock=Clock())
+    return said
+
+
+class Rooted(Device):
+    """Its files are those below a folder of this machine."""
+
+    def __init__(self, programs: Path, root: str) -> None:
+        super().__init__(programs)
+        self._root = root
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        return super().run([word.replace("R=''", f"R={self._root}", 1) for word in argv], timeout_s=timeout_s)
+
+
+NOTHING_WANTED = Cooling()
+ALL_WANTED = Cooling(below_c=40.0, battery_below_c=35.0)
+CACHED = (
+    "IsStatusOverride: false\nThermal Status: 0\nCached temperatures:\n\tTemperature{{mValue={}, mType=0, mName=AP, mStatus=0}}"
+)
+WARM = {"thermal_zone0/temp": "30000"}
+BATTERY_FULL = "level: 100\nscale: 100\nstatus: 5\npresent: true\ntemperature: 250\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "phrases"),
+    [
+        ({}, ["below_c` of `cool` is not waited for", "battery_below_c` of `cool` is not waited for"]),
+        (
+            {"thermal_service": "Can't find service: thermalservice", "battery": BATTERY_FULL, "zones": WARM},
+            ["thermal status cannot be read (Can't find service: thermalservice), so no thermal status is waited for"],
+        ),
+        (
+            {"thermal_service": "Permission Denial: can't dump thermalservice from pid=1", "battery": BATTERY_FULL},
+            ["(Permission Denial: can't dump", "temperature is not told by any sensor"],
+        ),
+        ({"zones": {"thermal_zone0/temp": "-273000"}, "battery": BATTERY_FULL}, ["temperature is not told by any sensor"]),
+        ({"thermal_service": CACHED.format(31.0), "battery": BATTERY_FULL}, ["maybe for hours"]),
+        ({"zones": WARM, "battery": "Permission Denial"}, ["temperature of its battery cannot be read"]),
+    ],
+    ids=["nothing", "before Android 10", "refused", "implausible", "stale", "battery refused"],
+)  # fmt: skip
+def test_a_rule_whose_reading_is_not_to_be_had_is_said_once_and_what_is_done(
+    tmp_path: Path, told: dict[str, Any], phrases: list[str]
+) -> None:
+    said = said_of(tmp_path, ALL_WANTED, **told)
+    assert len(said) == len(phrases), said
+    for phrase, sentence in zip(phrases, said, strict=True):
+        assert phrase in sentence
+
+
+def test_a_sensor_that_may_not_be_read_is_told_from_one_that_is_not_there() -> None:
+    refused = Snapshot(seen=frozenset({"/sys/class/thermal/thermal_zone0/temp"}))
+    (sentence,) = _doubts(refused, Cooling(below_c=40.0))
+    assert "may not be read by this user" in sentence
+
+
+def test_nothing_is_said_of_what_no_rule_asks_for(tmp_path: Path) -> None:
+    assert said_of(tmp_path, NOTHING_WANTED) == []
+    assert said_of(tmp_path, NOTHING_WANTED, CACHED.format(80.0)) == []
+
+
+def test_nothing_is_said_where_all_can_be_read(tmp_path: Path) -> None:
+    current = CACHED.format(31.0) + "\nCurrent temperatures from HAL:\n\tTemperature{mValue=31.0, mType=0, mName=AP, mStatus=0}\n"
+    assert said_of(tmp_path, ALL_WANTED, current, BATTERY_FULL) == []
+
+
+def test_a_temperature_that_does_not_change_while_it_is_waited_for_is_named_as_possibly_stale(tmp_path: Path) -> None:
+    thermal(tmp_path, 0, 55.0)
+    clock = Clock()
+    with pytest.raises(TooHot, match="no temperature has changed at all; leave the limit out"):
+        wait_until_cool(Device(tmp_path), Cooling(below_c=40.0, wait_s=25), lambda _: None, sleep=clock.sleep, clock=clock)
+    moving = Clock(lambda now_s: thermal(tmp_path, 0, 55.0 - now_s / 10))
+    with pytest.raises(TooHot) as told:
+        wait_until_cool(Device(tmp_path), Cooling(below_c=40.0, wait_s=25), lambda _: None, sleep=moving.sleep, clock=moving)
+    assert "changed at all" not in str(told.value)
 
 
 # --------------------------------------------------------------------------------------------------------------- conditioned

@@ -218,7 +218,10 @@ def test_a_file_that_is_no_npz_is_told(tmp_path: Path) -> None:
 
 def test_an_npz_of_something_else_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    with pytest.raises(DataError, match="a file with the arrays webp, offset, label, is_test, classes"):
+    with pytest.raises(
+        DataError,
+        match="has the arrays x; give a file with the arrays x_train, y_train, x_test and y_test, or those of CIFAR-10: webp,",
+    ):
         open_dataset(str(tmp_path / "other.npz"), resolution=32, seed=0)
 
 

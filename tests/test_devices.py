@@ -69,6 +69,22 @@ def test_an_unknown_name_says_what_may_have_been_meant(name: str, meant: str) ->
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cpu", "did you mean 'local'"), ("localhost", "did you mean 'local'"), ("127.0.0.1", "did you mean 'local'"),
+        ("cuda", "onnxruntime-cuda on --device local"), ("cuda:0", "onnxruntime-cuda on --device local"),
+        ("GPU", "onnxruntime-cuda on --device local"), ("root@host", "did you mean 'ssh:root@host'"),
+        ("pi@192.168.1.5:2222", "did you mean 'ssh:pi@192.168.1.5:2222'"), ("192.168.1.5", "did you mean 'ssh:192.168.1.5'"),
+        ("jetson.local", "did you mean 'ssh:jetson.local'"), ("192.168.1.5:5555", "did you mean 'adb:192.168.1.5:5555'"),
+        ("emulator-5554", "did you mean 'adb:emulator-5554'"), ("phone", "did you mean 'adb:SERIAL'"),
+    ],
+)  # fmt: skip
+def test_what_other_tools_call_a_device_says_how_it_is_called_here(name: str, said: str) -> None:
+    with pytest.raises(UnknownDevice, match=said):
+        find_device(name)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ('[devices.pixel]\n\nadress = "adb:1"\n', r"line 3: .*'adress'; did you mean 'address'"),
@@ -81,6 +97,14 @@ def test_an_unknown_name_says_what_may_have_been_meant(name: str, meant: str) ->
         ('[devices.pixel]\naddress = "adb:1"\nlibraries.litert = 3\n', r"line 3: .*must be a path"),
         ('[devices.pixel]\naddress = "adb:1"\nfixed_performance = "yes"\n', r"line 3: .*true or false"),
         ('[devices.pixel]\naddress = "adb:1"\nrunner = "perl"\n', r"line 3: .*no runner 'perl'"),
+        ('[devices.pixel]\naddress = "adb:1"\nlibraries.onxruntime = "a.so"\n', r"line 3: .*did you mean 'onnxruntime'"),
+        ('[devices.pixel]\naddress = "adb:1"\ntools.benchmark-model = "a"\n', r"line 3: .*did you mean 'benchmark_model'"),
+        ("[devices.pixel]\naddress = 'adb:1'\nnative = 'C:\\bin\\measure'\n", r"line 3: .*native is a path of Windows"),
+        ("[devices.pixel]\naddress = 'adb:1'\nnative = '\\\\server\\measure'\n", r"line 3: .*native is a path of Windows"),
+        ('[devices.pixel]\naddress = "adb:1"\nnative = "bin\\temp"\n', r"line 3: .*native is a path of Windows"),
+        ('[device.pixel]\naddress = "adb:1"\n', r"line 1: the file has no setting 'device'; did you mean 'devices'"),
+        ('[Devices.pixel]\naddress = "adb:1"\n', r"line 1: the file has no setting 'Devices'; did you mean 'devices'"),
+        ('[pixel]\naddress = "adb:1"\n', r"line 1: the file has no setting 'pixel'; known are devices, tables, schedule"),
         ("devices = 3\n", r"line 1: .*must be a table"),
         ("[devices.pixel\n", r"is not TOML: .*line 1"),
     ],

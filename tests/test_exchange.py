@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -451,7 +451,7 @@ def test_a_file_too_large_for_a_table_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_files_whose_format_cannot_be_told_ask_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ExchangeError, match="--format nn-meter or ofa or tvm"):
+    with pytest.raises(ExchangeError, match="--format csv or nn-meter or ofa or tvm"):
         import_table([written(tmp_path, "lut.txt", PROXYLESS)], ImportOptions("d"))
     assert import_table([tmp_path / "lut.txt"], ImportOptions("d", format="ofa")).rows
 
@@ -572,3 +572,88 @@ def test_a_block_that_contradicts_itself_cannot_be_made() -> None:
 def test_no_network_is_made_of_blocks() -> None:
     with pytest.raises(PlanError, match="block of a published table"):
         Graph.of_layer(pooled_classifier((1, 7, 7, 8), 10))
+
+
+# --------------------------------------------------------------------------------------------------- our CSV, and others' JSON
+
+
+def as_csv(table: Table) -> str:
+    return csv_form.write(table).text
+
+
+def test_our_own_csv_gives_back_the_layers_and_their_latencies() -> None:
+    table = measured_table()
+    found = read("csv", as_csv(table))
+    assert list(found.rows) == [layer for layer in table.rows if layer.opaque is None]
+    for layer, row in found.rows.items():
+        assert (row.latency_ms, row.samples, row.rounds) == (table.rows[layer].latency_ms, table.rows[layer].samples, 0)
+
+
+def test_layers_of_every_kind_come_back_from_csv() -> None:
+    layers = [
+        conv2d((1, 8, 8, 4), 8, 3, stride=2, activation="relu6"), depthwise_conv2d((1, 8, 8, 4), 3),
+        LayerSpec("add", ((1, 4, 4, 8), (1, 4, 4, 8)), (1, 4, 4, 8)), fully_connected((1, 4), 3),
+        inverted_residual((1, 8, 8, 4), 6, 12, 5, stride=2), conv2d((1, 8, 8, 16), 16, 1).with_dtype("int8"),
+        LayerSpec("conv2d", ((1, 8, 8, 16),), (1, 8, 8, 16), layout="nchwc8", bias=False),
+    ]  # fmt: skip
+    assert list(read("csv", as_csv(table_of(*layers))).rows) == layers
+
+
+RESAVED = {
+    "a byte-order mark": lambda text: text.encode("utf-8-sig"),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "line ends of windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "an index of pandas": lambda text: "\n".join(f"{number},{line}" for number, line in enumerate(text.splitlines())).encode(),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "semicolons and decimal commas": lambda text: text.replace(",", ";").replace(".", ",").encode(),
+    "booleans of a spreadsheet": lambda text: text.replace("True", "TRUE").replace("False", "FALSE").encode(),
+}
+
+
+@pytest.mark.parametrize("form", RESAVED)
+def test_csv_that_another_program_saved_again_is_the_same_table(form: str) -> None:
+    text = as_csv(table_of(conv2d((1, 8, 8, 4), 8, 3), depthwise_conv2d((1, 8, 8, 4), 3)))
+    assert read("csv", RESAVED[form](text)).rows == read("csv", text).rows
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("kernel_px", "kernel"), "has no column kernel_px"),
+        (lambda text: text.replace("3x3", "3"), "line 2: kernel cannot be '3'"),
+        (lambda text: text.replace("1x8x8x4", "1x8x8xfour"), "line 2: an input cannot be '1x8x8xfour'"),
+        (lambda text: text.replace(",1.5,", ",-1.5,"), "latency_ms must be a latency above 0"),
+        (lambda text: text.replace(",1.25,", ",1.6,"), "is no interval around 1.5 ms"),
+        (lambda text: text.replace("relu6", "wish"), "line 2 is no layer"),
+        (lambda text: text.splitlines()[0], "nothing to import"),
+        (lambda text: "op,inputs\n", "such a table is written by `profile export --format csv`, and not by `profile show`"),
+    ],
+)
+def test_csv_that_is_no_table_is_told_with_its_line(change: Callable[[str], str], said: str) -> None:
+    text = as_csv(table_of(conv2d((1, 8, 8, 4), 8, 3, activation="relu6")))
+    with pytest.raises(ExchangeError, match=said):
+        read("csv", change(text))
+
+
+def test_a_json_table_of_once_for_alls_keys_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    plain = {"Conv_1-input:8x8x16-output:8x8x64": {"mean": 6.0, "count": 4, "std": 0.5}}
+    path = tmp_path / "lut.json"
+    path.write_text(json.dumps(plain))
+    table = import_table([path], ImportOptions("d"))
+    (row,) = table.rows.values()
+    assert table.info.imported is not None and table.info.imported["format"] == "ofa"
+    assert row.latency_ms.high == pytest.approx(6.0 + 1.96 * 0.5 / 2)
+
+
+@pytest.mark.parametrize("fields", [{"std": 0.4}, {"var": 0.16}, {"variance": 0.16}, {"stdev": 0.4}])
+def test_kernels_may_have_their_deviation_beside_the_latency(fields: dict[str, float]) -> None:
+    kernel = {"config": {"CIN": 64, "COUT": 10}, "latency": 2.0} | fields
+    (row,) = read("nn-meter", json.dumps({"fc": {"A": kernel}})).rows.values()
+    assert row.latency_ms.high == pytest.approx(2.0 + 1.96 * 0.4)
+
+
+@pytest.mark.parametrize("fields", [{"std": -1}, {"var": -1}, {"std": "x"}])
+def test_a_deviation_that_is_none_is_told(fields: dict[str, Any]) -> None:
+    kernel = {"config": {"CIN": 64, "COUT": 10}, "latency": 2.0} | fields
+    with pytest.raises(ExchangeError, match=r"must (not be negative|be a number)"):
+        read("nn-meter", json.dumps({"fc": {"A": kernel}}))

@@ -203,5 +203,5 @@ def test_export_tells_what_it_wrote_and_what_it_left_out(tmp_path: Path, form: s
 def test_a_form_that_does_not_exist_is_refused_with_those_that_do(table: Path, tmp_path: Path) -> None:
     result = run("export", table, "--format", "tvm", "--out", tmp_path / "x")
     assert result.exit_code == 1 and "csv, nn-meter, ofa" in result.stderr
-    result = run("import", table, "--format", "csv", "--device-name", "d", "--out", tmp_path / "u.parquet")
-    assert result.exit_code == 1 and "nn-meter, ofa, tvm" in result.stderr
+    result = run("import", table, "--format", "xml", "--device-name", "d", "--out", tmp_path / "u.parquet")
+    assert result.exit_code == 1 and "csv, nn-meter, ofa, tvm" in result.stderr

@@ -1,4 +1,4 @@
-"""The rules for what a runtime executes, held against what onnxruntime itself says for the same network."""
+"""The rules for what a runtime executes, held against what onnxruntime and LiteRT themselves say for the same network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from functools import cache
 
 import pytest
 from asking import BLOCK, asked
+from asking_litert import operators_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netadapt.networks import network_graph
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
+from profiler.formats.tflite.executed import read_executed
 from profiler.interval import Interval
 from profiler.latency.calibration import Calibration
 from profiler.layers.channels import dependent_layers
@@ -85,6 +87,21 @@ def test_a_sum_that_others_read_too_is_an_addition() -> None:
     assert names(executed(more, "onnxruntime"))[-3:] == ["conv2d none", "add none", "relu none"]
 
 
+@pytest.mark.parametrize("activation", ["hard_swish", "hard_sigmoid", "sigmoid"])
+def test_tflite_applies_other_activations_in_operators_of_their_own(activation: str) -> None:
+    graph = residual("none", activation)
+    assert names(executed(graph, "litert"))[2:] == ["conv2d none", f"{activation} none", "add none"]
+    assert names(executed(graph, "unknown"))[2:] == [f"conv2d {activation}", "add none"]
+
+
+def test_tflite_applies_a_relu_behind_a_convolution_of_floats_in_it() -> None:
+    apart = Graph.of_layer(conv2d(IMAGE, 16, 3))
+    relu = Node("relu", LayerSpec("relu", (IMAGE,), IMAGE), ("layer",))
+    graph = Graph("apart", apart.inputs, (*apart.nodes, relu), ("relu",))
+    assert names(executed(graph, "litert")) == ["conv2d relu"]
+    assert names(executed(graph.with_precision("int8"), "litert")) == ["conv2d none", "relu none"]
+
+
 def test_integers_are_added_apart_on_both() -> None:
     graph = residual().with_precision("int8")
     assert names(executed(graph, "onnxruntime"))[-2:] == names(executed(graph, "litert"))[-2:] == ["conv2d none", "add relu"]
@@ -115,6 +132,13 @@ def test_the_rules_agree_with_onnxruntime_on_networks_of_random_widths(name: str
     draws = random.Random(f"{name} {step}")
     graph = full.at_widths({block: step * draws.randint(1, max(1, width // step)) for block, width in full.widths.items()})
     assert Counter(asked(graph).layers) == Counter(executed(graph, "onnxruntime", BLOCK).layers)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "fastdepth"])
+def test_the_rules_agree_with_litert(name: str) -> None:
+    graph = executed(narrow(name), "litert")
+    file = FORMATS["tflite"].write(graph)
+    assert Counter(read_executed(name, file, operators_of(file)).graph.layers) == Counter(graph.layers)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "fastdepth"])

@@ -202,6 +202,21 @@ def test_given_weights_are_scored_as_they_are(setting: Setting) -> None:
     assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
 
 
+def test_weights_without_a_head_are_a_beginning_that_is_trained(setting: Setting) -> None:
+    given = setting.run.weights_path(setting.original.weights)
+    state = torch.load(given, weights_only=True)
+    *rest, _weight, _bias = state
+    part = given.with_name("part.pt")
+    torch.save({name: state[name] for name in rest}, part)
+    candidate = setting.original.results[0].candidate
+    results = []
+    for jobs in (replace(setting.jobs, given_weights=part, given_part=True), setting.jobs):
+        with open_executor(ExecutorOptions(), jobs, Observers(Silent())) as executor:
+            results += executor(None, [candidate])
+            results.append(torch.load(given, weights_only=True))
+    assert not torch.equal(results[1][rest[0]], results[3][rest[0]])
+
+
 WRONG_OPTIONS = {
     "an unknown executor": ({"name": "proceses"}, "did you mean 'processes'"),
     "no workers": ({"name": "processes", "workers": 0}, "at least 1"),

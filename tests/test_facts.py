@@ -249,5 +249,41 @@ def test_pinned_clocks_are_read_without_root_from_the_kernels_files(tmp_path: Pa
     assert boards.clocks_pinned(take(tmp_path / "c", {f"{cpu}/scaling_min_freq": "5", f"{cpu}/scaling_max_freq": "5"})) is None
 
 
+CLOCK_FILES = {f"/{CPUS}/cpu{core}/cpufreq/scaling_{end}_freq": "1728000" for core in range(6) for end in ("min", "max")}
+CLOCK_FILES |= {f"/sys/class/devfreq/17000000.gpu/{end}_freq": "1020000000" for end in ("min", "max")}
+FREE = {"/sys/class/devfreq/17000000.gpu/min_freq": "306000000"}
+ABOUT_CORES = "SOC family:tegra234\ncpu0: Online=1 Governor=schedutil MinFreq=1728000 MaxFreq=1728000 CurrentFreq=1728000\n"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "Error: Run this script(/usr/bin/jetson_clocks) as a root user",
+        "Error: Please run as root",
+        "/usr/bin/jetson_clocks: line 20: /etc/jetson_clocks.conf: Permission denied",
+        "sudo: a password is required",
+        f"{ABOUT_CORES}Error! Unable to access /sys/kernel/debug/bpmp/debug/clk/emc",
+        f"{ABOUT_CORES}GPU MinFreq= MaxFreq= CurrentFreq=",
+    ],
+)
+def test_the_kernels_files_tell_pinned_clocks_where_jetson_clocks_refuses(refusal: str) -> None:
+    assert boards.clocks_pinned(Snapshot(CLOCK_FILES, outputs={CLOCKS: refusal})) is True
+    assert boards.clocks_pinned(Snapshot(CLOCK_FILES | FREE, outputs={CLOCKS: refusal})) is False
+    assert boards.clocks_pinned(Snapshot(outputs={CLOCKS: refusal})) is None
+
+
+def test_a_clock_of_which_one_end_cannot_be_read_is_not_taken_for_free() -> None:
+    files = dict(CLOCK_FILES)
+    del files[f"/{CPUS}/cpu3/cpufreq/scaling_max_freq"]
+    assert boards.clocks_pinned(Snapshot(files)) is None
+    assert boards.clocks_pinned(Snapshot(files | FREE)) is False
+
+
+def test_a_core_that_is_off_does_not_hide_that_clocks_are_pinned() -> None:
+    off = frozenset(path for path in CLOCK_FILES if "/cpu5/" in path)
+    files = {path: text for path, text in CLOCK_FILES.items() if path not in off}
+    assert boards.clocks_pinned(Snapshot(files, seen=off)) is True
+
+
 def test_a_board_is_known_by_its_release() -> None:
     assert boards.build(Snapshot({"/etc/nv_tegra_release": recorded("nv_tegra_release_orin_nano.txt")})) == "L4T R36.4.3"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import http.server
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -293,6 +295,7 @@ def programs(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = lab / "bin"
     folder.mkdir()
     (folder / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {lab}/asked\n')
+    (folder / "loginctl").write_text("#!/bin/sh\necho Linger=yes\n")
     (folder / "crontab").write_text(
         f'#!/bin/sh\nif [ "$1" = -l ]; then cat {lab}/crontab 2>/dev/null || {{ echo "no crontab for you" >&2; exit 1; }}\n'
         f"else cat > {lab}/crontab; fi\n"
@@ -316,7 +319,10 @@ def test_systemd_gets_a_unit_and_a_timer_that_it_understands(programs: Path, lab
     assert result.exit_code == 0, result.output
     units = sorted((lab / "config/systemd/user").iterdir())
     assert [path.name for path in units] == ["netadapt-profiler.service", "netadapt-profiler.timer"]
-    assert (lab / "asked").read_text() == "--user daemon-reload\n--user enable --now netadapt-profiler.timer\n"
+    assert "linger" not in result.output
+    assert (
+        lab / "asked"
+    ).read_text() == "--user show-environment\n--user daemon-reload\n--user enable --now netadapt-profiler.timer\n"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze; on Debian: apt install systemd")
@@ -345,14 +351,95 @@ def test_crontab_keeps_its_other_lines_and_gets_ours_once(programs: Path, lab: P
     assert line.endswith("schedule once")
 
 
-def test_the_cron_line_is_a_command_that_shells_understand(programs: Path, lab: Path) -> None:
+@pytest.mark.parametrize("written", ["\\%", "%"], ids=["BusyBox", "others"])
+def test_the_cron_line_is_a_command_that_shells_understand(programs: Path, lab: Path, written: str) -> None:
     odd = lab / "it's 100% odd"
     odd.mkdir()
     (odd / "profile.toml").write_text("")
-    line = install.cron_line(odd / "profile.toml").replace("\\%", "%")  # as cron does
+    line = install.cron_line(odd / "profile.toml").replace("\\%", written)  # as cron does
     command = line.removeprefix("*/15 * * * * ").replace("&& ", "&& printf '%s\\n' ", 1)
     out = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
     assert out[1:] == ["--config", str(odd / "profile.toml"), "schedule", "once"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "echo Linger=no",
+        "echo 'Failed to get user: User ID 1000 is not logged in or lingering' >&2; exit 1",
+        "echo 'System has not been booted with systemd as init system (PID 1). Cannot operate.' >&2; exit 1",
+    ],
+)
+def test_a_timer_that_ends_with_the_login_says_how_to_let_it_run_always(programs: Path, said: str) -> None:
+    (programs / "loginctl").write_text(f"#!/bin/sh\n{said}\n")
+    result = run("schedule", "install", "--yes")
+    assert result.exit_code == 0, result.output
+    assert f"runs only while {getpass.getuser()} is logged in" in result.output
+    assert f"loginctl enable-linger {getpass.getuser()}" in result.output
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to connect to bus: No medium found",
+        "Failed to connect to bus: $DBUS_SESSION_BUS_ADDRESS and $XDG_RUNTIME_DIR not defined",
+        "Failed to connect to bus: Connection refused",
+        "System has not been booted with systemd as init system (PID 1). Can't operate.",
+    ],
+)
+def test_without_a_bus_nothing_is_written_and_the_ways_out_are_told(programs: Path, lab: Path, said: str) -> None:
+    (programs / "systemctl").write_text(f"#!/bin/sh\nprintf '%s\\n' {shlex.quote(said)} >&2; exit 1\n")
+    result = run("schedule", "install", "--systemd", "--yes")
+    assert result.exit_code == 1
+    assert "log in as this user directly" in result.stderr and "--cron" in result.stderr
+    assert not (lab / "config").exists()
+
+
+@pytest.mark.parametrize(("missing", "other"), [("systemctl", "--cron"), ("crontab", "--systemd")])
+def test_without_the_program_the_other_way_is_told(
+    programs: Path, lab: Path, monkeypatch: pytest.MonkeyPatch, missing: str, other: str
+) -> None:
+    (programs / missing).unlink()
+    monkeypatch.setenv("PATH", str(programs))
+    result = run("schedule", "install", "--yes", *(["--cron"] if missing == "crontab" else []))
+    assert result.exit_code == 1
+    assert f"there is no `{missing}`" in result.stderr and other in result.stderr
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no crontab for root",
+        "crontab: can't open 'root': No such file or directory",  # BusyBox
+        "crontab: can't open '/var/spool/cron/crontabs/me': No such file or directory",
+        "fcrontab: user me has no fcrontab.",
+        "crontab: can't open your crontab file.",
+    ],
+)
+def test_a_first_line_is_installed_whatever_the_cron_says_of_none(programs: Path, lab: Path, said: str) -> None:
+    (programs / "crontab").write_text(f'#!/bin/sh\nif [ "$1" = -l ]; then echo "{said}" >&2; exit 1; fi\ncat > {lab}/crontab\n')
+    result = run("schedule", "install", "--cron", "--yes")
+    assert result.exit_code == 0, result.output
+    mark, line = (lab / "crontab").read_text().splitlines()
+    assert (mark, line.startswith("*/15 ")) == (install.MARK, True)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "crontab: must be suid to work properly",
+        "crontabs/me/: fopen: Permission denied",
+        "You (me) are not allowed to use this program (crontab)",
+        "crontab: can't open '/var/spool/cron/crontabs/me': Permission denied",
+        "crontab: can't change directory to '/var/spool/cron/crontabs': Permission denied",
+    ],
+)
+def test_a_crontab_that_cannot_be_read_is_never_replaced(programs: Path, lab: Path, said: str) -> None:
+    (programs / "crontab").write_text(f'#!/bin/sh\nif [ "$1" = -l ]; then echo "{said}" >&2; exit 1; fi\ncat > {lab}/crontab\n')
+    result = run("schedule", "install", "--cron", "--yes")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert not (lab / "crontab").exists()
 
 
 def test_a_crontab_that_fails_is_reported(programs: Path) -> None:

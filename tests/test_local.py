@@ -61,3 +61,17 @@ def test_what_a_killed_host_has_left_behind_is_removed_and_nothing_that_is_in_us
     assert (folder / "a-1").exists()
     with LocalAgent(options=Options(folder=str(tmp_path))):
         assert not folder.exists()
+
+
+def test_a_folder_below_home_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a disk").mkdir()
+    with LocalAgent(options=Options(folder="~/a disk")) as agent:
+        assert Path(agent.store(named(b"data"))).parent == tmp_path / "a disk"
+
+
+def test_a_file_that_is_no_program_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tool").write_bytes(b"\x7fELF and nothing else")
+    (tmp_path / "tool").chmod(0o755)
+    with pytest.raises(DeviceError, match="cannot be run on this machine: Exec format error; give another program"):
+        LocalAgent().run([str(tmp_path / "tool")], timeout_s=5)

@@ -75,6 +75,10 @@ def test_any_bytes_are_taken_or_refused_in_a_sentence(name: str, data: bytes) ->
 
 UNKNOWN_NAMES = READERS["job"].example().replace(b'"reference": "a"', b'"reference": 0.5').replace(b'"id": "b"', b'"id": "c"')
 """Two that no model has, of different types."""
+A_NUMBER_OF_BYTES = b"\x80\x02cnumpy.core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fcnumpy\ndtype\nU\x02u1\x85R)U\x01CtR."
+"""A pickle whose array is of so many bytes, and of none that are there."""
+NESTED_TUPLES = b"\x80\x02cnumpy\nndarray\nK\x01\x85q\x00" + b"h\x00h\x00\x86q\x00" * 100 + b"R."
+"""A pickle whose text would never end, as each tuple holds the one before twice."""
 
 FOUND: list[tuple[str, bytes]] = [
     ("schedule state", b'{"format": 2, "looked_utc": null, "did": null, "stale": [], "sentence": null, "next_utc": null,'
@@ -99,6 +103,9 @@ FOUND: list[tuple[str, bytes]] = [
     ("job", UNKNOWN_NAMES),
     ("vendor tools", b"P50 Latency: - s\n"),
     ("vendor tools", b"P50 Latency: 1e999 s\n"),
+    ("table contents", READERS["table contents"].example().replace(b'"files": {', b'"files": 3, "file": {')),
+    ("cifar10 python", A_NUMBER_OF_BYTES),
+    ("cifar10 python", NESTED_TUPLES),
     ("weights", b"\x80\x02h\x0c."),
     ("weights", b"\x80\x02]q\x00(0."),
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from profiler.cli.app import app
 from profiler.formats.model_file import FORMATS
+from profiler.protocol.journal import journal_path
 from profiler.tables.plan import make_plan, write_plan
 
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
@@ -97,6 +98,8 @@ def test_predict_says_which_layers_are_missing(tmp_path: Path, table_file: Path)
     found = run_json("predict", table_file, other)
     assert found["latency_ms"] is None
     assert found["missing"]
+    assert "has no journal beside it, so it cannot be extended" in run("predict", table_file, other).output
+    journal_path(table_file).touch()
     assert "--measure-missing` adds them" in run("predict", table_file, other).output
 
 

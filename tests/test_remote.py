@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 from adbd import Adbd
 from agent_conformance import gone
+from devices import program, recorded
+from login_shells import ProcessChannel, ShellAgent
 
 from device_agents.adb.direct import AdbDirectAgent
 from device_agents.agent import Options
 from device_agents.errors import CommandTimedOut, LinkLost
-from device_agents.remote import RemoteAgent, RemoteProcess, RemoteStream, Source
+from device_agents.remote import RemoteProcess, RemoteStream, Source
+from profiler.devices.conditioning import conditioned
 
 TITLE = b"\033]0;user@board: ~\007"
 
@@ -67,51 +70,10 @@ def test_no_other_line_is_taken_for_a_process_id(line: bytes) -> None:
     assert running.process is None
 
 
-class ShellAgent(RemoteAgent):
-    """A login shell of this machine as the other end; `before` is what its start-up file does."""
-
-    default_folder = "$HOME"
-
-    def __init__(self, shell: list[str], before: str = "") -> None:
-        super().__init__("ssh:here")
-        self._shell, self._before = shell, before
-        self.lines: list[str] = []
-
-    def _connect(self) -> None: ...
-
-    def _disconnect(self) -> None: ...
-
-    def _upload(self, data: bytes, path: str, timeout_s: float) -> None: ...
-
-    def _open(self, line: str) -> ProcessChannel:
-        self.lines.append(line)
-        return ProcessChannel([*self._shell, f"{self._before}{line}"])
-
-
-class ProcessChannel:
-    """Its standard output and input; what it runs goes on when the channel is closed, as it may over ssh."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-
-    def receive(self, timeout_s: float) -> tuple[Source, bytes]:
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
-            raise TimeoutError
-        data = os.read(self._process.stdout.fileno(), 65536)
-        return (Source.OUT, data) if data else (Source.END, b"")
-
-    def send(self, data: bytes) -> None: ...
-
-    def close(self) -> None:
-        assert self._process.stdout is not None and self._process.stdin is not None
-        self._process.stdout.close()
-        self._process.stdin.close()
-
-
 SHELLS = {
     "bash": ["bash", "-c"], "dash": ["dash", "-c"], "busybox": ["busybox", "sh", "-c"], "mksh": ["mksh", "-c"],
-    "fish": ["fish", "-c"], "tcsh": ["tcsh", "-f", "-c"],
+    "fish": ["fish", "-c"], "tcsh": ["tcsh", "-f", "-c"], "csh": ["bsd-csh", "-f", "-c"], "zsh": ["zsh", "-c"],
+    "ksh": ["ksh93", "-c"], "rc": ["rc", "-c"], "yash": ["yash", "-c"],
 }  # fmt: skip
 
 
@@ -136,6 +98,83 @@ def test_a_command_runs_under_every_login_shell_whatever_that_prints(shell: list
         assert (result.stdout, result.returncode) == ("['a  $HOME;b', \"it's\"]\n", 7)
         assert agent._folder == str(Path.home() / "netadapt-profiler")
         assert all(line.startswith("exec sh -c ") and "\n" not in line for line in agent.lines)
+
+
+AWKWARD = [
+    "a\nb",
+    "\n",
+    "!",
+    "a!b !! !$",
+    "\\\\",
+    "\\'",
+    "'\\''",
+    "\\n \\\\n",
+    "\\0101",
+    "%s %b %%",
+    "ä\u2028",
+    "#x",
+    "~",
+    "*",
+    "",
+    "a\tb",
+    "^a^b",
+]
+
+
+def test_no_login_shell_reads_anything_into_a_word(shell: list[str]) -> None:
+    with ShellAgent(shell, BEFORE[1]) as agent:
+        result = agent.run([sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *AWKWARD], timeout_s=20)
+        assert json.loads(result.stdout) == AWKWARD
+        assert not any("\n" in line for line in agent.lines)
+
+
+def test_files_are_stored_under_every_login_shell(shell: list[str]) -> None:
+    with ShellAgent(shell, BEFORE[1]) as agent:
+        agent.options = Options(folder=str(Path.home() / "it's a disk!"))
+        agent.reconnect()
+        folder = Path(agent.store({"a 1": b"one\n", "b-2": b"\0\xff"}))
+        assert (folder.parent.name, (folder / "a 1").read_bytes(), (folder / "b-2").read_bytes()) == (
+            "it's a disk!", b"one\n", b"\0\xff",
+        )  # fmt: skip
+        assert [path.name for path in folder.iterdir() if "incoming" in path.name] == []
+
+
+def test_a_device_is_conditioned_under_every_login_shell(shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "bin", "getprop", f"cat <<'EOF'\n{recorded('getprop_pixel_6_pro.txt')}EOF")
+    program(tmp_path / "bin", "cmd", f'[ "$2" = help ] || echo "$3" >>{tmp_path}/log')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    with ShellAgent(shell, BEFORE[2]) as agent, conditioned(agent, fixed_performance=True) as conditioning:
+        assert conditioning.state["build"] == "google/raven/raven:13/EXAMPLE/1:user/release-keys"
+        assert conditioning.cores == len(os.sched_getaffinity(0))
+    assert (tmp_path / "log").read_text().split() == ["true", "false"]
+    assert conditioning.state["restored"] is True
+
+
+def test_a_folder_below_home_may_be_written_with_a_tilde(shell: list[str]) -> None:
+    agent = ShellAgent(shell)
+    agent.options = Options(folder="~/a disk")
+    with agent:
+        assert agent._folder == str(Path.home() / "a disk" / "netadapt-profiler")
+
+
+def test_a_search_path_for_folders_prints_nothing_that_is_taken_for_an_answer(
+    shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    agent = ShellAgent(shell)
+    agent.options = Options(folder="below")
+    with agent:
+        assert agent._folder == str(tmp_path / "below" / "netadapt-profiler")
+        assert Path(agent.interpreter()).is_file()
+
+
+def test_a_login_shell_that_prints_a_line_and_kills_nothing_has_not_killed() -> None:
+    class Banner(ShellAgent):
+        def _open(self, line: str) -> ProcessChannel:
+            return ProcessChannel(["echo", "welcome to the board"])
+
+    assert not Banner(["sh", "-c"])._kill(RemoteProcess(4242, "99", "0123456789abcdef"))
 
 
 SLEEPS_WITH_A_CHILD = (

@@ -22,7 +22,7 @@ from profiler.errors import RunnerError
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
-from profiler.measure.session import RECONNECT_S, Session
+from profiler.measure.session import MAX_HEAT_STOPS, RECONNECT_S, Session
 from profiler.protocol.events import Begin, Done, Energy, Failed, Hello, Idle, Measurement, Paused, Reference, Round, SessionEvent
 from profiler.protocol.settings import TimingSettings
 from profiler.runtimes import RUNTIMES
@@ -239,6 +239,23 @@ def test_a_hot_device_is_left_to_cool_and_then_measured(tmp_path: Path, quick: T
     assert measurements(found) == ALL
     assert len(waited) == 2  # at the start, and after the round that said it is hot
     assert sum(isinstance(event, Paused) for event in found) == 1
+
+
+def test_a_runner_that_reads_heat_where_the_device_has_cooled_down_does_not_keep_it_waiting_for_ever(
+    tmp_path: Path, quick: TimingSettings
+) -> None:
+    waited: list[str] = []
+    session = scripted(
+        tmp_path,
+        '[[fault]]\nmeasurement = 1\nkind = "hot"\nrounds = 1000\n',
+        quick,
+        cool=lambda: waited.append("x"),
+        cooling=Cooling(),
+    )
+    found = events(session, MODELS)
+    assert measurements(found) == ALL
+    assert len(waited) == MAX_HEAT_STOPS
+    assert "not heeded any more" in [event.reason for event in found if isinstance(event, Paused)][-1]
 
 
 def test_a_line_that_makes_no_sense_ends_the_run(tmp_path: Path, quick: TimingSettings) -> None:

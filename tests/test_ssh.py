@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -149,6 +150,22 @@ class TestTheConnection:
         with Sshd(folder / "board", settings=[greeting, f"Banner {banner}"]) as sshd, reach(sshd) as agent:
             assert agent.run(["echo", "one"], timeout_s=20).stdout == "one\n"
             assert stored(agent, named(os.urandom(100_000)))
+
+    @pytest.mark.parametrize("shell", ["bash", "dash", "fish", "tcsh", "busybox sh", "mksh", "zsh"])
+    def test_commands_and_files_pass_any_login_shell_whatever_it_prints(self, folder: Path, shell: str) -> None:
+        program = shutil.which(shell.split()[0])
+        if program is None:
+            pytest.skip(f"{shell} is not installed")
+        before, after = "echo a line; printf '\\033]0;a title\\007no newline: '", "printf bye"
+        login = f'ForceCommand {before}; {" ".join([program, *shell.split()[1:]])} -c "$SSH_ORIGINAL_COMMAND"; {after}'
+        with Sshd(folder / "board", settings=[login]) as sshd, reach(sshd, folder=folder / "it's a disk!") as agent:
+            awkward = ["two\nlines", "a!b", "\\\\", "\\'", "it's"]
+            result = agent.run([*python("import json, sys", "print(json.dumps(sys.argv[1:]))"), *awkward], timeout_s=20)
+            assert json.loads(result.stdout) == awkward
+            assert stored(agent, named(os.urandom(300_000)))
+            with agent.stream(python(*STUBBORN), silence_s=20) as stream:
+                pid = int(next(iter(stream)))
+            assert gone(pid)
 
     def test_options_of_the_configuration_do_not_disturb(self, sshd: Sshd) -> None:
         terminal = ["RequestTTY force", "RemoteCommand echo no", "PermitLocalCommand yes", "LocalCommand echo no"]
@@ -370,7 +387,7 @@ class TestFaults:
 
     def test_a_full_disk_is_named_and_room_is_left(self, sshd: Sshd, small_disk: Path) -> None:
         with reach(sshd, folder=small_disk) as agent:
-            with pytest.raises(StoreFailed, match=r"No space left on device; `profile clean ssh:board` makes room"):
+            with pytest.raises(StoreFailed, match=r"No space left .*; `profile clean ssh:board` makes room, or .* folder = "):
                 agent.store(named(os.urandom(5_000_000)))
             assert stored(agent, named(os.urandom(500_000)))
 
@@ -380,8 +397,14 @@ class TestFaults:
                 agent.store(named(os.urandom(1_500_000)))
             assert stored(agent, named(os.urandom(500_000)))
 
+    def test_a_disk_without_room_for_a_folder_is_named_with_the_way_out(self, sshd: Sshd, small_disk: Path) -> None:
+        subprocess.run(["mount", "-o", "remount,size=2m,nr_inodes=3", str(small_disk)], check=True)
+        told = pytest.raises(StoreFailed, match=r"No space left on device; .* folder = ")
+        with reach(sshd, folder=small_disk) as agent, told:
+            agent.store(named(b"a") | named(b"b"))
+
     def test_a_folder_that_may_not_be_written_is_named(self, sshd: Sshd) -> None:
-        with pytest.raises(StoreFailed, match="no folder for our files"), reach(sshd, folder=Path("/proc/nowhere")):
+        with pytest.raises(StoreFailed, match=r"no folder for our files.* folder = "), reach(sshd, folder=Path("/proc/nowhere")):
             pass
 
     @pytest.fixture

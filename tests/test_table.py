@@ -82,3 +82,51 @@ def test_a_table_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) ->
     with pytest.raises(TableError, match="cannot be written"):
         table().save(target)
     assert list(tmp_path.iterdir()) == [target]
+
+
+def resaved(path: Path, arrow: pa.Table) -> Path:
+    """The table's file as another program writes it, with the metadata or without them, as `arrow` has them."""
+    pq.write_table(arrow, path)
+    return path
+
+
+def test_a_table_that_lost_rows_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table().save(path)
+    arrow = pq.read_table(path)
+    with pytest.raises(TableError, match=f"it has 3 rows in place of {arrow.num_rows}, so another program has changed it"):
+        load_table(resaved(path, arrow.slice(0, 3)))
+
+
+def test_a_table_with_rows_twice_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table().save(path)
+    arrow = pq.read_table(path)
+    with pytest.raises(TableError, match=f"it has {arrow.num_rows + 1} rows in place of {arrow.num_rows}"):
+        load_table(resaved(path, pa.concat_tables([arrow, arrow.slice(0, 1)])))
+
+
+def test_a_table_with_a_latency_of_somebody_else_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table().save(path)
+    arrow = pq.read_table(path)
+    column = arrow.schema.get_field_index("latency_ms")
+    values = [0.501, *arrow.column("latency_ms").to_pylist()[1:]]
+    with pytest.raises(TableError, match="it has other values in its rows"):
+        load_table(resaved(path, arrow.set_column(column, arrow.schema.field(column), pa.array(values))))
+
+
+def test_rows_in_another_order_are_the_same_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table().save(path)
+    before = load_table(path)
+    arrow = pq.read_table(path)
+    assert load_table(resaved(path, arrow.take(list(reversed(range(arrow.num_rows)))))).rows == before.rows
+
+
+def test_a_table_that_pandas_saved_again_is_told_apart_from_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table().save(path)
+    pq.read_table(path).to_pandas().to_parquet(path)
+    with pytest.raises(TableError, match="how far they can be trusted is gone: another program has saved it again"):
+        load_table(path)

@@ -124,3 +124,37 @@ def test_mistakes_found_later_are_the_callers_error_too(tmp_path: Path) -> None:
     file = read_toml(tmp_path / "file.toml", DeviceError)
     with pytest.raises(DeviceError, match=r"file\.toml, line 1: a: a must be a text, not 1"):
         file.typed(1, str, ("a",), "a")
+
+
+FORMS = {"utf-8-sig": "utf-8-sig", "utf-16": "utf-16", "utf-16-le": "utf-16-le", "utf-16-be": "utf-16-be", "utf-32": "utf-32"}
+
+
+@pytest.mark.parametrize("encoding", FORMS)
+def test_a_file_saved_by_an_editor_of_windows_is_read(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    path.write_bytes('[device]\r\nname = "Büro"\r\n'.encode(encoding))
+    assert read_toml(path).plain == {"device": {"name": "Büro"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (r'library = "C:\Users\me\lib.so"', r"a path with backslashes stands in single quotes, such as 'C:\\models'"),
+        (r'library = "D:\models\x"', "a path with backslashes stands in single quotes"),
+        ("name = “pixel”", 'must be the plain " and blank'),
+        ("name = «pixel»", 'must be the plain " and blank'),
+        ('name\u00a0= "pixel"', 'must be the plain " and blank'),
+    ],
+)
+def test_what_another_program_put_into_a_line_is_told(line: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text(f"[device]\n{line}\n")
+    with pytest.raises(ConfigError, match=r"is not TOML: .*line 2") as error:
+        read_toml(path)
+    assert said.replace("\\\\", "\\") in str(error.value)
+
+
+def test_a_file_in_the_encoding_of_old_windows_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file.toml").write_bytes('name = "Büro"\n'.encode("cp1252"))
+    with pytest.raises(ConfigError, match=r"is not text in UTF-8 or UTF-16; save it as UTF-8"):
+        read_toml(tmp_path / "file.toml")

@@ -1,13 +1,15 @@
 """Android devices through adb's server, which handles USB, Wi-Fi pairing and keys. It is started if it does not run.
 
-The address is `adb:SERIAL`, as `adb devices` lists it. The server is found by adb's own variables: ANDROID_ADB_SERVER_HOST and
-ANDROID_ADB_SERVER_PORT, or ADB_SERVER_SOCKET (`tcp:HOST:PORT`).
+The address is `adb:SERIAL`, as `adb devices` lists it, or `adb:usb:PORT` for one of several devices of the same serial number.
+The server is found by adb's own variables: ANDROID_ADB_SERVER_HOST and ANDROID_ADB_SERVER_PORT, or ADB_SERVER_SOCKET
+(`tcp:HOST:PORT`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import time
@@ -34,6 +36,10 @@ OBSTACLES = {
     "authorizing": "it is still being authorised: try again in a few seconds",
 }
 """What to do, by the state that the server reports; "no" is the first word of "no permissions"."""
+LISTED = re.compile(r"(?P<serial>\S.*?)\s+(?P<state>no permissions\b.*?|[a-z]+)(?P<tags>(?:\s+[a-z_]+:\S*)*)\s*")
+"""A line of `adb devices -l`. A serial number may contain blanks, and so does `(no serial number)`."""
+NETWORK = re.compile(r"(?!usb:).+:[0-9]{1,5}")
+"""The serial of a device that the server is connected to over the network."""
 
 
 def knows(address: str) -> bool:
@@ -54,15 +60,17 @@ class AdbAgent(AndroidAgent):
     def attached(cls) -> Sequence[Attached]:
         """The devices that the server lists; none if there is no adb."""
         try:
-            return [Attached(f"adb:{info.serial}", _described(info), _obstacle(info.state)) for info in _listed(_client())]
+            infos = _listed(_client())
         except DeviceUnreachable:
             return []
+        return [Attached(f"adb:{_name(info, infos)}", _described(info), _obstacle(info.state)) for info in infos]
 
     def _connect(self) -> None:
         client = _client()
         info = self._settled(client)
         with _translated(DeviceUnreachable, self.address):
-            self._device = client.device(transport_id=info.transport_id)
+            # without either, adbutils would take ANDROID_SERIAL or the only device there is
+            self._device = AdbDevice(client, serial=info.serial, transport_id=info.transport_id)
             features = self._device.get_features().split(",")
         if "shell_v2" not in features:
             raise DeviceUnreachable(
@@ -73,7 +81,7 @@ class AdbAgent(AndroidAgent):
         """The device once it is ready. A network connection that the server keeps although it is dead is made again first."""
         found = _find(client, self._serial)
         passing = PASSING
-        if ":" in self._serial and (found is None or found.state != "device"):
+        if NETWORK.fullmatch(self._serial) and (found is None or found.state != "device"):
             passing = (*PASSING, "unauthorized")  # until the device has checked our key
             with _translated(DeviceUnreachable, self.address):
                 client.disconnect(self._serial)
@@ -91,7 +99,8 @@ class AdbAgent(AndroidAgent):
             time.sleep(0.1)
 
     def _missing(self, client: AdbClient) -> str:
-        serials = [info.serial for info in _listed(client)]
+        infos = _listed(client)
+        serials = [_name(info, infos) for info in infos]
         if not serials:
             return f"no phone is attached, {self.address} neither: plug it in and allow USB debugging in its developer options"
         parts = [serial for serial in serials if self._serial and self._serial.lower() in serial.lower()]
@@ -193,12 +202,32 @@ def _start_server() -> None:
 
 
 def _listed(client: AdbClient) -> list[AdbDeviceInfo]:
-    with _translated(DeviceUnreachable, "any device"):
-        return list(client.list(extended=True))
+    """The devices of the server; adbutils' own list cuts a serial number at its first blank."""
+    with _translated(DeviceUnreachable, "any device"), client.make_connection() as connection:
+        connection.send_command("host:devices-l")
+        connection.check_okay()
+        lines = connection.read_string_block().splitlines()
+    found = []
+    for line in filter(None, map(LISTED.fullmatch, lines)):
+        tags = dict(tag.split(":", 1) for tag in line["tags"].split())
+        found.append(AdbDeviceInfo(line["serial"], line["state"].split()[0], tags))
+    return found
 
 
-def _find(client: AdbClient, serial: str) -> AdbDeviceInfo | None:
-    return next((info for info in _listed(client) if info.serial == serial), None)
+def _name(info: AdbDeviceInfo, infos: Sequence[AdbDeviceInfo]) -> str:
+    """What an address names the device by: its serial number or, where several have that, the USB port, as for `adb -s`."""
+    alone = sum(other.serial == info.serial for other in infos) == 1
+    return info.serial if alone or "usb" not in info.tags else f"usb:{info.tags['usb']}"
+
+
+def _find(client: AdbClient, name: str) -> AdbDeviceInfo | None:
+    """The device of a serial number or USB port; None if there is none. `DeviceUnreachable` if there are several."""
+    infos = _listed(client)
+    found = [info for info in infos if name in (info.serial, f"usb:{info.tags.get('usb')}")]
+    if len(found) > 1:
+        names = ", ".join(f"adb:{_name(info, infos)}" for info in found)
+        raise DeviceUnreachable(f"{len(found)} devices have the serial number {name!r}; name one of them by its port: {names}")
+    return next(iter(found), None)
 
 
 def _described(info: AdbDeviceInfo) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from device_agents.adb.shell_v2 import Kind, Packet, PacketParser, pack
-from device_agents.errors import LinkLost, StoreFailed
+from device_agents.errors import LinkLost, StoreFailed, make_room
 from device_agents.remote import Channel, RemoteAgent, Source
 
 SHELL = "shell,v2,raw:"
@@ -110,7 +110,7 @@ def write_file(pipe: Pipe, data: bytes, path: str, *, timeout_s: float, address:
         if word == b"FAIL":
             answer = _at_least(SYNC_HEADER.size + min(length, CHUNK_BYTES), answer, pipe, deadline)
             why = answer[SYNC_HEADER.size :].decode(errors="replace")
-            raise StoreFailed(f"{address} refuses {path}: {why}; `profile clean {address}` makes room")
+            raise StoreFailed(f"{address} refuses {path}: {why}; {make_room(address)}")
         if word != b"OKAY":
             raise ConnectionError(f"the device sent an invalid message: {word!r}")
         pipe.send(SYNC_HEADER.pack(b"QUIT", 0), _left(deadline))

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from device_agents.agent import Options
-from device_agents.errors import DeviceError, DeviceUnauthorised, DeviceUnreachable, LinkLost, StoreFailed, UnknownDevice
-from device_agents.remote import RemoteAgent, Source
+from device_agents.errors import DeviceError, DeviceUnauthorised, DeviceUnreachable, LinkLost, StoreFailed, UnknownDevice, make_room
+from device_agents.remote import RemoteAgent, Source, shell_line
 from device_agents.ssh.channel import SshChannel
 from device_agents.support.text import last_line
 
@@ -89,7 +89,7 @@ class SshAgent(RemoteAgent):
         # the device itself removes what a lost connection leaves half-written
         file = shlex.quote(path)
         script = f'cat >{file}; code=$?; [ "$(wc -c <{file})" -eq {len(data)} ] || rm -f {file}; exit $code'
-        channel = self._open(f"exec sh -c {shlex.quote(script)}")
+        channel = self._open(shell_line(script))
         try:
             code, errors = channel.feed(data, timeout_s)
         except TimeoutError:
@@ -99,9 +99,7 @@ class SshAgent(RemoteAgent):
         if code == 255:
             raise self._lost(errors)
         if code != 0:
-            raise StoreFailed(
-                f"{path} could not be written on {self.address}: {last_line(errors)}; `profile clean {self.address}` makes room"
-            )
+            raise StoreFailed(f"{path} could not be written on {self.address}: {last_line(errors)}; {make_room(self.address)}")
 
     def _lost(self, errors: str) -> LinkLost:
         return LinkLost(f"the connection to {self.address} was lost: {last_line(errors)}")

@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from device_agents.support.text import decoded
+
 MOST_DEEP = 64
 """Levels of lists and mappings within each other; a plan has seven."""
 MOST_DIGITS = 20
@@ -21,9 +23,13 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def read_json(text: str | bytes) -> Any:
     """The parsed value. `ValueError`, with a message for people, if this is not JSON or exceeds these limits."""
-    plain_text = text.decode() if isinstance(text, bytes) else text
+    plain_text = decoded(text) if isinstance(text, bytes) else str.removeprefix(text, "\ufeff")  # TypeError for no text
     try:
         plain = json.loads(plain_text, parse_int=_whole if _LONG.search(plain_text) else None)
+    except json.JSONDecodeError as exc:
+        if exc.msg.startswith("Invalid \\"):  # most likely in a path of Windows
+            raise ValueError(f"{exc}; write each backslash in a text twice") from None
+        raise
     except RecursionError:
         raise ValueError(f"it is nested more than {MOST_DEEP} deep") from None
     if plain_text.count("[") + plain_text.count("{") > MOST_DEEP:

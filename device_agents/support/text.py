@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 
 
 def printable(text: str, longest: int | None = None) -> str:
@@ -12,6 +13,14 @@ def printable(text: str, longest: int | None = None) -> str:
     if not kept.isprintable():
         kept = "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in kept)
     return kept if len(kept) == len(text) else f"{kept}…"
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file in UTF-8 or, as editors and shells of Windows save it, with a byte-order mark or in UTF-16.
+
+    `UnicodeDecodeError` for any other bytes.
+    """
+    return data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
 
 
 def last_line(output: str) -> str:
@@ -24,8 +33,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one or, failing that, all of them."""
+def did_you_mean(name: str, known: Iterable[str], meant: Mapping[str, str] | None = None) -> str:
+    """The end of a sentence about an unknown name: the nearest known one or, failing that, all of them.
+
+    `meant` has, in lower case, names of other programs for what is known here under another.
+    """
     names = list(known)
-    near = nearest(name, names)
+    near = (meant or {}).get(name.lower()) or nearest(name, names)
     return f"did you mean {near!r}?" if near else f"known are {', '.join(names)}" if names else "there are none"

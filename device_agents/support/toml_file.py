@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from device_agents.support.errors import ConfigError, ToolError
 from device_agents.support.numbers import is_number, is_whole
-from device_agents.support.text import did_you_mean
+from device_agents.support.text import decoded, did_you_mean
 
 Place = tuple[str | int, ...]
 """Names from the outermost section to a key, ("devices", "pixel", "cpus"), with places in lists, counted from 0: ("fault", 2)."""
@@ -22,6 +22,7 @@ NAMES: Mapping[type, str] = {
 }  # fmt: skip
 MOST_BYTES = 1_000_000
 MOST_DOTS = 200
+_TYPOGRAPHIC = "“”„‘’«»\u00a0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def read_toml(path: Path, error: type[ToolError] = ConfigError, advice: str = ""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise error(f"{path} is larger than {MOST_BYTES / 1e6:g} MB; is it the right file?")
-        text = path.read_text(encoding="utf-8")
+        text = decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
         for number, line in enumerate(text.splitlines(), 1):
             if line.count(".") > MOST_DOTS:  # the parser takes the square of a name's levels
                 raise error(f"{path}, line {number}: more than {MOST_DOTS} dots; break the line, if it is a list")
@@ -99,9 +100,20 @@ def read_toml(path: Path, error: type[ToolError] = ConfigError, advice: str = ""
     except RecursionError as exc:
         raise error(f"{path} is nested too deeply{advice}") from exc
     except UnicodeDecodeError as exc:
-        raise error(f"{path} is not text{advice}") from exc
+        raise error(f"{path} is not text in UTF-8 or UTF-16; save it as UTF-8{advice}") from exc
     except ValueError as exc:  # not TOML, or a number of thousands of digits
-        raise error(f"{path} is not TOML: {str(exc)[:200]}{advice}") from exc
+        raise error(f"{path} is not TOML: {str(exc)[:200]}{_slip(text, exc)}{advice}") from exc
+
+
+def _slip(text: str, exc: ValueError) -> str:
+    """What was most likely meant where other programs have left their marks in the text, as the end of a sentence."""
+    where = re.search(r"at line (\d+)", str(exc))
+    line = text.splitlines()[int(where[1]) - 1] if where and int(where[1]) <= len(text.splitlines()) else ""
+    if "\\" in line:
+        return "; a path with backslashes stands in single quotes, such as 'C:\\models'"
+    if any(sign in line for sign in _TYPOGRAPHIC):
+        return '; quotes and blanks must be the plain " and blank, not those of a word processor'
+    return ""
 
 
 def line_of(text: str, place: Place) -> int | None:

@@ -18,6 +18,7 @@ from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
 from netadapt.cli.report import report
 from netadapt.cli.run import run
+from profiler.console import Command
 
 app = typer.Typer(
     help="Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).",
@@ -26,4 +27,4 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (networks, plan, run, history, finetune, measure, baselines, export, report, demo):
-    app.command()(command)
+    app.command(cls=Command)(command)

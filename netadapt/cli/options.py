@@ -58,8 +58,9 @@ Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a p
 Weights = Annotated[
     Path | None,
     _network(
-        help="Trained weights of the original network, a file with a state_dict. An .npz file initialises its encoder only, and "
-        "the original is trained from there. Default: the original is trained from random weights."
+        help="Trained weights of the original network: a state_dict or a checkpoint that has one, .pt or .safetensors. From "
+        "weights without those of its head, and from an .npz file of an encoder, the original is trained. Default: it is trained "
+        "from random weights."
     ),
 ]
 

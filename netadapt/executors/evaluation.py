@@ -50,8 +50,10 @@ class Evaluator:
             with torch.random.fork_rng():
                 torch.manual_seed(job.seed)
                 model = self.models.options.build()
-            if job.encoder_weights is not None:
-                start_encoder(model, Path(job.encoder_weights), self.models.dataset.train)
+            if job.partial_weights is not None and job.partial_weights.endswith(".npz"):
+                start_encoder(model, Path(job.partial_weights), self.models.dataset.train)
+            elif job.partial_weights is not None:
+                load_weights(model, Path(job.partial_weights), headless=True)
             return model
         widths = self.models.run.graph.widths if job.start_widths is None else job.start_widths
         start = self._loaded(job.start_weights, widths)

@@ -35,8 +35,9 @@ class CandidateJob:
     random weights."""
     start_widths: Mapping[str, int] | None = None
     """The widths of the network in that file; None stands for the original's."""
-    encoder_weights: str | None = None
-    """An .npz file of weights for the first layers of a network that starts from random weights."""
+    partial_weights: str | None = None
+    """A file of weights for a part of a network that starts from random weights: an .npz file of its first layers, or a checkpoint
+    that lacks its head."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
 
     @property
@@ -61,11 +62,13 @@ class CandidateJobs:
     threads_original: int = 1
     """The number of torch's threads for the original network, which is trained alone."""
     given_weights: Path | None = None
-    """The file of the original network's trained weights; an .npz file has those of its encoder only, and it is trained."""
+    """The file of the original network's trained weights."""
+    given_part: bool = False
+    """True if that file has weights for a part of the network only, which is then trained."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
 
     @classmethod
-    def for_run(cls, models: RunModels, given_weights: Path | None = None) -> Self:
+    def for_run(cls, models: RunModels, given_weights: Path | None = None, *, given_part: bool = False) -> Self:
         """The jobs of a run by its recorded settings."""
         settings = models.run.info.settings
         training = settings.training
@@ -77,6 +80,7 @@ class CandidateJobs:
             training.threads_per_candidate,
             training.threads_original,
             given_weights,
+            given_part,
             settings.pruning,
         )
 
@@ -109,10 +113,10 @@ class CandidateJobs:
 
     def _original(self, candidate: Candidate) -> CandidateJob:
         given = str(self.given_weights.resolve()) if self.given_weights else None
-        encoder, start = (given, None) if given and given.endswith(".npz") else (None, given)
+        part, start = (given, None) if self.given_part else (None, given)
         training = None if start else self.original
         return CandidateJob(
-            self._run, candidate, _name(candidate), self.seed, self.threads_original, training, start, encoder_weights=encoder
+            self._run, candidate, _name(candidate), self.seed, self.threads_original, training, start, partial_weights=part
         )
 
     @property

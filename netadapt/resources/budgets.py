@@ -93,7 +93,8 @@ def parse_budget(text: str, tables: Collection[str] = ()) -> Budget:
     what, equals, _ = text.partition("=")
     if not equals:
         raise BudgetError(f"{text!r} is not a budget; write latency=60%, latency=12ms or macs=300M")
-    said = what.strip()
+    said = what.strip().removesuffix("<").rstrip()  # latency<=12ms
+    text = f"{said}={text.partition('=')[2]}"
     resource, table = said.lower(), ""
     if said and said in tables:
         resource, table = next(name for name in RESOURCES if known_resource(name).named_by_table), said
@@ -102,12 +103,17 @@ def parse_budget(text: str, tables: Collection[str] = ()) -> Budget:
     kind = known_resource(resource, tables)
     match = _BUDGET.fullmatch(text)
     if match is None:
-        raise BudgetError(f"{text!r} has no number that can be read; write {said}=60% or {said}={kind.example}")
+        comma = re.fullmatch(r"[^=]*=\s*(\d+),(\d+)\s*(%|[a-zµ]*)\s*", text, re.IGNORECASE)
+        way = f"{said}={comma[1]}.{comma[2]}{comma[3]}" if comma else f"{said}=60% or {said}={kind.example}"
+        raise BudgetError(f"{text!r} has no number that can be read; write {way}")
     number, unit = float(match["number"]), match["unit"].lower()
     if unit == "%":
         return Budget(resource, fraction=number / 100, table=table)
     if unit not in kind.scales:
-        raise BudgetError(f"{text!r} has no unit of {said}; write {said}=60% or {said}={kind.example}")
+        amount, own = match["number"], kind.example.lstrip("0123456789.")
+        share = f"{100 * number:g}%" if 0 < number < 1 else "60%"
+        way = f"{said}={share} or {said}={amount}{own}" if not unit else f"{said}=60% or {said}={kind.example}"
+        raise BudgetError(f"{text!r} has no unit of {said}; write {way}")
     return Budget(resource, absolute=number * kind.scales[unit], table=table)
 
 

@@ -34,4 +34,4 @@ def choose_target(
     if named is not None or device is None:
         return replace(first, runtime=runtime, python=python or first.python), None
     find_device(device)  # an unknown name is refused before anything is exported
-    return Target(device, runtime, first.threads, python), None
+    return Target(device, runtime, first.threads, python, oversubscribe=first.oversubscribe), None

@@ -159,6 +159,8 @@ class Dataset:
     """Training images that are set aside; candidates are chosen by their scores on them."""
     test: Part
     """Images that judge a network only when all choices are made."""
+    remarks: tuple[str, ...] = ()
+    """Whole sentences about what was left out or understood in a certain way when the files were read."""
 
     @property
     def task(self) -> Task:

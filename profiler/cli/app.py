@@ -27,6 +27,7 @@ from profiler.cli.runner import app as runner_app
 from profiler.cli.schedule import app as schedule_app
 from profiler.cli.serve import serve
 from profiler.cli.show import show
+from profiler.console import Command
 
 app = typer.Typer(
     help="Measure layers and networks on real devices and build latency tables from them.",
@@ -49,19 +50,19 @@ def main(
     use_config(config)
 
 
-app.command()(devices)
-app.command()(layers)
-app.command()(benchmark)
-app.command()(build)
-app.command()(show)
-app.command()(predict)
-app.command()(check)
-app.command()(compare)
-app.command("import")(import_)
-app.command()(export)
-app.command()(plot)
-app.command()(doctor)
-app.command()(clean)
+app.command(cls=Command)(devices)
+app.command(cls=Command)(layers)
+app.command(cls=Command)(benchmark)
+app.command(cls=Command)(build)
+app.command(cls=Command)(show)
+app.command(cls=Command)(predict)
+app.command(cls=Command)(check)
+app.command(cls=Command)(compare)
+app.command("import", cls=Command)(import_)
+app.command(cls=Command)(export)
+app.command(cls=Command)(plot)
+app.command(cls=Command)(doctor)
+app.command(cls=Command)(clean)
 app.add_typer(schedule_app, name="schedule")
-app.command()(serve)
+app.command(cls=Command)(serve)
 app.add_typer(runner_app, name="runner")

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from profiler.cli.options import Device, ModelFile, Python, Runner, RuntimeOfFile, Shapes, Threads, Values, Wait, patience_s
+from profiler.cli.branches import warn_of_branches
+from profiler.cli.options import (
+    Device,
+    ModelFile,
+    Oversubscribe,
+    Python,
+    Runner,
+    RuntimeOfFile,
+    Shapes,
+    Threads,
+    Values,
+    Wait,
+    patience_s,
+)
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
 from profiler.errors import ModelError
 from profiler.formats.given import Given, given_inputs
@@ -35,6 +48,7 @@ def benchmark(
     runtime: RuntimeOfFile = None,
     device: Device = "local",
     threads: Threads = 1,
+    oversubscribe: Oversubscribe = False,
     python: Python = None,
     runner: Runner = None,
     wait: Wait = False,
@@ -45,11 +59,12 @@ def benchmark(
 ) -> None:
     """Measure the latency of a whole model on a device, in milliseconds with a 95 % interval."""
     with plain_errors(), terminable():
-        target = Target(device, runtime or default_runtime(model), threads, python, runner)
+        target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         given = given_inputs(shape, input_)
         with bar() as progress:
             measured = measure_files([model], target, given, progress=progress, wait_s=patience_s(wait))[model]
             operators = _operators(measured, target, given, progress, patience_s(wait)) if per_layer else None
+        warn_of_branches([model])
         if as_json:
             print_json(measured_data(measured, target) | operators_data(operators))
         else:

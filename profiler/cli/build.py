@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from profiler.cli.options import Devices, Python, Runner, Runtime, Shapes, Threads, Values, Wait, patience_s
+from profiler.cli.branches import warn_of_branches
+from profiler.cli.options import Devices, Oversubscribe, Python, Runner, Runtime, Shapes, Threads, Values, Wait, patience_s
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, percent, plain_errors, print_json, terminable
 from profiler.formats.given import given_inputs
@@ -29,6 +30,7 @@ def build(
     ],
     device: Devices = ["local"],  # noqa: B006
     threads: Threads = 1,
+    oversubscribe: Oversubscribe = False,
     python: Python = None,
     runner: Runner = None,
     target_error: Annotated[
@@ -38,7 +40,12 @@ def build(
         ),
     ] = "2%",
     max_layers: Annotated[
-        int, typer.Option(min=1, help="Stop adding layers when the table has so many, whatever its error.")
+        int,
+        typer.Option(
+            min=1,
+            help="Stop adding layers when the table has so many, whatever its error. The layers of the networks themselves, sweeps "
+            "of a few of them, and the narrowest and widest of each are measured even if they are more.",
+        ),
     ] = StopCriterion().max_layers,
     rounds: Annotated[
         int,
@@ -71,13 +78,14 @@ def build(
 ) -> None:
     """Build a latency table: measure layers of plans or models, as few as suffice, and whole networks to check it with."""
     with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
-        targets = tuple(Target(name, runtime, threads, python, runner) for name in device)
+        targets = tuple(Target(name, runtime, threads, python, runner, oversubscribe) for name in device)
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
         stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
         given = given_inputs(shape, input_)
         request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given)
         with reporters(device) as progress:
             built = build_tables(request, progress)
+        warn_of_branches(plans)
         if as_json:
             data = builds_data(built)
             print_json(data[0] if len(device) == 1 else data)

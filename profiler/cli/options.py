@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 import typer
 
 from device_agents.discovery import address_forms
+from device_agents.support.text import nearest
 from profiler.devices.config import CONFIG_VARIABLE
 from profiler.runner_names import RUNNERS
-from profiler.runtimes import offered_runtimes
+from profiler.runtimes import MEANT, offered_runtimes
 
 ADDRESS_FORMS = ", ".join(address_forms())
 FOREVER_S = 1e9
@@ -25,13 +26,16 @@ class Choices(TypedDict):
     metavar: str
 
 
-def one_of(names: Callable[[], Collection[str]]) -> Choices:
+def one_of(names: Callable[[], Collection[str]], meant: Mapping[str, str] | None = None) -> Choices:
     """Of the names in a registry, looked up when the option is given. Typer by itself takes an `Enum`, which would have to repeat
-    them."""
+    them. `meant` has the names of other tools for some of them."""
 
     def parse(text: str) -> str:
         if text not in names():
-            raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, names()))}.")
+            near = (meant or {}).get(text.lower()) or nearest(text, names())
+            raise typer.BadParameter(
+                f"{text!r} is not one of {', '.join(map(repr, names()))}{f'; did you mean {near!r}?' if near else '.'}"
+            )
         return text
 
     return {"parser": parse, "metavar": f"[{'|'.join(names())}]"}
@@ -58,7 +62,12 @@ Devices = Annotated[
     ),
 ]
 DeviceArgument = Annotated[str, typer.Argument(help=f"The device: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
-Threads = Annotated[int, typer.Option(help="The number of threads that the runtime may use.")]
+Threads = Annotated[
+    int, typer.Option(help="The number of threads that the runtime may use, at most as many as the device has cores.")
+]
+Oversubscribe = Annotated[
+    bool, typer.Option("--oversubscribe", help="Allow more threads than the device has cores. Without it, they are refused.")
+]
 Python = Annotated[
     str | None,
     typer.Option(
@@ -73,18 +82,18 @@ Runner = Annotated[
         "Python where the device has a Python, the native one elsewhere.",
     ),
 ]
-Runtime = Annotated[str, typer.Option(**one_of(offered_runtimes), help="The runtime that runs the models on the device.")]
+Runtime = Annotated[str, typer.Option(**one_of(offered_runtimes, MEANT), help="The runtime that runs the models on the device.")]
 RuntimeOfFile = Annotated[
     str | None,
     typer.Option(
-        **one_of(offered_runtimes),
+        **one_of(offered_runtimes, MEANT),
         help="The runtime that runs the model. By default it is the first of these that reads this kind of file.",
     ),
 ]
 RuntimeOfOthers = Annotated[
     str | None,
     typer.Option(
-        **one_of(offered_runtimes), help="The runtime that the table was measured with. By default it counts as not known."
+        **one_of(offered_runtimes, MEANT), help="The runtime that the table was measured with. By default it counts as not known."
     ),
 ]
 Wait = Annotated[

@@ -93,8 +93,7 @@ def print_prediction(found: FilePrediction) -> None:
     ]
     print_table(("layer", "kind", "output", "ms", "source"), cells, right=("ms",))
     if said.missing:
-        mended = f"`{found.adding}` adds them" if found.adding else "an imported table cannot be extended"
-        print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {mended}")
+        print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {found.way_out}")
         if len(said.missing) < len(said.layers):
             print(f"the others of {found.model.name}: {interval_text(said.latency_ms, 'ms')}")
         if found.nearest:

@@ -98,8 +98,10 @@ def install(
         installation = Installation.of(read_schedule().path, cron=cron)
         print(installation.text())
         if yes or typer.confirm("write this?"):
-            installation.write()
+            left = installation.write()
             print("installed; `profile schedule status` shows the results")
+            if left:
+                print(left)
         else:
             print("nothing was written")
 

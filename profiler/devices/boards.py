@@ -147,23 +147,25 @@ def clocks_pinned(snapshot: Snapshot) -> bool | None:
 
     The clocks of the cores alone do not show it: in the smallest power modes the cores have only one clock anyway.
     """
-    clocks = snapshot.output(CLOCKS)
-    if clocks is not None:
-        pairs = re.findall(r"^(?:cpu[0-9]+: +Online=1 .*|GPU +)MinFreq=([0-9]+) +MaxFreq=([0-9]+)", clocks, re.MULTILINE)
-        gpu_known = bool(re.search(r"^GPU ", clocks, re.MULTILINE))
-    else:
-        pairs = _clock_limits(snapshot, f"{CPUS}/cpu[0-9]*/cpufreq/scaling_min_freq")
-        gpu_pairs = _clock_limits(snapshot, "/sys/class/devfreq/*.g*/min_freq")
-        gpu_known = bool(gpu_pairs)
-        pairs += gpu_pairs
-    if not gpu_known or not pairs:
-        return None
-    return all(low == high for low, high in pairs)
+    clocks = snapshot.output(CLOCKS) or ""
+    gpu = re.findall(r"^GPU +MinFreq=([0-9]+) +MaxFreq=([0-9]+)", clocks, re.MULTILINE)
+    core = re.findall(r"^cpu[0-9]+: +Online=1 .*MinFreq=([0-9]+) +MaxFreq=([0-9]+)", clocks, re.MULTILINE)
+    if not gpu or not core:  # many releases refuse an ordinary user, some after a part of it; anyone may read the kernel's files
+        gpu = _clock_limits(snapshot, "/sys/class/devfreq/*.g*/min_freq")
+        core = _clock_limits(snapshot, f"{CPUS}/cpu[0-9]*/cpufreq/scaling_min_freq")
+    known = [low == high for low, high in gpu + core if low is not None and high is not None]
+    if not gpu or len(known) < len(gpu + core):
+        return False if gpu and False in known else None
+    return all(known)
 
 
 def _clock_limits(snapshot: Snapshot, pattern: str) -> list[tuple[str | None, str | None]]:
-    """The lowest and the highest clock, as text, for every `min_freq` file of the pattern."""
-    return [(snapshot.text(path), snapshot.text("max_freq".join(path.rsplit("min_freq", 1)))) for path in snapshot.glob(pattern)]
+    """The lowest and the highest clock, as text, for every `min_freq` file of the pattern, except those of cores that are off.
+
+    None stands for one of the two that cannot be read.
+    """
+    ends = [(snapshot.text(path), snapshot.text("max_freq".join(path.rsplit("min_freq", 1)))) for path in snapshot.glob(pattern)]
+    return [pair for pair in ends if pair != (None, None)]
 
 
 # ----------------------------------------------------------------------------------------------------------------- energy

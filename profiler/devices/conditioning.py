@@ -17,10 +17,11 @@ from typing import Any
 from device_agents.agent import Agent, store_file
 from device_agents.errors import DeviceError
 from device_agents.python_runner import ON_DEVICE
+from device_agents.support.text import printable
 from profiler.devices import boards, cores
 from profiler.devices.cores import big_cores
-from profiler.devices.snapshot import EVERYTHING, HEAT, Snapshot, take_snapshot
-from profiler.devices.thermal import Heat, heat
+from profiler.devices.snapshot import EVERYTHING, HEAT, THERMAL, ZONES, Snapshot, take_snapshot
+from profiler.devices.thermal import Heat, cached, heat
 from profiler.errors import TooHot
 
 __all__ = ["Conditioned", "Cooling", "big_cores", "conditioned", "wait_until_cool"]
@@ -40,7 +41,7 @@ WATCH_POLL_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Cooling:
-    """The temperatures that a device must reach before it is measured. None is no limit; unreadable temperatures are ignored."""
+    """The temperatures that a device must reach before it is measured; None is no limit. What cannot be read is not waited for."""
 
     status: int = 0
     """The highest accepted thermal status of Android."""
@@ -57,29 +58,61 @@ def wait_until_cool(
     rules: Cooling,
     say: Callable[[str], None],
     *,
+    told: set[str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> float:
     """Wait until the device is cool enough, and return the seconds waited.
 
-    `say` receives the reasons once a minute. Raises `TooHot` if the device does not cool down within `rules.wait_s`, and
-    `DeviceError` if it cannot be reached.
+    `say` receives the reasons once a minute, and what cannot be read unless it is in `told`, to which it is added. Raises `TooHot`
+    if the device does not cool down within `rules.wait_s`, and `DeviceError` if it cannot be reached.
     """
-    started_s = clock()
+    started_s, told = clock(), set() if told is None else told
     reported_s: float | None = None
-    while reasons := _too_warm(heat(take_snapshot(agent, HEAT)), rules):
+    first: Heat | None = None
+    while True:
+        snapshot = take_snapshot(agent, HEAT)
+        for doubt in _doubts(snapshot, rules):
+            if doubt not in told:
+                say(f"{agent.address}: {doubt}")
+                told.add(doubt)
+        found = heat(snapshot)
+        first = first or found
+        reasons = _too_warm(found, rules)
+        if not reasons:
+            break
         now_s = clock()
         left_s = rules.wait_s - (now_s - started_s)
         if left_s <= 0:
+            # a sensor that is read moves by a digit within minutes; a thermal status need not
+            same = (found.hottest_c, found.battery_c) == (first.hottest_c, first.battery_c)
+            stale = "no temperature has changed at all; leave the limit out of `cool` if they are stale, or "
             raise TooHot(
-                f"{agent.address} is still too warm after {rules.wait_s:.0f} s: {', '.join(reasons)}; take it off the charger and "
-                "out of its case and stop other programs, then start again, or raise the limits or the wait in `cool`"
+                f"{agent.address} is still too warm after {rules.wait_s:.0f} s: {', '.join(reasons)}; "
+                f"{stale if same and reported_s is not None and '°C' in reasons[-1] else ''}take it off the charger and out of its "
+                "case and stop other programs, then start again, or raise the limits or the wait in `cool`"
             )
         if reported_s is None or now_s - reported_s >= REPORT_EVERY_S:
             say(f"waiting for {agent.address} to cool down: {', '.join(reasons)}")
             reported_s = now_s
         sleep(min(POLL_S, left_s))
     return 0.0 if reported_s is None else clock() - started_s
+
+
+def _doubts(snapshot: Snapshot, rules: Cooling) -> Iterator[str]:
+    """A sentence for each rule whose reading is missing, refused or old: what is read, and what is done."""
+    now, service = heat(snapshot), snapshot.output(THERMAL)
+    if now.status is None and (service is not None or rules.status > 0):
+        said = f" ({printable(service.splitlines()[0], 80)})" if service else ""
+        yield f"its thermal status cannot be read{said}, so no thermal status is waited for"
+    if rules.below_c is not None and now.hottest_c is None:
+        refused = any(snapshot.text(path) is None for path in snapshot.glob(f"{ZONES}/thermal_zone*/temp"))
+        what = "may not be read by this user" if refused else "is not told by any sensor"
+        yield f"its temperature {what}, so `below_c` of `cool` is not waited for"
+    if rules.below_c is not None and now.hottest_c is not None and cached(snapshot):
+        yield "it tells only temperatures that it has kept, maybe for hours; they are held to `below_c` of `cool` all the same"
+    if rules.battery_below_c is not None and now.battery_c is None:
+        yield "the temperature of its battery cannot be read, so `battery_below_c` of `cool` is not waited for"
 
 
 def _too_warm(now: Heat, rules: Cooling) -> list[str]:
@@ -102,9 +135,13 @@ def _too_warm(now: Heat, rules: Cooling) -> list[str]:
 class Conditioned:
     """A device while its conditioning is maintained."""
 
-    def __init__(self, state: dict[str, Any], mode: _FixedPerformance | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, state: dict[str, Any], cores: int | None, mode: _FixedPerformance | None, clock: Callable[[], float]
+    ) -> None:
         self.state = state
         """The settings that were made or found, JSON-ready; `fixed_performance` is `on`, `unsupported` or `not wanted`."""
+        self.cores = cores
+        """The number of cores on which our processes may run; None if it cannot be read."""
         self._mode = mode
         self._clock = clock
         self._renewed_s = clock()
@@ -130,18 +167,18 @@ def conditioned(
     """
     snapshot = take_snapshot(agent, replace(EVERYTHING, watch_s=0))
     state = recorded(snapshot)
-    phone = boards.phone(snapshot)
+    phone, usable = boards.phone(snapshot), cores.usable(snapshot)
     if not fixed_performance:
-        yield Conditioned(state | {"fixed_performance": "not wanted"}, None, clock)
+        yield Conditioned(state | {"fixed_performance": "not wanted"}, usable, None, clock)
         return
     if phone is None or (phone.sdk or 0) < boards.FIXED_PERFORMANCE_SDK:
-        yield Conditioned(state | {"fixed_performance": "unsupported"}, None, clock)
+        yield Conditioned(state | {"fixed_performance": "unsupported"}, usable, None, clock)
         return
     mode = _FixedPerformance(agent, expiry_s)
     try:
         works = mode.switch("on")
         state |= {"fixed_performance": "on" if works else "unsupported"}
-        yield Conditioned(state, mode if works else None, clock)
+        yield Conditioned(state, usable, mode if works else None, clock)
     finally:
         state["restored"] = _restore(agent, mode)
 

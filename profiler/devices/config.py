@@ -14,6 +14,7 @@ The file is the one that --config or PROFILE_CONFIG names, otherwise ./profile.t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,8 +29,11 @@ from device_agents.support.text import did_you_mean, nearest
 from device_agents.support.toml_file import TomlFile, read_toml
 from profiler.devices.conditioning import Cooling
 from profiler.runner_names import RUNNERS
+from profiler.runtimes import RUNTIMES
 
 CONFIG_VARIABLE = "PROFILE_CONFIG"
+SECTIONS = ("devices", "tables", "schedule")
+"""What profile.toml may hold; profiler.schedule reads the last two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,27 @@ def find_device(name: str) -> Device:
         by_address = [device for device in known.values() if device.address == name]
         return by_address[0] if by_address else Device(name, name)
     kind, colon, rest = name.partition(":")
+    if not nearest(name, known) and (way := _meant_device(name)):
+        raise UnknownDevice(f"there is no device called {name!r}; {way}")
     if not nearest(name, known) and (near := nearest(kind, AGENTS)):
         raise UnknownDevice(f"there is no device called {name!r}; did you mean {near + colon + rest!r}?")
     raise UnknownDevice(f"there is no device called {name!r}; {did_you_mean(name, [*known, *(f'{kind}:...' for kind in AGENTS)])}")
+
+
+def _meant_device(name: str) -> str | None:
+    """What other tools call by this name, as the end of a sentence; None if it looks like none of their names."""
+    word = name.lower()
+    if word in ("cpu", "localhost", "127.0.0.1", "::1", "host", "here", "this"):
+        return "did you mean 'local'? --runtime and profile.toml say which part of it computes"
+    if re.fullmatch(r"(cuda|gpu|rocm|mps|tpu|npu|dsp)(:\d+)?", word):
+        return "the part of a device that computes is named by --runtime, such as onnxruntime-cuda on --device local"
+    if word in ("android", "phone", "usb"):
+        return "did you mean 'adb:SERIAL', as `profile devices` lists it?"
+    if re.fullmatch(r"[\w.-]+@[\w.-]+(:\d+)?", name) or re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}(:22)?|[\w-]+\.(local|lan)", word):
+        return f"did you mean {f'ssh:{name}'!r}?"
+    if re.fullmatch(r"(\d{1,3}(\.\d{1,3}){3}:\d+|emulator-\d+)", word):
+        return f"did you mean {f'adb:{name}'!r}?"
+    return None
 
 
 def configured_devices() -> dict[str, Device]:
@@ -83,6 +105,7 @@ def configured_devices() -> dict[str, Device]:
     if path is None:
         return {}
     reader = _Reader(read_toml(path))
+    reader.file.known(reader.file.plain, SECTIONS, (), "the file")
     devices = reader.file.table(reader.file.plain.get("devices", {}), ("devices",))
     return {name: reader.device(name, table) for name, table in devices.items()}
 
@@ -124,9 +147,11 @@ class _Reader:
             match word:
                 case "libraries":
                     plain = self.file.table(value, place)
+                    self.file.known(plain, RUNTIMES, place, f"{where}: libraries")
                     yield word, {runtime: self._paths(paths, (*place, runtime), where) for runtime, paths in plain.items()}
                 case "tools":
                     plain = self.file.table(value, place)
+                    self.file.known(plain, RUNNERS, place, f"{where}: tools")
                     yield word, {tool: self._paths(path, (*place, tool), where)[-1] for tool, path in plain.items()}
                 case "native":
                     yield word, self._paths(value, place, where)[-1]
@@ -145,6 +170,12 @@ class _Reader:
         values = value if isinstance(value, list) else [value]
         if not values or not all(isinstance(item, str) for item in values):
             raise self.file.fail(place, f"{where}: {'.'.join(place[2:])} must be a path or a list of paths, not {value!r}")
+        for item in values:
+            if not item.isprintable() or (os.name != "nt" and re.match(r"[A-Za-z]:[\\/]|\\\\", item)):
+                raise self.file.fail(
+                    place,
+                    f"{where}: {'.'.join(place[2:])} is a path of Windows, {item!r}; give one of this host, such as /mnt/c/...",
+                )
         return tuple(self.file.path_of(item) for item in values)
 
     def _cpus(self, value: Any, place: tuple[str, ...], where: str) -> str | tuple[int, ...]:

@@ -44,9 +44,18 @@ def count(snapshot: Snapshot) -> int | None:
 
 
 def allowed(snapshot: Snapshot) -> tuple[int, ...] | None:
-    """The cores on which the kernel lets our processes run; None if they cannot be read."""
+    """The cores that are online on which the kernel lets our processes run; None if they cannot be read."""
     found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", snapshot.text("/proc/self/status") or "", re.MULTILINE)
-    return cpu_list(found[1]) if found else None
+    permitted, present = cpu_list(found[1]) if found else None, online(snapshot)
+    if permitted is None or present is None:
+        return permitted
+    return tuple(cpu for cpu in permitted if cpu in present)
+
+
+def usable(snapshot: Snapshot) -> int | None:
+    """The number of cores on which our processes may run; None if it cannot be read."""
+    permitted = allowed(snapshot)
+    return count(snapshot) if permitted is None else len(permitted)
 
 
 def siblings(snapshot: Snapshot) -> tuple[tuple[int, ...], ...] | None:

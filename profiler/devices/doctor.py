@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from device_agents.agent import Agent, store_file
+from device_agents.agent import Agent, CommandResult, store_file
 from device_agents.discovery import open_agent
 from device_agents.errors import DeviceError, LinkLost
 from device_agents.python_runner import ON_DEVICE
@@ -15,6 +15,7 @@ from device_agents.support.strict_json import read_json
 from profiler.devices.boards import FIXED_PERFORMANCE_SDK
 from profiler.devices.config import find_device
 from profiler.devices.facts import Facts, facts
+from profiler.devices.interpreter import too_old
 from profiler.devices.snapshot import WORK, take_snapshot
 from profiler.errors import RunnerError
 from profiler.finding import Finding
@@ -64,8 +65,9 @@ def diagnose(device: str, threads: int = 1, python: str | None = None) -> Diagno
 def examine(agent: Agent, python: str | None = None) -> Facts:
     """Read the facts of the device, which takes about four seconds.
 
-    The speed is timed with the interpreter `python` or with one that is found on the device; without one it stays unknown. Raises
-    `RunnerError` if the answer of the device is incomplete or invalid, and `DeviceError` if it cannot be reached.
+    The speed is timed with the interpreter `python` or with one that is found on the device; without one that can do it the speed
+    stays unknown, and everything else is told all the same. Raises `RunnerError` if the answer of the device is incomplete or
+    invalid, and `DeviceError` if it cannot be reached.
     """
     quiet = take_snapshot(agent)
     interpreter = python
@@ -76,13 +78,22 @@ def examine(agent: Agent, python: str | None = None) -> Facts:
             raise
         except DeviceError:  # the device has no Python
             return facts(quiet)
-    speed_ns = _time_work(agent, interpreter)
-    return facts(quiet, take_snapshot(agent, WORK), speed_ns)
+    try:
+        result = agent.run([interpreter, store_file(agent, PROGRAM)], timeout_s=TIMEOUT_S)
+        obstacle = too_old(agent, interpreter) if result.returncode != 0 else None
+        if obstacle is None:
+            result.check()
+    except LinkLost:
+        raise
+    except DeviceError as exc:  # among others: no room for the program, no permission to run the interpreter
+        obstacle = str(exc)
+    if obstacle is not None:
+        return facts(quiet, speed_obstacle=obstacle)
+    return facts(quiet, take_snapshot(agent, WORK), _times_ns(agent, interpreter, result))
 
 
-def _time_work(agent: Agent, interpreter: str) -> tuple[int, ...]:
-    """Run the program that repeats a piece of work, and return its times in nanoseconds."""
-    result = agent.run([interpreter, store_file(agent, PROGRAM)], timeout_s=TIMEOUT_S).check()
+def _times_ns(agent: Agent, interpreter: str, result: CommandResult) -> tuple[int, ...]:
+    """The times, in nanoseconds, that the program printed which repeats a piece of work. `RunnerError` if it printed others."""
     for line in result.stdout.splitlines():
         try:
             message = read_json(line)
@@ -291,6 +302,9 @@ def _heat(facts: Facts, threads: int) -> Iterator[Finding]:
 
 
 def _speed(facts: Facts, threads: int) -> Iterator[Finding]:
+    if facts.speed_obstacle is not None:
+        what, _, next_step = facts.speed_obstacle.partition("; ")
+        yield Finding("warning", what, next_step or f"see why {PROGRAM.name} does not run there")
     change = facts.speed_change_percent
     if change is not None and change >= UNSTEADY_PERCENT:
         yield Finding(

@@ -90,7 +90,9 @@ class Facts:
     """The version of the whole system, on devices that have such a name."""
 
     speed_ns: tuple[int, ...] | None
-    """The times of the same piece of work, one after the other, in nanoseconds; None without a Python interpreter."""
+    """The times of the same piece of work, one after the other, in nanoseconds; None if it could not be timed."""
+    speed_obstacle: str | None = None
+    """Why the work could not be timed, and what to do; None if it was, and on a device without a Python interpreter."""
 
     @property
     def speed_change_percent(self) -> float | None:
@@ -153,7 +155,12 @@ class Facts:
         return f"{number} cores, governor {governor}, load {load}, {speed}"
 
 
-def facts(quiet: Snapshot, worked: Snapshot | None = None, speed_ns: tuple[int, ...] | None = None) -> Facts:
+def facts(
+    quiet: Snapshot,
+    worked: Snapshot | None = None,
+    speed_ns: tuple[int, ...] | None = None,
+    speed_obstacle: str | None = None,
+) -> Facts:
     """The facts in a snapshot of the device at rest.
 
     `worked` is a snapshot after the work that took `speed_ns`: it shows throttling, and the time that a host takes away from a
@@ -193,6 +200,7 @@ def facts(quiet: Snapshot, worked: Snapshot | None = None, speed_ns: tuple[int, 
         energy=boards.energy(quiet),
         build=boards.build(quiet),
         speed_ns=speed_ns,
+        speed_obstacle=speed_obstacle,
     )
 
 

@@ -16,6 +16,8 @@ TEMPERATURE_TYPES = {0, 1, 3, 9, 10}
 
 The other types are batteries, plugs and radios, or currents and voltages.
 """
+CURRENT = re.compile(r"Current temperatures from HAL:\n((?:\s*Temperature\{.*\}\n?)+)")
+"""The part of `dumpsys thermalservice` that was read just now."""
 CHARGING = {"1": "Unknown", "2": "Charging", "3": "Discharging", "4": "Not charging", "5": "Full"}
 """The states of android.os.BatteryManager, in the words of the kernel."""
 
@@ -74,10 +76,15 @@ def zones(snapshot: Snapshot) -> tuple[Zone, ...] | None:
     return _android_sensors(snapshot) or _kernel_zones(snapshot) or None
 
 
+def cached(snapshot: Snapshot) -> bool:
+    """True if the temperatures are those that Android has kept of the last change that it was told."""
+    return bool(_android_sensors(snapshot)) and not CURRENT.search(snapshot.output(THERMAL) or "")
+
+
 def _android_sensors(snapshot: Snapshot) -> tuple[Zone, ...]:
     output = snapshot.output(THERMAL) or ""
     # current readings come first: cached ones may be hours old, but they are all that some phones have
-    current = re.search(r"Current temperatures from HAL:\n((?:\s*Temperature\{.*\}\n?)+)", output)
+    current = CURRENT.search(output)
     pattern = r"Temperature\{mValue=(-?[0-9.]{1,12}), mType=([0-9]{1,3}), mName=([^,}\n]{1,80}), mStatus=[0-9]\}"
     found = []
     for value, sensor_type, name in re.findall(pattern, current[1] if current else output):

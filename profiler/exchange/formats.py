@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from profiler.exchange.reader import ImportedRows, Source, shown
 from profiler.exchange.writer import ExportedTable
 from profiler.tables.table import Table
 
+HEAD = 4000
+"""The number of characters in which the content of a file is looked for."""
 Reader = Callable[[Sequence[Source], Sequence[str]], ImportedRows]
 """A function that reads the files of one table.
 
@@ -33,15 +36,21 @@ class ForeignFormat:
     """module:function of a `Reader`."""
     writer: str | None = None
     """module:function of a `Writer`."""
+    content: str | None = None
+    """A regular expression that the beginning of such a file contains; it chooses among formats with the same ending."""
 
 
 FORMATS: Mapping[str, ForeignFormat] = {
-    "csv": ForeignFormat("CSV", (".csv",), None, "profiler.exchange.csv_form:write"),
+    "csv": ForeignFormat("CSV", (".csv",), "profiler.exchange.csv_form:read", "profiler.exchange.csv_form:write"),
     "nn-meter": ForeignFormat(
         "nn-Meter's kernel data", (".json",), "profiler.exchange.nn_meter:read", "profiler.exchange.nn_meter:write"
     ),
     "ofa": ForeignFormat(
-        "once-for-all's and ProxylessNAS' YAML", (".yaml", ".yml"), "profiler.exchange.ofa:read", "profiler.exchange.ofa:write"
+        "once-for-all's and ProxylessNAS' YAML",
+        (".yaml", ".yml", ".json"),
+        "profiler.exchange.ofa:read",
+        "profiler.exchange.ofa:write",
+        r"-input:[0-9x]+-output:",
     ),
     "tvm": ForeignFormat("TVM's tuning logs", (".log", ".jsonl"), "profiler.exchange.tvm:read"),
 }
@@ -75,11 +84,17 @@ def writer_of(name: str) -> Writer:
     return writer
 
 
-def format_of(paths: Sequence[Path]) -> str:
-    """The name of the readable format with the endings of these files. Raises `ExchangeError` unless there is exactly one."""
+def format_of(paths: Sequence[Path], texts: Sequence[str] = ()) -> str:
+    """The name of the readable format of these files, by their endings and, where several have the same, by what the files hold.
+
+    Raises `ExchangeError` unless there is exactly one.
+    """
     suffixes = {path.suffix.lower() for path in paths}
-    names = [name for name in readable() if suffixes & set(FORMATS[name].suffixes)]
-    if len(names) != 1 or not suffixes <= set(FORMATS[names[0]].suffixes):
+    names = [name for name in readable() if suffixes <= set(FORMATS[name].suffixes)]
+    if len(names) > 1:
+        known = [name for name in names if (sign := FORMATS[name].content) and all(re.search(sign, text[:HEAD]) for text in texts)]
+        names = known if known and texts else [name for name in names if FORMATS[name].content is None]
+    if len(names) != 1:
         raise ExchangeError(
             f"the endings of {', '.join(path.name for path in paths)} do not show the format; add --format "
             f"{' or '.join(readable())}"

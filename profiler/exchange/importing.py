@@ -52,9 +52,11 @@ class ImportOptions:
 
 def import_table(paths: Sequence[Path], options: ImportOptions) -> Table:
     """All files together as one table. Raises `ExchangeError` if a file cannot be read or is not of the format."""
-    name = options.format or format_of(paths)
-    reader = reader_of(name)
+    if options.format:
+        reader_of(options.format)  # an unknown one is told before the files are read
     sources = [read_source(path) for path in paths]
+    name = options.format or format_of(paths, [source.text for source in sources])
+    reader = reader_of(name)
     # an activation that is given twice must not give its layers twice
     imported = reader(sources, tuple(dict.fromkeys(options.activations)))
     # what the user says counts before what is known about a published file

@@ -29,6 +29,7 @@ from profiler.exchange.reader import (
     published_estimate,
     shown,
     size,
+    variance_of,
 )
 from profiler.exchange.writer import ExportedTable
 from profiler.layers.layer import LayerSpec, Shape, fully_connected
@@ -70,7 +71,7 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
             if layer is None:
                 found.skip(NO_LAYER.format(shown(kind)))
             else:
-                found.add([layer], _estimate(latency, label))
+                found.add([layer], _estimate(latency, kernel, label))
     return found.finish(
         ("batch 1, float32, padding as TensorFlow's SAME", "a batch normalisation is folded into its convolution"),
         "mean; its interval is 1.96 standard deviations of single runs, because their number is unknown: wider than necessary",
@@ -143,14 +144,18 @@ def _number(config: Config, names: Sequence[str], label: str) -> int:
     raise ExchangeError(f"{label}: its config has no {names[0]}; add it or remove the kernel")
 
 
-def _estimate(latency: Any, label: str) -> Estimate:
-    """The estimate from a number, or from a text with mean and standard deviation; nn-Meter writes 0 for no deviation."""
+def _estimate(latency: Any, kernel: Mapping[str, Any], label: str) -> Estimate:
+    """The estimate from a number, or from a text with mean and standard deviation; nn-Meter writes 0 for no deviation.
+
+    Others keep the deviation, or its square, beside a latency that is a number.
+    """
     match = LATENCY.fullmatch(latency) if isinstance(latency, str) and len(latency) <= MOST_LETTERS else None
     if isinstance(latency, str) and match is None:
         raise ExchangeError(f"{label}: a latency must be a text such as 37.53 +- 0.314, not {shown(latency)}")
     mean_ms = milliseconds(match["mean"] if match else latency, f"{label}: latency")
     # nn-Meter does not write the number of runs, so the deviation cannot be made a standard error
-    spread_ms = number_of(match["spread"], f"{label}: its deviation") if match and match["spread"] else 0.0
+    beside_ms = math.sqrt(variance_of(kernel, label))
+    spread_ms = number_of(match["spread"], f"{label}: its deviation") if match and match["spread"] else beside_ms
     if spread_ms < 0:
         raise ExchangeError(f"{label}: a deviation must not be negative, but is {spread_ms:g}")
     return published_estimate(mean_ms, NORMAL_95 * spread_ms if spread_ms > 0 else UNKNOWN)

@@ -1,6 +1,7 @@
 """Reads and writes the latency tables of ProxylessNAS and once-for-all (https://github.com/mit-han-lab/once-for-all).
 
-They are YAML: a mapping from the key of a layer to the count, mean and variance of its latency in milliseconds. A key is the layer:
+They are YAML or JSON: a mapping from the key of a layer to the count, mean and variance of its latency in milliseconds, or to its
+mean and standard deviation. A key is the layer:
 `Conv-input:224x224x3-output:112x112x32`, height x width x channels. once-for-all looks up these kinds of keys: Conv (the first one,
 3x3 with stride 2), Conv_1 and Conv_2 (1x1), AvgPool2D (global), Logits (the classifier, with the pooling if its input is an image)
 and expanded_conv (a whole inverted residual). Keys of MobileNetV3 tables add `se` and `hs`, and their `expand` is a number of
@@ -31,6 +32,7 @@ from profiler.exchange.reader import (
     published_estimate,
     shown,
     size,
+    variance_of,
 )
 from profiler.exchange.writer import ExportedTable
 from profiler.layers.composite import inverted_residual, pooled_classifier
@@ -149,7 +151,7 @@ def _estimate(fields: Fields, label: str) -> Estimate:
         raise ExchangeError(f"{label} has no mean; add it or remove the entry")
     mean_ms = milliseconds(fields["mean"], f"{label}: mean")
     count = int(number_of(fields.get("count", "0"), f"{label}: count"))
-    variance = number_of(fields["var"], f"{label}: var") if "var" in fields else UNKNOWN
+    variance = variance_of(fields, label)
     if not 0 <= count <= MOST_SAMPLES or variance < 0:
         raise ExchangeError(f"{label}: a count of {count} with a variance of {variance:g} is impossible")
     # count and var are optional in published tables; without them, or with a single run, there is no interval

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agents.support.numbers import is_whole
-from device_agents.support.text import printable
+from device_agents.support.text import decoded, printable
 from profiler.errors import ExchangeError, LayerError
 from profiler.interval import Interval
 from profiler.layers.layer import MOST_MACS, LayerSpec
@@ -32,6 +32,9 @@ MOST_SAMPLES = 2**31 - 1
 NORMAL_95 = 1.96
 """The half width of the 95 % interval of a mean, in standard errors."""
 UNKNOWN = math.nan
+VARIANCES = ("var", "variance", "latency_var")
+DEVIATIONS = ("std", "stdev", "stddev", "std_ms", "latency_std")
+"""The names under which tables keep how much single runs differ."""
 MOST_REASONS = 20
 """The number of reasons for skipped entries that are recorded one by one."""
 SHOWN = 80
@@ -53,9 +56,9 @@ class Source:
 
     @property
     def text(self) -> str:
-        """The data as text. Raises `ExchangeError` if it is not UTF-8."""
+        """The data as text. Raises `ExchangeError` if it is neither UTF-8 nor UTF-16."""
         try:
-            return self.data.decode("utf-8-sig")
+            return decoded(self.data)
         except UnicodeDecodeError as exc:
             raise ExchangeError(f"{self.name} is not a table: it is not UTF-8 text; check that it is the right file") from exc
 
@@ -173,6 +176,15 @@ def published_estimate(latency_ms: float, half_width_ms: float = UNKNOWN, sample
         return Estimate(Interval.unknown(latency_ms), rounds=0, samples=samples, quiet_rounds=0)
     low_ms = max(0.0, latency_ms - half_width_ms)
     return Estimate(Interval(latency_ms, low_ms, latency_ms + half_width_ms), rounds=0, samples=samples, quiet_rounds=0)
+
+
+def variance_of(fields: Mapping[str, Any], label: str) -> float:
+    """The variance of single runs in square milliseconds, from a field with it or with the standard deviation; NaN for neither."""
+    variances = [number_of(fields[name], f"{label}: {name}") for name in VARIANCES if name in fields]
+    deviations = [number_of(fields[name], f"{label}: {name}") for name in DEVIATIONS if name in fields]
+    if any(value < 0 for value in (*variances, *deviations)):
+        raise ExchangeError(f"{label}: a variance or deviation must not be negative")
+    return variances[0] if variances else deviations[0] ** 2 if deviations else UNKNOWN
 
 
 def make_layer(label: str, make: Callable[..., LayerSpec], *arguments: Any, **options: Any) -> LayerSpec:

@@ -22,8 +22,8 @@ class Given:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     values: Mapping[str, Values] = field(default_factory=dict)
     """An array of the input's shape, or of a single number that stands for all elements."""
-    options: str = ""
-    """The options of a command that say the same, with a space before each."""
+    options: tuple[str, ...] = ()
+    """The options of a command that say the same."""
 
     def check_names(self, inputs: Sequence[str]) -> None:
         """`ModelError` if a name is that of no input."""
@@ -60,8 +60,8 @@ def given_inputs(shapes: Sequence[str], values: Sequence[str]) -> Given:
         if not name:
             raise ModelError(f"--input {text} is not the name of an input and its values, such as ids=ids.npy or ids=1")
         found_values[name] = _values(value)
-    options = "".join(f" --shape {text}" for text in shapes) + "".join(f" --input {text}" for text in values)
-    return Given(found_shapes, found_values, options)
+    options = [word for text in shapes for word in ("--shape", text)] + [word for text in values for word in ("--input", text)]
+    return Given(found_shapes, found_values, tuple(options))
 
 
 def _values(text: str) -> Values:

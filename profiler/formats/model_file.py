@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,13 +93,27 @@ FORMATS = {
 }
 MODEL_SUFFIXES = (".onnx", ".tflite")
 """The endings of users' model files. Scripts of the fake runtime are not among them."""
+_TORCH = "a PyTorch file; export the network with torch.onnx.export and give the .onnx file"
+_TENSORFLOW = "a TensorFlow model; convert it with tf.lite.TFLiteConverter and give the .tflite file"
+OTHER_SUFFIXES: Mapping[str, str] = {
+    ".lite": "most likely a TFLite file; rename it to .tflite", ".tfl": "most likely a TFLite file; rename it to .tflite",
+    ".ort": "in ONNX Runtime's own format, which cannot be read; give the .onnx file that it was made from",
+    ".pt": _TORCH, ".pth": _TORCH, ".ckpt": _TORCH, ".safetensors": _TORCH, ".pt2": _TORCH, ".pte": _TORCH,
+    ".pb": _TENSORFLOW, ".h5": _TENSORFLOW, ".keras": _TENSORFLOW,
+    ".engine": "built by TensorRT for one GPU; give the .onnx file that it was made from, with --runtime onnxruntime-tensorrt",
+    ".parquet": "a table; tables and models are different arguments, see --help", ".zip": "an archive; unpack it",
+}  # fmt: skip
+"""What other files are by their endings, and what to do with them."""
 
 
 def format_of(path: Path) -> Format:
     """The format of a file, by its ending. Raises `ModelError` if there is no such file or no such format."""
     if not path.exists():
         raise ModelError(f"there is no file {path}; check the path")
-    if path.suffix.lower() not in MODEL_SUFFIXES or not path.is_file():
+    ending = path.suffix.lower()
+    if path.is_file() and ending in OTHER_SUFFIXES:
+        raise ModelError(f"{path} is {OTHER_SUFFIXES[ending]}")
+    if ending not in MODEL_SUFFIXES or not path.is_file():
         raise ModelError(f"{path} is not a model file; {' and '.join(MODEL_SUFFIXES)} files can be read")
     return FORMATS[path.suffix.lstrip(".").lower()]
 

@@ -9,6 +9,8 @@ asks the runtime itself for every network that it measures, compares, and says s
   second one does. It can then apply a ReLU, but no ReLU6.
 - In TFLite an addition can apply a ReLU or ReLU6. An addition of integers can do so in both runtimes, because the activation is
   only the range to which its output is quantised.
+- In TFLite every layer with weights and every pool of floats applies a ReLU or ReLU6 behind it itself (clamps in
+  xnn_subgraph_fusion of XNNPACK). All other activations are operators of their own.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from dataclasses import dataclass, replace
 from profiler.layers.blocked import in_blocks
 from profiler.layers.entries import entry_of
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec
-from profiler.runtimes import fusion_of
+from profiler.layers.layer import POOL_OPS, WEIGHTED_OPS, LayerSpec
+from profiler.runtimes import UNKNOWN_RUNTIME, fusion_of
 
 AFTER_CONVOLUTION = ("relu",)
 """The activations that a convolution can apply after it has added a shortcut."""
 AFTER_ADDITION = ("relu", "relu6")
-"""The activations that an addition can apply."""
+"""The activations that an addition can apply, and XNNPACK's layers with weights and pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,10 @@ class ExecutionRules:
             return graph
         if fusion == "onnxruntime" and self.block > 1:
             graph = in_blocks(graph, self.block)
-        return replace(_with_fused_additions(graph, fusion), executed=True)
+        # published tables do not say with which runtime they were measured, and have layers with activations of all kinds
+        if fusion == "tflite" and self.runtime != UNKNOWN_RUNTIME:
+            graph = _with_activations_apart(graph)
+        return replace(_with_fusions(graph, fusion), executed=True)
 
     def entry(self, layer: LayerSpec) -> LayerSpec:
         """The layer that stands for this one in a table (profiler.layers.entries)."""
@@ -56,8 +61,22 @@ class ExecutionRules:
         return replace(executed, nodes=tuple(replace(node, layer=self.entry(node.layer)) for node in executed.nodes))
 
 
-def _with_fused_additions(graph: Graph, fusion: str) -> Graph:
-    """The same network with its additions fused with the convolution before, or the activation after."""
+def _with_activations_apart(graph: Graph) -> Graph:
+    """The same network with each activation other than ReLU and ReLU6 as a node of its own, which keeps the name."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        layer = node.layer
+        if layer.opaque is None and layer.activation not in ("none", *AFTER_ADDITION):
+            linear = replace(node, name=f"{node.name}/linear", layer=replace(layer, activation="none"))
+            activation = LayerSpec(layer.activation, (layer.output,), layer.output, dtype=layer.dtype)
+            nodes += [linear, Node(node.name, activation, (linear.name,))]
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _with_fusions(graph: Graph, fusion: str) -> Graph:
+    """The same network with its additions fused with the convolution before, and activations with what they follow."""
     uses = Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
     kept: dict[str, Node] = {}
     renamed: dict[str, str] = {}
@@ -101,15 +120,21 @@ def _with_shortcut(node: Node, kept: Mapping[str, Node], uses: Counter[str]) -> 
 
 
 def _with_activation(node: Node, kept: Mapping[str, Node], uses: Counter[str], rules: str) -> Node | None:
-    """The addition, or the convolution with a shortcut, before this activation, with the activation; None if it cannot apply it."""
+    """The layer before this activation with the activation; None if it cannot apply it."""
     before = kept.get(node.inputs[0]) if len(node.inputs) == 1 else None
-    if before is None or uses[before.name] != 1 or before.layer.activation != "none" or before.layer.opaque is not None:
+    if before is None or uses[before.name] != 1 or before.layer.opaque is not None or node.layer.opaque is not None:
         return None
+    layer, activation = before.layer, node.layer.op
     possible: tuple[str, ...] = ()
-    if before.layer.adds_shortcut:
+    if rules == "tflite" and layer.dtype == "float32" and layer.op in (*WEIGHTED_OPS, *POOL_OPS):
+        possible = AFTER_ADDITION if layer.activation in ("none", *AFTER_ADDITION) else ()
+        activation = "relu6" if "relu6" in (layer.activation, activation) else activation  # XNNPACK joins the two ranges
+    elif layer.activation != "none":
+        return None
+    elif layer.adds_shortcut:
         possible = AFTER_CONVOLUTION
-    elif before.layer.op == "add" and (rules != "onnxruntime" or before.layer.dtype != "float32"):
+    elif layer.op == "add" and (rules != "onnxruntime" or layer.dtype != "float32"):
         possible = AFTER_ADDITION
     if node.layer.op not in possible:
         return None
-    return replace(before, layer=replace(before.layer, activation=node.layer.op))
+    return replace(before, layer=replace(layer, activation=activation))

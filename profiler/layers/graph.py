@@ -144,18 +144,25 @@ class Graph:
 
         Its inputs are what they read from other nodes. Its outputs are what other nodes, or none at all, read from them.
         """
-        nodes = self.nodes[first:last]
-        own = {node.name for node in nodes}
+        nodes = {node.name: node for node in self.nodes[first:last]}
         shapes: dict[str, Shape] = {}
         # an opaque layer has the layout of the file, so another reader's shape is preferred
-        for node in sorted(nodes, key=lambda node: node.layer.opaque is not None):
-            for source, shape in zip(node.inputs, node.layer.inputs, strict=False):
-                if source not in own:
-                    shapes.setdefault(source, shape)
-        inside = {source for node in nodes for source in node.inputs}
+        for node in sorted(nodes.values(), key=lambda node: node.layer.opaque is not None):
+            read = list(node.inputs)
+            for place, (source, shape) in enumerate(zip(node.inputs, node.layer.inputs, strict=False)):
+                if source not in nodes and shapes.setdefault(source, shape) != shape and node.layer.opaque is None:
+                    read[place] = f"{source} {shape}"  # another tensor of a node outside that makes several
+                    shapes[read[place]] = shape
+            nodes[node.name] = replace(node, inputs=tuple(read))
+        inside = {source for node in nodes.values() for source in node.inputs}
         elsewhere = {source for node in (*self.nodes[:first], *self.nodes[last:]) for source in node.inputs} | set(self.outputs)
-        outputs = tuple(node.name for node in nodes if node.name in elsewhere or node.name not in inside)
-        return replace(self, name=f"{self.name}[{first}:{last}]", inputs=tuple(shapes.items()), nodes=nodes, outputs=outputs)
+        return replace(
+            self,
+            name=f"{self.name}[{first}:{last}]",
+            inputs=tuple(shapes.items()),
+            nodes=tuple(nodes.values()),
+            outputs=tuple(name for name in nodes if name in elsewhere or name not in inside),
+        )
 
     def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
         """The layer of one node in the network at these widths."""

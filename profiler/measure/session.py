@@ -46,6 +46,8 @@ from profiler.runtimes import fusion_of
 MAX_CRASHES = 2
 MAX_LOST = 3
 """A model is taken for the cause when the connection has broken so often while it ran."""
+MAX_HEAT_STOPS = 4
+"""A runner that reads too much heat so often before anything was measured reads another sensor than the one that is waited for."""
 RECONNECT_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 WARMER_C = 5.0
 """A device may become so many degrees warmer than the limit for starting before it is left to cool."""
@@ -129,6 +131,7 @@ class Session:
         course = _Course(
             [(number, _shuffled(names, f"{self.settings.seed}-{number}")) for number, names in schedule], reference=reference
         )
+        heat_stops, heeds_heat = 0, True
         while course.goes_on:
             try:
                 self.cool()
@@ -155,9 +158,17 @@ class Session:
                         if self.conditioning is not None:
                             # a device that does not hear from its host for long gives its conditioning up: that may have died
                             self.conditioning.renew()
-                        if self._hot(event):
-                            yield Paused("the device became hot")
-                            break
+                        if heeds_heat and self._hot(event):
+                            heat_stops += 1
+                            heeds_heat = heat_stops < MAX_HEAT_STOPS
+                            if heeds_heat:
+                                yield Paused("the device became hot")
+                                break
+                            yield Paused(
+                                "the runner reads too much heat whenever the device has just cooled down; it is not heeded any more"
+                            )
+                    elif isinstance(event, MODEL_EVENTS):
+                        heat_stops = 0
             except LinkLost as exc:
                 yield Paused(str(exc))
                 self._reconnect(exc)

@@ -8,7 +8,8 @@ from typing import Any
 
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.errors import ToolError
-from profiler.runtimes import RUNTIMES, UNKNOWN_RUNTIME
+from device_agents.support.text import did_you_mean
+from profiler.runtimes import MEANT, RUNTIMES, UNKNOWN_RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,12 @@ class Target:
     """The Python interpreter on the device; None for the agent's own choice."""
     runner: str | None = None
     """The name of the runner; None for the one in profile.toml or, without one there, for ours."""
+    oversubscribe: bool = False
+    """True if more threads than the device has cores are meant."""
 
     def __post_init__(self) -> None:
         if self.runtime not in (*RUNTIMES, UNKNOWN_RUNTIME):
-            raise ToolError(f"there is no runtime {self.runtime!r}; known are {', '.join(RUNTIMES)}")
+            raise ToolError(f"there is no runtime {self.runtime!r}; {did_you_mean(self.runtime, RUNTIMES, MEANT)}")
         if self.threads < 1:
             raise ToolError(f"--threads must be at least 1, got {self.threads}")
 

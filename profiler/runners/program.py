@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, get_args
 
 from device_agents.agent import Agent
-from device_agents.errors import CommandTimedOut, DeviceBusy, LineTooLong
+from device_agents.errors import ANOTHER_FOLDER, CommandTimedOut, DeviceBusy, LineTooLong
+from device_agents.remote import OUR_FOLDER
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
 from profiler.formats.model_file import FORMATS
@@ -94,7 +96,9 @@ class ProgramRunner(ABC):
         for event in map(parse_line, result.stdout.splitlines()):
             if isinstance(event, Probe):
                 return event
-        raise RunnerError(f"the runner on {self._agent.address} did not answer: {how_it_ended(result.returncode, result.stderr)}")
+        raise RunnerError(
+            f"the runner on {self._agent.address} did not answer: {self._how_it_ended(result.returncode, result.stderr)}"
+        )
 
     def run(self, job: Job) -> Iterator[RunEvent]:
         program = self._program
@@ -120,7 +124,11 @@ class ProgramRunner(ABC):
                 yield Crashed(str(exc))
                 return
             if not ended:
-                yield Crashed(how_it_ended(stream.returncode, stream.stderr))
+                yield Crashed(self._how_it_ended(stream.returncode, stream.stderr))
+
+    def _how_it_ended(self, returncode: int | None, stderr: str) -> str:
+        """In words, of a process that did not come to its end; the device may be asked more."""
+        return how_it_ended(returncode, stderr)
 
 
 def _events(lines: Iterable[str], silence_s: float) -> Iterator[RunnerEvent]:
@@ -160,4 +168,17 @@ def how_it_ended(returncode: int | None, stderr: str) -> str:
     if said and said[-1].startswith("ModuleNotFoundError"):
         missing = said[-1].partition(": ")[2]
         return f"the Python there has no such runtime ({missing}); install it there, or name another interpreter with --python"
-    return f"the runner ended with code {returncode}: {said[-1] if said else 'it said nothing'}"
+    last = said[-1] if said else "it said nothing"
+    ended = f"the runner ended with code {returncode}: {last}"
+    if any("No space left" in line or "quota exceeded" in line for line in said):
+        return f"{ended}; `profile clean` makes room on the device, or {ANOTHER_FOLDER}"
+    if OUR_FOLDER not in last:
+        return f"{ended}; name another program with --python" if returncode in (126, 127) else ended
+    # dash and BusyBox take what the kernel does not execute for a script, of which they then name a line
+    if re.search(rf"exec format|not executable|cannot execute binary|{OUR_FOLDER}/\S+: (line )?[0-9]+: ", last, re.IGNORECASE):
+        return f'{ended}; it was built for another processor: name one for this device as native = "PATH" in profile.toml'
+    if returncode not in (126, 127):
+        return ended
+    if re.search("not found|No such file", last):
+        return f'{ended}; its loader is not there: name one built for this system as native = "PATH" in profile.toml'
+    return f"{ended}; the folder is most likely mounted noexec: {ANOTHER_FOLDER}"

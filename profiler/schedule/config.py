@@ -5,6 +5,7 @@
     plan = "plans/mobilenet.json"       # a plan by `netadapt plan`, or a model file; or a list of them
     runtime = "litert"
     threads = 1
+    oversubscribe = false               # true allows more threads than the device has cores
     target_error = "2%"                 # stop adding layers once the build estimates its error below this
     max_held_out_error = "5%"           # accept a new table only if its mean error on held-out networks is at most this
     max_age_days = 30
@@ -44,8 +45,8 @@ NIGHTLY = "0 3 * * *"
 REQUIRED_KEYS = {"device": '"local"', "plan": '"plan.json"', "runtime": '"litert"'}
 """Keys that every table needs, each with an example for the error message."""
 OPTIONAL_KEYS = (
-    "threads", "runner", "target_error", "max_held_out_error", "max_age_days", "max_layers", "rounds", "energy", "when",
-    "out", "keep",
+    "threads", "oversubscribe", "runner", "target_error", "max_held_out_error", "max_age_days", "max_layers", "rounds", "energy",
+    "when", "out", "keep",
 )  # fmt: skip
 LONGEST_AGE_DAYS = 36_500
 
@@ -168,6 +169,7 @@ def _parse_table(file: TomlFile, name: str, value: Any) -> ScheduledTable:
             section.choice("runtime", tuple(RUNTIMES)),
             section.whole_number("threads", 1, 1024, 1),
             runner=section.choice("runner", tuple(RUNNERS)) if "runner" in section.values else None,
+            oversubscribe=section.flag("oversubscribe"),
         ),
         plans=tuple(file.path_of(plan) for plan in plans),
         out=out,
@@ -180,7 +182,7 @@ def _parse_table(file: TomlFile, name: str, value: Any) -> ScheduledTable:
         max_held_out_error_percent=section.percentage("max_held_out_error", LIMIT_PERCENT),
         max_age_days=float(max_age_days),
         keep=section.whole_number("keep", 0, 10_000, 5),
-        energy=file.typed(section.values.get("energy", False), bool, (*place, "energy"), section.label),
+        energy=section.flag("energy"),
     )
 
 
@@ -206,6 +208,9 @@ class _Section:
     def choice(self, key: str, names: tuple[str, ...]) -> str:
         """Return the value of `key` if it is one of `names`; the error suggests the nearest name."""
         return self.file.one_of(self.values[key], names, (*self.place, key), self.label)
+
+    def flag(self, key: str) -> bool:
+        return bool(self.file.typed(self.values.get(key, False), bool, (*self.place, key), self.label))
 
     def whole_number(self, key: str, low: int, high: int, default: int) -> int:
         if key not in self.values:

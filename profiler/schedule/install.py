@@ -6,7 +6,9 @@ The command is started every quarter of an hour and does what is due by then, so
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -69,14 +71,30 @@ def systemd_units(config: Path) -> tuple[Unit, ...]:
     return Unit(folder / f"{NAME}.service", service), Unit(folder / f"{NAME}.timer", timer)
 
 
-def install_units(units: Sequence[Unit]) -> None:
-    """Write unit files and have systemd start the timer. Raises `ConfigError` if either fails."""
+def install_units(units: Sequence[Unit]) -> str:
+    """Write unit files and have systemd start the timer; what else the user has to do, if anything.
+
+    Raises `ConfigError` if systemd does not run for this user or takes no timer.
+    """
+    # before anything is written
+    _run(
+        ["systemctl", "--user", "show-environment"],
+        step="; log in as this user directly, because su and sudo start no systemd for it, or use --cron",
+    )
     for unit in units:
         with contextlib.suppress(OSError):  # writing the file fails next, with a better message
             unit.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(unit.path, unit.text, ConfigError)
     _run(["systemctl", "--user", "daemon-reload"])
     _run(["systemctl", "--user", "enable", "--now", f"{NAME}.timer"])
+    user = getpass.getuser()
+    try:
+        lingers = _run(["loginctl", "show-user", user, "--property=Linger"]).strip()
+    except ConfigError:
+        lingers = "not told"  # also of a user who is not logged in
+    if lingers == "Linger=yes":
+        return ""
+    return f"the timer runs only while {user} is logged in; to let it run always: `sudo loginctl enable-linger {user}`"
 
 
 # ------------------------------------------------------------------------------------------------------------------- cron
@@ -84,9 +102,12 @@ def install_units(units: Sequence[Unit]) -> None:
 
 def cron_line(config: Path) -> str:
     """Return the line for the crontab."""
-    folder = shlex.quote(str(config.resolve().parent))
-    line = f"*/15 * * * * cd {folder} && {shlex.join(command_for(config))}"
-    return line.replace("%", "\\%")  # in a crontab, % ends the command
+    quoted = []
+    for word in (str(config.resolve().parent), *command_for(config)):
+        text = shlex.quote(word)
+        # in a crontab, % ends the command, except in BusyBox, which leaves the backslash to the shell: so it stands outside quotes
+        quoted.append(text.replace("%", "'\\%'" if text.startswith("'") else "\\%"))
+    return f"*/15 * * * * cd {quoted[0]} && {' '.join(quoted[1:])}"
 
 
 def install_line(line: str) -> None:
@@ -94,24 +115,34 @@ def install_line(line: str) -> None:
 
     Raises `ConfigError` if `crontab` cannot be run.
     """
-    lines = _run(["crontab", "-l"], ignore="no crontab for").splitlines()
+    try:
+        lines = _run(["crontab", "-l"]).splitlines()
+    except ConfigError as exc:
+        # what Debian's cron and cronie, fcron, and BusyBox and dcron say where there is none yet; after any other failure a crontab
+        # may be there, which must not be lost
+        if not re.search(r"no f?crontab|can't open (.*No such file|your crontab)", str(exc)):
+            raise
+        lines = []
     if MARK in lines:
         place = lines.index(MARK)
         del lines[place : place + 2]
     _run(["crontab", "-"], "\n".join([*lines, MARK, line]) + "\n")
 
 
-def _run(argv: Sequence[str], text: str = "", ignore: str | None = None) -> str:
-    """Run a command and return its output; no output for a failure whose message contains `ignore`."""
+def _run(argv: Sequence[str], text: str = "", step: str = "") -> str:
+    """Run a command and return its output. `ConfigError`, which ends with `step`, if it fails."""
     try:
-        ended = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        ended = subprocess.run(argv, input=text, capture_output=True, text=True, errors="replace", timeout=COMMAND_S, check=False)
+    except FileNotFoundError as exc:
+        other = "--cron" if argv[0] == "systemctl" else "--systemd"
+        raise ConfigError(f"there is no `{argv[0]}` on this machine; install it, or use {other}") from exc
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise ConfigError(f"`{shlex.join(argv)}` cannot be run: {getattr(exc, 'strerror', None) or exc}") from exc
     if ended.returncode == 0:
         return ended.stdout
-    if ignore is not None and ignore in ended.stderr:
-        return ""
-    raise ConfigError(f"`{shlex.join(argv)}` ended with exit code {ended.returncode}: {last_line(ended.stderr)}")
+    raise ConfigError(
+        f"`{shlex.join(argv)}` ended with exit code {ended.returncode}: {last_line(ended.stderr or ended.stdout)}{step}"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------- either
@@ -134,9 +165,9 @@ class Installation:
             return f"crontab:\n{MARK}\n{self.line}\n"
         return "\n".join(f"{unit.path}:\n{unit.text}" for unit in self.units)
 
-    def write(self) -> None:
-        """`ConfigError` if systemd or cron do not take it."""
+    def write(self) -> str:
+        """Write it; what else the user has to do, if anything. `ConfigError` if systemd or cron do not take it."""
         if self.line:
             install_line(self.line)
-        else:
-            install_units(self.units)
+            return ""
+        return install_units(self.units)

@@ -10,10 +10,12 @@ from pathlib import Path
 from device_agents.support.errors import ToolError
 from profiler.devices.fleet import on_each
 from profiler.formats.given import NOTHING, Given
+from profiler.measure.executed import EMPTY_CALL
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.build import StopCriterion, build
+from profiler.tables.build import StopCriterion, build, network_key
+from profiler.tables.limits import COLD
 from profiler.tables.plan import read_plan
 from profiler.tables.table import Table
 
@@ -61,10 +63,32 @@ class Builds:
     """The errors of devices that were given up."""
 
     def check(self) -> None:
-        """`ToolError` if a device was given up."""
+        """`ToolError` if a device was given up, or if layers or whole networks could not be measured. All tables are kept."""
+        said = []
         if self.lost:
             number = len(self.tables) + len(self.lost)
-            raise ToolError(f"{len(self.lost)} of {number} devices were given up: {'; '.join(map(str, self.lost))}")
+            said.append(f"{len(self.lost)} of {number} devices were given up: {'; '.join(map(str, self.lost))}")
+        said += [f"{path} is kept, but {lack}" for path, table in self.tables.items() if (lack := what_lacks(table))]
+        if said:
+            raise ToolError("; ".join(said))
+
+
+def what_lacks(table: Table) -> str | None:
+    """What a build was to measure and could not, with the first reason; None if nothing."""
+    failed = {key: why for key, why in table.info.failed.items() if key != EMPTY_CALL and not key.startswith(COLD)}
+    networks = {key: why for key, why in failed.items() if key.startswith(network_key(""))}
+    layers = {key: why for key, why in failed.items() if key not in networks}
+    said = []
+    for kind, found in (("network", networks), ("layer", layers)):
+        if found:
+            key, why = next(iter(found.items()))
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            said.append(f"the {kind} {key.removeprefix(network_key(''))} could not be measured ({why}){more}")
+    if not said and table.info.networks and table.info.held_out.networks == 0:
+        said = ["no whole network could be checked, because each has a layer that is not in the table"]
+    if not said:
+        return None
+    return f"{' and '.join(said)}: networks with these cannot be predicted; use another runtime, or networks without them"
 
 
 def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]) -> Builds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from profiler.formats.model_file import format_of
 from profiler.layers.graph import Graph
 from profiler.measure.executed import ask_file
 from profiler.progress import ProgressReporter
+from profiler.protocol.journal import journal_path
 from profiler.tables.build import extend
 from profiler.tables.predictor import Prediction, Predictor
 from profiler.tables.table import Table, load_table
@@ -31,11 +33,18 @@ class FilePrediction:
     given: Given = NOTHING
 
     @property
-    def adding(self) -> str | None:
-        """The command that measures missing layers; None for an imported table, to which nothing can be added."""
-        return (
-            None if self.table.info.imported else f"profile predict {self.path} {self.model}{self.given.options} --measure-missing"
-        )
+    def way_out(self) -> str:
+        """The command that measures missing layers, or why none does."""
+        predictor = Predictor(self.table)
+        for missing in self.prediction.missing:
+            if why := predictor.why_missing(missing.layer):
+                return f"{missing.layer.key} could not be measured: {why}"
+        if self.table.info.imported:
+            return "an imported table cannot be extended"
+        if not journal_path(self.path).exists():
+            return "the table has no journal beside it, so it cannot be extended; build another with `profile build`"
+        command = ["profile", "predict", str(self.path), str(self.model), *self.given.options, "--measure-missing"]
+        return f"`{shlex.join(command)}` adds them"
 
     @property
     def nearest(self) -> str | None:

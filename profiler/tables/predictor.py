@@ -91,6 +91,10 @@ class Predictor:
             )
         return self._lookups[layer]
 
+    def why_missing(self, layer: LayerSpec) -> str | None:
+        """Why a layer that the table lacks could not be measured; None if that was never tried."""
+        return self.table.info.failed.get(self._entry(layer).key)
+
     def sums_of(self, layer: LayerSpec) -> Sums | None:
         """The layer's terms of the calibration; None if it is missing."""
         found = self.lookup(layer)
@@ -105,6 +109,12 @@ class Predictor:
         prediction = self.explain(graph)
         if prediction.missing:
             first, count = prediction.missing[0], len(prediction.missing)
+            for missing in prediction.missing:
+                if why := self.why_missing(missing.layer):
+                    raise LayerNotMeasured(
+                        f"{missing.layer.key} ({missing.node} of {graph.name}) could not be measured for the "
+                        f"{self.table.info.target.runtime} table: {why}; use another runtime, or a network without it"
+                    )
             raise LayerNotMeasured(
                 f"{first.layer.key} ({first.node} of {graph.name}) is not in the {self.table.info.target.runtime} table"
                 f"{f', nor are {count - 1} more' if count > 1 else ''}; add the network to it with `profile build`"

@@ -7,6 +7,7 @@ table, from which it can be derived again (profiler.tables.derive).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -131,7 +132,8 @@ class Table:
         """Write the file atomically: a reader sees the old table or the new one. `TableError` if it cannot be written."""
         rows = [_columns(layer, estimate, self.energy_mj.get(layer)) for layer, estimate in self.rows.items()]
         columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
-        table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(_info_to_dict(self.info)).encode()}))
+        plain = _info_to_dict(self.info) | {"rows": len(rows), "rows_sha256": rows_sha256(rows)}
+        table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(plain).encode()}))
         with whole(path, TableError) as temporary:
             pq.write_table(table, temporary)
 
@@ -182,6 +184,12 @@ def _columns(layer: LayerSpec, estimate: Estimate, energy_mj: float | None) -> d
     }
 
 
+def rows_sha256(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The SHA-256, in hexadecimal, of the columns that are read, whatever the order of the rows."""
+    each = sorted(json.dumps([row.get(name) for name in ROW_COLUMNS]) for row in rows)
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+
 def _estimate(row: Mapping[str, Any]) -> Estimate:
     counts = (read_value(int, row[name]) for name in ("rounds", "samples", "quiet_rounds"))
     return Estimate(Interval.from_dict(row, "latency_ms"), *counts)
@@ -196,6 +204,11 @@ def load_table(path: Path) -> Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         first_line = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise TableError(f"{path} is not a latency table or is damaged: {first_line}") from exc
+    if raw is None and rows and set(ROW_COLUMNS) <= rows[0].keys():
+        raise TableError(
+            f"{path} has the rows of a latency table, but what they were measured with and how far they can be trusted is gone: "
+            "another program has saved it again; use the original, or build it again from its journal"
+        )
     if raw is None:
         raise TableError(f"{path} is a Parquet file, but not a latency table")
     try:
@@ -204,11 +217,18 @@ def load_table(path: Path) -> Table:
             raise TableError(
                 f"{path} has table format {plain['format']}, this version reads {FORMAT}; build it again from its journal"
             )
+        # the held-out error and all else that is said of the whole table holds for exactly these rows
+        if len(rows) != plain["rows"] or rows_sha256(rows) != plain["rows_sha256"]:
+            changed = f"{len(rows)} rows in place of {plain['rows']}" if len(rows) != plain["rows"] else "other values in its rows"
+            raise TableError(
+                f"{path} is damaged: it has {changed}, so another program has changed it; use the original, or build it again from "
+                "its journal"
+            )
         layers = [LayerSpec.from_dict(read_json(row["layer"])) for row in rows]
         energy_mj = {layer: row["energy_mj"] for layer, row in zip(layers, rows, strict=True) if row.get("energy_mj")}
         estimates = {layer: _estimate(row) for layer, row in zip(layers, rows, strict=True)}
         return Table(estimates, _info_from_dict(plain), energy_mj)
-    except (KeyError, TypeError, ValueError, LayerError) as exc:
+    except (KeyError, TypeError, AttributeError, ValueError, LayerError) as exc:
         raise TableError(f"{path} is damaged: {exc}") from exc
 
 

@@ -5,6 +5,7 @@ Torch is not imported here: options and errors list the datasets from this regis
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +31,74 @@ class DatasetEntry:
     """A function that is true for a path, given without a name, that holds this dataset; the first such entry is used."""
 
 
+def batches_in(folder: Path) -> list[Path]:
+    """The folders of CIFAR's batches: this one, or those in it, as torchvision and Keras leave them."""
+    places = (folder, *(child for child in sorted(folder.glob("cifar-*")) if child.is_dir()))
+    hundred = ("train", "test", "meta")
+    return [place for place in places if any(place.glob("data_batch_*")) or all((place / name).is_file() for name in hundred)]
+
+
+def idx_in(folder: Path) -> list[Path]:
+    """The folders of idx files: this one, or those in it, as torchvision leaves them."""
+    places = (folder, folder / "raw", *sorted(folder.glob("*/raw")))
+    return [place for place in places if any(file.is_file() for file in place.glob("*images?idx3?ubyte*"))]
+
+
 def _is_cifar10(path: Path) -> bool:
-    return path.is_file() or any(path.glob("data_batch_*.bin"))
+    if path.is_dir():
+        return bool(batches_in(path))
+    if path.suffix.lower() != ".npz":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "webp.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return True  # its loader says that the file is damaged
+
+
+def _is_idx(path: Path) -> bool:
+    return path.is_dir() and bool(idx_in(path))
 
 
 DATASETS: Mapping[str, DatasetEntry] = {
     "digits": DatasetEntry("netadapt.training.datasets.digits:load_digits", "digits"),
     "cifar10": DatasetEntry("netadapt.training.datasets.cifar10:load_cifar10", "cifar10:PATH", _is_cifar10),
+    "idx": DatasetEntry("netadapt.training.datasets.plain_arrays:load_idx", "idx:PATH", _is_idx),
+    "npz": DatasetEntry(
+        "netadapt.training.datasets.plain_arrays:load_npz",
+        "npz:PATH",
+        lambda path: path.is_file() and path.suffix.lower() == ".npz",
+    ),
     "folder": DatasetEntry("netadapt.training.datasets.folder:load_folder", "folder:PATH", Path.is_dir),
+    "folder-readable": DatasetEntry("netadapt.training.datasets.folder:load_readable", "folder-readable:PATH"),
     "nyu": DatasetEntry("netadapt.training.datasets.nyu:load_nyu", "nyu:PATH"),
     "scenes": DatasetEntry("netadapt.training.datasets.scenes:load_scenes", "scenes"),
+}
+
+_ARCHIVE = "an archive; unpack it and give the folder"
+_FILES: Mapping[str, str] = {
+    ".zip": _ARCHIVE, ".tar": _ARCHIVE, ".tgz": _ARCHIVE, ".gz": _ARCHIVE, ".7z": _ARCHIVE, ".rar": _ARCHIVE, ".bz2": _ARCHIVE,
+    ".xz": _ARCHIVE, ".zst": _ARCHIVE,
+    ".mat": "a MATLAB file; save its images and labels with numpy.savez as x_train, y_train, x_test and y_test",
+    ".pt": "a PyTorch file; save its images and labels with numpy.savez as x_train, y_train, x_test and y_test",
+    ".pkl": "a pickle, and reading it could run code; save its arrays with numpy.savez as x_train, y_train, x_test and y_test",
+    ".npy": "a single array; save images and labels together with numpy.savez as x_train and y_train",
+    ".h5": "an HDF5 file; save its images and labels with numpy.savez as x_train, y_train, x_test and y_test",
+    ".parquet": "a table; save its images as files, in a folder with a subfolder per class",
+    ".arrow": "a table; save its images as files, in a folder with a subfolder per class",
+    ".csv": "a table; save its images as files, in a folder with a subfolder per class, or with numpy.savez as x_train and y_train",
+    ".tfrecord": "a TFRecord file; save its images as files, in a folder with a subfolder per class",
+    ".json": "a file of annotations; give the folder of images, with a subfolder per class",
+}  # fmt: skip
+"""What a file that is no dataset of ours is by its ending, and how to get on."""
+_ALIKE: Mapping[str, str] = {
+    ".tbz2": ".zip",
+    ".pth": ".pt",
+    ".pickle": ".pkl",
+    ".hdf5": ".h5",
+    ".tsv": ".csv",
+    ".tfrecords": ".tfrecord",
+    ".xml": ".json",
 }
 
 
@@ -60,4 +119,10 @@ def name_and_path(spec: str) -> tuple[str, str]:
     for known, entry in DATASETS.items():
         if entry.recognises(Path(spec)):
             return known, spec
+    if Path(spec).is_file():
+        ending = Path(spec).suffix.lower()
+        what = _FILES.get(
+            _ALIKE.get(ending, ending), f"no dataset by its ending; give a folder, an .npz file, or one of {usages()}"
+        )
+        raise DataError(f"{spec} is {what}")
     raise DataError(f"{spec} is neither a file nor a folder; give a path to one, or one of {usages()}")

@@ -21,7 +21,7 @@ MAX_PIXELS = 40_000_000
 """The largest image that is read; photographs have fewer pixels."""
 _MAX_RATIO, _HARMLESS_BYTES = 100, 64_000_000
 """Arrays may take this many times the size of their file when they are unpacked, and these bytes in any case."""
-_DAMAGED_ARCHIVE = (
+DAMAGED_ARCHIVE = (
     OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
     RuntimeError,  # an entry that is encrypted, or compressed in a way that zipfile does not know
     MemoryError,  # an entry that claims to be larger than it is
@@ -43,7 +43,7 @@ def read_arrays(file: Path, names: Sequence[str], what: str) -> dict[str, Array]
             return {name: archive[name] for name in names}
     except KeyError as exc:
         raise DataError(f"{file} is not {what}; give a file with the arrays {', '.join(names)}") from exc
-    except _DAMAGED_ARCHIVE as exc:
+    except DAMAGED_ARCHIVE as exc:
         # numpy's own message would advise to unpickle the file
         raise DataError(f"{file} is damaged or not an .npz file of plain arrays; use another copy of {what}") from exc
 

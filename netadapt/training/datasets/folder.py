@@ -1,19 +1,70 @@
-"""Any folder of images with a subfolder per class, either in the folder itself or in its train/ and test/ (or val/)."""
+"""Any folder of images with a subfolder per class, either in the folder itself or in its train/, val/ and test/."""
 
 from __future__ import annotations
 
+import re
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from netadapt.training.datasets import DataError
 from netadapt.training.datasets.arrays import INVALID_IMAGE, check_pixels
 from netadapt.training.datasets.images import LabelledImages, check_size
 
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
+_ENDINGS = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".jp2", ".tga",
+})  # fmt: skip
+_OTHER_ENDINGS: Mapping[str, str] = {
+    ".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop", ".dng": "raw",
+    ".cr2": "raw", ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".orf": "raw", ".rw2": "raw", ".raf": "raw", ".dcm": "DICOM",
+}  # fmt: skip
+"""The kinds of images that are not read, by their endings."""
+_PARTS: Mapping[str, str] = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "holdout": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""What a folder is by its name, in lower case and without such an end as in train_images."""
+_END = re.compile(r"[\W_]*(?:set|data|images?|imgs?|split)$")
+_LITTER = frozenset(
+    {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"}
+)
+"""Names, in lower case, of what operating systems and other programs put into folders, beside those that begin with a dot."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What sets an image upright, by its EXIF orientation; 1 is upright."""
+_DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error)
+_WHITE = (255, 255, 255)
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """The files below the folder that are not learnt from."""
+
+    skip_damaged: bool
+    others: Counter[str] = field(default_factory=Counter)
+    """The number of files that are no images, by ending."""
+    damaged: list[Path] = field(default_factory=list)
+
+    def remarks(self, root: Path) -> list[str]:
+        found = []
+        if litter := sum(_is_litter(file.name) and not _within_litter(file.parent, root) for file in root.rglob("*")):
+            found.append(f"{litter} files and folders of other programs in it, such as those that begin with a dot, are left out")
+        if self.others:
+            endings = ", ".join(f"{many} {ending or 'without an ending'}" for ending, many in self.others.most_common(3))
+            found.append(f"{self.others.total()} files in it are no images by their endings and are left out: {endings}")
+        if self.damaged:
+            found.append(f"{len(self.damaged)} images in it that cannot be read are left out, such as {self.damaged[0]}")
+        return found
 
 
 def load_folder(path: str, resolution: int) -> LabelledImages:
@@ -21,55 +72,184 @@ def load_folder(path: str, resolution: int) -> LabelledImages:
 
     `DataError` names what is missing, or the image that is damaged.
     """
+    return _load(path, resolution, _LeftOut(skip_damaged=False))
+
+
+def load_readable(path: str, resolution: int) -> LabelledImages:
+    """The same without the images that are damaged or of a kind that is not read."""
+    return _load(path, resolution, _LeftOut(skip_damaged=True))
+
+
+def _load(path: str, resolution: int, left_out: _LeftOut) -> LabelledImages:
     root = Path(path)
     if not path or not root.is_dir():
         raise DataError(f"there is no folder {path!r}; give folder:PATH, a folder with a subfolder of images per class")
-    training, test = root, None
-    if (root / "train").is_dir():
-        training, test = root / "train", next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
-    classes = tuple(sorted(folder.name for folder in _subfolders(training) if _images_in(folder)))
+    parts, remarks = _parts(_inner(root))
+    training = parts["train"]
+    classes = tuple(folder.name for folder in _subfolders(training) if _has_images(folder))
     if not classes:
         raise DataError(f"there are no images in the subfolders of {training}; it must hold one subfolder per class")
     if len(classes) < 2:
         raise DataError(f"{training} holds images of one class only, {classes[0]!r}; there must be two subfolders or more")
-    files = _labelled(training, classes)
-    test_files = _labelled(test, classes) if test else []
-    if test and not test_files:
-        raise DataError(f"there are no images in the subfolders of {test}; add some, or remove the folder")
-    check_size(len(files) + len(test_files), 3, resolution)
-    images = torch.stack([_image(file, resolution) for file, _ in (*files, *test_files)])
-    labels = torch.tensor([label for _, label in (*files, *test_files)])
-    is_test = torch.arange(len(labels)) >= len(files) if test else None
-    return LabelledImages(root.name, classes, images, labels, is_test)
+    files: list[tuple[Path, int, str]] = []
+    for part, folder in parts.items():
+        files += [(file, label, part) for file, label in _labelled(folder, classes, left_out)]
+    check_size(len(files), 3, resolution)
+    images, labels, of_part = [], [], []
+    for file, label, part in files:
+        image = _image(file, resolution, left_out)
+        if image is not None:
+            images.append(image)
+            labels.append(label)
+            of_part.append(part)
+    if empty := [folder for part, folder in parts.items() if part not in of_part]:
+        raise DataError(f"no image below {empty[0]} can be read; check the files")
+    masks = {part: torch.tensor([name == part for name in of_part]) for part in parts}
+    return LabelledImages(
+        root.name, classes, torch.stack(images), torch.tensor(labels), masks.get("test"), is_holdout=masks.get("val"),
+        remarks=(*remarks, *left_out.remarks(root)),
+    )  # fmt: skip
 
 
-def _labelled(part: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """The image files below this folder, each with the number of its class."""
-    unknown = [folder for folder in _subfolders(part) if folder.name not in classes and _images_in(folder)]
+def _inner(root: Path) -> Path:
+    """The folder itself, or the only one in it, as archives often hold a folder of everything."""
+    while True:
+        children = _subfolders(root)
+        if len(children) != 1 or _own_images(root) or _own_images(children[0]) or not _subfolders(children[0]):
+            return root
+        root = children[0]
+
+
+def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each part, the training images first, with sentences about how the folders were understood."""
+    remarks: list[str] = []
+    parts: dict[str, Path] = {}
+    others: list[Path] = []
+    for folder in _subfolders(root):
+        part = _part_of(folder)
+        # a class may have such a name too, but it holds images and not classes
+        if part is None or not any(_has_images(child) for child in _subfolders(folder)):
+            others.append(folder)
+        elif part in parts:
+            raise DataError(f"{parts[part].name} and {folder.name} in {root} may both be the {part} part; rename or remove one")
+        else:
+            parts[part] = _inner(folder)
+    if "train" not in parts:
+        named = [folder.name for folder in others if _part_of(folder) and _has_images(folder)]
+        with_images = [folder.name for folder in others if _has_images(folder)]
+        if parts:
+            names = " and ".join(folder.name for folder in parts.values())
+            raise DataError(f"{root} has {names}, but no train folder; move the training images, with their classes, into one")
+        if named and named == with_images:  # or else the parts would be the classes
+            raise DataError(f"{' and '.join(named)} in {root} hold images without classes; give each a subfolder per class")
+        return {"train": root}, []
+    unused = [folder.name for folder in others if _has_images(folder)]
+    if unused:
+        remarks.append(f"{', '.join(unused[:5])} in it, beside {parts['train'].name}, is no part with classes and is left out")
+    if "val" in parts and "test" not in parts:
+        parts["test"] = parts.pop("val")
+        remarks.append(f"{parts['test'].name} in it is the test part, as there is no other")
+    elif "val" in parts:
+        remarks.append(f"{parts['val'].name} in it is the holdout, whatever --holdout says")
+    return {part: parts[part] for part in ("train", "val", "test") if part in parts}, remarks
+
+
+def _part_of(folder: Path) -> str | None:
+    """The part that the folder is by its name."""
+    return _PARTS.get(_END.sub("", folder.name.lower())) or _PARTS.get(folder.name.lower())
+
+
+def _labelled(part: Path, classes: Sequence[str], left_out: _LeftOut) -> list[tuple[Path, int]]:
+    """The image files below this folder, each with the number of its class. Everything else there is counted."""
+    unknown = [folder for folder in _subfolders(part) if folder.name not in classes and _has_images(folder)]
     if unknown:
         raise DataError(f"{unknown[0]} is a class without training images; add some, or remove the folder")
-    return [(file, label) for label, name in enumerate(classes) if (part / name).is_dir() for file in _images_in(part / name)]
+    files = []
+    for label, name in enumerate(classes):
+        for file in sorted((part / name).rglob("*")) if (part / name).is_dir() else ():
+            if _within_litter(file, part) or not file.is_file():
+                continue
+            if _is_image(file):
+                files.append((file, label))
+            else:
+                left_out.others[file.suffix.lower()] += 1
+    if not files:
+        raise DataError(f"there are no images in the subfolders of {part}; add some, or remove the folder")
+    return files
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _within_litter(file: Path, root: Path) -> bool:
+    return any(map(_is_litter, file.relative_to(root).parts))
+
+
+def _is_image(file: Path) -> bool:
+    """True for the ending of an image, be it of a kind that is read or not."""
+    return file.suffix.lower() in _ENDINGS or file.suffix.lower() in _OTHER_ENDINGS
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not _is_litter(child.name))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS and file.is_file())
+def _own_images(folder: Path) -> bool:
+    return any(_is_image(file) and not _is_litter(file.name) for file in folder.iterdir())
 
 
-def _image(file: Path, resolution: int) -> torch.Tensor:
-    """The middle square of an image file, uint8 (3, resolution, resolution)."""
+def _has_images(folder: Path) -> bool:
+    """True if there are images anywhere below the folder."""
+    return any(_is_image(file) and not _within_litter(file, folder) for file in folder.rglob("*"))
+
+
+def _image(file: Path, resolution: int, left_out: _LeftOut) -> torch.Tensor | None:
+    """The middle square of an image file, uint8 (3, resolution, resolution); None for one that is left out."""
     try:
+        if kind := _OTHER_ENDINGS.get(file.suffix.lower()):
+            raise DataError(f"{file} is a {kind} image, which is not read; convert such files to JPEG or PNG")
         with Image.open(file) as image:
             check_pixels(image)
-            colours = image.convert("RGB")
+            colours = _upright(_eight_bits(image, file), image)
             scale = resolution / min(colours.size)
             width, height = (max(resolution, round(side * scale)) for side in colours.size)
             left, top = (width - resolution) // 2, (height - resolution) // 2
             scaled = colours.resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(scaled.crop((left, top, left + resolution, top + resolution)))
-    except INVALID_IMAGE as exc:
-        raise DataError(f"{file} is not an image, or damaged, or too large; replace or remove it") from exc
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+            return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    except DataError as exc:
+        error = exc
+    except INVALID_IMAGE:
+        error = DataError(f"{file} is not an image, or damaged, or too large; replace or remove it")
+    if not left_out.skip_damaged:
+        raise DataError(f"{error}, or leave all that cannot be read out with folder-readable:PATH") from error
+    left_out.damaged.append(file)
+    return None
+
+
+def _upright(colours: Image.Image, image: Image.Image) -> Image.Image:
+    """The colours as the orientation in the image's EXIF data says. Damaged EXIF data say nothing.
+
+    Pillow's own function writes the rest of the EXIF data anew, which fails for those of many cameras.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGED_EXIF:
+        return colours
+    return colours if turn is None else colours.transpose(turn)
+
+
+def _eight_bits(image: Image.Image, file: Path) -> Image.Image:
+    """The image in three channels of 8 bits: 16 bits keep their range, and what is transparent is white."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise DataError(f"{file} has pixels beyond 16 bits, whose white is not known; convert it to 8 or 16 bits")
+        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DataError(f"{file} has pixels in floats, whose white is not known; convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*_WHITE, 255)), with_alpha).convert("RGB")
+    return image.convert("RGB")

@@ -35,6 +35,10 @@ class LabelledImages:
     """A name in `netadapt.training.tasks.TASKS`."""
     scenes: Tensor | None = None
     """The scene of each image, int64 (n,), where there are no classes. Images of one scene are alike, so no split may part them."""
+    is_holdout: Tensor | None = None
+    """True for the images of the holdout, bool (n,); None where the dataset has none, so that a fraction is split off."""
+    remarks: tuple[str, ...] = ()
+    """Whole sentences about what was left out or understood in a certain way."""
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:

@@ -24,7 +24,7 @@ _MIN_STD = 1e-3  # of a channel that has a single value throughout, as images ar
 
 
 def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, holdout_fraction: float = 0.15) -> Dataset:
-    """The dataset of `digits`, `cifar10:PATH`, `folder:PATH`, `nyu:PATH`, `scenes` or a path, with square images.
+    """The dataset of a name such as `digits`, a name with a path such as `folder:PATH`, or a path, with square images.
 
     The seed decides which training images are the holdout. Images have the channels of their dataset, or one channel, the mean of
     these. `DataError` if the path, the files, the number of channels or the fraction is wrong.
@@ -40,12 +40,16 @@ def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, ho
         training, testing = _split(labelled, torch.arange(len(labelled.images)), _TEST_FRACTION, TEST_SPLIT_SEED)
     else:
         training, testing = (~labelled.is_test).nonzero()[:, 0], labelled.is_test.nonzero()[:, 0]
-    kept, held_out = _split(labelled, training, holdout_fraction, seed)
+    if labelled.is_holdout is None:
+        kept, held_out = _split(labelled, training, holdout_fraction, seed)
+    else:
+        kept, held_out = training[~labelled.is_holdout[training]], training[labelled.is_holdout[training]]
     mean, std = _mean_and_std(images, kept)
     everything = Part(images, labelled.targets, mean, std, labelled.mirrored, open_task(labelled.task))
     return Dataset(
-        labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing)
-    )
+        labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing),
+        labelled.remarks,
+    )  # fmt: skip
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:

@@ -18,11 +18,11 @@ from profiler.errors import ModelError
 from profiler.formats.tflite.opaque import cut
 from profiler.formats.tflite.reader import TfliteModel, read_contents
 from profiler.formats.tflite.schema import Operator, parse
-from profiler.formats.tflite.writer import FUSED_ACTIVATIONS, needs_pad
+from profiler.formats.tflite.writer import is_product, needs_pad, transposed_shape
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import BINARY_OPS, POOL_OPS, LayerSpec
+from profiler.layers.layer import BINARY_OPS, WEIGHTED_OPS, LayerSpec
 
 RUNTIME = "litert"
 LOOKUP_TABLE = "Invalid Unary Op"
@@ -42,19 +42,16 @@ class ExecutedModel:
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a file of just their operators, with their own weights."""
         contents = self.model.contents
-        inside = sorted(
-            (operator for node in self.graph.nodes[first:last] for operator in self.operators[node.name]),
-            key=lambda operator: operator.index,
-        )
-        read_inside = {tensor for operator in inside for tensor in operator.inputs}
-        numbers = {operator.index for operator in inside}
+        # in the order of the file, in which they can run as well
+        inside = {operator.index: operator for node in self.graph.nodes[first:last] for operator in self.operators[node.name]}
+        operators = [inside[number] for number in sorted(inside)]
+        read = {tensor for operator in operators for tensor in operator.inputs}
         read_elsewhere = {
-            tensor for operator in contents.operators if operator.index not in numbers for tensor in operator.inputs
+            tensor for operator in contents.operators if operator.index not in inside for tensor in operator.inputs
         } | set(contents.outputs)
-        outputs = [
-            tensor for operator in inside for tensor in operator.outputs if tensor in read_elsewhere or tensor not in read_inside
-        ]
-        return self.graph.part(first, last), cut(contents, inside, outputs)[0]
+        made = [tensor for operator in operators for tensor in operator.outputs]
+        outputs = [tensor for tensor in made if tensor in read_elsewhere or tensor not in read]
+        return self.graph.part(first, last), cut(contents, operators, outputs)[0]
 
 
 def read_executed(name: str, file: bytes, operators: Sequence[ExecutedOperator], block: int = 1) -> ExecutedModel:
@@ -64,9 +61,8 @@ def read_executed(name: str, file: bytes, operators: Sequence[ExecutedOperator],
     `ModelError` if the file cannot be read, or if it and the operators contradict each other.
     """
     ruled = executed_by_rules(name, file)
-    order = dict.fromkeys(node.name for node in matched(ruled.graph, operators))
-    nodes = {node.name: node for node in ruled.graph.nodes}
-    return replace(ruled, graph=replace(ruled.graph, nodes=tuple(nodes[key] for key in order)))
+    nodes = {node.name: node for node in matched(ruled.graph, operators)}
+    return replace(ruled, graph=replace(ruled.graph, nodes=tuple(nodes.values())))
 
 
 def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
@@ -78,12 +74,12 @@ def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
     graph = ExecutionRules(RUNTIME).executed(model.graph)
     names = {node.name for node in graph.nodes}
     owners: dict[str, str] = {}
-    operators: dict[str, tuple[Operator, ...]] = {}
+    parts: dict[str, tuple[Operator, ...]] = {}
     for node in model.graph.nodes:
         # a node that the rules joined with the one before it has the name of that
-        owners[node.name] = node.name if node.name in names else owners[node.inputs[0]]
-        operators[owners[node.name]] = (*operators.get(owners[node.name], ()), *model.operators[node.name])
-    return ExecutedModel(model, graph, operators)
+        owner = owners[node.name] = node.name if node.name in names else owners[node.inputs[0]]
+        parts[owner] = (*parts.get(owner, ()), *model.operators[node.name])
+    return ExecutedModel(model, graph, parts)
 
 
 def matched(graph: Graph, operators: Sequence[ExecutedOperator]) -> tuple[Node, ...]:
@@ -91,27 +87,28 @@ def matched(graph: Graph, operators: Sequence[ExecutedOperator]) -> tuple[Node, 
 
     `graph` has the layers that are executed by our rules. Raises `ModelError`, with the reason, if the operators contradict them.
     """
-    steps: dict[str, tuple[str, ...]] = {}
-    """The operators that are still to come for each node that was begun."""
+    pending = {node.name: node for node in graph.nodes}
+    begun: dict[str, tuple[str, ...]] = {}
+    """The operators that are still to come for nodes of several."""
     made = {name for name, _ in graph.inputs}
     found = []
     for place, operator in enumerate(operators):
-        for node in graph.nodes:
-            left = steps.get(node.name, _steps(node.layer, operator))
-            if left and made.issuperset(node.inputs) and _runs(operator, left[0]):
-                found.append(node)
-                steps[node.name] = left[1:]
-                if len(left) == 1:
-                    made.add(node.name)
+        for node in pending.values():
+            steps = begun.get(node.name) or _steps(node.layer, operator)
+            if steps and made.issuperset(node.inputs) and _runs(operator, steps[0]):
                 break
         else:
             raise ModelError(
                 f"{graph.name}: operator {place + 1} of {len(operators)} in the runtime's profile, {operator.op} "
                 f"({operator.partition}), is no layer of the file that could run there"
             )
-    missing = [node for node in graph.nodes if node.name not in made]
-    if missing:
-        raise ModelError(f"{graph.name}: the runtime's profile has no operator for {missing[0].name} ({missing[0].layer.op})")
+        found.append(node)
+        begun[node.name] = steps[1:]
+        if len(steps) == 1:
+            made.add(node.name)
+            del pending[node.name]
+    for node in pending.values():
+        raise ModelError(f"{graph.name}: the runtime's profile has no operator for {node.name} ({node.layer.op})")
     return tuple(found)
 
 
@@ -120,16 +117,23 @@ def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
     name = _TFLITE_NAMES.get(layer.op, layer.op)
     is_delegated = first.partition != "interpreter"
     if is_delegated and first.op == LOOKUP_TABLE:
-        is_unary = layer.opaque is not None and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1
-        return (LOOKUP_TABLE,) if is_unary else ()
+        is_table = "+" in layer.op or layer.op in (*BINARY_OPS, "hard_sigmoid", "SUB")
+        return (LOOKUP_TABLE,) if is_table and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1 else ()
+    if is_delegated and first.op.startswith("Convert (NC, F32, QD8") and layer.opaque is not None and layer.op in WEIGHTED_OPS:
+        return ("QUANTIZE", name)  # weights of integers for activations of floats, which are quantised for this layer
     if layer.op == "hard_sigmoid":
         return ("ADD", "RELU6", "MUL") if is_delegated else ("ADD", "MUL")
     if layer.op in BINARY_OPS and layer.activation != "none" and is_delegated:
         return (name, "RELU")  # XNNPACK has no sums and products that apply an activation
-    if layer.op in POOL_OPS and layer.opaque is None and needs_pad(layer):
-        return ("PAD" if layer.op == "avg_pool2d" else "PADV2", name)
-    if layer.opaque is None and layer.activation != "none" and layer.activation not in FUSED_ACTIVATIONS:
-        return (name, *(("ADD", "RELU6", "MUL") if layer.activation == "hard_sigmoid" else (_TFLITE_NAMES[layer.activation],)))
+    if layer.opaque is not None:
+        return (name,)
+    # what the writer adds
+    if layer.op == "max_pool2d" and needs_pad(layer):
+        return ("PADV2", name)
+    if (layer.op == "avg_pool2d" or is_product(layer)) and needs_pad(layer):
+        return ("PAD", name)
+    if layer.op == "conv_transpose2d" and transposed_shape(layer) != layer.output:
+        return (name, "SLICE")
     return (name,)
 
 

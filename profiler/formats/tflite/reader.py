@@ -1,17 +1,20 @@
 """Reads a .tflite file into the fused groups that LiteRT executes with its default delegate, XNNPACK.
 
-Every operator is a group, with these exceptions, which the writer turns back into the same operators:
+Every operator is a group, with these exceptions:
 
-- A PAD whose only reader is a VALID convolution belongs to the convolution, because XNNPACK folds it.
-- A PAD (of minus infinity for a max pool) whose only reader is a VALID pool belongs to the pool, which has no such padding itself.
-- ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid.
+- A PAD whose only reader is a VALID convolution belongs to the convolution, in floats and in integers, because XNNPACK folds it
+  (xnn_subgraph_fusion). It does not where the convolution is a matrix product: 1x1 with stride 1.
+- A PAD (of minus infinity for a max pool) whose only reader is a VALID pool of floats belongs to the pool, which has no such
+  padding itself. Both are executed.
+- ADD 3, ReLU6 and MUL 1/6 are one hard_sigmoid. All of them are executed.
+- Operators in a row on single eight-bit numbers are one group, because XNNPACK replaces them by one table.
 
-A ReLU that is an operator of its own stays a group, although XNNPACK folds it into a convolution before it: converters fuse it
-already.
+The writer turns the first three back into the same operators. A ReLU that is an operator of its own is a group here;
+profiler.layers.execution joins it with what XNNPACK joins it with.
 
-Half-precision weights count as the float32 weights that XNNPACK makes of them when it loads a model. Operators that LayerSpec does
-not describe exactly (quantised ones, and those of other kinds or with unusual options) are extracted with their weights. Nothing is
-run here.
+Half-precision and int8 weights behind a DEQUANTIZE count as the float32 weights that XNNPACK makes of them when it loads a model.
+Operators that LayerSpec does not describe exactly (quantised ones, and those of other kinds or with unusual options) are extracted
+with their weights. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -39,6 +42,20 @@ _ACTIVATIONS: dict[int, str] = {
 }
 _SAME: int = schema.Padding.SAME
 _NO_PADDING: Padding = (0, 0, 0, 0)
+MOST_TABLE_STEPS = 10
+"""XNN_MAX_UNARY_FUSION_NODES."""
+_EIGHT_BITS = ("int8", "uint8")
+_ANY = (*_EIGHT_BITS, "float32")
+_UNARY: dict[str, tuple[str, ...]] = {
+    "QUANTIZE": _ANY, "DEQUANTIZE": _ANY, "LOGISTIC": _ANY, "TANH": _ANY, "LEAKY_RELU": _ANY,
+} | dict.fromkeys(
+    ("ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LOG", "NEG", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND",
+     "RSQRT", "SIN", "SQRT", "SQUARE"),
+    ("float32",),
+)  # fmt: skip
+"""Operators on single numbers that XNNPACK executes, and the types in which it does."""
+_UNARY_WITH_CONSTANT = {"ADD": schema.AddOptionsT, "SUB": schema.SubOptionsT, "MUL": schema.MulOptionsT}
+"""Those that do so if their other operand is a single constant, and their options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +107,10 @@ class _Network:
         self.contents = contents
         self._makers = {tensor: operator for operator in contents.operators for tensor in operator.outputs}
         self._readers = Counter([*contents.outputs, *(t for operator in contents.operators for t in operator.inputs)])
+        self._first_readers: dict[int, Operator] = {}
+        for operator in contents.operators:
+            for tensor in operator.inputs:
+                self._first_readers.setdefault(tensor, operator)
 
     def check_shapes(self) -> None:
         """Raises `ModelError` if a tensor has no fixed shape."""
@@ -108,6 +129,62 @@ class _Network:
         """The operator of this name that makes the tensor, if the tensor has exactly one reader."""
         maker = self._makers.get(tensor)
         return maker if maker is not None and maker.name == name and self._readers[tensor] == 1 else None
+
+    def lookup_tables(self) -> dict[int, tuple[int, ...]]:
+        """The numbers of operators that XNNPACK replaces by one table of 256 numbers, by the number of the last one.
+
+        These are operators in a row that map each eight-bit number of one tensor to another, whatever is between; at most ten, with
+        activations counted (xnn_subgraph_fuse_unary_quantized_into_lut).
+        """
+        contents = self.contents
+        tables: dict[int, tuple[int, ...]] = {}
+        taken: set[int] = set()
+        for first in contents.operators:
+            chain: list[Operator] = []
+            steps = length = 0
+            known = set(contents.activations(first))
+            following = first if len(known) == 1 and all(contents.dtype(tensor) in _EIGHT_BITS for tensor in known) else None
+            while following is not None and following.index not in taken and self._is_unary_of(following, known):
+                steps += 1 if following.name in _UNARY or _activation(following.options) == "none" else 2
+                if steps > MOST_TABLE_STEPS:
+                    break
+                chain.append(following)
+                (made,) = following.outputs
+                known.add(made)
+                if contents.dtype(made) in _EIGHT_BITS and steps > 1:
+                    length = len(chain)
+                following = self._first_readers.get(made) if self._readers[made] == 1 else None
+            if length > 1:
+                numbers = tuple(operator.index for operator in chain[:length])
+                tables[numbers[-1]] = numbers
+                taken |= set(numbers)
+        return tables
+
+    def _is_unary_of(self, operator: Operator, tensors: set[int]) -> bool:
+        """True if XNNPACK computes each number of the output from the numbers of these tensors at the same place."""
+        contents = self.contents
+        read = contents.activations(operator)
+        if operator.is_custom or len(operator.outputs) != 1 or not read or not tensors.issuperset(read):
+            return False
+        shape = contents.shape(operator.outputs[0])
+        if any(contents.shape(tensor) != shape for tensor in read):
+            return False
+        if operator.name in _UNARY:
+            allowed = _UNARY[operator.name]
+            return all(contents.dtype(tensor) in allowed for tensor in (*read, *operator.outputs))
+        if not isinstance(operator.options, _UNARY_WITH_CONSTANT.get(operator.name, ())) or len(operator.inputs) != 2:
+            return False
+        others = [tensor for tensor in operator.inputs if tensor not in read]
+        if any(math.prod(contents.shape(tensor)) != 1 for tensor in others):
+            return False
+        scales = [contents.scale(tensor) for tensor in (*operator.inputs, *operator.outputs)]
+        if not all(scales):
+            return not any(scales)
+        # the limits of the delegate (xnnpack_delegate.cc), which leaves other operators to the interpreter
+        first, second, made = scales
+        if operator.name == "MUL":
+            return 2**-16 <= first * second / made < 2**8
+        return all(2**-10 <= scale / made < 2**8 for scale in (first, second))
 
     def is_plain(self, operator: Operator, activations: int) -> bool:
         """True if the operator computes in float32 and exactly this number of its operands are not constants."""
@@ -156,6 +233,14 @@ def _model(name: str, network: _Network) -> TfliteModel:
     contents = network.contents
     by_index = {operator.index: operator for operator in contents.operators}
     groups = {operator.index: _group(network, operator) for operator in contents.operators}
+    for last, numbers in network.lookup_tables().items():
+        operators = [by_index[number] for number in numbers]
+        groups[last] = _Group(
+            "+".join(operator.name for operator in operators),
+            contents.read_from_outside(operators),
+            exact=False,
+            absorbed=numbers[:-1],
+        )
     absorbed = {number for group in groups.values() if group is not None for number in group.absorbed}
     names: set[str] = set()
     sources = {tensor: _unique(contents.name(tensor), names) for tensor in contents.inputs}

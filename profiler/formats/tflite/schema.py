@@ -109,6 +109,12 @@ class Contents:
         """The data type of a tensor, such as `float32`."""
         return TYPE_NAMES[self.tensors[tensor].type]
 
+    def scale(self, tensor: int) -> float:
+        """The size of a step of a tensor of integers with one scale; 0 for other tensors."""
+        table = self.tensors[tensor].quantization
+        scales = np.ravel(table.scale) if table is not None and table.scale is not None else np.zeros(0)
+        return float(scales[0]) if scales.size == 1 else 0.0
+
     def activations(self, operator: Operator) -> tuple[int, ...]:
         """The inputs of the operator that are computed: neither constants nor its own state."""
         return tuple(i for i in operator.inputs if i >= 0 and i not in self.constants and not self.tensors[i].isVariable)
@@ -281,8 +287,8 @@ def _constants(
 ) -> tuple[dict[int, Bytes], set[int]]:
     """The constant tensors, and the numbers of the operators that are folded into them.
 
-    XNNPACK converts half-precision and sparse weights once when it loads a model. No inference pays for it: it is no layer. Sparse
-    weights become zeros here, for latency does not depend on the values of dense ones.
+    XNNPACK converts half-precision, int8 and sparse weights once when it loads a model. No inference pays for it: it is no layer.
+    Sparse weights become zeros here, for latency does not depend on the values of dense ones.
     """
     constants = {
         index: buffers[tensor.buffer].data
@@ -303,11 +309,24 @@ def _constants(
                 constants[target] = np.zeros(math.prod(map(int, _items(tensors[target].shape))) * item_bytes, np.uint8)
                 folded.add(number)
             continue
-        if source in constants and TYPE_NAMES[tensors[source].type] == "float16" and tensors[target].type == FLOAT32:
-            constants[target] = constants[source].view(np.float16).astype(np.float32).view(np.uint8)
+        if source in constants and TYPE_NAMES[tensors[source].type] in ("float16", "int8") and tensors[target].type == FLOAT32:
+            constants[target] = _widened(tensors[source], constants[source]).view(np.uint8)
             _check_constant(label, tensors[target], constants[target])
             folded.add(number)
     return constants, folded
+
+
+def _widened(tensor: Any, data: Bytes) -> NDArray[np.float32]:
+    """The values of a constant of half-precision numbers or quantised integers, in one dimension."""
+    if TYPE_NAMES[tensor.type] == "float16":
+        return data.view(np.float16).astype(np.float32)
+    shape = tuple(map(int, _items(tensor.shape)))
+    table = tensor.quantization
+    along = [1] * len(shape)
+    if len(table.scale) > 1:
+        along[table.quantizedDimension] = len(table.scale)
+    scales, zero_points = (np.reshape(values, along).astype(np.float32) for values in (table.scale, table.zeroPoint))
+    return ((data.view(np.int8).reshape(shape).astype(np.float32) - zero_points) * scales).reshape(-1)
 
 
 def _check_constant(label: str, tensor: Any, data: Bytes) -> None:

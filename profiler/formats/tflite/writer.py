@@ -57,6 +57,27 @@ def needs_pad(layer: LayerSpec) -> bool:
     return any(layer.padding) and layer.padding != same_padding(layer.inputs[0][1:3], layer.kernel, layer.stride, layer.dilation)
 
 
+def is_product(layer: LayerSpec) -> bool:
+    """True if XNNPACK makes a matrix product of this convolution when it reads the file, into which it folds no PAD."""
+    return layer.op == "conv2d" and layer.groups == 1 and layer.kernel == layer.stride == (1, 1)
+
+
+def transposed_shape(layer: LayerSpec) -> Shape:
+    """The output of the operator of a transposed convolution; if it is larger than that of the layer, a SLICE crops it."""
+    out, (top, left) = layer.output, layer.padding[:2]
+    if _crops_as_same(layer):
+        return out
+    sizes = zip(layer.inputs[0][1:3], layer.stride, layer.kernel, (top, left), out[1:3], strict=True)
+    return (out[0], *(max((size - 1) * s + k, first + wanted) for size, s, k, first, wanted in sizes), out[3])
+
+
+def _crops_as_same(layer: LayerSpec) -> bool:
+    """True if SAME crops a transposed convolution as it is here: by the padding that a convolution from output to input has."""
+    same = same_padding(layer.output[1:3], layer.kernel, layer.stride)
+    covered = tuple(-(-size // stride) for size, stride in zip(layer.output[1:3], layer.stride, strict=True))
+    return any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]
+
+
 def _check(graph: Graph, node: Node, first: str) -> None:
     """Raises `ModelError` if the layer cannot be written in a network of the data type `first`."""
     layer = node.layer
@@ -116,18 +137,8 @@ def _depthwise_conv2d(emitter: Emitter, node: Node, inputs: list[int], output: i
 
 def _conv_transpose2d(emitter: Emitter, node: Node, inputs: list[int], output: int, activation: int) -> None:
     layer = node.layer
-    top, left = layer.padding[:2]
-    out = layer.output
-    # SAME crops a transposed convolution by the padding that a convolution from its output to its input would have
-    same = same_padding(out[1:3], layer.kernel, layer.stride)
-    covered = tuple(-(-size // stride) for size, stride in zip(out[1:3], layer.stride, strict=True))
-    if any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]:
-        padding = _SAME
-        made = out
-    else:
-        padding = _VALID
-        sizes = zip(layer.inputs[0][1:3], layer.stride, layer.kernel, (top, left), out[1:3], strict=True)
-        made = (out[0], *(max((size - 1) * s + k, first + wanted) for size, s, k, first, wanted in sizes), out[3])
+    out, made = layer.output, transposed_shape(layer)
+    padding = _SAME if _crops_as_same(layer) else _VALID
     target = output if made == out else emitter.activation(f"{node.name}/uncropped", made)
     weights, *bias = emitter.weights(node, (0, 2, 3, 1), inputs[0])
     options = schema.TransposeConvOptionsT(padding=padding, fusedActivationFunction=activation, **_strides(layer))
@@ -140,7 +151,7 @@ def _conv_transpose2d(emitter: Emitter, node: Node, inputs: list[int], output: i
         version = 3
     emitter.operator("TRANSPOSE_CONV", [size, weights, inputs[0], *bias], target, options, version)
     if target != output:
-        corner = [emitter.constant(f"{node.name}/begin", (0, top, left, 0)), emitter.constant(f"{node.name}/end", out)]
+        corner = [emitter.constant(f"{node.name}/begin", (0, *layer.padding[:2], 0)), emitter.constant(f"{node.name}/end", out)]
         emitter.operator("SLICE", [target, *corner], output, schema.SliceOptionsT())
 
 

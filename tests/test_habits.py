@@ -1,0 +1,136 @@
+"""What people write by the habits of other tools: each gets what was meant, or a sentence with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_table import table
+from typer.testing import CliRunner, Result
+
+from device_agents.support.errors import ToolError
+from netadapt.cli.app import app as netadapt
+from netadapt.resources.budgets import parse_budget
+from profiler.cli.app import app as profile
+from profiler.errors import ModelError
+from profiler.formats.model_file import format_of
+from profiler.protocol.settings import Target
+
+BENCHMARK = ("benchmark", "m.onnx")
+BUILD = ("build", "p.json", "--runtime", "litert", "--out", "t.parquet")
+
+
+def told(*arguments: str) -> str:
+    """The error of a command that was called wrongly, on one line."""
+    result: Result = CliRunner().invoke(profile, list(arguments), env={"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"})
+    assert result.exit_code == 2, result.output
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ort", "onnxruntime"), ("ORT", "onnxruntime"), ("onnx", "onnxruntime"), ("tflite", "litert"), ("lite-rt", "litert"),
+        ("tensorflow-lite", "litert"),
+        ("trt", "onnxruntime-tensorrt"), ("cuda", "onnxruntime-cuda"), ("onnxruntme", "onnxruntime"),
+    ],
+)  # fmt: skip
+def test_a_runtime_by_another_name_says_which_was_meant(name: str, meant: str) -> None:
+    assert f"did you mean '{meant}'?" in told(*BENCHMARK, "--runtime", name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*BENCHMARK, "--warmup", "3"), "No such option: --warmup; models are always warmed up"),
+        ((*BENCHMARK, "--warmup=3"), "No such option: --warmup; models are always warmed up"),
+        ((*BENCHMARK, "--runs", "50"), "a measurement has as many rounds as its interval needs"),
+        ((*BENCHMARK, "--num_threads=4"), "No such option: --num_threads; write --threads"),
+        ((*BENCHMARK, "--use_gpu", "1"), "such as --runtime onnxruntime-cuda"),
+        ((*BENCHMARK, "-s", "1A2B"), "write --device adb:SERIAL"),
+        ((*BUILD, "--output", "x"), "No such option: --output; write --out"),
+        ((*BUILD, "-o", "x"), "No such option: -o; write --out"),
+        (("benchmark", "--model", "m.onnx"), "give the file itself, without an option"),
+        ((*BENCHMARK, "--thread", "4"), "Possible options: --threads"),
+    ],
+)
+def test_an_option_of_another_tool_says_what_to_write(arguments: tuple[str, ...], said: str) -> None:
+    assert said in told(*arguments)
+
+
+def test_an_option_that_the_command_has_not_is_not_advised() -> None:
+    assert "write --out" not in told(*BENCHMARK, "--output", "x")
+
+
+@pytest.mark.parametrize(("app", "words"), [(profile, ("show", "a.parquet")), (netadapt, ("history", "run"))])
+def test_several_files_say_how_to_call_the_command_for_each(app: object, words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*words, "b", "c"], env={"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"})  # type: ignore[arg-type]
+    assert result.exit_code == 2
+    assert "unexpected extra arguments (b c). For several: for each in ...; do" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("m.lite", "rename it to .tflite"), ("m.TFL", "rename it to .tflite"), ("m.pth", "export the network"),
+        ("m.pt", "export the network with torch.onnx.export"), ("m.h5", "TFLiteConverter"), ("m.pb", "TFLiteConverter"),
+        ("m.engine", "built by TensorRT"),
+        ("m.ort", "the .onnx file that it was made from"), ("t.parquet", "a table"),
+    ],
+)  # fmt: skip
+def test_a_model_of_another_kind_is_told_with_the_way_to_one_of_ours(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelError, match=said):
+        format_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text", ["latency=5ms", "latency<=5ms", "latency <= 5 ms", "LATENCY=5MS", "latency=0.005s", "latency=5000us"]
+)
+def test_a_budget_is_understood_however_it_is_written(text: str) -> None:
+    assert parse_budget(text).absolute == pytest.approx(5)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from profiler.cli.app import app; app()", *map(str, arguments)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which only Linux has")
+@pytest.mark.parametrize("form", [(), ("--json",), ("--format", "csv")])
+def test_output_into_a_full_disk_is_one_sentence(form: tuple[str, ...], tmp_path: Path) -> None:
+    table().save(tmp_path / "t.parquet")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command("show", tmp_path / "t.parquet", *form), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device; free some space\n"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--format", "csv")])
+def test_output_into_a_closed_pipe_ends_in_silence(form: tuple[str, ...], tmp_path: Path) -> None:
+    table().save(tmp_path / "t.parquet")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command("show", tmp_path / "t.parquet", *form), stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_runtime_by_another_name_says_which_was_meant_where_no_option_lists_them() -> None:
+    with pytest.raises(ToolError, match="there is no runtime 'ort'; did you mean 'onnxruntime'"):
+        Target(runtime="ort")
+
+
+PIPE = """
+import errno
+from profiler.console import plain_errors
+with plain_errors():
+    raise BrokenPipeError(errno.EPIPE, "the pipe to another program")
+"""
+
+
+def test_another_pipe_that_breaks_is_not_taken_for_the_output() -> None:
+    done = subprocess.run([sys.executable, "-c", PIPE], capture_output=True, text=True)
+    assert "BrokenPipeError" in done.stderr
