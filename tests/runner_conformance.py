@@ -138,7 +138,7 @@ OPERATOR = {
     "samples_us": list_of(whole()),
 }
 HELLO = {
-    "protocol": exactly(6),
+    "protocol": exactly(7),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -171,7 +171,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(6),
+        "protocol": exactly(7),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -293,15 +293,15 @@ def run(argv: Sequence[str]) -> tuple[list[Line], int, str]:
         return lines, process.wait(), process.stderr
 
 
-def model_of(name: str, file: str, as_it_is: bool = False, copies: int = 1) -> dict[str, Any]:
+def model_of(name: str, file: str, as_it_is: bool = False, copies: int = 1, finite: bool = True) -> dict[str, Any]:
     """A model as a job names it."""
-    return {"id": name, "file": file, "as_it_is": as_it_is, "copies": copies}
+    return {"id": name, "file": file, "as_it_is": as_it_is, "copies": copies, "finite": finite}
 
 
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
-        "format": 6,
+        "format": 7,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -372,7 +372,7 @@ def expected_input(seed: int, place: int, kind: str, size: int) -> list[float]:
     if kind == "bool":
         return [z >> 63 for z in bits]
     if kind in WHOLE_TYPES:
-        return [z >> 61 for z in bits]
+        return [z >> (63 if kind.endswith(("32", "64")) else 61) for z in bits]
     return [(z >> 40) / 2**23 - 1 for z in bits]
 
 
@@ -532,6 +532,12 @@ class RunnerConformance:
         (failed,) = events(found, "failed")
         assert (failed["model"], failed["round"]) == ("bad", 0)
         assert reason in failed["reason"]
+
+    def test_a_model_that_need_not_be_finite_is_measured(self, command: list[str], tmp_path: Path) -> None:
+        models = [model_of("a", "a.json", finite=False)]
+        path = written(tmp_path, {"a": NOT_FINITE}, ["a"], models=models)
+        lines, code, _ = run([*command, str(path)])
+        assert (code, len(events(lines, "measurement")), events(lines, "failed")) == (0, 1, [])
 
     @pytest.mark.parametrize("data", [b"", b"garbage", b"[]", b"\xff\x00\x80", b'{"latency_ns": "long"}', b"{}"])
     def test_a_file_that_is_no_model_fails_alone(self, command: list[str], tmp_path: Path, data: bytes) -> None:
@@ -913,12 +919,14 @@ class RunnerConformance:
             {"outputs": 1, "profiled": 1},
             {"energy_ms": 1, "profiled": 1},
             {"profiled": -1},
-            {"models": [{"id": "a", "as_it_is": False, "copies": 1}]},
-            {"models": [{"id": 7, "file": "a.json", "as_it_is": False, "copies": 1}]},
-            {"models": [{"id": "a", "file": "a.json", "copies": 1}]},
-            {"models": [{"id": "a", "file": "a.json", "as_it_is": 0, "copies": 1}]},
-            {"models": [{"id": "a", "file": "a.json", "as_it_is": False}]},
-            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "copies": 0}]},
+            {"models": [{"id": "a", "as_it_is": False, "copies": 1, "finite": True}]},
+            {"models": [{"id": 7, "file": "a.json", "as_it_is": False, "copies": 1, "finite": True}]},
+            {"models": [{"id": "a", "file": "a.json", "copies": 1, "finite": True}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": 0, "copies": 1, "finite": True}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "finite": True}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "copies": 0, "finite": True}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "copies": 1}]},
+            {"models": [{"id": "a", "file": "a.json", "as_it_is": False, "copies": 1, "finite": 1}]},
             {"models": ["a"]},
             {"schedule": [{"round": 0, "models": ["nobody"]}]},
             {"schedule": [{"round": -1, "models": ["a"]}]},
@@ -938,11 +946,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 6',
+            b'{"format": 7',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 6} x',
+            b'{"format": 7} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),

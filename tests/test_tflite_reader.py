@@ -321,6 +321,12 @@ def empty_shape(changed: Changed) -> None:
     changed.tensor("layer").shape = np.array([1, 0, 5, 3], np.int32)
 
 
+def test_a_tensor_that_is_empty_in_the_file_has_the_shape_that_litert_gives_it(tmp_path: Path) -> None:
+    changed = Changed(bytes_of(CONVOLUTION))
+    empty_shape(changed)
+    assert read(tmp_path, changed.data).layers == (CONVOLUTION,)
+
+
 def tensor_out_of_range(changed: Changed) -> None:
     changed.operators[0].inputs = np.array([999, 1, 2], np.int32)
 
@@ -367,8 +373,7 @@ def weights_behind_the_file(changed: Changed) -> None:
         (version_2, "schema version 2"),
         (no_subgraph, "no subgraph"),
         (no_operator, "no operators"),
-        (open_height, "input_0 has no fixed shape"),
-        (empty_shape, "layer has no fixed shape"),
+        (open_height, "--shape input_0=1xNx5x2"),
         (tensor_out_of_range, "does not have"),
         (buffer_out_of_range, "does not have"),
         (short_weights, "layer/weights holds 8 bytes"),
@@ -376,9 +381,7 @@ def weights_behind_the_file(changed: Changed) -> None:
         (wrong_output, "contradicts itself"),
         (weights_for_other_channels, "contradicts itself"),
         (input_from_nowhere, "out of order"),
-        (custom_operator, "MyOwnOperator"),
-        (control_flow, "WHILE"),
-        (weights_behind_the_file, "over 2 GB"),
+        (weights_behind_the_file, "behind its end are missing"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_sentence(tmp_path: Path, damage: Callable[[Changed], None], words: str) -> None:
@@ -386,6 +389,16 @@ def test_what_cannot_be_measured_is_told_in_one_sentence(tmp_path: Path, damage:
     damage(changed)
     with refused(words):
         read(tmp_path, changed.data)
+
+
+@pytest.mark.parametrize(("change", "name"), [(custom_operator, "MyOwnOperator"), (control_flow, "WHILE")])
+def test_what_only_the_device_can_say_more_of_is_a_layer_that_is_cut_out(
+    tmp_path: Path, change: Callable[[Changed], None], name: str
+) -> None:
+    changed = Changed(bytes_of(CONVOLUTION))
+    change(changed)
+    (layer,) = read(tmp_path, changed.data).layers
+    assert (layer.op, layer.opaque is not None) == (name, True)
 
 
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\x08\x07\x06\x05onnx" * 9], ids=["empty", "short", "another format"])

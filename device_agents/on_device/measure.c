@@ -30,7 +30,7 @@
 #define BUILD "unknown compiler"
 #endif
 
-enum { PROTOCOL = 6 };
+enum { PROTOCOL = 7 };
 
 typedef struct {
     const Job *job;

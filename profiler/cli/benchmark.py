@@ -9,9 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from profiler.cli.branches import warn_of_branches
-from profiler.cli.options import Device, ModelFile, Oversubscribe, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
+from profiler.cli.options import (
+    Device,
+    ModelFile,
+    Oversubscribe,
+    Python,
+    Runner,
+    RuntimeOfFile,
+    Shapes,
+    Threads,
+    Values,
+    Wait,
+    patience_s,
+)
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
 from profiler.errors import ModelError
+from profiler.formats.given import Given, given_inputs
 from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import Measured, measure_files
 from profiler.measure.executed import ask_file
@@ -40,14 +53,17 @@ def benchmark(
     runner: Runner = None,
     wait: Wait = False,
     per_layer: PerLayer = False,
+    shape: Shapes = [],  # noqa: B006
+    input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Measure the latency of a whole model on a device, in milliseconds with a 95 % interval."""
     with plain_errors(), terminable():
         target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
+        given = given_inputs(shape, input_)
         with bar() as progress:
-            measured = measure_files([model], target, progress=progress, wait_s=patience_s(wait))[model]
-            operators = _operators(measured, target, progress, patience_s(wait)) if per_layer else None
+            measured = measure_files([model], target, given, progress=progress, wait_s=patience_s(wait))[model]
+            operators = _operators(measured, target, given, progress, patience_s(wait)) if per_layer else None
         warn_of_branches([model])
         if as_json:
             print_json(measured_data(measured, target) | operators_data(operators))
@@ -55,9 +71,9 @@ def benchmark(
             print_measured(measured, target, operators)
 
 
-def _operators(measured: Measured, target: Target, progress: ProgressReporter, wait_s: float) -> list[OperatorTime]:
+def _operators(measured: Measured, target: Target, given: Given, progress: ProgressReporter, wait_s: float) -> list[OperatorTime]:
     """`ModelError` if the runtime does not tell the times of operators."""
-    asked = ask_file(measured.path, target, inferences=INFERENCES, progress=progress, wait_s=wait_s)
+    asked = ask_file(measured.path, target, given, inferences=INFERENCES, progress=progress, wait_s=wait_s)
     if not asked.operators:
         raise ModelError(
             f"{target.runtime} {asked.version} on {target.device} does not tell the times of operators; leave out --per-layer"

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from profiler.cli.branches import warn_of_branches
-from profiler.cli.options import Devices, Oversubscribe, Python, Runner, Runtime, Threads, Wait, patience_s
+from profiler.cli.options import Devices, Oversubscribe, Python, Runner, Runtime, Shapes, Threads, Values, Wait, patience_s
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, percent, plain_errors, print_json, terminable
+from profiler.formats.given import given_inputs
 from profiler.progress import reporters
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion
@@ -71,6 +72,8 @@ def build(
         ),
     ] = False,
     wait: Wait = False,
+    shape: Shapes = [],  # noqa: B006
+    input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Build a latency table: measure layers of plans or models, as few as suffice, and whole networks to check it with."""
@@ -78,7 +81,8 @@ def build(
         targets = tuple(Target(name, runtime, threads, python, runner, oversubscribe) for name in device)
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
         stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
-        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait))
+        given = given_inputs(shape, input_)
+        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given)
         with reporters(device) as progress:
             built = build_tables(request, progress)
         warn_of_branches(plans)

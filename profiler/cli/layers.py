@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from profiler.cli.branches import warn_of_branches
-from profiler.cli.options import Device, ModelFile, Oversubscribe, Python, Runner, RuntimeOfFile, Threads, Wait, patience_s
+from profiler.cli.options import (
+    Device,
+    ModelFile,
+    Oversubscribe,
+    Python,
+    Runner,
+    RuntimeOfFile,
+    Shapes,
+    Threads,
+    Values,
+    Wait,
+    patience_s,
+)
 from profiler.console import Json, count, plain_errors, print_json, print_table, sizes, terminable
+from profiler.formats.given import given_inputs
 from profiler.formats.model_file import default_runtime
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
@@ -40,13 +53,15 @@ def layers(
     python: Python = None,
     runner: Runner = None,
     wait: Wait = False,
+    shape: Shapes = [],  # noqa: B006
+    input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """List the layers that a device's runtime executes for a model, and how often each occurs. The runtime itself is asked."""
     with plain_errors(), terminable():
         target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         with bar() as progress:
-            found = ask_file(model, target, progress=progress, wait_s=patience_s(wait))
+            found = ask_file(model, target, given_inputs(shape, input_), progress=progress, wait_s=patience_s(wait))
         warn_of_branches([model])
         if as_json:
             print_json(graph_data(found))

@@ -102,3 +102,21 @@ Wait = Annotated[
 ]
 TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
 ModelFile = Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")]
+Shapes = Annotated[
+    list[str],
+    typer.Option(
+        "--shape",
+        metavar="NAME=1x3x320x320",
+        help="The shape of an input whose dimensions the model leaves open, in the layout of the file. It may be given several "
+        "times. Without it, an open batch is 1, and any other open dimension is an error.",
+    ),
+]
+Values = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        metavar="NAME=VALUE",
+        help="The values of an input: an .npy file, or a number for all elements. It may be given several times. By default they "
+        "are random: -1 to 1, and small whole numbers with which the model runs.",
+    ),
+]

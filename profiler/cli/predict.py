@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from profiler.cli.options import ModelFile, TableFile, Wait, patience_s
+from profiler.cli.options import ModelFile, Shapes, TableFile, Values, Wait, patience_s
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
+from profiler.formats.given import given_inputs
 from profiler.progress import bar
 from profiler.schedule.state import stale_reason
 from profiler.tables.predicting import FilePrediction, predict_file
@@ -29,12 +30,19 @@ MeasureMissing = Annotated[
 
 
 def predict(
-    table: TableFile, model: ModelFile, measure_missing: MeasureMissing = False, wait: Wait = False, as_json: Json = False
+    table: TableFile,
+    model: ModelFile,
+    measure_missing: MeasureMissing = False,
+    wait: Wait = False,
+    shape: Shapes = [],  # noqa: B006
+    input_: Values = [],  # noqa: B006
+    as_json: Json = False,
 ) -> None:
     """Predict the latency of a model from a table, and say for each layer whether its share was measured or interpolated."""
     with plain_errors(), terminable():
+        given = given_inputs(shape, input_)
         with bar() as progress:
-            found = predict_file(table, model, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait))
+            found = predict_file(table, model, given, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait))
         stale = stale_reason(table, found.table)
         if stale:
             print(f"warning: {table} is stale: {stale}", file=sys.stderr)
@@ -86,6 +94,8 @@ def print_prediction(found: FilePrediction) -> None:
     print_table(("layer", "kind", "output", "ms", "source"), cells, right=("ms",))
     if said.missing:
         print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {found.way_out}")
+        if len(said.missing) < len(said.layers):
+            print(f"the others of {found.model.name}: {interval_text(said.latency_ms, 'ms')}")
         if found.nearest:
             print(found.nearest)
     else:

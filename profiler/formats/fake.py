@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 
@@ -29,6 +30,6 @@ def write_fake(graph: Graph, seed: int = 0) -> bytes:
     return json.dumps({"latency_ns": CALL_NS + sum(map(layer_ns, graph.layers))}).encode()
 
 
-def read_fake(path: Path) -> Graph:
+def read_fake(path: Path, given: Given = NOTHING) -> Graph:
     """Raises `ModelError`, because such a script contains no layers."""
     raise ModelError(f"{path} is a script of the fake runtime and contains no layers; give an ONNX or TFLite file")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from device_agents.support.loading import load
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.layers.graph import Graph
 from profiler.runtimes import RUNTIMES
 
@@ -18,7 +19,7 @@ class Format:
 
     name: str
     reader: str
-    """The `module:function` that turns a path into a Graph."""
+    """The `module:function` that turns a path, and what is given of the inputs, into a Graph."""
     writer: str
     """The `module:function` that turns a Graph and a seed into the bytes of a file."""
     executed_writer: str | None = None
@@ -35,11 +36,30 @@ class Format:
     profile into the node of each operator. It raises `ModelError` if these contradict each other."""
     ruled_reader: str | None = None
     """The `module:function` that turns a name and a file into such a model by our rules; None where only a runtime can tell."""
+    completer: str | None = None
+    """The `module:function` that turns a path, and what is given of the inputs, into the bytes of one file that runs by itself;
+    None if every file does as it is."""
+    remarker: str | None = None
+    """The `module:function` that turns a path into a sentence on what of the file is not measured, or None; None for no such
+    parts."""
 
-    def read(self, path: Path) -> Graph:
+    def read(self, path: Path, given: Given = NOTHING) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
-        graph: Graph = load(self.reader)(path)
+        graph: Graph = load(self.reader)(path, given)
         return graph
+
+    def complete(self, path: Path, given: Given = NOTHING) -> bytes:
+        """The model as one file of fixed shapes, with all weights in it; a file that is like this already stays as it is.
+
+        Raises `ModelError` if weights are missing or a shape is not known.
+        """
+        data: bytes = path.read_bytes() if self.completer is None else load(self.completer)(path, given)
+        return data
+
+    def remark(self, path: Path) -> str | None:
+        """A sentence on what of a file that can be read is left out; None if nothing is."""
+        text: str | None = None if self.remarker is None else load(self.remarker)(path)
+        return text
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
         """A file of the graph with random weights from the seed; a single opaque layer is returned as it was extracted.
@@ -67,6 +87,7 @@ FORMATS = {
         "profiler.formats.onnx.executed_writer:write_executed",
         "profiler.formats.onnx.opaque:at_shapes",
         "profiler.formats.onnx.executed:read_executed",
+        completer="profiler.formats.onnx.complete:complete_onnx",
     ),
     "tflite": Format(
         "tflite",
@@ -75,6 +96,8 @@ FORMATS = {
         executed_reader="profiler.formats.tflite.executed:read_executed",
         executed_matcher="profiler.formats.tflite.executed:matched",
         ruled_reader="profiler.formats.tflite.executed:executed_by_rules",
+        completer="profiler.formats.tflite.complete:complete_tflite",
+        remarker="profiler.formats.tflite.complete:other_signatures",
     ),
     "json": Format("json", "profiler.formats.fake:read_fake", "profiler.formats.fake:write_fake"),
 }
@@ -113,6 +136,6 @@ def default_runtime(path: Path) -> str:
     return next(runtime.name for runtime in RUNTIMES.values() if runtime.model_format == wanted)
 
 
-def read_model(path: Path) -> Graph:
+def read_model(path: Path, given: Given = NOTHING) -> Graph:
     """The fused groups in a model file of any known format. Raises `ModelError` if it cannot be read."""
-    return format_of(path).read(path)
+    return format_of(path).read(path, given)

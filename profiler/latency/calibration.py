@@ -65,7 +65,8 @@ NOTHING = Sums(0.0, 0.0, 0.0, 0.0, 0.0)
 
 def sums_of(layer: LayerSpec, latency_ms: float, tile: int) -> Sums:
     """The terms of one layer. `tile` is in channels."""
-    pixels = [(math.prod(shape[:-1]), shape[-1]) for shape in (*layer.inputs, layer.output)]
+    # a tensor without dimensions is one number
+    pixels = [(math.prod(shape[:-1]), shape[-1]) for shape in (*layer.inputs, layer.output) if shape]
     item_bytes = ITEM_BYTES.get(layer.dtype, 4)
     return Sums(
         latency_ms,

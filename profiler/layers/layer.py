@@ -93,8 +93,9 @@ class LayerSpec:
 
     def __post_init__(self) -> None:
         for shape in (*self.inputs, self.output):
-            if any(size < 1 for size in shape):
-                raise LayerError(f"{self.op}: every size of a shape must be at least 1, got {shape}")
+            least = 1 if self.opaque is None else 0  # what is cut out of a file may find nothing, and say so by an empty output
+            if any(size < least for size in shape):
+                raise LayerError(f"{self.op}: every size of a shape must be at least {least}, got {shape}")
         if self.opaque is None:
             self._check_parametric()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
 from profiler.layers.layer import conv2d
 from profiler.measure.estimate import Estimate
@@ -14,8 +15,11 @@ from profiler.measure.loop import MeasurementRun, Model, few_models
 from profiler.measure.opening import open_session
 from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.events import Hello, Round
+from profiler.protocol.job import Loading
 from profiler.protocol.settings import Target, TimingSettings
 
+NOT_FINITE = "not finite"
+"""Part of the reason that a runner gives for outputs that are not."""
 REFERENCE = conv2d((1, 28, 28, 64), 64, 3)
 """The reference layer where no layers are measured: 29 million multiply-accumulates."""
 
@@ -35,6 +39,7 @@ class Measured:
 def measure_files(
     paths: Sequence[Path],
     target: Target,
+    given: Given = NOTHING,
     *,
     settings: TimingSettings | None = None,
     progress: ProgressReporter | None = None,
@@ -46,11 +51,21 @@ def measure_files(
     """
     progress = progress or Silent()
     settings = few_models(settings or TimingSettings())
-    files = [Model(str(path), _read(path, target)) for path in paths]
+    files = {str(path): _read(path, target, given) for path in paths}
+    for remark in filter(None, (format_of(path).remark(path) for path in paths)):
+        progress.say(remark)
+    not_finite: set[str] = set()
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
-        run = MeasurementRun(session, progress, reference=REFERENCE)
-        names = run.add(files)
-        run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+        while True:
+            run = MeasurementRun(session, progress, reference=REFERENCE)
+            names = run.add(Model(key, file, None, Loading(finite=key not in not_finite)) for key, file in files.items())
+            run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+            # a mask of minus infinity, or the logarithm of a random number, is the network's own: its latency is that of any input
+            more = {name for name in names if NOT_FINITE in run.state.failed.get(name, "")}
+            if not more:
+                break
+            not_finite |= more
+            progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for random inputs; --input gives others")
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
     for name in names:
@@ -61,8 +76,8 @@ def measure_files(
     return {path: Measured(path, found[str(path)], state.hello, tuple(state.rounds)) for path in paths}
 
 
-def _read(path: Path, target: Target) -> bytes:
+def _read(path: Path, target: Target, given: Given) -> bytes:
     file_format = format_of(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    return path.read_bytes()
+    return file_format.complete(path, given)

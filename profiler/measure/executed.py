@@ -16,6 +16,7 @@ from typing import Protocol
 
 from device_agents.support.loading import load
 from profiler.errors import ModelError
+from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import FORMATS, Format, format_of
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
@@ -103,24 +104,33 @@ class AskedFile:
 
 
 def ask_file(
-    path: Path, target: Target, *, inferences: int = INFERENCES, progress: ProgressReporter | None = None, wait_s: float = 0.0
+    path: Path,
+    target: Target,
+    given: Given = NOTHING,
+    *,
+    inferences: int = INFERENCES,
+    progress: ProgressReporter | None = None,
+    wait_s: float = 0.0,
 ) -> AskedFile:
-    """Ask a device's runtime what it executes for a model file. `ModelError` if it cannot run the file, or the answer is damaged.
+    """Ask a device's runtime what it executes for a model file. If it cannot run the file, our rules say what the layers are.
 
-    `RunnerError` if the device's runner cannot ask.
+    `ModelError` if the file cannot be read or the answer is damaged, `RunnerError` if the device's runner cannot ask.
     """
     file_format, key = format_of(path), str(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
-    plain = file_format.read(path)  # a damaged file is an error before a device is asked
+    # a damaged file is an error before a device is asked
+    plain, file = file_format.read(path, given), file_format.complete(path, given)
+    progress = progress or Silent()
+    if remark := file_format.remark(path):
+        progress.say(remark)
     with open_session(target, progress=progress, wait_s=wait_s) as session:
-        run = MeasurementRun(session, progress or Silent())
-        ask(run, [Model(key, path.read_bytes())], inferences=inferences)
+        run = MeasurementRun(session, progress)
+        ask(run, [Model(key, file)], inferences=inferences)
     state = run.state
-    if key in state.failed:
-        raise ModelError(f"{path} cannot run on {target.runtime}: {state.failed[key]}")
-    file = path.read_bytes()
     model, reason = told_model(state, key, path.stem, file_format, file)
+    if key in state.failed:
+        reason = f"it cannot run the file, {state.failed[key]}"
     graph = model.graph if model is not None else rules_of(state, target.runtime).executed(plain)
     version = state.hello.version if state.hello else "of unknown version"
     answers, empty = (tuple(state.executed.get(name, ())) for name in (key, EMPTY_CALL))

@@ -86,7 +86,7 @@ def layer_model(session: Session, layer: LayerSpec, opaques: Mapping[str, bytes]
     as_it_is = session.leaves_as_it_is and (layer.opaque is not None or layer.dtype == "float32")
     graph = Graph.of_layer(layer, opaques, executed=as_it_is)
     file = FORMATS[session.target.model_format].write(graph)
-    return Model(layer.key, file, LayerAdded(layer.key, layer), Loading(as_it_is))
+    return Model(layer.key, file, LayerAdded(layer.key, layer), Loading(as_it_is, finite=layer.opaque is None))
 
 
 @dataclass(slots=True)

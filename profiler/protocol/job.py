@@ -21,6 +21,8 @@ class Loading:
     """True if the runtime must not optimise it, because it is a part of a graph that was optimised before."""
     copies: int = 1
     """How many times it is opened. Inferences run on the copies in turn: the weights of many lie beyond the caches."""
+    finite: bool = True
+    """True if outputs that are not finite are a failure. They are none of a user's file, nor of a part of it."""
 
 
 USUAL = Loading()

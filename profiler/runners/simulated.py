@@ -43,7 +43,7 @@ from profiler.protocol.events import (
     RuntimeState,
     parse_line,
 )
-from profiler.protocol.job import Job
+from profiler.protocol.job import USUAL, Job
 from profiler.protocol.settings import Target
 from profiler.runners.program import how_it_ended, longest_silence_s
 from profiler.runners.walk import conditions_of, walk
@@ -185,7 +185,8 @@ class SimulatedRunner:
                     return parse_line(fault.line)
                 if crashed := self._befall(fault, job):
                     return crashed
-        latency_ns = _scripted_ns(file, model, number) if job.runtime == "fake" else self._latency_ns(len(file))
+        finite = not job.profiled and job.loading.get(model, USUAL).finite
+        latency_ns = _scripted_ns(file, model, number, finite) if job.runtime == "fake" else self._latency_ns(len(file))
         if isinstance(latency_ns, Failed | Crashed):
             return latency_ns
         try:
@@ -261,7 +262,7 @@ class SimulatedRunner:
         return int(duration_ns), round(duration_ns * power_w / 1e3)
 
 
-def _scripted_ns(file: bytes, model: str, number: int) -> float | Failed | Crashed:
+def _scripted_ns(file: bytes, model: str, number: int, finite: bool) -> float | Failed | Crashed:
     """The latency that a model of the fake runtime says it has, or what becomes of it where it says that it fails."""
     try:
         script = read_json(file)
@@ -271,7 +272,7 @@ def _scripted_ns(file: bytes, model: str, number: int) -> float | Failed | Crash
             return Crashed(how_it_ended(-signal.SIGSEGV, ""))
         if script.get("hang"):
             return Crashed(how_it_ended(-signal.SIGALRM, ""))  # as a runner ends itself
-        if script.get("nan"):
+        if script.get("nan") and finite:
             return Failed(model, number, "ValueError: its outputs are not finite")
         return max(1.0, float(script["latency_ns"]))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

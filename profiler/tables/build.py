@@ -38,6 +38,8 @@ from profiler.tables.table import Table, load_table
 PREFIXES = 6
 """Prefixes of a user's model that are measured for the fit, because it has no other widths."""
 SWEEP_ROUNDS = 3
+USERS_OWN = Loading(finite=False)
+"""How a user's file is opened: whether its outputs are finite for random inputs is its own matter."""
 BATCH = 24
 """Layers measured between two estimates of the error."""
 ExecutedFiles = Mapping[Path, tuple[ExecutedModel, bool]]
@@ -84,6 +86,8 @@ def build(
     for plan in plans:
         if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
             raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
+        if plan.model is not None and (remark := FORMATS[target.model_format].remark(plan.model)):
+            (progress or Silent()).say(remark)
     if fusion_of(target.runtime) is None:
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:
@@ -254,7 +258,7 @@ def network_key(name: str) -> str:
 def networks_of(plan: Plan, target: Target) -> Iterator[Network]:
     """The whole networks of a plan. The network of the plan itself comes first and is always held out."""
     if plan.model is not None:
-        yield Network("check", plan.graph, plan.model.read_bytes(), plan.model)
+        yield Network("check", plan.graph, plan.file, plan.model)
         return
     writer = FORMATS[target.model_format]
     yield Network("check", plan.graph, writer.write(plan.graph))
@@ -267,7 +271,7 @@ def networks_of(plan: Plan, target: Target) -> Iterator[Network]:
 
 def as_executed(plan: Plan, table: Table) -> Plan:
     """The plan with the graph that the runtime executes, by its own answer for a user's file and by our rules for others."""
-    own_graph = table.info.files.get(hashlib.sha256(plan.model.read_bytes()).hexdigest()) if plan.model is not None else None
+    own_graph = table.info.files.get(hashlib.sha256(plan.file).hexdigest()) if plan.model is not None else None
     return replace(plan, graph=own_graph or table.info.rules.executed(plan.graph))
 
 
@@ -281,7 +285,7 @@ def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tupl
     file_format = FORMATS[run.session.target.model_format]
     for plan in plans:
         if plan.model is not None:
-            name, file = plan.graph.name, plan.model.read_bytes()
+            name, file = plan.graph.name, plan.file
             model, reason = told_model(run.state, network_key(name), name, file_format, file)
             if model is not None:
                 yield plan.model, (model, reason is not None)
@@ -294,14 +298,14 @@ def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles)
         yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
         return
     if network.model not in files:
-        yield _network_model(network.key, network.role, rules.executed(network.graph), network.file)
+        yield _network_model(network.key, network.role, rules.executed(network.graph), network.file, USERS_OWN)
         yield from _prefixes(run, network, rules)
         return
     model, by_rules = files[network.model]
     digest = None if by_rules else hashlib.sha256(network.file).hexdigest()
-    yield _network_model(network.key, network.role, model.graph, network.file, file_sha256=digest, by_rules=by_rules)
+    yield _network_model(network.key, network.role, model.graph, network.file, USERS_OWN, file_sha256=digest, by_rules=by_rules)
     for role, graph, file in stretches(model, len(network.file)):
-        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True), by_rules=False)
+        yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True, finite=False), by_rules=False)
 
 
 def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> Iterator[Model]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from device_agents.support.errors import ToolError
 from profiler.devices.fleet import on_each
+from profiler.formats.given import NOTHING, Given
 from profiler.measure.executed import EMPTY_CALL
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
@@ -43,6 +44,8 @@ class BuildRequest:
     resume: bool = False
     energy: bool = False
     wait_s: float = 0.0
+    given: Given = NOTHING
+    """Shapes and values of the inputs of model files."""
 
     def __post_init__(self) -> None:
         if len({table_path(self.out, target.device) for target in self.targets}) < len(self.targets):
@@ -90,7 +93,7 @@ def what_lacks(table: Table) -> str | None:
 
 def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]) -> Builds:
     """Build a table on each device; `progress` is by device name. With a single device, its error is raised."""
-    plans = [read_plan(path) for path in request.plans]
+    plans = [read_plan(path, request.given) for path in request.plans]
     targets = {target.device: target for target in request.targets}
 
     def on_device(device: str, reporter: ProgressReporter) -> Table:

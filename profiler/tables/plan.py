@@ -18,7 +18,8 @@ from device_agents.support.atomic import write_whole
 from device_agents.support.dataclass_json import read_as, read_value
 from device_agents.support.strict_json import read_json
 from profiler.errors import PlanError
-from profiler.formats.model_file import read_model
+from profiler.formats.given import NOTHING, Given
+from profiler.formats.model_file import format_of
 from profiler.layers.channels import dependent_layers, nearest, possible_widths
 from profiler.layers.graph import Graph
 
@@ -45,7 +46,9 @@ class Plan:
     check: Networks = ()
     step: int = WIDTH_STEP
     model: Path | None = None
-    """The model file that the plan was made from, which is measured as it is; None for a plan from a JSON file."""
+    """The model file that the plan was made from; None for a plan from a JSON file."""
+    file: bytes = b""
+    """What is measured of the model file: the same with all its weights and with fixed shapes."""
 
     def __post_init__(self) -> None:
         if self.step < 1:
@@ -115,11 +118,11 @@ def write_plan(plan: Plan, path: Path) -> None:
     write_whole(path, json.dumps(plan.to_dict(), indent=1), PlanError)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path, given: Given = NOTHING) -> Plan:
     """Read a plan file, or make a plan of a model file. `PlanError` or `ModelError` in one sentence for any other file."""
     if path.suffix.lower() != ".json":
-        graph = read_model(path)
-        return Plan(graph, model=path)
+        file_format = format_of(path)
+        return Plan(file_format.read(path, given), model=path, file=file_format.complete(path, given))
     try:
         plain = read_json(path.read_bytes())
     except OSError as exc:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from profiler.errors import TableError
-from profiler.formats.model_file import format_of, read_model
+from profiler.formats.given import NOTHING, Given
+from profiler.formats.model_file import format_of
 from profiler.layers.graph import Graph
 from profiler.measure.executed import ask_file
 from profiler.progress import ProgressReporter
@@ -29,6 +30,7 @@ class FilePrediction:
     prediction: Prediction
     from_runtime: bool
     """True if the runtime said which layers it executes for the file, False if they follow from our rules."""
+    given: Given = NOTHING
 
     @property
     def way_out(self) -> str:
@@ -41,7 +43,8 @@ class FilePrediction:
             return "an imported table cannot be extended"
         if not journal_path(self.path).exists():
             return "the table has no journal beside it, so it cannot be extended; build another with `profile build`"
-        return f"`{shlex.join(['profile', 'predict', str(self.path), str(self.model), '--measure-missing'])}` adds them"
+        command = ["profile", "predict", str(self.path), str(self.model), *self.given.options, "--measure-missing"]
+        return f"`{shlex.join(command)}` adds them"
 
     @property
     def nearest(self) -> str | None:
@@ -56,7 +59,13 @@ class FilePrediction:
 
 
 def predict_file(
-    path: Path, model: Path, *, measure_missing: bool = False, progress: ProgressReporter | None = None, wait_s: float = 0.0
+    path: Path,
+    model: Path,
+    given: Given = NOTHING,
+    *,
+    measure_missing: bool = False,
+    progress: ProgressReporter | None = None,
+    wait_s: float = 0.0,
 ) -> FilePrediction:
     """Predict without raising for missing layers.
 
@@ -66,22 +75,25 @@ def predict_file(
     `TableError` or `ModelError` if a file cannot be read, or if the runtime of the table does not run such models; errors of the
     device if it cannot be reached.
     """
-    table, wanted = load_table(path), format_of(model).name
+    table, file_format = load_table(path), format_of(model)
     target = table.info.target
-    if not target.reads(wanted):
-        raise TableError(f"{path} is for {target.runtime}, which does not run .{wanted} files; use a table of a runtime that does")
-    graph, plain = table.info.files.get(hashlib.sha256(model.read_bytes()).hexdigest()), read_model(model)
+    if not target.reads(file_format.name):
+        raise TableError(
+            f"{path} is for {target.runtime}, which does not run .{file_format.name} files; use a table of a runtime that does"
+        )
+    plain = file_format.read(model, given)
+    graph = table.info.files.get(hashlib.sha256(file_format.complete(model, given)).hexdigest())
     if measure_missing and table.info.imported:
         raise TableError(f"{path} was imported, so nothing can be added to it; build a table on a device of yours")
     if measure_missing and (graph is None or _lacks_files(graph)):
-        asked = ask_file(model, target, progress=progress, wait_s=wait_s)
+        asked = ask_file(model, target, given, progress=progress, wait_s=wait_s)
         graph = asked.graph if asked.from_runtime else None
     prediction = Predictor(table).explain(graph or plain)
     if measure_missing and prediction.missing:
         layers = list(dict.fromkeys(item.layer for item in prediction.missing))
         table = extend(path, layers, (graph or plain).opaques, progress=progress)
         prediction = Predictor(table).explain(graph or plain)
-    return FilePrediction(model, path, table, prediction, graph is not None)
+    return FilePrediction(model, path, table, prediction, graph is not None, given)
 
 
 def _lacks_files(graph: Graph) -> bool:

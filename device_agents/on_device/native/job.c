@@ -8,7 +8,7 @@
 #include "files.h"
 #include "json.h"
 
-enum { FORMAT = 6, MOST_THREADS = 4096, MOST_COPIES = 1 << 20, MOST_PROFILED = 1 << 20 };
+enum { FORMAT = 7, MOST_THREADS = 4096, MOST_COPIES = 1 << 20, MOST_PROFILED = 1 << 20 };
 
 /* ------------------------------------------------------------------------------------------------------------- fields */
 
@@ -107,7 +107,8 @@ static void read_models(Job *job, const Json *object, const char *job_path) {
         int64_t copies = whole(model, "copies", 1);
         if (copies > MOST_COPIES) die("the job's field \"copies\" is more than %d", MOST_COPIES);
         job->models[job->model_count++] = (JobModel){.id = string(model, "id"), .path = beside(job_path, file),
-                                                     .as_it_is = boolean(model, "as_it_is"), .copies = copies};
+                                                     .as_it_is = boolean(model, "as_it_is"), .copies = copies,
+                                                     .finite = boolean(model, "finite")};
         free(file);
     }
     if (job->model_count) qsort(job->models, job->model_count, sizeof *job->models, by_id);

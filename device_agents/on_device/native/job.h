@@ -8,6 +8,7 @@ typedef struct {
     char *id, *path;
     bool as_it_is; /* the runtime must not optimise it */
     int64_t copies;
+    bool finite;   /* outputs that are not finite are a failure */
     bool left_out; /* it failed */
 } JobModel;
 

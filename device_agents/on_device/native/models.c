@@ -31,7 +31,7 @@ static Model *open_once(const Models *models, const JobModel *wanted, Reason *re
     Opening opening = {.path = wanted->path, .seed = job->seed, .as_it_is = wanted->as_it_is,
                        .profile = job->profiled && runtime->profile ? job->profile : NULL};
     Model *model = runtime->open(runtime, &opening, reason);
-    if (model == NULL || outputs_are_finite(model, reason)) return model;
+    if (model == NULL || job->profiled || !wanted->finite || outputs_are_finite(model, reason)) return model;
     runtime->close(model);
     return NULL;
 }

@@ -60,7 +60,7 @@ static uint16_t brain_of(float value) {
 
 static void put(Tensor *tensor, size_t i, uint64_t z) {
     float real = (float)(z >> 40) / 8388608.0f - 1.0f;
-    unsigned whole = (unsigned)(z >> 61);
+    unsigned whole = (unsigned)(z >> 61), index = (unsigned)(z >> 63);
     switch (tensor->type) {
     case FLOAT16: ((uint16_t *)tensor->data)[i] = half_of(real); break;
     case BFLOAT16: ((uint16_t *)tensor->data)[i] = brain_of(real); break;
@@ -71,9 +71,9 @@ static void put(Tensor *tensor, size_t i, uint64_t z) {
     case INT16:
     case UINT16: ((uint16_t *)tensor->data)[i] = (uint16_t)whole; break;
     case INT32:
-    case UINT32: ((uint32_t *)tensor->data)[i] = whole; break;
+    case UINT32: ((uint32_t *)tensor->data)[i] = index; break;
     case INT64:
-    case UINT64: ((uint64_t *)tensor->data)[i] = whole; break;
+    case UINT64: ((uint64_t *)tensor->data)[i] = index; break;
     case BOOLEAN: ((uint8_t *)tensor->data)[i] = (uint8_t)(z >> 63); break;
     case NO_TYPE: break;
     }

@@ -22,11 +22,14 @@ def random_bits(seed: int, place: int, ordinal: Any) -> Any:
     return z ^ (z >> 31)
 
 
-def value_of(bits: Any, kind: str) -> Any:
-    """An element by its numpy kind: in [-1, 1) for floats, 0 or 1 for booleans, 0 to 7 for whole numbers, which may be indices."""
+def value_of(bits: Any, kind: str, item_bytes: int) -> Any:
+    """An element by its numpy kind and size: in [-1, 1) for floats, 0 or 1 for booleans, 0 to 7 for small whole numbers.
+
+    Large ones may be indices of a table of two rows: they are 0 or 1.
+    """
     if kind == "f":
         return (bits >> 40) / 2**23 - 1
-    return bits >> (63 if kind == "b" else 61)
+    return bits >> (63 if kind == "b" or item_bytes >= 4 else 61)
 
 
 def input_array(seed: int, place: int, shape: Sequence[Any], type_name: Any) -> numpy.ndarray[Any, Any]:
@@ -40,5 +43,7 @@ def input_array(seed: int, place: int, shape: Sequence[Any], type_name: Any) -> 
         raise ValueError(f"input of type {dtype}")
     size = math.prod(int(length) for length in shape)
     bits = random_bits(seed, place, numpy.arange(1, size + 1, dtype=numpy.uint64))
-    filled: numpy.ndarray[Any, Any] = value_of(bits, dtype.kind).astype(dtype).reshape([int(length) for length in shape])
+    filled: numpy.ndarray[Any, Any] = (
+        value_of(bits, dtype.kind, dtype.itemsize).astype(dtype).reshape([int(length) for length in shape])
+    )
     return filled

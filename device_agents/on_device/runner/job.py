@@ -10,7 +10,7 @@ from typing import Any, TypedDict, cast
 from device_agents.on_device.runner.host import told
 from device_agents.on_device.runner.runtimes import RUNTIMES
 
-PROTOCOL = 6
+PROTOCOL = 7
 
 
 class Model(TypedDict):
@@ -19,6 +19,7 @@ class Model(TypedDict):
     """Its name in the folder of the job."""
     as_it_is: bool
     copies: int
+    finite: bool
 
 
 class ScheduledRound(TypedDict):
@@ -82,6 +83,7 @@ def _models(value: Any) -> bool:
         and _text(each.get("file"))
         and isinstance(each.get("as_it_is"), bool)
         and _whole(1)(each.get("copies"))
+        and isinstance(each.get("finite"), bool)
         for each in value
     )
 

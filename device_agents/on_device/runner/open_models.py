@@ -36,7 +36,7 @@ class OpenModels:
         self.open_models: OrderedDict[str, Copies] = OrderedDict()
 
     def get(self, model: Model) -> Opened:
-        """The open model. If it was not open, it has been run once and its outputs have been checked."""
+        """The open model. If it was not open, it has been run once, and its outputs have been checked if they must be finite."""
         if model["id"] in self.open_models:
             self.open_models.move_to_end(model["id"])
             return self.open_models[model["id"]].opened
@@ -44,7 +44,7 @@ class OpenModels:
         size = path.stat().st_size * MEMORY_PER_FILE_BYTE * count
         while self.open_models and self._is_full(count, size):
             self.open_models.popitem(last=False)
-        copies = [self.runtime.open(path, self.seed, model["as_it_is"]).run_once() for _ in range(count)]
+        copies = [self.runtime.open(path, self.seed, model["as_it_is"]).run_once(finite=model["finite"]) for _ in range(count)]
         self.open_models[model["id"]] = Copies(in_turn(copies), count, size)
         return self.open_models[model["id"]].opened
 

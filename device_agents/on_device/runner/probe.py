@@ -48,7 +48,7 @@ def try_runtime(name: str, folder: Path) -> dict[str, Any]:
 def answer_of(kind: type[Runtime], folder: Path) -> dict[str, Any]:
     try:
         runtime = kind(1, folder)
-        runtime.open(folder / kind.model, seed=1, as_it_is=False).run_once()
+        runtime.open(folder / kind.model, seed=1, as_it_is=False).run_once(finite=True)
     except ModuleNotFoundError as exc:
         return {"missing": True} if exc.name == kind.package else {"broken": told(exc)}
     except NotInThisBuild:

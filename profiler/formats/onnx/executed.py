@@ -21,7 +21,18 @@ from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
-from profiler.formats.onnx.tensors import Tensor, Tensors, channels_last, opset_of, shape_of, used_by
+from profiler.formats.onnx.tensors import (
+    NOT_A_TENSOR,
+    Tensor,
+    Tensors,
+    channels_last,
+    fed_inputs,
+    opset_of,
+    shape_of,
+    used_by,
+    weights_of,
+)
+from profiler.formats.onnx.values import feed
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.graph import Graph, Node
 
@@ -56,6 +67,15 @@ class ExecutedModel:
             [with_values(self.tensors.constants[key]) for key in weights],
         )
         model: ModelProto = helper.make_model(proto, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
+        fed = fed_inputs(self.proto) & set(read)
+        feed(
+            model,
+            {
+                weight.name: numpy_helper.to_array(with_values(weight))
+                for weight in self.proto.graph.initializer
+                if weight.name in fed
+            },
+        )
         data: bytes = model.SerializeToString(deterministic=True)
         return part, data
 
@@ -96,7 +116,8 @@ def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[
 
 def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> ExecutedModel:
     known = dict(_known_tensors(model, pairs))
-    tensors = Tensors(known, {weight.name: weight for weight in model.graph.initializer})
+    fed = fed_inputs(model)
+    tensors = Tensors(known, {name: weight for name, weight in weights_of(model.graph).items() if name not in fed})
     inputs = {value.name: known[value.name].shape for value in model.graph.input if value.name not in tensors.constants}
     source_of = {key: key for key in inputs}
     nodes: dict[str, Node] = {}
@@ -131,10 +152,13 @@ def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedO
         shape = shape_of(value)
         if shape is not None:
             yield value.name, Tensor(shape, value.type.tensor_type.elem_type)
-    for weight in model.graph.initializer:
+    for weight in weights_of(model.graph).values():
         yield weight.name, Tensor(tuple(weight.dims), weight.data_type)
     for node, operator in pairs:
         made = [key for key in node.output if key]
+        if not operator.outputs:  # the profiler tells the shapes of tensors only
+            yield from ((key, NOT_A_TENSOR) for key in made)
+            continue
         for key, tensor in zip(made, operator.outputs, strict=True):
             ((kind, shape),) = tensor.items()
             yield key, Tensor(shape, _TYPES.get(kind) or TensorProto.DataType.Value(kind.upper()))

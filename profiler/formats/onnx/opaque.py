@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.tensors import Tensor, Tensors, channels_last, has_subgraph, in_file, shape_of, used_by
+from profiler.formats.onnx.values import feed_alone
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
 
 _FOLLOWS, _CHANNELS_LAST = "follows", "channels_last"
@@ -186,6 +187,7 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto) -> bytes:
     domains = {"", node.domain}
     opsets = [opset for opset in model.opset_import if opset.domain in domains or has_subgraph(node)]
     lone: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+    feed_alone(lone)
     data: bytes = lone.SerializeToString(deterministic=True)
     return data
 

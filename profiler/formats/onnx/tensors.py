@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,12 @@ from profiler.errors import ModelError
 from profiler.layers.layer import Shape
 
 Array = npt.NDArray[Any]
-MAX_ELEMENTS = 2**31 - 1
-MAX_DERIVED = 2**25
-"""The most elements of a tensor that follows from weights alone: onnxruntime computes and keeps it when it opens the model."""
+MOST_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+"""The largest tensor that is read or run on the host: a quarter of its memory, for there are copies of some."""
+MOST_DERIVED_BYTES = min(MOST_BYTES, 2**31 - 1)
+"""The same of one that follows from weights alone: onnxruntime writes it into the optimised file, and no file holds more."""
+FED = "netadapt_profiler.fed"
+"""The key among the metadata of a model of the names of inputs whose values are in the file (profiler.formats.onnx.values)."""
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
@@ -35,7 +40,13 @@ class Tensor:
     @property
     def dtype(self) -> str:
         """The name of the data type, such as `float32` or `int8`."""
+        if self.element_type == TensorProto.UNDEFINED:
+            return "no tensor"
         return "string" if self.element_type == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(self.element_type).name
+
+
+NOT_A_TENSOR = Tensor((), TensorProto.UNDEFINED)
+"""A list, a dictionary or an optional value. What makes or reads one is a layer that cannot be measured alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +86,11 @@ def tensors_of(model: ModelProto) -> Tensors:
     """All tensors of the model.
 
     The file declares some of them. For the others, and for values that follow from weights alone, the model is run once. Raises
-    `ModelError` if a value is not a tensor or an input is too large.
+    `ModelError` if an input is too large.
     """
     graph = model.graph
-    constants = {weight.name: weight for weight in graph.initializer}
+    fed = fed_inputs(model)
+    constants = {name: weight for name, weight in weights_of(graph).items() if name not in fed}
     derived = _names_derived_from(set(constants), graph.node)
     known = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
@@ -87,9 +99,11 @@ def tensors_of(model: ModelProto) -> Tensors:
             known[value.name] = Tensor(shape, value.type.tensor_type.elem_type)
     made = [name for node in graph.node for name in node.output if name]
     seen = _run_once(model, [name for name in made if name in derived or name not in known])
+    for name in made:
+        known.setdefault(name, NOT_A_TENSOR)
     for name, array in seen.items():
         known[name] = Tensor(array.shape, helper.np_dtype_to_tensor_dtype(array.dtype))
-    constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived}
+    constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived if name in seen}
     known |= {name: Tensor(tuple(weight.dims), weight.data_type) for name, weight in constants.items()}
     return Tensors(known, constants, frozenset(_channels_last(graph.node, known, set(constants))))
 
@@ -111,13 +125,45 @@ def channels_are_last(node: NodeProto, read_last: bool) -> bool:
     return read_last
 
 
+def weights_of(graph: GraphProto) -> dict[str, TensorProto]:
+    """The weights by name. Sparse ones are dense here, as onnxruntime makes them when it opens the model.
+
+    Raises `ModelError` if one is too large, or has values outside of its shape.
+    """
+    weights = {weight.name: weight for weight in graph.initializer}
+    for sparse in graph.sparse_initializer:
+        values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+        size = math.prod(sparse.dims)
+        if size * values.dtype.itemsize > MOST_DERIVED_BYTES:
+            raise ModelError(f"the sparse weight {sparse.values.name} of shape {tuple(sparse.dims)} is too large")
+        flat = np.ravel_multi_index(tuple(places.T), tuple(sparse.dims)) if places.ndim == 2 else places
+        if min(sparse.dims, default=1) < 0 or flat.size != values.size or not ((flat >= 0) & (flat < size)).all():
+            raise ModelError(f"the sparse weight {sparse.values.name} has values outside of its shape {tuple(sparse.dims)}")
+        dense = np.zeros(size, values.dtype)
+        dense[flat] = values
+        weights[sparse.values.name] = numpy_helper.from_array(dense.reshape(sparse.dims), sparse.values.name)
+    return weights
+
+
+def fed_inputs(model: ModelProto) -> set[str]:
+    """The names of the inputs whose values are in the file."""
+    told = next((entry.value for entry in model.metadata_props if entry.key == FED), "[]")
+    return set(json.loads(told)) & {value.name for value in model.graph.input}
+
+
 def check_sizes(graph: GraphProto) -> None:
     """Raises `ModelError` for a tensor that is too large to run. It is called first, because a few bytes can demand gigabytes."""
-    derived = _names_derived_from({weight.name for weight in graph.initializer}, graph.node)
-    for value in (*graph.value_info, *graph.output):
-        shape = shape_of(value) or ()
-        if math.prod(shape) > (MAX_DERIVED if value.name in derived else MAX_ELEMENTS):
-            raise ModelError(f"tensor {value.name} of shape {shape} is too large to run; export a smaller model")
+    weights = {weight.name for weight in graph.initializer} | {sparse.values.name for sparse in graph.sparse_initializer}
+    derived = _names_derived_from(weights, graph.node)
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        _check_size(value, MOST_DERIVED_BYTES if value.name in derived else MOST_BYTES)
+
+
+def _check_size(value: ValueInfoProto, most_bytes: int = MOST_BYTES) -> None:
+    shape, kind = shape_of(value) or (), value.type.tensor_type.elem_type
+    item_bytes = 1 if kind in (TensorProto.UNDEFINED, TensorProto.STRING) else helper.tensor_dtype_to_np_dtype(kind).itemsize
+    if math.prod(shape) * item_bytes > most_bytes:
+        raise ModelError(f"tensor {value.name} of shape {shape} is too large: it takes over {most_bytes / 2**30:.1f} GiB")
 
 
 def used_by(node: NodeProto) -> list[str]:
@@ -182,7 +228,7 @@ def _names_derived_from(constants: set[str], nodes: Iterable[NodeProto]) -> set[
 
 
 def _run_once(model: ModelProto, names: list[str]) -> dict[str, Array]:
-    """The values of these tensors for inputs of zeros."""
+    """The values of those of these names that are tensors, for inputs of zeros."""
     if not names:
         return {}
     probe = ModelProto()
@@ -191,16 +237,15 @@ def _run_once(model: ModelProto, names: list[str]) -> dict[str, Array]:
     probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
     session = open_session(probe, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     inputs: dict[str, Array] = {}
+    fed = fed_inputs(model)
     for declared in model.graph.input:
+        if declared.name in fed:
+            continue
         shape = shape_of(declared) or ()
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise ModelError(f"input {declared.name} of shape {shape} is too large to run; export a smaller model")
+        _check_size(declared)
         if declared.type.tensor_type.elem_type == TensorProto.STRING:
             inputs[declared.name] = np.full(shape, "", dtype=object)
         else:
             inputs[declared.name] = np.zeros(shape, dtype=helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type))
     values = session.run(names, inputs)
-    for name, value in zip(names, values, strict=True):
-        if not isinstance(value, np.ndarray):
-            raise ModelError(f"{name} is not a tensor but a list or a dictionary of them, which cannot be measured")
-    return dict(zip(names, values, strict=True))
+    return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}

@@ -10,23 +10,15 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from profiler.errors import ModelError
 from profiler.formats.tflite.schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack
 from profiler.layers.layer import OpaqueSubgraph
-
-# LiteRT registers these itself; any other custom operator needs code that our runtimes do not contain
-KNOWN_CUSTOM_OPERATORS = ("TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram", "NumericVerify")
-_CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_CASE", "STABLEHLO_WHILE")
-_HANDLE_TYPES = ("resource", "variant", "string")
 
 
 def extract(contents: Contents, operators: Sequence[Operator]) -> tuple[OpaqueSubgraph, bytes]:
     """Operators that are one layer, and their file. Equal operators with equal weights give equal bytes, whatever their names are.
 
-    Raises `ModelError` if one of them cannot run outside its network.
+    Whether it runs alone is found out on the device: a custom operator may be unknown there, and a loop may wait for other data.
     """
-    for operator in operators:
-        _check_stands_alone(contents, operator)
     data, constant_bytes = cut(contents, operators, operators[-1].outputs)
     return OpaqueSubgraph(hashlib.sha256(data).hexdigest(), constant_bytes, "tflite"), data
 
@@ -49,19 +41,6 @@ def cut(contents: Contents, operators: Sequence[Operator], outputs: Iterable[int
         codes = list(range(len(contents.codes)))
     data = pack([contents.codes[code] for code in codes], [subgraph, *others], piece.buffers)
     return data, piece.constant_bytes
-
-
-def _check_stands_alone(contents: Contents, operator: Operator) -> None:
-    where = f"{contents.label}: operator {operator.index}, {operator.name},"
-    if operator.is_custom and operator.name not in KNOWN_CUSTOM_OPERATORS:
-        raise ModelError(f"{where} is a custom one that LiteRT does not know; convert the model to built-in operators only")
-    if operator.name in _CONTROL_FLOW:
-        raise ModelError(
-            f"{where} runs other subgraphs, and what that costs depends on the data; unroll it when you convert the model"
-        )
-    for tensor in (*operator.inputs, *operator.outputs):
-        if tensor >= 0 and contents.dtype(tensor) in _HANDLE_TYPES:
-            raise ModelError(f"{where} uses a {contents.dtype(tensor)} tensor, which it cannot receive alone; convert it without")
 
 
 class _Extraction:

@@ -30,8 +30,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import LayerError, ModelError, PlanError
+from profiler.formats.given import NOTHING, Given
+from profiler.formats.tflite.complete import complete_tflite
 from profiler.formats.tflite.opaque import extract
-from profiler.formats.tflite.schema import Contents, Operator, Padding, load, same_padding
+from profiler.formats.tflite.schema import Contents, Operator, Padding, parse, same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, Shape
 
@@ -66,9 +68,9 @@ class TfliteModel:
     """The operators of the file that each node of the graph consists of, in an order in which they can run."""
 
 
-def read_tflite(path: Path) -> Graph:
+def read_tflite(path: Path, given: Given = NOTHING) -> Graph:
     """The fused groups in the order of the file. Raises `ModelError` if the file is damaged or an operator cannot be measured."""
-    return read_contents(path.stem, load(path)).graph
+    return read_contents(path.stem, parse(path.name, complete_tflite(path, given))).graph
 
 
 def read_contents(name: str, contents: Contents) -> TfliteModel:
@@ -257,7 +259,8 @@ def _model(name: str, network: _Network) -> TfliteModel:
             raise ModelError(
                 f"{contents.label} is damaged: operator {operator.index} reads or makes tensors out of order; convert it again"
             )
-        node = Node(_unique(contents.name(operator.outputs[0]), names), layer, tuple(sources[tensor] for tensor in inputs))
+        own_name = contents.name(operator.outputs[0]) if operator.outputs else operator.name
+        node = Node(_unique(own_name, names), layer, tuple(sources[tensor] for tensor in inputs))
         sources |= dict.fromkeys(operator.outputs, node.name)
         nodes.append(node)
         parts[node.name] = own
@@ -281,13 +284,11 @@ def _unique(name: str, taken: set[str]) -> str:
 def _layer(contents: Contents, operators: tuple[Operator, ...], group: _Group | None) -> tuple[LayerSpec, tuple[int, ...], bytes]:
     """The layer, the tensors that it reads, and its file if it is extracted. Its last operator makes its output."""
     operator = operators[-1]
-    if not operator.outputs:
-        raise ModelError(f"{contents.label}: operator {operator.index}, {operator.name}, makes no tensor and cannot be measured")
     computed = contents.read_from_outside(operators)
     # a description that reads a constant as an activation does not fit an extracted operator, whose constants are inside
     if group is None or (not group.exact and any(tensor not in computed for tensor in group.inputs)):
         group = _Group(operator.name, computed, exact=False)
-    output = contents.shape(operator.outputs[0])
+    output = contents.shape(operator.outputs[0]) if operator.outputs else ()  # what keeps a state makes no tensor
     shapes = group.shapes or tuple(map(contents.shape, group.inputs))
     if group.exact:
         layer = LayerSpec(group.op, shapes, output, **group.fields)
@@ -300,7 +301,7 @@ def _layer(contents: Contents, operators: tuple[Operator, ...], group: _Group | 
     inputs = group.inputs + others
     shapes = shapes + tuple(map(contents.shape, others))
     opaque, data = extract(contents, operators)
-    dtype = contents.dtype((*inputs, *operator.outputs)[0])
+    dtype = next((contents.dtype(tensor) for tensor in (*inputs, *operator.outputs)), "float32")
     return LayerSpec(group.op, shapes, output, **group.fields, dtype=dtype, opaque=opaque), inputs, data
 
 

@@ -219,10 +219,7 @@ def _contents(label: str, data: bytes) -> Contents:
     subgraphs = [schema.SubGraphT.InitFromObj(model.Subgraphs(i)) for i in range(model.SubgraphsLength())]
     for subgraph in subgraphs:
         _check_references(label, subgraph, codes, buffers)
-    tables = [table for subgraph in subgraphs for table in subgraph.operators or []]
-    # 0 and 1 mean that there is no data behind the flatbuffer
-    if any(buffer.offset > 1 for buffer in buffers) or any(table.largeCustomOptionsOffset > 1 for table in tables):
-        raise ModelError(f"{label} keeps its weights behind the flatbuffer, as files over 2 GB do; that cannot be read yet")
+    _take_in_what_lies_behind(label, data, buffers, [table for subgraph in subgraphs for table in subgraph.operators or []])
     main = subgraphs[0]
     tensors = main.tensors or []
     constants, folded = _constants(label, main, tensors, buffers, codes)
@@ -238,6 +235,17 @@ def _contents(label: str, data: bytes) -> Contents:
     inputs = numbers(main.inputs)
     outputs = numbers(main.outputs)
     return Contents(label, tuple(operators), tensors, inputs, outputs, constants, codes, subgraphs[1:], buffers)
+
+
+def _take_in_what_lies_behind(label: str, data: bytes, buffers: list[Any], tables: list[Any]) -> None:
+    """Read weights and options that lie behind the flatbuffer, as in files over 2 GB. Offsets 0 and 1 mean that nothing does."""
+    parts = [(buffer, "data", buffer.offset, buffer.size) for buffer in buffers]
+    parts += [(table, "customOptions", table.largeCustomOptionsOffset, table.largeCustomOptionsSize) for table in tables]
+    for owner, name, offset, size_bytes in parts:
+        if offset > 1:
+            if offset + size_bytes > len(data):
+                raise ModelError(f"{label} is incomplete: weights behind its end are missing; copy the model again")
+            setattr(owner, name, np.frombuffer(data, np.uint8, size_bytes, offset))
 
 
 def _check_counts(label: str, model: Any, file_bytes: int) -> None:
@@ -277,9 +285,10 @@ def _check_references(label: str, subgraph: Any, codes: list[Any], buffers: list
 def _constants(
     label: str, main: Any, tensors: list[Any], buffers: list[Any], codes: list[Any]
 ) -> tuple[dict[int, Bytes], set[int]]:
-    """The constant tensors, and the numbers of the DEQUANTIZE operators of half-precision and int8 weights, folded into them.
+    """The constant tensors, and the numbers of the operators that are folded into them.
 
-    XNNPACK converts such weights once when it loads a model. No inference pays for it, so it is no layer.
+    XNNPACK converts half-precision, int8 and sparse weights once when it loads a model. No inference pays for it: it is no layer.
+    Sparse weights become zeros here, for latency does not depend on the values of dense ones.
     """
     constants = {
         index: buffers[tensor.buffer].data
@@ -290,9 +299,16 @@ def _constants(
         _check_constant(label, tensors[index], data)
     folded = set()
     for number, table in enumerate(main.operators or []):
-        if _operator_name(codes[table.opcodeIndex]) != "DEQUANTIZE":
+        name = _operator_name(codes[table.opcodeIndex])
+        if name not in ("DEQUANTIZE", "DENSIFY"):
             continue
         (source,), (target,) = numbers(table.inputs), numbers(table.outputs)
+        if name == "DENSIFY":
+            item_bytes = _TYPE_BYTES.get(TYPE_NAMES[tensors[target].type])
+            if source in constants and item_bytes is not None:
+                constants[target] = np.zeros(math.prod(map(int, _items(tensors[target].shape))) * item_bytes, np.uint8)
+                folded.add(number)
+            continue
         if source in constants and TYPE_NAMES[tensors[source].type] in ("float16", "int8") and tensors[target].type == FLOAT32:
             constants[target] = _widened(tensors[source], constants[source]).view(np.uint8)
             _check_constant(label, tensors[target], constants[target])

@@ -51,7 +51,7 @@ class Fake(Runtime):
         return Opened(run, lambda: outputs)
 
     def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
-        opened = self.open(path, seed, as_it_is).run_once()
+        opened = self.open(path, seed, as_it_is).run_once(finite=False)
         for _ in range(WARM_UP_RUNS + inferences):
             opened.run()
         names = ("name", "op", "partition", "index", "us", "inputs", "outputs")
@@ -62,5 +62,6 @@ class Fake(Runtime):
     def _output(self, seed: int, place: int, given: dict[str, Any]) -> Output:
         kind = {"float32": "f", "float64": "f", "bool": "b"}.get(given["type"], "i")
         size = math.prod(given["shape"])
-        values = [value_of(random_bits(seed, place, element), kind) for element in range(1, size + 1)]
+        item_bytes = 4 if given["type"].endswith(("32", "64")) else 1
+        values = [value_of(random_bits(seed, place, element), kind, item_bytes) for element in range(1, size + 1)]
         return Output(given["shape"], given["type"], values)

@@ -38,7 +38,7 @@ class LiteRt(Runtime):
         return Opened(interpreter.invoke, lambda: [Output.of_array(interpreter.get_tensor(detail["index"])) for detail in details])
 
     def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
-        self.open(path, seed, as_it_is).run_once()
+        self.open(path, seed, as_it_is).run_once(finite=False)
         try:
             if self.profiler is None:
                 self.profiler = LiteRtProfiler(self.folder / "libLiteRt.so", self.threads)
@@ -55,7 +55,7 @@ class TfliteRuntime(LiteRt):
     libraries = ("_pywrap*.so",)
 
     def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
-        self.open(path, seed, as_it_is).run_once()
+        self.open(path, seed, as_it_is).run_once(finite=False)
         return Executed([], reason="tflite-runtime does not tell what it executes")
 
 

@@ -64,7 +64,7 @@ class OnnxRuntime(Runtime):
             except Exception as exc:  # its own exceptions share no other base; compiled partitions cannot be saved
                 reason = f"the runtime does not save what it executes: {told(exc)}"
                 session = self._session(path, self._profiled_options(as_it_is, folder))
-            opened = self._bound(session, seed).run_once()
+            opened = self._bound(session, seed).run_once(finite=False)
             for _ in range(WARM_UP_RUNS + inferences):
                 opened.run()
             data = graph.read_bytes() if reason is None else None
