@@ -180,6 +180,11 @@ def test_passes_while_the_device_was_slow_do_not_count() -> None:
     assert inside_ms(passes((104, 204), (804, 204), (104, 204)), passes((4,), (40,)), 0.3) == pytest.approx([0.1, 0.2])
 
 
+def test_a_pass_that_tells_nothing_is_left_out() -> None:
+    assert inside_ms(passes((), (104, 204)), passes(()), 0.3) == pytest.approx([0.3 * 104 / 308, 0.3 * 204 / 308], rel=0.01)
+    assert inside_ms(passes(()), passes((4,)), 0.3) == []
+
+
 def test_no_operator_takes_less_than_nothing() -> None:
     assert min(inside_ms(passes((3, 204)), passes((4,)), 0.3)) > 0
 

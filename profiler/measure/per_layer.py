@@ -63,10 +63,10 @@ def inside_ms(answers: Sequence[Executed], empty_call: Sequence[Executed], whole
 
     `answers` are passes of profiled inferences at different times. Of these the quicker half is used.
     """
-    if not answers or not answers[0].operators:
+    passes_us, empty_us = _passes_us(answers), _passes_us(empty_call)
+    if not passes_us.size:
         return []
-    cost_us = float(_passes_us(empty_call).min()) if empty_call and empty_call[0].operators else 0.0
-    passes_us = _passes_us(answers)
+    cost_us = float(empty_us.min()) if empty_us.size else 0.0
     quick = np.argsort(passes_us.sum(axis=1))[: (len(passes_us) + 1) // 2]
     # nothing takes less than half of what is rounded away
     alone_us = np.maximum(passes_us[quick].mean(axis=0) - cost_us, ROUNDED_DOWN_US / 2)
@@ -74,9 +74,9 @@ def inside_ms(answers: Sequence[Executed], empty_call: Sequence[Executed], whole
 
 
 def _passes_us(answers: Sequence[Executed]) -> NDArray[np.float64]:
-    """Array of shape (pass, operator). Answers with other operators than the first one are left out."""
-    count = len(answers[0].operators)
-    alike = [answer for answer in answers if len(answer.operators) == count]
+    """Array of shape (pass, operator). Answers without operators, or with others than the first, are left out."""
+    told = [answer for answer in answers if answer.operators]
+    alike = [answer for answer in told if len(answer.operators) == len(told[0].operators)]
     return np.array([[_quick_us(operator) for operator in answer.operators] for answer in alike])
 
 
