@@ -17,14 +17,15 @@ from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d
-from profiler.measure.executed import EMPTY_CALL, PROBE, compared
+from profiler.measure.executed import EMPTY_CALL, PROBE, compared, executed_nodes
 from profiler.measure.loop import MeasurementRun
 from profiler.measure.per_layer import inside_ms
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import Silent
-from profiler.protocol.events import Done, Executed, Header, NetworkAdded, RunEvent
+from profiler.protocol.events import Done, Executed, Header, Measurement, NetworkAdded, Refresh, RunEvent
 from profiler.protocol.job import Job
+from profiler.protocol.journal import journal_path, read_journal
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import build
 from profiler.tables.limits import COLD, limit_models
@@ -103,6 +104,46 @@ def test_a_tflite_file_is_cut_into_parts_too_and_its_layers_are_known_inside(lit
     assert info.held_out.networks >= 3 and info.calibration.networks >= 4
     assert info.calibration.layers_inside >= 4 * info.calibration.networks
     assert (info.unlike, len(info.files)) == ((), 1)
+
+
+def test_every_network_is_profiled_in_passes_that_lie_apart(built: Path) -> None:
+    events = list(read_journal(journal_path(built)))
+    networks = {event.model for event in events if isinstance(event, NetworkAdded)}
+    answers = [(place, event) for place, event in enumerate(events) if isinstance(event, Executed) and event.model in networks]
+    measured = [place for place, event in enumerate(events) if isinstance(event, Measurement)]
+    for name in networks:
+        places = [place for place, event in answers if event.model == name]
+        assert len(places) == 4 and places[-1] > measured[0]
+        assert [event.graph is not None for _, event in answers if event.model == name] == [True, False, False, False]
+
+
+def test_networks_that_are_measured_again_are_asked_again() -> None:
+    state = MeasurementState.of([Header(5, ONNX, TimingSettings()), NetworkAdded("n", "check", network())])
+    state.see(replace(answer(FORMATS["onnx"].write(network())), model="n"))
+    assert executed_nodes(state, "n")
+    state.see(Refresh(("n",)))
+    assert not state.executed and executed_nodes(state, "n") is None
+
+
+def test_what_is_far_from_settled_gets_all_its_rounds_in_one_job() -> None:
+    """The device is replaced by one whose latency changes from round to round."""
+    jobs: list[Job] = []
+
+    class Changing:
+        name = "changing"
+        tells_executed = False
+
+        def run(self, job: Job) -> Iterator[RunEvent]:
+            jobs.append(job)
+            for number, names in job.schedule:
+                yield from (Measurement(key, number, 1, (1_000_000 + 300_000 * (number % 2),) * 5) for key in names)
+            yield Done()
+
+    run_ = MeasurementRun(Session(MemoryAgent("memory:"), Changing(), ONNX, TimingSettings()), Silent())
+    keys = run_.add_layers([conv2d((1, 4, 4, 8), 8, 1)])
+    run_.measure(dict.fromkeys(keys, 6), "measuring")
+    run_.settle(dict.fromkeys(keys, 18))
+    assert [sum(len(names) for _, names in job.schedule) for job in jobs] == [6, 12]
 
 
 def test_a_call_is_measured_and_counted_once(table: Table) -> None:

@@ -27,6 +27,7 @@ from PIL import Image
 from readers import PROFILE, READERS, attempt
 
 from device_agents.support.errors import ConfigError, ToolError
+from netadapt.training.checkpoint import MAKES_A_STATE_DICT
 from profiler.console import print_table
 from profiler.errors import ModelError
 from profiler.formats.model_file import read_model
@@ -306,5 +307,7 @@ def test_nothing_that_is_read_can_run_code() -> None:
     root = Path(__file__).parents[1]
     files = [file for package in ("profiler", "device_agents", "netadapt") for file in (root / package).rglob("*.py")]
     assert len(files) > 100
-    found = [f"{file.name}: {line[0]}" for file in files for line in PICKLES.finditer(file.read_text())]
+    # one line is advice in an error message, for the user to run
+    texts = [(file.name, file.read_text().replace(MAKES_A_STATE_DICT, "", 1)) for file in files]
+    found = [f"{name}: {line[0]}" for name, text in texts for line in PICKLES.finditer(text)]
     assert not found

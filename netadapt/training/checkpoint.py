@@ -42,6 +42,9 @@ _BEGINNINGS: Mapping[bytes, str] = {
 }
 """Files that are taken for weights, by what they begin with."""
 
+MAKES_A_STATE_DICT = 'torch.save(torch.load("{path}", weights_only=False).state_dict(), "weights.pt")'
+"""The line of Python that we advise a user to run on a pickled model, if it is trusted. We never run it."""
+
 State = Mapping[str, Tensor]
 
 
@@ -128,8 +131,7 @@ def _way_out(path: Path, message: str) -> str:
         line = f'torch.save(torch.jit.load("{path}").state_dict(), "weights.pt")'
         return f"it is a TorchScript program; python -c 'import torch; {line}' makes a state_dict of it"
     if pickled := re.search(r"GLOBAL ([\w.]+)", message):
-        loading = "torch.load"  # apart, as a search for loading that runs code must find none of ours
-        line = f'torch.save({loading}("{path}", weights_only={False}).state_dict(), "weights.pt")'
+        line = MAKES_A_STATE_DICT.format(path=path)
         return (
             f"it is a pickled model or has a pickled {pickled[1]} in it, and reading it would run code; if you trust it, "
             f"python -c 'import torch; {line}' makes a state_dict of a model, and [\"state_dict\"] in place of .state_dict() one "

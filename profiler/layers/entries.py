@@ -1,10 +1,10 @@
 """Layers for which a runtime runs the same kernel in the same time: they are measured once, as one entry of a table.
 
 Activations that are only a choice of bounds within the kernel cost nothing. Measured on an x86 processor with AVX2 (onnxruntime
-1.31.1, LiteRT 2.3.0, ten layers, medians of 12 interleaved rounds), in relation to the same layer without an activation:
+1.31.1, LiteRT 2.3.0, nine layers, medians of 12 interleaved rounds), in relation to the same layer without an activation:
 
-- onnxruntime, float32, blocked layout: convolutions with ReLU 0.96 to 1.05, one depthwise convolution 1.20; with ReLU6 up to 1.68,
-  because that is a pass of its own over the output.
+- onnxruntime, float32, blocked layout: convolutions with ReLU 0.96 to 1.05, one depthwise convolution 1.20 but 0.97 when it was all
+  measured again; with ReLU6 up to 1.68, because that is a pass of its own over the output.
 - onnxruntime, int8: with ReLU and with ReLU6 0.97 to 1.03. The activation is the range of the quantised output.
 - LiteRT (XNNPACK), float32 and int8: with ReLU and with ReLU6 0.98 to 1.01, because every kernel clamps its output. An addition
   takes up to 1.8 times as long with either.
