@@ -96,6 +96,13 @@ def test_layers_inside_a_few_networks_carry_the_terms_that_the_networks_alone_ca
     assert fit([FitNetwork(network.sums, network.latency_ms) for network in known]).ms_per_layer == 0.0
 
 
+def test_layers_inside_pay_their_part_of_the_call_and_of_the_weights_beyond_the_cache() -> None:
+    truth = Calibration(0.9, ms_per_cold_byte=4e-7, cache_bytes=4 << 20, call_ms=0.5)
+    found = fit(with_layers(12, truth), limits=Limits(call_ms=0.5))
+    assert (found.scale, found.cache_bytes) == (pytest.approx(truth.scale), truth.cache_bytes)
+    assert found.ms_per_cold_byte == pytest.approx(truth.ms_per_cold_byte)
+
+
 def test_one_network_with_known_layers_tells_nothing_of_others() -> None:
     assert fit(with_layers(1, Calibration(0.5))).scale == 1.0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from asking import BLOCK, answer
+from asking_litert import operators_of
 from graphs import in_a_row
 from test_profile_cli import run, run_json
 
@@ -190,6 +191,16 @@ def test_a_file_with_another_activation_lacks_its_layers_by_name_and_has_them_me
     assert f"profile predict {built} {other} --measure-missing" in said
     added = run_json("predict", str(built), str(other), "--measure-missing", "--json")
     assert added["from_runtime"] and not added["missing"]
+
+
+@pytest.mark.parametrize("ruled", [network(), in_a_row(*network().layers[:-1])])
+def test_rules_that_contradict_litert_are_told(ruled: Graph) -> None:
+    """The last layer is missing from the graph, but not from what LiteRT executes."""
+    state = MeasurementState.of([Header(5, Target(runtime="litert"), TimingSettings())])
+    state.see(NetworkAdded("n", "check", ExecutionRules("litert").executed(replace(ruled, name="some"))))
+    operators = tuple(replace(item, samples_us=(1,)) for item in operators_of(FORMATS["tflite"].write(network())))
+    state.see(Executed(model="n", round=0, operators=operators, inferences_us=(9,)))
+    assert compared(state) == (1, () if ruled == network() else ("some",))
 
 
 def test_the_layers_of_a_file_are_listed_as_the_runtime_says(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_concatenations_and_flattened_images_are_followed() -> None:
     )
     graph = Graph("two", (("image", (1, 4, 4, 3)),), nodes, ("flat",))
     everything = {layer for width in (8, 16, 24) for layer in graph.at_widths({"right": width}).layers}
-    table = table_of(tuple(everything)).with_calibration(replace(CALIBRATED.info.calibration, tile=8))
+    table = table_of(tuple(everything)).with_calibration(replace(CALIBRATED.info.calibration, tile=8, ms_per_layout_byte=1e-5))
     widths = [8, 16, 24]
     assert Pricer(Predictor(table), graph).prices("right", widths) == pytest.approx(one_by_one(table, graph, "right", widths))
 

@@ -207,7 +207,7 @@ class FitNetwork:
         unit_ms = self.latency_ms - call_ms
         terms = [_in_network(self.sums.terms(), cache_bytes, call_ms)]
         terms += [_share(part, self.sums, cache_bytes, call_ms) for part, _ in self.layers]
-        inside_ms = [value - call_ms / self.sums.layers for _, value in self.layers]
+        inside_ms = [value - call_ms * part.layers / self.sums.layers for part, value in self.layers]
         return np.stack(terms) / unit_ms, np.array([unit_ms, *inside_ms]) / unit_ms
 
 
