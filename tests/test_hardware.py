@@ -173,3 +173,32 @@ def test_the_command_reads_a_description_of_a_user(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(SMALLEST)
     assert "nothing vouches" in CliRunner().invoke(app, ["hardware", str(path)]).stdout
+
+
+def test_a_systolic_array_computes_a_tile_in_a_cycle_per_pixel() -> None:
+    hardware = SHIPPED["tpu_like"]
+    costs = engine_of(hardware)(convolution([256], [256], Assumptions(1, 8), size=32, kernel=1), hardware)
+    assert costs.cycles[0] == 32 * 32 + 512
+
+
+def test_skipped_zeros_save_cycles_and_gated_ones_do_not() -> None:
+    sparse, dense = Assumptions(1, 8, input_density=0.5), Assumptions(1, 8)
+    cycles = {
+        name: [
+            engine_of(SHIPPED[name])(convolution([64], [64], assumptions), SHIPPED[name]).cycles[0]
+            for assumptions in (sparse, dense)
+        ]
+        for name in ("eyeriss", "eyeriss_v2", "eie")
+    }
+    assert cycles["eyeriss"][0] == cycles["eyeriss"][1]
+    assert cycles["eyeriss_v2"][0] < cycles["eyeriss_v2"][1]
+    assert cycles["eie"][0] < cycles["eie"][1]
+
+
+def test_weights_that_fit_into_the_units_of_a_sparse_engine_are_not_read_from_outside() -> None:
+    hardware = SHIPPED["eie"]
+    few, many = Assumptions(1, 16, weight_density=0.1), Assumptions(1, 16)
+    moved = [
+        engine_of(hardware)(convolution([4096], [4096], one, size=1, kernel=1), hardware).dram_bytes.sum() for one in (few, many)
+    ]
+    assert moved[0] == 0 < moved[1]

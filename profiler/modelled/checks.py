@@ -20,6 +20,11 @@ def _units_1e9(pj: float, hardware: Hardware) -> float:
     return pj / hardware.energy.unit_pj / 1e9
 
 
+def _chip_pj(hardware: Hardware, costs: Costs) -> float:
+    """Energy on the chip, without DRAM."""
+    return float(total_of(hardware, costs).energy_pj[0] - costs.data_pj[0].sum())
+
+
 def _level(name: str) -> Quantity:
     return lambda hardware, costs: _units_1e9(float(costs.data_pj[costs.levels.index(name)].sum()), hardware)
 
@@ -33,8 +38,9 @@ QUANTITIES: Mapping[str, tuple[str, Quantity]] = {
     "dram_traffic": ("MB", lambda hardware, costs: float(costs.dram_bytes.sum()) / 1e6),
     "chip_energy": (
         "mJ",
-        lambda hardware, costs: float(total_of(hardware, costs).energy_pj[0] - costs.data_pj[0].sum()) / 1e9,
+        lambda hardware, costs: _chip_pj(hardware, costs) / 1e9,
     ),
+    "busy_power": ("mW", lambda hardware, costs: _chip_pj(hardware, costs) / float(total_of(hardware, costs).time_ns[0])),
     "peak_rate": ("GMAC/s", lambda hardware, costs: hardware.units * hardware.array.macs_per_cycle * hardware.clock_mhz / 1e3),
 }
 """The unit of each quantity and how it follows from the costs of a workload, for a whole batch."""

@@ -14,6 +14,10 @@ Engine = Callable[[Work, Hardware], Costs]
 
 ENGINES: Mapping[str, str] = {
     "row_stationary": "profiler.modelled.row_stationary",
+    "weight_stationary": "profiler.modelled.weight_stationary",
+    "no_local_reuse": "profiler.modelled.no_local_reuse",
+    "compressed_matrix": "profiler.modelled.compressed_matrix",
+    "crossbar": "profiler.modelled.crossbar",
 }
 """The module of each engine by name. It has a function `cost`, an `Engine`, and a whole number `VERSION`, which rises with every
 change of what it answers: tables say which one made them."""

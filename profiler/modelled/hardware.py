@@ -45,6 +45,8 @@ class Memory:
     """The memory that all units share."""
     weight_buffer_bytes: int = 0
     """Shared memory for weights only; with 0, weights reach the units without passing a shared memory."""
+    keeps_activations: bool = False
+    """True if inputs and outputs of a layer stay in the shared memory where they fit together, instead of passing through DRAM."""
     unit_words: int = 0
     """Of each unit, shared by all data types, ..."""
     unit_weight_words: int = 0
@@ -110,7 +112,6 @@ class Crossbar:
     """Of the whole chip. A layer that needs more of them runs in turns, with its weights written anew."""
     cell_bits: int
     dac_bits: int
-    adc_bits: int
     cell_pj: float
     """Of one cell in one step."""
     dac_pj: float
@@ -203,7 +204,8 @@ class Hardware:
 
     @property
     def units(self) -> int:
-        return self.array.rows * self.array.cols
+        """Those that multiply at once: of the grid, or arrays of cells."""
+        return self.array.rows * self.array.cols if self.crossbar is None else self.crossbar.arrays
 
 
 @dataclass(frozen=True, slots=True)

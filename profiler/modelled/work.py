@@ -5,6 +5,7 @@ An array over the channel counts has the shape (count,). Everything is for a who
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +161,52 @@ def stored_bits(hardware: Hardware, assumptions: Assumptions, data_type: int, le
     density = assumptions.densities[data_type]
     pair_bits = 64 / (64 // (bits + 5)) if sparsity.code == "run_length" else bits + 4
     return min(float(bits), density * pair_bits)
+
+
+def dram_counts(work: Work, hardware: Hardware) -> Array:
+    """Values that pass between DRAM and the shared buffer, of shape (data type, count), for the better of two orders.
+
+    Inputs and weights have half of the buffer each. Either the inputs are read once, and all weights again for each part of the
+    inputs that fits, or the other way round. Where the hardware keeps activations and they fit, they are not moved at all.
+    """
+    values, assumptions, memory = work.values, work.assumptions, hardware.memory
+    half = max(memory.buffer_bytes / 2, 1.0)
+    weight_half = memory.weight_buffer_bytes or half
+    size_bytes = values * assumptions.bits / 8
+    again = np.stack([np.ceil(size_bytes[INPUT] / half), np.ceil(size_bytes[WEIGHT] / weight_half)])
+    weights_again, inputs_again = values[WEIGHT] * again[0] + values[INPUT], values[INPUT] * again[1] + values[WEIGHT]
+    inputs_first = weights_again <= inputs_again
+    counts = values.copy()
+    counts[WEIGHT] *= np.where(inputs_first, again[0], 1)
+    counts[INPUT] *= np.where(inputs_first, 1, again[1])
+    if memory.keeps_activations:
+        fits = size_bytes[INPUT] + size_bytes[OUTPUT] <= memory.buffer_bytes
+        kept = np.where(fits, 0.0, 1.0)
+        # what does not fit is written and read as a whole; the weights of a layer whose inputs fit are read once
+        counts = np.stack([counts[INPUT] * kept, np.where(fits, values[WEIGHT], counts[WEIGHT]), counts[OUTPUT] * kept])
+    return counts
+
+
+def moved(
+    work: Work, hardware: Hardware, levels: Sequence[str], counts: Sequence[Sequence[Array]], prices: Sequence[Sequence[float]]
+) -> Array:
+    """Energies in pJ of shape (level, data type, count) of so many accesses to words at these prices, which are for `word_bits`."""
+    to_pj = hardware.energy.unit_pj / hardware.word_bits
+    return np.array(
+        [
+            [
+                number * (price * to_pj * stored_bits(hardware, work.assumptions, kind, level))
+                for kind, (number, price) in enumerate(zip(numbers, costs, strict=True))
+            ]
+            for level, numbers, costs in zip(levels, counts, prices, strict=True)
+        ]
+    )
+
+
+def dram_bytes(work: Work, hardware: Hardware, counts: Array) -> Array:
+    """Bytes of these values, as they are stored, of shape (data type, count)."""
+    bits = [stored_bits(hardware, work.assumptions, kind, "dram") for kind in range(len(DATA_TYPES))]
+    return counts * (np.array(bits)[:, None] / 8)
 
 
 def share_of_macs(names: tuple[str, ...], assumptions: Assumptions) -> float:
