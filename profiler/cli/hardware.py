@@ -54,7 +54,10 @@ def hardware_data(file: HardwareFile, found: tuple[Check, ...]) -> dict[str, Any
 def print_list(listed: Mapping[str, Mapping[str, Any]]) -> None:
     rows = [(name, item["engine"], item["units"], item["published_figures"], item["about"]) for name, item in listed.items()]
     print_table(("name", "engine", "units", "figures", "what it is"), rows, right=("units", "figures"))
-    print("figures are published ones that the model is checked against; `profile hardware NAME` prints one")
+    print("figures are published ones that the model is checked against; `profile hardware NAME` prints them with the description")
+    print(
+        "`profile build MODEL --device model:NAME --out TABLE.parquet` computes a table; model:PATH takes a description of your own"
+    )
     print(
         "`profile build MODEL --device model:NAME --out TABLE` builds a table of one, or of a description of your own by its path"
     )

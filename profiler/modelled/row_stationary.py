@@ -16,14 +16,10 @@ from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from profiler.errors import HardwareError
 from profiler.modelled.hardware import Hardware, Mapped, UnitArray
 from profiler.modelled.work import (
-    INPUT,
-    OUTPUT,
-    WEIGHT,
     Array,
     Costs,
     Geometry,
@@ -78,9 +74,9 @@ def cost(work: Work, hardware: Hardware) -> Costs:
     psums = groups * outputs * geometry.out_pixels
 
     # DRAM: a strip is read with the rows that it shares with the next one; inputs once for each group of filters that is held
-    read_columns = np.minimum(geometry.columns_of(columns) * found.column_tiles, geometry.in_width * 2 - 1.0)
-    read_columns = np.where(found.column_tiles > 1, read_columns, geometry.in_width)
-    read_rows = np.where(strips > 1, strips * geometry_rows(geometry, found.strip), geometry.in_height)
+    read_columns = geometry.in_width if found.column_tiles == 1 else geometry.columns_of(columns) * found.column_tiles
+    whole_rows = (found.strip - 1) * geometry.stride_height + (geometry.kernel_height - 1) * geometry.dilation_height + 1
+    read_rows = np.where(strips > 1, strips * np.minimum(whole_rows, geometry.in_height), geometry.in_height)
     once = groups * work.inputs * images
     dram = [
         once * read_rows * read_columns * np.where(outputs <= found.room, 1, np.ceil(outputs / found.held)),
@@ -103,52 +99,48 @@ def cost(work: Work, hardware: Hardware) -> Costs:
     reads = done if "input" in hardware.sparsity.skips else macs
     unit = [reads, done, 2 * done]
 
-    to_pj = energy.unit_pj / hardware.word_bits
-    costs_of = (energy.dram, energy.buffer, energy.array, energy.unit)
-    shape = np.broadcast_shapes(dram[0].shape, macs.shape)
-    data_pj = np.zeros((len(LEVELS), 3, *shape))
-    for level, (name, counts) in enumerate(zip(LEVELS, (dram, buffer, array, unit), strict=True)):
-        for data_type in (INPUT, WEIGHT, OUTPUT):
-            price = energy.weight_buffer if (name, data_type) == ("buffer", WEIGHT) else costs_of[level]
-            bits = stored_bits(hardware, assumptions, data_type, name)
-            data_pj[level, data_type] = counts[data_type] * (price * to_pj * bits)
-    dram_bytes = np.stack(
-        [np.broadcast_to(dram[kind] * (stored_bits(hardware, assumptions, kind, "dram") / 8), shape) for kind in range(3)]
-    )
-    compute_pj = np.broadcast_to(done * mac_pj(hardware, assumptions), shape)
+    counts, shape = (dram, buffer, array, unit), np.broadcast_shapes(found.strip.shape, macs.shape)
+    prices = [[energy.dram] * 3, [energy.buffer, energy.weight_buffer, energy.buffer], [energy.array] * 3, [energy.unit] * 3]
+    pj = [
+        [
+            price * energy.unit_pj / hardware.word_bits * stored_bits(hardware, assumptions, kind, level)
+            for kind, price in enumerate(costs)
+        ]
+        for level, costs in zip(LEVELS, prices, strict=True)
+    ]
+    by_level = [
+        sum((count * each for count, each in zip(counts[level], pj[level], strict=True)), np.zeros(shape)) for level in range(4)
+    ]
+    stored_bytes = [stored_bits(hardware, assumptions, kind, "dram") / 8 for kind in range(3)]
+    outside_bytes = sum((count * each for count, each in zip(dram, stored_bytes, strict=True)), np.zeros(shape))
+    compute_pj = done * mac_pj(hardware, assumptions)
     passes = groups * channel_passes * filter_passes * strips * image_groups * found.column_tiles
     in_pass = found.channels * found.filters * geometry.kernel_width * columns * found.images
     skipped = share_of_macs(hardware.sparsity.skips, assumptions) / hardware.sparsity.balance
     cycles = passes * in_pass * skipped / hardware.array.macs_per_cycle
 
-    by_level = data_pj.sum(axis=1)
-    whole = total(hardware, compute_pj, by_level[1:].sum(axis=0), cycles, by_level[0], dram_bytes.sum(axis=0))
-    best = np.argmin(whole.energy_pj * (1 + 1e-12 * cycles / cycles.max()), axis=0)
+    whole = total(hardware, compute_pj, by_level[1] + by_level[2] + by_level[3], cycles, by_level[0], outside_bytes)
+    best = np.argmin(whole.energy_pj + 1e-9 * cycles, axis=0)  # of equal energy, the faster one
     at = (best, np.arange(len(best)))
     sets = np.minimum(found.channel_sets, np.ceil(inputs / found.channels)) * np.minimum(
         found.filter_sets, np.ceil(outputs / found.filters)
     )
+    chosen = [[np.broadcast_to(count, shape)[at] for count in kinds] for kinds in counts]
     return Costs(
         LEVELS,
-        data_pj[:, :, at[0], at[1]],
-        compute_pj[at],
+        np.array([[count * each for count, each in zip(*pair, strict=True)] for pair in zip(chosen, pj, strict=True)]),
+        compute_pj,
         cycles[at],
-        dram_bytes[:, at[0], at[1]],
+        np.array([count * each for count, each in zip(chosen[0], stored_bytes, strict=True)]),
         (found.kernel_rows * found.strip * sets)[at],
         macs,
         _text(found, int(best[0])),
     )
 
 
-def geometry_rows(geometry: Geometry, strip: Array) -> Array:
-    """Input rows that a strip reads from DRAM, no more than there are."""
-    rows = (strip - 1) * geometry.stride_height + (geometry.kernel_height - 1) * geometry.dilation_height + 1
-    return np.minimum(rows, geometry.in_height)
-
-
 @lru_cache(maxsize=4096)
 def mappings(geometry: Geometry, hardware: Hardware) -> Mappings:
-    """All mappings that fit, without those that another one is at least as good as at any channel count."""
+    """All mappings that fit."""
     folds = -(-geometry.kernel_height // hardware.array.rows)
     kernel_rows = -(-geometry.kernel_height // folds)
     words = hardware.memory.buffer_bytes * 8 // hardware.word_bits
@@ -169,20 +161,7 @@ def mappings(geometry: Geometry, hardware: Hardware) -> Mappings:
             f"{hardware.name} has no room for a row of {geometry.in_width} pixels with a kernel of {geometry.kernel_height}x"
             f"{geometry.kernel_width}; give a description with a larger buffer or memory of its units"
         )
-    table = np.array(found, dtype=np.float64)
-    strip, channels, filters, channel_sets, filter_sets, images, held, room = table.T
-    strips = np.ceil(geometry.out_height / strip)
-    kept = _best(
-        np.stack(
-            [
-                strips * ((strip - 1) * geometry.stride_height + kernel_rows), strips, np.ceil(geometry.batch / images),
-                -held, -room, -filters, -filters * filter_sets, -channels, -channels * channel_sets,
-                strips * channels * filters * images * np.ceil(geometry.batch / images),
-            ],
-            axis=1,
-        )
-    )  # fmt: skip
-    return _mappings(table[kept], kernel_rows, folds, column_tiles)
+    return _mappings(np.array(found, dtype=np.float64), kernel_rows, folds, column_tiles)
 
 
 def _mappings(table: Array, kernel_rows: int, folds: int, column_tiles: int) -> Mappings:
@@ -230,14 +209,6 @@ def _fitted(
                 fitting = min(filters, room // filter_sets)
                 held = room // (fitting * filter_sets) * fitting * filter_sets
                 yield strip, channels, fitting, channel_sets, filter_sets, images, held, room
-
-
-def _best(criteria: Array) -> NDArray[np.int64]:
-    """The rows of which no other is at most as large in every column, of equal ones the first. Shape (mapping, criterion)."""
-    unique, first = np.unique(criteria, axis=0, return_index=True)
-    no_worse = (unique[:, None, :] <= unique[None, :, :]).all(axis=2)
-    dominated = no_worse.sum(axis=0) > 1
-    return np.sort(first[~dominated])
 
 
 def _text(found: Mappings, place: int) -> str:
