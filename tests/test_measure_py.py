@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import onnxruntime
@@ -23,8 +23,10 @@ from runner_conformance import CONDITIONING, Line, RunnerConformance, events, ex
 from runner_conformance_executed import ExecutedConformance
 
 from device_agents import python_runner
+from device_agents.on_device.runner import measuring
 from device_agents.on_device.runner.executed import Executed, Inference, Ran
 from device_agents.on_device.runner.inputs import input_array
+from device_agents.on_device.runner.job import Job
 from device_agents.on_device.runner.open_models import in_turn
 from device_agents.on_device.runner.runtimes.interface import Opened
 from device_agents.on_device.runner.runtimes.onnxruntime_profile import read_profile
@@ -452,3 +454,20 @@ def test_a_job_for_a_provider_that_is_not_in_the_build_is_refused(tmp_path: Path
     lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, b"")])
     assert (lines, code > 0, stderr.count("\n")) == ([], True, 1)
     assert f"has no {PROVIDERS[runtime]}" in stderr
+
+
+@pytest.mark.parametrize(("run_ms", "runs"), [(0.1, 3), (0.9, 3), (1.0, 2), (70.0, 2)])
+def test_a_model_whose_run_is_as_long_as_a_sample_is_warmed_up_by_two_runs_and_others_by_three(
+    run_ms: float, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns, made = 0, 0
+
+    def run() -> None:
+        nonlocal now_ns, made
+        now_ns, made = now_ns + round(run_ms * 1e6), made + 1
+
+    monkeypatch.setattr(measuring, "clock_ns", lambda: now_ns)
+    work = object.__new__(measuring.Work)
+    work.job = cast(Job, {"sample_ms": 1.0, "warmup_ms": 0.05})
+    assert work.warm_up(run) == round(run_ms * 1e6)
+    assert made == runs
