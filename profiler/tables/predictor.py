@@ -7,6 +7,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
 from profiler.errors import LayerNotMeasured, TableError
 from profiler.interval import Interval
 from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
@@ -55,6 +57,26 @@ class Prediction:
     @property
     def missing(self) -> tuple[LayerPrediction, ...]:
         return tuple(layer for layer in self.layers if layer.source == "missing")
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each layer in the order of execution: its share of the latency in ms and its source."""
+        rows = [
+            (
+                layer.node,
+                layer.layer.op,
+                " + ".join("x".join(map(str, shape)) for shape in layer.layer.inputs),
+                "x".join(map(str, layer.layer.output)),
+                math.nan if layer.latency_ms is None else layer.latency_ms.value,
+                layer.source,
+            )
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows, columns=["layer", "op", "input", "output", "latency_ms", "source"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the latency, and the layers."""
+        lacking = f"; {len(self.missing)} of {len(self.layers)} layers are missing and left out" if self.missing else ""
+        return f"<p><b>{self.latency_ms.text('ms')}</b>{lacking}</p>{self.frame().to_html(index=False)}"
 
 
 class Predictor:
