@@ -129,7 +129,7 @@ def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(com
 
 def test_kinds_of_baselines_not_there_yet_are_named(complete: RunFolder) -> None:
     some = tuple(item for item in complete.baselines if item.kind in ("multiplier", "macs"))
-    assert "Not compared with yet: uniform pruning, adapted shape from scratch" in render(
+    assert "Not compared with yet: uniform pruning, Torch-Pruning, adapted shape from scratch" in render(
         replace(Contents.of(complete), baselines=some), []
     )
     assert "Not compared with yet" not in page(complete)
