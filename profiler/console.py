@@ -149,10 +149,7 @@ def local_time(moment: datetime) -> str:
 
 
 def interval_text(interval: Interval, unit: str) -> str:
-    """3.150 ms [3.048 … 3.252]."""
-    if not interval.known:
-        return f"{interval.value:.3f} {unit}, interval not known"
-    return f"{interval.value:.3f} {unit} [{interval.low:.3f} … {interval.high:.3f}]"
+    return interval.text(unit)
 
 
 def print_findings(findings: Sequence[Finding], none: str) -> None:

@@ -7,6 +7,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
 from profiler.errors import HardwareError, LayerNotMeasured, TableError
 from profiler.interval import Interval
 from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
@@ -50,12 +52,32 @@ class Prediction:
     latency_ms: Interval
     """Its ends are not known where those of one of the layers are not."""
     naive_ms: float
-    """The plain sum of the layers, without calibration."""
+    """The plain sum of the layers, without calibration, with what a call costs counted once."""
     layers: tuple[LayerPrediction, ...]
 
     @property
     def missing(self) -> tuple[LayerPrediction, ...]:
         return tuple(layer for layer in self.layers if layer.source == "missing")
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each layer in the order of execution: its share of the latency in ms and its source."""
+        rows = [
+            (
+                layer.node,
+                layer.layer.op,
+                " + ".join("x".join(map(str, shape)) for shape in layer.layer.inputs),
+                "x".join(map(str, layer.layer.output)),
+                math.nan if layer.latency_ms is None else layer.latency_ms.value,
+                layer.source,
+            )
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows, columns=["layer", "op", "input", "output", "latency_ms", "source"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the latency, and the layers."""
+        lacking = f"; {len(self.missing)} of {len(self.layers)} layers are missing and left out" if self.missing else ""
+        return f"<p><b>{self.latency_ms.text('ms')}</b>{lacking}</p>{self.frame().to_html(index=False)}"
 
 
 class Predictor:
@@ -113,7 +135,7 @@ class Predictor:
     def sums_of(self, layer: LayerSpec) -> Sums | None:
         """The layer's terms of the calibration; None if it is missing."""
         found = self.lookup(layer)
-        return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration.tile)
+        return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration)
 
     def sums(self, graph: Graph) -> Sums:
         """The network's terms of the calibration: sums over the layers that the table knows."""
@@ -144,23 +166,24 @@ class Predictor:
         latency_ms = calibration.latency_ms(total)
         unexplained_ms = 2 * calibration.uncertainty_percent / 100 * latency_ms
         layers = []
-        uncertain_ms2 = 0.0
+        naive_ms, uncertain_ms2 = calibration.call_ms, 0.0
         for node, found, sums in known:
             if found is None:
                 layers.append(LayerPrediction(node.name, node.layer, None, "missing"))
                 continue
             share_ms = calibration.share_ms(sums, total)
-            half_ms = abs(calibration.scale) * found.estimate.latency_ms.half_width
+            half_ms = abs(calibration.scale * calibration.kinds.get(node.layer.op, 1.0)) * found.estimate.latency_ms.half_width
             if math.isnan(latency_ms) or max(abs(latency_ms), abs(unexplained_ms), half_ms) > MOST_MS:
                 raise TableError(f"the table predicts no possible latency for {graph.name}; is it damaged?")
             interval_ms = Interval(share_ms, share_ms - half_ms, share_ms + half_ms)
             layers.append(LayerPrediction(node.name, node.layer, interval_ms, found.source))
+            naive_ms += found.estimate.latency_ms.value - calibration.call_ms
             uncertain_ms2 += half_ms**2
         # layers err independently of each other; what the calibration leaves unexplained of whole networks comes on top
         half_ms = (uncertain_ms2 + unexplained_ms**2) ** 0.5
         # the interval ends at zero, unless the correction subtracts so much that the value itself lies below
         low_ms = min(max(latency_ms - half_ms, 0.0), latency_ms)
-        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), calibration.plain_ms(total), tuple(layers))
+        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), naive_ms, tuple(layers))
 
     def _nodes(self, graph: Graph) -> tuple[Node, ...]:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""

@@ -94,7 +94,8 @@ class Pricer:
 
     def _at_once(self, dependent: DependentLayer, family: LayerSpec, block: str, values: NDArray[np.int64]) -> Sums:
         """`sums_of` for an array of widths."""
-        layer, tile = dependent.node.layer, self._predictor.table.info.calibration.tile
+        layer, calibration = dependent.node.layer, self._predictor.table.info.calibration
+        tile = calibration.tile
         channels = [form.along(block, values, self._widths) for form in dependent.axes]
         outputs = dependent.output.along(block, values, self._widths)
         if layer.block > 1:  # as `LayerSpec.resized` does
@@ -116,7 +117,9 @@ class Pricer:
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
                 latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
-        return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(family, channels))
+        return Sums(
+            calibration.of_kind(layer.op, latency_ms), layout, narrow, np.ones(len(values)), _weight_bytes(family, channels)
+        )
 
     def _one_by_one(self, dependent: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
         """The same for a layer that has no family, by a look-up for each width."""
