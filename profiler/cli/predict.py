@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +12,8 @@ import typer
 from profiler.cli.options import ModelFile, Shapes, TableFile, Values, Wait, patience_s
 from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
 from profiler.formats.given import given_inputs
+from profiler.modelled.breakdown import Breakdown
+from profiler.modelled.hardware import DATA_TYPES
 from profiler.progress import bar
 from profiler.schedule.state import stale_reason
 from profiler.tables.predicting import FilePrediction, predict_file
@@ -33,6 +37,18 @@ def predict(
     table: TableFile,
     model: ModelFile,
     measure_missing: MeasureMissing = False,
+    breakdown: Annotated[
+        bool,
+        typer.Option(
+            "--breakdown",
+            help="By a table of a modelled accelerator, print where energy goes: by layer, data type and memory, and what bounds "
+            "each layer. Without it, only sums are printed.",
+        ),
+    ] = False,
+    chart: Annotated[
+        Path | None,
+        typer.Option(help="Draw the breakdown as a stacked chart, a .png or .svg file. Without it, nothing is drawn."),
+    ] = None,
     wait: Wait = False,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
@@ -43,11 +59,18 @@ def predict(
         given = given_inputs(shape, input_)
         with bar() as progress:
             found = predict_file(table, model, given, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait))
+        if chart is not None:
+            from profiler.plotting.breakdown import write_breakdown  # matplotlib takes a second to start
+
+            write_breakdown(found.breakdown(), chart)
         stale = stale_reason(table, found.table)
         if stale:
             print(f"warning: {table} is stale: {stale}", file=sys.stderr)
         if as_json:
-            print_json(prediction_data(found) | {"stale": stale})
+            parts = {"breakdown": breakdown_data(found.breakdown())} if breakdown else {}
+            print_json(prediction_data(found) | {"stale": stale} | parts)
+        elif breakdown:
+            print_breakdown(found.breakdown())
         else:
             print_prediction(found)
 
@@ -108,3 +131,59 @@ def print_prediction(found: FilePrediction) -> None:
     if not found.from_runtime and not found.table.info.modelled:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
     print(f"{'this table' if found.table.info.modelled else 'held-out error of this table'}: {trust_sentence(found.table)}")
+
+
+def breakdown_data(found: Breakdown) -> dict[str, Any]:
+    """Energies in mJ of one inference; `macs_per_cycle` is what each limit in turn leaves of the peak."""
+    return {
+        "energy_mj": found.energy_mj,
+        "compute_mj": found.compute_mj,
+        "overhead_mj": found.overhead_mj,
+        "data_mj": {level: dict(kinds) for level, kinds in found.data_mj.items()},
+        "units": found.model.hardware.units,
+        "layers": [
+            {"node": part.node, "op": part.layer.op, "macs": part.layer.macs, **asdict(part.cost), "key": part.layer.key}
+            for part in found.layers
+        ],
+    }
+
+
+def print_breakdown(found: Breakdown) -> None:
+    levels = found.levels
+    cells = [
+        (
+            part.node,
+            f"{part.cost.energy_mj:.4g}",
+            f"{part.cost.compute_mj:.3g}",
+            f"{part.cost.overhead_mj:.3g}",
+            *(f"{sum(part.cost.data_mj.get(level, {}).values()):.3g}" for level in levels),
+            f"{part.cost.latency_ms:.4f}",
+            f"{part.cost.active_units:.0f}" if part.layer.macs else None,
+            f"{part.cost.macs_per_cycle['DRAM bandwidth']:.3g}" if part.cost.macs_per_cycle else None,
+            part.cost.bound,
+        )
+        for part in found.layers
+    ]
+    columns = ("layer", "mJ", "compute", "control", *levels, "ms", "units", "MAC/cycle", "bound by")
+    print_table(columns, cells, right=columns[1:-1])
+    rows = [
+        (
+            level,
+            *(f"{100 * kinds[kind] / found.energy_mj:.1f} %" for kind in DATA_TYPES),
+            f"{100 * sum(kinds.values()) / found.energy_mj:.1f} %",
+        )
+        for level, kinds in found.data_mj.items()
+    ]
+    each = [f"{100 * sum(kinds[kind] for kinds in found.data_mj.values()) / found.energy_mj:.1f} %" for kind in DATA_TYPES]
+    print()
+    print_table(
+        ("energy by level", *(f"{kind}s" for kind in DATA_TYPES), "all"),
+        [*rows, ("all levels", *each, None)],
+        right=(*(f"{kind}s" for kind in DATA_TYPES), "all"),
+    )
+    computing, control = (100 * energy_mj / found.energy_mj for energy_mj in (found.compute_mj, found.overhead_mj))
+    print(f"computation {computing:.1f} %, clock and control {control:.1f} %")
+    print(
+        f"{found.name}: {found.energy_mj:.4g} mJ, {found.latency_ms:.4g} ms for one inference on {found.model.hardware.units} units"
+    )
+    print(f"modelled, not measured: {found.model.sentence()}")

@@ -115,7 +115,9 @@ def cost(work: Work, hardware: Hardware) -> Costs:
     outside_bytes = sum((count * each for count, each in zip(dram, stored_bytes, strict=True)), np.zeros(shape))
     compute_pj = done * mac_pj(hardware, assumptions)
     passes = groups * channel_passes * filter_passes * strips * image_groups * found.column_tiles
-    in_pass = found.channels * found.filters * geometry.kernel_width * columns * found.images
+    in_pass = (
+        np.minimum(found.channels, inputs) * np.minimum(found.filters, outputs) * geometry.kernel_width * columns * found.images
+    )
     skipped = share_of_macs(hardware.sparsity.skips, assumptions) / hardware.sparsity.balance
     cycles = passes * in_pass * skipped / hardware.array.macs_per_cycle
 

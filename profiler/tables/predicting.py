@@ -12,6 +12,7 @@ from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
 from profiler.layers.graph import Graph
 from profiler.measure.executed import ask_file
+from profiler.modelled.breakdown import Breakdown, breakdown
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
 from profiler.tables.build import extend
@@ -51,10 +52,19 @@ class FilePrediction:
     @property
     def energy_mj(self) -> float | None:
         """Energy of one inference; None unless the table is modelled and has no layer missing."""
+        return None if self.table.info.modelled is None or self.prediction.missing else self.breakdown().energy_mj
+
+    def breakdown(self) -> Breakdown:
+        """Where the energy goes. `TableError` unless the table is modelled, or if a layer is missing."""
         model = self.table.info.model
-        if model is None or self.prediction.missing:
-            return None
-        return sum(model.cost(layer.layer).energy_mj for layer in self.prediction.layers)
+        if model is None:
+            raise TableError(
+                f"{self.path} was measured, which does not tell where energy goes; build a table of an accelerator, with --device "
+                "model:NAME (`profile hardware` lists them)"
+            )
+        if missing := self.prediction.missing:
+            raise TableError(f"{missing[0].layer.key} cannot run there, nor can {len(missing) - 1} more: {self.way_out}")
+        return breakdown(model, self.model.name, [(layer.node, layer.layer) for layer in self.prediction.layers])
 
     @property
     def nearest(self) -> str | None:

@@ -1,0 +1,68 @@
+"""Where the energy of a network goes: by layer, data type and memory level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from profiler.layers.layer import LayerSpec
+from profiler.modelled.hardware import DATA_TYPES
+from profiler.modelled.model import LayerCost, Model
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPart:
+    """A layer of a network with its costs."""
+
+    node: str
+    layer: LayerSpec
+    cost: LayerCost
+
+    @property
+    def data_mj(self) -> float:
+        """Energy of moving data between all levels."""
+        return sum(energy_mj for kinds in self.cost.data_mj.values() for energy_mj in kinds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """A network on an accelerator, for one inference."""
+
+    model: Model
+    name: str
+    layers: tuple[LayerPart, ...]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels that data moves through, from the outside in."""
+        return tuple(dict.fromkeys(level for part in self.layers for level in part.cost.data_mj))
+
+    @property
+    def data_mj(self) -> Mapping[str, Mapping[str, float]]:
+        """Of all layers, by level and data type."""
+        return {
+            level: {kind: sum(part.cost.data_mj.get(level, {}).get(kind, 0.0) for part in self.layers) for kind in DATA_TYPES}
+            for level in self.levels
+        }
+
+    @property
+    def compute_mj(self) -> float:
+        return sum(part.cost.compute_mj for part in self.layers)
+
+    @property
+    def overhead_mj(self) -> float:
+        """Of clock and control."""
+        return sum(part.cost.overhead_mj for part in self.layers)
+
+    @property
+    def energy_mj(self) -> float:
+        return sum(part.cost.energy_mj for part in self.layers)
+
+    @property
+    def latency_ms(self) -> float:
+        return sum(part.cost.latency_ms for part in self.layers)
+
+
+def breakdown(model: Model, name: str, layers: Iterable[tuple[str, LayerSpec]]) -> Breakdown:
+    """The costs of a network's layers, given with the names of their nodes. `HardwareError` if one cannot run there."""
+    return Breakdown(model, name, tuple(LayerPart(node, layer, model.cost(layer)) for node, layer in layers))
