@@ -18,6 +18,7 @@ from profiler.cli.compare import compare
 from profiler.cli.devices import devices
 from profiler.cli.doctor import doctor
 from profiler.cli.export import export
+from profiler.cli.hardware import hardware
 from profiler.cli.import_ import import_
 from profiler.cli.layers import layers
 from profiler.cli.options import use_config
@@ -47,6 +48,7 @@ def main(
 
 
 app.command(cls=Command)(devices)
+app.command(cls=Command)(hardware)
 app.command(cls=Command)(layers)
 app.command(cls=Command)(benchmark)
 app.command(cls=Command)(build)
