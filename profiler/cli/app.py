@@ -28,14 +28,9 @@ from profiler.cli.runner import app as runner_app
 from profiler.cli.schedule import app as schedule_app
 from profiler.cli.serve import serve
 from profiler.cli.show import show
-from profiler.console import Command
+from profiler.console import Command, Version, command_group
 
-app = typer.Typer(
-    help="Measure layers and networks on real devices and build latency tables from them.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = command_group("Measure layers and networks on real devices and build latency tables from them.")
 
 
 @app.callback()
@@ -47,6 +42,7 @@ def main(
             "~/.config/netadapt-profiler/profile.toml."
         ),
     ] = None,
+    version: Version = False,
 ) -> None:
     use_config(config)
 
