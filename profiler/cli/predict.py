@@ -130,6 +130,8 @@ def print_prediction(found: FilePrediction) -> None:
         print(f"{found.energy_mj:.4g} mJ")
     if not found.from_runtime and not found.table.info.modelled:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
+    if found.parts is not None:
+        print(f"modelled, not measured, as the lines say: {found.parts.model.sentence()}, and their zeros")
     print(f"{'this table' if found.table.info.modelled else 'held-out error of this table'}: {trust_sentence(found.table)}")
 
 

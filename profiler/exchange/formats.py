@@ -52,6 +52,7 @@ FORMATS: Mapping[str, ForeignFormat] = {
         "profiler.exchange.ofa:write",
         r"-input:[0-9x]+-output:",
     ),
+    "energy-page": ForeignFormat("energyestimation.mit.edu's lines", (".txt",), writer="profiler.exchange.energy_page:write"),
     "tvm": ForeignFormat("TVM's tuning logs", (".log", ".jsonl"), "profiler.exchange.tvm:read"),
 }
 

@@ -92,6 +92,10 @@ class Model:
             "text": self.file.text,
         }
 
+    def assuming(self, assumptions: Assumptions) -> Model:
+        """The same hardware with other batch, bits and zeros. `HardwareError` if it cannot process these."""
+        return _checked(self.file, assumptions)
+
     def cost(self, layer: LayerSpec) -> LayerCost:
         """The costs of a layer. `HardwareError` if it cannot run there."""
         costs = self._costs(layer, [np.array([float(shape[-1])]) for shape in layer.inputs], np.array([float(layer.out_channels)]))
@@ -159,7 +163,8 @@ class Model:
             costs = replace(costs, data_pj=data_pj, dram_bytes=costs.dram_bytes + moves.dram_bytes)
         return costs
 
-    def _assumed(self, layer: LayerSpec) -> Assumptions:
+    def assumed(self, layer: LayerSpec) -> Assumptions:
+        """What is assumed of a layer: no more bits than it has."""
         bits = min(self.assumptions.bits, 8 * ITEM_BYTES.get(layer.dtype, 4))
         return replace(self.assumptions, bits=bits)
 
@@ -180,7 +185,7 @@ class Model:
                 geometry = Geometry(
                     batch, in_height, in_width, out_height, out_width, *layer.kernel, *layer.stride, *layer.dilation
                 )  # fmt: skip
-        return Work(geometry, groups, inputs / groups, outputs / groups, self._assumed(layer))
+        return Work(geometry, groups, inputs / groups, outputs / groups, self.assumed(layer))
 
     def _movement(
         self, layer: LayerSpec, given: Sequence[Array], outputs: Array, shapes: Sequence[tuple[int, ...]] | None = None
@@ -189,7 +194,7 @@ class Model:
 
         A value passes along the longer side of the array in each cycle.
         """
-        hardware, batch, assumptions = self.hardware, self.assumptions.batch, self._assumed(layer)
+        hardware, batch, assumptions = self.hardware, self.assumptions.batch, self.assumed(layer)
         nothing = np.zeros_like(outputs)
         moving = 0 if layer.op in FREE_OPS else batch
         pairs = zip(shapes or layer.inputs, given, strict=True)

@@ -7,16 +7,21 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiler.errors import TableError
+from device_agents.support.text import decoded
+from profiler.errors import ModelError, TableError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
+from profiler.interval import Interval
 from profiler.layers.graph import Graph
 from profiler.measure.executed import ask_file
-from profiler.modelled.breakdown import Breakdown, breakdown
+from profiler.modelled.breakdown import Breakdown, LayerPart, breakdown
+from profiler.modelled.energy_page import SUFFIX, read_page
+from profiler.modelled.model import Model
+from profiler.modelled.work import Assumptions
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
 from profiler.tables.build import extend
-from profiler.tables.predictor import Prediction, Predictor
+from profiler.tables.predictor import LayerPrediction, Prediction, Predictor
 from profiler.tables.table import Table, load_table
 
 
@@ -32,6 +37,8 @@ class FilePrediction:
     from_runtime: bool
     """True if the runtime said which layers it executes for the file, False if they follow from our rules."""
     given: Given = NOTHING
+    parts: Breakdown | None = None
+    """Of a file of lines that say batch, bits and zeros themselves (profiler.modelled.energy_page)."""
 
     @property
     def way_out(self) -> str:
@@ -56,6 +63,8 @@ class FilePrediction:
 
     def breakdown(self) -> Breakdown:
         """Where the energy goes. `TableError` unless the table is modelled, or if a layer is missing."""
+        if self.parts is not None:
+            return self.parts
         model = self.table.info.model
         if model is None:
             raise TableError(
@@ -63,7 +72,8 @@ class FilePrediction:
                 "model:NAME (`profile hardware` lists them)"
             )
         if missing := self.prediction.missing:
-            raise TableError(f"{missing[0].layer.key} cannot run there, nor can {len(missing) - 1} more: {self.way_out}")
+            more = f", nor can {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise TableError(f"{missing[0].layer.key} cannot run there{more}: {self.way_out}")
         return breakdown(model, self.model.name, [(layer.node, layer.layer) for layer in self.prediction.layers])
 
     @property
@@ -95,7 +105,10 @@ def predict_file(
     `TableError` or `ModelError` if a file cannot be read, or if the runtime of the table does not run such models; errors of the
     device if it cannot be reached.
     """
-    table, file_format = load_table(path), format_of(model)
+    table = load_table(path)
+    if (hardware := table.info.model) is not None and model.suffix.lower() == SUFFIX:
+        return _predict_page(path, table, hardware, model)
+    file_format = format_of(model)
     target = table.info.target
     if not target.reads(file_format.name):
         raise TableError(
@@ -116,6 +129,27 @@ def predict_file(
         table = extend(path, layers, (graph or plain).opaques, progress=progress)
         prediction = Predictor(table).explain(graph or plain)
     return FilePrediction(model, path, table, prediction, graph is not None, given)
+
+
+def _predict_page(path: Path, table: Table, model: Model, file: Path) -> FilePrediction:
+    """The layers in the lines of a file, by the table's hardware, but with the batch, bits and zeros of each line."""
+    try:
+        lines = read_page(decoded(file.read_bytes()), str(file))
+    except OSError as exc:
+        raise ModelError(f"{file} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ModelError(f"{file} is not text in UTF-8 or UTF-16") from exc
+    parts = tuple(
+        LayerPart(f"line {number}", line.layer(), model.assuming(line.assumptions()).cost(line.layer()))
+        for number, line in enumerate(lines, 1)
+    )
+    first = lines[0].assumptions()
+    found = Breakdown(model.assuming(Assumptions(first.batch, first.bits)), file.name, parts)
+    layers = tuple(
+        LayerPrediction(part.node, part.layer, Interval.unknown(part.cost.latency_ms), "modelled") for part in found.layers
+    )
+    prediction = Prediction(Interval.unknown(found.latency_ms), found.latency_ms, layers)
+    return FilePrediction(file, path, table, prediction, False, parts=found)
 
 
 def _lacks_files(graph: Graph) -> bool:
