@@ -153,6 +153,12 @@ def test_a_shortcut_is_read_too() -> None:
     assert model.cost(added).dram_bytes == model.cost(plain).dram_bytes + 2 * 8 * 8 * 16
 
 
+@pytest.mark.parametrize("name", shipped_hardware())
+def test_a_layer_of_zeros_can_be_asked_for(name: str) -> None:
+    cost = open_model(f"model:{name}@input_density=0,weight_density=0,output_density=0").cost(conv2d((1, 8, 8, 16), 16, 3))
+    assert 0 <= cost.energy_mj < math.inf
+
+
 def test_flattening_costs_nothing() -> None:
     assert open_model("model:eyeriss").cost(LayerSpec("flatten", ((1, 2, 2, 8),), (1, 32))).energy_mj == 0
 

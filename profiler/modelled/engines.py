@@ -15,6 +15,7 @@ Engine = Callable[[Work, Hardware], Costs]
 ENGINES: Mapping[str, str] = {
     "row_stationary": "profiler.modelled.row_stationary",
     "weight_stationary": "profiler.modelled.weight_stationary",
+    "output_stationary": "profiler.modelled.output_stationary",
     "no_local_reuse": "profiler.modelled.no_local_reuse",
     "compressed_matrix": "profiler.modelled.compressed_matrix",
     "crossbar": "profiler.modelled.crossbar",

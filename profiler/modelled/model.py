@@ -104,10 +104,10 @@ class Model:
         time_ns, macs = float(whole.time_ns[0]), float(costs.macs[0])
         steps: dict[str, float] = {}
         bound = "data movement"
-        if macs:
+        if macs and costs.cycles[0]:  # where zeros are skipped, nothing may be left to do
             peak = hardware.array.macs_per_cycle * (1 if hardware.crossbar else hardware.units)
             share = float(costs.active_units[0]) / hardware.units
-            computing = macs / float(costs.cycles[0]) if costs.cycles[0] else 0.0
+            computing = macs / float(costs.cycles[0])
             steps = {"units": float(peak), "array shape": peak * share, "whole passes": computing}
             if hardware.crossbar is not None:  # arrays of cells have no peak but what they do
                 steps = {"conversion": computing}

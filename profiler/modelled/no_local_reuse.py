@@ -23,7 +23,7 @@ def cost(work: Work, hardware: Hardware) -> Costs:
     macs, counts = work.macs, dram_counts(work, hardware)
     done = macs * share_of_macs(hardware.sparsity.gates, work.assumptions)
     in_buffer = [work.groups * inputs * pixels * column_steps, done, work.groups * work.outputs * pixels * row_steps]
-    prices = [[energy.dram] * 3, [energy.buffer, energy.weight_buffer, energy.buffer]]
+    prices = [[energy.dram] * 3, [energy.buffer, energy.weight_buffer or energy.buffer, energy.buffer]]
     data_pj = moved(work, hardware, LEVELS, [list(counts), in_buffer], prices)
     cycles = work.groups * row_steps * column_steps * pixels / hardware.array.macs_per_cycle
     active = np.ceil(inputs / row_steps) * np.ceil(work.outputs / column_steps)
