@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from graphs import mobilenet_v1
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_serve import browser
 from typer.testing import CliRunner, Result
 
 from netadapt.errors import RunError
@@ -306,6 +308,15 @@ def test_it_is_printed(path: Path, arguments: tuple[str, ...]) -> None:
 def test_it_is_plotted(path: Path, tmp_path: Path) -> None:
     assert run("plot", path, "--out", tmp_path / "t.html").exit_code == 0
     assert "odelled, not measured" in (tmp_path / "t.html").read_text()
+
+
+def test_the_dashboard_shows_it(path: Path) -> None:
+    client = browser(path.parent)
+    address = re.search(r'href="(/tables/[^"]+)"', client.get("/").text)
+    assert address is not None
+    page = client.get(address[1]).text
+    assert "odelled, not measured" in page
+    assert MODELLED_RUNTIME in client.get("/").text
 
 
 def test_all_who_read_one_table_share_what_was_computed(path: Path) -> None:
