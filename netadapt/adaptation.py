@@ -27,6 +27,7 @@ from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.types import AdaptSettings, Step
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.checkpoint import load_weights
+from netadapt.training.datasets import absolute
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import TaskError
 from netadapt.training.types import Dataset
@@ -94,8 +95,7 @@ class RunRequest:
             self.threads_per_candidate or (before.threads_per_candidate if before else 1),
             self.threads_original or (before.threads_original if before else torch.get_num_threads()),
         )
-        # an absolute path, so that the run can be continued from another folder
-        source = str(Path(self.data.source).resolve()) if Path(self.data.source).exists() else self.data.source
+        source = absolute(self.data.source)  # so that the run can be continued from another folder
         network = replace(self.network, classes=len(dataset.classes))
         return RunSettings(network, replace(self.data, source=source), training, self.search, self.pruning, self.measure, self.seed)
 

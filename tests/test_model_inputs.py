@@ -410,3 +410,8 @@ def test_the_latency_of_the_layers_that_a_table_has_is_told_beside_those_that_it
     said = run("predict", table, saved(tmp_path, [op("Relu", "x", "r"), op("Erf", "r", "y")], shape)).stdout
     assert "1 of 2 layers are missing" in said
     assert "the others of model.onnx: " in said
+
+
+def test_operators_may_be_in_any_order_in_the_file(tmp_path: Path) -> None:
+    nodes = [op("Relu", "m", "y"), op("Tanh", "x", "m")]
+    assert [layer.op for layer in read_onnx(saved(tmp_path, nodes, {"x": (FLOAT, (1, 8))})).layers] == ["tanh", "relu"]

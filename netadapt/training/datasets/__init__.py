@@ -126,3 +126,12 @@ def name_and_path(spec: str) -> tuple[str, str]:
         )
         raise DataError(f"{spec} is {what}")
     raise DataError(f"{spec} is neither a file nor a folder; give a path to one, or one of {usages()}")
+
+
+def absolute(spec: str) -> str:
+    """The same dataset with an absolute path, if it has one: `folder:images` becomes `folder:/home/me/images`."""
+    name, path = name_and_path(spec)
+    if not path or not Path(path).exists():
+        return spec
+    whole = str(Path(path).resolve())
+    return f"{name}:{whole}" if spec.startswith(f"{name}:") else whole

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
@@ -22,7 +22,7 @@ from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.library_errors import library_errors_as_ours
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, extract
-from profiler.formats.onnx.tensors import Tensors, channels_last, check_sizes, open_session, opset_of, shape_of, tensors_of
+from profiler.formats.onnx.tensors import Tensors, channels_last, check_sizes, open_session, opset_of, shape_of, tensors_of, used_by
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 
@@ -72,7 +72,28 @@ def _optimised(model: ModelProto) -> ModelProto:
     with tempfile.TemporaryDirectory(prefix="onnx_reader_") as folder:
         saved = Path(folder) / "optimised.onnx"
         open_session(inferred, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, saved)
-        return onnx.load(saved, format="protobuf")
+        optimised = onnx.load(saved, format="protobuf")
+    _sort(optimised.graph)
+    return optimised
+
+
+def _sort(graph: GraphProto) -> None:
+    """Bring the nodes into an order in which each comes after those that it reads; onnxruntime runs and saves them in any."""
+    missing = {name for node in graph.node for name in node.output if name}
+    pending, ordered = list(graph.node), list[NodeProto]()
+    while pending:
+        later = []
+        for node in pending:
+            if missing.isdisjoint(used_by(node)):
+                ordered.append(node)
+                missing.difference_update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(pending):
+            raise ModelError("its operators wait for each other in a circle")
+        pending = later
+    del graph.node[:]
+    graph.node.extend(ordered)
 
 
 def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tensors) -> Graph:
