@@ -75,7 +75,7 @@ def benchmark(
                 paths = [path for path, found in targets.items() if found == target]
                 results |= _in_turns(paths, target, given, per_layer, progress, patience_s(wait))
         results |= {path: found for path, found in targets.items() if isinstance(found, ToolError)}
-        warn_of_branches([path for path, found in results.items() if isinstance(found, Benchmarked)])
+        warn_of_branches([path for path, found in results.items() if isinstance(found, Benchmarked)], given)
         tell({path: results[path] for path in targets}, as_json, benchmarked_data, print_benchmarked)
 
 

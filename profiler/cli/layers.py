@@ -69,7 +69,7 @@ def layers(
                 return ask_file(model, target, given, progress=progress, wait_s=patience_s(wait))
 
             found = each(models, ask)
-        warn_of_branches([path for path, asked in found.items() if isinstance(asked, AskedFile)])
+        warn_of_branches([path for path, asked in found.items() if isinstance(asked, AskedFile)], given)
         tell(found, as_json, graph_data, print_asked)
 
 

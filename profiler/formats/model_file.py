@@ -30,7 +30,7 @@ class Format:
     executed_reader: str | None = None
     """The `module:function` that turns a name, the bytes of a model, the operators of a profile and the channels of a block into a
     model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if nothing is known of that. The
-    bytes are the graph that the runtime saved or, if there is a matcher, the file itself."""
+    bytes are the file itself if there is a matcher, else the graph that the runtime saved, and the file is a last argument."""
     executed_matcher: str | None = None
     """For a format whose runtimes save no graph: the `module:function` that turns the layers by our rules and the operators of a
     profile into the node of each operator. It raises `ModelError` if these contradict each other."""

@@ -54,6 +54,11 @@ class ExecutedModel(Protocol):
     @property
     def graph(self) -> Graph: ...
 
+    @property
+    def remark(self) -> str | None:
+        """A sentence on what its layers are fed with, if they are fed with anything particular."""
+        ...
+
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """Some of its operators in a row, as a graph and as a model file."""
         ...
@@ -201,7 +206,7 @@ def told_model(
     answer = next((answer for answer in state.executed.get(key, ()) if answer.operators), None)
     told = next((answer.reason for answer in state.executed.get(key, ()) if answer.reason), "it does not tell what it executes")
     if answer is not None and file_format.executed_matcher is None and file_format.executed_reader and answer.graph is not None:
-        return _read(file_format.executed_reader, name, _saved(name, answer.graph), answer, state), None
+        return _read(file_format.executed_reader, name, _saved(name, answer.graph), answer, state, file), None
     if answer is not None and file_format.executed_matcher and file_format.executed_reader:
         try:
             return _read(file_format.executed_reader, name, file, answer, state), None
@@ -218,8 +223,12 @@ def _saved(name: str, graph: str) -> bytes:
         raise ModelError(f"{name}: the device sent a damaged graph ({exc})") from exc
 
 
-def _read(reader: str, name: str, data: bytes, answer: Executed, state: MeasurementState) -> ExecutedModel:
-    model: ExecutedModel = load(reader)(name, data, answer.operators, block_of(state))
+def _read(
+    reader: str, name: str, data: bytes, answer: Executed, state: MeasurementState, file: bytes | None = None
+) -> ExecutedModel:
+    """`file` is the user's, where `data` is the graph that the runtime saved of it."""
+    files = [] if file is None else [file]
+    model: ExecutedModel = load(reader)(name, data, answer.operators, block_of(state), *files)
     return model
 
 

@@ -21,6 +21,7 @@ from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
+from profiler.formats.onnx.recording import Recording
 from profiler.formats.onnx.tensors import (
     NOT_A_TENSOR,
     Tensor,
@@ -50,6 +51,8 @@ class ExecutedModel:
     tensors: Tensors
     graph: Graph
     """One node for each in `order`."""
+    remark: str | None = None
+    """Which layers are fed with values of the network's own when they are measured alone."""
 
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a model of just these, to be run as it is."""
@@ -80,15 +83,18 @@ class ExecutedModel:
         return part, data
 
 
-def read_executed(name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int) -> ExecutedModel:
+def read_executed(
+    name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int, file: bytes | None = None
+) -> ExecutedModel:
     """The operators that the runtime executes, as layers, in the order of execution.
 
     `graph` is the optimised model as the runtime saved it, and `block` the number of channels in a block of the device's blocked
-    layout. Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
+    layout; `file` is the model before it was optimised, which is run on this machine if layers need values that it feeds them.
+    Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
     """
     try:
         model = onnx.load_model_from_string(graph)
-        return _read(name, model, _in_order(model, operators), block)
+        return _read(name, model, _in_order(model, operators), block, file)
     except (DecodeError, ValueError, LookupError, TypeError) as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
     except (LayerError, PlanError, ModelError) as exc:
@@ -114,8 +120,11 @@ def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[
     return pairs
 
 
-def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> ExecutedModel:
+def _read(
+    name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int, file: bytes | None
+) -> ExecutedModel:
     known = dict(_known_tensors(model, pairs))
+    recording = Recording(file, known) if file is not None else None
     fed = fed_inputs(model)
     tensors = Tensors(known, {name: weight for name, weight in weights_of(model.graph).items() if name not in fed})
     inputs = {value.name: known[value.name].shape for value in model.graph.input if value.name not in tensors.constants}
@@ -133,7 +142,7 @@ def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execute
             filled = Tensors(
                 known, {key: with_values(tensors.constants[key]) for key in used_by(proto) if key in tensors.constants}
             )
-            layer, data = extract(proto, filled, model, description.layer if description else None)
+            layer, data = extract(proto, filled, model, description.layer if description else None, recording)
             reads = activations(proto, tensors)
             if layer.opaque is not None:
                 opaques[layer.opaque.digest] = data
@@ -143,7 +152,7 @@ def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execute
     outputs = tuple(dict.fromkeys(source_of[value.name] for value in model.graph.output if value.name in source_of))
     shapes = tuple((key, channels_last(shape)) for key, shape in inputs.items())
     graph = Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
-    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph)
+    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph, recording.remark if recording else None)
 
 
 def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]) -> Iterator[tuple[str, Tensor]]:
