@@ -78,6 +78,8 @@ def print_asked(asked: AskedFile, among_several: bool) -> None:
         print(f"{asked.path}:")
     print_graph(asked.graph)
     print(asked.sentence)
+    if asked.remainder:
+        print(asked.remainder)
 
 
 def graph_data(asked: AskedFile) -> dict[str, Any]:
@@ -90,6 +92,8 @@ def graph_data(asked: AskedFile) -> dict[str, Any]:
         "runtime": asked.target.runtime,
         "from_runtime": asked.from_runtime,
     }
+    if asked.remainder:
+        about["remainder"] = asked.remainder
     return about | {"groups": len(graph.nodes), "distinct": len(found), "macs": graph.macs, "layers": rows}
 
 

@@ -39,6 +39,9 @@ class Format:
     completer: str | None = None
     """The `module:function` that turns a path, and what is given of the inputs, into the bytes of one file that runs by itself;
     None if every file does as it is."""
+    part_reader: str | None = None
+    """The `module:function` that turns a path, and what is given of the inputs, into what can be listed of a file that cannot be
+    read as a whole: layers, a file of them, and a sentence on the rest; or into None. None for a format without such parts."""
     remarker: str | None = None
     """The `module:function` that turns a path into a sentence on what of the file is not measured, or None; None for no such
     parts."""
@@ -47,6 +50,11 @@ class Format:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
         graph: Graph = load(self.reader)(path, given)
         return graph
+
+    def part(self, path: Path, given: Given = NOTHING) -> tuple[Graph, bytes, str] | None:
+        """What can be listed of a file that cannot be read, a file of just that, and a sentence on the rest; None if nothing."""
+        found: tuple[Graph, bytes, str] | None = None if self.part_reader is None else load(self.part_reader)(path, given)
+        return found
 
     def complete(self, path: Path, given: Given = NOTHING) -> bytes:
         """The model as one file of fixed shapes, with all weights in it; a file that is like this already stays as it is.
@@ -88,6 +96,7 @@ FORMATS = {
         "profiler.formats.onnx.opaque:at_shapes",
         "profiler.formats.onnx.executed:read_executed",
         completer="profiler.formats.onnx.complete:complete_onnx",
+        part_reader="profiler.formats.onnx.known_part:known_part",
     ),
     "tflite": Format(
         "tflite",

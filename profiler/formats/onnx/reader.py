@@ -33,11 +33,16 @@ def read_onnx(path: Path, given: Given = NOTHING) -> Graph:
     Raises `ModelError` if onnxruntime cannot run the file, or if the shape of an input is not known.
     """
     with library_errors_as_ours(path):
-        model = _load(completed(path, given))
-        inputs = _inputs(model)
-        optimised = _optimised(model)
-        rejoin_hard_swish(optimised)
-        return _graph(path.stem, inputs, optimised, tensors_of(optimised))
+        return graph_of(path.stem, completed(path, given))
+
+
+def graph_of(name: str, data: bytes) -> Graph:
+    """The same of a model that is complete, with the errors of the libraries."""
+    model = _load(data)
+    inputs = _inputs(model)
+    optimised = _optimised(model)
+    rejoin_hard_swish(optimised)
+    return _graph(name, inputs, optimised, tensors_of(optimised))
 
 
 def _load(data: bytes) -> ModelProto:
@@ -73,11 +78,11 @@ def _optimised(model: ModelProto) -> ModelProto:
         saved = Path(folder) / "optimised.onnx"
         open_session(inferred, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, saved)
         optimised = onnx.load(saved, format="protobuf")
-    _sort(optimised.graph)
+    sort(optimised.graph)
     return optimised
 
 
-def _sort(graph: GraphProto) -> None:
+def sort(graph: GraphProto) -> None:
     """Bring the nodes into an order in which each comes after those that it reads; onnxruntime runs and saves them in any."""
     missing = {name for node in graph.node for name in node.output if name}
     pending, ordered = list(graph.node), list[NodeProto]()
