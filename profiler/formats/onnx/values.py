@@ -26,6 +26,11 @@ _DIVISIONS = ("Div", "Mod")
 _LARGEST_TRIAL_BYTES = 1 << 28
 _FLOATS = ((-1.0, 1.0), (0.1, 1.0), (1.0, 2.0))
 """Ranges that are tried in turn; the first is that of the runners, the others are for roots, logarithms and inverse cosines."""
+_FILLED = {
+    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BOOL, *_INDICES, TensorProto.INT8, TensorProto.INT16,
+    TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+}  # fmt: skip
+"""The types of the inputs that runners fill; numbers of other types, such as bfloat16, have to be in the file."""
 _WHOLE = (1, 0)
 """Largest whole numbers that are tried in turn; the first is that of the runners."""
 
@@ -68,6 +73,7 @@ def feed_indices(model: ModelProto) -> None:
 
     A model that runs with none of them is left as it is: the device's runtime says why.
     """
+    _feed_unusual(model)
     fed = fed_inputs(model) | {weight.name for weight in model.graph.initializer}
     free = [value for value in model.graph.input if value.name not in fed]
     chosen = [value for value in free if value.type.tensor_type.elem_type in _INDICES]
@@ -93,6 +99,14 @@ def feed_indices(model: ModelProto) -> None:
         return
 
 
+def _feed_unusual(model: ModelProto) -> None:
+    """Give inputs of types that no runner fills random values."""
+    has_value = {weight.name for weight in model.graph.initializer}
+    free = [value for value in model.graph.input if value.type.tensor_type.elem_type not in _FILLED and value.name not in has_value]
+    if free and _is_small(free):
+        feed(model, {value.name: _filled(value, _FLOATS[0], _WHOLE[0]) for value in free})
+
+
 def feed_alone(model: ModelProto, recorded: Recorded | None = None) -> None:
     """Give the inputs of a single node values for which its outputs are finite, if those of the runners do not do.
 
@@ -100,7 +114,8 @@ def feed_alone(model: ModelProto, recorded: Recorded | None = None) -> None:
     Range to 0 or 1 is none to 1000. Else they are those of the network, if these are recorded, or made up.
     """
     (node,) = model.graph.node
-    free = list(model.graph.input)
+    _feed_unusual(model)
+    free = [value for value in model.graph.input if value.name not in fed_inputs(model)]
     if not free or not _is_small(free) or "QLinear" in node.op_type or "Integer" in node.op_type:
         return
     types = {value.type.tensor_type.elem_type for value in free}
