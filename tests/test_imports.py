@@ -17,8 +17,8 @@ MODULES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*
 FLOORS = (
     "device_agents.support", "device_agents", "device_agents.adb", "device_agents.ssh", "device_agents.discovery",
     "profiler", "profiler.layers", "profiler.formats", "profiler.protocol", "profiler.devices", "profiler.runners",
-    "profiler.measure", "profiler.latency", "profiler.tables", "profiler.exchange", "profiler.plotting", "profiler.schedule",
-    "profiler.interface", "profiler.serve", "profiler.cli",
+    "profiler.measure", "profiler.latency", "profiler.modelled", "profiler.tables", "profiler.exchange", "profiler.plotting",
+    "profiler.schedule", "profiler.interface", "profiler.serve", "profiler.cli",
     "netadapt", "netadapt.resources", "netadapt.search", "netadapt.training", "netadapt.export", "netadapt.pruning",
     "netadapt.networks", "netadapt.settings", "netadapt.runs", "netadapt.executors", "netadapt.adaptation", "netadapt.baselines",
     "netadapt.reporting", "netadapt.actions", "netadapt.demo", "netadapt.cli",

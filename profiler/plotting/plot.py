@@ -101,6 +101,8 @@ def page(table: Table, found: Sequence[Panel]) -> str:
 
 def heading(info: TableInfo) -> str:
     """Return a title for the table: runtime, device and date, or the source of an imported table."""
+    if info.modelled:
+        return f"{info.target.device}, modelled on {info.created_utc[:10]}, not measured"
     if info.imported:
         return f"{info.target.device}, imported from {info.imported.get('from')} on {info.created_utc[:10]}, not measured here"
     cpu = info.device.get("device", {}).get("cpu", "unknown processor")
@@ -183,7 +185,7 @@ def _staircases(table: Table, found: Sequence[Panel]) -> Iterator[str]:
 def _about(table: Table) -> Iterator[str]:
     """Yield the HTML of the table's origin."""
     info = table.info
-    if info.imported:
+    if info.imported or info.modelled:
         yield f"<p>{escape(heading(info))}.</p>"
         return
     facts = info.device.get("device", {})
