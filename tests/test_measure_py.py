@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -471,3 +472,16 @@ def test_a_model_whose_run_is_as_long_as_a_sample_is_warmed_up_by_two_runs_and_o
     work.job = cast(Job, {"sample_ms": 1.0, "warmup_ms": 0.05})
     assert work.warm_up(run) == round(run_ms * 1e6)
     assert made == runs
+
+
+def test_profiles_of_a_runner_that_was_killed_are_removed_by_the_next_one(tmp_path: Path) -> None:
+    old, new = tmp_path / "executed-old", tmp_path / "executed-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "profile.json").write_text("[]")
+    os.utime(old, (0, 0))
+    model = FORMATS["onnx"].write(Graph.of_layer(conv2d((1, 4, 4, 4), 4, 1)))
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, "onnxruntime", model, profiled=1)])
+    assert code == 0, stderr
+    assert events(lines, "executed")[0]["operators"]
+    assert (old.exists(), new.exists()) == (False, True)

@@ -57,8 +57,9 @@ Devices = Annotated[
     list[str],
     typer.Option(
         "--device",
-        help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}. It may be given several times; "
-        "the devices are then measured side by side.",
+        help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}; or an accelerator to model: "
+        "model:NAME of those that `profile hardware` lists, or model: and the path of a description, with batch=1, bits=8 and the "
+        "like behind an @. It may be given several times; the devices are then measured side by side.",
     ),
 ]
 DeviceArgument = Annotated[str, typer.Argument(help=f"The device: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
@@ -82,7 +83,13 @@ Runner = Annotated[
         "Python where the device has a Python, the native one elsewhere.",
     ),
 ]
-Runtime = Annotated[str, typer.Option(**one_of(offered_runtimes, MEANT), help="The runtime that runs the models on the device.")]
+RuntimeToBuild = Annotated[
+    str | None,
+    typer.Option(
+        **one_of(offered_runtimes, MEANT),
+        help="The runtime that runs the models on the device. Without it, only an accelerator that is modelled can be given.",
+    ),
+]
 RuntimeOfFile = Annotated[
     str | None,
     typer.Option(

@@ -64,6 +64,9 @@ def prediction_data(found: FilePrediction) -> dict[str, Any]:
         "missing": [layer.layer.key for layer in said.missing],
         "verified": found.table.verified,
         "held_out": found.table.info.held_out.to_dict(),
+        **(
+            {} if found.table.info.modelled is None else {"modelled": dict(found.table.info.modelled), "energy_mj": found.energy_mj}
+        ),
         "layers": [layer_data(layer) for layer in said.layers],
     }
 
@@ -100,6 +103,8 @@ def print_prediction(found: FilePrediction) -> None:
             print(found.nearest)
     else:
         print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
-    if not found.from_runtime:
+    if found.energy_mj is not None:
+        print(f"{found.energy_mj:.4g} mJ")
+    if not found.from_runtime and not found.table.info.modelled:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
-    print(f"held-out error of this table: {trust_sentence(found.table)}")
+    print(f"{'this table' if found.table.info.modelled else 'held-out error of this table'}: {trust_sentence(found.table)}")

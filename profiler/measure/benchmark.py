@@ -9,6 +9,7 @@ from pathlib import Path
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
+from profiler.interval import Interval
 from profiler.layers.layer import conv2d
 from profiler.measure.estimate import Estimate
 from profiler.measure.loop import MeasurementRun, Model, few_models
@@ -34,6 +35,10 @@ class Measured:
     """What it was measured on."""
     rounds: Sequence[Round]
     """Load, clocks and temperature at the start of each round."""
+
+    @property
+    def latency_ms(self) -> Interval:
+        return self.estimate.latency_ms
 
 
 def measure_files(

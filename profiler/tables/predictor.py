@@ -7,7 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
-from profiler.errors import LayerNotMeasured, TableError
+import pandas as pd
+
+from profiler.errors import HardwareError, LayerNotMeasured, TableError
 from profiler.interval import Interval
 from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid
@@ -15,6 +17,7 @@ from profiler.layers.composite import as_blocks
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import BLOCK_OPS, LayerSpec
 from profiler.measure.estimate import Estimate
+from profiler.modelled.model import LayerCost
 from profiler.tables.table import Table
 
 MOST_MS = 1e12
@@ -26,7 +29,7 @@ class LayerLookup:
     """A layer's own latency, before any calibration."""
 
     estimate: Estimate
-    source: Literal["measured", "interpolated"]
+    source: Literal["measured", "interpolated", "modelled"]
     shape_ms: float = 0.0
     """The part of the half-width of its interval that a measurement would remove (profiler.latency.interpolation)."""
 
@@ -39,7 +42,7 @@ class LayerPrediction:
     layer: LayerSpec
     latency_ms: Interval | None
     """Its calibrated share of the network's latency; None if missing."""
-    source: Literal["measured", "interpolated", "missing"]
+    source: Literal["measured", "interpolated", "modelled", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,38 @@ class Prediction:
     def missing(self) -> tuple[LayerPrediction, ...]:
         return tuple(layer for layer in self.layers if layer.source == "missing")
 
+    def frame(self) -> pd.DataFrame:
+        """A row for each layer in the order of execution: its share of the latency in ms and its source."""
+        rows = [
+            (
+                layer.node,
+                layer.layer.op,
+                " + ".join("x".join(map(str, shape)) for shape in layer.layer.inputs),
+                "x".join(map(str, layer.layer.output)),
+                math.nan if layer.latency_ms is None else layer.latency_ms.value,
+                layer.source,
+            )
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows, columns=["layer", "op", "input", "output", "latency_ms", "source"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the latency, and the layers."""
+        lacking = f"; {len(self.missing)} of {len(self.layers)} layers are missing and left out" if self.missing else ""
+        return f"<p><b>{self.latency_ms.text('ms')}</b>{lacking}</p>{self.frame().to_html(index=False)}"
+
 
 class Predictor:
-    """What one table says of layers and networks. Interpolation and lookups are prepared once and shared by all predictions."""
+    """What one table says of layers and networks. Interpolation and lookups are prepared once and shared by all predictions.
+
+    A modelled table computes every layer, those of its rows included, and interpolates nothing.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.model = table.info.model
         # nothing is known of the steps of a device that others have measured, so that their rows are never interpolated
-        self.interpolates = table.info.imported is None
+        self.interpolates = table.info.imported is None and self.model is None
         self._entry = table.info.rules.entry if self.interpolates else _as_it_is
         self._rows = {self._entry(layer): row for layer, row in table.rows.items()}
         self.grid = Grid(self._rows if self.interpolates else {}, table.info.staircases)
@@ -77,7 +104,12 @@ class Predictor:
         return other
 
     def lookup(self, layer: LayerSpec) -> LayerLookup | None:
-        """The layer's estimate, measured or interpolated; None if the table has neither."""
+        """The layer's estimate, measured, interpolated or modelled; None if the table has none."""
+        if layer not in self._lookups and self.model is not None:
+            try:
+                self._lookups[layer] = LayerLookup(modelled(self.model.cost(layer)), "modelled")
+            except HardwareError:
+                self._lookups[layer] = None
         if layer not in self._lookups:
             entry = self._entry(layer)
             row = self._rows.get(entry)
@@ -92,7 +124,12 @@ class Predictor:
         return self._lookups[layer]
 
     def why_missing(self, layer: LayerSpec) -> str | None:
-        """Why a layer that the table lacks could not be measured; None if that was never tried."""
+        """Why a layer that the table lacks could not be measured, or modelled; None if that was never tried."""
+        if self.model is not None:
+            try:
+                self.model.cost(layer)
+            except HardwareError as exc:
+                return str(exc)
         return self.table.info.failed.get(self._entry(layer).key)
 
     def sums_of(self, layer: LayerSpec) -> Sums | None:
@@ -152,6 +189,11 @@ class Predictor:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""
         executed = self.table.info.rules.executed(graph)
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
+
+
+def modelled(cost: LayerCost) -> Estimate:
+    """A computed latency as a row of a table: of no rounds, and nobody knows how far off it is."""
+    return Estimate(Interval.unknown(cost.latency_ms), 0, 0, 0)
 
 
 def _as_it_is(layer: LayerSpec) -> LayerSpec:

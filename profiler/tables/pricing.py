@@ -21,6 +21,7 @@ from profiler.layers.blocked import ALIGNMENT
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
 from profiler.layers.graph import Graph
 from profiler.layers.layer import GLOBAL_POOL_OPS, ITEM_BYTES, POOL_OPS, LayerSpec
+from profiler.modelled.pricing import LATENCY, ModelledPricer
 from profiler.tables.predictor import Predictor
 
 
@@ -41,13 +42,14 @@ class Pricer:
     def __init__(self, predictor: Predictor, graph: Graph) -> None:
         self._predictor, self._widths = predictor, graph.widths
         self._executed = predictor.table.info.rules.entries(graph)
+        self._modelled = None if predictor.model is None else ModelledPricer(predictor.model, self._executed, LATENCY)
         self._nodes = [
             _PricedNode(
                 dependent,
                 family_of(dependent.node.layer) if predictor.interpolates else None,
                 predictor.sums_of(dependent.node.layer),
             )
-            for dependent in dependent_layers(self._executed)
+            for dependent in ([] if self._modelled else dependent_layers(self._executed))
         ]
 
     def prices(self, block: str, widths: Sequence[int]) -> list[float]:
@@ -55,6 +57,8 @@ class Pricer:
 
         NaN where a layer is missing, and where other operators would be executed than at the present width.
         """
+        if self._modelled is not None:
+            return self._modelled.prices(block, widths)
         values = np.array(widths, dtype=np.int64)
         same = self._same_operators(block, values)
         total = NOTHING
