@@ -16,7 +16,7 @@ from netadapt.training.datasets import DataError, absolute, name_and_path
 from netadapt.training.datasets.images import resized
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Dataset, Part
+from netadapt.training.types import Dataset, ImagesInMemory
 
 RECORD = 1 + 3 * 32 * 32
 
@@ -168,7 +168,9 @@ def test_resizing_keeps_a_plain_colour() -> None:
 
 def test_a_part_of_floats_cannot_exist() -> None:
     with pytest.raises(ValueError, match="float32"):
-        Part(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), (0.0,) * 3, (1.0,) * 3, True, open_task("classification"))
+        ImagesInMemory(
+            torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), (0.0,) * 3, (1.0,) * 3, True, open_task("classification")
+        )
 
 
 def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:

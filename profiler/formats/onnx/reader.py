@@ -18,6 +18,7 @@ from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.onnx.complete import completed, inputs_of
 from profiler.formats.onnx.fusion import rejoin_groups, rejoin_hard_swish
+from profiler.formats.onnx.integers import describe_integers
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.library_errors import library_errors_as_ours
 from profiler.formats.onnx.names import name_of, unique
@@ -108,8 +109,8 @@ def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tens
     for proto in model.graph.node:
         if all(key in tensors.constants for key in proto.output if key):
             continue
-        description = describe(proto, tensors, opset_of(model))
-        if description is not None and description.exact:
+        description = describe_integers(proto, tensors, opset_of(model)) or describe(proto, tensors, opset_of(model))
+        if description is not None and description.exact and not description.layer.layout:
             layer = description.layer
             reads = list(description.reads)
         else:
