@@ -62,3 +62,7 @@ def test_a_damaged_table_is_told_once(files: list[Path], tmp_path: Path) -> None
     (tmp_path / "t.parquet").write_bytes(b"no table")
     result = run("predict", tmp_path / "t.parquet", *files)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+
+
+def test_a_model_in_the_place_of_the_table_is_told(files: list[Path]) -> None:
+    assert "the table comes first" in run("predict", files[0], "t.parquet").stderr

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from netadapt.baselines.match import Match, Widths
 from netadapt.errors import NetAdaptError
-from netadapt.networks.user_network import users_code
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.pruning.couplings import WEIGHTED
 from netadapt.pruning.importance.l2 import filters_of
@@ -26,6 +25,7 @@ from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage, origin
 from netadapt.training.trainer import chosen_device
 from netadapt.training.types import Part
+from netadapt.users_code import users_code
 from profiler.layers.graph import Graph
 
 STEPS = 100

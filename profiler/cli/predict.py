@@ -14,7 +14,9 @@ from device_agents.support.errors import ToolError
 from profiler.cli.options import ModelFiles, Shapes, TableFile, Values, Wait, patience_s
 from profiler.cli.several import each, tell
 from profiler.console import Json, interval_text, plain_errors, print_table, sizes, terminable
+from profiler.errors import TableError
 from profiler.formats.given import given_inputs
+from profiler.formats.model_file import MODEL_SUFFIXES
 from profiler.modelled.breakdown import Breakdown
 from profiler.modelled.hardware import DATA_TYPES
 from profiler.progress import bar
@@ -60,6 +62,8 @@ def predict(
 ) -> None:
     """Predict the latency of models from a table, and say for each layer whether its share was measured or interpolated."""
     with plain_errors(), terminable():
+        if table.suffix.lower() in MODEL_SUFFIXES:
+            raise TableError(f"{table} is a model; the table comes first: profile predict TABLE MODEL")
         given = given_inputs(shape, input_)
         with bar() as progress:
 

@@ -96,7 +96,8 @@ def measure_each(
             if not more:
                 break
             not_finite |= more
-            progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for random inputs; --input gives others")
+            inputs = "these inputs" if given.values else "random inputs; --input gives others"
+            progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for {inputs}")
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
     found = state.estimates(names)
