@@ -106,7 +106,7 @@ def build(
         request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given)
         with reporters(device) as progress:
             built = build_tables(request, progress)
-        warn_of_branches(plans)
+        warn_of_branches(plans, given)
         if as_json:
             data = builds_data(built)
             print_json(data[0] if len(device) == 1 else data)

@@ -108,7 +108,13 @@ Wait = Annotated[
     typer.Option("--wait", help="Wait for a device on which another run is measuring. Without it, such a device is an error."),
 ]
 TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
-ModelFile = Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")]
+ModelFiles = Annotated[
+    list[Path],
+    typer.Argument(
+        help="One or several .onnx or .tflite files. Of several, one that fails is told and does not stop the others, and --json "
+        "prints a list instead of an object."
+    ),
+]
 Shapes = Annotated[
     list[str],
     typer.Option(

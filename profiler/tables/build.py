@@ -288,6 +288,8 @@ def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tupl
             name, file = plan.graph.name, plan.file
             model, reason = told_model(run.state, network_key(name), name, file_format, file)
             if model is not None:
+                if model.remark:
+                    run.progress.say(f"{plan.model}: {model.remark}")
                 yield plan.model, (model, reason is not None)
 
 

@@ -22,6 +22,7 @@ from profiler.formats.onnx.integers import describe_integers
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
+from profiler.formats.onnx.recording import Recording
 from profiler.formats.onnx.tensors import (
     NOT_A_TENSOR,
     Tensor,
@@ -56,6 +57,8 @@ class ExecutedModel:
     tensors: Tensors
     graph: Graph
     """One node for each in `order`."""
+    remark: str | None = None
+    """Which layers are fed with values of the network's own when they are measured alone."""
 
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a model of just these, to be run as it is."""
@@ -86,15 +89,18 @@ class ExecutedModel:
         return part, data
 
 
-def read_executed(name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int) -> ExecutedModel:
+def read_executed(
+    name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int, file: bytes | None = None
+) -> ExecutedModel:
     """The operators that the runtime executes, as layers, in the order of execution.
 
     `graph` is the optimised model as the runtime saved it, and `block` the number of channels in a block of the device's blocked
-    layout. Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
+    layout; `file` is the model before it was optimised, which is run on this machine if layers need values that it feeds them.
+    Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
     """
     try:
         model = onnx.load_model_from_string(graph)
-        return _read(name, model, _in_order(model, operators), block)
+        return _read(name, model, _in_order(model, operators), block, file)
     except (DecodeError, ValueError, LookupError, TypeError) as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
     except (LayerError, PlanError, ModelError) as exc:
@@ -120,8 +126,11 @@ def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[
     return pairs
 
 
-def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> ExecutedModel:
+def _read(
+    name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int, file: bytes | None
+) -> ExecutedModel:
     known = dict(_known_tensors(model, pairs))
+    recording = Recording(file, known) if file is not None else None
     fed = fed_inputs(model)
     weights = {name: weight for name, weight in weights_of(model.graph).items() if name not in fed}
     tensors = Tensors(known, weights, frozenset(_channels_last([proto for proto, _ in pairs], known, weights)))
@@ -139,7 +148,7 @@ def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execute
         else:
             values = {key: with_values(weights[key]) for key in used_by(proto) if key in weights}
             filled = replace(tensors, constants=values)
-            layer, data = extract(proto, filled, model, description.layer if description else None)
+            layer, data = extract(proto, filled, model, description.layer if description else None, recording)
             reads = activations(proto, tensors)
             if layer.opaque is not None:
                 opaques[layer.opaque.digest] = data
@@ -149,7 +158,7 @@ def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execute
     outputs = tuple(dict.fromkeys(source_of[value.name] for value in model.graph.output if value.name in source_of))
     shapes = tuple((key, tensors.shown(key)) for key in inputs)
     graph = Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
-    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph)
+    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph, recording.remark if recording else None)
 
 
 def _channels_last(nodes: Sequence[NodeProto], known: Mapping[str, Tensor], weights: Container[str]) -> set[str]:
