@@ -31,7 +31,7 @@ def answer(file: bytes, *, as_it_is: bool = False, feeds: dict[str, Any] | None 
         options.enable_profiling = True
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+        types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
         made_up = {value.name: np.ones(value.shape, types[value.type]) for value in session.get_inputs() if not feeds}
         session.run(None, feeds or made_up)
         events = json.loads(Path(session.end_profiling()).read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from netadapt.networks import network_graph
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
+from profiler.formats.onnx.executed import read_executed
 from profiler.formats.onnx.reader import read_onnx
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
@@ -167,6 +169,10 @@ def test_only_images_have_the_channels_last() -> None:
         replace(fully_connected((1, 16), 24), layout="nhwc")
 
 
+def test_a_conversion_reads_or_makes_four_bytes_a_value() -> None:
+    assert LayerSpec("quantise", (IMAGE,), IMAGE, dtype="int8").activation_bytes == 5 * 12 * 12 * 16
+
+
 # files of onnxruntime's own quantiser
 
 
@@ -219,6 +225,16 @@ def test_pairs_that_are_not_fused_are_listed_as_executed(tmp_path: Path) -> None
     found = Counter(layer.op for layer in executed_for(path).layers)
     operators = Counter(operator.op for operator in answer(path.read_bytes()).operators)
     assert found["dequantise"] + found["DequantizeLinear"] == operators["DequantizeLinear"] > 1
+
+
+def test_a_part_of_a_file_may_begin_behind_the_weights_that_it_computes(tmp_path: Path) -> None:
+    path = quantised(tmp_path, per_channel=True, activation_type=QuantType.QInt8)
+    said = answer(path.read_bytes())
+    model = read_executed(path.stem, base64.b64decode(said.graph or ""), said.operators, BLOCK)
+    place = next(place for place, node in enumerate(model.graph.nodes) if len(node.inputs) > len(node.layer.inputs) > 0)
+    part, file = model.stretch(place, place + 3)
+    assert set(model.graph.nodes[place].inputs) <= {name for name, _ in part.inputs}
+    assert len(answer(file, as_it_is=True).operators) == 3
 
 
 def test_operators_on_signed_activations_are_cut_out_with_their_kind_and_macs(tmp_path: Path) -> None:

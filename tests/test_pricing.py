@@ -69,11 +69,25 @@ def test_a_missing_layer_elsewhere_leaves_no_price_at_all() -> None:
     assert all(map(math.isnan, Pricer(Predictor(CALIBRATED), other).prices("pw1", [8, 16])))
 
 
+def integer_table(block: int = 1) -> Table:
+    """The corners of the network in integers, as onnxruntime executes it where floats run in blocks of so many channels."""
+    executed = replace(PLAN, graph=ExecutionRules("onnxruntime", block).executed(NETWORK.with_precision("int8")))
+    found = table_of(corners_of(executed, STAIRCASES)).with_calibration(CALIBRATED.info.calibration)
+    return replace(found, info=replace(found.info, block=block))
+
+
 def test_int8_weights_are_counted_as_they_are() -> None:
-    graph = NETWORK.with_precision("int8")
-    layers = tuple(layer.with_dtype("int8") for layer in CALIBRATED.rows)
-    table = table_of(layers).with_calibration(CALIBRATED.info.calibration)
-    assert Pricer(Predictor(table), graph).prices("pw3", [32, 64]) == pytest.approx(one_by_one(table, graph, "pw3", [32, 64]))
+    graph, table = NETWORK.with_precision("int8"), integer_table()
+    prices = Pricer(Predictor(table), graph).prices("pw3", [32, 64])
+    assert prices == pytest.approx(one_by_one(table, graph, "pw3", [32, 64])) and not any(map(math.isnan, prices))
+
+
+@pytest.mark.parametrize("name", NETWORK.widths)
+def test_integers_are_priced_below_the_blocks_that_floats_run_in(name: str) -> None:
+    graph, table = NETWORK.with_precision("int8"), integer_table(block=16)
+    asked = [8, graph.widths[name]]
+    prices = Pricer(Predictor(table), graph).prices(name, asked)
+    assert prices == pytest.approx(one_by_one(table, graph, name, asked)) and not any(map(math.isnan, prices))
 
 
 def test_concatenations_and_flattened_images_are_followed() -> None:

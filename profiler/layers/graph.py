@@ -177,6 +177,7 @@ class Graph:
         Its inputs are what they read from other nodes. Its outputs are what other nodes, or none at all, read from them.
         """
         nodes = {node.name: node for node in self.nodes[first:last]}
+        made = dict(self.inputs) | {node.name: node.layer.output for node in self.nodes}
         shapes: dict[str, Shape] = {}
         # an opaque layer has the layout of the file, so another reader's shape is preferred
         for node in sorted(nodes.values(), key=lambda node: node.layer.opaque is not None):
@@ -185,6 +186,9 @@ class Graph:
                 if source not in nodes and shapes.setdefault(source, shape) != shape and node.layer.opaque is None:
                     read[place] = f"{source} {shape}"  # another tensor of a node outside that makes several
                     shapes[read[place]] = shape
+            for source in node.inputs[len(node.layer.inputs) :]:  # weights that the network computes are no input of the layer
+                if source not in nodes:
+                    shapes.setdefault(source, made[source])
             nodes[node.name] = replace(node, inputs=tuple(read))
         inside = {source for node in nodes.values() for source in node.inputs}
         elsewhere = {source for node in (*self.nodes[:first], *self.nodes[last:]) for source in node.inputs} | set(self.outputs)

@@ -279,6 +279,8 @@ class LayerSpec:
     @property
     def activation_bytes(self) -> int:
         """The size of all inputs and of the output, each counted once."""
+        if self.op in CONVERSION_OPS:  # floats on one side
+            return math.prod(self.output) * (ITEM_BYTES["float32"] + ITEM_BYTES[self.dtype])
         return sum(math.prod(shape) for shape in (*self.inputs, self.output)) * ITEM_BYTES.get(self.dtype, 4)
 
     def with_dtype(self, dtype: str) -> LayerSpec:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from profiler.errors import LayerError
 from profiler.latency.calibration import NOTHING, Array, Sums
 from profiler.latency.interpolation import family_of
-from profiler.layers.blocked import ALIGNMENT
+from profiler.layers.blocked import ALIGNMENT, CONVOLUTIONS
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
 from profiler.layers.graph import Graph
 from profiler.layers.layer import GLOBAL_POOL_OPS, ITEM_BYTES, POOL_OPS, LayerSpec
@@ -78,8 +78,9 @@ class Pricer:
     def _same_operators(self, block: str, values: NDArray[np.int64]) -> NDArray[np.bool_]:
         """For each width, whether the network executes the same operators as now (see profiler.layers.blocked)."""
         channels = self._predictor.table.info.block
-        if channels == 1:
-            return np.ones(values.shape, dtype=np.bool_)
+        layers = [node.dependent.node.layer for node in self._nodes]
+        if channels == 1 or not any(layer.op in CONVOLUTIONS and layer.dtype == "float32" for layer in layers):
+            return np.ones(values.shape, dtype=np.bool_)  # integers have no blocks (profiler.layers.integers)
         whole = any(
             node.dependent.node.layer.op in (*POOL_OPS, *GLOBAL_POOL_OPS, "concat")
             for node in self._nodes
