@@ -105,11 +105,17 @@ class RunRequest:
             self.threads_original or (before.threads_original if before else torch.get_num_threads()),
             (task.accuracy, *task.metrics) if isinstance(task, UsersTask) else (),
         )
-        named = self.data.source
-        # an absolute path, so that the run can be continued from another folder
-        source = absolute_name(named) if is_users(named) else absolute(named)
+        source = absolute_source(self.data.source)
         network = replace(self.network, classes=len(dataset.classes))
-        return RunSettings(network, replace(self.data, source=source), training, self.search, self.pruning, self.measure, self.seed)
+        return RunSettings(
+            network,
+            replace(self.data, source=source, known=dataset.known),
+            training,
+            self.search,
+            self.pruning,
+            self.measure,
+            self.seed,
+        )
 
     def info(self, dataset: Dataset, tables: Mapping[str, Table]) -> RunInfo:
         """The record of the run's settings, versions and tables in run.json. `tables` are those of the request, loaded."""
@@ -119,6 +125,11 @@ class RunRequest:
         versions |= sources((settings.data.source, settings.training.task))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return RunInfo(settings, tuple(self.budgets), now, versions, facts)
+
+
+def absolute_source(source: str) -> str:
+    """The dataset with an absolute path in place of that of its file or folder, so that a run can be continued from elsewhere."""
+    return absolute_name(source) if is_users(source) else absolute(source)
 
 
 FREE_TO_CHANGE = ("search.max_iterations", "measure", "data.workers")
@@ -144,7 +155,13 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         raise RunError(
             f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
         )
-    dataset = dataset_of(request.network, request.data, request.seed, chosen_task(request.task) if request.task else None)
+    data, source = request.data, absolute_source(request.data.source)
+    if resume and is_run(request.out):
+        with RunFolder.open(request.out) as folder:
+            before = folder.info.settings
+        if (before.data.source, before.data.holdout_fraction, before.seed) == (source, data.holdout_fraction, request.seed):
+            data = replace(data, known=before.data.known)  # so that not all images have to be read again
+    dataset = dataset_of(request.network, data, request.seed, chosen_task(request.task) if request.task else None)
     options = replace(request.network, classes=len(dataset.classes))
     users_task = isinstance(dataset.task, UsersTask)
     graph = options.graph(outputs=(1, options.classes) if options.classes and not users_task else None)

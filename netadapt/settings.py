@@ -6,7 +6,7 @@ Nothing here imports torch. Messages name a setting by its option, which OPTIONS
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from netadapt.networks.options import NetworkOptions
@@ -14,7 +14,7 @@ from netadapt.pruning.settings import PruningSettings
 from netadapt.search.types import AdaptSettings
 from netadapt.training.recipe import Recipe
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Metric, Task
+from netadapt.training.types import Known, Metric, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class DataSettings:
     """A dataset as `--data` names it. A path is absolute, so that the run can be continued from another folder."""
     holdout_fraction: float = 0.15
     """The fraction of the training images that scores candidates; nothing is trained on it before the long-term fine-tune."""
+    known: Known | None = None
+    """What the run has found out about the images; None before it has."""
     workers: int | None = None
     """Processes that read examples which are not kept in memory; None for one per core where reading takes time."""
 
@@ -114,7 +116,8 @@ def values_of(settings: RunSettings) -> dict[str, Any]:
             else:
                 yield f"{prefix}{name}", value
 
-    found = dict(leaves("", asdict(settings)))
+    found = dict(leaves("", asdict(replace(settings, data=replace(settings.data, known=None)))))
+    del found["data.known"]  # nobody chooses it
     found["measure"] = "where a device can be reached" if settings.measure is None else settings.measure
     return {path: found[path] for path in OPTIONS} | found
 

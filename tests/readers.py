@@ -744,9 +744,9 @@ def _cifar_binary(path: Path) -> object:
 
 @reader("image", "a.png", "bytes", _png, needs="torch")
 def _one_image(path: Path) -> object:
-    from netadapt.training.datasets.folder import _image, _LeftOut
+    from netadapt.training.datasets.folder import _image
 
-    return _image(path, 16, _LeftOut(skip_damaged=False))
+    return _image(path, 16)
 
 
 @reader("cifar10 python", "data_batch_1", "bytes", lambda: _cifar_pickle(), needs="torch")

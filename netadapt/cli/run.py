@@ -71,10 +71,11 @@ def run(
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape)
         search = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
+        images = DataSettings(data, holdout, workers=data_workers)
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
         request = adaptation.RunRequest(
-            chosen, DataSettings(data, holdout, data_workers), budget, out, named_tables(table or ()), search, original, short_term,
+            chosen, images, budget, out, named_tables(table or ()), search, original, short_term,
             PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
             ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
             task,

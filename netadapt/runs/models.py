@@ -26,9 +26,9 @@ from profiler.layers.graph import Graph
 def dataset_of(network: NetworkOptions, data: DataSettings, seed: int, task: Task | None) -> Dataset:
     """The images that a run learns from, in the shape that its network takes; None stands for the data's own task.
 
-    `DataError` or `UsersError` if they cannot be had.
+    `DataError` or `UsersError` if they cannot be had, `RunError` if they have changed since the run began.
     """
-    return open_dataset(
+    dataset = open_dataset(
         data.source,
         resolution=network.resolution if is_users(data.source) else network.image_side,
         channels=network.input_shape[1],
@@ -36,7 +36,14 @@ def dataset_of(network: NetworkOptions, data: DataSettings, seed: int, task: Tas
         holdout_fraction=data.holdout_fraction,
         task=task,
         workers=data.workers,
+        known=data.known,
     )
+    if data.known is not None and dataset.known is not None and dataset.known.digest != data.known.digest:
+        raise RunError(
+            f"the images of {data.source} are no longer those that the run began with, or are in other parts; restore them, or "
+            "begin another run"
+        )
+    return dataset
 
 
 class RunModels:

@@ -107,6 +107,10 @@ class Stream:
 
         What an example draws at random depends on the seed and its place, or without a seed on its number.
         """
+        return map(_raised, self.outcomes(groups, seed=seed))
+
+    def outcomes(self, groups: Iterable[Tensor], *, seed: int | None = None) -> Iterator[tuple[Any, Any] | ToolError]:
+        """The same with errors of the source in the places of their batches."""
         self._turn += 1
         turn, size = self._turn, 1 << 20  # no batch is larger, so that all examples have seeds of their own
         numbered = (
@@ -117,16 +121,16 @@ class Stream:
             if first is None:
                 return
             began = time.perf_counter()
-            batch = _raised(self._fetch[first])
+            batch = self._fetch[first]
             self._seconds = (time.perf_counter() - began) / max(1, len(first.indices))
             yield batch
         loader = self._loader_of(self._workers())
         if loader is None:
-            yield from (_raised(self._fetch[group]) for group in numbered)
+            yield from (self._fetch[group] for group in numbered)
             return
         self._order.groups = numbered
         for batch in loader:
-            yield _raised(batch)
+            yield batch
             if turn != self._turn:
                 raise RuntimeError("two iterations of a stream at the same time")
 

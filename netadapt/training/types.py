@@ -213,6 +213,20 @@ def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     return floats.mul_(scale).add_(shift) if floats is not images else floats * scale + shift
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a run stores of its data, so that it goes on with the same images and need not read all of them again."""
+
+    mean: tuple[float, ...]
+    """The mean that is subtracted from every channel, where 0 is black and 1 is white; empty where inputs stay as they are."""
+    std: tuple[float, ...]
+    """The standard deviation that every channel is divided by then."""
+    digest: str
+    """What tells that the images of each part, the holdout among them, are still the same."""
+    left_out: tuple[str, ...] = ()
+    """The names of the files that cannot be read."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """A dataset in three parts that have no image in common."""
@@ -229,6 +243,8 @@ class Dataset:
     """Whole sentences about what was left out or understood in a certain way when the files were read."""
     users: bool = False
     """True if it is the user's own, whose examples are changed at random, where they are, by the user's code."""
+    known: Known | None = None
+    """What a run stores of it."""
 
     @property
     def task(self) -> Task:

@@ -15,7 +15,7 @@ import torch
 
 from netadapt.training.datasets import DataError, batches_in
 from netadapt.training.datasets.arrays import Array, read_arrays, read_image
-from netadapt.training.datasets.images import LabelledImages, resized
+from netadapt.training.datasets.images import LabelledImages, resized_or_streamed
 from netadapt.training.datasets.plain_pickle import read_plain_pickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -37,10 +37,9 @@ def load_cifar10(path: str, resolution: int) -> LabelledImages:
     pickled = [file for name in ("data_batch_1", "train") if (file := place / name).is_file()]
     read = _read_npz if not place.is_dir() else _read_python_version if pickled else _read_folder
     images, labels, is_test, classes = read(place)
-    return LabelledImages(
-        "cifar10", classes, resized(torch.from_numpy(images), resolution), torch.from_numpy(labels.astype(np.int64)),
-        torch.from_numpy(is_test.astype(np.bool_)),
-    )  # fmt: skip
+    targets = torch.from_numpy(labels.astype(np.int64))
+    pixels = resized_or_streamed(torch.from_numpy(images), targets, resolution)
+    return LabelledImages("cifar10", classes, pixels, targets, torch.from_numpy(is_test.astype(np.bool_)))
 
 
 def _read_folder(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:

@@ -17,7 +17,7 @@ Images are cropped as in FastDepth's evaluation (dataloaders/nyu.py in https://g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from PIL import Image
 from netadapt.registry import MissingPackage
 from netadapt.training.datasets import DataError
 from netadapt.training.datasets.arrays import MAX_PIXELS, Array, read_arrays, read_image
-from netadapt.training.datasets.images import LabelledImages, check_size
+from netadapt.training.datasets.images import ImageSource, LabelledImages, is_small
 from netadapt.training.memory_limit import growing_at_most
 
 _ARRAYS = ("rgb_jpeg", "rgb_offset", "depth_png", "depth_offset", "depth_scale_m", "depth_bias_m", "nyu_index", "split")
@@ -64,23 +64,21 @@ def _read_npz(file: Path, resolution: int) -> LabelledImages:
         raise DataError(
             f"{file} is damaged: it has {count} images, but not as many offsets and splits ({len(split)}); use another copy"
         )
-    check_size(count, _BYTES_PER_PIXEL, resolution)
-    images, depths = _squares(_pairs_in(file, arrays), count, resolution)
     # the images of a scene have consecutive numbers, and no scene is in both splits: a run of numbers consists of whole scenes
     runs = np.cumsum(np.diff(index, prepend=index[0]) != 1)
-    return _labelled_images(images, depths, split == "test", runs)
-
-
-def _pairs_in(file: Path, arrays: dict[str, Array]) -> Iterator[Pair]:
     scale, bias = float(arrays["depth_scale_m"]), float(arrays["depth_bias_m"])
-    spans = zip(pairwise(arrays["rgb_offset"].tolist()), pairwise(arrays["depth_offset"].tolist()), strict=True)
-    for number, (rgb, depth) in enumerate(spans):
+    spans = list(zip(pairwise(arrays["rgb_offset"].tolist()), pairwise(arrays["depth_offset"].tolist()), strict=True))
+
+    def pair(number: int) -> Pair:
+        rgb, depth = spans[number]
         try:
             photograph = read_image(arrays["rgb_jpeg"][slice(*rgb)]).convert("RGB")
             stored = np.asarray(read_image(arrays["depth_png"][slice(*depth)]))
-            yield _checked(photograph, np.where(stored > 0, stored * scale + bias, 0))
+            return _checked(photograph, np.where(stored > 0, stored * scale + bias, 0))
         except ValueError as exc:
             raise DataError(f"{file} is damaged: pair {number} is no image with its depths; use another copy") from exc
+
+    return _labelled_images(pair, resolution, split == "test", runs)
 
 
 def _read_folder(root: Path, resolution: int) -> LabelledImages:
@@ -90,11 +88,9 @@ def _read_folder(root: Path, resolution: int) -> LabelledImages:
             f"{root} is not NYU Depth V2 as FastDepth uses it: there must be .h5 files in train/SCENE/ and val/official/"
         )
     files = [*training, *test]
-    check_size(len(files), _BYTES_PER_PIXEL, resolution)
     _h5py()  # where it is missing, the error comes before anything is read
-    images, depths = _squares(map(_pair_of, files), len(files), resolution)
     _, scenes = np.unique([str(file.parent) for file in files], return_inverse=True)
-    return _labelled_images(images, depths, np.arange(len(files)) >= len(training), scenes)
+    return _labelled_images(lambda number: _pair_of(files[number]), resolution, np.arange(len(files)) >= len(training), scenes)
 
 
 def _pair_of(file: Path) -> Pair:
@@ -124,22 +120,26 @@ def _checked(photograph: Image.Image, depth: Array) -> Pair:
     return photograph, depth
 
 
-def _labelled_images(images: Array, depths: Array, is_test: Array, scenes: Array) -> LabelledImages:
-    official = torch.from_numpy(is_test) if is_test.any() else None
+def _labelled_images(pair: Callable[[int], Pair], resolution: int, is_test: Array, scenes: Array) -> LabelledImages:
+    """The pairs of these numbers, cropped to squares: images, uint8 (3, r, r), and depths, int16 millimetres (1, r, r)."""
+    count = len(is_test)
+
+    def read(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        photograph, depth = pair(number)
+        pixels = np.ascontiguousarray(square_image(photograph, resolution).transpose(2, 0, 1))
+        return torch.from_numpy(pixels), torch.from_numpy(millimetres(square_depth(depth, resolution)))[None]
+
+    images: torch.Tensor | ImageSource = ImageSource(count, read)
+    targets = torch.zeros(count, dtype=torch.int64)
+    if is_small(count, _BYTES_PER_PIXEL, resolution):
+        images = torch.empty((count, 3, resolution, resolution), dtype=torch.uint8)
+        targets = torch.empty((count, 1, resolution, resolution), dtype=torch.int16)
+        for number in range(count):
+            images[number], targets[number] = read(number)
     return LabelledImages(
-        "nyu", (), torch.from_numpy(images), torch.from_numpy(depths), official, task="depth",
+        "nyu", (), images, targets, torch.from_numpy(is_test) if is_test.any() else None, task="depth",
         scenes=torch.from_numpy(scenes.astype(np.int64)),
     )  # fmt: skip
-
-
-def _squares(pairs: Iterator[Pair], count: int, resolution: int) -> tuple[Array, Array]:
-    """All pairs cropped to squares: images, uint8 (n, 3, r, r), and depths, int16 millimetres (n, 1, r, r)."""
-    images = np.empty((count, 3, resolution, resolution), np.uint8)
-    depths = np.empty((count, 1, resolution, resolution), np.int16)
-    for number, (photograph, depth) in enumerate(pairs):
-        images[number] = square_image(photograph, resolution).transpose(2, 0, 1)
-        depths[number, 0] = millimetres(square_depth(depth, resolution))
-    return images, depths
 
 
 def square_image(photograph: Image.Image, resolution: int) -> Array:

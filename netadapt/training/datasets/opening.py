@@ -6,6 +6,7 @@ which nothing is computed until all choices are made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from device_agents.support.errors import ToolError
 from netadapt.errors import SettingsError
 from netadapt.registry import load
 from netadapt.training.datasets import DATASETS, DataError, is_users, name_and_path
-from netadapt.training.datasets.images import CHUNK, LabelledImages
+from netadapt.training.datasets.images import CHUNK, ImageSource, LabelledImages, damaged
 from netadapt.training.datasets.users import load_users
 from netadapt.training.streaming import Stream, StreamedPart
 from netadapt.training.tasks import DEFAULT_TASK, open_task
 from netadapt.training.tasks.users import UsersTask, has_functions
-from netadapt.training.types import Dataset, ImagesInMemory, Task
+from netadapt.training.types import Dataset, ImagesInMemory, Known, Part, Task
 from netadapt.users_code import is_file, short_name
 
 TEST_SPLIT_SEED = 0
@@ -30,6 +32,7 @@ _TEST_FRACTION = 0.25
 _MEAN_IMAGES = 10_000
 """Images that are read, at most, for the mean and the standard deviation."""
 _READ_AT_ONCE = 64
+_CHANNELS = 3
 _MIN_STD = 1e-3  # of a channel that has a single value throughout, as images are divided by it
 
 
@@ -42,44 +45,91 @@ def open_dataset(
     holdout_fraction: float = 0.15,
     task: Task | None = None,
     workers: int | None = None,
+    known: Known | None = None,
 ) -> Dataset:
     """The dataset of a name such as `digits`, a name with a path such as `folder:PATH`, a path, or a user's function.
 
     The seed decides which training images are the holdout. Images are square and have the channels of their dataset, or one, the
     mean of these; those of a user's function are as it gives them. `task` replaces the dataset's own. `workers` processes read
-    what is not kept in memory. `DataError` if the path, the files, the number of channels or the fraction is wrong.
+    what is not kept in memory; all of that is read once here, unless it is `known` from when the run began. `DataError` if the
+    path, the files, the number of channels or the fraction is wrong.
     """
     if resolution < 1 or not 0 < holdout_fraction < 1:
         raise DataError(
             f"the resolution must be above 0 and the holdout fraction between 0 and 1, got {resolution} and {holdout_fraction:g}"
         )
     if is_users(spec):
-        return _users_dataset(spec, seed, holdout_fraction, task, workers)
+        return _users_dataset(spec, seed, holdout_fraction, task, workers, known)
     name, path = name_and_path(spec)
     labelled: LabelledImages = load(DATASETS[name].address)(path, resolution)
-    images = _with_channels(labelled.images, channels, spec)
+    source = labelled.images if isinstance(labelled.images, ImageSource) else None
+    left_out: tuple[str, ...] = ()
+    if source is not None:
+        source = replace(source, grey=_is_grey(channels, _CHANNELS, spec))
+        stream = Stream(source, workers)
+        left_out = _unreadable(stream, source) if known is None else known.left_out
+    there = torch.arange(len(labelled.images))
+    if source is not None and source.name_of is not None and left_out:
+        there = torch.tensor([number for number in there.tolist() if source.name_of(number) not in left_out])
     if labelled.is_test is None:
-        training, testing = _split(labelled, torch.arange(len(labelled.images)), _TEST_FRACTION, TEST_SPLIT_SEED)
+        training, testing = _split(labelled, there, _TEST_FRACTION, TEST_SPLIT_SEED)
     else:
-        training, testing = (~labelled.is_test).nonzero()[:, 0], labelled.is_test.nonzero()[:, 0]
+        training, testing = there[~labelled.is_test[there]], there[labelled.is_test[there]]
     if labelled.is_holdout is None:
         kept, held_out = _split(labelled, training, holdout_fraction, seed)
     else:
         kept, held_out = training[~labelled.is_holdout[training]], training[labelled.is_holdout[training]]
-    mean, std = _mean_and_std(images, kept)
     own = open_task(labelled.task)
     if isinstance(task, UsersTask):
         own = replace(task, stored_for=own)
     elif task is not None and task.name != own.name:
         raise SettingsError(f"{spec} has targets for {own.name}, not for {task.name}; leave --task out, or choose other data")
-    everything = ImagesInMemory(images, labelled.targets, mean, std, labelled.mirrored, own)
+    if source is None:
+        assert isinstance(labelled.images, Tensor)
+        images = _with_channels(labelled.images, channels, spec)
+        mean, std = _mean_and_std(images, kept)
+        everything: Part = ImagesInMemory(images, labelled.targets, mean, std, labelled.mirrored, own)
+    else:
+        mean, std = (known.mean, known.std) if known is not None else _mean_and_std_of_stream(stream, kept)
+        shape = (channels, resolution, resolution)
+        everything = StreamedPart(stream, torch.arange(len(source)), (shape,), mean, std, labelled.mirrored, own)
+    more = (f"{len(left_out)} images in it that cannot be read are left out, such as {left_out[0]}",) if left_out else ()
     return Dataset(
         labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing),
-        labelled.remarks,
+        (*labelled.remarks, *more), known=Known(mean, std, _digest(source, (kept, held_out, testing)), left_out),
     )  # fmt: skip
 
 
-def _users_dataset(name: str, seed: int, holdout_fraction: float, task: Task | None, workers: int | None) -> Dataset:
+def _digest(source: ImageSource | None, parts: Sequence[Tensor]) -> str:
+    """What tells that the images of every part are still the same: from their numbers, and from the names of their files."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.numpy().tobytes())
+        if source is not None and source.name_of is not None:
+            found.update("\n".join(map(source.name_of, part.tolist())).encode())
+    return found.hexdigest()[:16]
+
+
+def _unreadable(stream: Stream, source: ImageSource) -> tuple[str, ...]:
+    """The names of the images that cannot be read; each is read once. `DataError` if there are any that may not be left out."""
+    if source.name_of is None:
+        return ()
+    groups, names, first = torch.split(torch.arange(len(source)), _READ_AT_ONCE), [], None
+    for group, outcome in zip(groups, stream.outcomes(groups), strict=True):
+        for number in group.tolist() if isinstance(outcome, ToolError) else ():
+            try:
+                source.read(number)
+            except DataError as exc:
+                names.append(source.name_of(number))
+                first = first or exc
+    if first is not None and not source.skip_damaged:
+        raise damaged(first, len(names), len(source)) from first
+    return tuple(names)
+
+
+def _users_dataset(
+    name: str, seed: int, holdout_fraction: float, task: Task | None, workers: int | None, known: Known | None
+) -> Dataset:
     """The data of the user's function, for this task, or else that of its file, or else classification."""
     where = name.rpartition(":")[0]
     if task is None:
@@ -91,7 +141,7 @@ def _users_dataset(name: str, seed: int, holdout_fraction: float, task: Task | N
         kept, held_out = _split_classes(data.labels, data.train, holdout_fraction, seed, data.classes)
     else:
         kept, held_out = _split_scenes(torch.arange(len(data.train)), data.train, holdout_fraction, seed)
-    mean, std = _mean_and_std_of_stream(data.stream, kept) if data.in_bytes else ((), ())
+    mean, std = (known.mean, known.std) if known else _mean_and_std_of_stream(data.stream, kept) if data.in_bytes else ((), ())
     train = StreamedPart(data.stream, kept, data.shapes, mean, std, False, task)
     return Dataset(
         short_name(name),
@@ -101,21 +151,25 @@ def _users_dataset(name: str, seed: int, holdout_fraction: float, task: Task | N
         replace(train, indices=data.test),
         data.remarks,
         True,
+        Known(mean, std, _digest(None, (kept, held_out, data.test))),
     )
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
     """The images, uint8 (n, c, h, w), with this number of channels."""
-    if channels == images.shape[1]:
+    if not _is_grey(channels, images.shape[1], spec):
         return images
-    if channels != 1:
-        raise DataError(
-            f"the images of {spec} have {images.shape[1]} channels, the network takes {channels}; give it {images.shape[1]} or 1"
-        )
     grey = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
     for start in range(0, len(images), CHUNK):
         grey[start : start + CHUNK] = images[start : start + CHUNK].float().mean(dim=1, keepdim=True).round().byte()
     return grey
+
+
+def _is_grey(channels: int, there: int, spec: str) -> bool:
+    """True if the network takes one channel of images that have more. `DataError` for any other difference."""
+    if channels not in (1, there):
+        raise DataError(f"the images of {spec} have {there} channels, the network takes {channels}; give it {there} or 1")
+    return channels != there
 
 
 def _split(labelled: LabelledImages, indices: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
