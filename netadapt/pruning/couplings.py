@@ -103,9 +103,8 @@ class Couplings:
         layer = self._modules[name]
         is_used = layer in self._graph.module2node  # a network may own layers that it never calls
         if not isinstance(layer, WEIGHTED) or not is_used or _is_depthwise(layer):
-            return Coupled(
-                reason="" if is_used else "the network never calls it"
-            )  # a depthwise convolution has the width of the one before it
+            # a depthwise convolution has the width of the one before it
+            return Coupled(reason="" if is_used else "the network never calls it")
         width = self._graph.get_out_channels(layer)
         members, parts = [], []
         for dependency, indices in self._group(layer, list(range(width))):
@@ -272,16 +271,19 @@ def _note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> Non
     Torch-Pruning infers them from the layers around, in an order that need not be that of the parts.
     """
     for node in graph.module2node.values():
-        if node.type == OPTYPE.SPLIT:
-            shape, axis = node.grad_fn._saved_self_sym_sizes, node.grad_fn._saved_dim
+        if node.type not in (OPTYPE.SPLIT, OPTYPE.CONCAT) or not hasattr(node.grad_fn, "_saved_dim"):
+            continue
+        axis = node.grad_fn._saved_dim
+        axis = axis - 2**64 if axis >= 2**63 else axis  # autograd's graph shows a negative axis without its sign
+        if node.type == OPTYPE.SPLIT and hasattr(node.grad_fn, "_saved_self_sym_sizes"):
+            shape = node.grad_fn._saved_self_sym_sizes
             sizes = getattr(node.grad_fn, "_saved_split_sizes", None)
             if sizes is None:
                 each = node.grad_fn._saved_split_size
-                sizes = [min(each, shape[axis] - start) for start in range(0, shape[axis], each)] if axis < len(shape) else []
+                sizes = [min(each, shape[axis] - start) for start in range(0, shape[axis], each)]
             node.module.split_sizes = list(sizes) if _is_channel_axis(axis, len(shape)) else None
         elif node.type == OPTYPE.CONCAT:
             parts = [shapes.get(source) for source in node.grad_fn.next_functions]
-            axis = node.grad_fn._saved_dim
             known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape))]
             node.module.concat_sizes = known if len(known) == len(node.inputs) == len(parts) else None
 
@@ -306,7 +308,6 @@ def _part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.S
 
 
 def _is_channel_axis(axis: int, rank: int) -> bool:
-    axis = axis - 2**64 if axis >= 2**63 else axis  # autograd's graph shows a negative axis without its sign
     return axis % rank == (2 if rank == 3 else 1)
 
 
