@@ -27,9 +27,13 @@ from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.types import AdaptSettings, Step
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.checkpoint import load_weights
+from netadapt.training.datasets import absolute, is_users
 from netadapt.training.recipe import RecipeOverrides
-from netadapt.training.tasks import TaskError
+from netadapt.training.tasks import TaskError, chosen_task
+from netadapt.training.tasks.users import UsersTask
+from netadapt.training.trying import tried
 from netadapt.training.types import Dataset
+from netadapt.users_code import absolute_name, short_name, sources
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter
@@ -75,6 +79,8 @@ class RunRequest:
     threads_original: int | None = None
     """PyTorch's threads for the original; None for all cores in a new run, and the run's own number in a continued one."""
     tensorboard: bool = False
+    task: str | None = None
+    """A task as `--task` names it; None for the data's own."""
 
     def settings(self, dataset: Dataset) -> RunSettings:
         """The settings to store with the run, the task's numbers and the numbers of threads among them.
@@ -87,27 +93,35 @@ class RunRequest:
         if is_run(self.out):
             with RunFolder.open(self.out) as folder:
                 before = folder.info.settings.training
+        task = dataset.task
+        changes = [self.original, self.short_term]
+        if dataset.users:  # its own transforms are all that changes it at random, unless the task's are asked for
+            changes = [replace(change, augment=bool(change.augment)) for change in changes]
         training = TrainingSettings(
-            dataset.task.name,
-            dataset.task.recipe.changed(self.original, self.short_term),
+            task.name,
+            task.recipe.changed(*changes),
             self.weights.name if self.weights else None,
             self.threads_per_candidate or (before.threads_per_candidate if before else 1),
             self.threads_original or (before.threads_original if before else torch.get_num_threads()),
+            (task.accuracy, *task.metrics) if isinstance(task, UsersTask) else (),
         )
+        named = self.data.source
         # an absolute path, so that the run can be continued from another folder
-        source = str(Path(self.data.source).resolve()) if Path(self.data.source).exists() else self.data.source
+        source = absolute_name(named) if is_users(named) else absolute(named)
         network = replace(self.network, classes=len(dataset.classes))
         return RunSettings(network, replace(self.data, source=source), training, self.search, self.pruning, self.measure, self.seed)
 
     def info(self, dataset: Dataset, tables: Mapping[str, Table]) -> RunInfo:
         """The record of the run's settings, versions and tables in run.json. `tables` are those of the request, loaded."""
         facts = {name: TableFacts.of(path, tables[name]) for name, path in self.tables.items()}
+        settings = self.settings(dataset)
         versions = {name: version(name) for name in PACKAGES} | source_facts(self.network.name)
+        versions |= sources((settings.data.source, settings.training.task))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return RunInfo(self.settings(dataset), tuple(self.budgets), now, versions, facts)
+        return RunInfo(settings, tuple(self.budgets), now, versions, facts)
 
 
-FREE_TO_CHANGE = ("search.max_iterations", "measure")
+FREE_TO_CHANGE = ("search.max_iterations", "measure", "data.workers")
 """Settings that may change when a run is continued: no result depends on them, only how far it gets and what is measured."""
 
 
@@ -130,10 +144,14 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         raise RunError(
             f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
         )
-    dataset = dataset_of(request.network, request.data, request.seed)
+    dataset = dataset_of(request.network, request.data, request.seed, chosen_task(request.task) if request.task else None)
     options = replace(request.network, classes=len(dataset.classes))
-    graph = options.graph(outputs=(1, options.classes) if options.classes else None)
-    _check_task(graph, options, dataset)
+    users_task = isinstance(dataset.task, UsersTask)
+    graph = options.graph(outputs=(1, options.classes) if options.classes and not users_task else None)
+    if not users_task:
+        _check_task(graph, options, dataset)
+    if users_task or dataset.users:
+        dataset = tried(dataset, options.build(), options.input_shape, short_name(options.name))
     for remark in dataset.remarks:
         progress.say(f"warning: {request.data.source}: {remark}")
     part = request.weights is not None and _is_part(request.weights, options, progress)

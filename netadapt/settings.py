@@ -14,7 +14,7 @@ from netadapt.pruning.settings import PruningSettings
 from netadapt.search.types import AdaptSettings
 from netadapt.training.recipe import Recipe
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Task
+from netadapt.training.types import Metric, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class DataSettings:
     """A dataset as `--data` names it. A path is absolute, so that the run can be continued from another folder."""
     holdout_fraction: float = 0.15
     """The fraction of the training images that scores candidates; nothing is trained on it before the long-term fine-tune."""
+    workers: int | None = None
+    """Processes that read examples which are not kept in memory; None for one per core where reading takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class TrainingSettings:
     """The training of a run's networks."""
 
     task: str
-    """A name in `netadapt.training.tasks.TASKS`."""
+    """A name in `netadapt.training.tasks.TASKS`, or the user's own task by name. A path is absolute."""
     recipe: Recipe
     """The task's recipe, with the numbers that the user chose."""
     weights: str | None = None
@@ -41,6 +43,8 @@ class TrainingSettings:
     """PyTorch's threads for a candidate, which are stored because the last bits of results depend on them."""
     threads_original: int = 1
     """PyTorch's threads for the training of the original network."""
+    scores: tuple[Metric, ...] = ()
+    """The scores of the user's own task, the one that selects winners first; empty for a built-in task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class RunSettings:
     @property
     def task(self) -> Task:
         """The task that the networks learn."""
-        return open_task(self.training.task)
+        return open_task(self.training.task, self.training.scores)
 
 
 OPTIONS: Mapping[str, str] = {
@@ -71,7 +75,9 @@ OPTIONS: Mapping[str, str] = {
     "network.input": "--input",
     "data.source": "--data",
     "data.holdout_fraction": "--holdout",
-    "training.task": "task",
+    "data.workers": "--data-workers",
+    "training.task": "--task",
+    "training.scores": "scores of the task",
     "training.weights": "--weights",
     "training.recipe.from_scratch.epochs": "--epochs",
     "training.recipe.from_scratch.learning_rate": "--learning-rate",
@@ -119,4 +125,6 @@ def value_text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        return ", ".join(str(item["name"]) for item in value)
     return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

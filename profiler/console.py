@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import select
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Any
 
@@ -25,6 +27,21 @@ from device_agents.support.text import printable
 from profiler.finding import Finding
 from profiler.interval import Interval
 
+EXIT_CODES = (
+    "Exit codes: 0 when all went well; 1 for an error, which is one sentence on standard error; 2 for options that do not exist or "
+    "do not fit; 130 after Ctrl-C."
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"netadapt-profiler {version('netadapt-profiler')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and do nothing else.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON. Without it, the result is printed as text.")]
 
 _WARM_UP = "models are always warmed up until their latency is steady"
@@ -54,6 +71,17 @@ MEANT: Mapping[str, str] = {
 
 INTERRUPTED = 130
 """The exit code of a program ended by Ctrl-C, as shells know it."""
+
+
+def command_group(summary: str) -> typer.Typer:
+    """A program of several commands, which are added to it as `Command`; `-h` works for all of them."""
+    return typer.Typer(
+        help=summary,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 class Command(TyperCommand):
@@ -149,10 +177,7 @@ def local_time(moment: datetime) -> str:
 
 
 def interval_text(interval: Interval, unit: str) -> str:
-    """3.150 ms [3.048 … 3.252]."""
-    if not interval.known:
-        return f"{interval.value:.3f} {unit}, interval not known"
-    return f"{interval.value:.3f} {unit} [{interval.low:.3f} … {interval.high:.3f}]"
+    return interval.text(unit)
 
 
 def print_findings(findings: Sequence[Finding], none: str) -> None:

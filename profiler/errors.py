@@ -61,3 +61,7 @@ class TooHot(DeviceError):
 
 class ServeError(ToolError):
     """The dashboard cannot be served: a package is missing, the port is in use, or the token is invalid."""
+
+
+class HardwareError(ToolError):
+    """A description of hardware is missing or invalid, or a layer cannot run on what it describes."""

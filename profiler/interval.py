@@ -58,6 +58,12 @@ class Interval:
         """The same in another unit. `factor` is positive."""
         return Interval(self.value * factor, self.low * factor, self.high * factor)
 
+    def text(self, unit: str) -> str:
+        """The value and its ends for people: 3.150 ms [3.048 … 3.252]."""
+        if not self.known:
+            return f"{self.value:.3f} {unit}, interval not known"
+        return f"{self.value:.3f} {unit} [{self.low:.3f} … {self.high:.3f}]"
+
     def to_dict(self, name: str) -> dict[str, float | None]:
         """`{name, name_low, name_high}` for a flat row of JSON or CSV; ends that are not known are None."""
         low, high = (self.low, self.high) if self.known else (None, None)

@@ -85,7 +85,7 @@ class _Lines:
 
 @contextmanager
 def bar(console: Console | None = None) -> Iterator[ProgressReporter]:
-    """A bar with counts, time gone and time left; lines where standard error is no terminal."""
+    """A bar with counts, time gone and time left; lines where standard error is neither a terminal nor a notebook's."""
     with _display(console) as display:
         yield _Lines() if display is None else _Bar(display)
 
@@ -110,9 +110,9 @@ def reporters(names: Sequence[str]) -> Iterator[Mapping[str, ProgressReporter]]:
 
 @contextmanager
 def _display(console: Console | None) -> Iterator[Progress | None]:
-    """None where standard error is no terminal."""
+    """None where standard error is neither a terminal nor a notebook's."""
     console = console or Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal and not console.is_jupyter:
         yield None
         return
     columns = (

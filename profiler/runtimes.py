@@ -40,6 +40,8 @@ MEANT: Mapping[str, str] = {
 """The runtimes that are meant by other names, in lower case."""
 UNKNOWN_RUNTIME = "unknown"
 """Of a table that others made and that does not say."""
+MODELLED_RUNTIME = "modelled"
+"""Of a table that was computed from a description of hardware (profiler.modelled), whose layers are those of the network itself."""
 
 
 def offered_runtimes() -> tuple[str, ...]:
@@ -49,4 +51,6 @@ def offered_runtimes() -> tuple[str, ...]:
 
 def fusion_of(runtime: str) -> str | None:
     """Whose fusion rules hold for a runtime; those of TFLite for a table that does not say with which runtime it was made."""
-    return "tflite" if runtime == UNKNOWN_RUNTIME else RUNTIMES[runtime].fusion
+    if runtime in (UNKNOWN_RUNTIME, MODELLED_RUNTIME):
+        return "tflite" if runtime == UNKNOWN_RUNTIME else None
+    return RUNTIMES[runtime].fusion

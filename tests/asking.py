@@ -19,8 +19,8 @@ from profiler.layers.layer import conv2d
 from profiler.protocol.events import Executed
 
 
-def answer(file: bytes, *, as_it_is: bool = False) -> Executed:
-    """One profiled inference of a model file."""
+def answer(file: bytes, *, as_it_is: bool = False, feeds: dict[str, Any] | None = None) -> Executed:
+    """One profiled inference of a model file, with inputs of ones unless others are given."""
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if as_it_is else levels.ORT_ENABLE_ALL
@@ -31,7 +31,9 @@ def answer(file: bytes, *, as_it_is: bool = False) -> Executed:
         options.enable_profiling = True
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        session.run(None, {value.name: np.ones(value.shape, np.float32) for value in session.get_inputs()})
+        types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+        made_up = {value.name: np.ones(value.shape, types[value.type]) for value in session.get_inputs() if not feeds}
+        session.run(None, feeds or made_up)
         events = json.loads(Path(session.end_profiling()).read_text())
         graph = base64.b64encode(saved.read_bytes()).decode()
     operators = tuple(_operator(event) for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time"))
@@ -68,5 +70,9 @@ BLOCK = _block()
 
 def asked(graph: Graph, *, as_it_is: bool = False) -> Graph:
     """The layers that onnxruntime executes for a network."""
-    said = answer(FORMATS["onnx"].write(graph), as_it_is=as_it_is)
-    return read_executed(graph.name, base64.b64decode(said.graph or ""), said.operators, BLOCK).graph
+    return read_answer(graph.name, answer(FORMATS["onnx"].write(graph), as_it_is=as_it_is))
+
+
+def read_answer(name: str, said: Executed) -> Graph:
+    """The layers in an answer."""
+    return read_executed(name, base64.b64decode(said.graph or ""), said.operators, BLOCK).graph

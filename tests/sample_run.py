@@ -186,8 +186,8 @@ def _baselines(step: Step) -> list[Baseline]:
         GRAPH.at_widths(step.widths),
     )
     made_up = (
-        ("multiplier", thin, 0.9571, 1.01), ("uniform", thin, 0.9588, 1.02), ("macs", prune, 0.9602, 0.99),
-        ("scratch", same, 0.9564, 1.0),
+        ("multiplier", thin, 0.9571, 1.01), ("uniform", thin, 0.9588, 1.02),
+        ("torch-pruning", prune, 0.9595, 0.98), ("macs", prune, 0.9602, 0.99), ("scratch", same, 0.9564, 1.0),
     )  # fmt: skip
     return [
         _baseline(

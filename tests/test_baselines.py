@@ -19,6 +19,7 @@ from netadapt.baselines import BASELINES, open_baseline, title_of
 from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.macs import search
 from netadapt.baselines.match import Match, randomly_initialised
+from netadapt.baselines.torch_pruning import pruned
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
@@ -172,6 +173,39 @@ def test_a_search_from_another_original_network_is_not_gone_on_with(
         match.models.run.weights_path(match.models.step(0).weights).write_bytes(b"other")
         with pytest.raises(RunError, match="another original network"):
             search(match)
+
+
+@pytest.mark.slow
+def test_torch_pruning_makes_ever_narrower_networks_that_still_run_and_the_same_each_time(
+    compared: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    with matching(compared[0]) as match:
+        graph, found = match.models.run.graph, []
+        _, (_, height, width, channels) = graph.inputs[0]
+        for label, widths, model in pruned(match):
+            with torch.inference_mode():
+                assert model(torch.zeros(2, channels, height, width)).shape == (2, 10)
+            found.append((label, dict(widths)))
+        again = [(label, dict(widths)) for label, widths, _ in pruned(match)]
+    macs = [graph.at_widths(widths).macs for _, widths in found]
+    assert len(found) > 10 and macs == sorted(macs, reverse=True)
+    assert again == found
+    assert all(width % 8 == 0 for _, widths in found for width in widths.values())
+
+
+@pytest.mark.slow
+def test_torch_pruning_starts_from_the_trained_original(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, found = compared
+    item = next(item for item in found if item["kind"] == "torch-pruning")
+    with matching(path) as match:
+        method = open_baseline("torch-pruning")
+        model = method.begin(
+            match, match.choice(method.shape, item["name"].split("-as-")[0].removeprefix("torch-pruning-"), item["widths"]), 1
+        )
+        original = match.models.model(match.models.step(0), finished=False)
+    kept, before = model.state_dict()["stem.conv.weight"], original.state_dict()["stem.conv.weight"]
+    assert all(any(bool((one == other).all()) for other in before) for one in kept)
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 @pytest.mark.slow

@@ -10,15 +10,15 @@ from torch import nn
 
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Part
+from netadapt.training.types import ImagesInMemory
 
 COUNT = 24
 
 
-def part(count: int = COUNT) -> Part:
+def part(count: int = COUNT) -> ImagesInMemory:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 4, 4), generator=generator).byte()
-    return Part(
+    return ImagesInMemory(
         images, torch.zeros(count, dtype=torch.int64), (0.5,) * 3, (0.3,) * 3, mirrored=True, task=open_task("classification")
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.interval import Interval
-from profiler.latency.calibration import Calibration, FitNetwork, Limits, Sums, fit, sums_of
+from profiler.latency.calibration import Calibration, FitNetwork, LayerInside, Limits, Sums, fit, sums_of
 from profiler.latency.validation import HeldOutError, HeldOutLayer, HeldOutNetwork
 from profiler.layers.layer import conv2d
 
@@ -31,7 +32,11 @@ def with_layers(count: int, truth: Calibration) -> list[FitNetwork]:
     for start in range(0, 4 * count, 4):
         layers = [network.sums for network in networks(4 * count, Calibration())][start : start + 4]
         whole = sum(layers[1:], layers[0])
-        found.append(FitNetwork(whole, truth.latency_ms(whole), [(layer, truth.share_ms(layer, whole)) for layer in layers]))
+        found.append(
+            FitNetwork(
+                whole, truth.latency_ms(whole), [LayerInside("conv2d", layer, truth.share_ms(layer, whole)) for layer in layers]
+            )
+        )
     return found
 
 
@@ -103,13 +108,66 @@ def test_layers_inside_pay_their_part_of_the_call_and_of_the_weights_beyond_the_
     assert found.ms_per_cold_byte == pytest.approx(truth.ms_per_cold_byte)
 
 
+KINDS = ("add", "conv2d", "depthwise_conv2d")
+
+
+def of_kinds(count: int, factors: Mapping[str, float], noise: float = 0.0) -> list[FitNetwork]:
+    """Networks of twelve layers whose kinds take longer or shorter inside than alone."""
+    draws = random.Random(7)
+    found = []
+    for _ in range(count):
+        layers = [(draws.choice(KINDS), Sums(draws.uniform(0.1, 2), 10**4, 0, 1, 10**3)) for _ in range(12)]
+        inside = [LayerInside(op, sums, factors[op] * sums.latency_ms * (1 + draws.gauss(0, noise))) for op, sums in layers]
+        whole = sum((sums for _, sums in layers), Sums(0, 0, 0, 0, 0))
+        found.append(FitNetwork(whole, sum(layer.inside_ms for layer in inside), inside))
+    return found
+
+
+def test_a_kind_that_takes_longer_inside_networks_gets_a_factor() -> None:
+    found = fit(of_kinds(16, {"add": 1.3, "conv2d": 1.0, "depthwise_conv2d": 0.8}))
+    common = found.scale
+    assert common * found.kinds["add"] == pytest.approx(1.3, rel=0.02)
+    assert common * found.kinds["conv2d"] == pytest.approx(1.0, rel=0.02)
+    assert common * found.kinds["depthwise_conv2d"] == pytest.approx(0.8, rel=0.02)
+
+
+def test_kinds_that_take_as_long_as_alone_keep_a_factor_of_one() -> None:
+    found = fit(of_kinds(16, dict.fromkeys(KINDS, 1.1), noise=0.02))
+    assert found.scale == pytest.approx(1.1, rel=0.02)
+    assert list(found.kinds.values()) == pytest.approx([1, 1, 1], abs=0.02)
+
+
+def test_factors_of_kinds_that_make_networks_worse_are_not_used() -> None:
+    contradicting = [
+        replace(
+            network,
+            latency_ms=network.latency_ms * 0.9,
+            layers=[layer._replace(inside_ms=0.9 * layer.inside_ms) for layer in network.layers],
+        )
+        if place % 2
+        else replace(
+            network,
+            layers=[layer._replace(inside_ms=layer.inside_ms * (2 if layer.op == "add" else 1)) for layer in network.layers],
+        )
+        for place, network in enumerate(of_kinds(6, dict.fromkeys(KINDS, 1.0)))
+    ]
+    assert fit(contradicting).kinds == {}
+
+
+def test_a_layer_alone_counts_by_the_factor_of_its_kind_but_for_the_call() -> None:
+    layer = conv2d((1, 4, 4, 8), 24, 1)
+    calibration = Calibration(kinds={"conv2d": 1.5}, call_ms=0.2)
+    assert sums_of(layer, 1.0, calibration).latency_ms == pytest.approx(0.2 + 1.5 * 0.8)
+    assert sums_of(layer, 1.0, Calibration(kinds={"add": 1.5})).latency_ms == 1.0
+
+
 def test_one_network_with_known_layers_tells_nothing_of_others() -> None:
     assert fit(with_layers(1, Calibration(0.5))).scale == 1.0
 
 
 def test_bytes_are_counted_in_whole_tiles_and_narrow_ones_apart() -> None:
     layer = conv2d((1, 4, 4, 8), 24, 1)
-    assert sums_of(layer, 1.0, 16) == Sums(1.0, 4 * 16 * (16 + 32), 4 * 16 * 8, 1, layer.weight_bytes)
+    assert sums_of(layer, 1.0, Calibration(tile=16)) == Sums(1.0, 4 * 16 * (16 + 32), 4 * 16 * 8, 1, layer.weight_bytes)
 
 
 def test_many_networks_are_corrected_at_once() -> None:
@@ -163,8 +221,8 @@ def test_a_held_out_survives_json() -> None:
 
 
 def test_a_calibration_survives_json() -> None:
-    found = fit(networks(8, Calibration(0.8, 2e-8, 0.0, -3e-3, 5e-8)))
-    assert Calibration.from_dict(found.to_dict()) == found
+    for found in (fit(networks(8, Calibration(0.8, 2e-8, 0.0, -3e-3, 5e-8))), fit(of_kinds(4, dict.fromkeys(KINDS, 1.2)))):
+        assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_an_operator_costs_between_nothing_and_an_empty_call() -> None:
@@ -182,7 +240,7 @@ def test_a_network_pays_one_call_and_a_layer_alone_pays_one_too() -> None:
     layer = Sums(0.5, 0.0, 0.0, 1, 0.0)
     calibration = Calibration(call_ms=0.1)
     assert calibration.latency_ms(layer) == pytest.approx(0.5)
-    assert calibration.latency_ms(layer + layer) == pytest.approx(0.9) == calibration.plain_ms(layer + layer)
+    assert calibration.latency_ms(layer + layer) == pytest.approx(0.9)
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=4, max_size=12), st.floats(0, 0.05), st.floats(0, 1e-6))

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from netadapt.training.datasets import DataError, name_and_path
+from netadapt.training.datasets import DataError, absolute, name_and_path
 from netadapt.training.datasets.images import resized
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Dataset, Part
+from netadapt.training.types import Dataset, ImagesInMemory
 
 RECORD = 1 + 3 * 32 * 32
 
@@ -168,7 +168,9 @@ def test_resizing_keeps_a_plain_colour() -> None:
 
 def test_a_part_of_floats_cannot_exist() -> None:
     with pytest.raises(ValueError, match="float32"):
-        Part(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), (0.0,) * 3, (1.0,) * 3, True, open_task("classification"))
+        ImagesInMemory(
+            torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), (0.0,) * 3, (1.0,) * 3, True, open_task("classification")
+        )
 
 
 def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
@@ -256,3 +258,13 @@ def test_more_images_than_memory_should_hold_are_told_before_they_are_made() -> 
 def test_a_holdout_must_be_a_part(fraction: float) -> None:
     with pytest.raises(DataError, match="holdout fraction between 0 and 1"):
         open_dataset("digits", resolution=8, seed=0, holdout_fraction=fraction)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"), [("folder:images", "folder:{here}/images"), ("images", "{here}/images"), ("digits", "digits")]
+)
+def test_a_dataset_is_kept_with_an_absolute_path(written: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "digits").mkdir()  # a folder of that name does not hide the dataset
+    assert absolute(written) == kept.format(here=tmp_path.resolve())

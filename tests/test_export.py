@@ -17,7 +17,7 @@ from netadapt.pruning.tracing import trace
 from netadapt.registry import MissingPackage
 from netadapt.training.tasks import open_task
 from netadapt.training.trainer import score
-from netadapt.training.types import Part
+from netadapt.training.types import ImagesInMemory
 from profiler.errors import ModelError
 from profiler.formats.model_file import read_model
 
@@ -44,10 +44,10 @@ class Branching(nn.Module):
         return images + 1 if images.sum() > 0 else images
 
 
-def _part(count: int = 12) -> Part:
+def _part(count: int = 12) -> ImagesInMemory:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator).byte()
-    return Part(
+    return ImagesInMemory(
         images, torch.randint(0, 4, (count,), generator=generator), (0.5,) * 3, (0.3,) * 3, True, open_task("classification")
     )
 

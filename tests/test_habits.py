@@ -87,6 +87,12 @@ def test_a_model_of_another_kind_is_told_with_the_way_to_one_of_ours(name: str, 
         format_of(tmp_path / name)
 
 
+def test_a_pointer_that_git_lfs_left_is_told_with_the_command_that_fetches_the_file(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")
+    with pytest.raises(ModelError, match="`git lfs pull`"):
+        format_of(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize(
     "text", ["latency=5ms", "latency<=5ms", "latency <= 5 ms", "LATENCY=5MS", "latency=0.005s", "latency=5000us"]
 )

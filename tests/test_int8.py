@@ -136,10 +136,10 @@ def run_onnx(data: bytes, optimise: bool = True) -> Integers:
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
-        (conv2d(IMAGE, 8, 3, activation="relu6"), ["QLinearConv"]),
-        (conv2d(IMAGE, 8, 3, stride=2, bias=False), ["QLinearConv"]),
-        (conv2d(IMAGE, 8, 1, activation="sigmoid"), ["QLinearConv", "QLinearSigmoid"]),
-        (depthwise_conv2d(IMAGE, 3, activation="relu6"), ["QLinearConv"]),
+        (conv2d(IMAGE, 8, 3, activation="relu6"), ["Transpose", "QLinearConv", "Transpose"]),
+        (conv2d(IMAGE, 8, 3, stride=2, bias=False), ["Transpose", "QLinearConv", "Transpose"]),
+        (conv2d(IMAGE, 8, 1, activation="sigmoid"), ["Transpose", "QLinearConv", "Transpose", "QLinearSigmoid"]),
+        (depthwise_conv2d(IMAGE, 3, activation="relu6"), ["Transpose", "QLinearConv", "Transpose"]),
         (fully_connected((1, 12), 5), ["QGemm"]),
         (fully_connected((2, 3, 12), 5), ["QLinearMatMul", "QLinearAdd"]),
         (LayerSpec("add", (IMAGE, IMAGE), IMAGE, activation="relu"), ["QLinearAdd"]),
@@ -154,7 +154,9 @@ def run_onnx(data: bytes, optimise: bool = True) -> Integers:
     ],
     ids=lambda value: value.key if isinstance(value, LayerSpec) else "",
 )
-def test_a_lone_int8_layer_is_integer_operators_and_nothing_else(layer: LayerSpec, expected: list[str], tmp_path: Path) -> None:
+def test_a_network_of_one_int8_layer_is_integer_operators_and_copies_at_its_ends(
+    layer: LayerSpec, expected: list[str], tmp_path: Path
+) -> None:
     assert operators(write_onnx(alone(layer)), tmp_path) == expected
 
 

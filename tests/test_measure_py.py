@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import onnxruntime
@@ -23,8 +24,10 @@ from runner_conformance import CONDITIONING, Line, RunnerConformance, events, ex
 from runner_conformance_executed import ExecutedConformance
 
 from device_agents import python_runner
+from device_agents.on_device.runner import measuring
 from device_agents.on_device.runner.executed import Executed, Inference, Ran
 from device_agents.on_device.runner.inputs import input_array
+from device_agents.on_device.runner.job import Job
 from device_agents.on_device.runner.open_models import in_turn
 from device_agents.on_device.runner.runtimes.interface import Opened
 from device_agents.on_device.runner.runtimes.onnxruntime_profile import read_profile
@@ -452,3 +455,33 @@ def test_a_job_for_a_provider_that_is_not_in_the_build_is_refused(tmp_path: Path
     lines, code, stderr = run([*COMMAND, job_for(tmp_path, runtime, b"")])
     assert (lines, code > 0, stderr.count("\n")) == ([], True, 1)
     assert f"has no {PROVIDERS[runtime]}" in stderr
+
+
+@pytest.mark.parametrize(("run_ms", "runs"), [(0.1, 3), (0.9, 3), (1.0, 2), (70.0, 2)])
+def test_a_model_whose_run_is_as_long_as_a_sample_is_warmed_up_by_two_runs_and_others_by_three(
+    run_ms: float, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns, made = 0, 0
+
+    def run() -> None:
+        nonlocal now_ns, made
+        now_ns, made = now_ns + round(run_ms * 1e6), made + 1
+
+    monkeypatch.setattr(measuring, "clock_ns", lambda: now_ns)
+    work = object.__new__(measuring.Work)
+    work.job = cast(Job, {"sample_ms": 1.0, "warmup_ms": 0.05})
+    assert work.warm_up(run) == round(run_ms * 1e6)
+    assert made == runs
+
+
+def test_profiles_of_a_runner_that_was_killed_are_removed_by_the_next_one(tmp_path: Path) -> None:
+    old, new = tmp_path / "executed-old", tmp_path / "executed-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "profile.json").write_text("[]")
+    os.utime(old, (0, 0))
+    model = FORMATS["onnx"].write(Graph.of_layer(conv2d((1, 4, 4, 4), 4, 1)))
+    lines, code, stderr = run([*COMMAND, job_for(tmp_path, "onnxruntime", model, profiled=1)])
+    assert code == 0, stderr
+    assert events(lines, "executed")[0]["operators"]
+    assert (old.exists(), new.exists()) == (False, True)

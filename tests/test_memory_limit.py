@@ -14,12 +14,12 @@ TRAIN = """
 from pathlib import Path
 import torch
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Part
+from netadapt.training.types import ImagesInMemory
 from netadapt.training.trainer import train
 from netadapt.training.recipe import TrainSettings
 {first}
 images, labels = torch.zeros(8, 3, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
-part = Part(images, labels, (0.5,) * 3, (0.5,) * 3, False, open_task("classification"))
+part = ImagesInMemory(images, labels, (0.5,) * 3, (0.5,) * 3, False, open_task("classification"))
 train(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), part, TrainSettings(0.01, steps=1), seed=1)
 
 def resident_mib():

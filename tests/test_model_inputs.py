@@ -410,3 +410,22 @@ def test_the_latency_of_the_layers_that_a_table_has_is_told_beside_those_that_it
     said = run("predict", table, saved(tmp_path, [op("Relu", "x", "r"), op("Erf", "r", "y")], shape)).stdout
     assert "1 of 2 layers are missing" in said
     assert "the others of model.onnx: " in said
+
+
+def test_operators_may_be_in_any_order_in_the_file(tmp_path: Path) -> None:
+    nodes = [op("Relu", "m", "y"), op("Tanh", "x", "m")]
+    assert [layer.op for layer in read_onnx(saved(tmp_path, nodes, {"x": (FLOAT, (1, 8))})).layers] == ["tanh", "relu"]
+
+
+def test_inputs_of_types_that_runners_do_not_fill_have_their_values_in_the_file(tmp_path: Path) -> None:
+    nodes = [op("Cast", "x", "f", to=FLOAT), op("Relu", "f", "y")]
+    path = saved(tmp_path, nodes, {"x": (TensorProto.FLOAT8E4M3FN, (4, 8))}, output=(4, 8), ir_version=9, opset=19)
+    opened = session(complete_onnx(path))
+    assert not opened.get_inputs()
+    assert np.isfinite(opened.run(None, {})[0]).all()
+
+
+def test_a_layer_alone_that_reads_such_a_type_has_its_values_too(tmp_path: Path) -> None:
+    nodes = [op("Cast", "x", "e", to=TensorProto.FLOAT8E4M3FN), op("Cast", "e", "y", to=FLOAT)]
+    graph = executed(saved(tmp_path, nodes, {"x": (FLOAT, (4, 8))}, output=(4, 8), ir_version=9, opset=19))
+    assert [len(session(file).get_inputs()) for file in graph.opaques.values()] == [1, 0]

@@ -346,7 +346,7 @@ def test_other_weights_are_another_cut_out(read) -> None:
     assert len(read(model(nodes, {"a.weight": weights(8), "b.weight": weights(8)})).opaques) == 2
 
 
-def test_a_quantised_convolution_keeps_its_kind_and_its_macs(read) -> None:
+def test_a_quantised_convolution_between_conversions_is_a_layer_of_integers(read) -> None:
     nodes = [
         op("QuantizeLinear", "x scale zero_point", "a"),
         op("QLinearConv", "a scale zero_point conv.weight scale weight_zero scale zero_point", "b", pads=[1] * 4),
@@ -354,10 +354,22 @@ def test_a_quantised_convolution_keeps_its_kind_and_its_macs(read) -> None:
     ]
     constants = {"conv.weight": np.ones((4, 3, 3, 3), np.int8), "scale": np.float32(0.1), "weight_zero": np.int8(0)}
     graph = read(model(nodes, constants | {"zero_point": np.uint8(0)}))
+    assert [layer.op for layer in graph.layers] == ["quantise", "conv2d", "dequantise"]
+    assert graph.nodes[1] == Node("conv", replace(conv2d((1, 8, 8, 3), 4, 3, bias=False), dtype="int8"), (graph.nodes[0].name,))
+
+
+def test_a_convolution_of_signed_activations_keeps_its_kind_and_its_macs(read) -> None:
+    nodes = [
+        op("QuantizeLinear", "x scale zero_point", "a"),
+        op("QLinearConv", "a scale zero_point conv.weight scale zero_point scale zero_point", "b", pads=[1] * 4),
+        op("DequantizeLinear", "b scale zero_point", "y"),
+    ]
+    constants = {"conv.weight": np.ones((4, 3, 3, 3), np.int8), "scale": np.float32(0.1), "zero_point": np.int8(0)}
+    graph = read(model(nodes, constants))
     node = graph.nodes[1]
-    assert (node.name, node.layer.op, node.layer.dtype, node.layer.kernel) == ("conv", "conv2d", "uint8", (3, 3))
+    assert (node.name, node.layer.op, node.layer.dtype, node.layer.kernel) == ("conv", "conv2d", "int8", (3, 3))
     assert node.layer.macs == conv2d((1, 8, 8, 3), 4, 3).macs
-    assert run_extracted(graph, node)[0].shape == (1, 4, 8, 8)
+    assert run_extracted(graph, node, {"input_0": np.zeros((1, 3, 8, 8), np.int8)})[0].shape == (1, 4, 8, 8)
 
 
 def test_a_convolution_with_an_activation_we_do_not_model_is_cut_out_whole(read) -> None:

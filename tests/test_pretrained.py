@@ -18,7 +18,7 @@ from netadapt.networks.fastdepth import FastDepth
 from netadapt.networks.pretrained import start_encoder
 from netadapt.training.datasets import DataError
 from netadapt.training.tasks import open_task
-from netadapt.training.types import Part
+from netadapt.training.types import ImagesInMemory
 
 WIDTHS = (8, 16, 32, 32, 64, 64, *(128,) * 6, 256, 256)
 HALF = 128 / 255
@@ -48,9 +48,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _part(mean: float = HALF, std: float = HALF) -> Part:
+def _part(mean: float = HALF, std: float = HALF) -> ImagesInMemory:
     images = torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
-    return Part(images, torch.ones(6, 1, 32, 32).short(), (mean,) * 3, (std,) * 3, True, open_task("depth"))
+    return ImagesInMemory(images, torch.ones(6, 1, 32, 32).short(), (mean,) * 3, (std,) * 3, True, open_task("depth"))
 
 
 def _network(multiplier: float = 0.25) -> FastDepth:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from netadapt.cli.app import app as netadapt_app
 from profiler.cli.app import app
 
 
@@ -48,3 +51,24 @@ def test_an_option_says_what_holds_without_it(name: str) -> None:
     option = OPTIONS[name]
     shown = option.default not in (None, False)  # typer prints a default that is a value
     assert option.required or shown or "default" in option.help or "Without it" in option.help
+
+
+PROGRAMS = {"profile": app, "netadapt": netadapt_app}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_prints_its_version(program: str) -> None:
+    done = CliRunner().invoke(PROGRAMS[program], ["--version"])
+    assert (done.exit_code, done.output.startswith(f"netadapt-profiler {version('netadapt-profiler')}, Python 3.")) == (0, True)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_says_what_its_exit_codes_mean_and_how_to_complete_its_words(program: str) -> None:
+    help_text = " ".join(CliRunner().invoke(PROGRAMS[program], ["-h"], env={"COLUMNS": "200"}).output.split())
+    assert "Exit codes: 0 when all went well" in help_text and "--install-completion" in help_text
+
+
+@pytest.mark.parametrize("words", [name.split() for name in COMMANDS], ids=list(COMMANDS))
+def test_h_is_short_for_help(words: list[str]) -> None:
+    short, long = (CliRunner().invoke(app, [*words, option]) for option in ("-h", "--help"))
+    assert short.exit_code == 0 and short.output == long.output

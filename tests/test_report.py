@@ -70,7 +70,15 @@ def test_the_images_stand_beside_the_page_too(complete: RunFolder) -> None:
 
 def test_the_summary_compares_original_adapted_and_each_kind_of_baseline(complete: RunFolder) -> None:
     rows = summary(Contents.of(complete))
-    assert [row.kind or row.name for row in rows] == ["original", "adapted", "multiplier", "uniform", "macs", "scratch"]
+    assert [row.kind or row.name for row in rows] == [
+        "original",
+        "adapted",
+        "multiplier",
+        "uniform",
+        "torch-pruning",
+        "macs",
+        "scratch",
+    ]
     assert rows[1].measured is not None and rows[1].measured == complete.verified[len(complete.steps) - 1].measured_ms
 
 
@@ -129,7 +137,7 @@ def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(com
 
 def test_kinds_of_baselines_not_there_yet_are_named(complete: RunFolder) -> None:
     some = tuple(item for item in complete.baselines if item.kind in ("multiplier", "macs"))
-    assert "Not compared with yet: uniform pruning, adapted shape from scratch" in render(
+    assert "Not compared with yet: uniform pruning, Torch-Pruning, adapted shape from scratch" in render(
         replace(Contents.of(complete), baselines=some), []
     )
     assert "Not compared with yet" not in page(complete)
@@ -142,7 +150,7 @@ def test_counts_in_the_summary_are_those_of_the_pruned_graph(complete: RunFolder
 
 
 def test_test_accuracy_takes_the_place_of_holdout_accuracy_once_it_is_known(complete: RunFolder, bare: RunFolder) -> None:
-    assert [row.accuracy_on for row in summary(Contents.of(complete))] == ["test"] * 6
+    assert [row.accuracy_on for row in summary(Contents.of(complete))] == ["test"] * 7
     assert [row.accuracy_on for row in summary(Contents.of(bare))] == ["holdout", "holdout"]
 
 

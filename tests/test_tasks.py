@@ -16,7 +16,7 @@ from netadapt.training.recipe import TrainSettings
 from netadapt.training.tasks import TASKS, TaskError, open_task, scores_of, scores_text
 from netadapt.training.tasks.depth import recoloured, warped
 from netadapt.training.trainer import TrainingError, precision_on, score, train
-from netadapt.training.types import Metric, Part, Scores
+from netadapt.training.types import ImagesInMemory, Metric, Scores
 
 DEPTH = open_task("depth")
 CLASSIFICATION = open_task("classification")
@@ -33,11 +33,11 @@ class Constant(nn.Module):
         return self.metres.expand(len(images), 1, *images.shape[-2:])
 
 
-def _part(millimetres: list[int], side: int = 4) -> Part:
+def _part(millimetres: list[int], side: int = 4) -> ImagesInMemory:
     """Grey images, each of one distance."""
     count = len(millimetres)
     targets = torch.tensor(millimetres, dtype=torch.int16).view(-1, 1, 1, 1).expand(-1, 1, side, side)
-    return Part(
+    return ImagesInMemory(
         torch.full((count, 3, side, side), 128, dtype=torch.uint8), targets, (0.5,) * 3, (0.2,) * 3, True, open_task("depth")
     )
 
@@ -137,7 +137,7 @@ def test_distances_are_stored_in_millimetres_and_used_in_metres() -> None:
 @pytest.mark.parametrize("targets", [torch.zeros(2, dtype=torch.int16), torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 5).short()])
 def test_targets_of_another_kind_make_no_part(targets: Tensor) -> None:
     with pytest.raises(ValueError, match="for depth"):
-        Part(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), targets, (0.0,) * 3, (1.0,) * 3, True, open_task("depth"))
+        ImagesInMemory(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), targets, (0.0,) * 3, (1.0,) * 3, True, open_task("depth"))
 
 
 def test_enlarging_a_image_brings_its_distances_as_much_nearer() -> None:

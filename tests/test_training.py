@@ -13,17 +13,17 @@ from netadapt.training.recipe import RecipeOverrides, TrainSettings
 from netadapt.training.tasks import TASKS, open_task
 from netadapt.training.tasks.classification import shifted
 from netadapt.training.trainer import TrainingError, score, train
-from netadapt.training.types import Part
+from netadapt.training.types import ImagesInMemory
 
 SETTINGS = TrainSettings(learning_rate=0.05, steps=30, batch_size=16, augment=False)
 
 
-def _bright_or_dark(count: int = 64, *, mirrored: bool = False) -> Part:
+def _bright_or_dark(count: int = 64, *, mirrored: bool = False) -> ImagesInMemory:
     """Two classes that any network can tell apart."""
     labels = torch.arange(count) % 2
     noise = torch.randint(0, 60, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     images = (noise + 180 * labels.view(-1, 1, 1, 1)).byte()
-    return Part(images, labels, mean=(0.5,) * 3, std=(0.3,) * 3, mirrored=mirrored, task=open_task("classification"))
+    return ImagesInMemory(images, labels, mean=(0.5,) * 3, std=(0.3,) * 3, mirrored=mirrored, task=open_task("classification"))
 
 
 def _network() -> nn.Sequential:
@@ -80,7 +80,7 @@ def test_weight_decay_leaves_batch_normalisation_alone() -> None:
     model = _network()
     for weight in model.parameters():
         nn.init.ones_(weight)
-    blank = Part(
+    blank = ImagesInMemory(
         torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
         torch.tensor([0, 1, 0, 1]),
         (0.0,) * 3,

@@ -14,9 +14,10 @@ from typer.testing import CliRunner, Result
 from netadapt.cli.app import app
 from netadapt.errors import NetworkError
 from netadapt.networks import build_network
-from netadapt.networks.user_network import absolute_name, parse_input
+from netadapt.networks.user_network import parse_input
 from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
+from netadapt.users_code import absolute_name
 
 README = Path(__file__).parent.parent / "README.md"
 TINY = ["--epochs", "0.2", "--short-term-steps", "1"]

@@ -38,6 +38,10 @@ class Registered:
 BASELINES: Mapping[str, Registered] = {
     "multiplier": Registered("netadapt.baselines.multiplier:Multiplier", "evenly thinner, from random weights"),
     "uniform": Registered("netadapt.baselines.uniform:Uniform", "the trained original pruned evenly"),
+    "torch-pruning": Registered(
+        "netadapt.baselines.torch_pruning:TorchPruning",
+        "the trained original pruned by Torch-Pruning's own pruner, by Taylor importance",
+    ),
     "macs": Registered("netadapt.baselines.macs:GuidedByMacs", "the same search guided by MACs", "MACs"),
     "scratch": Registered("netadapt.baselines.scratch:Scratch", "the adapted shape from random weights"),
 }

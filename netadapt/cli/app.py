@@ -6,8 +6,6 @@ therefore import what needs them when they run, so that `--help` is immediate an
 
 from __future__ import annotations
 
-import typer
-
 from netadapt.cli.baselines import baselines
 from netadapt.cli.demo import demo
 from netadapt.cli.export import export
@@ -18,13 +16,15 @@ from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
 from netadapt.cli.report import report
 from netadapt.cli.run import run
-from profiler.console import Command
+from profiler.console import Command, Version, command_group
 
-app = typer.Typer(
-    help="Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = command_group("Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).")
+
+
+@app.callback()
+def main(version: Version = False) -> None:
+    pass
+
+
 for command in (networks, plan, run, history, finetune, measure, baselines, export, report, demo):
     app.command(cls=Command)(command)

@@ -17,6 +17,7 @@ from netadapt.pruning.importance import IMPORTANCES
 from netadapt.resources import RESOURCES
 from netadapt.search.types import IF_NO_CANDIDATE, SELECT_BY
 from netadapt.training.datasets import usages
+from netadapt.training.tasks import TASKS
 from profiler.runtimes import offered_runtimes
 
 _network = partial(typer.Option, rich_help_panel="Network and data")
@@ -55,6 +56,19 @@ SmallInput = Annotated[
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
 Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
+Task = Annotated[
+    str | None,
+    _network(
+        help=f"What the network learns: {', '.join(TASKS)}, or your own, mytask.py:MyTask, with loss(outputs, targets) and "
+        "evaluate(outputs, targets). Default: the data's, or these two functions in the file of --data."
+    ),
+]
+DataWorkers = Annotated[
+    int | None,
+    _network(
+        help="Processes that read images which are not kept in memory. Default: one per core where reading takes time, else 0."
+    ),
+]
 Weights = Annotated[
     Path | None,
     _network(

@@ -35,6 +35,8 @@ def run(
     input_shape: options.Input = None,
     small_input: options.SmallInput = False,
     weights: options.Weights = None,
+    task: options.Task = None,
+    data_workers: options.DataWorkers = None,
     allow_unverified: options.AllowUnverified = False,
     measure: options.Measure = None,
     step: options.Step = DEFAULTS.step,
@@ -72,9 +74,10 @@ def run(
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
         request = adaptation.RunRequest(
-            chosen, DataSettings(data, holdout), budget, out, named_tables(table or ()), search, original, short_term,
+            chosen, DataSettings(data, holdout, data_workers), budget, out, named_tables(table or ()), search, original, short_term,
             PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
             ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
+            task,
         )  # fmt: skip
         with bar() as progress:
             done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))

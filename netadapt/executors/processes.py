@@ -132,7 +132,8 @@ class _Worker:
         return events
 
     def kill(self) -> None:
-        self._process.kill()
+        if self.alive:  # with the processes that read images for it, which would keep its output open
+            os.killpg(self._process.pid, signal.SIGKILL)
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()

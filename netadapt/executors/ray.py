@@ -1,7 +1,8 @@
 """The executor that fine-tunes candidates on a Ray cluster, or on one that it starts on this machine.
 
-The dataset and weights are transferred by Ray's object store, so nodes need no shared folder, only the same packages. Only this
-process, to which all results come back, writes to the run folder.
+A dataset in memory and weights are transferred by Ray's object store, so nodes need no shared folder, only the same packages. Data
+that is streamed, and the user's code, each node finds under the same paths. Only this process, to which all results come back,
+writes to the run folder.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class RayTask:
     start: Any
     """A reference to the bytes of the weights to start from, or None."""
     data: Any
-    """A reference to the `Dataset`."""
+    """A reference to the `Dataset`; None for one that each node opens itself: it is streamed, or made by the user's code."""
 
 
 class RayPool:
@@ -109,7 +110,8 @@ class RayPool:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         self._max_cores = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=1)
         self._jobs, self._key = jobs, uuid4().hex
-        self._data = ray.put(jobs.models.dataset)
+        dataset = jobs.models.dataset
+        self._data = ray.put(dataset) if dataset.in_memory else None
         self._start: tuple[str, Any] | None = None
         self._running: dict[Any, CandidateJob] = {}
         self._task = ray.remote(evaluate_on_node)
@@ -222,7 +224,7 @@ class _WorkerState:
             (self.folder / "weights").mkdir(exist_ok=True)
             for name, text in task.run_files.items():
                 write_whole(self.folder / name, text, RunError)
-            self._evaluator = Evaluator(RunModels(RunFolder.open(self.folder), ray.get(task.data)))
+            self._evaluator = Evaluator(RunModels(RunFolder.open(self.folder), ray.get(task.data) if task.data else None))
         return self._evaluator
 
 

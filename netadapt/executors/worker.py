@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 from collections.abc import Collection
 from functools import lru_cache
@@ -39,8 +38,10 @@ def main() -> None:
 
 
 def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
-    for line in sys.stdin:
-        requests.put(json.loads(line))
+    # a file of its own: a thread that waits for a line of sys.stdin holds its lock, and a forked process would wait to close it
+    with os.fdopen(os.dup(0), encoding="utf-8") as lines:
+        for line in lines:
+            requests.put(json.loads(line))
     os._exit(0)  # the only way to end the main thread in the middle of a job
 
 

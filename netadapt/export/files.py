@@ -118,6 +118,8 @@ def file_scores(path: Path, part: Part) -> Scores:
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for indices in torch.split(torch.arange(len(part)), batch_size):
             images, targets = part.batch(indices)
+            if not isinstance(images, Tensor):
+                raise ModelError(f"{path} takes one input, and the data gives {len(images)}; choose data of one input")
             missing = batch_size - len(indices)  # the file takes only full batches
             outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
             yield torch.from_numpy(outputs[: len(indices)]), targets

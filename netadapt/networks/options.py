@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 from netadapt.errors import NetworkError
 from netadapt.input_shape import InputShape
 from netadapt.networks import build_network
-from netadapt.networks.user_network import absolute_name, parse_input, short_name, users_code
+from netadapt.networks.user_network import parse_input
+from netadapt.users_code import absolute_name, short_name, users_code
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,6 +25,7 @@ from netadapt.errors import RunError
 from netadapt.networks.mobilenet_v1 import CHANNELS
 from netadapt.networks.units import ConvUnit
 from netadapt.training.datasets.arrays import read_arrays
+from netadapt.training.trainer import outputs_of
 from netadapt.training.types import Part
 
 _LAYERS = 2 * len(CHANNELS) - 1  # the stem and the pairs; a classifier after them is left alone
@@ -118,7 +119,7 @@ def _renormalise(model: nn.Module, units: list[ConvUnit], biases: list[Tensor], 
         handles.append(norm.register_forward_pre_hook(set_norm))
     was_training = model.training
     with torch.no_grad():
-        model.eval()(part.batch(torch.linspace(0, len(part) - 1, min(_IMAGES, len(part))).long())[0])
+        outputs_of(model.eval(), part.batch(torch.linspace(0, len(part) - 1, min(_IMAGES, len(part))).long())[0])
     model.train(was_training)
     for handle in handles:
         handle.remove()

@@ -7,49 +7,25 @@ user's code prints goes to standard error, and an exception becomes a `NetworkEr
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from device_agents.support.errors import ToolError
-from device_agents.support.text import did_you_mean
 from netadapt.errors import NetworkError
+from netadapt.users_code import attribute_of, short_name, users_code
 
 if TYPE_CHECKING:
     from torch import nn
 
 CLASSES = ("num_classes", "classes")
 """Parameters of a user's function that receive the number of classes."""
-# beginnings of the paths of code that the user has not written: Python's own, ours, and code without a file
-_NOT_THE_USERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
-_ADDED_FOLDERS = "site-packages"
 
 
 def is_user_network(name: str) -> bool:
     """True if the name is a user's function; names of built-in networks have no colon."""
     return ":" in name
-
-
-def absolute_name(name: str) -> str:
-    """The name with the absolute path of its file, if it has one, so that a run can be continued from another folder."""
-    where, _, function = name.rpartition(":")
-    return f"{Path(where).resolve()}:{function}" if is_user_network(name) and _is_file(where) else name
-
-
-def short_name(name: str) -> str:
-    """The name for messages: its file, if it has one, without the folders."""
-    where, _, function = name.rpartition(":")
-    return f"{Path(where).name}:{function}" if is_user_network(name) and _is_file(where) else name
 
 
 def build_user_network(name: str, classes: int) -> nn.Module:
@@ -102,76 +78,14 @@ def parse_input(text: str) -> tuple[int, int, int, int]:
     return n, channels, height, width
 
 
-@contextmanager
-def users_code(what: str) -> Iterator[None]:
-    """Call the user's code inside it: whatever that raises becomes a `NetworkError` that begins with `what`."""
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    except ToolError:
-        raise
-    except (Exception, SystemExit) as exc:  # any exception, as it is not our code
-        reason = " ".join(str(exc.msg if isinstance(exc, SyntaxError) else exc).split())[:300]
-        raise NetworkError(f"{what}: {type(exc).__name__}{f': {reason}' if reason else ''} ({_place(exc)})") from exc
-
-
-def _is_file(where: str) -> bool:
-    return where.endswith(".py") or "/" in where
-
-
 def _function(name: str) -> Callable[..., Any]:
     """The user's function, imported. `NetworkError` if there is none of this name."""
     from torch import nn
 
-    where, _, attribute = name.rpartition(":")
-    module = _file(Path(where).resolve()) if _is_file(where) else _module(where)
-    found = getattr(module, attribute, None)
-    if found is None:
-        defined = {key: value for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
-        known = [key for key, value in defined.items() if callable(value)]
-        raise NetworkError(f"{short_name(where)} has no function {attribute!r}; {did_you_mean(attribute, known)}")
+    found = attribute_of(name, "function")
     if not callable(found) or isinstance(found, nn.Module):  # a module is callable too, but with images
         raise NetworkError(f"{short_name(name)} is a {type(found).__name__}; name a function that returns the network")
-    function: Callable[..., Any] = found
-    return function
-
-
-def _module(name: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` finds modules; an installed command does not
-    try:
-        with users_code(f"{name} cannot be imported"):
-            return importlib.import_module(name)
-    except NetworkError as exc:
-        # only the module itself and the packages around it are misspelt names; others are missing imports of the user's code
-        missing = exc.__cause__.name if isinstance(exc.__cause__, ModuleNotFoundError) else None
-        if not name or (missing and f"{name}.".startswith(f"{missing}.")):
-            raise NetworkError(
-                f"there is no module {name!r}, installed or in {Path.cwd()}; change to the folder that holds it, or name its file"
-            ) from exc
-        raise
-
-
-@cache
-def _file(path: Path) -> ModuleType:
-    """The module in this file, run once however often the network is built. Its folder is on the path, as for a script."""
-    if not path.is_file():
-        raise NetworkError(f"there is no file {path}; give path/to/file.py:function")
-    # a name of its own, so that a file called torch.py replaces no installed module
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    sys.modules[name] = module  # before it runs, as dataclasses look their module up
-    try:
-        with users_code(f"{path} cannot be run"):
-            spec.loader.exec_module(module)
-    except NetworkError:
-        del sys.modules[name]
-        raise
-    return module
+    return found
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -197,13 +111,3 @@ def _arguments(name: str, function: Callable[..., Any], classes: int) -> dict[st
             "give the others defaults, or name a function that sets them"
         )
     return given
-
-
-def _place(exc: BaseException) -> str:
-    """The file and line of the innermost call in the user's code or, if there is none, of the innermost call."""
-    if isinstance(exc, SyntaxError) and exc.filename:
-        return f"{exc.filename}, line {exc.lineno}"
-    frames = traceback.extract_tb(exc.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS) and _ADDED_FOLDERS not in frame.filename]
-    frame = (theirs or frames)[-1]
-    return f"{frame.filename}, line {frame.lineno}"

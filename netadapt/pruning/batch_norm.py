@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from netadapt.training.trainer import outputs_of
 from netadapt.training.types import Part
 
 
@@ -33,7 +34,7 @@ def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_s
         for indices in torch.split(order, batch_size):
             # a last batch of one image would have as much weight in the variance as a full batch
             if len(indices) > 1 or len(order) == 1:
-                model(part.batch(indices)[0])
+                outputs_of(model, part.batch(indices)[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, mode in modes.items():

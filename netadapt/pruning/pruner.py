@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from netadapt.errors import NetworkError
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.pruning.prune import prune
@@ -30,6 +31,12 @@ def prune_candidate(
 
 
 def sample(part: Part, count: int, seed: int) -> Tensor:
-    """Normalised images (n, c, h, w), drawn without replacement: `count` of them, or all where the part has fewer."""
+    """Normalised images (n, c, h, w), drawn without replacement: `count` of them, or all where the part has fewer.
+
+    `NetworkError` for data of several inputs.
+    """
     chosen = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
-    return part.batch(chosen)[0]
+    images = part.batch(chosen)[0]
+    if not isinstance(images, Tensor):
+        raise NetworkError("a network of several inputs has no sample of images; choose --importance l2, which needs none")
+    return images

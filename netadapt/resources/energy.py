@@ -16,6 +16,8 @@ from profiler.latency.interpolation import family_of
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
+from profiler.modelled.model import Model
+from profiler.modelled.pricing import ENERGY, ModelledPricer
 
 
 class Energy:
@@ -49,13 +51,16 @@ class Energy:
         return f"{amount:.4g} mJ"
 
     @classmethod
-    def of(cls, table: Any) -> Self:
+    def of(cls, table: Any) -> Self | ModelledEnergy:
         """The energy by a `Table` or a `GrowingTable`. `BudgetError` if there is none or it has no energies."""
         loaded = getattr(table, "table", table)
         if loaded is None:
             raise BudgetError(
-                "an energy budget needs a table with energies; build one with `profile build --energy` and name it with --table"
+                "an energy budget needs a table with energies; build one with `profile build --energy`, or of an accelerator with "
+                "--device model:eyeriss, and name it with --table"
             )
+        if loaded.info.model is not None:
+            return ModelledEnergy(loaded.info.model)
         if not loaded.energy_mj:
             raise BudgetError(
                 f"the table of {loaded.info.target.device} has no energies; build it with `profile build --energy` on a device "
@@ -90,6 +95,24 @@ class Energy:
             return None
         (low, low_mj), (high, high_mj) = points[above - 1], points[above]
         return low_mj + (high_mj - low_mj) * (amount - low) / (high - low)
+
+
+class ModelledEnergy:
+    """The energy of networks on an accelerator whose inside is known: computed for any width, not interpolated."""
+
+    name = Energy.name
+    unit = Energy.unit
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def price(self, graph: Graph) -> float:
+        """The network's energy in mJ. `HardwareError` if a layer cannot run there."""
+        return sum(self.model.cost(layer).energy_mj for layer in graph.layers)
+
+    def pricer(self, graph: Graph) -> ModelledPricer:
+        """Energies in mJ with a block at other widths."""
+        return ModelledPricer(self.model, graph, ENERGY)
 
 
 def work(layer: LayerSpec) -> int:

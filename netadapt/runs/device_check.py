@@ -79,6 +79,8 @@ def within_reach(
 def out_of_reach(table: Table, progress: ProgressReporter) -> str | None:
     """The reason why nothing can be measured on the device of this table; None if it can be."""
     target = table.info.target
+    if table.info.modelled:
+        return f"{target.device} is modelled, and nothing can be measured there"
     try:
         with open_session(target, progress=progress, wait_s=PATIENCE_S) as session:
             state = session.conditioning.state if session.conditioning is not None else {}

@@ -16,19 +16,26 @@ from netadapt.runs.run_folder import RunFolder
 from netadapt.search.types import Step
 from netadapt.settings import DataSettings
 from netadapt.training.checkpoint import load_weights
+from netadapt.training.datasets import is_users
 from netadapt.training.datasets.opening import open_dataset
-from netadapt.training.types import Dataset
+from netadapt.training.types import Dataset, Task
+from netadapt.users_code import changed_sources
 from profiler.layers.graph import Graph
 
 
-def dataset_of(network: NetworkOptions, data: DataSettings, seed: int) -> Dataset:
-    """The images that a run learns from, in the shape that its network takes. `DataError` if they cannot be had."""
+def dataset_of(network: NetworkOptions, data: DataSettings, seed: int, task: Task | None) -> Dataset:
+    """The images that a run learns from, in the shape that its network takes; None stands for the data's own task.
+
+    `DataError` or `UsersError` if they cannot be had.
+    """
     return open_dataset(
         data.source,
-        resolution=network.image_side,
+        resolution=network.resolution if is_users(data.source) else network.image_side,
         channels=network.input_shape[1],
         seed=seed,
         holdout_fraction=data.holdout_fraction,
+        task=task,
+        workers=data.workers,
     )
 
 
@@ -40,8 +47,13 @@ class RunModels:
         self.run = run
         self._dataset = dataset
         self.options = run.info.settings.network
-        if warning := changed_source(self.options.name, run.info.versions):
-            print(f"warning: {warning}", file=sys.stderr)
+        settings = run.info.settings
+        for warning in (
+            changed_source(self.options.name, run.info.versions),
+            *changed_sources((settings.data.source, settings.training.task), run.info.versions),
+        ):
+            if warning:
+                print(f"warning: {warning}", file=sys.stderr)
         with torch.random.fork_rng():
             torch.manual_seed(run.info.settings.seed)
             self._original = self.options.build()
@@ -51,7 +63,7 @@ class RunModels:
         """The data the run was started with, split as it was then."""
         if self._dataset is None:
             settings = self.run.info.settings
-            self._dataset = dataset_of(settings.network, settings.data, settings.seed)
+            self._dataset = dataset_of(settings.network, settings.data, settings.seed, settings.task)
         return self._dataset
 
     def step(self, number: int | None) -> Step:

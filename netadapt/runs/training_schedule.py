@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from netadapt.errors import RunError
@@ -101,9 +100,7 @@ def train_through(
 
 def whole_training_part(dataset: Dataset) -> Part:
     """Training and holdout images together."""
-    parts = (dataset.train, dataset.holdout)
-    images, targets = torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts])
-    return replace(dataset.train, images=images, targets=targets)
+    return dataset.train.joined(dataset.holdout)
 
 
 def origin(path: Path) -> str:

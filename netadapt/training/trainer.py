@@ -1,12 +1,13 @@
 """Training and scoring of networks for any task, by stochastic gradient descent with momentum.
 
-Batches are indexed out of tensors in memory: on a few cores, worker processes that load them would cost more than they save.
+Small datasets are indexed out of tensors in memory; `netadapt.training.streaming` reads the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,14 @@ from netadapt.errors import NetAdaptError
 from netadapt.training.memory_limit import keep_freed_memory
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.tasks import scores_of
+from netadapt.training.trees import Inputs, mapped
 from netadapt.training.types import Part, Scores
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with the number of steps done, the number of all steps and the loss."""
 
+_OF_AUGMENTATION = 0xA06
+"""What makes the seed of the augmentation another than that of the order."""
 _SCORED_IMAGES, _SCORED_PIXELS = 256, 2**20  # of one batch in `score`; large images limit it, as activations grow with pixels
 
 
@@ -44,12 +48,12 @@ def train(
     losses = []
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)  # for dropout and other random layers; batches have a generator of their own
-        for step, (images, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
+        for step, (inputs, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
             with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
-                outputs = model(images.contiguous(memory_format=torch.channels_last))
-            loss = task.loss(outputs.float(), targets)
+                outputs = outputs_of(model, inputs)
+            loss = task.loss(mapped(outputs, _as_float), targets)
             losses.append(loss.item())  # waits for a GPU
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
@@ -73,12 +77,12 @@ def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device
     """
     place, was_training, home = chosen_device(device), model.training, next(model.parameters()).device
     model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    size = batch_size or max(1, min(_SCORED_IMAGES, _SCORED_PIXELS // part.images[0, 0].numel()))
+    pixels = max(math.prod(shape[1:]) for shape in part.shapes)
+    size = batch_size or max(1, min(_SCORED_IMAGES, _SCORED_PIXELS // pixels))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.split(torch.arange(len(part)), size):
-            images, targets = part.batch(indices, place)
-            yield model(images.contiguous(memory_format=torch.channels_last)), targets
+        for inputs, targets in part.batches(torch.split(torch.arange(len(part)), size), place):
+            yield outputs_of(model, inputs), targets
 
     with torch.inference_mode():
         scores = scores_of(part.task, batches())
@@ -109,16 +113,36 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
-def _batches(part: Part, settings: TrainSettings, steps: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def outputs_of(model: nn.Module, inputs: Inputs) -> Any:
+    """What the model returns for a batch, given as one tensor or several; images have their channels last in memory."""
+    several = (inputs,) if isinstance(inputs, Tensor) else inputs
+    return model(*(each.contiguous(memory_format=torch.channels_last) if each.ndim == 4 else each for each in several))
+
+
+def _as_float(outputs: Tensor) -> Tensor:
+    """Outputs that layers have computed in 16 bits, in 32."""
+    return outputs.float() if outputs.is_floating_point() else outputs
+
+
+def _batches(part: Part, settings: TrainSettings, steps: int, seed: int, device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
     """The batch of each step, all of the full size: what is left of an epoch begins the first batch of the next one.
 
-    Random numbers are drawn on the processor, so that training on every device sees the same images.
+    Random numbers are drawn on the processor, so that training on every device sees the same images. The order has a generator of
+    its own, as a part that is streamed asks for it ahead of the batches.
     """
+    augmenting = torch.Generator().manual_seed(seed ^ _OF_AUGMENTATION)
+    for inputs, targets in part.batches(_order(len(part), settings.batch_size, steps, seed), device, seed=seed):
+        if settings.augment and isinstance(inputs, Tensor):
+            inputs, targets = part.task.augment(inputs, targets, part, augmenting)
+        yield inputs, targets
+
+
+def _order(count: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """The indices of each step's batch."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
-        while len(order) < settings.batch_size:
-            order = torch.cat([order, torch.randperm(len(part), generator=generator)])
-        images, targets = part.batch(order[: settings.batch_size], device)
-        order = order[settings.batch_size :]
-        yield part.task.augment(images, targets, part, generator) if settings.augment else (images, targets)
+        while len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(count, generator=generator)])
+        yield order[:batch_size]
+        order = order[batch_size:]

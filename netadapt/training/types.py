@@ -5,15 +5,19 @@ Torch is imported where something is computed, not at the top: commands that onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from netadapt.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from netadapt.training.trees import Inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,16 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The metrics of a network on a set of images. `ValueError` if the accuracy is not between 0 and 1."""
+    """The metrics of a network on a set of images. `ValueError` if the accuracy is not a finite number."""
 
     accuracy: float
-    """The metric by which candidates are chosen, from 0 to 1: top-1, or δ1 for depth."""
+    """The metric by which candidates are chosen, higher is better: top-1, δ1 for depth, or the first score of a user's task."""
     metrics: Mapping[str, float]
     """The values of the task's other metrics, by their names."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.accuracy <= 1:
-            raise ValueError(f"the accuracy must be between 0 and 1, got {self.accuracy}")
+        if not math.isfinite(self.accuracy):
+            raise ValueError(f"the accuracy must be a finite number, got {self.accuracy}")
 
 
 class Task(Protocol):
@@ -63,7 +67,7 @@ class Task(Protocol):
 
     @property
     def accuracy(self) -> Metric:
-        """The metric by which candidates are chosen; its values are from 0 to 1, and higher is better."""
+        """The metric by which candidates are chosen; higher is better."""
         ...
 
     @property
@@ -101,22 +105,66 @@ class Task(Protocol):
         ...
 
 
+class Part(ABC):
+    """Inputs with their targets, read in batches of any order. Images in bytes are normalised batch by batch."""
+
+    __slots__ = ()
+    mean: tuple[float, ...]
+    """The mean that is subtracted from every channel, where 0 is black and 1 is white; empty where inputs stay as they are."""
+    std: tuple[float, ...]
+    """The standard deviation that every channel is divided by then; empty where inputs stay as they are given."""
+    mirrored: bool
+    """True if a mirrored image has the same target, which a mirrored digit has not."""
+    task: Task
+    """The task that the targets are for."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each input of one example, without the batch: (c, h, w) of an image."""
+
+    @abstractmethod
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Inputs, Tensor]:
+        """The inputs at these indices, normalised float32 (k, c, h, w), and their decoded targets, both on the device."""
+
+    @abstractmethod
+    def subset(self, indices: Tensor) -> Self:
+        """The same kind of part with only the examples at these indices, (k,)."""
+
+    @abstractmethod
+    def of_task(self, task: Task) -> Self:
+        """The same part for another task of the same targets."""
+
+    @abstractmethod
+    def joined(self, other: Part) -> Self:
+        """The examples of both parts, which come from the same dataset; this part's come first."""
+
+    def batches(
+        self, groups: Iterable[Tensor], device: torch.device | str = "cpu", *, seed: int | None = None
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """The batch of each group of indices, in their order.
+
+        What an example draws at random depends on the seed and its place, or without a seed on its number.
+        """
+        for indices in groups:
+            yield self.batch(indices, device)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Images with their targets, stored as bytes and normalised batch by batch. `ValueError` if the two do not fit together."""
+class ImagesInMemory(Part):
+    """Images with their targets, stored as bytes. `ValueError` if the two do not fit together."""
 
     images: Tensor
     """uint8 (n, c, h, w)"""
     targets: Tensor
     """The targets as the task stores them: labels, int64 (n,); depths, int16 millimetres (n, 1, h, w)."""
     mean: tuple[float, ...]
-    """The mean of every channel over the training images, where 0 is black and 1 is white."""
     std: tuple[float, ...]
-    """The standard deviation of every channel over the training images, on the same scale."""
     mirrored: bool
-    """True if a mirrored image has the same target, which a mirrored digit has not."""
     task: Task
-    """The task that the targets are for."""
 
     def __post_init__(self) -> None:
         import torch
@@ -130,21 +178,39 @@ class Part:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """The images at these indices, normalised float32 (k, c, h, w), and their decoded targets, both on the device."""
-        import torch
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (tuple(self.images.shape[1:]),)
 
-        scale = [1 / (255 * std) for std in self.std]
-        shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        images = self.images[indices].to(device).float()  # moved as bytes, a quarter of the size
-        per_channel = (1, -1, 1, 1)
-        images.mul_(torch.tensor(scale, device=device).view(per_channel))
-        images.add_(torch.tensor(shift, device=device).view(per_channel))
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        images = normalised(self.images[indices].to(device), self.mean, self.std)  # moved as bytes, a quarter of the size
         return images, self.task.decode_targets(self.targets[indices].to(device))
 
-    def subset(self, indices: Tensor) -> Part:
-        """The same kind of part with only the images at these indices, (k,)."""
+    def subset(self, indices: Tensor) -> Self:
         return replace(self, images=self.images[indices], targets=self.targets[indices])
+
+    def of_task(self, task: Task) -> Self:
+        return replace(self, task=task)
+
+    def joined(self, other: Part) -> Self:
+        import torch
+
+        assert isinstance(other, ImagesInMemory)
+        return replace(self, images=torch.cat([self.images, other.images]), targets=torch.cat([self.targets, other.targets]))
+
+
+def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images (n, c, …) in bytes or floats as float32, with this mean and standard deviation of each channel; white is 255, or 1."""
+    import torch
+
+    white = 1 if images.is_floating_point() else 255
+    floats = images.float()
+    if not mean:
+        return floats
+    per_channel = (1, -1, *(1,) * (images.ndim - 2))
+    scale = torch.tensor([1 / (white * each) for each in std], device=images.device).view(per_channel)
+    shift = torch.tensor([-middle / each for middle, each in zip(mean, std, strict=True)], device=images.device).view(per_channel)
+    return floats.mul_(scale).add_(shift) if floats is not images else floats * scale + shift
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +227,14 @@ class Dataset:
     """Images that judge a network only when all choices are made."""
     remarks: tuple[str, ...] = ()
     """Whole sentences about what was left out or understood in a certain way when the files were read."""
+    users: bool = False
+    """True if it is the user's own, whose examples are changed at random, where they are, by the user's code."""
 
     @property
     def task(self) -> Task:
         return self.train.task
+
+    @property
+    def in_memory(self) -> bool:
+        """True if all images are in this object, so that it can be sent to another machine."""
+        return isinstance(self.train, ImagesInMemory)

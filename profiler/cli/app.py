@@ -18,6 +18,7 @@ from profiler.cli.compare import compare
 from profiler.cli.devices import devices
 from profiler.cli.doctor import doctor
 from profiler.cli.export import export
+from profiler.cli.hardware import hardware
 from profiler.cli.import_ import import_
 from profiler.cli.layers import layers
 from profiler.cli.options import use_config
@@ -27,14 +28,9 @@ from profiler.cli.runner import app as runner_app
 from profiler.cli.schedule import app as schedule_app
 from profiler.cli.serve import serve
 from profiler.cli.show import show
-from profiler.console import Command
+from profiler.console import Command, Version, command_group
 
-app = typer.Typer(
-    help="Measure layers and networks on real devices and build latency tables from them.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = command_group("Measure layers and networks on real devices and build latency tables from them.")
 
 
 @app.callback()
@@ -46,11 +42,13 @@ def main(
             "~/.config/netadapt-profiler/profile.toml."
         ),
     ] = None,
+    version: Version = False,
 ) -> None:
     use_config(config)
 
 
 app.command(cls=Command)(devices)
+app.command(cls=Command)(hardware)
 app.command(cls=Command)(layers)
 app.command(cls=Command)(benchmark)
 app.command(cls=Command)(build)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from device_agents.support.errors import ToolError
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
     Device,
-    ModelFile,
+    ModelFiles,
     Oversubscribe,
     Python,
     Runner,
@@ -22,11 +24,12 @@ from profiler.cli.options import (
     Wait,
     patience_s,
 )
-from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
+from profiler.cli.several import each, tell
+from profiler.console import Json, interval_text, plain_errors, print_table, sizes, terminable
 from profiler.errors import ModelError
 from profiler.formats.given import Given, given_inputs
 from profiler.formats.model_file import default_runtime
-from profiler.measure.benchmark import Measured, measure_files
+from profiler.measure.benchmark import Measured, measure_each
 from profiler.measure.executed import ask_file
 from profiler.measure.per_layer import INFERENCES, OperatorTime, operator_times
 from profiler.progress import ProgressReporter, bar
@@ -44,7 +47,7 @@ PerLayer = Annotated[
 
 
 def benchmark(
-    model: ModelFile,
+    models: ModelFiles,
     runtime: RuntimeOfFile = None,
     device: Device = "local",
     threads: Threads = 1,
@@ -57,18 +60,47 @@ def benchmark(
     input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Measure the latency of a whole model on a device, in milliseconds with a 95 % interval."""
+    """Measure the latency of whole models on a device, in milliseconds with a 95 % interval.
+
+    Several models are measured in turns, so that they can be compared: one after the other in each round.
+    """
     with plain_errors(), terminable():
-        target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         given = given_inputs(shape, input_)
+        targets = each(
+            models, lambda model: Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
+        )
+        results: dict[Path, Benchmarked | ToolError] = {}
         with bar() as progress:
-            measured = measure_files([model], target, given, progress=progress, wait_s=patience_s(wait))[model]
-            operators = _operators(measured, target, given, progress, patience_s(wait)) if per_layer else None
-        warn_of_branches([model])
-        if as_json:
-            print_json(measured_data(measured, target) | operators_data(operators))
-        else:
-            print_measured(measured, target, operators)
+            for target in dict.fromkeys(found for found in targets.values() if isinstance(found, Target)):
+                paths = [path for path, found in targets.items() if found == target]
+                results |= _in_turns(paths, target, given, per_layer, progress, patience_s(wait))
+        results |= {path: found for path, found in targets.items() if isinstance(found, ToolError)}
+        warn_of_branches([path for path, found in results.items() if isinstance(found, Benchmarked)], given)
+        tell({path: results[path] for path in targets}, as_json, benchmarked_data, print_benchmarked)
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmarked:
+    """A model's latency, what it was measured with and, if they were asked for, the times of its operators."""
+
+    measured: Measured
+    target: Target
+    operators: Sequence[OperatorTime] | None = None
+
+
+def _in_turns(
+    paths: Sequence[Path], target: Target, given: Given, per_layer: bool, progress: ProgressReporter, wait_s: float
+) -> dict[Path, Benchmarked | ToolError]:
+    """Files of one runtime, measured in one session."""
+    measured = measure_each(paths, target, given, progress=progress, wait_s=wait_s)
+
+    def finished(path: Path) -> Benchmarked:
+        found = measured[path]
+        if isinstance(found, ModelError):
+            raise found
+        return Benchmarked(found, target, _operators(found, target, given, progress, wait_s) if per_layer else None)
+
+    return each(paths, finished)
 
 
 def _operators(measured: Measured, target: Target, given: Given, progress: ProgressReporter, wait_s: float) -> list[OperatorTime]:
@@ -126,10 +158,20 @@ def fingerprint_of(measured: Measured) -> dict[str, Any]:
     return {name: value for name, value in asdict(measured.hello).items() if name not in ("protocol", "pid", "utc")}
 
 
-def print_measured(measured: Measured, target: Target, operators: Sequence[OperatorTime] | None = None) -> None:
-    if operators is not None:
-        print_operators(operators)
-    found = measured.estimate
-    print(f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(found.latency_ms, 'ms')}")
-    print(f"  {target.runtime} {measured.hello.version} on {target.device}, threads {target.threads}")
-    print(f"  {found.samples} samples in {found.rounds} rounds: the fast side of them, in brackets its 95 % interval")
+def benchmarked_data(found: Benchmarked) -> dict[str, Any]:
+    return measured_data(found.measured, found.target) | operators_data(found.operators)
+
+
+def print_benchmarked(found: Benchmarked, among_several: bool) -> None:
+    """Three lines, or one for each of several models; operators are a table before them."""
+    measured, target = found.measured, found.target
+    if found.operators is not None:
+        print_operators(found.operators)
+    estimate, runtime = measured.estimate, f"{target.runtime} {measured.hello.version} on {target.device}, threads {target.threads}"
+    latency = f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(estimate.latency_ms, 'ms')}"
+    if among_several:
+        print(f"{latency}, {runtime}, {estimate.rounds} rounds")
+        return
+    print(latency)
+    print(f"  {runtime}")
+    print(f"  {estimate.samples} samples in {estimate.rounds} rounds: the fast side of them, in brackets its 95 % interval")

@@ -8,19 +8,31 @@ from typing import Annotated, Any
 import typer
 
 from profiler.cli.branches import warn_of_branches
-from profiler.cli.options import Devices, Oversubscribe, Python, Runner, Runtime, Shapes, Threads, Values, Wait, patience_s
+from profiler.cli.options import (
+    Devices,
+    Oversubscribe,
+    Python,
+    Runner,
+    RuntimeToBuild,
+    Shapes,
+    Threads,
+    Values,
+    Wait,
+    patience_s,
+)
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, percent, plain_errors, print_json, terminable
 from profiler.formats.given import given_inputs
+from profiler.modelled.model import is_model
 from profiler.progress import reporters
 from profiler.protocol.settings import Target, TimingSettings
+from profiler.runtimes import MODELLED_RUNTIME
 from profiler.tables.build import StopCriterion
 from profiler.tables.build_request import BuildRequest, Builds, build_tables, journal_paths
 
 
 def build(
     plans: Annotated[list[Path], typer.Argument(help="Plans made by `netadapt plan`, or model files.")],
-    runtime: Runtime,
     out: Annotated[
         Path,
         typer.Option(
@@ -28,6 +40,7 @@ def build(
             "the path must contain {device}, which is replaced by the name of each."
         ),
     ],
+    runtime: RuntimeToBuild = None,
     device: Devices = ["local"],  # noqa: B006
     threads: Threads = 1,
     oversubscribe: Oversubscribe = False,
@@ -76,22 +89,37 @@ def build(
     input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Build a latency table: measure layers of plans or models, as few as suffice, and whole networks to check it with."""
+    """Build a latency table: measure layers of plans or models, as few as suffice, and whole networks to check it with.
+
+    A table of a modelled accelerator is computed, with the energy of each layer; `profile hardware` lists them.
+    """
     with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
-        targets = tuple(Target(name, runtime, threads, python, runner, oversubscribe) for name in device)
+        targets = tuple(
+            Target(name, MODELLED_RUNTIME)
+            if is_model(name)
+            else Target(name, _needed(runtime), threads, python, runner, oversubscribe)
+            for name in device
+        )
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
         stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
         given = given_inputs(shape, input_)
         request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given)
         with reporters(device) as progress:
             built = build_tables(request, progress)
-        warn_of_branches(plans)
+        warn_of_branches(plans, given)
         if as_json:
             data = builds_data(built)
             print_json(data[0] if len(device) == 1 else data)
         else:
             print_builds(built)
         built.check()
+
+
+def _needed(runtime: str | None) -> str:
+    """The runtime to measure with, which only a modelled device can do without."""
+    if runtime is None:
+        raise typer.BadParameter("missing; only an accelerator that is modelled does without a runtime", param_hint="'--runtime'")
+    return runtime
 
 
 def builds_data(built: Builds) -> list[dict[str, Any]]:
@@ -101,5 +129,6 @@ def builds_data(built: Builds) -> list[dict[str, Any]]:
 def print_builds(built: Builds) -> None:
     for path, table in built.tables.items():
         print_summary(path, table)
-        print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
+        if not table.info.modelled:
+            print(f"  took {table.info.wall_s:.0f} s, {table.info.measuring_s:.0f} s of it in samples")
         print(f"  `profile check {path}` says what to distrust")

@@ -1,13 +1,14 @@
-"""`profile layers`: what a model file is made of."""
+"""`profile layers`: what model files are made of."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
     Device,
-    ModelFile,
+    ModelFiles,
     Oversubscribe,
     Python,
     Runner,
@@ -18,7 +19,8 @@ from profiler.cli.options import (
     Wait,
     patience_s,
 )
-from profiler.console import Json, count, plain_errors, print_json, print_table, sizes, terminable
+from profiler.cli.several import each, tell
+from profiler.console import Json, count, plain_errors, print_table, sizes, terminable
 from profiler.formats.given import given_inputs
 from profiler.formats.model_file import default_runtime
 from profiler.layers.graph import Graph, unique_layers
@@ -45,7 +47,7 @@ NUMBERS = ("groups", "MACs", "weights B", "activations B", "times")
 
 
 def layers(
-    model: ModelFile,
+    models: ModelFiles,
     runtime: RuntimeOfFile = None,
     device: Device = "local",
     threads: Threads = 1,
@@ -57,17 +59,27 @@ def layers(
     input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """List the layers that a device's runtime executes for a model, and how often each occurs. The runtime itself is asked."""
+    """List the layers that a device's runtime executes for models, and how often each occurs. The runtime itself is asked."""
     with plain_errors(), terminable():
-        target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
+        given = given_inputs(shape, input_)
         with bar() as progress:
-            found = ask_file(model, target, given_inputs(shape, input_), progress=progress, wait_s=patience_s(wait))
-        warn_of_branches([model])
-        if as_json:
-            print_json(graph_data(found))
-        else:
-            print_graph(found.graph)
-            print(found.sentence)
+
+            def ask(model: Path) -> AskedFile:
+                target = Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
+                return ask_file(model, target, given, progress=progress, wait_s=patience_s(wait))
+
+            found = each(models, ask)
+        warn_of_branches([path for path, asked in found.items() if isinstance(asked, AskedFile)], given)
+        tell(found, as_json, graph_data, print_asked)
+
+
+def print_asked(asked: AskedFile, among_several: bool) -> None:
+    if among_several:
+        print(f"{asked.path}:")
+    print_graph(asked.graph)
+    print(asked.sentence)
+    if asked.remainder:
+        print(asked.remainder)
 
 
 def graph_data(asked: AskedFile) -> dict[str, Any]:
@@ -80,6 +92,8 @@ def graph_data(asked: AskedFile) -> dict[str, Any]:
         "runtime": asked.target.runtime,
         "from_runtime": asked.from_runtime,
     }
+    if asked.remainder:
+        about["remainder"] = asked.remainder
     return about | {"groups": len(graph.nodes), "distinct": len(found), "macs": graph.macs, "layers": rows}
 
 

@@ -57,8 +57,9 @@ Devices = Annotated[
     list[str],
     typer.Option(
         "--device",
-        help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}. It may be given several times; "
-        "the devices are then measured side by side.",
+        help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}; or an accelerator to model: "
+        "model:NAME of those that `profile hardware` lists, or model: and the path of a description, with batch=1, bits=8 and the "
+        "like behind an @. It may be given several times; the devices are then measured side by side.",
     ),
 ]
 DeviceArgument = Annotated[str, typer.Argument(help=f"The device: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
@@ -82,7 +83,13 @@ Runner = Annotated[
         "Python where the device has a Python, the native one elsewhere.",
     ),
 ]
-Runtime = Annotated[str, typer.Option(**one_of(offered_runtimes, MEANT), help="The runtime that runs the models on the device.")]
+RuntimeToBuild = Annotated[
+    str | None,
+    typer.Option(
+        **one_of(offered_runtimes, MEANT),
+        help="The runtime that runs the models on the device. Without it, only an accelerator that is modelled can be given.",
+    ),
+]
 RuntimeOfFile = Annotated[
     str | None,
     typer.Option(
@@ -101,7 +108,13 @@ Wait = Annotated[
     typer.Option("--wait", help="Wait for a device on which another run is measuring. Without it, such a device is an error."),
 ]
 TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
-ModelFile = Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")]
+ModelFiles = Annotated[
+    list[Path],
+    typer.Argument(
+        help="One or several .onnx or .tflite files. Of several, one that fails is told and does not stop the others, and --json "
+        "prints a list instead of an object."
+    ),
+]
 Shapes = Annotated[
     list[str],
     typer.Option(

@@ -1,19 +1,22 @@
-"""`profile predict`: a model's latency by a table."""
+"""`profile predict`: the latency of models by a table."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from profiler.cli.options import ModelFile, Shapes, TableFile, Values, Wait, patience_s
-from profiler.console import Json, interval_text, plain_errors, print_json, print_table, sizes, terminable
+from profiler.cli.options import ModelFiles, Shapes, TableFile, Values, Wait, patience_s
+from profiler.cli.several import each, tell
+from profiler.console import Json, interval_text, plain_errors, print_table, sizes, terminable
 from profiler.formats.given import given_inputs
 from profiler.progress import bar
 from profiler.schedule.state import stale_reason
 from profiler.tables.predicting import FilePrediction, predict_file
 from profiler.tables.predictor import LayerPrediction
+from profiler.tables.table import load_table
 from profiler.tables.trust import trust_sentence
 
 LATENCY_COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high")
@@ -31,25 +34,28 @@ MeasureMissing = Annotated[
 
 def predict(
     table: TableFile,
-    model: ModelFile,
+    models: ModelFiles,
     measure_missing: MeasureMissing = False,
     wait: Wait = False,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Predict the latency of a model from a table, and say for each layer whether its share was measured or interpolated."""
+    """Predict the latency of models from a table, and say for each layer whether its share was measured or interpolated."""
     with plain_errors(), terminable():
         given = given_inputs(shape, input_)
         with bar() as progress:
-            found = predict_file(table, model, given, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait))
-        stale = stale_reason(table, found.table)
-        if stale:
+
+            def foretell(model: Path) -> FilePrediction:
+                return predict_file(
+                    table, model, given, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait)
+                )
+
+            stale = stale_reason(table, load_table(table))
+            found = each(models, foretell)
+        if stale and any(isinstance(each, FilePrediction) for each in found.values()):
             print(f"warning: {table} is stale: {stale}", file=sys.stderr)
-        if as_json:
-            print_json(prediction_data(found) | {"stale": stale})
-        else:
-            print_prediction(found)
+        tell(found, as_json, lambda each: prediction_data(each) | {"stale": stale}, print_prediction)
 
 
 def prediction_data(found: FilePrediction) -> dict[str, Any]:
@@ -64,6 +70,9 @@ def prediction_data(found: FilePrediction) -> dict[str, Any]:
         "missing": [layer.layer.key for layer in said.missing],
         "verified": found.table.verified,
         "held_out": found.table.info.held_out.to_dict(),
+        **(
+            {} if found.table.info.modelled is None else {"modelled": dict(found.table.info.modelled), "energy_mj": found.energy_mj}
+        ),
         "layers": [layer_data(layer) for layer in said.layers],
     }
 
@@ -79,8 +88,18 @@ def layer_data(layer: LayerPrediction) -> dict[str, Any]:
     }
 
 
-def print_prediction(found: FilePrediction) -> None:
+def print_prediction(found: FilePrediction, among_several: bool = False) -> None:
+    """Each layer and the sum, or one line for each of several models."""
     said = found.prediction
+    if among_several:
+        lacks = f"; {len(said.missing)} of {len(said.layers)} layers are missing; {found.way_out}" if said.missing else ""
+        known = (
+            ""
+            if len(said.missing) == len(said.layers)
+            else f"{'the others ' if lacks else ''}{interval_text(said.latency_ms, 'ms')}"
+        )
+        print(f"{found.model}: {known or 'nothing is known'}{lacks}")
+        return
     cells = [
         (
             layer.node,
@@ -100,6 +119,8 @@ def print_prediction(found: FilePrediction) -> None:
             print(found.nearest)
     else:
         print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
-    if not found.from_runtime:
+    if found.energy_mj is not None:
+        print(f"{found.energy_mj:.4g} mJ")
+    if not found.from_runtime and not found.table.info.modelled:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
-    print(f"held-out error of this table: {trust_sentence(found.table)}")
+    print(f"{'this table' if found.table.info.modelled else 'held-out error of this table'}: {trust_sentence(found.table)}")

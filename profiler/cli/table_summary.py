@@ -39,6 +39,10 @@ def table_data(path: Path, table: Table) -> dict[str, Any]:
 
 def print_summary(path: Path, table: Table) -> None:
     info, figures = table.info, table.info.held_out
+    if info.model:
+        print(f"{path}: {len(table.rows)} layers, modelled {info.created_utc} for {info.target.device}, not measured")
+        print(f"  {trust_sentence(table)}")
+        return
     if info.imported:
         _print_imported(path, table, info.imported)
     else:

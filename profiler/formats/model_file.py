@@ -30,7 +30,7 @@ class Format:
     executed_reader: str | None = None
     """The `module:function` that turns a name, the bytes of a model, the operators of a profile and the channels of a block into a
     model whose `graph` has what the runtime executes and whose `stretch` is a part of it; None if nothing is known of that. The
-    bytes are the graph that the runtime saved or, if there is a matcher, the file itself."""
+    bytes are the file itself if there is a matcher, else the graph that the runtime saved, and the file is a last argument."""
     executed_matcher: str | None = None
     """For a format whose runtimes save no graph: the `module:function` that turns the layers by our rules and the operators of a
     profile into the node of each operator. It raises `ModelError` if these contradict each other."""
@@ -39,6 +39,9 @@ class Format:
     completer: str | None = None
     """The `module:function` that turns a path, and what is given of the inputs, into the bytes of one file that runs by itself;
     None if every file does as it is."""
+    part_reader: str | None = None
+    """The `module:function` that turns a path, and what is given of the inputs, into what can be listed of a file that cannot be
+    read as a whole: layers, a file of them, and a sentence on the rest; or into None. None for a format without such parts."""
     remarker: str | None = None
     """The `module:function` that turns a path into a sentence on what of the file is not measured, or None; None for no such
     parts."""
@@ -47,6 +50,11 @@ class Format:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
         graph: Graph = load(self.reader)(path, given)
         return graph
+
+    def part(self, path: Path, given: Given = NOTHING) -> tuple[Graph, bytes, str] | None:
+        """What can be listed of a file that cannot be read, a file of just that, and a sentence on the rest; None if nothing."""
+        found: tuple[Graph, bytes, str] | None = None if self.part_reader is None else load(self.part_reader)(path, given)
+        return found
 
     def complete(self, path: Path, given: Given = NOTHING) -> bytes:
         """The model as one file of fixed shapes, with all weights in it; a file that is like this already stays as it is.
@@ -88,6 +96,7 @@ FORMATS = {
         "profiler.formats.onnx.opaque:at_shapes",
         "profiler.formats.onnx.executed:read_executed",
         completer="profiler.formats.onnx.complete:complete_onnx",
+        part_reader="profiler.formats.onnx.known_part:known_part",
     ),
     "tflite": Format(
         "tflite",
@@ -118,6 +127,10 @@ OTHER_SUFFIXES: Mapping[str, str] = {
 """What other files are by their endings, and what to do with them."""
 
 
+_POINTER = b"version https://git-lfs"
+"""What a file begins with that Git LFS keeps in the place of a large one."""
+
+
 def format_of(path: Path) -> Format:
     """The format of a file, by its ending. Raises `ModelError` if there is no such file or no such format."""
     if not path.exists():
@@ -127,6 +140,13 @@ def format_of(path: Path) -> Format:
         raise ModelError(f"{path} is {OTHER_SUFFIXES[ending]}")
     if ending not in MODEL_SUFFIXES or not path.is_file():
         raise ModelError(f"{path} is not a model file; {' and '.join(MODEL_SUFFIXES)} files can be read")
+    try:
+        with path.open("rb") as opened:
+            begins_with = opened.read(len(_POINTER))
+    except OSError as exc:
+        raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
+    if begins_with == _POINTER:
+        raise ModelError(f"{path} only points to a file in Git LFS; fetch the file itself with `git lfs pull`")
     return FORMATS[path.suffix.lstrip(".").lower()]
 
 

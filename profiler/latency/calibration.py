@@ -4,22 +4,26 @@ A layer measured alone pays costs that a network pays once or not at all: the ca
 activations into the blocked layout of the runtime and back. On the other hand, its weights stay in the cache, while those of a
 large network do not. The latency of a network is therefore modelled as
 
-    sum over its layers of  scale * (latency - call) + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
+    sum over its layers of  scale * kind * (latency - call) + ms_per_layout_byte * bytes + ms_per_narrow_byte * bytes + ms_per_layer
     plus, for the network,  call + ms_per_cold_byte * (bytes of weights beyond the cache)
 
 It is fitted on whole networks and, where the runtime tells the latency of each operator inside a running network, on these hundreds
 of latencies too. A term is used only if it lowers the leave-one-out error of the fit noticeably. Two terms have limits that are
 measured: an operator costs something between nothing and an empty call, and a byte of weights no more than it costs a layer whose
 weights are never in the cache.
+
+The factor `kind` belongs to the operator: an addition, for one, reads a tensor that was written long before, which a lone addition
+always finds in the cache. These factors follow from layers inside networks, and a ridge penalty keeps them at one where such layers
+say little.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +39,12 @@ UNFITTED_PERCENT = 10.0
 """Standard deviation assumed for a plain sum. On held-out networks of our own it missed by 3 % (LiteRT) to 50 % (ONNX Runtime)."""
 EARNS_ITS_PLACE = 0.9
 """Each further term must lower the leave-one-out error to this fraction or less."""
+KIND_PENALTY = 0.1
+"""A factor of a kind that differs from one by 0.1 costs the fit as much as an error of 1 % of the latency of a network."""
+KIND_LIMIT = 0.4
+"""The scale of a kind lies within so much of the common scale, ..."""
+LEAST_SCALE = 0.5
+"""... which is at least this where kinds have factors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,7 @@ class Sums:
     """
 
     latency_ms: Any
+    """Alone; what exceeds a call is multiplied by the factor of the kind."""
     layout_bytes: Any
     """Bytes of inputs and outputs of the layers, with channels rounded up to whole tiles: copied when a layer runs alone."""
     narrow_bytes: Any
@@ -63,13 +74,14 @@ class Sums:
 NOTHING = Sums(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def sums_of(layer: LayerSpec, latency_ms: float, tile: int) -> Sums:
-    """The terms of one layer. `tile` is in channels."""
+def sums_of(layer: LayerSpec, latency_ms: float, calibration: Calibration) -> Sums:
+    """The terms of one layer that takes so long alone."""
+    tile = calibration.tile
     # a tensor without dimensions is one number
     pixels = [(math.prod(shape[:-1]), shape[-1]) for shape in (*layer.inputs, layer.output) if shape]
     item_bytes = ITEM_BYTES.get(layer.dtype, 4)
     return Sums(
-        latency_ms,
+        calibration.of_kind(layer.op, latency_ms),
         item_bytes * sum(count * -(-channels // tile) * tile for count, channels in pixels),
         item_bytes * sum(count * channels for count, channels in pixels if channels < tile),
         1,
@@ -90,6 +102,8 @@ class Calibration:
     """Bytes of weights that stay in the cache from one inference to the next; fitted like the coefficients."""
     call_ms: float = 0.0
     """The latency of an empty call, which each layer alone pays; 0 where it was not measured."""
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    """Factors of operators that take longer or shorter inside networks than others do; one for operators that are not named."""
     tile: int = 8
     """Channels of one tile (`profiler.latency.staircase.tile_of`). The coefficients hold for layout bytes counted in these only."""
     networks: int = 0
@@ -102,7 +116,9 @@ class Calibration:
     """Mean absolute leave-one-out error, the estimate of the error during a build; None without a fit."""
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (*self._coefficients(), self.call_ms, self.residual_percent)):
+        if not all(
+            math.isfinite(value) for value in (*self._coefficients(), *self.kinds.values(), self.call_ms, self.residual_percent)
+        ):
             raise TableError("the table's calibration is not finite; build it again")
         if self.tile < 1:
             raise TableError(f"the table's calibration has tiles of {self.tile} channels; build it again")
@@ -129,9 +145,9 @@ class Calibration:
         latencies: Array = self.call_ms + np.tensordot(np.array(self._coefficients()), terms, axes=1)
         return latencies
 
-    def plain_ms(self, sums: Sums) -> float:
-        """The plain sum of the layers of a network, with what a call costs counted once."""
-        return float(sums.latency_ms - self.call_ms * (sums.layers - 1))
+    def of_kind(self, op: str, latency_ms: Any) -> Any:
+        """A latency alone, or an array of them, with what exceeds a call multiplied by the factor of the operator."""
+        return self.call_ms + self.kinds.get(op, 1.0) * (latency_ms - self.call_ms)
 
     def share_ms(self, part: Sums, whole: Sums) -> float:
         """The share of one layer in the latency of its network; the shares of all layers add up to `latency_ms(whole)`."""
@@ -190,25 +206,41 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+class LayerInside(NamedTuple):
+    """A layer of a network whose runtime tells the latencies of its operators."""
+
+    op: str
+    sums: Sums
+    """Its terms, without factors of kinds."""
+    inside_ms: float
+    """Its latency inside the running network."""
+
+
 @dataclass(frozen=True, slots=True)
 class FitNetwork:
     """A measured network to fit the calibration on."""
 
     sums: Sums
+    """Its terms, without factors of kinds."""
     latency_ms: float
-    layers: Sequence[tuple[Sums, float]] = ()
-    """The terms of its layers and their latencies in ms inside it; none where the runtime does not tell these."""
+    layers: Sequence[LayerInside] = ()
+    """Its layers; none where the runtime does not tell their latencies."""
 
-    def equations(self, cache_bytes: int, call_ms: float) -> tuple[Array, Array]:
-        """The network and each of its layers as an equation of the fit: a design of shape (equation, term) and a target.
+    def equations(self, cache_bytes: int, call_ms: float, kinds: Sequence[str]) -> tuple[Array, Array, Array]:
+        """The network and each of its layers as an equation of the fit.
 
-        The unit is the latency of the network, so that the error of a layer counts as much as it changes the network.
+        A design of shape (equation, term), one of shape (equation, kind) for what the factors of kinds change, and a target. The
+        unit is the latency of the network, so that the error of a layer counts as much as it changes the network.
         """
         unit_ms = self.latency_ms - call_ms
-        terms = [_in_network(self.sums.terms(), cache_bytes, call_ms)]
-        terms += [_share(part, self.sums, cache_bytes, call_ms) for part, _ in self.layers]
-        inside_ms = [value - call_ms * part.layers / self.sums.layers for part, value in self.layers]
-        return np.stack(terms) / unit_ms, np.array([unit_ms, *inside_ms]) / unit_ms
+        parts = [_share(layer.sums, self.sums, cache_bytes, call_ms) for layer in self.layers]
+        by_kind = np.array(
+            [[part[LATENCY] * (layer.op == op) for op in kinds] for layer, part in zip(self.layers, parts, strict=True)]
+        )
+        by_kind = by_kind.reshape(len(parts), len(kinds))
+        inside_ms = [layer.inside_ms - call_ms * layer.sums.layers / self.sums.layers for layer in self.layers]
+        terms = np.stack([_in_network(self.sums.terms(), cache_bytes, call_ms), *parts])
+        return terms / unit_ms, np.vstack([by_kind.sum(axis=0), by_kind]) / unit_ms, np.array([unit_ms, *inside_ms]) / unit_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,25 +249,40 @@ class _Equations:
 
     design: Array
     """Of shape (equation, term)."""
+    by_kind: Array
+    """Of shape (equation, kind)."""
     target: Array
     network: NDArray[np.intp]
     """The network that each equation belongs to; the first equation of each is the network as a whole."""
 
     @classmethod
-    def of(cls, networks: Sequence[FitNetwork], cache_bytes: int, call_ms: float) -> _Equations:
-        parts = [network.equations(cache_bytes, call_ms) for network in networks]
-        owner = [np.full(len(target), place) for place, (_, target) in enumerate(parts)]
-        return cls(np.concatenate([design for design, _ in parts]), np.concatenate([t for _, t in parts]), np.concatenate(owner))
+    def of(cls, networks: Sequence[FitNetwork], cache_bytes: int, call_ms: float, kinds: Sequence[str]) -> _Equations:
+        parts = [network.equations(cache_bytes, call_ms, kinds) for network in networks]
+        owner = [np.full(len(target), place) for place, (_, _, target) in enumerate(parts)]
+        design, by_kind, target = (np.concatenate(found) for found in zip(*parts, strict=True))
+        return cls(design, by_kind, target, np.concatenate(owner))
 
-    def leave_one_out(self, chosen: Sequence[int], limits: Limits) -> Array:
+    def solve(self, rows: NDArray[np.bool_], terms: Sequence[int], limits: Limits, *, kinds: bool) -> tuple[Array, Array]:
+        """The coefficients of these terms, and what has to be added to the scale for each kind, by these equations."""
+        design, target, (low, high) = self.design[rows][:, terms], self.target[rows], limits.bounds(terms)
+        count = self.by_kind.shape[1] if kinds else 0
+        if count:
+            design = np.hstack([design, self.by_kind[rows]])
+            penalty = np.hstack([np.zeros((count, len(terms))), KIND_PENALTY * np.eye(count)])
+            design, target = np.vstack([design, penalty]), np.concatenate([target, np.zeros(count)])
+            low[0] = LEAST_SCALE
+            low, high = (np.concatenate([bound, np.full(count, end)]) for bound, end in ((low, -KIND_LIMIT), (high, KIND_LIMIT)))
+        solution = _solve(design, target, low, high)
+        return solution[: len(terms)], solution[len(terms) :]
+
+    def leave_one_out(self, terms: Sequence[int], limits: Limits, *, kinds: bool = False) -> Array:
         """Relative error of each network, predicted from all others by these terms: an array of shape (network,)."""
-        low, high = limits.bounds(chosen)
         errors = []
         for place in range(self.network[-1] + 1):
             others = self.network != place
             whole = int(np.argmax(~others))
-            solution = _solve(self.design[others][:, chosen], self.target[others], low, high)
-            errors.append(float(self.design[whole, chosen] @ solution) - 1)
+            coefficients, added = self.solve(others, terms, limits, kinds=kinds)
+            errors.append(float(self.design[whole, terms] @ coefficients + self.by_kind[whole, : len(added)] @ added) - 1)
         return np.array(errors)
 
 
@@ -243,31 +290,36 @@ def fit(networks: Sequence[FitNetwork], tile: int = 8, limits: Limits = NO_LIMIT
     """Least squares of the errors of whole networks and of the layers inside them, in relation to the latency of the network.
 
     Subsets of terms are compared by their leave-one-out error on whole networks, with at most one term for two networks unless
-    layers inside are known. Fewer than two networks give the plain sum, because the ratio of a single network says nothing about
-    others. `tile` is the one that the sums were made with.
+    layers inside are known. Factors of kinds are used unless they make that error larger by a tenth. Fewer than two networks give
+    the plain sum, because the ratio of a single network says nothing about others. `tile` is the one that the sums were made with.
     """
     inside = sum(len(network.layers) for network in networks)
     most = min(len(TERMS), (len(networks) + inside) // NETWORKS_PER_TERM)
     if len(networks) < NETWORKS_PER_TERM:
         return Calibration(tile=tile, networks=len(networks), call_ms=limits.call_ms)
-    equations = {size: _Equations.of(networks, size, limits.call_ms) for size in CACHES_BYTES}
+    kinds = sorted({layer.op for network in networks for layer in network.layers})
+    equations = {size: _Equations.of(networks, size, limits.call_ms, kinds) for size in CACHES_BYTES}
     sets = [(0, *others) for size in range(most) for others in combinations(range(1, len(TERMS)), size)]
     choices = [(chosen, size) for chosen in sets for size in (CACHES_BYTES if COLD in chosen else (0,))]
     choices = [(chosen, size) for chosen, size in choices if equations[size].design[:, chosen].any(axis=0).all()]
-    errors = {(chosen, size): equations[size].leave_one_out(chosen, limits) for chosen, size in choices}
-    best = min(choices, key=lambda choice: _rms(errors[choice]) / EARNS_ITS_PLACE ** len(choice[0]))
-    chosen, cache_bytes = best
-    solved = _solve(equations[cache_bytes].design[:, chosen], equations[cache_bytes].target, *limits.bounds(chosen))
+    found = {(chosen, size): equations[size].leave_one_out(chosen, limits) for chosen, size in choices}
+    chosen, cache_bytes = best = min(choices, key=lambda choice: _rms(found[choice]) / EARNS_ITS_PLACE ** len(choice[0]))
+    errors, by_kind = found[best], equations[cache_bytes].leave_one_out(chosen, limits, kinds=True)
+    uses_kinds = bool(kinds) and EARNS_ITS_PLACE * _rms(by_kind) <= _rms(errors)
+    everything = np.ones(len(equations[cache_bytes].target), dtype=np.bool_)
+    solved, added = equations[cache_bytes].solve(everything, chosen, limits, kinds=uses_kinds)
     coefficients = dict(zip((TERMS[term] for term in chosen), map(float, solved), strict=True))
+    errors = by_kind if uses_kinds else errors
     return Calibration(
-        **({"scale": 1.0} | coefficients),
+        **coefficients,
         cache_bytes=cache_bytes,
         call_ms=limits.call_ms,
+        kinds={op: 1 + float(more) / coefficients["scale"] for op, more in zip(kinds, added, strict=False)},
         tile=tile,
         networks=len(networks),
         layers_inside=inside,
-        residual_percent=100 * _rms(errors[best]),
-        mean_error_percent=100 * float(np.abs(errors[best]).mean()),
+        residual_percent=100 * _rms(errors),
+        mean_error_percent=100 * float(np.abs(errors).mean()),
     )
 
 

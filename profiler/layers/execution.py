@@ -4,11 +4,11 @@ The rules let thousands of widths be priced without asking a device about each. 
 asks the runtime itself for every network that it measures, compares, and says so where the rules are wrong
 (profiler.tables.build). They are those of onnxruntime 1.31 and LiteRT 2.3 on x86.
 
-- onnxruntime runs convolutions in blocks of channels (profiler.layers.blocked). In the plain layout, too, a convolution without
+- onnxruntime has operators of its own for integers (profiler.layers.integers), and runs convolutions of floats in blocks of
+  channels (profiler.layers.blocked). In the plain layout, too, a convolution of floats without
   an activation and with no other reader adds the shortcut of an addition itself; if both operands are such convolutions, the
   second one does. It can then apply a ReLU, but no ReLU6.
-- In TFLite an addition can apply a ReLU or ReLU6. An addition of integers can do so in both runtimes, because the activation is
-  only the range to which its output is quantised.
+- In TFLite an addition can apply a ReLU or ReLU6.
 - In TFLite every layer with weights and every pool of floats applies a ReLU or ReLU6 behind it itself (clamps in
   xnn_subgraph_fusion of XNNPACK). All other activations are operators of their own.
 """
@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from profiler.layers.blocked import in_blocks
 from profiler.layers.entries import entry_of
 from profiler.layers.graph import Graph, Node
+from profiler.layers.integers import as_integers
 from profiler.layers.layer import POOL_OPS, USUAL_SLOPE, WEIGHTED_OPS, LayerSpec
 from profiler.runtimes import UNKNOWN_RUNTIME, fusion_of
 
@@ -44,8 +45,9 @@ class ExecutionRules:
         fusion = fusion_of(self.runtime)
         if graph.executed or fusion is None:
             return graph
-        if fusion == "onnxruntime" and self.block > 1:
-            graph = in_blocks(graph, self.block)
+        if fusion == "onnxruntime":
+            graph = as_integers(graph)
+            graph = in_blocks(graph, self.block) if self.block > 1 else graph
         # published tables do not say with which runtime they were measured, and have layers with activations of all kinds
         if fusion == "tflite" and self.runtime != UNKNOWN_RUNTIME:
             graph = _with_activations_apart(graph)
@@ -133,7 +135,7 @@ def _with_activation(node: Node, kept: Mapping[str, Node], uses: Counter[str], r
         return None
     elif layer.adds_shortcut:
         possible = AFTER_CONVOLUTION
-    elif layer.op == "add" and (rules != "onnxruntime" or layer.dtype != "float32"):
+    elif layer.op == "add" and rules != "onnxruntime":
         possible = AFTER_ADDITION
     if node.layer.op not in possible:
         return None

@@ -34,12 +34,16 @@ USUAL_SLOPE = 0.01
 """PyTorch's and ONNX's slope of a leaky_relu; layers without a leaky_relu have it, too."""
 UNARY_OPS = ("softmax", *ACTIVATIONS[1:])
 REORDER_OPS = ("reorder_input", "reorder_output")
-"""Copies of an activation from the plain layout of the file into blocks of channels, and back."""
+"""Copies of an activation from the plain layout of the file into another one, such as blocks of channels, and back."""
+CONVERSION_OPS = ("quantise", "dequantise")
+"""Conversions of an activation from floats to integers, and back."""
 FILE_OPS = (*WEIGHTED_OPS, *POOL_OPS, *GLOBAL_POOL_OPS, *UPSAMPLE_OPS, *BINARY_OPS, *UNARY_OPS, "concat", "flatten")
 """The operations of layers in a file; runtimes execute others too."""
-KNOWN_OPS = (*FILE_OPS, *REORDER_OPS)
+KNOWN_OPS = (*FILE_OPS, *REORDER_OPS, *CONVERSION_OPS)
 BLOCKED = "nchwc"
 """The name of the blocked layout, before the number of channels in a block."""
+CHANNELS_LAST = "nhwc"
+"""The name of the layout with the channels last, where the plain layout has them first."""
 BLOCK_OPS = ("inverted_residual", "pooled_classifier")
 """Blocks of layers in published tables (profiler.layers.composite); we neither measure them nor write them to model files."""
 FREE_OUTPUT = ("conv2d", "conv_transpose2d", "fully_connected")
@@ -82,7 +86,8 @@ class LayerSpec:
     """What a leaky_relu, be it the layer or its activation, multiplies negative numbers by, with six digits."""
     dtype: str = "float32"
     layout: str = ""
-    """The layout in which the runtime executes the layer, if it is not that of the file: `nchwc8` for blocks of 8 channels.
+    """The layout in which the runtime executes the layer, if it is not that of the file: `nchwc8` for blocks of 8 channels, `nhwc`
+    for channels last.
 
     The channels of blocked activations are whole blocks, because the runtime computes and stores whole blocks. A convolution with
     fewer input channels than a block reads the plain layout.
@@ -121,7 +126,10 @@ class LayerSpec:
             raise LayerError(f"conv2d: a shortcut of {self.inputs[1]} cannot be added to {self.output}")
         if self.op == "depthwise_conv2d" and self.groups != channels_in:
             raise LayerError(f"depthwise_conv2d: groups must equal the {channels_in} input channels, got {self.groups}")
-        if self.layout and not _blocks_are_whole(self):
+        if self.layout == CHANNELS_LAST:
+            if any(len(shape) != 4 for shape in (*self.inputs, self.output)):
+                raise LayerError(f"{self.op}: {self.inputs} to {self.output} are not images, which {self.layout} is for")
+        elif self.layout and not _blocks_are_whole(self):
             raise LayerError(f"{self.op}: {self.inputs} to {self.output} are not whole blocks of {self.layout}")
         if self.slope != USUAL_SLOPE and "leaky_relu" not in (self.op, self.activation):
             raise LayerError(f"{self.op}: only a leaky_relu has a slope, got {self.slope}")
@@ -385,7 +393,7 @@ def whole_blocks(shape: Shape, block: int) -> Shape:
 
 
 def _blocks_are_whole(layer: LayerSpec) -> bool:
-    """True if the layout exists, and every blocked activation of the layer consists of whole blocks."""
+    """True if the layout is one of blocks, and every blocked activation of the layer consists of whole blocks."""
     size = layer.layout.removeprefix(BLOCKED)
     if not layer.layout.startswith(BLOCKED) or not size.isdecimal() or int(size) < 2:
         return False

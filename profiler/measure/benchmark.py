@@ -9,6 +9,7 @@ from pathlib import Path
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
+from profiler.interval import Interval
 from profiler.layers.layer import conv2d
 from profiler.measure.estimate import Estimate
 from profiler.measure.loop import MeasurementRun, Model, few_models
@@ -35,6 +36,10 @@ class Measured:
     rounds: Sequence[Round]
     """Load, clocks and temperature at the start of each round."""
 
+    @property
+    def latency_ms(self) -> Interval:
+        return self.estimate.latency_ms
+
 
 def measure_files(
     paths: Sequence[Path],
@@ -49,11 +54,37 @@ def measure_files(
 
     `settings` are those of the table that the files are held against, if there is one. `ModelError` if a file cannot run.
     """
+    measured = {}
+    for path, found in measure_each(paths, target, given, settings=settings, progress=progress, wait_s=wait_s).items():
+        if isinstance(found, ModelError):
+            raise found
+        measured[path] = found
+    return measured
+
+
+def measure_each(
+    paths: Sequence[Path],
+    target: Target,
+    given: Given = NOTHING,
+    *,
+    settings: TimingSettings | None = None,
+    progress: ProgressReporter | None = None,
+    wait_s: float = 0.0,
+) -> Mapping[Path, Measured | ModelError]:
+    """The same for files of which some may not run: these have an error instead of a latency."""
     progress = progress or Silent()
     settings = few_models(settings or TimingSettings())
-    files = {str(path): _read(path, target, given) for path in paths}
-    for remark in filter(None, (format_of(path).remark(path) for path in paths)):
-        progress.say(remark)
+    results: dict[Path, Measured | ModelError] = {}
+    files: dict[str, bytes] = {}
+    for path in paths:
+        try:
+            files[str(path)] = _read(path, target, given)
+            if remark := format_of(path).remark(path):
+                progress.say(remark)
+        except ModelError as exc:
+            results[path] = exc
+    if not files:
+        return results
     not_finite: set[str] = set()
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
         while True:
@@ -68,12 +99,15 @@ def measure_files(
             progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for random inputs; --input gives others")
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
-    for name in names:
-        if name in state.failed:
-            raise ModelError(f"{name} cannot be measured on {target.runtime}: {state.failed[name]}")
-    assert state.hello is not None  # no measurement without one
     found = state.estimates(names)
-    return {path: Measured(path, found[str(path)], state.hello, tuple(state.rounds)) for path in paths}
+    for path in paths:
+        name = str(path)
+        if name in state.failed:
+            results[path] = ModelError(f"{name} cannot be measured on {target.runtime}: {state.failed[name]}")
+        elif path not in results:
+            assert state.hello is not None  # no measurement without one
+            results[path] = Measured(path, found[name], state.hello, tuple(state.rounds))
+    return {path: results[path] for path in paths}
 
 
 def _read(path: Path, target: Target, given: Given) -> bytes:

@@ -54,6 +54,11 @@ class ExecutedModel(Protocol):
     @property
     def graph(self) -> Graph: ...
 
+    @property
+    def remark(self) -> str | None:
+        """A sentence on what its layers are fed with, if they are fed with anything particular."""
+        ...
+
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """Some of its operators in a row, as a graph and as a model file."""
         ...
@@ -77,6 +82,8 @@ class AskedFile:
     """Why the graph follows from our rules; None if it is the runtime's own answer."""
     version: str
     """Of the runtime that was asked."""
+    remainder: str | None = None
+    """A sentence on the operators that are not among the layers, because the runtime cannot run them; None if there are none."""
 
     @property
     def from_runtime(self) -> bool:
@@ -114,13 +121,22 @@ def ask_file(
 ) -> AskedFile:
     """Ask a device's runtime what it executes for a model file. If it cannot run the file, our rules say what the layers are.
 
+    Of a file with operators that no runtime here knows, the layers are those of the rest.
+
     `ModelError` if the file cannot be read or the answer is damaged, `RunnerError` if the device's runner cannot ask.
     """
     file_format, key = format_of(path), str(path)
     if file_format.name != target.model_format:
         raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
     # a damaged file is an error before a device is asked
-    plain, file = file_format.read(path, given), file_format.complete(path, given)
+    remainder = None
+    try:
+        plain, file = file_format.read(path, given), file_format.complete(path, given)
+    except ModelError:
+        part = file_format.part(path, given)
+        if part is None:
+            raise
+        plain, file, remainder = part
     progress = progress or Silent()
     if remark := file_format.remark(path):
         progress.say(remark)
@@ -137,7 +153,7 @@ def ask_file(
     nodes: tuple[Node, ...] = ()
     if reason is None:
         nodes = load(file_format.executed_matcher)(graph, answers[0].operators) if file_format.executed_matcher else graph.nodes
-    return AskedFile(path, target, graph, answers, empty, nodes, reason, version)
+    return AskedFile(path, target, graph, answers, empty, nodes, reason, version, remainder)
 
 
 def ask(run: MeasurementRun, models: Iterable[Model], passes: int = 1, inferences: int = INFERENCES) -> None:
@@ -201,7 +217,7 @@ def told_model(
     answer = next((answer for answer in state.executed.get(key, ()) if answer.operators), None)
     told = next((answer.reason for answer in state.executed.get(key, ()) if answer.reason), "it does not tell what it executes")
     if answer is not None and file_format.executed_matcher is None and file_format.executed_reader and answer.graph is not None:
-        return _read(file_format.executed_reader, name, _saved(name, answer.graph), answer, state), None
+        return _read(file_format.executed_reader, name, _saved(name, answer.graph), answer, state, file), None
     if answer is not None and file_format.executed_matcher and file_format.executed_reader:
         try:
             return _read(file_format.executed_reader, name, file, answer, state), None
@@ -218,8 +234,12 @@ def _saved(name: str, graph: str) -> bytes:
         raise ModelError(f"{name}: the device sent a damaged graph ({exc})") from exc
 
 
-def _read(reader: str, name: str, data: bytes, answer: Executed, state: MeasurementState) -> ExecutedModel:
-    model: ExecutedModel = load(reader)(name, data, answer.operators, block_of(state))
+def _read(
+    reader: str, name: str, data: bytes, answer: Executed, state: MeasurementState, file: bytes | None = None
+) -> ExecutedModel:
+    """`file` is the user's, where `data` is the graph that the runtime saved of it."""
+    files = [] if file is None else [file]
+    model: ExecutedModel = load(reader)(name, data, answer.operators, block_of(state), *files)
     return model
 
 
@@ -244,10 +264,7 @@ def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None
 
 
 def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
-    """For how many networks our rules could be compared with what the runtime executes, and for which they are wrong.
-
-    onnxruntime's integers are left out: we measure a layer of them in a file of its own, which the runtime optimises.
-    """
+    """For how many networks our rules could be compared with what the runtime executes, and for which they are wrong."""
     assert state.header is not None
     matches = FORMATS[state.header.target.model_format].executed_matcher is not None
     asked, wrong = 0, []
@@ -257,7 +274,7 @@ def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
         nodes = executed_nodes(state, key)
         if matches:
             holds = nodes is not None
-        elif nodes is None or any(layer.dtype != "float32" for layer in graph.layers):
+        elif nodes is None:
             continue
         else:
             holds = Counter(_as_compared(node.layer) for node in nodes) == Counter(map(_as_compared, graph.layers))

@@ -16,6 +16,7 @@ from profiler.devices.identity import Identity
 from profiler.errors import DeviceChanged
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
+from profiler.layers.integers import is_one_operator
 from profiler.layers.layer import LayerSpec
 from profiler.measure.energy import MEASUREMENT_MS as ENERGY_MEASUREMENT_MS
 from profiler.measure.energy import ROUNDS as ENERGY_ROUNDS
@@ -83,7 +84,7 @@ def layer_model(session: Session, layer: LayerSpec, opaques: Mapping[str, bytes]
 
     Where the runtime tells which operators it executes, the layer is one of these and must be left as it is.
     """
-    as_it_is = session.leaves_as_it_is and (layer.opaque is not None or layer.dtype == "float32")
+    as_it_is = session.leaves_as_it_is and (layer.opaque is not None or layer.dtype == "float32" or is_one_operator(layer))
     graph = Graph.of_layer(layer, opaques, executed=as_it_is)
     file = FORMATS[session.target.model_format].write(graph)
     return Model(layer.key, file, LayerAdded(layer.key, layer), Loading(as_it_is, finite=layer.opaque is None))

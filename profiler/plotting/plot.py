@@ -101,6 +101,8 @@ def page(table: Table, found: Sequence[Panel]) -> str:
 
 def heading(info: TableInfo) -> str:
     """Return a title for the table: runtime, device and date, or the source of an imported table."""
+    if info.modelled:
+        return f"{info.target.device}, modelled on {info.created_utc[:10]}, not measured"
     if info.imported:
         return f"{info.target.device}, imported from {info.imported.get('from')} on {info.created_utc[:10]}, not measured here"
     cpu = info.device.get("device", {}).get("cpu", "unknown processor")
@@ -119,15 +121,10 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
     """Yield the HTML of the held-out networks: the figure and the numbers."""
     if not held_out.checked:
         return
-    from profiler.plotting.figures import held_out_figure, layers_figure
+    from profiler.plotting.figures import layers_figure
 
     yield "<h2>Predicted and measured latency</h2>"
-    yield _figure(
-        _data_uri(held_out_figure(held_out)),
-        "Predicted against measured latency of the held-out networks",
-        "The latency of each held-out network as the table predicts it, with its 95 % interval, against the measured one.",
-        "held_out",
-    )
+    yield held_out_html(held_out)
     if held_out.layers:
         yield "<h2>Layers inside networks</h2>"
         yield _figure(
@@ -150,6 +147,18 @@ def _networks(held_out: HeldOutError) -> Iterator[str]:
             f"<td>{item.measured_ms:.{digits}f}</td><td>{item.error_percent:+.1f}&nbsp;%</td><td>{item.naive_ms:.{digits}f}</td></tr>"
         )
     yield "</tbody>\n</table></div>"
+
+
+def held_out_html(held_out: HeldOutError) -> str:
+    """Return the figure of predicted against measured latencies as HTML that loads nothing from elsewhere."""
+    from profiler.plotting.figures import held_out_figure
+
+    return _figure(
+        _data_uri(held_out_figure(held_out)),
+        "Predicted against measured latency of the held-out networks",
+        "The latency of each held-out network as the table predicts it, with its 95 % interval, against the measured one.",
+        "held_out",
+    )
 
 
 def _staircases(table: Table, found: Sequence[Panel]) -> Iterator[str]:
@@ -176,7 +185,7 @@ def _staircases(table: Table, found: Sequence[Panel]) -> Iterator[str]:
 def _about(table: Table) -> Iterator[str]:
     """Yield the HTML of the table's origin."""
     info = table.info
-    if info.imported:
+    if info.imported or info.modelled:
         yield f"<p>{escape(heading(info))}.</p>"
         return
     facts = info.device.get("device", {})

@@ -9,7 +9,7 @@ from typing import Any
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.errors import ToolError
 from device_agents.support.text import did_you_mean
-from profiler.runtimes import MEANT, RUNTIMES, UNKNOWN_RUNTIME
+from profiler.runtimes import MEANT, MODELLED_RUNTIME, RUNTIMES, UNKNOWN_RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +72,21 @@ class Target:
     """True if more threads than the device has cores are meant."""
 
     def __post_init__(self) -> None:
-        if self.runtime not in (*RUNTIMES, UNKNOWN_RUNTIME):
+        if self.runtime not in (*RUNTIMES, UNKNOWN_RUNTIME, MODELLED_RUNTIME):
             raise ToolError(f"there is no runtime {self.runtime!r}; {did_you_mean(self.runtime, RUNTIMES, MEANT)}")
         if self.threads < 1:
             raise ToolError(f"--threads must be at least 1, got {self.threads}")
 
     @property
     def model_format(self) -> str:
-        """The format of the model files that the runtime reads. `ToolError` if the runtime of an imported table is not known."""
+        """The format of the model files that the runtime reads. `ToolError` if the runtime of an imported table is not known, or if
+        there is none because the table is modelled."""
+        if self.runtime == MODELLED_RUNTIME:
+            raise ToolError(f"{self.device} is modelled, so that nothing can be measured on it; name a device with --device")
         if self.runtime == UNKNOWN_RUNTIME:
             raise ToolError("the table was imported and does not say with which runtime; import it again with --runtime")
         return RUNTIMES[self.runtime].model_format
 
     def reads(self, model_format: str) -> bool:
-        """True if the runtime reads model files of this format. An unknown runtime may read any."""
-        return self.runtime == UNKNOWN_RUNTIME or self.model_format == model_format
+        """True if the runtime reads model files of this format. An unknown runtime may read any, and a model reads all."""
+        return self.runtime in (UNKNOWN_RUNTIME, MODELLED_RUNTIME) or self.model_format == model_format

@@ -84,9 +84,9 @@ def write_state(table: Path, state: State) -> None:
 def stale_reason(path: Path, table: Table, now: datetime | None = None) -> str | None:
     """Return why a table is stale, as far as that is known without its device; None if it is fresh.
 
-    Imported tables are never stale: nobody here can measure them again.
+    Imported tables are never stale: nobody here can measure them again. Nor are modelled ones, which do not age.
     """
-    if table.info.imported:
+    if table.info.imported or table.info.modelled:
         return None
     state = read_state(path)
     checked = parse_utc(state.looked_utc)

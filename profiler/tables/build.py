@@ -288,6 +288,8 @@ def _executed_files(run: MeasurementRun, plans: Sequence[Plan]) -> Iterator[tupl
             name, file = plan.graph.name, plan.file
             model, reason = told_model(run.state, network_key(name), name, file_format, file)
             if model is not None:
+                if model.remark:
+                    run.progress.say(f"{plan.model}: {model.remark}")
                 yield plan.model, (model, reason is not None)
 
 
@@ -310,7 +312,7 @@ def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles)
 
 def _prefixes(run: MeasurementRun, network: Network, rules: ExecutionRules) -> Iterator[Model]:
     """Beginnings of a model whose runtime does not tell what it executes, if all its layers can be written."""
-    if network.graph.opaques:
+    if network.graph.opaques or len({layer.dtype for layer in network.graph.layers}) > 1:
         return
     nodes, writer = len(network.graph.nodes), FORMATS[run.session.target.model_format]
     for length in sorted({round(nodes * part / (PREFIXES + 1)) for part in range(1, PREFIXES + 1)} - {0}):

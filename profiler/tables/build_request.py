@@ -11,10 +11,12 @@ from device_agents.support.errors import ToolError
 from profiler.devices.fleet import on_each
 from profiler.formats.given import NOTHING, Given
 from profiler.measure.executed import EMPTY_CALL
+from profiler.modelled.model import is_model
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.build import StopCriterion, build, network_key
+from profiler.tables.build_modelled import build_modelled
 from profiler.tables.limits import COLD
 from profiler.tables.plan import read_plan
 from profiler.tables.table import Table
@@ -97,6 +99,8 @@ def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]
     targets = {target.device: target for target in request.targets}
 
     def on_device(device: str, reporter: ProgressReporter) -> Table:
+        if is_model(device):
+            return build_modelled(plans, device, table_path(request.out, device))
         return build(
             plans, targets[device], table_path(request.out, device), settings=request.settings, stop=request.stop,
             resume=request.resume, energy=request.energy, progress=reporter, wait_s=request.wait_s,

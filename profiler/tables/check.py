@@ -9,6 +9,7 @@ from profiler.finding import Finding
 from profiler.latency.validation import LIMIT_PERCENT, NEAR_PERCENT
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.tables.table import Table
+from profiler.tables.trust import trust_sentence
 
 WIDE_PERCENT = 5.0
 """A layer with a wider interval than this to either side is uncertain, unless it is narrower than `WIDE_MS`."""
@@ -58,9 +59,27 @@ def _imported(table: Table) -> Iterator[Finding]:
         yield Finding("note", f"left out: {many} {reason}", "networks with such layers cannot be predicted")
 
 
+def _modelled(table: Table) -> Iterator[Finding]:
+    model = table.info.model
+    if model is None:
+        return
+    if model.vouched:
+        yield Finding("note", f"it is {trust_sentence(table)}", "`profile hardware` prints the figures")
+    else:
+        yield Finding(
+            "problem",
+            f"it is modelled, not measured, and no published energy vouches for the model: {model.sentence()}",
+            "compare networks with each other by it, and do not rely on its digits",
+        )
+    for note in model.hardware.notes:
+        yield Finding(
+            "note", f"taken for granted: {note}", "`profile hardware` prints the description; one of your own may say otherwise"
+        )
+
+
 def _held_out_error(table: Table) -> Iterator[Finding]:
     held_out = table.info.held_out
-    if table.info.imported:  # then `_imported` says that no network checks it
+    if table.info.imported or table.info.modelled:  # then `_imported` or `_modelled` says that no network checks it
         return
     if held_out.networks == 0:
         yield Finding(
@@ -165,12 +184,12 @@ def _speed(table: Table) -> Iterator[Finding]:
 
 def _age(table: Table) -> Iterator[Finding]:
     age_days = table.info.age_days
-    if age_days > OLD_DAYS and not table.info.imported:
+    if age_days > OLD_DAYS and not table.info.imported and not table.info.modelled:
         yield Finding("warning", f"it is {age_text(age_days)} old", "build it again")
 
 
 CHECKS: Sequence[Callable[[Table], Iterator[Finding]]] = (
-    _imported, _held_out_error, _disturbed_layers, _coverage, _layers_inside, _missing_networks, _wrong_rules, _failed_layers,
-    _uncertain_layers, _speed, _age,
+    _imported, _modelled, _held_out_error, _disturbed_layers, _coverage, _layers_inside, _missing_networks, _wrong_rules,
+    _failed_layers, _uncertain_layers, _speed, _age,
 )  # fmt: skip
 """All checks of a table, in the order of their findings."""

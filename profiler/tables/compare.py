@@ -144,6 +144,11 @@ def compare(before: Table, after: Table, rounds: tuple[Rounds, Rounds] | None = 
         for name, one, two in (("runtime", target.runtime, new.runtime), ("threads", target.threads, new.threads))
         if one != two
     ]
+    if before.info.model != after.info.model:
+        one, two = (
+            "measured" if info.model is None else f"modelled, {info.model.sentence()}" for info in (before.info, after.info)
+        )
+        conditions.append(f"origin: {one} and {two}")
     conditions += Identity.of_fingerprint(before.info.device).differences(Identity.of_fingerprint(after.info.device))
     earlier_ms = {network.name: network.predicted_ms.value for network in before.info.held_out.checked}
     predicted = [

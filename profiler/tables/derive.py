@@ -9,7 +9,7 @@ import numpy as np
 
 from profiler.devices.identity import fingerprint
 from profiler.errors import JournalError
-from profiler.latency.calibration import Calibration, FitNetwork, fit
+from profiler.latency.calibration import Calibration, FitNetwork, LayerInside, fit
 from profiler.latency.staircase import Staircase, Staircases, tile_of
 from profiler.latency.validation import LEAST_SHARE, HeldOutError, HeldOutLayer, HeldOutNetwork
 from profiler.measure.disturbance import tag_counts
@@ -47,20 +47,20 @@ def table_of(state: MeasurementState) -> Table:
             continue  # a network with a layer that could not be measured can be neither fitted nor checked
         latency_ms = value.latency_ms.value
         known = [(node, naive.sums_of(node.layer), inside_ms) for node, inside_ms in layers_inside(state, key, latency_ms)]
-        inside = [(node, sums, inside_ms) for node, sums, inside_ms in known if sums is not None]
+        inside = [(node, LayerInside(node.layer.op, sums, inside_ms)) for node, sums, inside_ms in known if sums is not None]
         if role == "fit":
-            fitted.append(FitNetwork(naive.sums(graph), latency_ms, [(sums, inside_ms) for _, sums, inside_ms in inside]))
+            fitted.append(FitNetwork(naive.sums(graph), latency_ms, [layer for _, layer in inside]))
         else:
             checked.append((graph, latency_ms, inside))
     calibration = fit(fitted, tile, limits)
     calibrated = naive.with_calibration(calibration)
     held_out = []
     for graph, latency_ms, inside in checked:
-        prediction, whole = calibrated.predict(graph), naive.sums(graph)
+        prediction, whole = calibrated.predict(graph), calibrated.sums(graph)
         layers = tuple(
-            HeldOutLayer(node.name, node.layer.op, node.layer.key, calibration.share_ms(sums, whole), inside_ms)
-            for node, sums, inside_ms in inside
-            if inside_ms >= LEAST_SHARE * latency_ms
+            HeldOutLayer(node.name, node.layer.op, node.layer.key, calibration.share_ms(sums, whole), layer.inside_ms)
+            for node, layer in inside
+            if layer.inside_ms >= LEAST_SHARE * latency_ms and (sums := calibrated.sums_of(node.layer)) is not None
         )
         held_out.append(HeldOutNetwork(graph.name, prediction.latency_ms, latency_ms, prediction.naive_ms, layers))
     return calibrated.table.with_held_out(HeldOutError.of(held_out))

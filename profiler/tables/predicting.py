@@ -39,12 +39,22 @@ class FilePrediction:
         for missing in self.prediction.missing:
             if why := predictor.why_missing(missing.layer):
                 return f"{missing.layer.key} could not be measured: {why}"
+        if self.table.info.modelled:
+            return "nothing can be measured there; give a description of hardware that has room for them"
         if self.table.info.imported:
             return "an imported table cannot be extended"
         if not journal_path(self.path).exists():
             return "the table has no journal beside it, so it cannot be extended; build another with `profile build`"
         command = ["profile", "predict", str(self.path), str(self.model), *self.given.options, "--measure-missing"]
         return f"`{shlex.join(command)}` adds them"
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Energy of one inference; None unless the table is modelled and has no layer missing."""
+        model = self.table.info.model
+        if model is None or self.prediction.missing:
+            return None
+        return sum(model.cost(layer.layer).energy_mj for layer in self.prediction.layers)
 
     @property
     def nearest(self) -> str | None:
@@ -81,6 +91,8 @@ def predict_file(
         raise TableError(
             f"{path} is for {target.runtime}, which does not run .{file_format.name} files; use a table of a runtime that does"
         )
+    if measure_missing and table.info.modelled:
+        raise TableError(f"{path} is modelled, so nothing can be measured for it; leave --measure-missing out")
     plain = file_format.read(model, given)
     graph = table.info.files.get(hashlib.sha256(file_format.complete(model, given)).hexdigest())
     if measure_missing and table.info.imported:

@@ -7,7 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
-from profiler.errors import LayerNotMeasured, TableError
+import pandas as pd
+
+from profiler.errors import HardwareError, LayerNotMeasured, TableError
 from profiler.interval import Interval
 from profiler.latency.calibration import NOTHING, Calibration, Sums, sums_of
 from profiler.latency.interpolation import Grid
@@ -15,6 +17,7 @@ from profiler.layers.composite import as_blocks
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import BLOCK_OPS, LayerSpec
 from profiler.measure.estimate import Estimate
+from profiler.modelled.model import LayerCost
 from profiler.tables.table import Table
 
 MOST_MS = 1e12
@@ -26,7 +29,7 @@ class LayerLookup:
     """A layer's own latency, before any calibration."""
 
     estimate: Estimate
-    source: Literal["measured", "interpolated"]
+    source: Literal["measured", "interpolated", "modelled"]
     shape_ms: float = 0.0
     """The part of the half-width of its interval that a measurement would remove (profiler.latency.interpolation)."""
 
@@ -39,7 +42,7 @@ class LayerPrediction:
     layer: LayerSpec
     latency_ms: Interval | None
     """Its calibrated share of the network's latency; None if missing."""
-    source: Literal["measured", "interpolated", "missing"]
+    source: Literal["measured", "interpolated", "modelled", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +52,45 @@ class Prediction:
     latency_ms: Interval
     """Its ends are not known where those of one of the layers are not."""
     naive_ms: float
-    """The plain sum of the layers, without calibration."""
+    """The plain sum of the layers, without calibration, with what a call costs counted once."""
     layers: tuple[LayerPrediction, ...]
 
     @property
     def missing(self) -> tuple[LayerPrediction, ...]:
         return tuple(layer for layer in self.layers if layer.source == "missing")
 
+    def frame(self) -> pd.DataFrame:
+        """A row for each layer in the order of execution: its share of the latency in ms and its source."""
+        rows = [
+            (
+                layer.node,
+                layer.layer.op,
+                " + ".join("x".join(map(str, shape)) for shape in layer.layer.inputs),
+                "x".join(map(str, layer.layer.output)),
+                math.nan if layer.latency_ms is None else layer.latency_ms.value,
+                layer.source,
+            )
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows, columns=["layer", "op", "input", "output", "latency_ms", "source"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the latency, and the layers."""
+        lacking = f"; {len(self.missing)} of {len(self.layers)} layers are missing and left out" if self.missing else ""
+        return f"<p><b>{self.latency_ms.text('ms')}</b>{lacking}</p>{self.frame().to_html(index=False)}"
+
 
 class Predictor:
-    """What one table says of layers and networks. Interpolation and lookups are prepared once and shared by all predictions."""
+    """What one table says of layers and networks. Interpolation and lookups are prepared once and shared by all predictions.
+
+    A modelled table computes every layer, those of its rows included, and interpolates nothing.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.model = table.info.model
         # nothing is known of the steps of a device that others have measured, so that their rows are never interpolated
-        self.interpolates = table.info.imported is None
+        self.interpolates = table.info.imported is None and self.model is None
         self._entry = table.info.rules.entry if self.interpolates else _as_it_is
         self._rows = {self._entry(layer): row for layer, row in table.rows.items()}
         self.grid = Grid(self._rows if self.interpolates else {}, table.info.staircases)
@@ -77,7 +104,12 @@ class Predictor:
         return other
 
     def lookup(self, layer: LayerSpec) -> LayerLookup | None:
-        """The layer's estimate, measured or interpolated; None if the table has neither."""
+        """The layer's estimate, measured, interpolated or modelled; None if the table has none."""
+        if layer not in self._lookups and self.model is not None:
+            try:
+                self._lookups[layer] = LayerLookup(modelled(self.model.cost(layer)), "modelled")
+            except HardwareError:
+                self._lookups[layer] = None
         if layer not in self._lookups:
             entry = self._entry(layer)
             row = self._rows.get(entry)
@@ -92,13 +124,18 @@ class Predictor:
         return self._lookups[layer]
 
     def why_missing(self, layer: LayerSpec) -> str | None:
-        """Why a layer that the table lacks could not be measured; None if that was never tried."""
+        """Why a layer that the table lacks could not be measured, or modelled; None if that was never tried."""
+        if self.model is not None:
+            try:
+                self.model.cost(layer)
+            except HardwareError as exc:
+                return str(exc)
         return self.table.info.failed.get(self._entry(layer).key)
 
     def sums_of(self, layer: LayerSpec) -> Sums | None:
         """The layer's terms of the calibration; None if it is missing."""
         found = self.lookup(layer)
-        return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration.tile)
+        return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration)
 
     def sums(self, graph: Graph) -> Sums:
         """The network's terms of the calibration: sums over the layers that the table knows."""
@@ -129,28 +166,34 @@ class Predictor:
         latency_ms = calibration.latency_ms(total)
         unexplained_ms = 2 * calibration.uncertainty_percent / 100 * latency_ms
         layers = []
-        uncertain_ms2 = 0.0
+        naive_ms, uncertain_ms2 = calibration.call_ms, 0.0
         for node, found, sums in known:
             if found is None:
                 layers.append(LayerPrediction(node.name, node.layer, None, "missing"))
                 continue
             share_ms = calibration.share_ms(sums, total)
-            half_ms = abs(calibration.scale) * found.estimate.latency_ms.half_width
+            half_ms = abs(calibration.scale * calibration.kinds.get(node.layer.op, 1.0)) * found.estimate.latency_ms.half_width
             if math.isnan(latency_ms) or max(abs(latency_ms), abs(unexplained_ms), half_ms) > MOST_MS:
                 raise TableError(f"the table predicts no possible latency for {graph.name}; is it damaged?")
             interval_ms = Interval(share_ms, share_ms - half_ms, share_ms + half_ms)
             layers.append(LayerPrediction(node.name, node.layer, interval_ms, found.source))
+            naive_ms += found.estimate.latency_ms.value - calibration.call_ms
             uncertain_ms2 += half_ms**2
         # layers err independently of each other; what the calibration leaves unexplained of whole networks comes on top
         half_ms = (uncertain_ms2 + unexplained_ms**2) ** 0.5
         # the interval ends at zero, unless the correction subtracts so much that the value itself lies below
         low_ms = min(max(latency_ms - half_ms, 0.0), latency_ms)
-        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), calibration.plain_ms(total), tuple(layers))
+        return Prediction(Interval(latency_ms, low_ms, latency_ms + half_ms), naive_ms, tuple(layers))
 
     def _nodes(self, graph: Graph) -> tuple[Node, ...]:
         """The network's nodes as the runtime executes them, those joined that the table has as one block."""
         executed = self.table.info.rules.executed(graph)
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
+
+
+def modelled(cost: LayerCost) -> Estimate:
+    """A computed latency as a row of a table: of no rounds, and nobody knows how far off it is."""
+    return Estimate(Interval.unknown(cost.latency_ms), 0, 0, 0)
 
 
 def _as_it_is(layer: LayerSpec) -> LayerSpec:

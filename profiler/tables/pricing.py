@@ -21,6 +21,7 @@ from profiler.layers.blocked import ALIGNMENT
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
 from profiler.layers.graph import Graph
 from profiler.layers.layer import GLOBAL_POOL_OPS, ITEM_BYTES, POOL_OPS, LayerSpec
+from profiler.modelled.pricing import LATENCY, ModelledPricer
 from profiler.tables.predictor import Predictor
 
 
@@ -41,13 +42,14 @@ class Pricer:
     def __init__(self, predictor: Predictor, graph: Graph) -> None:
         self._predictor, self._widths = predictor, graph.widths
         self._executed = predictor.table.info.rules.entries(graph)
+        self._modelled = None if predictor.model is None else ModelledPricer(predictor.model, self._executed, LATENCY)
         self._nodes = [
             _PricedNode(
                 dependent,
                 family_of(dependent.node.layer) if predictor.interpolates else None,
                 predictor.sums_of(dependent.node.layer),
             )
-            for dependent in dependent_layers(self._executed)
+            for dependent in ([] if self._modelled else dependent_layers(self._executed))
         ]
 
     def prices(self, block: str, widths: Sequence[int]) -> list[float]:
@@ -55,6 +57,8 @@ class Pricer:
 
         NaN where a layer is missing, and where other operators would be executed than at the present width.
         """
+        if self._modelled is not None:
+            return self._modelled.prices(block, widths)
         values = np.array(widths, dtype=np.int64)
         same = self._same_operators(block, values)
         total = NOTHING
@@ -90,7 +94,8 @@ class Pricer:
 
     def _at_once(self, dependent: DependentLayer, family: LayerSpec, block: str, values: NDArray[np.int64]) -> Sums:
         """`sums_of` for an array of widths."""
-        layer, tile = dependent.node.layer, self._predictor.table.info.calibration.tile
+        layer, calibration = dependent.node.layer, self._predictor.table.info.calibration
+        tile = calibration.tile
         channels = [form.along(block, values, self._widths) for form in dependent.axes]
         outputs = dependent.output.along(block, values, self._widths)
         if layer.block > 1:  # as `LayerSpec.resized` does
@@ -112,7 +117,9 @@ class Pricer:
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
                 latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
-        return Sums(latency_ms, layout, narrow, np.ones(len(values)), _weight_bytes(family, channels))
+        return Sums(
+            calibration.of_kind(layer.op, latency_ms), layout, narrow, np.ones(len(values)), _weight_bytes(family, channels)
+        )
 
     def _one_by_one(self, dependent: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
         """The same for a layer that has no family, by a look-up for each width."""

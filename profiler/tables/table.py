@@ -31,6 +31,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.measure.disturbance import LIMIT_PERCENT as DISTURBED_PERCENT
 from profiler.measure.estimate import Estimate
+from profiler.modelled.model import Model, model_of
 from profiler.protocol.settings import Target, TimingSettings
 
 FORMAT = 5
@@ -94,6 +95,17 @@ class TableInfo:
         return imported if isinstance(imported, Mapping) else None
 
     @property
+    def modelled(self) -> Mapping[str, Any] | None:
+        """The hardware, the engine and the assumptions of a table that was computed (profiler.modelled); None for any other."""
+        modelled = self.device.get("modelled")
+        return modelled if isinstance(modelled, Mapping) else None
+
+    @property
+    def model(self) -> Model | None:
+        """What computes the layers of a modelled table; None for any other. `TableError` if it does so in another way by now."""
+        return None if self.modelled is None else model_of(self.modelled)
+
+    @property
     def age_days(self) -> float:
         """Days since the table was validated, or since it was made if that is not known."""
         return self.age_at(datetime.now(UTC))
@@ -119,7 +131,12 @@ class Table:
 
     @property
     def verified(self) -> bool:
-        """True if the table predicts networks that took no part in fitting, and was measured on a quiet device."""
+        """True if the table predicts networks that took no part in fitting, and was measured on a quiet device.
+
+        A modelled one is verified if its hardware is one of this package that is checked against published figures.
+        """
+        if model := self.info.model:
+            return model.vouched
         return self.info.held_out.verified and self.disturbed_percent <= DISTURBED_PERCENT
 
     def with_calibration(self, calibration: Calibration) -> Table:
@@ -227,7 +244,9 @@ def load_table(path: Path) -> Table:
         layers = [LayerSpec.from_dict(read_json(row["layer"])) for row in rows]
         energy_mj = {layer: row["energy_mj"] for layer, row in zip(layers, rows, strict=True) if row.get("energy_mj")}
         estimates = {layer: _estimate(row) for layer, row in zip(layers, rows, strict=True)}
-        return Table(estimates, _info_from_dict(plain), energy_mj)
+        info = _info_from_dict(plain)
+        _ = info.model  # a table of another version of the engine is refused before its rows are used
+        return Table(estimates, info, energy_mj)
     except (KeyError, TypeError, AttributeError, ValueError, LayerError) as exc:
         raise TableError(f"{path} is damaged: {exc}") from exc
 
@@ -285,8 +304,14 @@ def _info_to_dict(info: TableInfo) -> dict[str, Any]:
 
 
 FACTS = Mapping[str, Any]
-FINGERPRINT: Mapping[str, Any] = {"device": FACTS, "flags": FACTS | None, "conditioning": FACTS | None, "imported": FACTS | None}
+FINGERPRINT: Mapping[str, Any] = {
+    "device": FACTS, "flags": FACTS | None, "conditioning": FACTS | None, "imported": FACTS | None, "modelled": FACTS | None,
+}  # fmt: skip
 IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[str, int]}
+MODELLED: Mapping[str, Any] = {
+    "hardware": str, "sha256": str, "engine": str, "engine_version": int, "text": str, "batch": int, "bits": int,
+    "input_density": float, "weight_density": float, "output_density": float,
+}  # fmt: skip
 """Types of the entries that are read by name. Other entries are only shown and compared."""
 
 
@@ -304,7 +329,7 @@ def _info_from_dict(plain: Mapping[str, Any]) -> TableInfo:
     for utc in (info.created_utc, info.validated_utc):
         if utc is not None and datetime.fromisoformat(utc).tzinfo is None:
             raise ValueError(f"{utc!r} is no time with a zone")
-    for facts, kinds in ((info.device, FINGERPRINT), (info.imported or {}, IMPORTED)):
+    for facts, kinds in ((info.device, FINGERPRINT), (info.imported or {}, IMPORTED), (info.modelled or {}, MODELLED)):
         for name in kinds.keys() & facts.keys():
             read_value(kinds[name], facts[name])
     return info

@@ -11,6 +11,11 @@ from profiler.tables.table import Table
 
 def trust_sentence(table: Table) -> str:
     """The origin and the held-out error. It begins with `unverified` for one of our own that cannot be relied on."""
+    if model := table.info.model:
+        said = f"{origin_of(table.info.device)}{model.sentence()}"
+        if not model.vouched:
+            return f"unverified: {said}; no published energy of this hardware vouches for the model"
+        return f"{said}; checked against {len(model.hardware.published)} published figures (`profile hardware`)"
     sentence = origin_of(table.info.device) + table.info.held_out.sentence()
     if table.info.unlike:
         sentence += f"; our rules are wrong for {len(table.info.unlike)} of {table.info.asked} networks"
@@ -24,6 +29,8 @@ def origin_of(device: Mapping[str, Any]) -> str:
 
     `device` is the fingerprint of a table or of a run.
     """
+    if isinstance(device.get("modelled"), Mapping):
+        return "modelled, not measured: "
     imported = device.get("imported")
     if isinstance(imported, Mapping):
         return f"imported from {imported.get('from')}, not measured by us: "

@@ -40,11 +40,14 @@ static bool timed(Copies *model, int64_t *duration_ns, Reason *reason) {
     return fine;
 }
 
-/* The shortest run but the first, which is cold: any other may be disturbed, and by a longer one samples would become too short. */
+/* The shortest run but the first, which is cold. A run that was disturbed would make samples too short, so that a third run is made, unless
+   one run is as long as a sample, which then is one inference whatever its length. */
 static bool warm_up(Copies *model, const Job *job, int64_t *shortest_ns, Reason *reason) {
     int64_t start = clock_ns(), once_ns;
     *shortest_ns = INT64_MAX;
     for (int runs = 0; runs < 3 || (double)(clock_ns() - start) < job->warmup_ms * 1e6; runs += runs < 3) {
+        bool long_enough = runs == 2 && (double)*shortest_ns >= job->sample_ms * 1e6;
+        if (long_enough && (double)(clock_ns() - start) >= job->warmup_ms * 1e6) break;
         if (!timed(model, &once_ns, reason)) return false;
         if (runs > 0 && once_ns < *shortest_ns) *shortest_ns = once_ns;
     }

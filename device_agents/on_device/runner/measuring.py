@@ -134,11 +134,14 @@ class Work:
         return shortest_ns
 
     def warm_up(self, run: Callable[[], object]) -> int:
-        """The shortest run in nanoseconds, except the first, which is cold. A run that was disturbed would be too long, and the
-        number of inferences in a sample computed from it too small."""
+        """The shortest run in nanoseconds, except the first, which is cold.
+
+        A run that was disturbed would be too long, and the number of inferences in a sample computed from it too small. So a third
+        run is made, unless one run is as long as a sample, which then is one inference whatever its length.
+        """
         start = clock_ns()
-        once_ns = [_timed(run)]
-        while len(once_ns) < 3 or clock_ns() - start < self.job["warmup_ms"] * 1e6:
+        once_ns = [_timed(run), _timed(run)]
+        while (len(once_ns) < 3 and once_ns[1] < self.job["sample_ms"] * 1e6) or clock_ns() - start < self.job["warmup_ms"] * 1e6:
             once_ns.append(_timed(run))
         return min(once_ns[1:])
 

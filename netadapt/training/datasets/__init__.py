@@ -12,6 +12,7 @@ from pathlib import Path
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import NetAdaptError
+from netadapt.users_code import is_name
 
 
 class DataError(NetAdaptError):
@@ -104,7 +105,12 @@ _ALIKE: Mapping[str, str] = {
 
 def usages() -> str:
     """The forms in which users write the datasets after --data, for help texts and errors."""
-    return ", ".join(entry.usage for entry in DATASETS.values())
+    return ", ".join([*(entry.usage for entry in DATASETS.values()), "mydata.py:make_data"])
+
+
+def is_users(spec: str) -> bool:
+    """True if it names a user's function, `file.py:function` or `module:function`."""
+    return spec.partition(":")[0] not in DATASETS and not Path(spec).exists() and is_name(spec)
 
 
 def name_and_path(spec: str) -> tuple[str, str]:
@@ -126,3 +132,12 @@ def name_and_path(spec: str) -> tuple[str, str]:
         )
         raise DataError(f"{spec} is {what}")
     raise DataError(f"{spec} is neither a file nor a folder; give a path to one, or one of {usages()}")
+
+
+def absolute(spec: str) -> str:
+    """The same dataset with an absolute path, if it has one: `folder:images` becomes `folder:/home/me/images`."""
+    name, path = name_and_path(spec)
+    if not path or not Path(path).exists():
+        return spec
+    whole = str(Path(path).resolve())
+    return f"{name}:{whole}" if spec.startswith(f"{name}:") else whole

@@ -7,32 +7,54 @@ which nothing is computed until all choices are made.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from netadapt.errors import SettingsError
 from netadapt.registry import load
-from netadapt.training.datasets import DATASETS, DataError, name_and_path
+from netadapt.training.datasets import DATASETS, DataError, is_users, name_and_path
 from netadapt.training.datasets.images import CHUNK, LabelledImages
-from netadapt.training.tasks import open_task
-from netadapt.training.types import Dataset, Part
+from netadapt.training.datasets.users import load_users
+from netadapt.training.streaming import Stream, StreamedPart
+from netadapt.training.tasks import DEFAULT_TASK, open_task
+from netadapt.training.tasks.users import UsersTask, has_functions
+from netadapt.training.types import Dataset, ImagesInMemory, Task
+from netadapt.users_code import is_file, short_name
 
 TEST_SPLIT_SEED = 0
 """The seed by which a test part is split off a dataset that has none, so that every run is tested on the same images."""
 _TEST_FRACTION = 0.25
+_MEAN_IMAGES = 10_000
+"""Images that are read, at most, for the mean and the standard deviation."""
+_READ_AT_ONCE = 64
 _MIN_STD = 1e-3  # of a channel that has a single value throughout, as images are divided by it
 
 
-def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, holdout_fraction: float = 0.15) -> Dataset:
-    """The dataset of a name such as `digits`, a name with a path such as `folder:PATH`, or a path, with square images.
+def open_dataset(
+    spec: str,
+    *,
+    resolution: int,
+    channels: int = 3,
+    seed: int,
+    holdout_fraction: float = 0.15,
+    task: Task | None = None,
+    workers: int | None = None,
+) -> Dataset:
+    """The dataset of a name such as `digits`, a name with a path such as `folder:PATH`, a path, or a user's function.
 
-    The seed decides which training images are the holdout. Images have the channels of their dataset, or one channel, the mean of
-    these. `DataError` if the path, the files, the number of channels or the fraction is wrong.
+    The seed decides which training images are the holdout. Images are square and have the channels of their dataset, or one, the
+    mean of these; those of a user's function are as it gives them. `task` replaces the dataset's own. `workers` processes read
+    what is not kept in memory. `DataError` if the path, the files, the number of channels or the fraction is wrong.
     """
     if resolution < 1 or not 0 < holdout_fraction < 1:
         raise DataError(
             f"the resolution must be above 0 and the holdout fraction between 0 and 1, got {resolution} and {holdout_fraction:g}"
         )
+    if is_users(spec):
+        return _users_dataset(spec, seed, holdout_fraction, task, workers)
     name, path = name_and_path(spec)
     labelled: LabelledImages = load(DATASETS[name].address)(path, resolution)
     images = _with_channels(labelled.images, channels, spec)
@@ -45,11 +67,41 @@ def open_dataset(spec: str, *, resolution: int, channels: int = 3, seed: int, ho
     else:
         kept, held_out = training[~labelled.is_holdout[training]], training[labelled.is_holdout[training]]
     mean, std = _mean_and_std(images, kept)
-    everything = Part(images, labelled.targets, mean, std, labelled.mirrored, open_task(labelled.task))
+    own = open_task(labelled.task)
+    if isinstance(task, UsersTask):
+        own = replace(task, stored_for=own)
+    elif task is not None and task.name != own.name:
+        raise SettingsError(f"{spec} has targets for {own.name}, not for {task.name}; leave --task out, or choose other data")
+    everything = ImagesInMemory(images, labelled.targets, mean, std, labelled.mirrored, own)
     return Dataset(
         labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing),
         labelled.remarks,
     )  # fmt: skip
+
+
+def _users_dataset(name: str, seed: int, holdout_fraction: float, task: Task | None, workers: int | None) -> Dataset:
+    """The data of the user's function, for this task, or else that of its file, or else classification."""
+    where = name.rpartition(":")[0]
+    if task is None:
+        task = (
+            UsersTask(str(Path(where).resolve()) if is_file(where) else where) if has_functions(where) else open_task(DEFAULT_TASK)
+        )
+    data = load_users(name, classification=task.name == DEFAULT_TASK, workers=workers)
+    if data.labels is not None:
+        kept, held_out = _split_classes(data.labels, data.train, holdout_fraction, seed, data.classes)
+    else:
+        kept, held_out = _split_scenes(torch.arange(len(data.train)), data.train, holdout_fraction, seed)
+    mean, std = _mean_and_std_of_stream(data.stream, kept) if data.in_bytes else ((), ())
+    train = StreamedPart(data.stream, kept, data.shapes, mean, std, False, task)
+    return Dataset(
+        short_name(name),
+        data.classes,
+        train,
+        replace(train, indices=held_out),
+        replace(train, indices=data.test),
+        data.remarks,
+        True,
+    )
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:
@@ -122,3 +174,17 @@ def _mean_and_std(images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], t
         means.append(mean)
         stds.append(max(float((share * (values - mean) ** 2).sum().sqrt()), _MIN_STD))
     return tuple(means), tuple(stds)
+
+
+def _mean_and_std_of_stream(stream: Stream, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The same of images that are read, of at most `_MEAN_IMAGES` of them."""
+    chosen = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:_MEAN_IMAGES]]
+    count, total, squares = 0, torch.zeros(0), torch.zeros(0)
+    for images, _ in stream.batches(torch.split(chosen, _READ_AT_ONCE)):
+        values = images.transpose(0, 1).flatten(1).long()  # (c, n * h * w)
+        if not count:
+            total, squares = torch.zeros(len(values), dtype=torch.int64), torch.zeros(len(values), dtype=torch.int64)
+        count, total, squares = count + values.shape[1], total + values.sum(dim=1), squares + values.square().sum(dim=1)
+    mean = total.double() / count / 255
+    variance = squares.double() / count / 255**2 - mean.square()
+    return tuple(mean.tolist()), tuple(variance.clamp(min=_MIN_STD**2).sqrt().tolist())

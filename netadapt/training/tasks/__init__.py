@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import NetAdaptError
 from netadapt.registry import load
-from netadapt.training.types import Scores, Task
+from netadapt.training.types import Metric, Scores, Task
+from netadapt.users_code import absolute_name, is_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +31,32 @@ class TaskError(NetAdaptError):
     """There is no task of this name, or a network's outputs cannot be scored by it."""
 
 
-def open_task(name: str) -> Task:
-    """The task of this name. `TaskError` for an unknown name."""
-    if name not in TASKS:
+def open_task(name: str, scores: tuple[Metric, ...] = ()) -> Task:
+    """The task of this name; `scores` are those of a user's task. `TaskError` for an unknown name.
+
+    The user's own code is imported when it is needed first, and not to print what a run has found.
+    """
+    if name in TASKS:
+        task: Task = load(TASKS[name])()
+        return task
+    if not scores and ":" not in name and not name.endswith(".py"):
         raise TaskError(f"there is no task {name!r}; {did_you_mean(name, TASKS)}")
-    task: Task = load(TASKS[name])()
-    return task
+    users: Task = load("netadapt.training.tasks.users:UsersTask")(name, *([scores] if scores else []))
+    return users
+
+
+def chosen_task(text: str) -> Task:
+    """The task that is written after --task: a name, `mytask.py:MyTask`, or a file or module with the functions of one.
+
+    `TaskError` for an unknown name; `UsersError` for a user's task without its functions.
+    """
+    if text in TASKS:
+        return open_task(text)
+    if is_name(text) or text.endswith(".py"):
+        name = absolute_name(text) if is_name(text) else str(Path(text).resolve())
+        users: Task = load("netadapt.training.tasks.users:open_users_task")(name)
+        return users
+    raise TaskError(f"there is no task {text!r}; {did_you_mean(text, TASKS)}, or give your own as mytask.py:MyTask")
 
 
 def scores_of(task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:

@@ -8,8 +8,8 @@ random weights. Whole numbers are 0 instead, because they may be indices.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -18,14 +18,15 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.blocked import DOMAIN, describe_blocked
+from profiler.formats.onnx.integers import describe_integers
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, declaration, extract
+from profiler.formats.onnx.recording import Recording
 from profiler.formats.onnx.tensors import (
     NOT_A_TENSOR,
     Tensor,
     Tensors,
-    channels_last,
     fed_inputs,
     opset_of,
     shape_of,
@@ -39,6 +40,12 @@ from profiler.layers.graph import Graph, Node
 _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 """Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
 MOST_WEIGHT_BYTES = 1 << 31
+_OF_ANY_LAYOUT = (
+    "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearLeakyRelu",
+    "QLinearSoftmax", "Resize", "Add", "Sub", "Mul", "Div", "Concat", "Erf", "Relu", "Clip", "HardSigmoid", "Sigmoid",
+    "LeakyRelu", "Elu", "Softplus", "Tanh",
+)  # fmt: skip
+"""Operators whose tensors all have the channels at the same place, wherever that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class ExecutedModel:
     tensors: Tensors
     graph: Graph
     """One node for each in `order`."""
+    remark: str | None = None
+    """Which layers are fed with values of the network's own when they are measured alone."""
 
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a model of just these, to be run as it is."""
@@ -80,15 +89,18 @@ class ExecutedModel:
         return part, data
 
 
-def read_executed(name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int) -> ExecutedModel:
+def read_executed(
+    name: str, graph: bytes, operators: Sequence[ExecutedOperator], block: int, file: bytes | None = None
+) -> ExecutedModel:
     """The operators that the runtime executes, as layers, in the order of execution.
 
     `graph` is the optimised model as the runtime saved it, and `block` the number of channels in a block of the device's blocked
-    layout. Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
+    layout; `file` is the model before it was optimised, which is run on this machine if layers need values that it feeds them.
+    Raises `ModelError` if the graph is damaged, or if graph and operators contradict each other.
     """
     try:
         model = onnx.load_model_from_string(graph)
-        return _read(name, model, _in_order(model, operators), block)
+        return _read(name, model, _in_order(model, operators), block, file)
     except (DecodeError, ValueError, LookupError, TypeError) as exc:
         raise ModelError(f"{name}: the device sent a damaged graph ({type(exc).__name__}: {str(exc)[:200]})") from exc
     except (LayerError, PlanError, ModelError) as exc:
@@ -114,11 +126,15 @@ def _in_order(model: ModelProto, operators: Sequence[ExecutedOperator]) -> list[
     return pairs
 
 
-def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int) -> ExecutedModel:
+def _read(
+    name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]], block: int, file: bytes | None
+) -> ExecutedModel:
     known = dict(_known_tensors(model, pairs))
+    recording = Recording(file, known) if file is not None else None
     fed = fed_inputs(model)
-    tensors = Tensors(known, {name: weight for name, weight in weights_of(model.graph).items() if name not in fed})
-    inputs = {value.name: known[value.name].shape for value in model.graph.input if value.name not in tensors.constants}
+    weights = {name: weight for name, weight in weights_of(model.graph).items() if name not in fed}
+    tensors = Tensors(known, weights, frozenset(_channels_last([proto for proto, _ in pairs], known, weights)))
+    inputs = [value.name for value in model.graph.input if value.name not in tensors.constants]
     source_of = {key: key for key in inputs}
     nodes: dict[str, Node] = {}
     opaques: dict[str, bytes] = {}
@@ -126,24 +142,47 @@ def _read(name: str, model: ModelProto, pairs: Sequence[tuple[NodeProto, Execute
         if proto.domain == DOMAIN:
             description = describe_blocked(proto, tensors, block)
         else:
-            description = describe(proto, tensors, opset_of(model))
+            description = describe_integers(proto, tensors, opset_of(model)) or describe(proto, tensors, opset_of(model))
         if description is not None and description.exact:
             layer, reads = description.layer, list(description.reads)
         else:
-            filled = Tensors(
-                known, {key: with_values(tensors.constants[key]) for key in used_by(proto) if key in tensors.constants}
-            )
-            layer, data = extract(proto, filled, model, description.layer if description else None)
+            values = {key: with_values(weights[key]) for key in used_by(proto) if key in weights}
+            filled = replace(tensors, constants=values)
+            layer, data = extract(proto, filled, model, description.layer if description else None, recording)
             reads = activations(proto, tensors)
             if layer.opaque is not None:
                 opaques[layer.opaque.digest] = data
-        node = Node(unique(name_of(proto, tensors), inputs.keys() | nodes.keys()), layer, tuple(source_of[key] for key in reads))
+        node = Node(unique(name_of(proto, tensors), {*inputs, *nodes}), layer, tuple(source_of[key] for key in reads))
         nodes[node.name] = node
         source_of |= {key: node.name for key in proto.output if key}
     outputs = tuple(dict.fromkeys(source_of[value.name] for value in model.graph.output if value.name in source_of))
-    shapes = tuple((key, channels_last(shape)) for key, shape in inputs.items())
+    shapes = tuple((key, tensors.shown(key)) for key in inputs)
     graph = Graph(name, shapes, tuple(nodes.values()), outputs, opaques, executed=True)
-    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph)
+    return ExecutedModel(model, tuple(proto for proto, _ in pairs), tensors, graph, recording.remark if recording else None)
+
+
+def _channels_last(nodes: Sequence[NodeProto], known: Mapping[str, Tensor], weights: Container[str]) -> set[str]:
+    """The tensors of four dimensions whose channels are last: those of operators that need it, and what goes with them.
+
+    A model may be a part of another one, so that its inputs may have the channels last, too.
+    """
+    found: set[str] = set()
+    while True:
+        before = len(found)
+        for node in (*nodes, *reversed(nodes)):
+            if node.domain == DOMAIN or not node.input:
+                continue
+            tensors = {key for key in (*node.input, *node.output) if key and key not in weights and len(known[key].shape) == 4}
+            perm = next((tuple(item.ints) for item in node.attribute if item.name == "perm"), None)
+            if node.op_type == "Transpose":
+                ends = {(0, 2, 3, 1): node.output, (0, 3, 1, 2): node.input}.get(perm or (), [])
+                found.update(ends if tensors else [])
+                continue
+            needs = node.op_type == "NhwcMaxPool" or any(item.name == "channels_last" and item.i for item in node.attribute)
+            if needs or (node.op_type in _OF_ANY_LAYOUT and not tensors.isdisjoint(found)):
+                found |= tensors
+        if len(found) == before:
+            return found
 
 
 def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedOperator]]) -> Iterator[tuple[str, Tensor]]:

@@ -15,10 +15,12 @@ from onnx import ModelProto, helper
 from profiler.errors import ModelError
 from profiler.formats.onnx.blocked import DOMAIN
 from profiler.formats.onnx.emitter import OPSET, Emitter
+from profiler.formats.onnx.executed_integers import IntegerEmitter
 from profiler.formats.onnx.tensors import in_file
 from profiler.formats.onnx.writer import IR_VERSION, PRODUCER, emit_plain, window_attributes
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import GLOBAL_POOL_OPS, POOL_OPS, LayerSpec
+from profiler.layers.integers import INTEGERS
+from profiler.layers.layer import CHANNELS_LAST, GLOBAL_POOL_OPS, POOL_OPS, LayerSpec
 
 FUSED_DOMAIN = "com.microsoft"
 FUSED: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -49,7 +51,7 @@ def write_executed(graph: Graph, seed: int = 0) -> bytes:
 
     Raises `ModelError` for a layer that the runtime does not execute in this form.
     """
-    emitter = Emitter(graph, seed)
+    emitter = IntegerEmitter(graph, seed)
     inputs = emitter.inputs()
     for node in graph.nodes:
         _emit(emitter, node)
@@ -61,11 +63,13 @@ def write_executed(graph: Graph, seed: int = 0) -> bytes:
     return data
 
 
-def _emit(emitter: Emitter, node: Node) -> None:
+def _emit(emitter: IntegerEmitter, node: Node) -> None:
     layer = node.layer
-    if layer.opaque is not None or layer.dtype != "float32":
+    if layer.opaque is not None or layer.dtype not in ("float32", *INTEGERS):
         raise ModelError(f"{node.name} ({layer.op}, {layer.dtype}) cannot be written as an executed layer")
-    if layer.op in ("conv2d", "depthwise_conv2d"):
+    if layer.dtype in INTEGERS or layer.layout == CHANNELS_LAST:
+        emitter.integers(node)
+    elif layer.op in ("conv2d", "depthwise_conv2d"):
         _conv(emitter, node)
     elif layer.block > 1:
         op_type, attributes = _blocked(layer)

@@ -2,13 +2,11 @@
 
 Every operator stands between a DequantizeLinear for each operand and a QuantizeLinear; onnxruntime's optimiser replaces the three
 by one integer operator. As in a file of the quantiser, ReLU and ReLU6 are not written: the range of the layer before them begins at
-zero and cuts off the rest. Three things differ, so that a single layer runs as it does inside a network:
+zero and cuts off the rest. Two things differ:
 
-- The graph begins and ends in integers, so that no call converts from and to floats only because the layer is measured alone.
+- The graph begins and ends in integers.
 - Activations are uint8, weights int8. On x86 onnxruntime turns the int8 activations of a quantiser into uint8 when it loads a file,
   but not the inputs and outputs of the graph, and would then compute the layer at either end in floats.
-- A single convolution has channels-last inputs and outputs, as integer convolutions do. onnxruntime would transpose NCHW tensors
-  before and after it, which a network does only once at its ends.
 
 onnxruntime 1.31 executes these layers on x86 as follows:
 
@@ -38,7 +36,6 @@ _RANGES = {"Relu": POSITIVE, "Clip": POSITIVE, "Sigmoid": UNIT, "HardSigmoid": U
 _MOVES = ("MaxPool", "AveragePool", "GlobalMaxPool", "ReduceMax", "Resize", "Flatten", "Reshape")
 """Operators whose output has the quantisation of their input."""
 _MOVING_OPS = ("max_pool2d", "avg_pool2d", "global_max_pool", "upsample_nearest", "upsample_bilinear", "flatten")
-_CHANNELS_LAST_OPS = ("conv2d", "depthwise_conv2d", "fully_connected")
 
 
 class Int8Emitter(Emitter):
@@ -52,26 +49,28 @@ class Int8Emitter(Emitter):
         self._dequantised: set[str] = set()
         self._weight_scales: dict[str, Array] = {}
         self._rectified = {node.name for node in graph.nodes if node.layer.activation != "none" and self.absorbs_activation(node)}
+        self._floats = {node.name for node in graph.nodes if node.layer.op == "dequantise"}
+        self._floats |= {name for node in graph.nodes if node.layer.op == "quantise" for name in node.inputs}
 
     def inputs(self) -> list[ValueInfoProto]:
-        self._tensors |= {name: COMMON for name, _ in self.graph.inputs}
-        if not self._is_lone_convolution:
-            return [_integers(name, in_file(shape)) for name, shape in self.graph.inputs]
-        ((name, shape),) = self.graph.inputs
-        super().node("Transpose", [f"{name}.channels_last"], name, f"{name}.transpose", perm=[0, 3, 1, 2])
-        return [_integers(f"{name}.channels_last", shape)]
+        self._tensors |= {name: COMMON for name, _ in self.graph.inputs if name not in self._floats}
+        return [self._declared(name, shape) for name, shape in self.graph.inputs]
 
     def outputs(self) -> list[ValueInfoProto]:
-        if not self._is_lone_convolution:
-            return [_integers(name, in_file(shape)) for name, shape in self.output_shapes()]
-        ((name, shape),) = self.output_shapes()
-        super().node("Transpose", [name], f"{name}.channels_last", f"{name}.transpose", perm=[0, 2, 3, 1])
-        return [_integers(f"{name}.channels_last", shape)]
+        return [self._declared(name, shape) for name, shape in self.output_shapes()]
 
-    @property
-    def _is_lone_convolution(self) -> bool:
-        layers = self.graph.layers
-        return len(layers) == 1 and layers[0].op in _CHANNELS_LAST_OPS and len(layers[0].output) == 4
+    def _declared(self, name: str, shape: Shape) -> ValueInfoProto:
+        kind = TensorProto.FLOAT if name in self._floats else TensorProto.UINT8
+        return helper.make_tensor_value_info(name, kind, in_file(shape))
+
+    def conversion(self, node: Node) -> None:
+        """Add a conversion to or from integers."""
+        (source,) = node.inputs
+        quantisation = self._tensors.get(source, COMMON)
+        op_type = "QuantizeLinear" if node.layer.op == "quantise" else "DequantizeLinear"
+        super().node(op_type, [source, *self._parameters(quantisation)], node.name, node.name)
+        if op_type == "QuantizeLinear":
+            self._tensors[node.name] = quantisation
 
     def absorbs_activation(self, node: Node) -> bool:
         is_range = node.layer.activation in ("relu", "relu6") and node.layer.op not in _MOVING_OPS
@@ -125,11 +124,6 @@ class Int8Emitter(Emitter):
         stored = [self.store(name, integers), self.store(f"{name}.scale", scales), self.store(f"{name}.zero_point", zero_points)]
         super().node("DequantizeLinear", stored, f"{name}.dequantised", f"{name}.dequantise", axis=axis)
         return f"{name}.dequantised"
-
-
-def _integers(name: str, shape: Shape) -> ValueInfoProto:
-    """The declaration of a uint8 tensor."""
-    return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
 
 
 def _unsigned(integers: Array) -> Array:

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from profiler.errors import LayerError
 from profiler.formats.onnx.tensors import Tensors
-from profiler.layers.layer import USUAL_SLOPE, LayerSpec, Pair, Shape
+from profiler.layers.layer import CHANNELS_LAST, USUAL_SLOPE, LayerSpec, Pair, Shape
 
 _NO_LIMIT = 3e38  # exporters write the largest float for Clip's missing maximum
 
@@ -186,19 +186,19 @@ def _binary(kind: str, op: Operation) -> Description | None:
 
 def _concat(op: Operation) -> Description | None:
     count = len(op.node.input)
-    if not _channel_axis(op) or any(op.is_constant(index) for index in range(count)):
+    if not channel_axis(op) or any(op.is_constant(index) for index in range(count)):
         return None
     return Description(LayerSpec("concat", tuple(op.shape(index) for index in range(count)), op.output))
 
 
 def _softmax(op: Operation) -> Description | None:
     # before opset 13 it ran over all dimensions from the axis to the last
-    if not _channel_axis(op) or (op.opset < 13 and len(op.output) != 2):
+    if not channel_axis(op) or (op.opset < 13 and len(op.output) != 2):
         return None
     return Description(LayerSpec("softmax", (op.shape(0),), op.output))
 
 
-def _channel_axis(op: Operation) -> bool:
+def channel_axis(op: Operation) -> bool:
     """True if the axis of the operator is the channel axis."""
     rank = len(op.output)
     axis = op.attribute("axis", -1 if op.opset >= 13 else 1)
@@ -207,18 +207,24 @@ def _channel_axis(op: Operation) -> bool:
 
 
 def _resize(op: Operation) -> Description | None:
-    """A resize as PyTorch exports `interpolate`, nearest or bilinear. Opset 10 and Upsample know only PyTorch's kind of nearest."""
+    kind, layout = resize_kind(op), CHANNELS_LAST if op.input(0) in op.tensors.channels_last else ""
+    return None if kind is None else Description(LayerSpec(kind, (op.shape(0),), op.output, layout=layout))
+
+
+def resize_kind(op: Operation) -> str | None:
+    """The kind of a resize as PyTorch exports `interpolate`, nearest or bilinear; None for others.
+
+    Opset 10 and Upsample know only PyTorch's kind of nearest.
+    """
     old = op.opset < 11
     mode = op.attribute("mode", "nearest")
     coordinates = op.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     rounding = op.attribute("nearest_mode", "floor" if old else "round_prefer_floor")
     if mode == "nearest" and (coordinates, rounding) == ("asymmetric", "floor"):
-        kind = "upsample_nearest"
-    elif mode == "linear" and coordinates in ("half_pixel", "pytorch_half_pixel") and not op.attribute("antialias", 0):
-        kind = "upsample_bilinear"
-    else:
-        return None
-    return Description(LayerSpec(kind, (op.shape(0),), op.output))
+        return "upsample_nearest"
+    if mode == "linear" and coordinates in ("half_pixel", "pytorch_half_pixel") and not op.attribute("antialias", 0):
+        return "upsample_bilinear"
+    return None
 
 
 def _flatten(op: Operation) -> Description | None:
@@ -325,7 +331,7 @@ def _inexact(reader: Reader) -> Reader:
 
 _ANY_LAYOUT = (
     "Add", "Mul", "Concat", "Softmax", "Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu", "QuickGelu", "Gelu",
-    "Elu", "Softplus", "Tanh", "MatMul",
+    "Elu", "Softplus", "Tanh", "MatMul", "Resize", "QLinearConv",
 )  # fmt: skip
 """The operators whose description holds wherever the channels are in the file."""
 

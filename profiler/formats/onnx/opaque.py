@@ -18,7 +18,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from profiler.errors import ModelError
-from profiler.formats.onnx.tensors import Tensor, Tensors, channels_last, has_subgraph, in_file, shape_of, used_by
+from profiler.formats.onnx.recording import Recording
+from profiler.formats.onnx.tensors import Array, Tensor, Tensors, channels_last, has_subgraph, in_file, used_by
 from profiler.formats.onnx.values import feed_alone
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
 
@@ -26,12 +27,15 @@ _FOLLOWS, _CHANNELS_LAST = "follows", "channels_last"
 """Keys of a template's metadata: the sizes that follow others, and the tensors whose channels are last in the file, too."""
 
 
-def extract(node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpec | None) -> tuple[LayerSpec, bytes]:
+def extract(
+    node: NodeProto, tensors: Tensors, model: ModelProto, kind: LayerSpec | None, recording: Recording | None = None
+) -> tuple[LayerSpec, bytes]:
     """The node as an opaque layer, and its model file.
 
     `kind` is the layer that the node would be if its weights or data were not unusual; None if it is no layer that we model.
+    `recording` has the values that the network feeds it, should it need them.
     """
-    data = _model_of(node, tensors, model)
+    data = _model_of(node, tensors, model, recording)
     weight_bytes = 0
     for name in used_by(node):
         weight = tensors.constants.get(name)
@@ -120,7 +124,8 @@ def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
 
 
 def _dims(value: ValueInfoProto) -> Shape:
-    return shape_of(value) or ()
+    """Empty tensors have a dimension of 0."""
+    return tuple(int(size.dim_value) for size in value.type.tensor_type.shape.dim)
 
 
 def _without_sizes(model: ModelProto) -> bytes:
@@ -164,7 +169,7 @@ def _outputs(node: NodeProto) -> list[str]:
     return [name for name in node.output if name]
 
 
-def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto) -> bytes:
+def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto, recording: Recording | None) -> bytes:
     """The model of this one node. It does not depend on the node's place in its network: the same work gives the same bytes."""
     if has_subgraph(node):
         names = {name: name for name in (*used_by(node), *node.output)}  # its subgraph knows the tensors by these names
@@ -194,7 +199,15 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto) -> bytes:
     domains = {"", node.domain}
     opsets = [opset for opset in model.opset_import if opset.domain in domains or has_subgraph(node)]
     lone: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
-    feed_alone(lone)
+
+    def recorded() -> Mapping[str, Array] | None:
+        assert recording is not None
+        read = activations(node, tensors)
+        values = recording.values(read)
+        (recording.made_up if values is None else recording.fed).append(node.op_type)
+        return None if values is None else {names[name]: values[name] for name in read}
+
+    feed_alone(lone, recorded if recording else None)
     data: bytes = lone.SerializeToString(deterministic=True)
     return data
 

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.onnx.complete import completed, inputs_of
 from profiler.formats.onnx.fusion import rejoin_groups, rejoin_hard_swish
+from profiler.formats.onnx.integers import describe_integers
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.library_errors import library_errors_as_ours
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, extract
-from profiler.formats.onnx.tensors import Tensors, channels_last, check_sizes, open_session, opset_of, shape_of, tensors_of
+from profiler.formats.onnx.tensors import Tensors, channels_last, check_sizes, open_session, opset_of, shape_of, tensors_of, used_by
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 
@@ -33,11 +34,16 @@ def read_onnx(path: Path, given: Given = NOTHING) -> Graph:
     Raises `ModelError` if onnxruntime cannot run the file, or if the shape of an input is not known.
     """
     with library_errors_as_ours(path):
-        model = _load(completed(path, given))
-        inputs = _inputs(model)
-        optimised = _optimised(model)
-        rejoin_hard_swish(optimised)
-        return _graph(path.stem, inputs, optimised, tensors_of(optimised))
+        return graph_of(path.stem, completed(path, given))
+
+
+def graph_of(name: str, data: bytes) -> Graph:
+    """The same of a model that is complete, with the errors of the libraries."""
+    model = _load(data)
+    inputs = _inputs(model)
+    optimised = _optimised(model)
+    rejoin_hard_swish(optimised)
+    return _graph(name, inputs, optimised, tensors_of(optimised))
 
 
 def _load(data: bytes) -> ModelProto:
@@ -72,7 +78,28 @@ def _optimised(model: ModelProto) -> ModelProto:
     with tempfile.TemporaryDirectory(prefix="onnx_reader_") as folder:
         saved = Path(folder) / "optimised.onnx"
         open_session(inferred, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, saved)
-        return onnx.load(saved, format="protobuf")
+        optimised = onnx.load(saved, format="protobuf")
+    sort(optimised.graph)
+    return optimised
+
+
+def sort(graph: GraphProto) -> None:
+    """Bring the nodes into an order in which each comes after those that it reads; onnxruntime runs and saves them in any."""
+    missing = {name for node in graph.node for name in node.output if name}
+    pending, ordered = list(graph.node), list[NodeProto]()
+    while pending:
+        later = []
+        for node in pending:
+            if missing.isdisjoint(used_by(node)):
+                ordered.append(node)
+                missing.difference_update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(pending):
+            raise ModelError("its operators wait for each other in a circle")
+        pending = later
+    del graph.node[:]
+    graph.node.extend(ordered)
 
 
 def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tensors) -> Graph:
@@ -82,8 +109,8 @@ def _graph(name: str, inputs: dict[str, Shape], model: ModelProto, tensors: Tens
     for proto in model.graph.node:
         if all(key in tensors.constants for key in proto.output if key):
             continue
-        description = describe(proto, tensors, opset_of(model))
-        if description is not None and description.exact:
+        description = describe_integers(proto, tensors, opset_of(model)) or describe(proto, tensors, opset_of(model))
+        if description is not None and description.exact and not description.layer.layout:
             layer = description.layer
             reads = list(description.reads)
         else:

@@ -161,6 +161,8 @@ def check_sizes(graph: GraphProto) -> None:
 
 def _check_size(value: ValueInfoProto, most_bytes: int = MOST_BYTES) -> None:
     shape, kind = shape_of(value) or (), value.type.tensor_type.elem_type
+    if kind not in TensorProto.DataType.values():
+        raise ModelError(f"tensor {value.name} is of type {kind}, which does not exist; the file is damaged")
     item_bytes = 1 if kind in (TensorProto.UNDEFINED, TensorProto.STRING) else helper.tensor_dtype_to_np_dtype(kind).itemsize
     if math.prod(shape) * item_bytes > most_bytes:
         raise ModelError(f"tensor {value.name} of shape {shape} is too large: it takes over {most_bytes / 2**30:.1f} GiB")

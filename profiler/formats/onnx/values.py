@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from profiler.errors import ModelError
 from profiler.formats.given import Given
 from profiler.formats.onnx.library_errors import LIBRARY_ERRORS
+from profiler.formats.onnx.recording import Recorded
 from profiler.formats.onnx.tensors import FED, Array, fed_inputs, has_subgraph, open_session, shape_of
 
 _INDICES = (TensorProto.INT32, TensorProto.INT64)
@@ -25,6 +26,11 @@ _DIVISIONS = ("Div", "Mod")
 _LARGEST_TRIAL_BYTES = 1 << 28
 _FLOATS = ((-1.0, 1.0), (0.1, 1.0), (1.0, 2.0))
 """Ranges that are tried in turn; the first is that of the runners, the others are for roots, logarithms and inverse cosines."""
+_FILLED = {
+    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BOOL, *_INDICES, TensorProto.INT8, TensorProto.INT16,
+    TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+}  # fmt: skip
+"""The types of the inputs that runners fill; numbers of other types, such as bfloat16, have to be in the file."""
 _WHOLE = (1, 0)
 """Largest whole numbers that are tried in turn; the first is that of the runners."""
 
@@ -67,6 +73,7 @@ def feed_indices(model: ModelProto) -> None:
 
     A model that runs with none of them is left as it is: the device's runtime says why.
     """
+    _feed_unusual(model)
     fed = fed_inputs(model) | {weight.name for weight in model.graph.initializer}
     free = [value for value in model.graph.input if value.name not in fed]
     chosen = [value for value in free if value.type.tensor_type.elem_type in _INDICES]
@@ -92,15 +99,36 @@ def feed_indices(model: ModelProto) -> None:
         return
 
 
-def feed_alone(model: ModelProto) -> None:
-    """Give the inputs of a single node values for which its outputs are finite, if those of the runners do not do."""
+def _feed_unusual(model: ModelProto) -> None:
+    """Give inputs of types that no runner fills random values."""
+    has_value = {weight.name for weight in model.graph.initializer}
+    free = [value for value in model.graph.input if value.type.tensor_type.elem_type not in _FILLED and value.name not in has_value]
+    if free and _is_small(free):
+        feed(model, {value.name: _filled(value, _FLOATS[0], _WHOLE[0]) for value in free})
+
+
+def feed_alone(model: ModelProto, recorded: Recorded | None = None) -> None:
+    """Give the inputs of a single node values for which its outputs are finite, if those of the runners do not do.
+
+    They do if it runs with them and what it makes has the sizes that it has in the network: a table of one row has no row 1, and a
+    Range to 0 or 1 is none to 1000. Else they are those of the network, if these are recorded, or made up.
+    """
     (node,) = model.graph.node
-    free = list(model.graph.input)
-    if not free or not _is_small(free) or has_subgraph(node) or "QLinear" in node.op_type or "Integer" in node.op_type:
+    _feed_unusual(model)
+    free = [value for value in model.graph.input if value.name not in fed_inputs(model)]
+    if not free or not _is_small(free) or "QLinear" in node.op_type or "Integer" in node.op_type:
         return
     types = {value.type.tensor_type.elem_type for value in free}
-    if node.op_type in _DIVISIONS and types <= {*_INDICES, TensorProto.INT8, TensorProto.INT16}:
-        # dividing by zero ends the process, so nothing is tried
+    # dividing whole numbers by zero ends the process, so nothing is tried
+    divides = node.op_type in _DIVISIONS and types <= {*_INDICES, TensorProto.INT8, TensorProto.INT16}
+    if recorded is not None and (has_subgraph(node) or divides or not _does_alone(model, free, types)):
+        values = recorded()
+        if values is not None:
+            feed(model, values)
+            return
+    if has_subgraph(node):
+        return
+    if divides:
         feed(model, {value.name: _filled(value, _FLOATS[0], 1, least=1) for value in free})
         return
     try:
@@ -116,6 +144,22 @@ def feed_alone(model: ModelProto) -> None:
             if not first:
                 feed(model, values)
             return
+
+
+def _does_alone(model: ModelProto, free: list[ValueInfoProto], types: set[int]) -> bool:
+    """True if the node runs with values such as those of the runners, and makes finite tensors of the sizes that are declared."""
+    try:
+        session = open_session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        for _, values in _trials(free, bool(types & set(_INDICES))):
+            outputs = session.run(None, values)
+            break
+    except LIBRARY_ERRORS:
+        return False
+    declared = [tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in model.graph.output]
+    return all(
+        not isinstance(array, np.ndarray) or (array.shape == shape and (array.dtype.kind != "f" or bool(np.isfinite(array).all())))
+        for array, shape in zip(outputs, declared, strict=True)
+    )
 
 
 def _trials(free: list[ValueInfoProto], with_indices: bool) -> Iterator[tuple[bool, dict[str, Array]]]:

@@ -21,7 +21,8 @@ from profiler.formats.onnx.int8 import Int8Emitter
 from profiler.formats.onnx.opaque import at_shapes
 from profiler.formats.onnx.tensors import channels_are_last, has_subgraph, in_file, opset_of, shape_of
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import ACTIVATIONS, LayerSpec, Shape
+from profiler.layers.integers import with_ranges
+from profiler.layers.layer import ACTIVATIONS, CONVERSION_OPS, LayerSpec, Shape
 
 IR_VERSION = 8  # the version that opset 17 came with
 PRODUCER = "netadapt-profiler"
@@ -36,7 +37,10 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     Layers that were extracted are written as they were, at the shapes of the graph. Raises `ModelError` if an ONNX file cannot
     represent a layer, and for more than 2 GiB of weights.
     """
-    emitter = _EMITTERS[_checked_precision(graph)](graph, seed)
+    precision = _checked_precision(graph)
+    if precision == "int8":
+        graph = with_ranges(graph)
+    emitter = _EMITTERS[precision](graph, seed)
     extracted = {node.name: _extracted(graph, node) for node in graph.nodes if node.layer.opaque is not None}
     emitter.opset = max([OPSET, *map(opset_of, extracted.values())])
     domains = {item.domain: item.version for model in extracted.values() for item in model.opset_import} | {"": emitter.opset}
@@ -125,6 +129,9 @@ def _emit_extracted(emitter: Emitter, node: Node, model: ModelProto) -> None:
 
 def _emit(emitter: Emitter, node: Node) -> None:
     """Add a layer and its activation."""
+    if isinstance(emitter, Int8Emitter) and node.layer.op in CONVERSION_OPS:
+        emitter.conversion(node)
+        return
     if emitter.absorbs_activation(node):
         _EMIT[node.layer.op](emitter, node, node.name)
         return

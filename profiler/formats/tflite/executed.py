@@ -38,6 +38,8 @@ class ExecutedModel:
     """The layers in the order of execution."""
     operators: Mapping[str, tuple[Operator, ...]]
     """The operators of the file that each node of `graph` consists of."""
+    remark: str | None = None
+    """Nothing is remarked."""
 
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a file of just their operators, with their own weights."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +15,16 @@ from device_agents.on_device.runner.host import told
 from device_agents.on_device.runner.inputs import input_array
 from device_agents.on_device.runner.runtimes.interface import NotInThisBuild, Opened, Output, Runtime, newest
 from device_agents.on_device.runner.runtimes.onnxruntime_profile import read_profile
+
+LEFT_BEHIND_S = 3600.0
+"""A folder of profiles that is older than this belongs to no runner any more."""
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove the profiles of runners that were killed while they wrote them."""
+    for left in folder.glob("executed-*"):
+        if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class OnnxRuntime(Runtime):
@@ -57,6 +69,7 @@ class OnnxRuntime(Runtime):
         return self._bound(self._session(path, self._options(as_it_is)), seed)
 
     def executed(self, path: Path, seed: int, as_it_is: bool, inferences: int) -> Executed:
+        _remove_left_behind(path.parent)
         with TemporaryDirectory(prefix="executed-", dir=path.parent) as folder:
             graph, reason = Path(folder, "graph.onnx"), None
             try:
