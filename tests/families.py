@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -572,3 +574,390 @@ class ChannelAttention(nn.Module):
 
 def channel_attention():
     return seq(conv_bn_act(3, 16, 3, 2), ChannelAttention(16), conv_bn_act(16, 32, 3, 2), Head(32))
+
+
+class RepVGGBlock(nn.Module):
+    """Three branches in training; one convolution once it is deployed."""
+
+    def __init__(self, i, o, s=1, deploy=False):
+        super().__init__()
+        self.deploy = deploy
+        if deploy:
+            self.reparam = nn.Conv2d(i, o, 3, s, 1)
+        else:
+            self.dense = seq(nn.Conv2d(i, o, 3, s, 1, bias=False), nn.BatchNorm2d(o))
+            self.point = seq(nn.Conv2d(i, o, 1, s, bias=False), nn.BatchNorm2d(o))
+            self.same = nn.BatchNorm2d(i) if i == o and s == 1 else None
+
+    def forward(self, x):
+        if self.deploy:
+            return functional.relu(self.reparam(x))
+        y = self.dense(x) + self.point(x)
+        return functional.relu(y if self.same is None else y + self.same(x))
+
+
+def repvgg(deploy=False):
+    return seq(*(RepVGGBlock(i, o, s, deploy) for i, o, s in ((3, 16, 2), (16, 16, 1), (16, 32, 2), (32, 32, 1))), Head(32))
+
+
+def repvgg_train():
+    return repvgg()
+
+
+def repvgg_deploy():
+    return repvgg(True)
+
+
+class FusedResidual(nn.Module):
+    def __init__(self, i, o, st, e):
+        super().__init__()
+        self.r = i == o and st == 1
+        self.body = seq(conv_bn_act(i, i * e, 3, st), nn.Conv2d(i * e, o, 1, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x):
+        return x + self.body(x) if self.r else self.body(x)
+
+
+def efficientnetv2():
+    return seq(
+        conv_bn_act(3, 16, 3, 2), FusedResidual(16, 16, 1, 2), FusedResidual(16, 24, 2, 4), InvertedResidual(24, 32, 2, 4), Head(32)
+    )
+
+
+class CrossStage(nn.Module):
+    """CSPNet: half of the channels go past the blocks."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.down = conv_bn_act(c, 2 * c, 3, 2, act=nn.LeakyReLU)
+        self.m = Bottleneck(c, nn.LeakyReLU)
+        self.t = conv_bn_act(c, c, 1, act=nn.LeakyReLU)
+        self.j = conv_bn_act(2 * c, 2 * c, 1, act=nn.LeakyReLU)
+
+    def forward(self, x):
+        a, b = self.down(x).chunk(2, dim=1)
+        return self.j(torch.cat([a, self.t(self.m(b))], 1))
+
+
+def cspnet():
+    return seq(conv_bn_act(3, 16, 3, 2, act=nn.LeakyReLU), CrossStage(16), CrossStage(32), Head(64))
+
+
+class WeightedPyramid(nn.Module):
+    """BiFPN: levels are added with weights that are learnt and add up to one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = conv_bn_act(3, 16, 3, 2), conv_bn_act(16, 24, 3, 2)
+        self.la, self.lb = nn.Conv2d(16, 16, 1), nn.Conv2d(24, 16, 1)
+        self.w1, self.w2 = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+        self.up, self.down = (seq(nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16)) for _ in "ab")
+        self.h = nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        a = self.a(x)
+        a, b = self.la(a), self.lb(self.b(a))
+        w = functional.relu(self.w1)
+        w = w / (w.sum() + 1e-4)
+        a = self.up(functional.silu(w[0] * a + w[1] * functional.interpolate(b, scale_factor=2)))
+        w = functional.relu(self.w2)
+        w = w / (w.sum() + 1e-4)
+        b = self.down(functional.silu(w[0] * b + w[1] * functional.max_pool2d(a, 2)))
+        return self.h(a), self.h(b)
+
+
+def bifpn():
+    return WeightedPyramid()
+
+
+class WindowAttention(nn.Module):
+    """Swin: attention within windows, with a bias of relative positions."""
+
+    def __init__(self, c, h, w):
+        super().__init__()
+        self.h, self.w, self.scale = h, w, (c // h) ** -0.5
+        self.n1, self.n2 = nn.LayerNorm(c), nn.LayerNorm(c)
+        self.qkv, self.proj = nn.Linear(c, 3 * c), nn.Linear(c, c)
+        self.u, self.d = nn.Linear(c, 2 * c), nn.Linear(2 * c, c)
+        self.bias = nn.Parameter(torch.zeros(h, w * w, w * w))
+
+    def forward(self, x):
+        n, height, width, c = x.shape
+        w = self.w
+        y = torch.roll(self.n1(x), (-1, -1), (1, 2))
+        y = y.view(n, height // w, w, width // w, w, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, w * w, c)
+        q, k, v = self.qkv(y).reshape(y.shape[0], w * w, 3, self.h, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = ((q * self.scale) @ k.transpose(-2, -1) + self.bias).softmax(-1) @ v
+        y = self.proj(y.transpose(1, 2).flatten(2))
+        y = y.view(n, height // w, width // w, w, w, c).permute(0, 1, 3, 2, 4, 5).reshape(n, height, width, c)
+        x = x + torch.roll(y, (1, 1), (1, 2))
+        return x + self.d(functional.gelu(self.u(self.n2(x))))
+
+
+class PatchMerging(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.norm, self.reduction = nn.LayerNorm(4 * c), nn.Linear(4 * c, 2 * c, bias=False)
+
+    def forward(self, x):
+        return self.reduction(self.norm(torch.cat([x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]], -1)))
+
+
+class Swin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Conv2d(3, 16, 4, 4)
+        self.b = WindowAttention(16, 2, 4)
+        self.m = PatchMerging(16)
+        self.c = WindowAttention(32, 4, 4)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.fc(self.c(self.m(self.b(self.p(x).permute(0, 2, 3, 1)))).mean((1, 2)))
+
+
+def swin():
+    return Swin()
+
+
+class ResponseNorm(nn.Module):
+    """ConvNeXt V2's normalisation by the response of each channel."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.zeros(1, 1, 1, c)), nn.Parameter(torch.zeros(1, 1, 1, c))
+
+    def forward(self, x):
+        g = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        return self.gamma * (x * (g / (g.mean(-1, keepdim=True) + 1e-6))) + self.beta + x
+
+
+class ConvNeXtV2Block(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.dw = nn.Conv2d(c, c, 7, padding=3, groups=c)
+        self.n = nn.LayerNorm(c, eps=1e-06)
+        self.u, self.g, self.d = nn.Linear(c, 4 * c), ResponseNorm(4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, x):
+        y = self.u(self.n(self.dw(x).permute(0, 2, 3, 1)))
+        return x + self.d(self.g(functional.gelu(y))).permute(0, 3, 1, 2)
+
+
+def convnextv2():
+    return seq(nn.Conv2d(3, 16, 4, 4), LayerNorm2d(16), ConvNeXtV2Block(16), nn.Conv2d(16, 32, 2, 2), ConvNeXtV2Block(32), Head(32))
+
+
+class LinearGate(nn.Module):
+    """Squeeze-excite as it was published: pool, flatten, two linear layers, and a view."""
+
+    def __init__(self, c, r):
+        super().__init__()
+        self.one, self.two = nn.Linear(c, r), nn.Linear(r, c)
+
+    def forward(self, x):
+        n, c, _, _ = x.shape
+        y = functional.adaptive_avg_pool2d(x, 1).view(n, c)
+        return x * torch.sigmoid(self.two(functional.relu(self.one(y)))).view(n, c, 1, 1)
+
+
+class EfficientGate(nn.Module):
+    """ECA: a convolution over the means of neighbouring channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        y = self.conv(x.mean((2, 3)).unsqueeze(1)).transpose(1, 2).unsqueeze(-1)
+        return x * torch.sigmoid(y)
+
+
+def squeeze_excite():
+    return seq(
+        conv_bn_act(3, 16, 3, 2, act=nn.ReLU),
+        LinearGate(16, 4),
+        conv_bn_act(16, 32, 3, 2, act=nn.ReLU),
+        LinearGate(32, 8),
+        Head(32),
+    )
+
+
+def efficient_gate():
+    return seq(
+        conv_bn_act(3, 16, 3, 2, act=nn.ReLU),
+        EfficientGate(),
+        conv_bn_act(16, 32, 3, 2, act=nn.ReLU),
+        conv_bn_act(32, 16),
+        Head(16),
+    )
+
+
+class MobileViTBlock(nn.Module):
+    """Convolutions, then a transformer over the pixels at the same place of each patch, joined with what came in."""
+
+    def __init__(self, c, d):
+        super().__init__()
+        self.c1, self.c2 = conv_bn_act(c, c, 3), nn.Conv2d(c, d, 1, bias=False)
+        self.t = TransformerBlock(d, 2)
+        self.c3, self.c4 = conv_bn_act(d, c, 1), conv_bn_act(2 * c, c, 3)
+
+    def forward(self, x):
+        y = self.c2(self.c1(x))
+        n, d, h, w = y.shape
+        y = y.reshape(n, d, h // 2, 2, w // 2, 2).permute(0, 3, 5, 2, 4, 1).reshape(n * 4, h * w // 4, d)
+        y = self.t(y)
+        y = y.reshape(n, 2, 2, h // 2, w // 2, d).permute(0, 5, 3, 1, 4, 2).reshape(n, d, h, w)
+        return self.c4(torch.cat([x, self.c3(y)], 1))
+
+
+def mobilevit():
+    return seq(conv_bn_act(3, 16, 3, 2), InvertedResidual(16, 24, 2, 2), MobileViTBlock(24, 16), conv_bn_act(24, 32, 1), Head(32))
+
+
+class PoolPyramid(nn.Module):
+    """YOLO's SPPF."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.a, self.b, self.m = conv_bn_act(c, c // 2, 1), conv_bn_act(2 * c, c, 1), nn.MaxPool2d(5, 1, 2)
+
+    def forward(self, x):
+        x = self.a(x)
+        y = self.m(x)
+        z = self.m(y)
+        return self.b(torch.cat([x, y, z, self.m(z)], 1))
+
+
+class YoloHead(nn.Module):
+    """Boxes and classes of two levels, joined over all places."""
+
+    def __init__(self):
+        super().__init__()
+        self.b1, self.b2 = seq(conv_bn_act(3, 16, 3, 2), C2f(16, 16, nn.SiLU)), conv_bn_act(16, 32, 3, 2)
+        self.s = PoolPyramid(32)
+        self.up = C2f(48, 16, nn.SiLU)
+        self.box = nn.ModuleList(seq(conv_bn_act(c, 16), nn.Conv2d(16, 8, 1)) for c in (16, 32))
+        self.cls = nn.ModuleList(seq(conv_bn_act(c, 16), nn.Conv2d(16, 4, 1)) for c in (16, 32))
+
+    def forward(self, x):
+        a = self.b1(x)
+        b = self.s(self.b2(a))
+        a = self.up(torch.cat([functional.interpolate(b, scale_factor=2, mode="nearest"), a], 1))
+        levels = [torch.cat([box(y), cls(y)], 1).flatten(2) for y, box, cls in zip((a, b), self.box, self.cls, strict=True)]
+        box, cls = torch.cat(levels, 2).split([8, 4], 1)
+        return torch.cat([box, cls.sigmoid()], 1)
+
+
+def yolo_head():
+    return YoloHead()
+
+
+class SeparateHeads(nn.Module):
+    """Queries, keys and values from layers of their own, by torch's own attention, with a patch for the class."""
+
+    def __init__(self, c, h):
+        super().__init__()
+        self.h = h
+        self.n, self.q, self.k, self.v, self.o = nn.LayerNorm(c), *(nn.Linear(c, c) for _ in "qkvo")
+
+    def forward(self, x):
+        y = self.n(x)
+        q, k, v = (layer(y).view(*y.shape[:2], self.h, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return x + self.o(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class SeparateViT(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Conv2d(3, 32, 8, 8)
+        self.pos = nn.Parameter(torch.zeros(1, 16, 32))
+        self.a, self.fc = SeparateHeads(32, 4), nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.fc(self.a(self.p(x).flatten(2).transpose(1, 2) + self.pos).mean(1))
+
+
+def separate_vit():
+    return SeparateViT()
+
+
+class GatedMlp(nn.Module):
+    """A gated unit of both halves of a layer's channels, as in NAFNet and in networks with SwiGLU."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(c, 4 * c, 1), nn.Conv2d(2 * c, c, 1)
+
+    def forward(self, x):
+        one, two = self.a(x).chunk(2, 1)
+        return x + self.b(one * functional.silu(two))
+
+
+def gated_units():
+    return seq(conv_bn_act(3, 16, 3, 2), GatedMlp(16), conv_bn_act(16, 24, 3, 2), GatedMlp(24), Head(24))
+
+
+class Concatenated(nn.Module):
+    """Two branches side by side, to which the layer before is added."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.a, self.b = conv_bn_act(c, c // 2, 1, act=nn.ReLU), conv_bn_act(c, c // 2, 3, act=nn.ReLU)
+
+    def forward(self, x):
+        return functional.relu(x + torch.cat([self.a(x), self.b(x)], 1))
+
+
+def concatenated():
+    return seq(conv_bn_act(3, 16, 3, 2, act=nn.ReLU), Concatenated(16), Concatenated(16), conv_bn_act(16, 32, 3, 2), Head(32))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "efficientnet": (efficientnet, 0),
+    "C3 with SiLU": (yolo_c3, 0),
+    "C3 with ELU": (yolo_c3_elu, 0),
+    "C3 with Mish": (yolo_c3_mish, 0),
+    "C2f": (yolo_c2f, 0),
+    "darknet": (darknet, 0),
+    "convnext": (convnext, 0),
+    "vit": (vit, 0),
+    "transformer encoder": (encoder, 0),
+    "unet with group normalisation": (unet_gn, 0),
+    "unet with instance normalisation": (unet_in, 0),
+    "unet with bilinear upsampling": (unet_bilinear, 0),
+    "unet with padding": (unet_pad, 0),
+    "mobilenetv4": (mobilenetv4, 0),
+    "regnet": (regnet, 0),
+    "ghostnet": (ghostnet, 0),
+    "densenet": (densenet, 0),
+    "inception": (inception, 0),
+    "hrnet": (hrnet, 0),
+    "super-resolution": (superres, 0),
+    "two heads": (detector, 0),
+    "hard-swish": (hardswish, 0),
+    "rare activations": (softplus, 0),
+    "rare pads and pools": (dilated, 0),
+    "a gate of a softmax": (gated, 0),
+    "shufflenet": (shufflenet, 32),  # halves are interleaved
+    "deeplab": (deeplab, 0),
+    "feature pyramid": (pyramid, 0),
+    "prelu": (prelu, 0),
+    "relu6": (inverted_relu6, 0),
+    "channel attention": (channel_attention, 0),
+    "repvgg in training": (repvgg_train, 0),
+    "repvgg deployed": (repvgg_deploy, 0),
+    "efficientnetv2": (efficientnetv2, 0),
+    "cspnet": (cspnet, 0),
+    "bifpn": (bifpn, 64),  # its head is called for both levels
+    "swin": (swin, 192),
+    "convnextv2": (convnextv2, 0),
+    "squeeze-excite of linear layers": (squeeze_excite, 0),
+    "a gate over neighbouring channels": (efficient_gate, 16),
+    "mobilevit": (mobilevit, 0),
+    "yolo with its head": (yolo_head, 0),
+    "separate queries, keys and values": (separate_vit, 0),
+    "gated units": (gated_units, 0),
+    "added to a concatenation": (concatenated, 0),
+}
+"""The function that makes each network, and the channels that keep their widths besides those of its outputs."""

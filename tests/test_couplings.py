@@ -205,7 +205,7 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     ),
     "a layer added to a concatenation": (
         Layers(_added_to_both, left=_conv(3, 8), right=_conv(3, 8), whole=_conv(16, 16), after=_conv(16, 8), head=_conv(8, 4)),
-        {"after": 8},
+        {"whole": 16, "after": 8},
     ),
     "a layer called twice": (
         Layers(_called_twice, stem=_conv(3, 8), twice=_conv(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12},

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import families
 import pytest
 import torch
+from families import NETWORKS
 from torch import nn
 
 from netadapt.export.files import export_onnx, export_tflite
@@ -20,39 +19,6 @@ from profiler.layers.channels import nearest, possible_widths
 pytestmark = pytest.mark.slow
 
 SHAPE = (1, 3, 32, 32)
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "efficientnet": (families.efficientnet, 0),
-    "C3 with SiLU": (families.yolo_c3, 0),
-    "C3 with ELU": (families.yolo_c3_elu, 0),
-    "C3 with Mish": (families.yolo_c3_mish, 0),
-    "C2f": (families.yolo_c2f, 192),  # a part of its output is added to another layer's
-    "darknet": (families.darknet, 0),
-    "convnext": (families.convnext, 0),
-    "vit": (families.vit, 192),  # queries, keys and values are divided among a fixed number of heads
-    "unet with group normalisation": (families.unet_gn, 0),
-    "unet with instance normalisation": (families.unet_in, 0),
-    "unet with bilinear upsampling": (families.unet_bilinear, 0),
-    "unet with padding": (families.unet_pad, 0),
-    "mobilenetv4": (families.mobilenetv4, 0),
-    "regnet": (families.regnet, 0),
-    "ghostnet": (families.ghostnet, 0),
-    "densenet": (families.densenet, 0),
-    "inception": (families.inception, 0),
-    "hrnet": (families.hrnet, 0),
-    "super-resolution": (families.superres, 0),
-    "two heads": (families.detector, 0),
-    "hard-swish": (families.hardswish, 0),
-    "rare activations": (families.softplus, 0),
-    "rare pads and pools": (families.dilated, 0),
-    "a gate of a softmax": (families.gated, 0),
-    "shufflenet": (families.shufflenet, 32),  # halves are interleaved
-    "deeplab": (families.deeplab, 0),
-    "feature pyramid": (families.pyramid, 0),
-    "prelu": (families.prelu, 0),
-    "relu6": (families.inverted_relu6, 0),
-    "channel attention": (families.channel_attention, 33),  # the gate of pixels reads means and maxima over channels
-}
-"""The function that makes each network, and the channels that keep their widths besides those of its outputs."""
 
 
 @cache

@@ -121,6 +121,72 @@ def shuffled() -> nn.Module:
     return Net(forward, left=nn.Conv2d(3, 8, 3, 2, 1), right=nn.Conv2d(3, 8, 3, 2, 1), head=nn.Linear(16, 10), **inner)
 
 
+def halves() -> nn.Module:
+    """C2f's block: one half of a layer's channels is worked on and added, and all parts are concatenated."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        parts = list(functional.relu(net.stem(x)).chunk(2, 1))
+        parts.append(parts[-1] + functional.relu(net.three(functional.relu(net.one(parts[-1])))))
+        return net.head(functional.relu(net.last(torch.cat(parts, 1))).mean((2, 3)))
+
+    inner = {"one": nn.Conv2d(8, 12, 3, padding=1), "three": nn.Conv2d(12, 8, 1), "last": nn.Conv2d(24, 16, 1)}
+    return Net(forward, stem=nn.Conv2d(3, 16, 3, 2, 1), head=nn.Linear(16, 10), **inner)
+
+
+def side_by_side() -> nn.Module:
+    """Two branches whose concatenation is added to what they read."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = functional.relu(net.stem(x))
+        return net.head(functional.relu(x + torch.cat([net.left(x), net.right(x)], 1)).mean((2, 3)))
+
+    branches = {"left": nn.Conv2d(24, 16, 1), "right": nn.Conv2d(24, 8, 3, padding=1)}
+    return Net(forward, stem=nn.Conv2d(3, 24, 3, 2, 1), head=nn.Linear(24, 10), **branches)
+
+
+def heads_of_one_layer() -> nn.Module:
+    """Queries, keys and values in one layer, divided among two heads, as in vision transformers."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.patches(x).flatten(2).transpose(1, 2)
+        q, k, v = net.three(x).reshape(*x.shape[:2], 3, 2, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
+        return net.head((x + net.out(attended.transpose(1, 2).flatten(2))).mean(1))
+
+    layers = {"three": nn.Linear(16, 48), "out": nn.Linear(16, 16)}
+    return Net(forward, patches=nn.Conv2d(3, 16, 4, 4), head=nn.Linear(16, 10), **layers)
+
+
+def heads_of_three_layers() -> nn.Module:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.patches(x).flatten(2).transpose(1, 2)
+        q, k, v = (layer(x).view(*x.shape[:2], 2, -1).transpose(1, 2) for layer in (net.query, net.key, net.value))
+        attended = functional.scaled_dot_product_attention(q, k, v)
+        return net.head((x + net.out(attended.transpose(1, 2).flatten(2))).mean(1))
+
+    layers = {name: nn.Linear(16, 16) for name in ("query", "key", "value", "out")}
+    return Net(forward, patches=nn.Conv2d(3, 16, 4, 4), head=nn.Linear(16, 10), **layers)
+
+
+def heads_of_torch() -> nn.Module:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return net.head(net.block(net.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+    block = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True)
+    return Net(forward, patches=nn.Conv2d(3, 16, 4, 4), block=block, head=nn.Linear(16, 10))
+
+
+def gate_of_pixels() -> nn.Module:
+    """CBAM's gate: one channel from means and maxima over channels, which multiplies all of them."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = functional.relu(net.stem(x))
+        x = x * net.gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        return net.head(x.mean((2, 3)))
+
+    return Net(forward, stem=nn.Conv2d(3, 16, 3, 2, 1), gate=nn.Conv2d(2, 1, 3, padding=1), head=nn.Linear(16, 10))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     **{
         f"{act.__name__} between": (lambda act=act: chain(act()), {"0": 16, "2": 8})
@@ -141,6 +207,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "linear over channels last": (channels_last, {"stem": 16, "up": 64}),
     "equal branches": (copies, {"stem": 16, "large.0": 32, "large.2": 16, "small.0": 32, "small.2": 16}),
     "a slice of everything": (ghost, {"primary": 12, "last": 16}),
+    "a half that is added": (halves, {"stem": 16, "one": 12, "last": 16}),
+    "a concatenation that is added": (side_by_side, {"stem": 24}),
+    "a gate of pixels": (gate_of_pixels, {"stem": 16}),
+    "heads of one layer": (heads_of_one_layer, {"patches": 16, "three": 48}),
+    "heads of three layers": (heads_of_three_layers, {"patches": 16, "key": 16}),
+    "heads of torch's module": (heads_of_torch, {"patches": 16, "block.linear1": 24}),
 }  # fmt: skip
 
 
@@ -186,6 +258,16 @@ def test_the_narrowed_graph_is_written_and_runs(name: str) -> None:
 
 def test_groups_that_are_normalised_stay_whole() -> None:
     assert possible_widths(traced("groups normalised")[1].graph, 1)["0"] == (4, 8, 12, 16)
+
+
+def test_heads_lose_the_same_channels_each() -> None:
+    assert possible_widths(traced("heads of one layer")[1].graph, 1)["three"][:3] == (6, 12, 18)
+    assert possible_widths(traced("heads of torch's module")[1].graph, 1)["patches"][:3] == (2, 4, 6)
+
+
+def test_a_layer_that_is_added_to_a_half_has_half_of_its_width() -> None:
+    graph = traced("a half that is added")[1].graph
+    assert graph.layer_at("three", {"stem": 10}).out_channels == 5
 
 
 def test_a_shuffle_fixes_what_feeds_it_and_says_so() -> None:

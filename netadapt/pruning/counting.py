@@ -23,7 +23,16 @@ def count_macs(model: nn.Module, input_shape: InputShape) -> int:
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         macs.append(pixels.numel() * module.get_parameter("weight")[0].numel())
 
+    def count_attention(module: nn.MultiheadAttention, inputs: tuple[Tensor, ...], _output: object) -> None:
+        # its layers are no modules that are called: (3 * channels, channels) and (channels, channels) for each token
+        macs.append(inputs[0].numel() // module.embed_dim * (module.in_proj_weight.numel() + module.out_proj.weight.numel()))
+
     hooks: list[Any] = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, WEIGHTED)]
+    hooks += [
+        module.register_forward_hook(count_attention)
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
+    ]
     model(zeros(input_shape))
     for hook in hooks:
         hook.remove()

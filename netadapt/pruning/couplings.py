@@ -2,16 +2,18 @@
 
 Removing an output channel of a convolution also removes it from the batch normalisation and the depthwise convolution that follow,
 from the inputs of the next layers and, across a residual addition, from every layer that is added. The gate of a squeeze-excite
-block couples the layers that it multiplies in the same way. Layers that are concatenated keep separate widths.
+block couples the layers that it multiplies in the same way; a gate of one channel does not. Layers that are concatenated keep
+separate widths.
 
 A grouped convolution keeps its number of groups, so every group has to lose the same number of channels. The channels that it
 reads or writes are divided into that many equal slices, and a channel is removed from all slices together, at the same position in
-each. So are the channels that a group normalisation or a split into equal parts reads. Where several of these share a block, the
-number of slices is the least common multiple of their groups.
+each. So are the channels that a group normalisation or a split into equal parts reads, those of queries, keys and values, which
+keep their number of heads, and those of a layer that a concatenation or a part of another layer is added to. Where several of
+these share a block, the number of slices is the least common multiple of their numbers.
 
 Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that read a
 concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that are called twice or
-share a weight; and layers whose output is shuffled, or added to a concatenation or to a part of another layer's output.
+share a weight; and layers whose output is shuffled.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch_pruning import ops
 from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
@@ -36,9 +42,22 @@ WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _FOLLOWERS = (
     OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT,
     OPTYPE.RESHAPE, OPTYPE.PARAMETER, OPTYPE.EXPAND, OPTYPE.SLICE, OPTYPE.SPLIT,
+    OPTYPE.UNBIND,
 )  # fmt: skip
 """The operations that pass channels on, whose number may be another behind a split or a slice."""
-_MAKES_AN_OUTPUT = "it makes an output of the network"
+MAKES_AN_OUTPUT = "it makes an output of the network"
+
+
+@dataclass(frozen=True, slots=True)
+class Coupled:
+    """The layers with weights whose output channels are coupled to those of one of them."""
+
+    members: tuple[str, ...] = ()
+    """Those with as many channels, itself included; () if it cannot be pruned."""
+    parts: tuple[str, ...] = ()
+    """Those with fewer channels, each of which is coupled to one or more of the members'."""
+    reason: str = ""
+    """What keeps this layer at its width; empty if it can be pruned, or has the width of the layer before it."""
 
 
 class Couplings:
@@ -61,60 +80,64 @@ class Couplings:
 
         model.eval().requires_grad_(True)  # Torch-Pruning reads the graph from autograd's
         hooks = [module.register_forward_hook(count_call) for module in self._modules.values()]
-        with torch.enable_grad():
+        with torch.enable_grad(), _Shapes() as shapes:
             self._graph = torch_pruning.DependencyGraph().build_dependency(
                 model, (torch.zeros(input_shape),), output_transform=note_outputs, verbose=False
             )
         for hook in hooks:
             hook.remove()
+        self._shapes = shapes.found
+        _note_parts(self._graph, shapes.found)
+        _part_what_is_broadcast(self._graph, shapes.found)
 
     def blocks(self) -> list[tuple[str, ...]]:
         """The members of every coupling group that can be pruned, in the order in which the network calls their first layers."""
         found: dict[frozenset[str], tuple[str, ...]] = {}
         for module in self._calls:
-            if members := self.members(self._names[module]):
+            if members := self.coupled(self._names[module]).members:
                 found.setdefault(frozenset(members), members)
         return list(found.values())
 
-    def members(self, name: str) -> tuple[str, ...]:
-        """The layers with weights whose output channels are coupled to this layer's, itself included; () if it cannot be pruned."""
-        return self._members(name)[0]
-
-    def reason(self, name: str) -> str:
-        """What keeps this layer at its width; empty if it can be pruned, or has the width of the layer before it."""
-        return self._members(name)[1]
-
-    def _members(self, name: str) -> tuple[tuple[str, ...], str]:
-        """The members and, if there are none, the reason."""
+    def coupled(self, name: str) -> Coupled:
+        """What is coupled to the output channels of this layer, or why it keeps its width."""
         layer = self._modules[name]
         is_used = layer in self._graph.module2node  # a network may own layers that it never calls
         if not isinstance(layer, WEIGHTED) or not is_used or _is_depthwise(layer):
-            return (), "" if is_used else "the network never calls it"  # a depthwise convolution has the width of the one before it
+            # a depthwise convolution has the width of the one before it
+            return Coupled(reason="" if is_used else "the network never calls it")
         width = self._graph.get_out_channels(layer)
-        members = []
+        members, parts = [], []
         for dependency, indices in self._group(layer, list(range(width))):
             module, kind = dependency.target.module, dependency.target.type
             called = self._names.get(module) or name
             if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
-                return (), f"{called} is called more than once or shares a weight"
+                return Coupled(reason=f"{called} is called more than once or shares a weight")
             if not _can_lose_channels(module):
-                return (), f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
-            if kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
+                return Coupled(
+                    reason=f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
+                )
+            if kind == OPTYPE.MHA:
+                members.append(f"{called}.out_proj")
+                parts.append(called)  # it makes queries, keys and values
+            elif kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
                 if kind == OPTYPE.OUTPUT:
-                    return (), _MAKES_AN_OUTPUT
+                    return Coupled(reason=MAKES_AN_OUTPUT)
                 if kind not in _FOLLOWERS:
-                    return (), f"its channels go through {_kind_of(dependency.target)}"
+                    return Coupled(reason=f"its channels go through {_kind_of(dependency.target)}")
                 if kind == OPTYPE.GN and not indices == list(range(width)) == list(range(module.num_channels)):
-                    return (), f"{called} normalises groups of a concatenation"
+                    return Coupled(reason=f"{called} normalises groups of a concatenation")
             elif not self._keeps_groups(dependency, indices, width):
-                return (), f"{called} has groups and reads a concatenation"
+                return Coupled(reason=f"{called} has groups and reads a concatenation")
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
-                if not len(indices) == self._graph.get_out_channels(module) == width:
-                    return (), f"its channels are only some of those that are added to {called}"
+                if not len(indices) == self._graph.get_out_channels(module) <= width:
+                    return Coupled(reason=f"its channels are only some of those that are added to {called}")
                 if dependency.target.grad_fn in self._outputs:
-                    return (), _MAKES_AN_OUTPUT
-                members.append(self._names[module])
-        return tuple(members), ""
+                    return Coupled(reason=MAKES_AN_OUTPUT)
+                if len(indices) == width:
+                    members.append(self._names[module])
+                else:
+                    parts.append(self._names[module])
+        return Coupled(tuple(members), tuple(parts))
 
     def slices(self, name: str) -> int:
         """The number of equal slices of this layer's channels, from which the same positions are removed; 1 for most layers."""
@@ -123,7 +146,27 @@ class Couplings:
         convolutions = [module.groups for module in modules if isinstance(module, nn.Conv2d) and not _is_depthwise(module)]
         splits = [module.split_sizes for module in modules if isinstance(module, ops._SplitOp) and module.split_sizes]
         parts = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
-        return math.lcm(*convolutions, *parts, *(module.num_groups for module in modules if isinstance(module, nn.GroupNorm)))
+        width = self._graph.get_out_channels(self._modules[name])
+        narrower = [self._graph.get_out_channels(self._modules[part]) for part in self.coupled(name).parts]
+        norms = [module.num_groups for module in modules if isinstance(module, nn.GroupNorm)]
+        heads = [module.num_heads for module in modules if isinstance(module, nn.MultiheadAttention)]
+        heads += self._heads(group)
+        return math.lcm(*convolutions, *parts, *norms, *heads, width // math.gcd(width, *narrower))
+
+    def _heads(self, group: Any) -> list[int]:
+        """Into how many slices reshapes divide all channels of a group that attention reads: heads, of queries, keys and values."""
+        found = []
+        for dependency, indices in group if _has_attention(group) else ():
+            made = self._shapes.get((dependency.target.grad_fn, 0), torch.Size())
+            read = getattr(dependency.target.grad_fn, "_saved_self_sym_sizes", ())
+            count = len(indices)
+            if dependency.target.type != OPTYPE.RESHAPE or not read or len(made) < len(read):
+                continue
+            if read[-1] == count != made[-1] and count in accumulate(reversed(made), mul):
+                found.append(count // made[-1])  # (n, tokens, heads, channels)
+            elif len(read) == 4 and read[1] == count == math.prod(made[1:-1]):
+                found.append(count // made[-2])  # (n, heads, channels, pixels)
+        return found
 
     def readers(self, name: str) -> dict[str, dict[int, list[int]]]:
         """The layers with weights that read this layer's output channels: for each, the indices of its inputs by channel.
@@ -149,9 +192,17 @@ class Couplings:
 
     def silence(self, name: str, channels: list[int]) -> None:
         """Set to zero, in place, the weights by which other layers read these output channels of the layer."""
-        for dependency, indices in self._group(self._modules[name], channels):
+        group = self._group(self._modules[name], channels)
+        for dependency, indices in group:
             layer, kind = dependency.target.module, dependency.target.type
-            if kind not in (OPTYPE.CONV, OPTYPE.LINEAR) or not self._graph.is_in_channel_pruning_fn(dependency.handler):
+            if kind == OPTYPE.MHA:
+                _silence_attention(layer, indices)
+            if kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
+                continue
+            if not self._graph.is_in_channel_pruning_fn(dependency.handler):
+                if _has_attention(group):  # queries and keys are read by each other
+                    for parameter in layer.parameters(recurse=False):
+                        parameter.detach()[indices] = 0
                 continue
             weight = layer.get_parameter("weight").detach()
             if isinstance(layer, nn.ConvTranspose2d):
@@ -175,22 +226,115 @@ class Couplings:
         return getattr(module, "groups", 1) == 1 or channels == list(range(width)) == list(range(count))
 
 
+def _has_attention(group: Any) -> bool:
+    """True if the channels of a group are multiplied with each other outside of a module for it."""
+    products = ("BmmBackward", "ScaledDotProduct")
+    nodes = [dependency.target for dependency, _ in group]
+    return any(type(node.grad_fn).__name__.startswith(products) for node in nodes) and all(
+        node.type != OPTYPE.MHA for node in nodes
+    )
+
+
+def _silence_attention(layer: nn.MultiheadAttention, channels: list[int]) -> None:
+    """Set to zero what reads these channels, and the queries, keys and values at the same places."""
+    layer.in_proj_weight.detach()[:, channels] = 0  # (3 * channels, channels)
+    layer.in_proj_weight.detach().view(3, -1, layer.embed_dim)[:, channels] = 0
+    if layer.in_proj_bias is not None:
+        layer.in_proj_bias.detach().view(3, -1)[:, channels] = 0
+    layer.out_proj.weight.detach()[:, channels] = 0
+
+
 def _kind_of(node: Any) -> str:
     """The operation of a node of Torch-Pruning's graph, for people, such as `SplitBackward0`."""
     return type(node.grad_fn).__name__.removesuffix("0").removesuffix("Backward").lower() or OPTYPE(node.type).name.lower()
 
 
-def _reshape_without_channels(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+class _Shapes(TorchFunctionMode):
+    """Notes the shape of every tensor that torch's functions make while a network runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[tuple[Any, int], torch.Size] = {}
+        """By the node of autograd's graph and the number of its output."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                self.found[tensor.grad_fn, tensor.output_nr] = tensor.shape
+        return result
+
+
+def _note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
+    """Write into the concatenations and splits of Torch-Pruning's graph how many channels their parts have.
+
+    Torch-Pruning infers them from the layers around, in an order that need not be that of the parts.
+    """
+    for node in graph.module2node.values():
+        if node.type not in (OPTYPE.SPLIT, OPTYPE.CONCAT) or not hasattr(node.grad_fn, "_saved_dim"):
+            continue
+        axis = node.grad_fn._saved_dim
+        axis = axis - 2**64 if axis >= 2**63 else axis  # autograd's graph shows a negative axis without its sign
+        if node.type == OPTYPE.SPLIT and hasattr(node.grad_fn, "_saved_self_sym_sizes"):
+            shape = node.grad_fn._saved_self_sym_sizes
+            sizes = getattr(node.grad_fn, "_saved_split_sizes", None)
+            if sizes is None:
+                each = node.grad_fn._saved_split_size
+                sizes = [min(each, shape[axis] - start) for start in range(0, shape[axis], each)]
+            node.module.split_sizes = list(sizes) if _is_channel_axis(axis, len(shape)) else None
+        elif node.type == OPTYPE.CONCAT:
+            parts = [shapes.get(source) for source in node.grad_fn.next_functions]
+            known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape))]
+            node.module.concat_sizes = known if len(known) == len(node.inputs) == len(parts) else None
+
+
+def _part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
+    """Let no channels pass into a reduction over all of them, and none from what has one channel and is broadcast over others.
+
+    A gate of pixels is both: it reads means over channels, and its one channel multiplies all of them.
+    """
+    for node in graph.module2node.values():
+        for source in node.inputs if node.type == OPTYPE.ELEMENTWISE else ():
+            numbers = [number for function, number in node.grad_fn.next_functions if function is source.grad_fn]
+            read, made = (shapes.get(key) for key in ((source.grad_fn, min(numbers, default=0)), (node.grad_fn, 0)))
+            if read is None or made is None or len(read) != len(made) or len(read) < 3:
+                continue
+            differ = [axis for axis, sizes in enumerate(zip(read, made, strict=True)) if len(set(sizes)) > 1]
+            if len(differ) == 1 and _is_channel_axis(differ[0], len(read)) and 1 in (read[differ[0]], made[differ[0]]):
+                for here, there in ((source, node), (node, source)):
+                    for edge in here.dependencies:
+                        if edge.target is there:
+                            edge.index_mapping[1] = lambda _indices: []
+
+
+def _is_channel_axis(axis: int, rank: int) -> bool:
+    return axis % rank == (2 if rank == 3 else 1)
+
+
+def _map_split(graph: Any, node: Any) -> None:
+    """Say for every reader of a split, and for the split, which channels are which, by the parts that the reader reads."""
+    sizes = node.module.split_sizes
+    offsets = list(accumulate(sizes, initial=0)) if sizes is not None else []
+    for reader in {id(reader): reader for reader in node.outputs if sizes is not None}.values():
+        parts = [part for source, part in reader.grad_fn.next_functions if source is node.grad_fn]
+        for here, there, is_back in ((node, reader, False), (reader, node, True)):
+            edges = [edge for edge in here.dependencies if edge.target is there]
+            for edge, part in zip(edges, parts, strict=False):
+                edge.index_mapping[0] = index_mapping._SplitIndexMapping(offsets[part : part + 2], reverse=is_back)
+
+
+def _reshape_if_known(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     """Torch-Pruning divides by the channels behind a reshape, of which it finds none behind a shuffle."""
 
     def update_if_known(graph: Any, node: Any) -> None:
-        with suppress(ZeroDivisionError):
+        with suppress(ZeroDivisionError, LookupError):
             update(graph, node)
 
     return update_if_known
 
 
-index_mapping.update_reshape_index_mapping = _reshape_without_channels(index_mapping.update_reshape_index_mapping)
+index_mapping.update_reshape_index_mapping = _reshape_if_known(index_mapping.update_reshape_index_mapping)
+index_mapping.update_split_index_mapping = _map_split
 
 
 def as_list(outputs: Any) -> list[Tensor]:

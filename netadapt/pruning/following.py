@@ -17,7 +17,7 @@ from profiler.errors import LayerError, PlanError
 from profiler.formats.onnx.opaque import template
 from profiler.layers.expressions import ChannelExpression
 from profiler.layers.graph import FollowedSize, Graph, Node
-from profiler.layers.layer import LayerSpec, Shape
+from profiler.layers.layer import FREE_OUTPUT, LayerSpec, Shape
 
 Narrowed = tuple[Mapping[str, int], Graph]
 """The widths of all blocks, and the graph of the network at these widths."""
@@ -32,17 +32,24 @@ class Followed:
     """What fixes a block, as a phrase that names the operator. If there are any, the graph is of no use."""
 
 
-def follow(graph: Graph, narrowed: Sequence[Narrowed]) -> Followed:
-    """The graph with `follows` for opaque layers and templates as their files. `narrowed` are at least two narrower versions."""
+def follow(graph: Graph, narrowed: Sequence[Narrowed], parts: Mapping[str, str]) -> Followed:
+    """The graph with `follows` for opaque layers and templates as their files.
+
+    `narrowed` are at least two narrower versions. `parts` are the layers whose output channels are a part or a multiple of those of
+    a block, with that block.
+    """
     widths = [graph.widths, *(widths for widths, _ in narrowed)]
     others = [other.nodes for _, other in narrowed]
+    own_sources, sources = _sources(graph.nodes), [_sources(other) for other in others]
     done = Followed(graph)
     made: dict[str, dict[int, ChannelExpression]] = {name: {} for name, _ in graph.inputs}
     reached: dict[str, tuple[ChannelExpression, ...]] = {name: () for name, _ in graph.inputs}
     outputs = dict(graph.inputs) | {node.name: node.layer.output for node in graph.nodes}
     nodes, opaques = [], {}
     for place, node in enumerate(graph.nodes):
-        alike = [other[place] for other in others if place < len(other) and other[place].inputs == node.inputs]
+        alike = [
+            other[place] for other, read in zip(others, sources, strict=True) if read[place : place + 1] == [own_sources[place]]
+        ]
         before = tuple(expression for name in node.inputs for expression in reached[name])
         if len(alike) < len(others) or any(other.layer.op != node.layer.op for other in alike):
             return _fixed(done, node, before)  # narrower, it is exported with other operators
@@ -65,11 +72,12 @@ def follow(graph: Graph, narrowed: Sequence[Narrowed]) -> Followed:
             total = [_sum(read)] if node.layer.op in ("concat", "Concat") and read else []
             rest = sum(shape[-1] for shape in node.layer.inputs) if total else 0
             total = [replace(item, constant=item.constant + item.divisor * (rest - item.at(graph.widths))) for item in total]
-            explained = _explained(shapes, {}, (*read, *total), widths)
+            own = [ChannelExpression(0, {block: 1}) for name, block in parts.items() if name == node.name and block in graph.widths]
+            explained = _explained(shapes, {}, (*own, *read, *total), widths)
             if explained is None:
                 return _fixed(done, node, before)
             made[node.name] = explained
-            if node.layer.opaque is not None:
+            if node.layer.opaque is not None or node.layer.op in FREE_OUTPUT:
                 follows += [FollowedSize(None, axis, expression) for axis, expression in explained.items()]
         reached[node.name] = (*read, *made[node.name].values())
         layer = node.layer
@@ -100,6 +108,12 @@ def follow(graph: Graph, narrowed: Sequence[Narrowed]) -> Followed:
             if not same:
                 return _fixed(done, node, reached[node.name])
     return done
+
+
+def _sources(nodes: Sequence[Node]) -> list[list[int | str]]:
+    """What each node reads, by the places of the nodes: the exporter numbers names in another way in each network."""
+    places = {node.name: number for number, node in enumerate(nodes)}
+    return [[places.get(name, name) for name in node.inputs] for node in nodes]
 
 
 def _file(graph: Graph, layer: LayerSpec) -> bytes:

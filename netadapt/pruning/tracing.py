@@ -60,26 +60,28 @@ def trace_with_reasons(model: nn.Module, input_shape: InputShape, name: str) -> 
     modules = {module_name for module_name, _ in copy.named_modules()}
     names = {node.name for node in graph.nodes}
     block_of: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for node in graph.nodes:  # in the order of execution, so that the first member gives the block its name
         if node.name in modules and node.name not in block_of:
-            members = couplings.members(node.name)
-            if names.issuperset(members):
-                block_of |= dict.fromkeys(members, node.name)
+            found = couplings.coupled(node.name)
+            if names.issuperset((*found.members, *found.parts)):
+                block_of |= dict.fromkeys(found.members, node.name)
+                parts |= dict.fromkeys(found.parts, node.name) if found.members else {}
     slices = {block: couplings.slices(block) for block in set(block_of.values())}
-    fixed = {layer: couplings.reason(layer) for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
+    fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     candidates = _with_blocks(graph, block_of, slices)
     graph = _with_only(candidates, [block for block, widths in possible_widths(candidates, 1).items() if len(widths) > 1])
     sound = sound_blocks(copy, graph)
     fixed |= dict.fromkeys(set(graph.widths) - set(sound), "it computes something else when channels go")
     graph = _with_only(graph, sound)
-    if any(node.layer.opaque is not None for node in graph.nodes):
-        graph, reasons = _followed(copy, graph, input_shape)
+    if parts or any(node.layer.opaque is not None for node in graph.nodes):
+        graph, reasons = _followed(copy, graph, input_shape, parts)
         fixed |= reasons
     shrinking = [block for block, widths in possible_widths(graph, 1).items() if _can_shrink(graph, block, widths)]
     fixed |= dict.fromkeys(set(graph.widths) - set(shrinking), "it makes an output of the network")
     graph = _with_only(graph, shrinking)
-    in_blocks = {node.name for node in graph.nodes if node.block is not None}
-    kept = {layer: fixed.get(block_of.get(layer, layer), "") or fixed[layer] for layer in fixed if layer not in in_blocks}
+    in_blocks = {node.name for node in graph.nodes if (parts | block_of).get(node.name) in graph.widths}
+    kept = {layer: fixed.get((parts | block_of).get(layer, layer), "") or fixed[layer] for layer in fixed if layer not in in_blocks}
     return Traced(graph, {layer: reason for layer, reason in kept.items() if reason})
 
 
@@ -111,12 +113,12 @@ def _exported(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
         return replace(read_onnx(path), name=name)
 
 
-def _followed(model: nn.Module, graph: Graph, input_shape: InputShape) -> tuple[Graph, dict[str, str]]:
+def _followed(model: nn.Module, graph: Graph, input_shape: InputShape, parts: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
     """The graph whose opaque layers follow its blocks, and what fixes the blocks that are none in it."""
     fixed: dict[str, str] = {}
     while graph.widths:
         try:
-            done = follow(graph, list(_narrowed(model, graph, input_shape)))
+            done = follow(graph, list(_narrowed(model, graph, input_shape)), parts)
         except (ExportError, ModelError) as exc:
             return _with_only(graph, []), fixed | dict.fromkeys(graph.widths, f"a narrower network cannot be exported ({exc})")
         if not done.fixed:

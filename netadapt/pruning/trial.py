@@ -2,14 +2,14 @@
 
 Channels that no layer reads can be removed without changing the outputs. So half of a block's channels, the same of each slice, are
 removed from one copy, and in another copy the weights that read them are set to zero. A block is sound if both copies give the
-same outputs, and the layers of the pruned one have the shapes that the graph predicts, if it has no opaque layers. Weights are
+same outputs, and the layers of the pruned one have the shapes that the graph predicts, if no sizes are to be learnt. Weights are
 random, so that no layer has outputs of zero by itself. Normalisations with statistics over several channels only apply their
-weights in both copies, because the statistics change with the channels.
+weights in both copies, because the statistics change with the channels; means and the like over channels are ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from netadapt.input_shape import InputShape
 from netadapt.pruning.couplings import WEIGHTED, Couplings, as_list
@@ -27,6 +28,8 @@ RELATIVE_TOLERANCE = 1e-3
 """The largest difference, relative to the largest output: sums in another order give about 1e-6, a wrong channel far more."""
 _SEED = 0
 _IMAGES = 2
+_REDUCTIONS = ("mean", "var", "std", "norm", "linalg_vector_norm", "amax", "amin")
+"""The functions whose results are statistics; a sum is not, because channels of zeros add nothing to it."""
 # the errors of torch and Torch-Pruning for a network whose layers no longer fit together
 _MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ZeroDivisionError)
 
@@ -56,7 +59,8 @@ class _Trial:
     def __init__(self, model: nn.Module, graph: Graph, images: Tensor, input_shape: InputShape) -> None:
         self._model, self._graph, self._images, self._input_shape = model, graph, images, input_shape
         couplings = Couplings(deepcopy(model), input_shape)
-        self._is_predictable = all(node.layer.opaque is None for node in graph.nodes)
+        has_parts = any(couplings.coupled(block).parts for block in graph.widths)
+        self._is_predictable = not has_parts and all(node.layer.opaque is None for node in graph.nodes)
         self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
 
     def passes(self, blocks: Sequence[str]) -> bool:
@@ -76,7 +80,7 @@ class _Trial:
                 if isinstance(module, WEIGHTED) and node.layer.weight_shape != _weight_shape(module):
                     return False
             with torch.inference_mode(), _without_statistics():
-                outputs, expected = as_list(pruned(self._images)), as_list(silenced(self._images))
+                outputs, expected = self._outputs(pruned, silenced)
             return all(
                 found.shape == wanted.shape
                 and float((found - wanted).abs().max()) <= RELATIVE_TOLERANCE * float(wanted.abs().max())  # so that NaN fails
@@ -84,6 +88,37 @@ class _Trial:
             )
         except _MISFITS:
             return False
+
+    def _outputs(self, pruned: nn.Module, silenced: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """What both copies compute, with ones for what they reduce over another number of values: statistics over channels."""
+        with _Reductions() as fewer:
+            outputs = as_list(pruned(self._images))
+        with _Reductions() as all_of_them:
+            expected = as_list(silenced(self._images))
+        differ = {place for place, sizes in enumerate(zip(fewer.sizes, all_of_them.sizes, strict=True)) if len(set(sizes)) > 1}
+        if not differ:
+            return outputs, expected
+        with _Reductions(differ):
+            outputs = as_list(pruned(self._images))
+        with _Reductions(differ):
+            return outputs, as_list(silenced(self._images))
+
+
+class _Reductions(TorchFunctionMode):
+    """Counts the values that each mean and the like is made of, in the order of calls, and replaces some of the results by ones."""
+
+    def __init__(self, replaced: Collection[int] = ()) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self._replaced = replaced
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if getattr(function, "__name__", "") in _REDUCTIONS and isinstance(result, Tensor) and isinstance(args[0], Tensor):
+            self.sizes.append(args[0].numel() // result.numel())
+            if len(self.sizes) - 1 in self._replaced:
+                return torch.ones_like(result)
+        return result
 
 
 @contextmanager
@@ -106,19 +141,28 @@ def _without_statistics() -> Iterator[None]:
         parts = [None if part is None else part.reshape(of_channels) for part in (weight, bias)]
         return layer_norm(input, None, parts[0], parts[1])
 
-    def softmax(input: Tensor, *_args: object, **_options: object) -> Tensor:
-        return input.sigmoid()
+    def softmax(input: Tensor, dim: int | None = None, *_args: object, **_options: object) -> Tensor:
+        # attention divides its products by the root of the width, which is another one when channels go
+        is_attention = input.ndim > 2 and dim in (-1, input.ndim - 1)
+        return (input / input.abs().max() if is_attention else input).sigmoid()
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *_args: object, **_options: object) -> Tensor:
+        return softmax(query @ key.transpose(-2, -1), -1) @ value
 
     replaced: list[tuple[Any, str, Callable[..., Tensor]]] = [
         (functional, "layer_norm", layer_norm), (functional, "group_norm", group_norm),
+        (functional, "scaled_dot_product_attention", attention),
         *((place, "softmax", softmax) for place in (functional, torch, Tensor)),
     ]  # fmt: skip
     usual = [getattr(place, name) for place, name, _ in replaced]
+    had_fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # one operator that has everything in it
         for place, name, function in replaced:
             setattr(place, name, function)
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(had_fast_path)
         for (place, name, _), function in zip(replaced, usual, strict=True):
             setattr(place, name, function)
 

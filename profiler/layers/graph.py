@@ -16,7 +16,7 @@ from typing import Any
 from device_agents.support.dataclass_json import read_value
 from profiler.errors import LayerError, PlanError
 from profiler.layers.expressions import ChannelExpression
-from profiler.layers.layer import BLOCK_OPS, LayerSpec, Shape
+from profiler.layers.layer import BLOCK_OPS, FREE_OUTPUT, LayerSpec, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class Node:
     slices: int = 1
     """The width of its block is a multiple of this, even where no layer shows it."""
     follows: tuple[FollowedSize, ...] = ()
-    """The sizes that follow widths of blocks: of an opaque layer, and of what reads a further tensor of one."""
+    """The sizes that follow widths of blocks: of an opaque layer, of what reads a further tensor of one, and the output channels of
+    a layer that has part or a multiple of a block's width."""
 
     def followed(self, tensor: int | None, axis: int) -> ChannelExpression | None:
         """The expression of a size in `follows`; None if it is not there."""
@@ -141,6 +142,8 @@ class Graph:
             if width is not None and width < 1:
                 raise LayerError(f"{self.name}: block {node.block} cannot have {width} channels")
             layer = node.layer
+            if layer.op in FREE_OUTPUT and (followed := node.followed(None, len(layer.output) - 1)) is not None:
+                width = followed.at(every)
             if width not in (None, layer.out_channels) or any(before[name] != after[name] for name in node.inputs):
                 # an opaque layer may make several tensors, of which the first is known to its readers
                 read = enumerate(zip(node.inputs, layer.inputs, strict=True))

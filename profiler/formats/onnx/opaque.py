@@ -129,10 +129,17 @@ def _dims(value: ValueInfoProto) -> Shape:
 
 
 def _without_sizes(model: ModelProto) -> bytes:
-    """What has to be equal in all files of a template: the node, and the types and ranks of its tensors."""
+    """What has to be equal in all files of a template: the node, and the types and ranks of its tensors.
+
+    A factor, such as the root of a width that attention divides by, may differ: it changes no size.
+    """
     tensors = [(value.name, len(_dims(value))) for value in (*model.graph.input, *model.graph.output)]
     weights = [(weight.name, weight.data_type, len(weight.dims)) for weight in model.graph.initializer]
-    data: bytes = model.graph.node[0].SerializeToString(deterministic=True) + repr((tensors, weights)).encode()
+    node = NodeProto()
+    node.CopyFrom(model.graph.node[0])
+    for attribute in node.attribute:
+        attribute.ClearField("f")
+    data: bytes = node.SerializeToString(deterministic=True) + repr((tensors, weights)).encode()
     return data
 
 

@@ -6,7 +6,9 @@ is an operator of its own; onnxruntime fuses it into its layer if it can, exactl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,10 @@ from profiler.errors import ModelError
 from profiler.formats.onnx.emitter import OPSET, Emitter
 from profiler.formats.onnx.int8 import Int8Emitter
 from profiler.formats.onnx.opaque import at_shapes
-from profiler.formats.onnx.tensors import channels_are_last, has_subgraph, in_file, opset_of
+from profiler.formats.onnx.tensors import channels_are_last, has_subgraph, in_file, opset_of, shape_of
 from profiler.layers.graph import Graph, Node
 from profiler.layers.integers import with_ranges
-from profiler.layers.layer import ACTIVATIONS, CONVERSION_OPS, LayerSpec
+from profiler.layers.layer import ACTIVATIONS, CONVERSION_OPS, LayerSpec, Shape
 
 IR_VERSION = 8  # the version that opset 17 came with
 PRODUCER = "netadapt-profiler"
@@ -43,8 +45,12 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     emitter.opset = max([OPSET, *map(opset_of, extracted.values())])
     domains = {item.domain: item.version for model in extracted.values() for item in model.opset_import} | {"": emitter.opset}
     inputs = emitter.inputs()
-    for node in graph.nodes:
+    made: dict[str, list[tuple[str, Shape]]] = {}
+    uses: Counter[str] = Counter()
+    for whole in graph.nodes:
+        node = _with_tensors(whole, made, uses)
         if node.name in extracted:
+            made[node.name] = _outputs(node, extracted[node.name])
             _emit_extracted(emitter, node, extracted[node.name])
         else:
             if not emitter.channels_last.isdisjoint(node.inputs):
@@ -74,22 +80,41 @@ def _checked_precision(graph: Graph) -> str:
 
 
 def _extracted(graph: Graph, node: Node) -> ModelProto:
-    """The model of an extracted node at its shapes. `ModelError` unless it is an ONNX node that makes one tensor."""
+    """The model of an extracted node at its shapes. `ModelError` unless it is an ONNX node without a graph of its own."""
     assert node.layer.opaque is not None
     file = graph.opaques.get(node.layer.opaque.digest)
     if node.layer.opaque.file_format != "onnx" or file is None:
         raise ModelError(f"{node.name} ({node.layer.op}) is extracted from a file and can only be written alone")
     model = onnx.load_model_from_string(at_shapes(file, node.layer))
-    if len(model.graph.output) != 1 or has_subgraph(model.graph.node[0]):
-        raise ModelError(f"{node.name} ({node.layer.op}) makes several tensors or contains a graph, and can only be written alone")
+    if has_subgraph(model.graph.node[0]):
+        raise ModelError(f"{node.name} ({node.layer.op}) contains a graph, and can only be written alone")
     return model
+
+
+def _outputs(node: Node, model: ModelProto) -> list[tuple[str, Shape]]:
+    """The names in the network, and the shapes, of what an extracted node makes; the first bears the name of the node."""
+    shapes = [shape_of(value) or () for value in model.graph.output]
+    return [(f"{node.name}.{place}" if place else node.name, shape) for place, shape in enumerate(shapes)]
+
+
+def _with_tensors(node: Node, made: Mapping[str, Sequence[tuple[str, Shape]]], uses: Counter[str]) -> Node:
+    """The node with the names of the tensors that it reads, where a node before makes several.
+
+    The graph does not tell which one: each reader gets the next that has its sizes, which costs as much.
+    """
+    inputs = []
+    for name, shape in zip(node.inputs, node.layer.inputs, strict=True):
+        fitting = [tensor for tensor, sizes in made.get(name, ()) if sorted(sizes) == sorted(shape)] or [name]
+        inputs.append(fitting[uses[name] % len(fitting)])
+        uses[name] += 1
+    return replace(node, inputs=tuple(inputs))
 
 
 def _emit_extracted(emitter: Emitter, node: Node, model: ModelProto) -> None:
     """Add an extracted node with its weights."""
     (proto,) = model.graph.node
     names = dict(zip((value.name for value in model.graph.input), node.inputs, strict=True))
-    names |= {model.graph.output[0].name: node.name}
+    names |= {value.name: name for value, (name, _) in zip(model.graph.output, _outputs(node, model), strict=True)}
     for weight in model.graph.initializer:
         names[weight.name] = f"{node.name}.{weight.name}"
         emitter.weights.append(weight)
@@ -99,7 +124,7 @@ def _emit_extracted(emitter: Emitter, node: Node, model: ModelProto) -> None:
     emitter.nodes[-1].input[:] = [names.get(name, "") for name in proto.input]
     emitter.nodes[-1].output[:] = [names.get(name, "") for name in proto.output]
     if channels_are_last(proto, not emitter.channels_last.isdisjoint(node.inputs)):
-        emitter.channels_last.add(node.name)
+        emitter.channels_last.update(name for name, _ in _outputs(node, model))
 
 
 def _emit(emitter: Emitter, node: Node) -> None:

@@ -1,0 +1,125 @@
+"""What can be pruned of networks of many families, here and with Torch-Pruning's own pruner, as a table.
+
+    python benchmarks/families.py             # all families of tests/families.py
+    python benchmarks/families.py vit encoder
+
+For each family: the channels of its layers with weights that can be removed (without depthwise ones, whose channels are those
+before them, and without the network's outputs); those of the layers that Torch-Pruning's MetaPruner narrows with its defaults, and
+whether the network then runs; how many of five networks of random widths run with as many multiply-accumulates as counted; whether
+the last of them computes the same exported to ONNX and to TFLite; and the seconds that tracing takes.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Collection
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+import torch_pruning
+from torch import nn
+
+from device_agents.support.errors import ToolError
+from netadapt.export.files import export_onnx, export_tflite
+from netadapt.pruning.counting import count_macs
+from netadapt.pruning.couplings import MAKES_AN_OUTPUT, WEIGHTED
+from netadapt.pruning.prune import prune
+from netadapt.pruning.tracing import Traced, trace_with_reasons
+from profiler.layers.channels import possible_widths
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from families import NETWORKS
+
+SHAPE = (1, 3, 32, 32)
+RANDOM_NETWORKS = 5
+
+
+def main(names: list[str]) -> None:
+    warnings.filterwarnings("ignore")
+    print(f"{'family':34} {'all':>6} {'ours':>6} {'theirs':>6}  theirs runs  random widths  onnx tflite  trace s")
+    for name in names or NETWORKS:
+        torch.manual_seed(0)
+        model = NETWORKS[name][0]().eval()
+        started = time.perf_counter()
+        try:
+            traced = trace_with_reasons(model, SHAPE, name)
+        except ToolError as exc:
+            print(f"{name:34} {exc}")
+            continue
+        seconds = time.perf_counter() - started
+        outputs = {layer for layer, reason in traced.fixed.items() if reason == MAKES_AN_OUTPUT}
+        layers = {layer for layer, _ in model.named_modules()} - outputs
+        theirs, runs = torch_pruning_channels(model, outputs)
+        every, ours = channels(model, layers), channels(model, layers - set(traced.fixed))
+        valid, files = random_networks(model, traced)
+        print(
+            f"{name:34} {every:6} {ours:6} {theirs:6}  {runs:11}  {valid} of {RANDOM_NETWORKS}         {files:11}  {seconds:7.1f}",
+            flush=True,
+        )
+
+
+def channels(model: nn.Module, names: Collection[str]) -> int:
+    """The output channels of these layers with weights, without depthwise ones."""
+    total = 0
+    for name, layer in model.named_modules():
+        if (
+            name in names
+            and isinstance(layer, WEIGHTED)
+            and not 1 < getattr(layer, "groups", 1) == getattr(layer, "in_channels", 0)
+        ):
+            total += layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    return total
+
+
+def torch_pruning_channels(model: nn.Module, outputs: Collection[str]) -> tuple[int, str]:
+    """The channels of the layers that Torch-Pruning narrows to a half, and whether the network runs afterwards."""
+    narrow, images = deepcopy(model), torch.randn(SHAPE)
+    names = {module: name for name, module in narrow.named_modules()}
+    try:
+        pruner = torch_pruning.pruner.MetaPruner(
+            narrow, images, importance=torch_pruning.importance.RandomImportance(), pruning_ratio=0.5,
+            ignored_layers=[narrow.get_submodule(name) for name in outputs],
+        )  # fmt: skip
+        pruner.step()
+        narrowed = {
+            name for layer, name in names.items()
+            if isinstance(layer, WEIGHTED) and channels(narrow, [name]) < channels(model, [name])
+        }  # fmt: skip
+    except Exception as exc:  # whatever a network of another kind makes Torch-Pruning raise is its answer here
+        return 0, type(exc).__name__[:11]
+    try:
+        narrow(images)
+    except (RuntimeError, ValueError):
+        return channels(model, narrowed), "fails"
+    return channels(model, narrowed), "yes"
+
+
+def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str]:
+    """How many networks of random widths have the multiply-accumulates of their graph, and which exports of the last are right."""
+    rng, valid = random.Random(0), 0
+    narrow = model
+    for _ in range(RANDOM_NETWORKS):
+        widths = {block: rng.choice(choices) for block, choices in possible_widths(traced.graph, 1).items()}
+        narrow = prune(model, traced.graph, widths)
+        try:
+            valid += traced.graph.at_widths(widths).macs == count_macs(narrow, SHAPE)
+        except (RuntimeError, ToolError):
+            continue
+    answers = []
+    for export, ending in ((export_onnx, "onnx"), (export_tflite, "tflite")):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                export(narrow, SHAPE, Path(folder) / f"narrow.{ending}")
+                answers.append("yes")
+            except ToolError:
+                answers.append("no")
+    return valid, "  ".join(answers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
