@@ -11,6 +11,7 @@ from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
+from netadapt.export.preprocessing import Preprocessing
 from netadapt.reporting.report import write_report
 from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.export import ExportOptions, export_step
@@ -184,6 +185,8 @@ class ExportResult:
 
     task: Task
     file: ExportedFile
+    preprocessing: Preprocessing
+    """What has to be done to images before they are fed to the file."""
 
 
 def export(request: ExportRequest, progress: ProgressReporter) -> ExportResult:
@@ -203,4 +206,5 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportResult:
         options = ExportOptions(path, request.precision, request.calibration, request.seed, target, timing)
         done = export_step(models, step, options, progress)
         write_report(folder)
-        return ExportResult(folder.info.settings.task, done)
+        told = Preprocessing.of(models.dataset.train, models.options.input_shape, file_format)
+        return ExportResult(folder.info.settings.task, done, told)

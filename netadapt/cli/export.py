@@ -47,4 +47,4 @@ def export(
         if as_json:
             print_json(printing.exported_data(done.file))
         else:
-            print("\n".join(printing.exported_lines(done.file, done.task)))
+            print("\n".join([*printing.exported_lines(done.file, done.task), f"  {done.preprocessing.text}"]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from netadapt.errors import SettingsError
 from netadapt.export.files import file_scores
+from netadapt.export.preprocessing import Preprocessing, tell
 from netadapt.export.quantize import agreement, export_int8
 from netadapt.pruning.pruner import sample
 from netadapt.runs.measure import EXPORTERS
@@ -64,6 +65,7 @@ def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: P
         export_int8(model, shape, asked.path, images)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
+    tell(Preprocessing.of(models.dataset.train, shape, asked.file_format), asked.path)
     progress.advance("written")
     shown = sample(models.dataset.test, _COMPARED, asked.seed)
     near = agreement(model, asked.path, shown)

@@ -1,0 +1,62 @@
+"""What has to be done to an image before it is fed to an exported file, told beside the file and, for ONNX, in its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnx
+
+from device_agents.support.atomic import write_whole
+from netadapt.errors import RunError
+from netadapt.training.types import Part
+
+KEY = "netadapt.preprocessing"
+"""The key of the same JSON among the metadata of an ONNX file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """The inputs of an exported file: (value / white - mean) / std, channel by channel; as they are where there is no mean."""
+
+    layout: str
+    """nchw or nhwc."""
+    shape: tuple[int, ...]
+    """The shape of the file's input in this layout."""
+    white: float | None
+    """The value of white before normalisation; None for inputs that the user's own data gives as they are fed."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, part: Part, input_shape: Sequence[int], file_format: str) -> Preprocessing:
+        """That of a file of this format whose network was trained on the part."""
+        n, channels, height, width = input_shape
+        first = file_format == "onnx"
+        shape = (n, channels, height, width) if first else (n, height, width, channels)
+        return cls("nchw" if first else "nhwc", shape, 255.0 if part.mean else None, part.mean, part.std)
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        if self.white is None:
+            return "inputs are fed as the data gives them"
+        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
+        return f"inputs are (value / {self.white:g} - mean) / std with mean {mean} and std {std}, {self.layout}"
+
+
+def told(path: Path) -> Path:
+    """The path of the JSON file beside an exported file, such as step003.onnx.preprocessing.json."""
+    return path.with_name(f"{path.name}.preprocessing.json")
+
+
+def tell(preprocessing: Preprocessing, path: Path) -> None:
+    """Write the JSON file beside the exported file and, for ONNX, its metadata. `RunError` if one cannot be written."""
+    text = json.dumps(asdict(preprocessing), indent=1) + "\n"
+    write_whole(told(path), text, RunError)
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        model.metadata_props.add(key=KEY, value=json.dumps(asdict(preprocessing)))
+        write_whole(path, model.SerializeToString(), RunError)
