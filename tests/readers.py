@@ -322,7 +322,7 @@ def _journal_lines() -> bytes:
     layers = list(dict.fromkeys(graph.layers))[:3]
     target = {"device": "pixel", "runtime": "fake", "threads": 1}
     lines: list[dict[str, Any]] = [
-        {"event": "journal", "format": 5, "target": target, "settings": TimingSettings().to_dict()},
+        {"event": "journal", "format": 6, "target": target, "settings": TimingSettings().to_dict()},
         {"event": "hello", "protocol": 5, "utc": "2026-01-01T00:00:00+00:00", **hello},
         *({"event": "layer", "model": layer.key, "layer": layer.to_dict()} for layer in layers),
         {"event": "network", "model": "n", "role": "check", "graph": graph.of_layer(layers[0]).to_dict()},

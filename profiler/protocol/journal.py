@@ -22,7 +22,7 @@ from profiler.errors import JournalError, JournalNotWritable
 from profiler.protocol.events import Header, JournalEvent, event_data, read_event
 from profiler.protocol.settings import Target, TimingSettings
 
-FORMAT = 5
+FORMAT = 6
 
 
 class Journal:

@@ -34,7 +34,7 @@ from profiler.measure.estimate import Estimate
 from profiler.modelled.model import Model, model_of
 from profiler.protocol.settings import Target, TimingSettings
 
-FORMAT = 5
+FORMAT = 6
 LARGEST_BLOCK = 256
 METADATA_KEY = b"latency_table"
 MOST_ROWS = 200_000
