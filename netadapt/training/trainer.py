@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from netadapt.errors import NetAdaptError
+from netadapt.outputs import MISFITS, forget_graph, training_branches
 from netadapt.training.memory_limit import keep_freed_memory
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.tasks import scores_of
@@ -38,18 +40,20 @@ def train(
     place, task = chosen_device(device), part.task
     steps, precision = settings.steps_for(len(part)), precision_on(place, settings.precision)
     keep_freed_memory()
-    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(place).train()
+    layout: torch.memory_format | None = None
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(place.type, enabled=precision is torch.float16)  # whose small gradients would become 0
     losses = []
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)  # for dropout and other random layers; batches have a generator of their own
         for step, (images, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
+            layout = layout or _layout(model, images)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
             with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
-                outputs = model(images.contiguous(memory_format=torch.channels_last))
-            loss = task.loss(outputs.float(), targets)
+                outputs = model(images.contiguous(memory_format=layout))
+            loss = task.loss(outputs.float() if isinstance(outputs, Tensor) else outputs, targets)
             losses.append(loss.item())  # waits for a GPU
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
@@ -61,7 +65,7 @@ def train(
             scaler.update()
             if progress is not None:
                 progress(step, steps, losses[-1])
-    model.cpu().eval()
+    forget_graph(model.cpu().eval())
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
 
@@ -72,18 +76,39 @@ def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device
     Afterwards the model is on its own device and in its own mode again. `TaskError` as for `scores_of`.
     """
     place, was_training, home = chosen_device(device), model.training, next(model.parameters()).device
-    model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model.to(place).eval()
+    layout: torch.memory_format | None = None
     size = batch_size or max(1, min(_SCORED_IMAGES, _SCORED_PIXELS // part.images[0, 0].numel()))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal layout
         for indices in torch.split(torch.arange(len(part)), size):
             images, targets = part.batch(indices, place)
-            yield model(images.contiguous(memory_format=torch.channels_last)), targets
+            layout = layout or _layout(model, images)
+            yield model(images.contiguous(memory_format=layout)), targets
 
-    with torch.inference_mode():
+    with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with later
         scores = scores_of(part.task, batches())
     model.to(home).train(was_training)
     return scores
+
+
+def _layout(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """The layout in memory that the model is brought to: channels last, which is faster, if its own code accepts that.
+
+    `x.view(x.size(0), -1)` does not.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with torch.no_grad(), training_branches(model) if model.training else nullcontext():
+            model(images[:2].contiguous(memory_format=torch.channels_last))
+    except RuntimeError as exc:
+        if "view size" in str(exc):
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            return torch.contiguous_format
+    except MISFITS:
+        pass  # raised again by the run that follows
+    return torch.channels_last
 
 
 def chosen_device(name: str | None = None) -> torch.device:
