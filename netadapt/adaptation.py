@@ -9,11 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from netadapt.errors import RunError, SettingsError
+from netadapt.errors import NetworkError, RunError, SettingsError
 from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.jobs import CandidateJobs
+from netadapt.networks.dry_run import FORMATS, dry_run
 from netadapt.networks.options import NetworkOptions
+from netadapt.networks.scored import Outputs, outputs_of
 from netadapt.networks.user_network import source_facts
 from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import open_goals, parse_budgets
@@ -30,7 +33,9 @@ from netadapt.training.checkpoint import load_weights
 from netadapt.training.datasets import absolute, is_users
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import TaskError, chosen_task
+from netadapt.training.tasks.one_output import of_one_output
 from netadapt.training.tasks.users import UsersTask
+from netadapt.training.trainer import score, train
 from netadapt.training.trying import tried
 from netadapt.training.types import Dataset
 from netadapt.users_code import absolute_name, short_name, sources
@@ -38,6 +43,7 @@ from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter
 from profiler.protocol.journal import journal_path
+from profiler.runtimes import RUNTIMES
 from profiler.schedule.state import stale_reason
 from profiler.tables.growing import GrowingTable, copy_table
 from profiler.tables.table import Table, load_table
@@ -81,6 +87,8 @@ class RunRequest:
     tensorboard: bool = False
     task: str | None = None
     """A task as `--task` names it; None for the data's own."""
+    dry_run: bool = False
+    """True to try the whole way in seconds before a new run begins, as the command does."""
 
     def settings(self, dataset: Dataset) -> RunSettings:
         """The settings to store with the run, the task's numbers and the numbers of threads among them.
@@ -132,6 +140,8 @@ def absolute_source(source: str) -> str:
     return absolute_name(source) if is_users(source) else absolute(source)
 
 
+_TRIED_IMAGES = 4
+"""Images of the dry run's training step."""
 FREE_TO_CHANGE = ("search.max_iterations", "measure", "data.workers")
 """Settings that may change when a run is continued: no result depends on them, only how far it gets and what is measured."""
 
@@ -163,12 +173,19 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             data = replace(data, known=before.data.known)  # so that not all images have to be read again
     dataset = dataset_of(request.network, data, request.seed, chosen_task(request.task) if request.task else None)
     options = replace(request.network, classes=len(dataset.classes))
-    users_task = isinstance(dataset.task, UsersTask)
-    graph = options.graph(outputs=(1, options.classes) if options.classes and not users_task else None)
-    if not users_task:
-        _check_task(graph, options, dataset)
-    if users_task or dataset.users:
+    plain, remarks = options.plain(), list[str]()
+    if not isinstance(dataset.task, UsersTask):  # which is given all that the network returns
+        outputs = _outputs(plain.model, options, dataset)
+        scored, trained = outputs.names
+        request = replace(request, network=replace(request.network, output=scored, training_output=trained))
+        dataset = of_one_output(dataset, scored, trained)
+        remarks += outputs.lines()
+    if isinstance(dataset.task, UsersTask) or dataset.users:
         dataset = tried(dataset, options.build(), options.input_shape, short_name(options.name))
+    graph = options.traced(plain.model).graph
+    begun = resume and is_run(request.out)
+    for remark in () if begun else (*plain.remarks, *remarks):
+        progress.say(remark)
     for remark in dataset.remarks:
         progress.say(f"warning: {request.data.source}: {remark}")
     part = request.weights is not None and _is_part(request.weights, options, progress)
@@ -178,6 +195,8 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         if not all(journal_path(path).exists() for path in request.tables.values()):
             raise  # without its journal a table cannot grow; with it, the run measures what is missing
     reached = within_reach(goals, tables, True, progress) if request.measure else None  # an error leaves no run
+    if request.dry_run and not begun:
+        _try_whole_way(request, options, plain.model, graph, dataset, tables, progress)
     with RunFolder.create(request.out, request.info(dataset, tables), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
         for name, path in request.tables.items():
             if why := stale_reason(path, tables[name]):
@@ -238,13 +257,55 @@ def _trusted(path: Path, *, allow_unverified: bool) -> Table:
     return table
 
 
-def _check_task(graph: Graph, options: NetworkOptions, dataset: Dataset) -> None:
-    """`TaskError` if the network's outputs do not have a shape that the dataset's task can train."""
-    layer_outputs = {node.name: node.layer.output for node in graph.nodes}
-    # graphs have channels last, torch and tasks have them second
-    shapes = [(n, *rest[-1:], *rest[:-1]) for n, *rest in (layer_outputs[name] for name in graph.outputs)]
-    if len(shapes) != 1 or not dataset.task.accepts_outputs(shapes[0], options.input_shape, options.classes):
-        raise TaskError(
-            f"{options.name} cannot learn {dataset.task.name} from {dataset.name}: its outputs are "
-            f"{' and '.join('x'.join(map(str, shape)) for shape in shapes)}; choose another network or other data"
+def _outputs(model: nn.Module, options: NetworkOptions, dataset: Dataset) -> Outputs:
+    """The outputs of the network, one of which has a shape that the dataset's task can train.
+
+    `NetworkError` if none of a classifier has, else `TaskError`.
+    """
+    name, task = short_name(options.name), dataset.task
+    found = outputs_of(
+        model, options.input_shape, name, options.output,
+        lambda shape: task.accepts_outputs(shape, options.input_shape, options.classes),
+    )  # fmt: skip
+    if found.scored is not None:
+        return found
+    if options.classes and (options.output or "") in found.shapes:
+        shapes = found.shapes.values() if options.output is None else [found.shapes[options.output]]
+        raise NetworkError(
+            f"{name} gives outputs of shape {', '.join(map(str, shapes))} for one image, but the data needs "
+            f"{(1, options.classes)}; let its function take num_classes, or return a network with as many outputs"
         )
+    raise TaskError(
+        f"{name} cannot learn {task.name} from {dataset.name}: its outputs are "
+        f"{' and '.join('x'.join(map(str, shape)) for shape in found.shapes.values())}; choose another network or other data"
+    )
+
+
+def _try_whole_way(
+    request: RunRequest,
+    options: NetworkOptions,
+    model: nn.Module,
+    graph: Graph,
+    dataset: Dataset,
+    tables: Mapping[str, Table],
+    progress: ProgressReporter,
+) -> None:
+    """The dry run of this run, on its first images. Without tables an export that fails is only told, as none may be wanted."""
+    short_term = request.settings(dataset).training.recipe.short_term
+    few = torch.arange(min(_TRIED_IMAGES, len(dataset.train), short_term.batch_size))
+    settings = replace(short_term, epochs=None, steps=1, batch_size=len(few))
+
+    def step(narrow: nn.Module) -> None:
+        if not any(weight.requires_grad for weight in narrow.parameters()):
+            raise NetworkError(f"no weight of {short_name(options.name)} requires gradients, so nothing in it can be trained")
+        train(narrow, dataset.train.subset(few), settings, seed=request.seed)
+        score(narrow, dataset.train.subset(few))
+
+    told = [table.info.target for table in tables.values() if table.info.target.runtime in RUNTIMES]
+    formats = tuple(each for each in FORMATS if not told or any(target.reads(each) for target in told))
+    progress.say("trying the whole way first: narrowing, one training step, export")
+    tried = dry_run(options, model, graph, step, formats, required=bool(told))
+    for part in tried:
+        if part.problem is not None:
+            progress.say(f"warning: {short_name(options.name)}: {part.line()}")
+    progress.say(f"the whole way works: {'; '.join(part.line() for part in tried if part.problem is None)}")

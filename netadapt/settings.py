@@ -75,6 +75,8 @@ OPTIONS: Mapping[str, str] = {
     "network.classes": "number of classes",
     "network.small_input": "--small-input",
     "network.input": "--input",
+    "network.output": "--output",
+    "network.training_output": "output in training",
     "data.source": "--data",
     "data.holdout_fraction": "--holdout",
     "data.workers": "--data-workers",

@@ -88,7 +88,7 @@ FOUND: list[tuple[str, bytes]] = [
     ("plan", b"[" * 100_000),
     ("table contents", READERS["table contents"].example().replace(b'"measurements"', b'"x"')
      .replace(b'"quiet_rounds": 6', b'"quiet_rounds": 0')),
-    ("journal", b'{"event": "journal", "format": 4, "x": ' + b"9" * 5000 + b"}\n"),
+    ("journal", b'{"event": "journal", "format": 6, "x": ' + b"9" * 5000 + b"}\n"),
     ("journal", b'{"event": "journal", "format": 4, "target": 1, "settings": {}}\n{"event": "hello"}\n'),
     ("journal", b'{"event": "journal", "format": 4}\n{"event": ["hello"]}\n'),
     ("runner lines", b'{"event": "measurement", "x": ' + b"9" * 5000 + b"}\n"),

@@ -21,7 +21,7 @@ from device_agents.support.dataclass_json import read_as
 from netadapt.errors import RunError
 from netadapt.networks.options import NetworkOptions
 from netadapt.runs.records import Finished, RunInfo, TableFacts, Trained, Verified
-from netadapt.runs.run_folder import RunFolder, weights_name
+from netadapt.runs.run_folder import RunFolder, is_run, weights_name
 from netadapt.search.bias import Checked
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import adapt
@@ -226,8 +226,24 @@ def test_of_a_step_finished_twice_the_last_counts(run: RunFolder) -> None:
 
 
 def test_a_folder_with_a_run_is_refused_without_resume(run: RunFolder) -> None:
+    run.add_finished(finished(1, "a.pt", 0.8))
     with pytest.raises(RunError, match="holds a run already; go on with it with --resume"):
         RunFolder.create(run.path, INFO, GRAPH)
+
+
+def test_a_run_that_failed_before_it_had_a_result_is_begun_anew(run: RunFolder) -> None:
+    (run.path / "table.parquet").write_bytes(b"a table")
+    run.weights_path("000-original.pt").write_bytes(b"weights")
+    run.close()
+    again = replace(INFO, budgets=("macs=50%",))
+    with RunFolder.create(run.path, again, GRAPH) as begun:
+        assert begun.info == again and not begun.table_path().exists() and not list((run.path / "weights").iterdir())
+
+
+def test_a_run_in_use_that_has_no_result_yet_is_left_alone(run: RunFolder) -> None:
+    with pytest.raises(RunError, match="another process is at work"):
+        RunFolder.create(run.path, INFO, GRAPH)
+    assert is_run(run.path)
 
 
 def test_a_folder_with_other_things_is_refused_and_left_as_it_was(tmp_path: Path) -> None:

@@ -51,6 +51,21 @@ Resolution = Annotated[int, _network(help="Side of the square input image, in pi
 Input = Annotated[
     str | None, _network("--input", help="Shape of the input, such as 1x3x224x224. Default: three channels of --resolution.")
 ]
+Output = Annotated[
+    str | None,
+    _network(
+        "--output",
+        help="The output that is scored and trained, of a network with several: its key, field or place, such as logits, 1 or "
+        "heads.0. Default: the first that fits the data.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    _network(
+        "--dry-run/--no-dry-run",
+        help="Try the whole way first: narrow the network once, train it for a step, and export it to the formats of the tables.",
+    ),
+]
 SmallInput = Annotated[
     bool, _network("--small-input", help="Build the network for images of about 32 pixels, which its stem does not halve.")
 ]

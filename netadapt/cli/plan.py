@@ -21,15 +21,19 @@ def plan(
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
     input_shape: options.Input = None,
+    output: options.Output = None,
     classes: options.Classes = 1000,
     small_input: options.SmallInput = False,
     precision: options.LayerPrecision = "float32",
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Write the plan of a table that can predict every narrower version of a network, for `profile build`."""
+    """Write the plan of a table that can predict every narrower version of a network, for `profile build`.
+
+    Before that, the whole way of a run is tried in seconds: the network is narrowed, trained for a step and exported.
+    """
     with needs_torch():
-        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, classes)
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, classes, output)
         done = plan_network(PlanRequest(chosen, out, precision, seed))
         if as_json:
             print_json(asdict(done))

@@ -38,6 +38,11 @@ def plan_lines(done: PlanSummary) -> Iterator[str]:
         yield f"  it can be built for ONNX files only: {', '.join(done.onnx_only)} have no form of ours in TFLite"
     for layer, reason in done.kept.items():
         yield f"  {layer} keeps its width: {reason}"
+    for remark in done.remarks:
+        yield f"  {remark}"
+    yield f"tried in {sum(part.seconds for part in done.tried):.1f} s, as a run would:"
+    for part in done.tried:
+        yield f"  {part.line()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ def run(
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
     input_shape: options.Input = None,
+    output: options.Output = None,
     small_input: options.SmallInput = False,
     weights: options.Weights = None,
     task: options.Task = None,
@@ -62,6 +63,7 @@ def run(
     ray_address: options.RayAddress = "auto",
     threads_per_candidate: options.ThreadsPerCandidate = None,
     tensorboard: options.TensorBoard = False,
+    dry_run: options.DryRun = True,
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +71,7 @@ def run(
     with needs_torch(f"every finished candidate is kept in {out}; continue with --resume"):
         from netadapt import adaptation
 
-        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape)
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
         search = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
         images = DataSettings(data, holdout, workers=data_workers)
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
@@ -78,7 +80,7 @@ def run(
             chosen, images, budget, out, named_tables(table or ()), search, original, short_term,
             PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
             ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
-            task,
+            task, dry_run,
         )  # fmt: skip
         with bar() as progress:
             done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))

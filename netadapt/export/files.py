@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,12 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from onnxruntime.capi import onnxruntime_pybind11_state
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from netadapt.errors import NetAdaptError
 from netadapt.input_shape import InputShape
+from netadapt.outputs import as_list, flat_outputs
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
 from netadapt.training.tasks import scores_of
@@ -78,7 +82,7 @@ def export_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> Expo
 
 def write_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> None:
     """Write an ONNX file without checking it. The model must be in evaluation, because batch normalisation is folded."""
-    with _export_errors("onnx"), quiet():
+    with _export_errors("onnx"), quiet(), flat_outputs(model), _ExactNearest():
         torch.onnx.export(model, (torch.zeros(input_shape),), path, dynamo=True, external_data=False, verbose=False)
 
 
@@ -87,7 +91,7 @@ def write_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> None:
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
     images = torch.zeros(input_shape)
     image_outputs = [index for index, output in enumerate(reference(model, images)) if output.ndim == 4]
-    with _export_errors("tflite"), quiet():
+    with _export_errors("tflite"), quiet(), flat_outputs(model), _ExactNearest():
         channels_last = load("litert_torch:to_channel_last_io")(model, args=[0], outputs=image_outputs).eval()
         converted = load("litert_torch:convert")(channels_last, (images.permute(0, 2, 3, 1),))
         path.write_bytes(converted.model_content())
@@ -108,8 +112,8 @@ def open_network(path: Path) -> tuple[Network, int]:
         raise ModelError(f"{path} cannot be run, so export it again: {' '.join(str(exc).split())[:300]}") from exc
 
 
-def file_scores(path: Path, part: Part) -> Scores:
-    """The scores of an exported network on all images of the part, executed by its own runtime.
+def file_scores(path: Path, part: Part, output: int = 0) -> Scores:
+    """The scores of an exported network on all images of the part, by the output at this place, executed by its own runtime.
 
     `ModelError` if it cannot be executed, `TaskError` as for `scores_of`.
     """
@@ -121,7 +125,7 @@ def file_scores(path: Path, part: Part) -> Scores:
             if not isinstance(images, Tensor):
                 raise ModelError(f"{path} takes one input, and the data gives {len(images)}; choose data of one input")
             missing = batch_size - len(indices)  # the file takes only full batches
-            outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[0]
+            outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[output]
             yield torch.from_numpy(outputs[: len(indices)]), targets
 
     return scores_of(part.task, batches())
@@ -170,7 +174,8 @@ def _check_equal(model: nn.Module, input_shape: InputShape, written: Path, path:
     for _ in range(_CHECKS):
         images = torch.randn(input_shape, generator=generator)
         for expected, found in zip(reference(model, images), network(images.numpy()), strict=True):
-            difference, scale = float(np.abs(expected.numpy() - found).max()), float(expected.abs().max())
+            wanted = expected.double().numpy()  # numbers of classes and masks are no floats
+            difference, scale = float(np.abs(wanted - found.astype(np.float64)).max()), float(np.abs(wanted).max())
             if not difference <= RELATIVE_TOLERANCE * scale:  # so that NaN fails too
                 raise ExportError(
                     f"{path} was not written: its outputs differ from PyTorch's by {difference:.3g}, of at most {scale:.3g}; "
@@ -182,9 +187,47 @@ def _check_equal(model: nn.Module, input_shape: InputShape, written: Path, path:
 
 def reference(model: nn.Module, images: Tensor) -> list[Tensor]:
     """The outputs that PyTorch computes, always as a list."""
-    with torch.inference_mode():
-        outputs = model(images)
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    with torch.no_grad():
+        return as_list(model(images))
+
+
+class _ExactNearest(TorchFunctionMode):
+    """Nearest interpolation by a factor that is no whole number is written as a selection of rows and columns.
+
+    Runtimes round their own factor, and take other pixels than PyTorch for some: from 60 to 64, where 16 * 60 / 64 is 15, they
+    compute 16 / (64 / 60), which is a little less.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.interpolate:
+            asked = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+            if (indices := _nearest_pixels(**asked)) is not None:
+                images: Tensor = asked["input"]
+                for axis, chosen in enumerate(indices, start=2):
+                    images = images.index_select(axis, chosen)
+                return images
+        return func(*args, **(kwargs or {}))
+
+
+def _nearest_pixels(
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *_rest: Any, **options: Any
+) -> list[Tensor] | None:
+    """The rows and columns that nearest interpolation takes, as PyTorch computes them; None where factors are whole numbers."""
+    if mode not in ("nearest", "nearest-exact") or input.ndim != 4:
+        return None
+    before = tuple(input.shape[2:])
+    given = None if scale_factor is None else tuple(scale_factor) if isinstance(scale_factor, tuple | list) else (scale_factor,) * 2
+    after = [int(n * factor) for n, factor in zip(before, given, strict=True)] if given else size
+    after = tuple(after) if isinstance(after, tuple | list) else (after,) * 2
+    if all(n % m == 0 or (m % n == 0 and mode == "nearest") for n, m in zip(before, after, strict=True)) and mode == "nearest":
+        return None
+    found = []
+    for place, (n, m) in enumerate(zip(before, after, strict=True)):
+        factor = np.float32(1 / given[place] if given and not options.get("recompute_scale_factor") else n / m)
+        half = np.float32(0.5 if mode == "nearest-exact" else 0)
+        pixels = np.floor((np.arange(m, dtype=np.float32) + half) * factor).astype(np.int64)
+        found.append(torch.from_numpy(np.minimum(pixels, n - 1)))
+    return found
 
 
 def _open_onnx(path: Path) -> tuple[Network, int]:
@@ -227,6 +270,8 @@ def _dequantise(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
     if tensor["dtype"] is np.float32:
         return values
     scale, zero_point = tensor["quantization"]
+    if not scale:  # integers that stand for themselves, such as the number of a class
+        return values.astype(np.float32)
     floats: Array = ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
     return floats
 

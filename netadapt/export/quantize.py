@@ -46,9 +46,10 @@ class Agreement:
     """The largest difference of two outputs."""
 
 
-def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: Tensor) -> Exported:
+def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: Tensor, output: int = 0) -> Exported:
     """Export to 8-bit integers, calibrated on normalised images (n, c, h, w); images beyond the last full batch are left out.
 
+    The output at the place `output` is the one that is checked.
     The ending of `path` chooses the format. `ExportError` if there are too few images, the model cannot be quantised, or the
     file's outputs are not all numbers or always the same; an existing file is then unchanged.
     """
@@ -67,27 +68,27 @@ def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: T
         floats.unlink()
 
     def check(model: nn.Module, _shape: InputShape, written: Path, path: Path) -> float:
-        return sensible_agreement(model, written, images, path).max_abs_difference
+        return sensible_agreement(model, written, images, path, output).max_abs_difference
 
     if len(images) < input_shape[0]:
         raise ExportError(f"{path} was not written: calibration needs at least {input_shape[0]} images, got {len(images)}")
     return export_checked(model, input_shape, path, file_format, write, check)
 
 
-def agreement(model: nn.Module, path: Path, images: Tensor) -> Agreement:
-    """The agreement of an exported file with the model in evaluation, on normalised images (n, c, h, w).
+def agreement(model: nn.Module, path: Path, images: Tensor, output: int = 0) -> Agreement:
+    """The agreement of one output of an exported file with the model's in evaluation, on normalised images (n, c, h, w).
 
     Images beyond the file's last full batch are left out. `ModelError` if the file cannot be executed.
     """
-    return _agreement(*_outputs(model, path, images))
+    return _agreement(*_outputs(model, path, images, output))
 
 
-def sensible_agreement(model: nn.Module, written: Path, images: Tensor, path: Path) -> Agreement:
+def sensible_agreement(model: nn.Module, written: Path, images: Tensor, path: Path, output: int = 0) -> Agreement:
     """The agreement of the file `written`, which is to become `path`, with the model.
 
     `ExportError` for outputs that are not all numbers, or the same for every image where PyTorch's are not.
     """
-    expected, found = _outputs(model, written, images)
+    expected, found = _outputs(model, written, images, output)
     if not found.isfinite().all():
         raise ExportError(f"{path} was not written: its outputs are not all numbers; export it in float32 instead")
     if len(found) > 1 and not (found != found[0]).any() and (expected != expected[0]).any():
@@ -159,12 +160,12 @@ def _batches(images: Tensor, size: int) -> Iterator[Tensor]:
     return (batch for batch in torch.split(images, size) if len(batch) == size)
 
 
-def _outputs(model: nn.Module, path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The first output of PyTorch and that of the file for all images, each (n, …)."""
+def _outputs(model: nn.Module, path: Path, images: Tensor, output: int) -> tuple[Tensor, Tensor]:
+    """The output of PyTorch at this place and that of the file for all images, each (n, …)."""
     network, batch_size = open_network(path)
     batches = list(_batches(images, batch_size))
-    expected = torch.cat([reference(model, batch)[0] for batch in batches])
-    return expected, torch.cat([torch.from_numpy(np.array(network(batch.numpy())[0])) for batch in batches])
+    expected = torch.cat([reference(model, batch)[output] for batch in batches])
+    return expected, torch.cat([torch.from_numpy(np.array(network(batch.numpy())[output])) for batch in batches])
 
 
 def _agreement(expected: Tensor, found: Tensor) -> Agreement:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from netadapt.errors import NetworkError
 from netadapt.input_shape import InputShape
 from netadapt.networks import build_network
-from netadapt.networks.user_network import parse_input
+from netadapt.networks.user_network import is_user_network, parse_input
 from netadapt.users_code import absolute_name, short_name, users_code
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from netadapt.networks.plain import Plain
     from netadapt.pruning.tracing import Traced
     from profiler.layers.graph import Graph
 
@@ -36,14 +37,25 @@ class NetworkOptions:
     """True to build the network for images of about 32 pixels; only mobilenet_v1 has this option."""
     input: InputShape | None = None
     """The shape of the model's input; None for three channels of the square resolution."""
+    output: str | None = None
+    """The name of the output that is scored; None for the one that fits the task, or for a network that returns a lone tensor."""
+    training_output: str | None = None
+    """The name of the output that is trained, where training returns others than evaluation; None where it does not."""
 
     @classmethod
     def chosen(
-        cls, network: str, width_multiplier: float, resolution: int, small_input: bool, input_shape: str | None, classes: int = 1000
+        cls,
+        network: str,
+        width_multiplier: float,
+        resolution: int,
+        small_input: bool,
+        input_shape: str | None,
+        classes: int = 1000,
+        output: str | None = None,
     ) -> Self:
         """The options from the arguments of a command. `NetworkError` for an input shape that cannot be read."""
         shape = parse_input(input_shape) if input_shape else None
-        return cls(absolute_name(network), width_multiplier, resolution, classes, small_input, shape)
+        return cls(absolute_name(network), width_multiplier, resolution, classes, small_input, shape, output)  # fmt: skip
 
     @property
     def input_shape(self) -> InputShape:
@@ -68,33 +80,31 @@ class NetworkOptions:
         return common | ({"classes": self.classes} if self.classes else {}) | ({"small_input": True} if self.small_input else {})
 
     def build(self) -> nn.Module:
-        """Build the network with random weights from torch's global generator. `NetworkError` as for `build_network`."""
-        return build_network(self.name, **self.keywords)
+        """Build the network with random weights from torch's global generator. Errors as for `plain`."""
+        return self.plain().model
 
-    def graph(self, *, outputs: tuple[int, ...] | None = None) -> Graph:
+    def plain(self) -> Plain:
+        """The same, with what was done to a user's network. `NetworkError` as for `build_network`, or if it rejects its input."""
+        from netadapt.networks.plain import Plain, plain_network
+
+        model, name = build_network(self.name, **self.keywords), short_name(self.name)
+        if not is_user_network(self.name):
+            return Plain(model, ())
+        with users_code(f"{name} does not accept an input of {'x'.join(map(str, self.input_shape))}"):
+            return plain_network(model, self.input_shape, name)
+
+    def graph(self) -> Graph:
         """The network's layers and blocks. Errors as for `traced`."""
-        return self.traced(outputs=outputs).graph
+        return self.traced(self.build()).graph
 
-    def traced(self, *, outputs: tuple[int, ...] | None = None) -> Traced:
-        """The network's layers and blocks, found by tracing it, and why other layers keep their widths.
+    def traced(self, model: nn.Module) -> Traced:
+        """The layers and blocks of the network that `build` has built, and why other layers keep their widths.
 
-        `NetworkError` if the network does not accept its input, its outputs do not have the shape `outputs`, or nothing in it can
-        be pruned.
+        `NetworkError` if it cannot be traced, or nothing in it can be pruned.
         """
-        import torch
-
-        from netadapt.pruning.couplings import as_list
         from netadapt.pruning.tracing import trace_with_reasons
 
-        model, name = self.build().eval(), short_name(self.name)
-        with users_code(f"{name} does not accept an input of {'x'.join(map(str, self.input_shape))}"), torch.inference_mode():
-            found = [tuple(output.shape) for output in as_list(model(torch.zeros(self.input_shape)))]
-            model(torch.zeros(2, *self.input_shape[1:]))  # training needs batches of any size
-        if outputs is not None and found != [outputs]:
-            raise NetworkError(
-                f"{name} gives outputs of shape {', '.join(map(str, found))} for one image, but the data needs {outputs}; "
-                "let its function take num_classes, or return a network with as many outputs"
-            )
+        name = short_name(self.name)
         with users_code(f"{name} cannot be traced"):
             found_layers = trace_with_reasons(model, self.input_shape, name)
         if not found_layers.graph.widths:

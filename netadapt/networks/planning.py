@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from netadapt.errors import RunError
+from netadapt.networks.dry_run import Tried, dry_run, train_once
 from netadapt.networks.options import NetworkOptions
+from netadapt.networks.scored import outputs_of
+from netadapt.users_code import short_name
 from profiler.tables.plan import make_plan, possible_layers, write_plan
 
 PRECISIONS = ("float32", "int8")
@@ -43,6 +47,10 @@ class PlanSummary:
     """The layers that keep their widths, with the reason of each as a phrase."""
     onnx_only: tuple[str, ...]
     """The kinds of operators that follow widths in ONNX files only, so that no table for TFLite can be built."""
+    remarks: tuple[str, ...]
+    """What was done to the network so that it can be pruned, and which of its outputs is scored and trained: whole sentences."""
+    tried: tuple[Tried, ...]
+    """The dry run of the whole way."""
 
 
 def plan_network(request: PlanRequest) -> PlanSummary:
@@ -52,10 +60,23 @@ def plan_network(request: PlanRequest) -> PlanSummary:
         raise RunError(f"the plan cannot be written to {out}; choose a name ending in .json in a folder that exists")
     if request.precision not in PRECISIONS:
         raise RunError(f"layers cannot be measured in {request.precision!r}; choose {' or '.join(PRECISIONS)}")
-    traced = request.network.traced()
+    network, name = request.network, short_name(request.network.name)
+    start = time.monotonic()
+    plain = network.plain()
+    n, _, *pixels = network.input_shape
+    fitting = ((n, network.classes), (n, 1, *pixels))  # of a classifier, or of an image of depths
+    outputs = outputs_of(
+        plain.model, network.input_shape, name, network.output, lambda shape: shape in fitting or not network.classes
+    )
+    if outputs.scored is None:  # which output another task needs is the run's matter
+        outputs = outputs_of(plain.model, network.input_shape, name, network.output, lambda _shape: True)
+    traced = network.traced(plain.model)
+    tried = [Tried("traced", time.monotonic() - start)]
+    tried += dry_run(network, plain.model, traced.graph, train_once(network.input_shape))
     made = make_plan(traced.graph.with_precision(request.precision), seed=request.seed)
     write_plan(made, out)
     extracted = tuple(dict.fromkeys(layer.op for layer in made.graph.layers if layer.opaque is not None))
     return PlanSummary(
-        str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check), traced.fixed, extracted
+        str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check), traced.fixed, extracted,
+        (*plain.remarks, *outputs.lines()), tuple(tried),
     )  # fmt: skip

@@ -30,7 +30,7 @@ def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_s
         norm.momentum = None  # for torch: the plain average over all batches
         norm.training = True
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: batches * batch_size]
-    with torch.inference_mode():
+    with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with
         for indices in torch.split(order, batch_size):
             # a last batch of one image would have as much weight in the variance as a full batch
             if len(indices) > 1 or len(order) == 1:

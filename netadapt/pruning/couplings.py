@@ -36,6 +36,7 @@ from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shape import InputShape
+from netadapt.outputs import forget_graph, outputs_of_all_layers
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """The classes of layers that can make the channels of a block."""
@@ -68,27 +69,31 @@ class Couplings:
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
         self._shares_a_weight = _modules_that_share_a_weight(model)
-        self._calls: Counter[nn.Module] = Counter()
+        calls: dict[bool, Counter[nn.Module]] = {False: Counter(), True: Counter()}
         self._outputs: list[Any] = []
 
         def count_call(module: nn.Module, _inputs: Any, _output: Any) -> None:
-            self._calls[module] += 1
+            if torch.is_grad_enabled():  # else it is only seen whether training runs other layers
+                calls[model.training][module] += 1
 
-        def note_outputs(outputs: Any) -> Any:
-            self._outputs = [output.grad_fn for output in as_list(outputs)]
+        def run(traced: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+            outputs = [output for output in outputs_of_all_layers(traced, *inputs) if output.requires_grad]
+            self._outputs = [output.grad_fn for output in outputs]
             return outputs
 
         model.eval().requires_grad_(True)  # Torch-Pruning reads the graph from autograd's
         hooks = [module.register_forward_hook(count_call) for module in self._modules.values()]
         with torch.enable_grad(), _Shapes() as shapes:
             self._graph = torch_pruning.DependencyGraph().build_dependency(
-                model, (torch.zeros(input_shape),), output_transform=note_outputs, verbose=False
+                model, (torch.zeros(input_shape),), forward_fn=run, verbose=False
             )
         for hook in hooks:
             hook.remove()
         self._shapes = shapes.found
         _note_parts(self._graph, shapes.found)
         _part_what_is_broadcast(self._graph, shapes.found)
+        forget_graph(model)
+        self._calls = calls[False] | calls[True]  # of a layer that both run, the larger number
 
     def blocks(self) -> list[tuple[str, ...]]:
         """The members of every coupling group that can be pruned, in the order in which the network calls their first layers."""
@@ -335,14 +340,6 @@ def _reshape_if_known(update: Callable[[Any, Any], None]) -> Callable[[Any, Any]
 
 index_mapping.update_reshape_index_mapping = _reshape_if_known(index_mapping.update_reshape_index_mapping)
 index_mapping.update_split_index_mapping = _map_split
-
-
-def as_list(outputs: Any) -> list[Tensor]:
-    """The tensors that a model returns, whether it returns one, a sequence, a mapping, or these nested."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    parts = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
-    return [tensor for part in parts for tensor in as_list(part)]
 
 
 def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:

@@ -57,18 +57,19 @@ class ExportOptions:
 def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: ProgressReporter) -> ExportedFile:
     """Write the file, examine it, record it. The test images judge it; they had no part in making it."""
     model, shape = models.model(step), models.options.input_shape
+    output = models.output_place(model)
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
         images = sample(models.dataset.train, asked.calibration, asked.seed)
         calibration = len(images)
-        export_int8(model, shape, asked.path, images)
+        export_int8(model, shape, asked.path, images, output)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
     tell(Preprocessing.of(models.dataset.train, shape, asked.file_format), asked.path)
     progress.advance("written")
     shown = sample(models.dataset.test, _COMPARED, asked.seed)
-    near = agreement(model, asked.path, shown)
+    near = agreement(model, asked.path, shown, output)
     record = ExportedFile(
         step=step.iteration,
         path=str(asked.path),
@@ -78,7 +79,7 @@ def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: P
         size_bytes=asked.path.stat().st_size,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         agreement=FileAgreement(len(shown), near.max_abs_difference, near.cosine_similarity, near.top1_agreement),
-        scores=file_scores(asked.path, models.dataset.test),
+        scores=file_scores(asked.path, models.dataset.test, output),
         torch_scores=score(model, models.dataset.test),
         calibration=calibration,
     )

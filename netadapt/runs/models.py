@@ -11,6 +11,7 @@ from torch import nn
 from netadapt.errors import RunError
 from netadapt.networks.options import NetworkOptions
 from netadapt.networks.user_network import changed_source
+from netadapt.outputs import named_outputs
 from netadapt.pruning.prune import reshape_like
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.types import Step
@@ -18,6 +19,7 @@ from netadapt.settings import DataSettings
 from netadapt.training.checkpoint import load_weights
 from netadapt.training.datasets import is_users
 from netadapt.training.datasets.opening import open_dataset
+from netadapt.training.tasks.one_output import of_one_output
 from netadapt.training.types import Dataset, Task
 from netadapt.users_code import changed_sources
 from profiler.layers.graph import Graph
@@ -70,7 +72,8 @@ class RunModels:
         """The data the run was started with, split as it was then."""
         if self._dataset is None:
             settings = self.run.info.settings
-            self._dataset = dataset_of(settings.network, settings.data, settings.seed, settings.task)
+            data = dataset_of(settings.network, settings.data, settings.seed, settings.task)
+            self._dataset = of_one_output(data, settings.network.output, settings.network.training_output)
         return self._dataset
 
     def step(self, number: int | None) -> Step:
@@ -89,6 +92,14 @@ class RunModels:
     def shaped(self, widths: Mapping[str, int]) -> nn.Module:
         """A model of these widths; its weights are still to be loaded."""
         return reshape_like(self._original, self.run.graph, widths)
+
+    def output_place(self, model: nn.Module) -> int:
+        """The place of the output that is scored among all outputs of a step's model, which is that in its exported files."""
+        if self.options.output is None:
+            return 0
+        with torch.no_grad():
+            names = list(named_outputs(model(torch.zeros(self.options.input_shape))))
+        return names.index(self.options.output)
 
     def model(self, step: Step, *, finished: bool = True) -> nn.Module:
         """A step's model: after its long-term fine-tune where there was one, unless `finished` is false."""

@@ -58,7 +58,8 @@ class RunFolder:
         """Start a run, or with `resume` go on with the one that is there; settings in `free`, by their fields' paths, may then
         differ.
 
-        `RunError` if the folder holds something else, is in use, or was begun with other settings.
+        A run that failed before it had a result is begun anew. `RunError` if the folder holds something else, is in use, or was
+        begun with other settings.
         """
         if resume and is_run(path):
             run = cls.open(path, write=True)
@@ -74,6 +75,7 @@ class RunFolder:
         lock = _locked(path)
         try:
             _refuse_unless_empty(path)  # another process may have begun a run here a moment ago
+            _drop_failed_start(path)
             for name in ("weights", "exports"):
                 (path / name).mkdir(exist_ok=True)
             write_json(path / "graph.json", graph.to_dict())
@@ -304,9 +306,20 @@ def _refuse_unless_empty(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; choose a folder for the run")
     if is_run(path):
-        raise RunError(f"{path} holds a run already; go on with it with --resume, or choose another --out")
+        if any((path / name).exists() and (path / name).stat().st_size for name in LINES):
+            raise RunError(f"{path} holds a run already; go on with it with --resume, or choose another --out")
+        return  # it failed before it had a result
     if path.exists() and not all(_unborn(item) for item in path.iterdir()):
         raise RunError(f"{path} is not empty and not a run; choose another --out")
+
+
+def _drop_failed_start(path: Path) -> None:
+    """Delete what a run that failed before its first result has left: its settings, its copies of tables and its weights."""
+    if not is_run(path):
+        return
+    (path / "run.json").unlink()  # first: without it the folder is no run
+    for item in (*path.glob("table*.parquet*"), *path.glob("weights/*"), *(path / name for name in LINES)):
+        item.unlink(missing_ok=True)
 
 
 def _unborn(item: Path) -> bool:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from netadapt.errors import NetAdaptError
+from netadapt.outputs import MISFITS, forget_graph, training_branches
 from netadapt.training.memory_limit import keep_freed_memory
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.tasks import scores_of
@@ -42,17 +44,19 @@ def train(
     place, task = chosen_device(device), part.task
     steps, precision = settings.steps_for(len(part)), precision_on(place, settings.precision)
     keep_freed_memory()
-    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(place).train()
+    layout: torch.memory_format | None = None
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(place.type, enabled=precision is torch.float16)  # whose small gradients would become 0
     losses = []
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)  # for dropout and other random layers; batches have a generator of their own
         for step, (inputs, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
+            layout = layout or _layout(model, inputs)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
             with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
-                outputs = outputs_of(model, inputs)
+                outputs = outputs_of(model, inputs, layout)
             loss = task.loss(mapped(outputs, _as_float), targets)
             losses.append(loss.item())  # waits for a GPU
             if not math.isfinite(losses[-1]):
@@ -65,7 +69,7 @@ def train(
             scaler.update()
             if progress is not None:
                 progress(step, steps, losses[-1])
-    model.cpu().eval()
+    forget_graph(model.cpu().eval())
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
 
@@ -76,18 +80,39 @@ def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device
     Afterwards the model is on its own device and in its own mode again. `TaskError` as for `scores_of`.
     """
     place, was_training, home = chosen_device(device), model.training, next(model.parameters()).device
-    model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model.to(place).eval()
+    layout: torch.memory_format | None = None
     pixels = max(math.prod(shape[1:]) for shape in part.shapes)
     size = batch_size or max(1, min(_SCORED_IMAGES, _SCORED_PIXELS // pixels))
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches() -> Iterator[tuple[Any, Tensor]]:
+        nonlocal layout
         for inputs, targets in part.batches(torch.split(torch.arange(len(part)), size), place):
-            yield outputs_of(model, inputs), targets
+            layout = layout or _layout(model, inputs)
+            yield outputs_of(model, inputs, layout), targets
 
-    with torch.inference_mode():
+    with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with later
         scores = scores_of(part.task, batches())
     model.to(home).train(was_training)
     return scores
+
+
+def _layout(model: nn.Module, inputs: Inputs) -> torch.memory_format:
+    """The layout in memory that the model is brought to: channels last, which is faster, if its own code accepts that.
+
+    `x.view(x.size(0), -1)` does not.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with torch.no_grad(), training_branches(model) if model.training else nullcontext():
+            outputs_of(model, mapped(inputs, lambda each: each[:2]), torch.channels_last)
+    except RuntimeError as exc:
+        if "view size" in str(exc):
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            return torch.contiguous_format
+    except MISFITS:
+        pass  # raised again by the run that follows
+    return torch.channels_last
 
 
 def chosen_device(name: str | None = None) -> torch.device:
@@ -113,10 +138,10 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
-def outputs_of(model: nn.Module, inputs: Inputs) -> Any:
-    """What the model returns for a batch, given as one tensor or several; images have their channels last in memory."""
+def outputs_of(model: nn.Module, inputs: Inputs, layout: torch.memory_format = torch.contiguous_format) -> Any:
+    """What the model returns for a batch, given as one tensor or several; images are brought to this layout in memory."""
     several = (inputs,) if isinstance(inputs, Tensor) else inputs
-    return model(*(each.contiguous(memory_format=torch.channels_last) if each.ndim == 4 else each for each in several))
+    return model(*(each.contiguous(memory_format=layout) if each.ndim == 4 else each for each in several))
 
 
 def _as_float(outputs: Tensor) -> Tensor:

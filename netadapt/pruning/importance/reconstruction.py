@@ -114,7 +114,7 @@ def observed(block: Block, images: Tensor) -> list[Reader]:
 
     hooks = [layer.register_forward_pre_hook(add) for layer in layers]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with
             for batch in torch.split(images, _BATCH):
                 block.model(batch)
     finally:
