@@ -949,7 +949,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "repvgg deployed": (repvgg_deploy, 0),
     "efficientnetv2": (efficientnetv2, 0),
     "cspnet": (cspnet, 0),
-    "bifpn": (bifpn, 64),  # its head is called for both levels
+    "bifpn": (bifpn, 69),  # its head is called for both levels
     "swin": (swin, 192),
     "convnextv2": (convnextv2, 0),
     "squeeze-excite of linear layers": (squeeze_excite, 0),
