@@ -158,7 +158,7 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         require_tensorboard()
     if request.threads_per_candidate is not None and request.threads_per_candidate < 1:
         raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
-    tables = {name: _trusted(path, allow_unverified=request.allow_unverified) for name, path in request.tables.items()}
+    tables = {name: trusted(path, allow_unverified=request.allow_unverified) for name, path in request.tables.items()}
     budgets = parse_budgets(request.budgets, tables)
     goals = open_goals(budgets, tables)  # by the tables as they are: nothing is measured before the run begins
     if request.weights is not None and not request.weights.is_file():
@@ -201,7 +201,7 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         for name, path in request.tables.items():
             if why := stale_reason(path, tables[name]):
                 progress.say(f"warning: {path} is stale: {why}; build it again with `profile build`")
-        growing = _own_tables(request, folder, progress)
+        growing = own_tables(request.tables, folder, progress)
         models = RunModels(folder, dataset)
         if reached is None:
             reached = within_reach(goals, tables, request.measure, progress)
@@ -234,10 +234,10 @@ def _is_part(weights: Path, options: NetworkOptions, progress: ProgressReporter)
     return bool(loaded.random)
 
 
-def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReporter) -> dict[str, GrowingTable]:
-    """The run's own copies of the request's tables; those of a continued run may have grown since they were copied."""
+def own_tables(tables: Mapping[str, Path], folder: RunFolder, progress: ProgressReporter) -> dict[str, GrowingTable]:
+    """The run's own copies of these tables; those of a continued run may have grown since they were copied."""
     found = {}
-    for name, path in request.tables.items():
+    for name, path in tables.items():
         own = folder.table_path(name)
         if not own.exists():
             copy_table(path, own)
@@ -245,7 +245,7 @@ def _own_tables(request: RunRequest, folder: RunFolder, progress: ProgressReport
     return found
 
 
-def _trusted(path: Path, *, allow_unverified: bool) -> Table:
+def trusted(path: Path, *, allow_unverified: bool) -> Table:
     """The table, loaded. `RunError` if it has no float32 layers, or is unverified and that is not allowed."""
     table = load_table(path)
     if "float32" not in {layer.dtype for layer in table.rows}:

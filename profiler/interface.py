@@ -11,8 +11,7 @@ Errors are `profiler.ToolError`, whose message is one sentence. In a notebook a 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -29,7 +28,7 @@ from profiler.latency.validation import HeldOutError
 from profiler.layers.graph import Graph
 from profiler.measure.benchmark import Measured, measure_files
 from profiler.plotting.plot import heading, held_out_html
-from profiler.progress import ProgressReporter, Silent, bar
+from profiler.progress import Shown, shown
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.schedule.state import stale_reason
 from profiler.tables.build import StopCriterion
@@ -47,8 +46,6 @@ Shapes = Mapping[str, Sequence[int]]
 """Shapes of inputs that the model file leaves open, by name and in the layout of the file."""
 Inputs = Mapping[str, ArrayLike]
 """Values of inputs by name: an array of the input's shape, or one number for all elements."""
-Progress = bool | ProgressReporter
-"""True for a bar on standard error, False for none, or whatever else reports progress."""
 
 
 class StaleTable(UserWarning):
@@ -90,7 +87,7 @@ class LatencyTable:
         inputs: Inputs | None = None,
         partial: bool = False,
         measure_missing: bool = False,
-        progress: Progress = True,
+        progress: Shown = True,
     ) -> Prediction:
         """The latency of a model file, or of a network that netadapt has traced, with the share of each layer.
 
@@ -103,7 +100,7 @@ class LatencyTable:
         if isinstance(model, Graph):
             predictor = Predictor(self.table)
             return predictor.explain(model) if partial else predictor.predict(model)
-        with _reporter(progress) as reporter:
+        with shown(progress) as reporter:
             found = predict_file(self.path, Path(model), _given(shapes, inputs), measure_missing=measure_missing, progress=reporter)
         if found.prediction.missing and not partial:
             first = found.prediction.missing[0]
@@ -137,7 +134,7 @@ def benchmark(
     shapes: Shapes | None = None,
     inputs: Inputs | None = None,
     settings: TimingSettings | None = None,
-    progress: Progress = True,
+    progress: Shown = True,
 ) -> Measured:
     """The latency of a whole model file on a device, which is called as on the command line: local, adb:SERIAL, ssh:HOST or a name
     from profile.toml. Without `runtime` it is the usual one for files of this kind.
@@ -146,7 +143,7 @@ def benchmark(
     """
     path = Path(model)
     target = Target(device, runtime or default_runtime(path), threads)
-    with _reporter(progress) as reporter:
+    with shown(progress) as reporter:
         return measure_files([path], target, _given(shapes, inputs), settings=settings, progress=reporter)[path]
 
 
@@ -163,7 +160,7 @@ def build(
     inputs: Inputs | None = None,
     energy: bool = False,
     resume: bool = False,
-    progress: Progress = True,
+    progress: Shown = True,
 ) -> LatencyTable:
     """Measure the layers of plans or model files on a device, and write the latency table to `out`, a .parquet file.
 
@@ -173,7 +170,7 @@ def build(
     """
     files = [plans] if isinstance(plans, str | Path) else list(plans)
     read = [read_plan(Path(file), _given(shapes, inputs)) for file in files]
-    with _reporter(progress) as reporter:
+    with shown(progress) as reporter:
         table = build_table(
             read, Target(device, runtime, threads), Path(out), settings=settings, stop=stop, resume=resume, energy=energy,
             progress=reporter,
@@ -186,15 +183,3 @@ def _given(shapes: Shapes | None, inputs: Inputs | None) -> Given:
         {name: tuple(shape) for name, shape in (shapes or {}).items()},
         {name: np.asarray(values) for name, values in (inputs or {}).items()},
     )
-
-
-@contextmanager
-def _reporter(progress: Progress) -> Iterator[ProgressReporter]:
-    if isinstance(progress, bool):
-        if not progress:
-            yield Silent()
-            return
-        with bar() as reporter:
-            yield reporter
-    else:
-        yield progress

@@ -90,6 +90,22 @@ def bar(console: Console | None = None) -> Iterator[ProgressReporter]:
         yield _Lines() if display is None else _Bar(display)
 
 
+Shown = bool | ProgressReporter
+"""True for a bar, False for none, or whatever else reports progress."""
+
+
+@contextmanager
+def shown(progress: Shown) -> Iterator[ProgressReporter]:
+    """The reporter that a caller has asked for."""
+    if progress is False:
+        yield Silent()
+    elif progress is True:
+        with bar() as reporter:
+            yield reporter
+    else:
+        yield progress
+
+
 @contextmanager
 def bars(names: Iterable[str], console: Console | None = None) -> Iterator[Mapping[str, ProgressReporter]]:
     """The same for several devices at once, by name; each may be used from a thread of its own."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from netadapt.errors import NetworkError
 from netadapt.input_shape import InputShape
 from netadapt.networks import build_network
-from netadapt.networks.user_network import is_user_network, parse_input
+from netadapt.networks.user_network import is_given, is_user_network, parse_input
 from netadapt.users_code import absolute_name, short_name, users_code
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class NetworkOptions:
         """The same, with what was done to a user's network. `NetworkError` as for `build_network`, or if it rejects its input."""
         from netadapt.networks.plain import Plain, plain_network
 
+        if is_given(self.name):
+            raise NetworkError(
+                f"{self.name.partition(':')[2]} was given to netadapt.adapt as an object, which only the program that called it "
+                "has; call it there again with resume=True, which yields all steps, to export or to train them further"
+            )
         model, name = build_network(self.name, **self.keywords), short_name(self.name)
         if not is_user_network(self.name):
             return Plain(model, ())

@@ -23,9 +23,18 @@ CLASSES = ("num_classes", "classes")
 """Parameters of a user's function that receive the number of classes."""
 
 
+GIVEN = "python"
+"""What stands before the colon in the name of a network that was given to `netadapt.adapt` as an object."""
+
+
 def is_user_network(name: str) -> bool:
     """True if the name is a user's function; names of built-in networks have no colon."""
-    return ":" in name
+    return ":" in name and not is_given(name)
+
+
+def is_given(name: str) -> bool:
+    """True if the network was given as an object, which only the program that called `netadapt.adapt` has."""
+    return name.startswith(f"{GIVEN}:")
 
 
 def build_user_network(name: str, classes: int) -> nn.Module:

@@ -51,8 +51,8 @@ def dataset_of(network: NetworkOptions, data: DataSettings, seed: int, task: Tas
 class RunModels:
     """The models behind the steps of a run."""
 
-    def __init__(self, run: RunFolder, dataset: Dataset | None = None) -> None:
-        """`dataset` saves loading it again where it is loaded already."""
+    def __init__(self, run: RunFolder, dataset: Dataset | None = None, original: nn.Module | None = None) -> None:
+        """`dataset` saves loading it again where it is loaded already; `original` is a network that was given as an object."""
         self.run = run
         self._dataset = dataset
         self.options = run.info.settings.network
@@ -65,7 +65,7 @@ class RunModels:
                 print(f"warning: {warning}", file=sys.stderr)
         with torch.random.fork_rng():
             torch.manual_seed(run.info.settings.seed)
-            self._original = self.options.build()
+            self._original = original or self.options.build()
 
     @property
     def dataset(self) -> Dataset:
