@@ -25,7 +25,7 @@ from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.history import History, history_of
 from netadapt.runs.models import RunModels, dataset_of
 from netadapt.runs.records import RunInfo, TableFacts
-from netadapt.runs.run_folder import RunFolder, is_run
+from netadapt.runs.run_folder import RunFolder, is_run, refuse_unless_empty
 from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.types import AdaptSettings, Step
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
@@ -166,7 +166,10 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
         )
     data, source = request.data, absolute_source(request.data.source)
-    if resume and is_run(request.out):
+    begun = resume and is_run(request.out)
+    if not begun:
+        refuse_unless_empty(request.out)
+    if begun:
         with RunFolder.open(request.out) as folder:
             before = folder.info.settings
         if (before.data.source, before.data.holdout_fraction, before.seed) == (source, data.holdout_fraction, request.seed):
@@ -183,7 +186,6 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
     if isinstance(dataset.task, UsersTask) or dataset.users:
         dataset = tried(dataset, options.build(), options.input_shape, short_name(options.name))
     graph = options.traced(plain.model).graph
-    begun = resume and is_run(request.out)
     for remark in () if begun else (*plain.remarks, *remarks):
         progress.say(remark)
     for remark in dataset.remarks:

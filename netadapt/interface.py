@@ -40,7 +40,7 @@ from netadapt.runs.device_check import DeviceCheck, within_reach
 from netadapt.runs.measure import EXPORTERS
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import RunInfo, TableFacts
-from netadapt.runs.run_folder import RunFolder, is_run, weights_name
+from netadapt.runs.run_folder import RunFolder, is_run, refuse_unless_empty, weights_name
 from netadapt.search.candidates import Candidate
 from netadapt.search.loop import adapt as adapted_steps
 from netadapt.search.loop import check_budgets
@@ -244,6 +244,8 @@ def adapt(
     search = search or AdaptSettings()
     check_budgets(graph, goals, search)
     continued = resume and is_run(Path(out))
+    if not continued:
+        refuse_unless_empty(Path(out))
     original = None if continued else scored(evaluate, deepcopy(plain))
     recipe = open_task("classification").recipe.changed(RecipeOverrides(), RecipeOverrides(steps=short_term_steps))
     if continued:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -116,12 +117,16 @@ def test_a_node_that_was_seen_at_one_width_has_no_other() -> None:
     assert at_shapes(data, layer) == data
 
 
-def test_nodes_with_other_attributes_have_no_template() -> None:
-    files = [
-        file_of(helper.make_node("LeakyRelu", ["input_0"], ["output_0"], alpha=width / 100), width, {}, (1, width, 4, 4))
-        for width in WIDTHS
-    ]
-    assert template(files, [scaled(width)[1] for width in WIDTHS]) is None
+def test_nodes_with_other_attributes_have_no_template_but_factors_may_differ() -> None:
+    def made(op_type: str, **attribute: Any) -> NodeProto:
+        return helper.make_node(op_type, ["input_0"], ["output_0"], **attribute)
+
+    for node, has_one in (
+        (lambda width: made("Softmax", axis=width % 3), False),
+        (lambda width: made("LeakyRelu", alpha=width / 100), True),  # as attention divides by the root of a width
+    ):
+        files = [file_of(node(width), width, {}, (1, width, 4, 4)) for width in WIDTHS]
+        assert (template(files, [scaled(width)[1] for width in WIDTHS]) is not None) == has_one
 
 
 def test_a_constant_that_is_no_multiple_of_an_input_has_no_template() -> None:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netadapt.errors import RunError
-from netadapt.networks.dry_run import Tried, dry_run, train_once
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.scored import outputs_of
 from netadapt.users_code import short_name
 from profiler.tables.plan import make_plan, possible_layers, write_plan
+
+if TYPE_CHECKING:
+    from netadapt.networks.dry_run import Tried
 
 PRECISIONS = ("float32", "int8")
 
@@ -55,6 +57,9 @@ class PlanSummary:
 
 def plan_network(request: PlanRequest) -> PlanSummary:
     """Write the plan. `RunError` for an impossible path or precision; `NetworkError` if the network cannot be built or pruned."""
+    from netadapt.networks.dry_run import Tried, dry_run, train_once
+    from netadapt.networks.scored import outputs_of
+
     out = request.out
     if out.suffix != ".json" or not out.parent.is_dir():
         raise RunError(f"the plan cannot be written to {out}; choose a name ending in .json in a folder that exists")

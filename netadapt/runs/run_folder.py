@@ -69,12 +69,12 @@ class RunFolder:
                 run.close()
                 raise
             return run
-        _refuse_unless_empty(path)
+        refuse_unless_empty(path)
         with writing(path, RunError):
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         try:
-            _refuse_unless_empty(path)  # another process may have begun a run here a moment ago
+            refuse_unless_empty(path)  # another process may have begun a run here a moment ago
             _drop_failed_start(path)
             for name in ("weights", "exports"):
                 (path / name).mkdir(exist_ok=True)
@@ -302,7 +302,8 @@ def _locked(path: Path) -> int:
             raise RunError(f"another process is at work in {path}; wait for it or end it") from exc
 
 
-def _refuse_unless_empty(path: Path) -> None:
+def refuse_unless_empty(path: Path) -> None:
+    """`RunError` if no run can begin in this folder: it holds one that has results, or something else."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; choose a folder for the run")
     if is_run(path):
