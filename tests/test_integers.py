@@ -69,6 +69,7 @@ def ops(graph: Graph) -> list[str]:
 # the rules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("step", [8, 3, 1])
 def test_the_rules_agree_with_onnxruntime_on_integer_networks_of_random_widths(name: str, step: int) -> None:

@@ -32,7 +32,11 @@ QUICK = ["--data", "digits", "--epochs", "0.25", "--short-term-steps", "1", "--s
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    """The command. Runs are without the dry run, which takes seconds and has tests of its own (test_people_networks.py)."""
+    words = [str(argument) for argument in arguments]
+    if words and words[0] == "run" and not {"--dry-run", "--help"} & set(words):
+        words.append("--no-dry-run")
+    return CliRunner().invoke(app, words)
 
 
 def succeed(*arguments: object) -> str:

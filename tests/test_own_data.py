@@ -169,6 +169,7 @@ def test_a_task_of_ones_own_judges_a_built_in_dataset(tmp_path: Path) -> None:
     assert tried(found, model, (1, 3, 8, 8), "net").task.accuracy.name == "minus_error"
 
 
+@pytest.mark.slow
 def test_a_run_with_data_and_task_of_ones_own_is_the_same_in_worker_processes(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
     data = write(tmp_path, DATA + TASK)

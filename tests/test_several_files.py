@@ -24,6 +24,7 @@ def files(tmp_path: Path) -> list[Path]:
     return [tmp_path / "a.tflite", tmp_path / "b.onnx", tmp_path / "c.onnx"]
 
 
+@pytest.mark.slow
 def test_files_of_two_runtimes_are_benchmarked_and_the_damaged_one_is_told(files: list[Path]) -> None:
     result = run("benchmark", *files)
     assert result.exit_code == 1
@@ -31,6 +32,7 @@ def test_files_of_two_runtimes_are_benchmarked_and_the_damaged_one_is_told(files
     assert f"error: {files[1]} is not a model" in result.stderr
 
 
+@pytest.mark.slow
 def test_several_benchmarks_are_a_list_of_json_in_which_an_error_is_one_of_them(files: list[Path]) -> None:
     found = json.loads(run("benchmark", *files, "--json").stdout)
     assert [item["model"] for item in found] == list(map(str, files))
