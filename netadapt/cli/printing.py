@@ -21,6 +21,7 @@ from netadapt.training.tasks import scores_text
 from netadapt.training.types import Task
 from profiler.console import count, print_json, print_table
 from profiler.interval import Interval
+from profiler.runtimes import MODELLED_RUNTIME
 
 
 def print_networks(found: Sequence[Description]) -> None:
@@ -71,7 +72,9 @@ def print_run(history: History, run: Path, *, as_json: bool) -> None:
         print_json({"run": str(run), "steps": history_data(history)})
     else:
         print(f"the budget is met; next, `netadapt finetune {run}` trains the last step to convergence")
-        print(f"and `netadapt measure {run}` measures every step on the device")
+        tables = history.info.tables.values()
+        if not tables or any(table.runtime != MODELLED_RUNTIME for table in tables):  # nothing can be measured on what is modelled
+            print(f"and `netadapt measure {run}` measures every step on the device")
 
 
 def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:

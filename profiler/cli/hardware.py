@@ -58,9 +58,6 @@ def print_list(listed: Mapping[str, Mapping[str, Any]]) -> None:
     print(
         "`profile build MODEL --device model:NAME --out TABLE.parquet` computes a table; model:PATH takes a description of your own"
     )
-    print(
-        "`profile build MODEL --device model:NAME --out TABLE` builds a table of one, or of a description of your own by its path"
-    )
 
 
 def print_hardware(name: str, file: HardwareFile, found: tuple[Check, ...]) -> None:
