@@ -161,7 +161,7 @@ def both_only(num_classes=10):
 class Viewed(nn.Module):
     def __init__(self, classes):
         super().__init__()
-        self.conv, self.bn, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Linear(8 * 16 * 16, classes)
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.Linear(16 * 16 * 16, classes)
 
     def forward(self, x):
         x = self.bn(self.conv(x)).relu()

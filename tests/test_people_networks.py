@@ -209,13 +209,14 @@ WORKS = [
     "train_last", "train_dict", "aux_conv", "branch_only_in_training", "eval_only", "both_only", "viewed", "grid_always",
     "grid_once", "grid_shape", "grid_buffer", "grid_batch", "keeps", "wn_new", "wn_old", "sn_new", "sn_old", "own_param",
     "masked", "lazy", "compiled", "compiled_in_place", "compiled_part", "parallel", "swa", "half", "bf16", "double",
-    "two_default", "counter", "script_fn", "checkpointed", "drop_path", "with_map", "gray@1x1x32x32", "divisor",
+    "two_default", "counter", "script_fn", "checkpointed", "drop_path", "gray@1x1x32x32", "divisor",
     "depth_opaque", "depth_softplus", "depth_dict", "depth_exact", "near60@1x3x64x64", "near58@1x3x64x64", "bil58@1x3x64x64",
-    "fx",
+    "fx", "bicubic60@1x3x64x64",
 ]  # fmt: skip
 REFUSED = [
     "no_tensor", "other_shape", "scripted", "jit_traced", "script_part", "half_inside", "meta", "two_inputs", "needs_targets",
-    "frozen", "no_grad", "raises", "batch_one", "autocast", "nan", "five@1x5x32x32", "gray@1x1x24x40", "bicubic60@1x3x64x64",
+    "frozen", "no_grad", "raises", "batch_one", "autocast", "nan", "five@1x5x32x32", "gray@1x1x24x40",
+    "with_map",  # which calls its layers twice
 ]  # fmt: skip
 
 
