@@ -25,7 +25,6 @@ from typer.core import TyperCommand
 from device_agents.support.errors import ToolError
 from device_agents.support.text import printable
 from profiler.finding import Finding
-from profiler.interval import Interval
 
 EXIT_CODES = (
     "Exit codes: 0 when all went well; 1 for an error, which is one sentence on standard error; 2 for options that do not exist or "
@@ -174,10 +173,6 @@ def age_text(days: float) -> str:
 def local_time(moment: datetime) -> str:
     """Date and time to the minute, where this machine is."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def interval_text(interval: Interval, unit: str) -> str:
-    return interval.text(unit)
 
 
 def print_findings(findings: Sequence[Finding], none: str) -> None:

@@ -26,6 +26,23 @@ def test_the_calibration_bends_the_sum() -> None:
     assert calibrated.predict(NETWORK).latency_ms.value == pytest.approx(0.8 * calibrated.predict(NETWORK).naive_ms)
 
 
+def test_the_plain_sum_counts_a_call_once() -> None:
+    count, called = len(NETWORK.nodes), table().with_calibration(Calibration(call_ms=0.1))
+    assert Predictor(called).predict(NETWORK).naive_ms == pytest.approx(0.5 * count - 0.1 * (count - 1))
+
+
+def test_the_factor_of_an_operator_is_in_the_latency_of_its_layers_and_in_their_intervals() -> None:
+    plain, doubled = (
+        Predictor(table().with_calibration(Calibration(kinds=kinds))).predict(NETWORK) for kinds in ({}, {"conv2d": 2.0})
+    )
+    for before, after in zip(plain.layers, doubled.layers, strict=True):
+        factor = 2.0 if before.layer.op == "conv2d" else 1.0
+        assert before.latency_ms is not None and after.latency_ms is not None
+        assert after.latency_ms.value == pytest.approx(factor * before.latency_ms.value)
+        assert after.latency_ms.half_width == pytest.approx(factor * before.latency_ms.half_width)
+    assert doubled.naive_ms == pytest.approx(plain.naive_ms)
+
+
 def test_the_shares_of_the_layers_add_up_to_the_network() -> None:
     said = Predictor(table().with_calibration(Calibration(0.8, 1e-8, 2e-9, -1e-3, 2e-8))).predict(NETWORK)
     assert sum(layer.latency_ms.value for layer in said.layers if layer.latency_ms) == pytest.approx(said.latency_ms.value)

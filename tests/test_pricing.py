@@ -40,6 +40,16 @@ def test_many_widths_cost_what_each_is_predicted_to(block: str) -> None:
     )
 
 
+@pytest.mark.parametrize("block", NETWORK.widths)
+def test_factors_of_operators_and_the_call_are_in_the_prices(block: str) -> None:
+    factors = {"conv2d": 1.3, "depthwise_conv2d": 0.7}
+    table = CALIBRATED.with_calibration(replace(CALIBRATED.info.calibration, kinds=factors, call_ms=1e-4))
+    widths = list(range(8, NETWORK.widths[block] + 1, 8))
+    prices = Pricer(Predictor(table), NETWORK).prices(block, widths)
+    assert prices == pytest.approx(one_by_one(table, NETWORK, block, widths))
+    assert prices != pytest.approx(one_by_one(CALIBRATED, NETWORK, block, widths))
+
+
 @given(st.sampled_from(PLAN.check), st.sampled_from(sorted(NETWORK.widths)))
 def test_the_same_holds_for_a_network_that_is_narrower_already(widths: dict[str, int], block: str) -> None:
     graph = NETWORK.at_widths(widths)

@@ -25,7 +25,7 @@ from profiler.cli.options import (
     patience_s,
 )
 from profiler.cli.several import each, tell
-from profiler.console import Json, interval_text, plain_errors, print_table, sizes, terminable
+from profiler.console import Json, plain_errors, print_table, sizes, terminable
 from profiler.errors import ModelError
 from profiler.formats.given import Given, given_inputs
 from profiler.formats.model_file import default_runtime
@@ -168,7 +168,7 @@ def print_benchmarked(found: Benchmarked, among_several: bool) -> None:
     if found.operators is not None:
         print_operators(found.operators)
     estimate, runtime = measured.estimate, f"{target.runtime} {measured.hello.version} on {target.device}, threads {target.threads}"
-    latency = f"{origin_of(fingerprint_of(measured))}{measured.path}: {interval_text(estimate.latency_ms, 'ms')}"
+    latency = f"{origin_of(fingerprint_of(measured))}{measured.path}: {estimate.latency_ms.text('ms')}"
     if among_several:
         print(f"{latency}, {runtime}, {estimate.rounds} rounds")
         return

@@ -13,7 +13,7 @@ import typer
 from device_agents.support.errors import ToolError
 from profiler.cli.options import ModelFiles, Shapes, TableFile, Values, Wait, patience_s
 from profiler.cli.several import each, tell
-from profiler.console import Json, interval_text, plain_errors, print_table, sizes, terminable
+from profiler.console import Json, plain_errors, print_table, sizes, terminable
 from profiler.errors import TableError
 from profiler.formats.given import given_inputs
 from profiler.formats.model_file import MODEL_SUFFIXES
@@ -136,11 +136,7 @@ def print_prediction(found: FilePrediction, among_several: bool = False) -> None
     said = found.prediction
     if among_several:
         lacks = f"; {len(said.missing)} of {len(said.layers)} layers are missing; {found.way_out}" if said.missing else ""
-        known = (
-            ""
-            if len(said.missing) == len(said.layers)
-            else f"{'the others ' if lacks else ''}{interval_text(said.latency_ms, 'ms')}"
-        )
+        known = "" if len(said.missing) == len(said.layers) else f"{'the others ' if lacks else ''}{said.latency_ms.text('ms')}"
         print(f"{found.model}: {known or 'nothing is known'}{lacks}")
         return
     cells = [
@@ -157,11 +153,11 @@ def print_prediction(found: FilePrediction, among_several: bool = False) -> None
     if said.missing:
         print(f"{len(said.missing)} of {len(said.layers)} layers are missing; {found.way_out}")
         if len(said.missing) < len(said.layers):
-            print(f"the others of {found.model.name}: {interval_text(said.latency_ms, 'ms')}")
+            print(f"the others of {found.model.name}: {said.latency_ms.text('ms')}")
         if found.nearest:
             print(found.nearest)
     else:
-        print(f"{found.model.name}: {interval_text(said.latency_ms, 'ms')}, plain sum of layers {said.naive_ms:.3f} ms")
+        print(f"{found.model.name}: {said.latency_ms.text('ms')}, plain sum of layers {said.naive_ms:.3f} ms")
     if found.energy_mj is not None:
         print(f"{found.energy_mj:.4g} mJ")
     if not found.from_runtime and not found.table.info.modelled:
