@@ -171,15 +171,27 @@ def test_other_inputs_than_images_are_one_sentence(tmp_path: Path) -> None:
         netadapt.adapt(Net(), torch.zeros(1, 5, 16, 16), "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
 
 
-def test_successive_halving_trains_rungs(tmp_path: Path) -> None:
+def test_successive_halving_trains_rungs_each_from_the_weights_of_the_one_before(tmp_path: Path) -> None:
     trained: list[int] = []
 
     def counting(model: nn.Module, steps: int) -> None:
         trained.append(steps)
+        with torch.no_grad():
+            model.get_parameter("head.bias").add_(steps)
 
     search = netadapt.AdaptSettings(step=0.2, decay=1.0, width_step=4, min_width=4, successive_halving=True)
-    assert len(list(adapting(tmp_path / "run", search=search, fine_tune=counting, short_term_steps=8))) > 1
+    original, first, *_ = adapting(tmp_path / "run", search=search, fine_tune=counting, short_term_steps=8)
     assert set(trained) == {2, 4}
+    added = first.model.get_parameter("head.bias") - original.model.get_parameter("head.bias")
+    assert added.tolist() == pytest.approx([8, 8], abs=1e-5)
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_anything_is_scored(adapted: tuple[Path, list[netadapt.AdaptedStep]]) -> None:
+    def is_not_called(model: nn.Module) -> float:
+        raise AssertionError
+
+    with pytest.raises(netadapt.ToolError, match="holds a run already"):
+        adapting(adapted[0], evaluate=is_not_called)
 
 
 def test_the_history_reads_such_a_run_and_exports_say_where_its_network_is(

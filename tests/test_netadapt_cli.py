@@ -241,6 +241,12 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in succeed(command, "--help")
 
 
+def test_a_run_that_is_there_already_is_refused_before_anything_is_tried(finished_run: Path) -> None:
+    told = run("run", *NETWORK, "--data", "digits", "--budget", "macs=90%", "--out", finished_run, "--dry-run")
+    assert told.exit_code == 1 and "holds a run already" in told.stderr
+    assert "trying the whole way" not in told.output
+
+
 def test_help_needs_nothing_of_the_adapt_extra() -> None:
     extra = ["torch", "matplotlib", "jinja2", "sklearn", "PIL", "torch_pruning", "litert_torch", "onnxscript"]
     code = f"import sys, netadapt.cli.app; sys.exit(', '.join(set({extra}) & set(sys.modules)) or 0)"
