@@ -362,24 +362,26 @@ def networks(draw: st.DrawFn) -> nn.Module:
     return pieces.network()
 
 
-def _last_of_slices(full: int, width: int, slices: int) -> list[int]:
-    return [channel for channel in range(full) if channel % (full // slices) >= width // slices]
+def _last_of_slices(channels: int, slice_width: int, kept: int) -> list[int]:
+    return [channel for channel in range(channels) if channel % slice_width >= kept]
 
 
 def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
     """Make weights of zero of as many channels as the widths take away, the last of each slice; the kept ones are the strongest."""
     couplings = Couplings(deepcopy(model), SMALL)
-    lost = {block: _last_of_slices(full, widths[block], couplings.slices(block)) for block, full in graph.widths.items()}
     modules = dict(model.named_modules())
     with torch.no_grad():
         for module in modules.values():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
-        for node in graph.nodes:
-            if node.block in widths:
-                layer = modules[node.name]
-                weight, gone = layer.get_parameter("weight"), lost[node.block]
-                (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight)[gone] = 0
+        for block, full in graph.widths.items():
+            slices, coupled = couplings.slices(block), couplings.coupled(block)
+            for name in coupled.members + coupled.parts:  # a part has some of the slices, as a concatenation to which the block is added
+                layer = modules[name]
+                weight = layer.get_parameter("weight")
+                weight = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight
+                gone = _last_of_slices(len(weight), full // slices, widths[block] // slices)
+                weight[gone] = 0
                 if layer.bias is not None:
                     layer.get_parameter("bias")[gone] = 0
 
