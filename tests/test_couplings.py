@@ -376,7 +376,8 @@ def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
                 module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
         for block, full in graph.widths.items():
             slices, coupled = couplings.slices(block), couplings.coupled(block)
-            for name in coupled.members + coupled.parts:  # a part has some of the slices, as a concatenation to which the block is added
+            # a part has some of the slices: it is one of the layers of a concatenation to which the block is added
+            for name in coupled.members + coupled.parts:
                 layer = modules[name]
                 weight = layer.get_parameter("weight")
                 weight = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight
