@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from netadapt.cli.baselines import baselines
 from netadapt.cli.demo import demo
+from netadapt.cli.densities import densities
 from netadapt.cli.export import export
 from netadapt.cli.finetune import finetune
 from netadapt.cli.history import history
@@ -26,5 +27,5 @@ def main(version: Version = False) -> None:
     pass
 
 
-for command in (networks, plan, run, history, finetune, measure, baselines, export, report, demo):
+for command in (networks, plan, run, history, finetune, measure, baselines, export, densities, report, demo):
     app.command(cls=Command)(command)
