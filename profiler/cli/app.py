@@ -17,6 +17,7 @@ from profiler.cli.clean import clean
 from profiler.cli.compare import compare
 from profiler.cli.devices import devices
 from profiler.cli.doctor import doctor
+from profiler.cli.estimate import estimate
 from profiler.cli.export import export
 from profiler.cli.hardware import hardware
 from profiler.cli.import_ import import_
@@ -54,6 +55,7 @@ app.command(cls=Command)(benchmark)
 app.command(cls=Command)(build)
 app.command(cls=Command)(show)
 app.command(cls=Command)(predict)
+app.command(cls=Command)(estimate)
 app.command(cls=Command)(check)
 app.command(cls=Command)(compare)
 app.command("import", cls=Command)(import_)
