@@ -15,6 +15,7 @@ from netadapt.cli.history import history
 from netadapt.cli.measure import measure
 from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
+from netadapt.cli.prune_weights import prune_weights
 from netadapt.cli.report import report
 from netadapt.cli.run import run
 from profiler.console import Command, Version, command_group
@@ -27,5 +28,5 @@ def main(version: Version = False) -> None:
     pass
 
 
-for command in (networks, plan, run, history, finetune, measure, baselines, export, densities, report, demo):
+for command in (networks, plan, run, history, finetune, measure, baselines, export, densities, prune_weights, report, demo):
     app.command(cls=Command)(command)
