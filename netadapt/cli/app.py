@@ -7,6 +7,7 @@ therefore import what needs them when they run, so that `--help` is immediate an
 from __future__ import annotations
 
 from netadapt.cli.baselines import baselines
+from netadapt.cli.compressed_size import compressed_size
 from netadapt.cli.demo import demo
 from netadapt.cli.densities import densities
 from netadapt.cli.export import export
@@ -28,5 +29,19 @@ def main(version: Version = False) -> None:
     pass
 
 
-for command in (networks, plan, run, history, finetune, measure, baselines, export, densities, prune_weights, report, demo):
+for command in (
+    networks,
+    plan,
+    run,
+    history,
+    finetune,
+    measure,
+    baselines,
+    export,
+    densities,
+    prune_weights,
+    compressed_size,
+    report,
+    demo,
+):
     app.command(cls=Command)(command)
