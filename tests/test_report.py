@@ -24,7 +24,7 @@ from netadapt.training.tasks import open_task
 from profiler.interval import Interval
 
 FIVE = Interval(5.0, 4.9, 5.1)
-CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
+CHARTS = ["accuracy.png", "history.png", "layers.png", "prediction.png", "widths.png"]
 
 
 @pytest.fixture(scope="module")
