@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from netadapt.cli.baselines import baselines
 from netadapt.cli.demo import demo
+from netadapt.cli.examples import EXAMPLES
 from netadapt.cli.export import export
 from netadapt.cli.finetune import finetune
 from netadapt.cli.history import history
@@ -16,7 +17,7 @@ from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
 from netadapt.cli.report import report
 from netadapt.cli.run import run
-from profiler.console import Command, Version, command_group
+from profiler.console import Command, Version, command_group, examples
 
 app = command_group("Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).")
 
@@ -27,4 +28,4 @@ def main(version: Version = False) -> None:
 
 
 for command in (networks, plan, run, history, finetune, measure, baselines, export, report, demo):
-    app.command(cls=Command)(command)
+    app.command(cls=Command, epilog=examples(EXAMPLES.get(command.__name__, ())))(command)

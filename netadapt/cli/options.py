@@ -34,10 +34,15 @@ Seeds = Annotated[
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="The device to measure on, or the name of one of the run's tables. Default: the first table's device."),
+    typer.Option(
+        "--device",
+        "-d",
+        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device.",
+    ),
 ]
 Runtime = Annotated[
-    str | None, typer.Option(help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's.")
+    str | None,
+    typer.Option("--runtime", "-r", help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's."),
 ]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
@@ -99,6 +104,7 @@ Budgets = Annotated[
     list[str],
     _budget(
         "--budget",
+        "-b",
         help=f"The most that the network may use, such as latency=60% or pixel=40ms, of one of {', '.join(RESOURCES)}. Repeatable.",
     ),
 ]

@@ -17,7 +17,7 @@ from profiler.console import Json, print_json
 
 def plan(
     network: options.Network,
-    out: Annotated[Path, typer.Option(help="The plan to write, a .json file for `profile build`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The plan to write, a .json file for `profile build`.")],
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
     input_shape: options.Input = None,

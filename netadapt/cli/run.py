@@ -27,7 +27,7 @@ def run(
     network: options.Network,
     data: options.Data,
     budget: options.Budgets,
-    out: Annotated[Path, typer.Option(help="The folder of the run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the run.")],
     table: options.Tables = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,

@@ -18,7 +18,7 @@ import jinja2
 from device_agents.support.atomic import write_whole
 from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
-from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, history_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, prefixed_text
 from netadapt.runs.multi_seed import Spread
@@ -148,7 +148,10 @@ def headline(rows: Sequence[Row], task: Task) -> str:
 
 def all_sections(contents: Contents) -> list[Section]:
     """The sections with charts, in their order on the page."""
-    return [_accuracy_section(contents), _prediction_section(contents), _widths_section(contents), _layers_section(contents)]
+    return [
+        _accuracy_section(contents), _prediction_section(contents), _history_section(contents), _widths_section(contents),
+        _layers_section(contents),
+    ]  # fmt: skip
 
 
 def _accuracy_section(contents: Contents) -> Section:
@@ -195,6 +198,17 @@ def _prediction_section(contents: Contents) -> Section:
         f"The latency of each step's network as the table predicts it and as it was measured; on the line both are equal: {error}.",
         prediction_chart(items) if items else None,
         f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` checks them.",
+    )
+
+
+def _history_section(contents: Contents) -> Section:
+    return Section(
+        "Which block was narrowed when",
+        "history.png",
+        "A row for each block, with its width in the original network; a column for each step. The paler, the fewer channels are "
+        "left; a number is the width to which the step has narrowed the block.",
+        history_chart([step.widths for step in contents.steps]) if len(contents.steps) > 1 else None,
+        f"Nothing has been pruned yet: `netadapt run --resume` continues {contents.path}.",
     )
 
 
