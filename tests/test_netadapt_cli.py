@@ -143,6 +143,16 @@ def test_finishing_tells_the_accuracy_on_the_test_images(finished_run: Path) -> 
         assert folder.finished[0].test_accuracy == found[0]["test_accuracy"]
 
 
+def test_the_ingredients_of_a_long_term_fine_tune_are_kept_with_its_result(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    options = ["--schedule", "one_cycle", "--distill", 0.5, "--temperature", 2, "--label-smoothing", 0.1, "--ema", 0.9]
+    succeed("finetune", tmp_path / "run", "--step", 1, "--epochs", 0.25, *options, "--precision", "bfloat16")
+    with RunFolder.open(tmp_path / "run") as folder:
+        found = folder.finished[1].settings
+    assert (found.schedule, found.distill, found.temperature, found.precision) == ("one_cycle", 0.5, 2.0, "bfloat16")
+    assert (found.label_smoothing, found.ema) == (0.1, 0.9)
+
+
 def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     said = succeed("export", finished_run, "--format", "onnx", "--out", path)

@@ -104,6 +104,16 @@ DataWorkers = Annotated[
         help="Processes that read images which are not kept in memory. Default: one per core where reading takes time, else 0."
     ),
 ]
+Mean = Annotated[
+    str | None,
+    _network(
+        help="Mean of each channel that images are normalised with, such as 0.485,0.456,0.406, where 1 is white; that which "
+        "--weights were trained with. Default: the training images' own."
+    ),
+]
+Std = Annotated[
+    str | None, _network(help="Standard deviation of each channel, such as 0.229,0.224,0.225. Default: the training images' own.")
+]
 Weights = Annotated[
     Path | None,
     _network(
