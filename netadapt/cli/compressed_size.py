@@ -30,7 +30,8 @@ def compressed_size(
 ) -> None:
     """Say how small a network is when it is stored as in Deep Compression (Han et al., 2016), and how accurate it is then.
 
-    Weights that are not zero become places in a list of shared values, and these are Huffman-coded. The scores are of what is decoded.
+    Weights that are not zero become places in a list of shared values, and these are Huffman-coded. Scores are those of what
+    is decoded.
     """
     with needs_torch():
         from netadapt.training.trainer import score

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def densities(
     network: options.NetworkOrRun,
-    out: Annotated[Path, typer.Option(help="The file to write, .json, for `profile build --densities`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, .json, for `profile build --densities`.")],
     data: options.DataOfRun = None,
     step: options.StepOfRun = None,
     images: Annotated[int, typer.Option(min=1, help="Number of training images, at most all.")] = 256,

@@ -34,10 +34,15 @@ Seeds = Annotated[
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="The device to measure on, or the name of one of the run's tables. Default: the first table's device."),
+    typer.Option(
+        "--device",
+        "-d",
+        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device.",
+    ),
 ]
 Runtime = Annotated[
-    str | None, typer.Option(help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's.")
+    str | None,
+    typer.Option("--runtime", "-r", help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's."),
 ]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
@@ -99,6 +104,16 @@ DataWorkers = Annotated[
         help="Processes that read images which are not kept in memory. Default: one per core where reading takes time, else 0."
     ),
 ]
+Mean = Annotated[
+    str | None,
+    _network(
+        help="Mean of each channel that images are normalised with, such as 0.485,0.456,0.406, where 1 is white; that which "
+        "--weights were trained with. Default: the training images' own."
+    ),
+]
+Std = Annotated[
+    str | None, _network(help="Standard deviation of each channel, such as 0.229,0.224,0.225. Default: the training images' own.")
+]
 Weights = Annotated[
     Path | None,
     _network(
@@ -114,6 +129,7 @@ Budgets = Annotated[
     list[str],
     _budget(
         "--budget",
+        "-b",
         help=f"The most that the network may use, such as latency=60% or pixel=40ms, of one of {', '.join(RESOURCES)}. Repeatable.",
     ),
 ]

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 def prune_weights(
     network: options.NetworkOrRun,
-    out: Annotated[Path, typer.Option(help="The folder for weights, densities and the result.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for weights, densities and the result.")],
     data: options.DataOfRun = None,
     device: Annotated[
         str,
         typer.Option(
+            "--device",
+            "-d",
             help="The accelerator whose modelled energy orders the layers: model:NAME of those that `profile hardware` lists, or "
-            "model: and the path of a description."
+            "model: and the path of a description.",
         ),
     ] = "model:eyeriss_v2",
     accuracy_loss: Annotated[

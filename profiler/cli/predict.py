@@ -53,7 +53,18 @@ def predict(
     ] = False,
     chart: Annotated[
         Path | None,
-        typer.Option(help="Draw the breakdown as a stacked chart, a .png or .svg file. Without it, nothing is drawn."),
+        typer.Option(
+            help="Draw where the latency goes, layer by layer, or by a table of a modelled accelerator where the energy goes: a "
+            ".png or .svg file. Without it, nothing is drawn."
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Exit with code 1 if a model is predicted to be slower than so many milliseconds, or cannot be predicted. Without "
+            "it, any latency will do.",
+        ),
     ] = None,
     densities: Densities = None,
     wait: Wait = False,
@@ -91,17 +102,36 @@ def predict(
             return prediction_data(said) | {"stale": stale} | parts
 
         tell(found, as_json, data, _print_parts if breakdown else print_prediction)
+        if max_latency_ms is not None:
+            check_latencies(found, max_latency_ms)
+
+
+def check_latencies(found: Mapping[Path, FilePrediction | ToolError], most_ms: float) -> None:
+    """`TableError` that names the models which are predicted to be slower, or cannot be predicted."""
+    said = []
+    for model, result in found.items():
+        if isinstance(result, ToolError):
+            continue  # `tell` has told it
+        if result.prediction.missing:
+            said.append(f"the table lacks {len(result.prediction.missing)} layers of {model}")
+        elif (latency_ms := result.prediction.latency_ms.value) > most_ms:
+            said.append(f"{model} is predicted to take {latency_ms:.4g} ms")
+    if said:
+        raise TableError(f"{'; '.join(said)}; --max-latency-ms allows {most_ms:g} ms")
 
 
 def _draw(found: Mapping[Path, FilePrediction | ToolError], chart: Path) -> None:
     """The chart of one model. `ToolError` for several: each would replace the one before."""
     from profiler.plotting.breakdown import write_breakdown  # matplotlib takes a second to start
+    from profiler.plotting.waterfall import write_waterfall
 
     if len(found) > 1:
         raise ToolError(f"--chart draws one model, and {len(found)} are given; draw each with a --chart of its own")
     for said in found.values():
-        if isinstance(said, FilePrediction):
+        if isinstance(said, FilePrediction) and said.table.info.modelled:
             write_breakdown(said.breakdown(), chart)
+        elif isinstance(said, FilePrediction):
+            write_waterfall(said.prediction, f"{said.model.name}: {said.prediction.latency_ms.text('ms')}", chart)
 
 
 def _print_parts(found: FilePrediction, among_several: bool = False) -> None:
