@@ -20,7 +20,7 @@ FLOORS = (
     "profiler.measure", "profiler.latency", "profiler.modelled", "profiler.tables", "profiler.exchange", "profiler.plotting",
     "profiler.schedule", "profiler.interface", "profiler.serve", "profiler.cli",
     "netadapt", "netadapt.resources", "netadapt.search", "netadapt.training", "netadapt.export", "netadapt.pruning",
-    "netadapt.networks", "netadapt.settings", "netadapt.runs", "netadapt.executors", "netadapt.adaptation",
+    "netadapt.networks", "netadapt.settings", "netadapt.runs", "netadapt.executors", "netadapt.supernet", "netadapt.adaptation",
     "netadapt.interface", "netadapt.baselines",
     "netadapt.reporting", "netadapt.actions", "netadapt.demo", "netadapt.cli",
 )  # fmt: skip

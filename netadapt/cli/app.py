@@ -16,6 +16,7 @@ from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
 from netadapt.cli.report import report
 from netadapt.cli.run import run
+from netadapt.cli.supernet import supernet, supernet_check
 from profiler.console import Command, Version, command_group
 
 app = command_group("Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).")
@@ -26,5 +27,5 @@ def main(version: Version = False) -> None:
     pass
 
 
-for command in (networks, plan, run, history, finetune, measure, baselines, export, report, demo):
+for command in (networks, plan, supernet, supernet_check, run, history, finetune, measure, baselines, export, report, demo):
     app.command(cls=Command)(command)
