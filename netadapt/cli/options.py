@@ -34,10 +34,15 @@ Seeds = Annotated[
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="The device to measure on, or the name of one of the run's tables. Default: the first table's device."),
+    typer.Option(
+        "--device",
+        "-d",
+        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device.",
+    ),
 ]
 Runtime = Annotated[
-    str | None, typer.Option(help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's.")
+    str | None,
+    typer.Option("--runtime", "-r", help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's."),
 ]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
@@ -46,6 +51,13 @@ LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers
 Network = Annotated[
     str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
 ]
+NetworkOrRun = Annotated[
+    str,
+    typer.Argument(
+        help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net; or the folder of a run."
+    ),
+]
+StepOfRun = Annotated[int | None, _network("--step", help="The step of a run. Default: the last.")]
 Multiplier = Annotated[float, _network(help="Width multiplier of the original network: the factor of every layer's channels.")]
 Resolution = Annotated[int, _network(help="Side of the square input image, in pixels.")]
 Input = Annotated[
@@ -71,6 +83,14 @@ SmallInput = Annotated[
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
 Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
+DataOfRun = Annotated[str | None, _network("--data", help=f"The images: {usages()}, or a path. Default: those of the run.")]
+TrainedWeights = Annotated[
+    Path | None,
+    _network(
+        "--weights",
+        help="Trained weights of a network by name: a state_dict or a checkpoint with one, .pt or .safetensors. Default: random.",
+    ),
+]
 Task = Annotated[
     str | None,
     _network(
@@ -83,6 +103,16 @@ DataWorkers = Annotated[
     _network(
         help="Processes that read images which are not kept in memory. Default: one per core where reading takes time, else 0."
     ),
+]
+Mean = Annotated[
+    str | None,
+    _network(
+        help="Mean of each channel that images are normalised with, such as 0.485,0.456,0.406, where 1 is white; that which "
+        "--weights were trained with. Default: the training images' own."
+    ),
+]
+Std = Annotated[
+    str | None, _network(help="Standard deviation of each channel, such as 0.229,0.224,0.225. Default: the training images' own.")
 ]
 Weights = Annotated[
     Path | None,
@@ -99,6 +129,7 @@ Budgets = Annotated[
     list[str],
     _budget(
         "--budget",
+        "-b",
         help=f"The most that the network may use, such as latency=60% or pixel=40ms, of one of {', '.join(RESOURCES)}. Repeatable.",
     ),
 ]

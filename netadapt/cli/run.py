@@ -27,7 +27,7 @@ def run(
     network: options.Network,
     data: options.Data,
     budget: options.Budgets,
-    out: Annotated[Path, typer.Option(help="The folder of the run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the run.")],
     table: options.Tables = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,
@@ -38,6 +38,8 @@ def run(
     weights: options.Weights = None,
     task: options.Task = None,
     data_workers: options.DataWorkers = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     allow_unverified: options.AllowUnverified = False,
     measure: options.Measure = None,
     step: options.Step = DEFAULTS.step,
@@ -82,7 +84,7 @@ def run(
             step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving,
             search, samples, blocks, judged,
         )  # fmt: skip
-        images = DataSettings(data, holdout, workers=data_workers)
+        images = DataSettings.chosen(data, holdout, data_workers, mean, std)
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
         request = adaptation.RunRequest(

@@ -28,7 +28,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder of a super-network made
 def supernet(
     network: options.Network,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="The folder of the super-network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the super-network.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
@@ -41,6 +41,8 @@ def supernet(
     ] = None,
     task: options.Task = None,
     data_workers: options.DataWorkers = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     width_step: options.WidthStep = DEFAULTS.width_step,
     min_width: options.MinWidth = DEFAULTS.min_width,
     importance: options.Importance = DEFAULT_IMPORTANCE,
@@ -65,7 +67,7 @@ def supernet(
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
         training = RecipeOverrides(learning_rate, epochs, steps, batch_size, augment)
         request = SuperNetworkRequest(
-            chosen, DataSettings(data, holdout, workers=data_workers), out, training, width_step, min_width,
+            chosen, DataSettings.chosen(data, holdout, data_workers, mean, std), out, training, width_step, min_width,
             PruningSettings(importance, bn_recalibration_batches), seed, weights, task,
         )  # fmt: skip
         with bar() as progress:
@@ -75,7 +77,7 @@ def supernet(
 
 
 def supernet_check(
-    folder: Folder,
+    supernet: Folder,
     shapes: Annotated[int, typer.Option(help="Number of random shapes that are trained by themselves.")] = 30,
     epochs: Annotated[float | None, typer.Option(help="Epochs of each shape's training. Default: the super-network's.")] = None,
     as_json: Json = False,
@@ -88,11 +90,11 @@ def supernet_check(
     with needs_torch("every shape that is trained is kept; the same command goes on"):
         from netadapt.supernet.check import check_supernet
 
-        with SuperNetworkFolder.open(folder, write=True) as opened, bar() as progress:
-            found = check_supernet(opened, shapes, RecipeOverrides(epochs=epochs), progress)
+        with SuperNetworkFolder.open(supernet, write=True) as folder, bar() as progress:
+            found = check_supernet(folder, shapes, RecipeOverrides(epochs=epochs), progress)
         correlation = RankCorrelation.of(found)
         assert correlation is not None
         if as_json:
-            print_json({"supernet": str(folder), **asdict(correlation), "trained_shapes": [asdict(shape) for shape in found]})
+            print_json({"supernet": str(supernet), **asdict(correlation), "trained_shapes": [asdict(shape) for shape in found]})
         else:
             print(correlation.sentence)

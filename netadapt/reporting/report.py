@@ -19,7 +19,7 @@ import jinja2
 from device_agents.support.atomic import write_whole
 from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
-from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, history_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, prefixed_text
 from netadapt.runs.multi_seed import Spread
@@ -150,7 +150,10 @@ def headline(rows: Sequence[Row], task: Task) -> str:
 
 def all_sections(contents: Contents) -> list[Section]:
     """The sections with charts, in their order on the page."""
-    return [_accuracy_section(contents), _prediction_section(contents), _widths_section(contents), _layers_section(contents)]
+    return [
+        _accuracy_section(contents), _prediction_section(contents), _history_section(contents), _widths_section(contents),
+        _layers_section(contents),
+    ]  # fmt: skip
 
 
 def _accuracy_section(contents: Contents) -> Section:
@@ -200,6 +203,17 @@ def _prediction_section(contents: Contents) -> Section:
     )
 
 
+def _history_section(contents: Contents) -> Section:
+    return Section(
+        "Which block was narrowed when",
+        "history.png",
+        "A row for each block, with its width in the original network; a column for each step. The paler, the fewer channels are "
+        "left; a number is the width to which the step has narrowed the block.",
+        history_chart([step.widths for step in contents.steps]) if len(contents.steps) > 1 else None,
+        f"Nothing has been pruned yet: `netadapt run --resume` continues {contents.path}.",
+    )
+
+
 def _widths_section(contents: Contents) -> Section:
     before, after = contents.steps[0].widths, contents.chosen.widths
     rows = [(block, float(width), float(after[block])) for block, width in before.items()]
@@ -240,8 +254,7 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
         ]
     measured = sorted({f"{item.target.device}, {item.target.runtime}" for item in contents.verified.values()})
     if (known := info.settings.data.known) is not None:
-        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (known.mean, known.std))
-        pairs.append(("inputs", f"normalised with mean {mean} and std {std} of 0 to 1" if mean else "as the data gives them"))
+        pairs.append(("inputs", known.normalisation))
     pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
     values = values_of(info.settings)
     settings = [(option.lstrip("-").replace("-", " "), value_text(values[path])) for path, option in OPTIONS.items()]

@@ -52,6 +52,10 @@ def opened(network: NetworkOptions, data: DataSettings, seed: int, task: str | N
         remarks += outputs.lines()
     if isinstance(dataset.task, UsersTask) or dataset.users:
         dataset = tried(dataset, network.build(), network.input_shape, short_name(network.name))
+    if dataset.known is not None and dataset.known.mean:
+        remarks.append(
+            f"images are {dataset.known.normalisation}, {'as asked for' if data.mean else 'that of the training images'}"
+        )
     return Opened(network, plain.model, network.traced(plain.model).graph, dataset, tuple(remarks))
 
 

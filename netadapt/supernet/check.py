@@ -49,7 +49,13 @@ def check_supernet(
             torch.manual_seed(settings.seed + number)
             own = reshape_like(settings.network.build(), folder.graph, widths)
         train_through(
-            own, dataset, (stage,), seed=settings.seed + number, name=f"shape {number + 1} of {shapes}", progress=progress
+            own,
+            dataset,
+            (stage,),
+            seed=settings.seed + number,
+            name=f"shape {number + 1} of {shapes}",
+            progress=progress,
+            teacher=lambda: model,
         )
         trained = score(own, dataset.holdout).accuracy
         macs = folder.graph.at_widths(widths).macs

@@ -32,7 +32,7 @@ from netadapt.training.types import Scores
 from profiler.layers.graph import Graph
 
 FORMAT = 1
-_SHARED = ("network", "data.source", "data.holdout_fraction", "training.task", "training.scores", "seed")
+_SHARED = ("network", "data.source", "data.holdout_fraction", "data.mean", "data.std", "training.task", "training.scores", "seed")
 """The settings that a run shares with its super-network; with others, its holdout would not be new to it."""
 
 
