@@ -19,6 +19,7 @@ from netadapt.cli.plan import plan
 from netadapt.cli.prune_weights import prune_weights
 from netadapt.cli.report import report
 from netadapt.cli.run import run
+from netadapt.cli.supernet import supernet, supernet_check
 from profiler.console import Command, Version, command_group, examples
 
 app = command_group("Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).")
@@ -29,6 +30,10 @@ def main(version: Version = False) -> None:
     pass
 
 
-for command in (networks, plan, run, history, finetune, measure, baselines, export, densities, prune_weights, report, demo):
+COMMANDS = (
+    networks, plan, supernet, supernet_check, run, history, finetune, measure, baselines, export, densities, prune_weights, report,
+    demo,
+)  # fmt: skip
+for command in COMMANDS:
     name = command.__name__.replace("_", "-")
     app.command(name, cls=Command, epilog=examples(EXAMPLES.get(name, ())))(command)
