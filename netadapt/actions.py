@@ -177,6 +177,8 @@ class ExportRequest:
     device: str | None = None
     """A device, or the name of one of the run's tables; None for the device of the first table."""
     seed: int = 1
+    fold_normalisation: bool = False
+    """True for a file that normalises its inputs itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +205,9 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportResult:
             raise RunError(f"{path} cannot be written; choose a name ending in .{file_format} in a folder that exists")
         target, table = choose_target(folder, request.device) if request.measure else (None, None)
         timing = load_table(table).info.settings if table else None
-        options = ExportOptions(path, request.precision, request.calibration, request.seed, target, timing)
-        done = export_step(models, step, options, progress)
+        options = ExportOptions(
+            path, request.precision, request.calibration, request.seed, target, timing, request.fold_normalisation
+        )
+        done, preprocessing = export_step(models, step, options, progress)
         write_report(folder)
-        told = Preprocessing.of(models.dataset.train, models.options.input_shape, file_format)
-        return ExportResult(folder.info.settings.task, done, told)
+        return ExportResult(folder.info.settings.task, done, preprocessing)

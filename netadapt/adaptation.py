@@ -186,6 +186,10 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
     if isinstance(dataset.task, UsersTask) or dataset.users:
         dataset = tried(dataset, options.build(), options.input_shape, short_name(options.name))
     graph = options.traced(plain.model).graph
+    if dataset.known is not None and dataset.known.mean:
+        remarks.append(
+            f"images are {dataset.known.normalisation}, {'as asked for' if data.mean else 'that of the training images'}"
+        )
     for remark in () if begun else (*plain.remarks, *remarks):
         progress.say(remark)
     for remark in dataset.remarks:

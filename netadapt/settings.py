@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
+from netadapt.errors import SettingsError
 from netadapt.networks.options import NetworkOptions
 from netadapt.pruning.settings import PruningSettings
 from netadapt.search.types import AdaptSettings
@@ -29,6 +30,28 @@ class DataSettings:
     """What the run has found out about the images; None before it has."""
     workers: int | None = None
     """Processes that read examples which are not kept in memory; None for one per core where reading takes time."""
+    mean: tuple[float, ...] | None = None
+    """The mean that is subtracted from every channel, or from all, where 0 is black and 1 is white; None for that of the images."""
+    std: tuple[float, ...] | None = None
+    """The standard deviation that every channel, or all, are divided by then; None for that of the images."""
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise SettingsError("images are normalised by a mean and a std; give both --mean and --std, or neither")
+        for option, values, least in (("--mean", self.mean or (), 0.0), ("--std", self.std or (), 1e-6)):
+            if not all(least <= value <= 1 for value in values):
+                raise SettingsError(
+                    f"{option} is of values from 0 for black to 1 for white, got {value_text(values)}; divide that of bytes by 255"
+                )
+        if self.mean is not None and self.std is not None and (not self.mean or len(self.mean) != len(self.std)):
+            raise SettingsError(
+                f"--mean has {len(self.mean)} numbers and --std {len(self.std)}; give one for each channel, or one for all, to both"
+            )
+
+    @classmethod
+    def chosen(cls, source: str, holdout_fraction: float, workers: int | None, mean: str | None, std: str | None) -> Self:
+        """The settings from the arguments of a command. `SettingsError` for a mean or std that is no numbers."""
+        return cls(source, holdout_fraction, None, workers, _numbers("--mean", mean), _numbers("--std", std))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +103,8 @@ OPTIONS: Mapping[str, str] = {
     "data.source": "--data",
     "data.holdout_fraction": "--holdout",
     "data.workers": "--data-workers",
+    "data.mean": "--mean",
+    "data.std": "--std",
     "training.task": "--task",
     "training.scores": "scores of the task",
     "training.weights": "--weights",
@@ -125,11 +150,20 @@ def values_of(settings: RunSettings) -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as text: none, on, off, 1x3x224x224, 0.04."""
+    """A setting's value as text: none, on, off, 1x3x224x224, 0.04, 0.485,0.456,0.406."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
         return ", ".join(str(item["name"]) for item in value)
-    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ("," if any(isinstance(item, float) for item in value) else "x").join(map(str, value))
+    return str(value)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError as exc:
+        raise SettingsError(f"{option} must be a number or several, such as 0.485,0.456,0.406, got {text!r}") from exc

@@ -32,9 +32,9 @@ QUICK = ["--data", "digits", "--epochs", "0.25", "--short-term-steps", "1", "--s
 
 
 def run(*arguments: object) -> Result:
-    """The command. Runs are without the dry run, which takes seconds and has tests of its own (test_people_networks.py)."""
+    """The command. It goes without the dry run, which takes seconds and has tests of its own (test_people_networks.py)."""
     words = [str(argument) for argument in arguments]
-    if words and words[0] == "run" and not {"--dry-run", "--help"} & set(words):
+    if words and words[0] in ("run", "plan") and not {"--dry-run", "--help"} & set(words):
         words.append("--no-dry-run")
     return CliRunner().invoke(app, words)
 
@@ -53,11 +53,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def table(plan: Path) -> Path:
-    """Of a device that takes as long as the fake runtime would."""
+def table(plan: Path, quick: TimingSettings) -> Path:
+    """Of a device that takes as long as the fake runtime would; what is measured for it takes milliseconds."""
     rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in corners_of(read_plan(plan), {})}
     held_out = HeldOutError.of([HeldOutNetwork("held out", Interval(1.0, 0.9, 1.1), 1.0, 1.0)])
-    info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
+    info = TableInfo(Target(), {"version": "0"}, quick, "2026-01-01T00:00:00+00:00", held_out=held_out)
     path = plan.with_name("table.parquet")
     Table(rows, info).save(path)
     Table(rows, replace(info, held_out=HeldOutError.of([]))).save(plan.with_name("unverified.parquet"))
@@ -141,6 +141,16 @@ def test_finishing_tells_the_accuracy_on_the_test_images(finished_run: Path) -> 
     assert 0 < found[0]["test_accuracy"] <= 1
     with RunFolder.open(finished_run) as folder:
         assert folder.finished[0].test_accuracy == found[0]["test_accuracy"]
+
+
+def test_the_ingredients_of_a_long_term_fine_tune_are_kept_with_its_result(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    options = ["--schedule", "one_cycle", "--distill", 0.5, "--temperature", 2, "--label-smoothing", 0.1, "--ema", 0.9]
+    succeed("finetune", tmp_path / "run", "--step", 1, "--epochs", 0.25, *options, "--precision", "bfloat16")
+    with RunFolder.open(tmp_path / "run") as folder:
+        found = folder.finished[1].settings
+    assert (found.schedule, found.distill, found.temperature, found.precision) == ("one_cycle", 0.5, 2.0, "bfloat16")
+    assert (found.label_smoothing, found.ema) == (0.1, 0.9)
 
 
 def test_an_exported_step_computes_what_pytorch_does(finished_run: Path, tmp_path: Path) -> None:

@@ -92,7 +92,10 @@ def _train_once(match: Match, name: str, kind: BaselineMethod, choice: Choice, s
     if any(item.seed == seed for item in done):
         return
     model = kind.begin(match, choice, seed)
-    train_through(model, models.dataset, stages, seed=seed, name=f"{kind.title}, seed {seed}", progress=match.progress)
+    train_through(
+        model, models.dataset, stages, seed=seed, name=f"{kind.title}, seed {seed}", progress=match.progress,
+        teacher=models.teacher,
+    )  # fmt: skip
     weights = f"baseline-{label}-seed{seed}.pt"
     save_weights(model, models.run.weights_path(weights))
     scores = score(model, models.dataset.test)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from netadapt.cli.baselines import baselines
 from netadapt.cli.demo import demo
+from netadapt.cli.densities import densities
 from netadapt.cli.examples import EXAMPLES
 from netadapt.cli.export import export
 from netadapt.cli.finetune import finetune
@@ -15,6 +16,7 @@ from netadapt.cli.history import history
 from netadapt.cli.measure import measure
 from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
+from netadapt.cli.prune_weights import prune_weights
 from netadapt.cli.report import report
 from netadapt.cli.run import run
 from profiler.console import Command, Version, command_group, examples
@@ -27,5 +29,6 @@ def main(version: Version = False) -> None:
     pass
 
 
-for command in (networks, plan, run, history, finetune, measure, baselines, export, report, demo):
-    app.command(cls=Command, epilog=examples(EXAMPLES.get(command.__name__, ())))(command)
+for command in (networks, plan, run, history, finetune, measure, baselines, export, densities, prune_weights, report, demo):
+    name = command.__name__.replace("_", "-")
+    app.command(name, cls=Command, epilog=examples(EXAMPLES.get(name, ())))(command)

@@ -20,6 +20,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "measure": ("netadapt measure run", "netadapt measure run -d ssh:jetson -r onnxruntime"),
     "baselines": ("netadapt baselines run --seeds 3",),
     "export": ("netadapt export run --format tflite", "netadapt export run --format onnx --precision int8"),
+    "densities": (
+        "netadapt densities run -o densities.json",
+        "netadapt densities mobilenet_v1 --weights trained.pt --data folder:images -o densities.json",
+    ),
+    "prune-weights": (
+        "netadapt prune-weights run -o sparse",
+        "netadapt prune-weights mobilenet_v1 --data digits --device model:eyeriss --energy 50% --export onnx -o sparse",
+    ),
     "report": ("netadapt report run",),
     "demo": ("netadapt demo -o runs/demo",),
 }

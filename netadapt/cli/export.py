@@ -32,6 +32,14 @@ def export(
         str, typer.Option(help="float32 or int8. The inputs and outputs of an int8 TFLite file are integers.")
     ] = "float32",
     calibration: Annotated[int, typer.Option(help="Number of training images that the int8 ranges are computed from.")] = 256,
+    fold_normalisation: Annotated[
+        bool,
+        typer.Option(
+            "--fold-normalisation",
+            help="Let the file normalise its inputs itself, in the weights of its first layer where that is exact: it is then fed "
+            "values from 0 to 255.",
+        ),
+    ] = False,
     measure: Annotated[bool, typer.Option("--measure", help="Also measure the file's latency on the device.")] = False,
     device: options.Device = None,
     seed: options.Seed = 1,
@@ -44,7 +52,8 @@ def export(
 
         with bar() as progress:
             done = export_file(
-                ExportRequest(run, file_format.value, step, out, precision, calibration, measure, device, seed), progress
+                ExportRequest(run, file_format.value, step, out, precision, calibration, measure, device, seed, fold_normalisation),
+                progress,
             )
         if as_json:
             print_json(printing.exported_data(done.file))

@@ -8,7 +8,7 @@ import typer
 
 from netadapt.cli import options, printing
 from netadapt.cli.errors import needs_torch
-from netadapt.training.recipe import RecipeOverrides
+from netadapt.training.recipe import PRECISIONS, SCHEDULES, RecipeOverrides
 from profiler.console import Json, print_json
 from profiler.progress import bar
 
@@ -22,6 +22,31 @@ def finetune(
     learning_rate: options.LearningRate = None,
     batch_size: options.BatchSize = None,
     augment: options.Augment = None,
+    schedule: Annotated[
+        str | None, typer.Option(help=f"Course of the learning rate: {', '.join(SCHEDULES)}. Default: the task's, which is cosine.")
+    ] = None,
+    distill: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight, from 0 to 1, of what the original network says in place of the labels: knowledge distillation, of "
+            "classification only. Default: 0."
+        ),
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of the distillation. Default: 4.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of the target that all classes have equally, of classification only. Default: 0.")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay per step of a moving average of the weights, which is kept, such as 0.999. Default: 0, none."),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Data type that layers compute in where that is safe: {', '.join(PRECISIONS)}. Default: auto, which is 16 bits "
+            "on a GPU and float32 elsewhere."
+        ),
+    ] = None,
     seeds: options.Seeds = 1,
     tensorboard: options.TensorBoard = False,
     seed: options.Seed = 1,
@@ -32,7 +57,9 @@ def finetune(
         from netadapt.actions import FinetuneRequest
         from netadapt.actions import finetune as finetune_steps
 
-        long_term = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
+        long_term = RecipeOverrides(
+            learning_rate, epochs, None, batch_size, augment, schedule, precision, label_smoothing, distill, temperature, ema
+        )
         with bar() as progress:
             done = finetune_steps(FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard), progress)
         if as_json:

@@ -51,6 +51,13 @@ LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers
 Network = Annotated[
     str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
 ]
+NetworkOrRun = Annotated[
+    str,
+    typer.Argument(
+        help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net; or the folder of a run."
+    ),
+]
+StepOfRun = Annotated[int | None, _network("--step", help="The step of a run. Default: the last.")]
 Multiplier = Annotated[float, _network(help="Width multiplier of the original network: the factor of every layer's channels.")]
 Resolution = Annotated[int, _network(help="Side of the square input image, in pixels.")]
 Input = Annotated[
@@ -76,6 +83,14 @@ SmallInput = Annotated[
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
 Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
+DataOfRun = Annotated[str | None, _network("--data", help=f"The images: {usages()}, or a path. Default: those of the run.")]
+TrainedWeights = Annotated[
+    Path | None,
+    _network(
+        "--weights",
+        help="Trained weights of a network by name: a state_dict or a checkpoint with one, .pt or .safetensors. Default: random.",
+    ),
+]
 Task = Annotated[
     str | None,
     _network(
@@ -88,6 +103,16 @@ DataWorkers = Annotated[
     _network(
         help="Processes that read images which are not kept in memory. Default: one per core where reading takes time, else 0."
     ),
+]
+Mean = Annotated[
+    str | None,
+    _network(
+        help="Mean of each channel that images are normalised with, such as 0.485,0.456,0.406, where 1 is white; that which "
+        "--weights were trained with. Default: the training images' own."
+    ),
+]
+Std = Annotated[
+    str | None, _network(help="Standard deviation of each channel, such as 0.229,0.224,0.225. Default: the training images' own.")
 ]
 Weights = Annotated[
     Path | None,

@@ -38,6 +38,8 @@ def run(
     weights: options.Weights = None,
     task: options.Task = None,
     data_workers: options.DataWorkers = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     allow_unverified: options.AllowUnverified = False,
     measure: options.Measure = None,
     step: options.Step = DEFAULTS.step,
@@ -73,7 +75,7 @@ def run(
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
         search = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
-        images = DataSettings(data, holdout, workers=data_workers)
+        images = DataSettings.chosen(data, holdout, data_workers, mean, std)
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
         request = adaptation.RunRequest(

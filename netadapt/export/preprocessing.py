@@ -1,20 +1,24 @@
-"""What has to be done to an image before it is fed to an exported file, told beside the file and, for ONNX, in its metadata."""
+"""What has to be done to an image before it is fed to an exported file, told beside the file and in its metadata.
+
+TFLite has a schema of metadata of its own, for which there is no package that is still kept; so both formats have the same JSON.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import onnx
 
 from device_agents.support.atomic import write_whole
 from netadapt.errors import RunError
+from netadapt.export.tflite_file import packed
 from netadapt.training.types import Part
 
 KEY = "netadapt.preprocessing"
-"""The key of the same JSON among the metadata of an ONNX file."""
+"""The key of the same JSON among the metadata of an ONNX or TFLite file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Preprocessing:
     """The value of white before normalisation; None for inputs that the user's own data gives as they are fed."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    in_file: bool = False
+    """True if the file normalises its inputs itself: white is then 1, the mean 0 and the std 1, for values from 0 to 255."""
 
     @classmethod
     def of(cls, part: Part, input_shape: Sequence[int], file_format: str) -> Preprocessing:
@@ -38,9 +44,15 @@ class Preprocessing:
         shape = (n, channels, height, width) if first else (n, height, width, channels)
         return cls("nchw" if first else "nhwc", shape, 255.0 if part.mean else None, part.mean, part.std)
 
+    def within_the_file(self) -> Preprocessing:
+        """That of the same file, if it normalises its inputs itself."""
+        return replace(self, white=1.0, mean=(0.0,) * len(self.mean), std=(1.0,) * len(self.std), in_file=True)
+
     @property
     def text(self) -> str:
         """One sentence for people."""
+        if self.in_file:
+            return f"inputs are values from 0 to 255 as they are, {self.layout}; the file normalises them itself"
         if self.white is None:
             return "inputs are fed as the data gives them"
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
@@ -53,10 +65,12 @@ def told(path: Path) -> Path:
 
 
 def tell(preprocessing: Preprocessing, path: Path) -> None:
-    """Write the JSON file beside the exported file and, for ONNX, its metadata. `RunError` if one cannot be written."""
+    """Write the JSON file beside the exported file and the file's own metadata. `RunError` if one cannot be written."""
     text = json.dumps(asdict(preprocessing), indent=1) + "\n"
     write_whole(told(path), text, RunError)
     if path.suffix == ".onnx":
         model = onnx.load(path)
         model.metadata_props.add(key=KEY, value=json.dumps(asdict(preprocessing)))
         write_whole(path, model.SerializeToString(), RunError)
+    else:
+        write_whole(path, packed(path.read_bytes(), {KEY: json.dumps(asdict(preprocessing))}), RunError)

@@ -14,21 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import onnx
 import torch
-from ai_edge_litert import schema_py_generated as schema
 from onnx import ModelProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from torch import Tensor, nn
 from torch.nn import functional
 
 from netadapt.export.files import Exported, ExportError, export_checked, open_network, reference, write_onnx, write_tflite
+from netadapt.export.tflite_file import packed
 from netadapt.input_shape import InputShape
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
-from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer
 
 # the errors of the quantisers for a network that they cannot quantise
 _QUANTISER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
@@ -133,23 +131,7 @@ def _quantise_tflite(floats: Path, written: Path, batches: list[Tensor]) -> None
     (source,) = signature["inputs"]
     samples = [{source: batch.permute(0, 2, 3, 1).contiguous().numpy()} for batch in batches]
     result = quantiser.quantize(quantiser.calibrate({name: samples}, num_threads=1))
-    written.write_bytes(_with_inner_weights(result.quantized_model))
-
-
-def _with_inner_weights(contents: bytes) -> bytes:
-    """The same TFLite file with all weights inside the flatbuffer.
-
-    The quantiser appends weights to a flatbuffer that is larger than 256 kB, where the profiler and older runtimes do not look.
-    """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(contents, 0))
-    for number, buffer in enumerate(model.buffers):
-        data = None if buffer.data is None else np.asarray(buffer.data, np.uint8)
-        if buffer.offset > 1:  # 0 and 1 mark buffers inside the flatbuffer
-            data = np.frombuffer(contents, np.uint8, buffer.size, buffer.offset)
-        model.buffers[number] = AlignedBuffer(data)
-    builder = flatbuffers.Builder(len(contents))
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+    written.write_bytes(packed(result.quantized_model))
 
 
 _FORMATS = {"onnx": (write_onnx, _quantise_onnx), "tflite": (write_tflite, _quantise_tflite)}

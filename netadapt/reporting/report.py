@@ -247,8 +247,7 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
         pairs += [(f"{name} {what}".lstrip(), value) for what, value in _table_conditions(table, info.created_utc)]
     measured = sorted({f"{item.target.device}, {item.target.runtime}" for item in contents.verified.values()})
     if (known := info.settings.data.known) is not None:
-        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (known.mean, known.std))
-        pairs.append(("inputs", f"normalised with mean {mean} and std {std} of 0 to 1" if mean else "as the data gives them"))
+        pairs.append(("inputs", known.normalisation))
     pairs.append(("measured on", "; ".join(measured) or "nothing measured yet"))
     values = values_of(info.settings)
     settings = [(option.lstrip("-").replace("-", " "), value_text(values[path])) for path, option in OPTIONS.items()]

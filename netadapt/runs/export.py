@@ -9,6 +9,7 @@ from pathlib import Path
 
 from netadapt.errors import SettingsError
 from netadapt.export.files import file_scores
+from netadapt.export.folding import folded
 from netadapt.export.preprocessing import Preprocessing, tell
 from netadapt.export.quantize import agreement, export_int8
 from netadapt.pruning.pruner import sample
@@ -42,6 +43,8 @@ class ExportOptions:
     """The target to measure the file on; None leaves it unmeasured."""
     timing: TimingSettings | None = None
     """The settings of the target's table, if the run has one; the file is measured with them, as the table's layers were."""
+    fold_normalisation: bool = False
+    """True for a file that normalises its inputs itself."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -54,21 +57,37 @@ class ExportOptions:
         return self.path.suffix.lstrip(".")
 
 
-def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: ProgressReporter) -> ExportedFile:
-    """Write the file, examine it, record it. The test images judge it; they had no part in making it."""
+def export_step(
+    models: RunModels, step: Step, asked: ExportOptions, progress: ProgressReporter
+) -> tuple[ExportedFile, Preprocessing]:
+    """Write the file, examine it, record it. The test images judge it; they had no part in making it.
+
+    `SettingsError` if the normalisation of data that has none is to be folded.
+    """
     model, shape = models.model(step), models.options.input_shape
+    train, test = models.dataset.train, models.dataset.test
+    preprocessing = Preprocessing.of(train, shape, asked.file_format)
+    if asked.fold_normalisation:
+        if not train.mean:
+            raise SettingsError(
+                f"{models.dataset.name} gives inputs as they are fed, so there is nothing to fold; leave --fold-normalisation out"
+            )
+        model, where = folded(model, train.mean, train.std, shape)
+        progress.say(f"inputs are normalised {where}")
+        train, test = train.in_raw_values(), test.in_raw_values()
+        preprocessing = preprocessing.within_the_file()
     output = models.output_place(model)
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
-        images = sample(models.dataset.train, asked.calibration, asked.seed)
+        images = sample(train, asked.calibration, asked.seed)
         calibration = len(images)
         export_int8(model, shape, asked.path, images, output)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
-    tell(Preprocessing.of(models.dataset.train, shape, asked.file_format), asked.path)
+    tell(preprocessing, asked.path)
     progress.advance("written")
-    shown = sample(models.dataset.test, _COMPARED, asked.seed)
+    shown = sample(test, _COMPARED, asked.seed)
     near = agreement(model, asked.path, shown, output)
     record = ExportedFile(
         step=step.iteration,
@@ -79,8 +98,8 @@ def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: P
         size_bytes=asked.path.stat().st_size,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         agreement=FileAgreement(len(shown), near.max_abs_difference, near.cosine_similarity, near.top1_agreement),
-        scores=file_scores(asked.path, models.dataset.test, output),
-        torch_scores=score(model, models.dataset.test),
+        scores=file_scores(asked.path, test, output),
+        torch_scores=score(model, test),
         calibration=calibration,
     )
     progress.advance("examined")
@@ -92,7 +111,7 @@ def export_step(models: RunModels, step: Step, asked: ExportOptions, progress: P
         found = measured[asked.path].estimate
         record = replace(record, target=TargetName.of(target), latency_ms=found.latency_ms)
         models.run.add_exported(record)
-    return record
+    return record, preprocessing
 
 
 def target_for(path: Path, target: Target) -> Target:

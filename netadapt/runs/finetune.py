@@ -1,8 +1,9 @@
 """The long-term fine-tune: a step's network is trained to convergence on all training images, the holdout among them.
 
 The choice among candidates is made by then, so the holdout has done its work (Yang et al., 2018, section 3). The test images are
-used here for the first time. With several seeds the fine-tune is repeated, from the same weights, on other batches: the
-spread of the results shows which differences between networks are chance.
+used here for the first time. What may be distilled is the original as the run has trained it or was given it, before it is
+fine-tuned itself: the same for every network, baselines included. With several seeds the fine-tune is repeated, from the same
+weights, on other batches: the spread of the results shows which differences between networks are chance.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _finish_once(models: RunModels, step: Step, stage: Stage, seed: int, progres
     what = f"finished-{number:03d}" if not done else f"finished-{number:03d}-seed{seed}"
     name = f"step {number}, seed {seed}"
     loss = (lambda _step, _loss: None) if log is None else (lambda at, found: log.loss(what, at, found))
-    train_through(model, models.dataset, (stage,), seed=seed, name=name, progress=progress, loss=loss)
+    train_through(model, models.dataset, (stage,), seed=seed, name=name, progress=progress, loss=loss, teacher=models.teacher)
     weights = weights_name(number, step.block, f"finished-{seed}")
     save_weights(model, run.weights_path(weights))
     scores = score(model, models.dataset.test)

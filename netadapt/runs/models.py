@@ -39,6 +39,8 @@ def dataset_of(network: NetworkOptions, data: DataSettings, seed: int, task: Tas
         task=task,
         workers=data.workers,
         known=data.known,
+        mean=data.mean,
+        std=data.std,
     )
     if data.known is not None and dataset.known is not None and dataset.known.digest != data.known.digest:
         raise RunError(
@@ -100,6 +102,10 @@ class RunModels:
         with torch.no_grad():
             names = list(named_outputs(model(torch.zeros(self.options.input_shape))))
         return names.index(self.options.output)
+
+    def teacher(self) -> nn.Module:
+        """The original network that others may be distilled from, as it was before its long-term fine-tune."""
+        return self.model(self.step(0), finished=False)
 
     def model(self, step: Step, *, finished: bool = True) -> nn.Module:
         """A step's model: after its long-term fine-tune where there was one, unless `finished` is false."""

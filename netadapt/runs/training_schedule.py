@@ -70,7 +70,10 @@ def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOve
     if record is None:
         return RecipeOverrides(epochs=epochs)
     settings = record.settings
-    return RecipeOverrides(settings.learning_rate, epochs or settings.epochs, None, settings.batch_size, settings.augment)
+    return RecipeOverrides(
+        settings.learning_rate, epochs or settings.epochs, None, settings.batch_size, settings.augment, settings.schedule,
+        settings.precision, settings.label_smoothing, settings.distill, settings.temperature, settings.ema,
+    )  # fmt: skip
 
 
 def train_through(
@@ -82,8 +85,12 @@ def train_through(
     name: str,
     progress: ProgressReporter,
     loss: Callable[[int, float], None] = lambda _step, _loss: None,
+    teacher: Callable[[], nn.Module],
 ) -> None:
-    """Train through one stage after the other, in place; `loss` gets the steps done over all stages and the loss."""
+    """Train through one stage after the other, in place; `loss` gets the steps done over all stages and the loss.
+
+    `teacher` loads the network that is distilled, where a stage does so.
+    """
     before = 0
     for stage in stages:
         part = stage.part(dataset)
@@ -94,7 +101,8 @@ def train_through(
             progress.advance(f"loss {found:.3f}")
             loss(before + done, found)
 
-        train(model, part, stage.settings, seed=seed, progress=tell)
+        taught_by = teacher() if stage.settings.distill else None
+        train(model, part, stage.settings, seed=seed, progress=tell, teacher=taught_by)
         before += steps
 
 

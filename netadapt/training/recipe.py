@@ -37,6 +37,14 @@ class TrainSettings:
     """True if images are changed at random, as the task defines it."""
     precision: str = "auto"
     """The data type of layers where that is safe; weights stay float32. `auto`: 16 bits on a GPU, float32 elsewhere."""
+    label_smoothing: float = 0.0
+    """The share of the target that all classes have equally (Szegedy et al., 2016); of classification only."""
+    distill: float = 0.0
+    """The weight, from 0 to 1, of what the original network says in place of the labels; of classification only."""
+    temperature: float = 4.0
+    """What scores are divided by before the original's are compared with the network's own."""
+    ema: float = 0.0
+    """The decay per step of a moving average of the weights, which becomes the result (Polyak and Juditsky, 1992); 0 for none."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -49,6 +57,12 @@ class TrainSettings:
             raise SettingsError(
                 "the learning rate must be above 0, the momentum from 0 to below 1 and the weight decay at least 0, "
                 f"got {self.learning_rate:g}, {self.momentum:g} and {self.weight_decay:g}"
+            )
+        if not (0 <= self.label_smoothing < 1 and 0 <= self.distill <= 1 and 0 < self.temperature < math.inf and 0 <= self.ema < 1):
+            raise SettingsError(
+                "label smoothing and the decay of averaged weights must be from 0 to below 1, the weight of distillation from 0 to "
+                f"1 and its temperature above 0, got {self.label_smoothing:g}, {self.ema:g}, {self.distill:g} and "
+                f"{self.temperature:g}"
             )
         if self.schedule not in SCHEDULES:
             raise SettingsError(f"unknown schedule {self.schedule!r}; {did_you_mean(self.schedule, SCHEDULES)}")
@@ -101,6 +115,12 @@ class RecipeOverrides:
     steps: int | None = None
     batch_size: int | None = None
     augment: bool | None = None
+    schedule: str | None = None
+    precision: str | None = None
+    label_smoothing: float | None = None
+    distill: float | None = None
+    temperature: float | None = None
+    ema: float | None = None
 
     def applied_to(self, settings: TrainSettings) -> TrainSettings:
         """The settings with these values in place of their own. `SettingsError` if a value is out of range."""

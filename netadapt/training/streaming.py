@@ -180,6 +180,9 @@ class StreamedPart(Part):
     def subset(self, indices: Tensor) -> Self:
         return replace(self, indices=self.indices[indices])
 
+    def in_raw_values(self) -> Self:
+        return replace(self, mean=(), std=())
+
     def of_task(self, task: Task) -> Self:
         return replace(self, task=task)
 

@@ -17,6 +17,7 @@ from netadapt.errors import NetAdaptError
 from netadapt.outputs import MISFITS, forget_graph, training_branches
 from netadapt.training.memory_limit import keep_freed_memory
 from netadapt.training.recipe import TrainSettings
+from netadapt.training.soft_targets import loss_of, require_classes
 from netadapt.training.tasks import scores_of
 from netadapt.training.trees import Inputs, mapped
 from netadapt.training.types import Part, Scores
@@ -34,13 +35,25 @@ class TrainingError(NetAdaptError):
 
 
 def train(
-    model: nn.Module, part: Part, settings: TrainSettings, *, seed: int, progress: Progress | None = None, device: str | None = None
+    model: nn.Module,
+    part: Part,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    device: str | None = None,
+    teacher: nn.Module | None = None,
 ) -> float:
     """Train the model in place and return the mean loss of the last tenth of the steps.
 
     The same seed gives the same weights on the same machine. `device` is a device of torch, by default CUDA if there is one, else
-    the processor; afterwards the model is on the processor, in evaluation. `TrainingError` as soon as the loss is not finite.
+    the processor; afterwards the model is on the processor, in evaluation. `teacher` is the network that is distilled, if the
+    settings give it a weight. `TrainingError` as soon as the loss is not finite, `SettingsError` as for `require_classes`.
     """
+    require_classes(part.task, settings)
+    if settings.distill and teacher is None:
+        raise ValueError("distillation needs a teacher")
+    taught_by = teacher.to(chosen_device(device)).eval() if settings.distill and teacher is not None else None
     place, task = chosen_device(device), part.task
     steps, precision = settings.steps_for(len(part)), precision_on(place, settings.precision)
     keep_freed_memory()
@@ -49,6 +62,7 @@ def train(
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(place.type, enabled=precision is torch.float16)  # whose small gradients would become 0
     losses = []
+    averaged: list[tuple[Tensor, Tensor]] = []  # the average and the value of every weight and statistic
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)  # for dropout and other random layers; batches have a generator of their own
         for step, (inputs, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
@@ -57,7 +71,9 @@ def train(
                 group["lr"] = settings.rate_at((step - 1) / steps)
             with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
                 outputs = outputs_of(model, inputs, layout)
-            loss = task.loss(mapped(outputs, _as_float), targets)
+                with torch.no_grad():
+                    taught = None if taught_by is None else outputs_of(taught_by, inputs, layout)
+            loss = loss_of(task, settings, mapped(outputs, _as_float), targets, taught)
             losses.append(loss.item())  # waits for a GPU
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
@@ -67,8 +83,15 @@ def train(
             torch.autograd.backward(scaler.scale(loss))
             scaler.step(optimizer)
             scaler.update()
+            if settings.ema:
+                averaged = averaged or [(value.detach().clone(), value.detach()) for value in model.state_dict().values()]
+                _average(averaged, min(settings.ema, step / (step + 9)))
             if progress is not None:
                 progress(step, steps, losses[-1])
+    for average, value in averaged:
+        value.copy_(average)
+    if taught_by is not None:
+        taught_by.cpu()
     forget_graph(model.cpu().eval())
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
@@ -142,6 +165,15 @@ def outputs_of(model: nn.Module, inputs: Inputs, layout: torch.memory_format = t
     """What the model returns for a batch, given as one tensor or several; images are brought to this layout in memory."""
     several = (inputs,) if isinstance(inputs, Tensor) else inputs
     return model(*(each.contiguous(memory_format=layout) if each.ndim == 4 else each for each in several))
+
+
+def _average(averaged: list[tuple[Tensor, Tensor]], decay: float) -> None:
+    """Move each average towards its value, in place. The decay is lower in the first steps, whose weights are soon out of date."""
+    for average, value in averaged:
+        if average.is_floating_point():
+            average.lerp_(value, 1 - decay)
+        else:  # a counter
+            average.copy_(value)
 
 
 def _as_float(outputs: Tensor) -> Tensor:

@@ -135,6 +135,10 @@ class Part(ABC):
         """The same kind of part with only the examples at these indices, (k,)."""
 
     @abstractmethod
+    def in_raw_values(self) -> Self:
+        """The same part with images as values from 0 to 255, not normalised."""
+
+    @abstractmethod
     def of_task(self, task: Task) -> Self:
         """The same part for another task of the same targets."""
 
@@ -189,6 +193,9 @@ class ImagesInMemory(Part):
     def subset(self, indices: Tensor) -> Self:
         return replace(self, images=self.images[indices], targets=self.targets[indices])
 
+    def in_raw_values(self) -> Self:
+        return replace(self, mean=(), std=())
+
     def of_task(self, task: Task) -> Self:
         return replace(self, task=task)
 
@@ -225,6 +232,14 @@ class Known:
     """What tells that the images of each part, the holdout among them, are still the same."""
     left_out: tuple[str, ...] = ()
     """The names of the files that cannot be read."""
+
+    @property
+    def normalisation(self) -> str:
+        """What is done to images before a network sees them, as a clause for people."""
+        if not self.mean:
+            return "as the data gives them"
+        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
+        return f"normalised with mean {mean} and std {std} of 0 to 1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

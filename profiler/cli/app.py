@@ -18,6 +18,7 @@ from profiler.cli.clean import clean
 from profiler.cli.compare import compare
 from profiler.cli.devices import devices
 from profiler.cli.doctor import doctor
+from profiler.cli.estimate import estimate
 from profiler.cli.examples import EXAMPLES
 from profiler.cli.export import export
 from profiler.cli.hardware import hardware
@@ -51,8 +52,8 @@ def main(
 
 COMMANDS: tuple[tuple[str, Callable[..., None] | typer.Typer], ...] = (
     ("devices", devices), ("hardware", hardware), ("layers", layers), ("benchmark", benchmark), ("build", build), ("show", show),
-    ("predict", predict), ("check", check), ("compare", compare), ("import", import_), ("export", export), ("plot", plot),
-    ("doctor", doctor), ("clean", clean), ("schedule", schedule_app), ("serve", serve), ("runner", runner_app),
+    ("predict", predict), ("estimate", estimate), ("check", check), ("compare", compare), ("import", import_), ("export", export),
+    ("plot", plot), ("doctor", doctor), ("clean", clean), ("schedule", schedule_app), ("serve", serve), ("runner", runner_app),
 )  # fmt: skip
 """In the order of the help, each with its name."""
 for name, command in COMMANDS:

@@ -10,6 +10,7 @@ import typer
 
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
+    Densities,
     Devices,
     Oversubscribe,
     Python,
@@ -88,6 +89,7 @@ def build(
             help="Go on with a build that was interrupted. Without it, a journal that such a build has left is an error.",
         ),
     ] = False,
+    densities: Densities = None,
     wait: Wait = False,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
@@ -108,7 +110,7 @@ def build(
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
         stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
         given = given_inputs(shape, input_)
-        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given)
+        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given, densities)
         with reporters(device) as progress:
             built = build_tables(request, progress)
         warn_of_branches(plans, given)

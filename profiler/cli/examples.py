@@ -24,6 +24,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "profile predict table.parquet model.onnx --max-latency-ms 12.5",
         "profile predict eyeriss.parquet model.onnx --breakdown",
     ),
+    "estimate": ("profile estimate resnet50.onnx mobilenet.onnx", "profile estimate model.onnx -d model:eyeriss --json"),
     "check": ("profile check table.parquet",),
     "compare": ("profile compare before.parquet after.parquet",),
     "import": ("profile import lut.yaml --device-name pixel1 -o pixel1.parquet",),

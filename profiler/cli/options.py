@@ -120,6 +120,13 @@ Wait = Annotated[
     bool,
     typer.Option("--wait", help="Wait for a device on which another run is measuring. Without it, such a device is an error."),
 ]
+Densities = Annotated[
+    Path | None,
+    typer.Option(
+        help="The zeros of each layer of the network, a file made by `netadapt densities`, for an accelerator that is modelled. "
+        "Without it, every value counts as one that is not zero, unless the address of the accelerator says otherwise."
+    ),
+]
 TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
 ModelFiles = Annotated[
     list[Path],

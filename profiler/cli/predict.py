@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from device_agents.support.errors import ToolError
-from profiler.cli.options import ModelFiles, Shapes, TableFile, Values, Wait, patience_s
+from profiler.cli.options import Densities, ModelFiles, Shapes, TableFile, Values, Wait, patience_s
 from profiler.cli.several import each, tell
 from profiler.console import Json, plain_errors, print_table, sizes, terminable
 from profiler.errors import TableError
@@ -66,6 +66,7 @@ def predict(
             "it, any latency will do.",
         ),
     ] = None,
+    densities: Densities = None,
     wait: Wait = False,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
@@ -80,7 +81,13 @@ def predict(
 
             def foretell(model: Path) -> FilePrediction:
                 return predict_file(
-                    table, model, given, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait)
+                    table,
+                    model,
+                    given,
+                    measure_missing=measure_missing,
+                    densities=densities,
+                    progress=progress,
+                    wait_s=patience_s(wait),
                 )
 
             stale = stale_reason(table, load_table(table))
@@ -190,11 +197,18 @@ def print_prediction(found: FilePrediction, among_several: bool = False) -> None
         print(f"{found.model.name}: {said.latency_ms.text('ms')}, plain sum of layers {said.naive_ms:.3f} ms")
     if found.energy_mj is not None:
         print(f"{found.energy_mj:.4g} mJ")
+        _print_zeros(found.breakdown())
     if not found.from_runtime and not found.table.info.modelled:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
     if found.parts is not None:
         print(f"modelled, not measured, as the lines say: {found.parts.model.sentence()}, and their zeros")
     print(f"{'this table' if found.table.info.modelled else 'held-out error of this table'}: {trust_sentence(found.table)}")
+
+
+def _print_zeros(found: Breakdown) -> None:
+    """Which layers the densities are known of, where they are not known of all."""
+    if found.model.densities is not None and (known := found.zeros_known) < (weighted := found.weighted):
+        print(f"zeros are known of {known} of {weighted} layers with weights; all values of the others count")
 
 
 def breakdown_data(found: Breakdown) -> dict[str, Any]:
@@ -251,3 +265,4 @@ def print_breakdown(found: Breakdown) -> None:
         f"{found.name}: {found.energy_mj:.4g} mJ, {found.latency_ms:.4g} ms for one inference on {found.model.hardware.units} units"
     )
     print(f"modelled, not measured: {found.model.sentence()}")
+    _print_zeros(found)

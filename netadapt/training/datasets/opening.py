@@ -46,20 +46,23 @@ def open_dataset(
     task: Task | None = None,
     workers: int | None = None,
     known: Known | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Dataset:
     """The dataset of a name such as `digits`, a name with a path such as `folder:PATH`, a path, or a user's function.
 
     The seed decides which training images are the holdout. Images are square and have the channels of their dataset, or one, the
     mean of these; those of a user's function are as it gives them. `task` replaces the dataset's own. `workers` processes read
-    what is not kept in memory; all of that is read once here, unless it is `known` from when the run began. `DataError` if the
-    path, the files, the number of channels or the fraction is wrong.
+    what is not kept in memory; all of that is read once here, unless it is `known` from when the run began. `mean` and `std`, of
+    each channel or one of all, take the place of those of the training images. `DataError` if the path, the files, the number of
+    channels or the fraction is wrong.
     """
     if resolution < 1 or not 0 < holdout_fraction < 1:
         raise DataError(
             f"the resolution must be above 0 and the holdout fraction between 0 and 1, got {resolution} and {holdout_fraction:g}"
         )
     if is_users(spec):
-        return _users_dataset(spec, seed, holdout_fraction, task, workers, known)
+        return _users_dataset(spec, seed, holdout_fraction, task, workers, known, mean, std)
     name, path = name_and_path(spec)
     labelled: LabelledImages = load(DATASETS[name].address)(path, resolution)
     source = labelled.images if isinstance(labelled.images, ImageSource) else None
@@ -87,16 +90,18 @@ def open_dataset(
     if source is None:
         assert isinstance(labelled.images, Tensor)
         images = _with_channels(labelled.images, channels, spec)
-        mean, std = _mean_and_std(images, kept)
-        everything: Part = ImagesInMemory(images, labelled.targets, mean, std, labelled.mirrored, own)
+        means, stds = _given(mean, std, channels, spec) or _mean_and_std(images, kept)
+        everything: Part = ImagesInMemory(images, labelled.targets, means, stds, labelled.mirrored, own)
     else:
-        mean, std = (known.mean, known.std) if known is not None else _mean_and_std_of_stream(stream, kept)
+        means, stds = _given(mean, std, channels, spec) or (
+            (known.mean, known.std) if known is not None else _mean_and_std_of_stream(stream, kept)
+        )
         shape = (channels, resolution, resolution)
-        everything = StreamedPart(stream, torch.arange(len(source)), (shape,), mean, std, labelled.mirrored, own)
+        everything = StreamedPart(stream, torch.arange(len(source)), (shape,), means, stds, labelled.mirrored, own)
     more = (f"{len(left_out)} images in it that cannot be read are left out, such as {left_out[0]}",) if left_out else ()
     return Dataset(
         labelled.name, labelled.classes, everything.subset(kept), everything.subset(held_out), everything.subset(testing),
-        (*labelled.remarks, *more), known=Known(mean, std, _digest(source, (kept, held_out, testing)), left_out),
+        (*labelled.remarks, *more), known=Known(means, stds, _digest(source, (kept, held_out, testing)), left_out),
     )  # fmt: skip
 
 
@@ -128,7 +133,14 @@ def _unreadable(stream: Stream, source: ImageSource) -> tuple[str, ...]:
 
 
 def _users_dataset(
-    name: str, seed: int, holdout_fraction: float, task: Task | None, workers: int | None, known: Known | None
+    name: str,
+    seed: int,
+    holdout_fraction: float,
+    task: Task | None,
+    workers: int | None,
+    known: Known | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
 ) -> Dataset:
     """The data of the user's function, for this task, or else that of its file, or else classification."""
     where = name.rpartition(":")[0]
@@ -141,8 +153,15 @@ def _users_dataset(
         kept, held_out = _split_classes(data.labels, data.train, holdout_fraction, seed, data.classes)
     else:
         kept, held_out = _split_scenes(torch.arange(len(data.train)), data.train, holdout_fraction, seed)
-    mean, std = (known.mean, known.std) if known else _mean_and_std_of_stream(data.stream, kept) if data.in_bytes else ((), ())
-    train = StreamedPart(data.stream, kept, data.shapes, mean, std, False, task)
+    if mean is not None and not data.in_bytes:
+        raise DataError(
+            f"{short_name(name)} gives inputs that are no images in bytes, which its own code normalises; leave --mean and --std "
+            "out, or let it give bytes, uint8 (c, h, w)"
+        )
+    means, stds = _given(mean, std, data.shapes[0][0], short_name(name)) or (
+        (known.mean, known.std) if known else _mean_and_std_of_stream(data.stream, kept) if data.in_bytes else ((), ())
+    )
+    train = StreamedPart(data.stream, kept, data.shapes, means, stds, False, task)
     return Dataset(
         short_name(name),
         data.classes,
@@ -151,8 +170,22 @@ def _users_dataset(
         replace(train, indices=data.test),
         data.remarks,
         True,
-        Known(mean, std, _digest(None, (kept, held_out, data.test))),
+        Known(means, stds, _digest(None, (kept, held_out, data.test))),
     )
+
+
+def _given(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int, spec: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and std that the user gave, for each channel; None where none were given. `DataError` for another number of them."""
+    if mean is None or std is None:
+        return None
+    if len(mean) not in (1, channels):
+        raise DataError(
+            f"--mean and --std have {len(mean)} numbers, the images of {spec} have {channels} channels; give {channels} or 1"
+        )
+    times = channels if len(mean) == 1 else 1
+    return tuple(mean) * times, tuple(std) * times
 
 
 def _with_channels(images: Tensor, channels: int, spec: str) -> Tensor:

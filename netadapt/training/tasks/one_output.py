@@ -69,6 +69,16 @@ def of_one_output(dataset: Dataset, scored: str | None, trained: str | None) -> 
     return replace(dataset, train=train, holdout=holdout, test=test)
 
 
+def trained_of(task: Task, outputs: object) -> Tensor:
+    """The tensor that is trained, of what a network returns in training."""
+    return _named(outputs, task.trained if isinstance(task, OneOutput) else "")
+
+
+def scored_of(task: Task, outputs: object) -> Tensor:
+    """The tensor that is scored, of what a network returns in evaluation."""
+    return _named(outputs, task.scored if isinstance(task, OneOutput) else "")
+
+
 def _named(outputs: object, name: str) -> Tensor:
     """The tensor of this name. A lone tensor, such as an exported file's, needs none. `TaskError` if there is none."""
     from torch import Tensor
