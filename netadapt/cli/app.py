@@ -7,6 +7,7 @@ therefore import what needs them when they run, so that `--help` is immediate an
 from __future__ import annotations
 
 from netadapt.cli.baselines import baselines
+from netadapt.cli.compressed_size import compressed_size
 from netadapt.cli.demo import demo
 from netadapt.cli.densities import densities
 from netadapt.cli.examples import EXAMPLES
@@ -31,8 +32,8 @@ def main(version: Version = False) -> None:
 
 
 COMMANDS = (
-    networks, plan, supernet, supernet_check, run, history, finetune, measure, baselines, export, densities, prune_weights, report,
-    demo,
+    networks, plan, supernet, supernet_check, run, history, finetune, measure, baselines, export, densities, prune_weights,
+    compressed_size, report, demo,
 )  # fmt: skip
 for command in COMMANDS:
     name = command.__name__.replace("_", "-")

@@ -31,8 +31,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "prune-weights": (
         "netadapt prune-weights run -o sparse",
-        "netadapt prune-weights mobilenet_v1 --data digits --device model:eyeriss --energy 50% --export onnx -o sparse",
+        "netadapt prune-weights mobilenet_v1 --data digits --energy 50% --export onnx -o sparse",
     ),
+    "compressed-size": ("netadapt compressed-size run", "netadapt compressed-size run --weights sparse/energy-aware-03.pt"),
     "report": ("netadapt report run",),
     "demo": ("netadapt demo -o runs/demo",),
 }

@@ -88,7 +88,7 @@ TrainedWeights = Annotated[
     Path | None,
     _network(
         "--weights",
-        help="Trained weights of a network by name: a state_dict or a checkpoint with one, .pt or .safetensors. Default: random.",
+        help="Trained weights: a state_dict or a checkpoint with one, .pt or .safetensors. Default: the step's, else random.",
     ),
 ]
 Task = Annotated[
