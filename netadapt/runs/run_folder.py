@@ -4,7 +4,7 @@
   graph.json         the original network and its blocks
   candidates.jsonl   a line for each candidate once it is fine-tuned; steps.jsonl: one for each winner
   weights/           a state_dict for each step; those of a losing candidate go once the step is recorded
-  finished.jsonl     a line for each step after its long-term fine-tune
+  finished.jsonl     a line for each step after its long-term fine-tune; weights/*.unfinished: one that goes on when it is asked for
   verify.json        measured latencies; layers.json: layer by layer
   baselines.json     other networks to compare with; choices.json: how they were found; baselines/macs: a run of its own
   exports/           model files; exports.json: the record of each that was made to be shipped

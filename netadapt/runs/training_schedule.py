@@ -87,26 +87,18 @@ def train_through(
     seed: int,
     name: str,
     progress: ProgressReporter,
-    loss: Callable[[int, float], None] = lambda _step, _loss: None,
     teacher: Callable[[], nn.Module],
 ) -> None:
-    """Train through one stage after the other, in place; `loss` gets the steps done over all stages and the loss.
-
-    `teacher` loads the network that is distilled, where a stage does so.
-    """
-    before = 0
+    """Train through one stage after the other, in place. `teacher` loads the network that is distilled, where a stage does so."""
     for stage in stages:
         part = stage.part(dataset)
-        steps = stage.settings.steps_for(len(part))
-        progress.begin(f"{stage.what} of {name}", steps)
+        progress.begin(f"{stage.what} of {name}", stage.settings.steps_for(len(part)))
 
-        def tell(done: int, _all: int, found: float, before: int = before) -> None:
-            progress.advance(f"loss {found:.3f}")
-            loss(before + done, found)
+        def tell(_done: int, _all: int, loss: float) -> None:
+            progress.advance(f"loss {loss:.3f}")
 
         taught_by = teacher() if stage.settings.distill else None
         train(model, part, stage.settings, seed=seed, progress=tell, teacher=taught_by)
-        before += steps
 
 
 def whole_training_part(dataset: Dataset) -> Part:
