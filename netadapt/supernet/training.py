@@ -26,7 +26,9 @@ from netadapt.supernet.dropout import OrderedDropout
 from netadapt.training.checkpoint import UNREADABLE
 from netadapt.training.memory_limit import keep_freed_memory
 from netadapt.training.recipe import TrainSettings
+from netadapt.training.together import ALONE
 from netadapt.training.trainer import (
+    _OF_AUGMENTATION,
     Progress,
     TrainingError,
     _batches,
@@ -91,7 +93,10 @@ def train_supernet(
         while done < steps:
             epoch, skipped = divmod(done, per_epoch)
             length = min(per_epoch, steps - epoch * per_epoch)
-            for inputs, targets in islice(_batches(part, settings, length, seed + _EPOCH_SEED * epoch, place), skipped, None):
+            epoch_seed = seed + _EPOCH_SEED * epoch
+            augmenting = torch.Generator().manual_seed(epoch_seed ^ _OF_AUGMENTATION)
+            batches = _batches(part, settings, length, epoch_seed, place, augmenting, ALONE, after=0)
+            for inputs, targets in islice(batches, skipped, None):
                 layout = layout or _layout(model, inputs)
                 for group in optimizer.param_groups:
                     group["lr"] = settings.rate_at(done / steps)
