@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,7 +91,8 @@ def test_the_front_page_shows_tables_devices_and_runs(lab: Path) -> None:
 
 
 def test_a_table_that_is_measured_and_unverified_needs_care(tmp_path: Path) -> None:
-    table().save(tmp_path / "t.parquet")
+    made = table()
+    replace(made, info=replace(made.info, created_utc=datetime.now(UTC).isoformat())).save(tmp_path / "t.parquet")
     page, (shown,) = browser(tmp_path).get("/").text, state(tmp_path).tables
     assert (shown.state, shown.verified) == ("fresh", False)
     assert "1 table, 1 needs care" in page and "unverified" in page and "profile check" in page

@@ -20,6 +20,7 @@ from netadapt.cli.plan import plan
 from netadapt.cli.prune_weights import prune_weights
 from netadapt.cli.report import report
 from netadapt.cli.run import run
+from netadapt.cli.supernet import supernet, supernet_check
 from profiler.console import Command, Version, command_group, examples
 
 app = command_group("Fit a network into a latency budget on your device (NetAdapt, Yang et al., ECCV 2018).")
@@ -31,7 +32,8 @@ def main(version: Version = False) -> None:
 
 
 COMMANDS = (
-    networks, plan, run, history, finetune, measure, baselines, export, densities, prune_weights, compressed_size, report, demo,
+    networks, plan, supernet, supernet_check, run, history, finetune, measure, baselines, export, densities, prune_weights,
+    compressed_size, report, demo,
 )  # fmt: skip
 for command in COMMANDS:
     name = command.__name__.replace("_", "-")

@@ -15,6 +15,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "netadapt run mynet.py:make_net --data folder:images -b macs=50% -o run",
         "netadapt run ... -o run --resume",
     ),
+    "supernet": (
+        "netadapt supernet mobilenet_v1 --data digits -o supernet",
+        "netadapt run mobilenet_v1 --data digits -b macs=60% --search descent --supernet supernet -o run",
+    ),
+    "supernet-check": ("netadapt supernet-check supernet --shapes 30",),
     "history": ("netadapt history run",),
     "finetune": ("netadapt finetune run", "netadapt finetune run --step 3 --epochs 10"),
     "measure": ("netadapt measure run", "netadapt measure run -d ssh:jetson -r onnxruntime"),

@@ -9,6 +9,7 @@ from itertools import pairwise
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from netadapt.runs.multi_seed import Spread
@@ -57,12 +58,21 @@ def accuracy_chart(
         axes.set_ylabel(metric.heading)
         axes.margins(x=0.1, y=0.14)
         axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
+        # a kind that occurs for several budgets is named in a legend: labels would be taken for those of their neighbours
+        labels = [point.label for point in (*finished, *baselines)]
+        looks = {point.label: (BLUE, "o") for point in finished}
+        looks |= {name: (ORANGE, MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)}
+        repeated = {name: look for name, look in looks.items() if name and labels.count(name) > 1}
+        if repeated:
+            handles = [Line2D([], [], color=look[0], marker=look[1], ls="", ms=8, label=name) for name, look in repeated.items()]
+            axes.legend(handles=handles, frameon=False, fontsize=10.5, loc="best", labelcolor=INK)
         # labels avoid the line, the large points and each other; the most important ones are placed first
         bars = [end for point in (*finished, *baselines) for end in along(_upright(point, metric.scale))]
         taken = boxes(figure, axes, [*along(line), *bars])
         for points, colour in ((finished, BLUE), (baselines, ORANGE), (steps, GREY)):
             for point in points:
-                put_label(axes, place(point), point.label, colour, taken)
+                if point.label not in repeated:
+                    put_label(axes, place(point), point.label, colour, taken)
         return png(figure)
 
 

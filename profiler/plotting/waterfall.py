@@ -51,11 +51,13 @@ def waterfall_figure(prediction: Prediction, title: str) -> Figure:
                 f"{100 * ms / total_ms:.1f} %", end, (4, 0), textcoords="offset points", va="center", color=GREY, fontsize=8.5
             )
             start_ms += ms
-        # what belongs to no layer is the call itself
         axes.barh(len(rows), total_ms, height=0.72, color="white", edgecolor=INK, linewidth=1)
+        axes.annotate(
+            f"{total_ms:.4g} ms", (total_ms, len(rows)), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=8.5
+        )
         axes.set_yticks(range(len(rows) + 1), [*(name for name, _, _ in rows), "network"], fontsize=9, color=INK)
         axes.set_ylim(len(rows) + 0.6, -0.6)  # the first layer on top
-        axes.set_xlim(0, 1.1 * max(total_ms, start_ms))
+        axes.set_xlim(0, 1.14 * max(total_ms, start_ms))
         axes.set_xlabel("predicted latency (ms)")
         axes.tick_params(axis="y", length=0)
         axes.xaxis.grid(True, color="#ECECEC")
@@ -63,7 +65,7 @@ def waterfall_figure(prediction: Prediction, title: str) -> Figure:
         sources = dict.fromkeys(source for _, _, source in rows)
         axes.legend(
             handles=[Patch(facecolor=LOOKS[name][0], hatch=LOOKS[name][1], edgecolor="white", label=name) for name in sources],
-            loc="lower left", frameon=False, fontsize=9.5,
+            loc="lower left", bbox_to_anchor=(0, 1.6 / (len(rows) + 1.2)), frameon=False, fontsize=9.5,
         )  # fmt: skip
         axes.set_title(title, loc="left", fontsize=11)
         return figure
