@@ -162,6 +162,8 @@ def print_estimates(graphs: Mapping[str, Graph], found: Estimates) -> None:
         f"modelled, not measured, for one image; images at a time: {', '.join(f'{name} {size}' for name, size in batches.items())}"
     )
     print("times: of the first network; used: the share of the units' time or, of analog memory, of its cells")
+    if any(isinstance(each.cost, NetworkCost) and each.cost.utilisation > 1 for some in found.values() for each in some.values()):
+        print("more than 100 % are used where zeros are skipped: multiply-accumulates count as if they were done")
 
 
 def _short(paths: Sequence[str]) -> dict[str, str]:
