@@ -43,6 +43,8 @@ class FinetuneRequest:
     """The number of seeds, from `seed` on."""
     tensorboard: bool = False
     """True to log the losses for TensorBoard."""
+    processes: int = 1
+    """Processes of this machine that train each network together, on a GPU each where there are as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def finetune(request: FinetuneRequest, progress: ProgressReporter) -> FinetuneRe
     with RunFolder.open(request.run, write=True) as folder, open_log(folder, wanted=request.tensorboard) as log:
         done = finish(
             RunModels(folder), request.steps or [0, None], request.long_term, seed=request.seed, seeds=request.seeds,
-            progress=progress, log=log,
+            processes=request.processes, progress=progress, log=log,
         )  # fmt: skip
         write_report(folder)
         return FinetuneResult(folder.info.settings.task, done)

@@ -260,3 +260,22 @@ def test_a_network_without_images_is_told(tmp_path: Path) -> None:
     result = netadapt("densities", TOY, "--out", tmp_path / "d.json")
     assert result.exit_code == 1
     assert "give them with --data" in result.stderr
+
+
+def test_the_compressed_size_of_a_step_is_printed_with_its_accuracy(toy_run: Path) -> None:
+    result = netadapt("compressed-size", toy_run, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["size_bytes"] <= found["bytes_without_huffman"] < found["original_bytes"]
+    assert sum(layer["bits"] for layer in found["layers"].values()) + found["other_bits"] <= 8 * found["size_bytes"]
+    assert 0 <= found["test_accuracy_compressed"] <= 1
+    assert "times smaller" in netadapt("compressed-size", toy_run, "--step", 0).stdout
+
+
+def test_weights_that_are_given_take_the_place_of_those_of_the_step(toy_run: Path, tmp_path: Path) -> None:
+    (weights,) = {path for path in (toy_run / "weights").iterdir() if path.name.startswith("000")}
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: value * 0 if name == "5.weight" else value for name, value in state.items()}, tmp_path / "zero.pt")
+    given = ("--step", 0, "--images", 4, "--weights", tmp_path / "zero.pt", "--out", tmp_path / "d.json")
+    assert netadapt("densities", toy_run, *given).exit_code == 0
+    assert read_densities(tmp_path / "d.json").layers["5"].weight == 0

@@ -21,7 +21,7 @@ FLOORS = (
     "profiler.schedule", "profiler.interface", "profiler.serve", "profiler.cli",
     "netadapt", "netadapt.resources", "netadapt.search", "netadapt.training", "netadapt.export", "netadapt.pruning",
     "netadapt.networks", "netadapt.settings", "netadapt.runs", "netadapt.weight_pruning", "netadapt.executors",
-    "netadapt.adaptation", "netadapt.interface", "netadapt.baselines",
+    "netadapt.supernet", "netadapt.adaptation", "netadapt.interface", "netadapt.baselines",
     "netadapt.reporting", "netadapt.actions", "netadapt.demo", "netadapt.cli",
 )  # fmt: skip
 """Folders from the lowest up: a module imports from its own folder and from those before it. A folder within one of these is part

@@ -15,6 +15,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "netadapt run mynet.py:make_net --data folder:images -b macs=50% -o run",
         "netadapt run ... -o run --resume",
     ),
+    "supernet": (
+        "netadapt supernet mobilenet_v1 --data digits -o supernet",
+        "netadapt run mobilenet_v1 --data digits -b macs=60% --search descent --supernet supernet -o run",
+    ),
+    "supernet-check": ("netadapt supernet-check supernet --shapes 30",),
     "history": ("netadapt history run",),
     "finetune": ("netadapt finetune run", "netadapt finetune run --step 3 --epochs 10"),
     "measure": ("netadapt measure run", "netadapt measure run -d ssh:jetson -r onnxruntime"),
@@ -26,8 +31,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "prune-weights": (
         "netadapt prune-weights run -o sparse",
-        "netadapt prune-weights mobilenet_v1 --data digits --device model:eyeriss --energy 50% --export onnx -o sparse",
+        "netadapt prune-weights mobilenet_v1 --data digits --energy 50% --export onnx -o sparse",
     ),
+    "compressed-size": ("netadapt compressed-size run", "netadapt compressed-size run --weights sparse/energy-aware-03.pt"),
     "report": ("netadapt report run",),
     "demo": ("netadapt demo -o runs/demo",),
 }

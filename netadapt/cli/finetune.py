@@ -47,13 +47,24 @@ def finetune(
             "on a GPU and float32 elsewhere."
         ),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that train a network together, each on its share of every batch, and on a GPU of its own where there "
+            "are as many: PyTorch's DistributedDataParallel. The result is the same but for rounding.",
+        ),
+    ] = 1,
     seeds: options.Seeds = 1,
     tensorboard: options.TensorBoard = False,
     seed: options.Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Long-term fine-tune: train steps to convergence and score them on the test images."""
-    with needs_torch("the steps finished so far are kept"):
+    """Long-term fine-tune: train steps to convergence and score them on the test images.
+
+    A training that was interrupted goes on where it was when the command is given again.
+    """
+    with needs_torch("the steps finished so far are kept; go on with the same command"):
         from netadapt.actions import FinetuneRequest
         from netadapt.actions import finetune as finetune_steps
 
@@ -61,7 +72,7 @@ def finetune(
             learning_rate, epochs, None, batch_size, augment, schedule, precision, label_smoothing, distill, temperature, ema
         )
         with bar() as progress:
-            done = finetune_steps(FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard), progress)
+            done = finetune_steps(FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard, processes), progress)
         if as_json:
             print_json([printing.finished_data(item) for item in done.steps])
         else:

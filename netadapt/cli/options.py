@@ -15,7 +15,7 @@ import typer
 from netadapt.executors import EXECUTORS
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.resources import RESOURCES
-from netadapt.search.types import IF_NO_CANDIDATE, SELECT_BY
+from netadapt.search.types import CANDIDATES, IF_NO_CANDIDATE, METHODS, SELECT_BY
 from netadapt.training.datasets import usages
 from netadapt.training.tasks import TASKS
 from profiler.runtimes import offered_runtimes
@@ -88,7 +88,7 @@ TrainedWeights = Annotated[
     Path | None,
     _network(
         "--weights",
-        help="Trained weights of a network by name: a state_dict or a checkpoint with one, .pt or .safetensors. Default: random.",
+        help="Trained weights: a state_dict or a checkpoint with one, .pt or .safetensors. Default: the step's, else random.",
     ),
 ]
 Task = Annotated[
@@ -165,6 +165,27 @@ IfNoCandidate = Annotated[
 SuccessiveHalving = Annotated[
     bool,
     _search("--successive-halving", help="Drop the worse half of the candidates after a quarter and after half of their steps."),
+]
+Search = Annotated[
+    str,
+    _search(
+        "--search",
+        help=f"How candidates are made: {' or '.join(METHODS)} (each narrows one block; or each of --samples narrows several at "
+        "random, judged in a super-network).",
+    ),
+]
+Samples = Annotated[int, _search(help="Samples of an iteration of --search descent.")]
+Blocks = Annotated[int, _search(help="Largest number of blocks that a sample of --search descent narrows.")]
+Candidates = Annotated[
+    str | None,
+    _search(
+        help=f"How candidates are judged: {' or '.join(CANDIDATES)} (after a short-term fine-tune; or sliced out of a "
+        "super-network, without one). Default: supernet for --search descent, else fine-tune."
+    ),
+]
+SuperNetwork = Annotated[
+    Path | None,
+    _search("--supernet", help="The folder of a super-network made by `netadapt supernet`, for candidates that are judged in it."),
 ]
 _CRITERIA = "; ".join(f"{name}: {criterion.summary}" for name, criterion in IMPORTANCES.items())
 Importance = Annotated[str, _search(help=f"Importance criterion, which selects the channels to keep. {_CRITERIA}.")]

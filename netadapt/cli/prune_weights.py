@@ -136,7 +136,7 @@ def print_pruned(done: Pruned, accuracy: Metric, out: Path) -> None:
         )
         for each in done.networks
     ]  # fmt: skip
-    names = ("pruned", "round", accuracy.label, "weights", "mJ", "kB compressed", "times smaller", f"{accuracy.label} then")
+    names = ("pruned", "round", accuracy.label, "weights", "mJ", "kB compressed", "times smaller", f"{accuracy.label} compressed")
     print_table(names, sides, right=names[1:])
     print(f"modelled, not measured: {done.hardware}, with the zeros of weights and activations of each network")
     print("compressed as in Deep Compression, without training the shared values; scores are those on test images")

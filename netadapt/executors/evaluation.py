@@ -12,7 +12,8 @@ from torch import nn
 from netadapt.errors import NetAdaptError
 from netadapt.executors.jobs import CandidateJob
 from netadapt.networks.pretrained import start_encoder
-from netadapt.pruning.prune import prune
+from netadapt.pruning.batch_norm import reestimate
+from netadapt.pruning.prune import prune, prune_in_order
 from netadapt.pruning.pruner import prune_candidate
 from netadapt.runs.models import RunModels
 from netadapt.search.types import Result
@@ -58,6 +59,10 @@ class Evaluator:
         widths = self.models.run.graph.widths if job.start_widths is None else job.start_widths
         start = self._loaded(job.start_weights, widths)
         graph = self.models.graph(widths)
+        if job.sliced and (supernet := self.models.run.info.supernet) is not None:
+            narrow = prune_in_order(start, graph, job.candidate.widths, supernet.order)
+            reestimate(narrow, self.models.dataset.train, job.pruning.bn_recalibration_batches, job.seed)
+            return narrow
         if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that continues from its last rung
             return prune(start, graph, job.candidate.widths)
         return prune_candidate(start, graph, job.candidate.widths, job.pruning, self.models.dataset.train, job.seed)

@@ -1,6 +1,7 @@
 """The report of a run, RUN/report.html: one page with its images inside, which opens offline.
 
-The page has nothing but what is in the run folder. Where something is missing, it names the command that adds it.
+The page has nothing but what is in the run folder, and how far the run's super-network is known to order networks as trainings
+do. Where something is missing, it names the command that adds it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import TableFacts
 from netadapt.runs.run_folder import RunFolder
 from netadapt.settings import OPTIONS, value_text, values_of
+from netadapt.supernet.ranking import trust_in
 from netadapt.training.types import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -245,6 +247,11 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
         pairs.append(("table", "none: the budget does not depend on a device"))
     for name, table in info.tables.items():
         pairs += [(f"{name} {what}".lstrip(), value) for what, value in _table_conditions(table, info.created_utc)]
+    if info.supernet is not None:
+        pairs += [
+            ("super-network", f"{info.supernet.path}, sha256 {info.supernet.sha256[:16]}"),
+            ("its order", trust_in(info.supernet)),
+        ]
     measured = sorted({f"{item.target.device}, {item.target.runtime}" for item in contents.verified.values()})
     if (known := info.settings.data.known) is not None:
         pairs.append(("inputs", known.normalisation))

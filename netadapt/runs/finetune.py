@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from netadapt.runs.distributed import TogetherJob, train_together
 from netadapt.runs.event_log import EventLog
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import Finished, Trained
 from netadapt.runs.run_folder import weights_name
-from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of, train_through
+from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of
 from netadapt.search.types import Step
-from netadapt.training.checkpoint import save_weights
+from netadapt.training.checkpoint import load_weights, save_weights
+from netadapt.training.interrupted import Interrupted
 from netadapt.training.recipe import RecipeOverrides
-from netadapt.training.trainer import score
+from netadapt.training.together import Share
+from netadapt.training.trainer import score, train
 from profiler.progress import ProgressReporter
 
 
@@ -29,13 +32,13 @@ def finish(
     *,
     seed: int,
     seeds: int = 1,
+    processes: int = 1,
     progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
     """Fine-tune these steps (None: the last) with `seeds` seeds from `seed` on, and record their scores on the test images."""
-    return finish_with(
-        models, numbers, stages_of(models.run.info.settings, asked), seed=seed, seeds=seeds, progress=progress, log=log
-    )
+    stages = stages_of(models.run.info.settings, asked)
+    return finish_with(models, numbers, stages, seed=seed, seeds=seeds, processes=processes, progress=progress, log=log)
 
 
 def finish_with(
@@ -45,33 +48,64 @@ def finish_with(
     *,
     seed: int,
     seeds: int = 1,
+    processes: int = 1,
     progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
-    """Fine-tune these steps through the last of the stages; a training already recorded for the same weights is not repeated."""
+    """Fine-tune these steps through the last of the stages, each by so many processes together.
+
+    A training already recorded for the same weights is not repeated, and one that was interrupted goes on. `SettingsError` for
+    batches that the processes cannot share alike.
+    """
+    Share(0, processes).require(stages.last.settings.batch_size)
     steps = [models.step(number) for number in numbers]
     for number in range(seed, seed + seeds):
         for step in steps:
-            _finish_once(models, step, stages.last, number, progress, log)
+            _finish_once(models, step, stages.last, number, processes, progress, log)
     return [models.run.finished[step.iteration] for step in steps]
 
 
-def _finish_once(models: RunModels, step: Step, stage: Stage, seed: int, progress: ProgressReporter, log: EventLog | None) -> None:
-    run, number = models.run, step.iteration
+def _finish_once(
+    models: RunModels, step: Step, stage: Stage, seed: int, processes: int, progress: ProgressReporter, log: EventLog | None
+) -> None:
+    run, number, settings = models.run, step.iteration, stage.settings
     training = (origin(run.weights_path(step.weights)), stage.text)
     before = run.finished.get(number)
     done = still_there(models, before.runs) if before is not None and before.training == training else ()
     if any(item.seed == seed for item in done):
         return
-    model = models.model(step, finished=False)
     what = f"finished-{number:03d}" if not done else f"finished-{number:03d}-seed{seed}"
-    name = f"step {number}, seed {seed}"
-    loss = (lambda _step, _loss: None) if log is None else (lambda at, found: log.loss(what, at, found))
-    train_through(model, models.dataset, (stage,), seed=seed, name=name, progress=progress, loss=loss, teacher=models.teacher)
     weights = weights_name(number, step.block, f"finished-{seed}")
-    save_weights(model, run.weights_path(weights))
+    unfinished = Interrupted(run.weights_path(f"{what}.unfinished"), f"{'; '.join(training)}; seed {seed}")
+    part, seen = stage.part(models.dataset), 0
+    progress.begin(f"{stage.what} of step {number}, seed {seed}", settings.steps_for(len(part)))
+
+    def tell(at: int, loss: float) -> None:
+        nonlocal seen
+        for _ in range(at - seen):  # a training that goes on has steps already
+            progress.advance(f"loss {loss:.3f}")
+        seen = at
+        if log is not None:
+            log.loss(what, at, loss)
+
+    if processes > 1:
+        job = TogetherJob(
+            str(run.path.resolve()), number, settings, stage.with_holdout, seed, weights, str(unfinished.path.resolve()),
+            unfinished.what,
+        )  # fmt: skip
+        train_together(job, processes, tell)
+        model = models.shaped(step.widths)
+        load_weights(model, run.weights_path(weights))
+    else:
+        model = models.model(step, finished=False)
+        train(
+            model, part, settings, seed=seed, progress=lambda at, _all, loss: tell(at, loss), interrupted=unfinished,
+            teacher=models.teacher() if settings.distill else None,
+        )  # fmt: skip
+        save_weights(model, run.weights_path(weights))
     scores = score(model, models.dataset.test)
-    run.add_finished(Finished(number, stage.settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
+    run.add_finished(Finished(number, settings, training, (*done, Trained(seed, weights, scores.accuracy, scores.metrics))))
+    unfinished.done()
 
 
 def still_there(models: RunModels, runs: Sequence[Trained]) -> tuple[Trained, ...]:

@@ -102,19 +102,25 @@ class Stream:
         """The batch of these examples, read in this process. Errors as for the source."""
         return _raised(self._fetch[_Group(indices.tolist(), None)])
 
-    def batches(self, groups: Iterable[Tensor], *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
+    def batches(
+        self, groups: Iterable[Tensor], *, seed: int | None = None, after: int = 0, offset: int = 0
+    ) -> Iterator[tuple[Any, Any]]:
         """The batches of these groups of indices, in their order. Errors as for the source, when their batch is reached.
 
-        What an example draws at random depends on the seed and its place, or without a seed on its number.
+        What an example draws at random depends on the seed and its place, or without a seed on its number; `Part.batches` says
+        what `after` and `offset` are.
         """
-        return map(_raised, self.outcomes(groups, seed=seed))
+        return map(_raised, self.outcomes(groups, seed=seed, after=after, offset=offset))
 
-    def outcomes(self, groups: Iterable[Tensor], *, seed: int | None = None) -> Iterator[tuple[Any, Any] | ToolError]:
+    def outcomes(
+        self, groups: Iterable[Tensor], *, seed: int | None = None, after: int = 0, offset: int = 0
+    ) -> Iterator[tuple[Any, Any] | ToolError]:
         """The same with errors of the source in the places of their batches."""
         self._turn += 1
         turn, size = self._turn, 1 << 20  # no batch is larger, so that all examples have seeds of their own
         numbered = (
-            _Group(group.tolist(), None if seed is None else (seed << 40) + number * size) for number, group in enumerate(groups)
+            _Group(group.tolist(), None if seed is None else (seed << 40) + number * size + offset)
+            for number, group in enumerate(groups, start=after)
         )
         if self._seconds is None and self._asked is None:
             first = next(numbered, None)
@@ -191,9 +197,15 @@ class StreamedPart(Part):
         return replace(self, indices=torch.cat([self.indices, other.indices]))
 
     def batches(
-        self, groups: Iterable[Tensor], device: torch.device | str = "cpu", *, seed: int | None = None
+        self,
+        groups: Iterable[Tensor],
+        device: torch.device | str = "cpu",
+        *,
+        seed: int | None = None,
+        after: int = 0,
+        offset: int = 0,
     ) -> Iterator[tuple[Inputs, Tensor]]:
-        for batch in self.stream.batches((self.indices[group] for group in groups), seed=seed):
+        for batch in self.stream.batches((self.indices[group] for group in groups), seed=seed, after=after, offset=offset):
             yield self._finished(batch, device)
 
     def _finished(self, batch: tuple[Any, Any], device: torch.device | str) -> tuple[Inputs, Tensor]:

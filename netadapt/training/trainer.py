@@ -6,8 +6,9 @@ Small datasets are indexed out of tensors in memory; `netadapt.training.streamin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 
 from netadapt.errors import NetAdaptError
 from netadapt.outputs import MISFITS, forget_graph, training_branches
+from netadapt.training.interrupted import Interrupted
 from netadapt.training.memory_limit import keep_freed_memory
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.soft_targets import loss_of, require_classes
 from netadapt.training.tasks import scores_of
+from netadapt.training.together import ALONE, Share
 from netadapt.training.trees import Inputs, mapped
 from netadapt.training.types import Part, Scores
 
@@ -27,6 +30,8 @@ Progress = Callable[[int, int, float], None]
 
 _OF_AUGMENTATION = 0xA06
 """What makes the seed of the augmentation another than that of the order."""
+_OF_RANK = 0x9E3779B1
+"""What makes the seeds of random layers in processes that train together far apart."""
 _SCORED_IMAGES, _SCORED_PIXELS = 256, 2**20  # of one batch in `score`; large images limit it, as activations grow with pixels
 
 
@@ -43,38 +48,54 @@ def train(
     progress: Progress | None = None,
     device: str | None = None,
     teacher: nn.Module | None = None,
+    share: Share = ALONE,
+    interrupted: Interrupted | None = None,
 ) -> float:
     """Train the model in place and return the mean loss of the last tenth of the steps.
 
     The same seed gives the same weights on the same machine. `device` is a device of torch, by default CUDA if there is one, else
     the processor; afterwards the model is on the processor, in evaluation. `teacher` is the network that is distilled, if the
-    settings give it a weight. `TrainingError` as soon as the loss is not finite, `SettingsError` as for `require_classes`.
+    settings give it a weight. `share` is the place of this process among several that train together. A training that was
+    `interrupted` goes on, and is saved now and then. `TrainingError` as soon as the loss is not finite, `SettingsError` as for
+    `require_classes` and for batches that cannot be shared.
     """
     require_classes(part.task, settings)
+    share.require(settings.batch_size)
     if settings.distill and teacher is None:
         raise ValueError("distillation needs a teacher")
-    taught_by = teacher.to(chosen_device(device)).eval() if settings.distill and teacher is not None else None
     place, task = chosen_device(device), part.task
     steps, precision = settings.steps_for(len(part)), precision_on(place, settings.precision)
     keep_freed_memory()
     model.to(place).train()
+    taught_by = teacher.to(place).eval() if settings.distill and teacher is not None else None
     layout: torch.memory_format | None = None
+    runner = model
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(place.type, enabled=precision is torch.float16)  # whose small gradients would become 0
-    losses = []
-    averaged: list[tuple[Tensor, Tensor]] = []  # the average and the value of every weight and statistic
+    losses: list[float] = []
+    averages: list[Tensor] = []  # of every weight and statistic
+    augmenting = torch.Generator().manual_seed(seed ^ _OF_AUGMENTATION)
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        torch.manual_seed(seed)  # for dropout and other random layers; batches have a generator of their own
-        for step, (inputs, targets) in enumerate(_batches(part, settings, steps, seed, place), start=1):
-            layout = layout or _layout(model, inputs)
+        # for dropout and other random layers, which draw others in each process; batches have generators of their own
+        torch.manual_seed(seed + share.rank * _OF_RANK)
+        state = None if interrupted is None else interrupted.load()
+        if state is not None:
+            averages = _restored(state, model, optimizer, scaler, augmenting, losses)
+            if share.rank:
+                torch.manual_seed(seed + share.rank * _OF_RANK + len(losses))
+        batches = _batches(part, settings, steps, seed, place, augmenting, share, after=len(losses))
+        for step, (inputs, targets) in enumerate(batches, start=len(losses) + 1):
+            if layout is None:
+                layout = _layout(model, inputs)
+                runner = share.wrapped(model)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
             with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
-                outputs = outputs_of(model, inputs, layout)
+                outputs = outputs_of(runner, inputs, layout)
                 with torch.no_grad():
                     taught = None if taught_by is None else outputs_of(taught_by, inputs, layout)
             loss = loss_of(task, settings, mapped(outputs, _as_float), targets, taught)
-            losses.append(loss.item())  # waits for a GPU
+            losses.append(share.mean(loss))  # waits for a GPU
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
                     f"the loss became {losses[-1]} after {step} steps; lower the learning rate, now {settings.learning_rate:g}"
@@ -84,17 +105,62 @@ def train(
             scaler.step(optimizer)
             scaler.update()
             if settings.ema:
-                averaged = averaged or [(value.detach().clone(), value.detach()) for value in model.state_dict().values()]
-                _average(averaged, min(settings.ema, step / (step + 9)))
+                averages = averages or [value.clone() for value in model.state_dict().values()]
+                _average(averages, model, min(settings.ema, step / (step + 9)))
             if progress is not None:
                 progress(step, steps, losses[-1])
-    for average, value in averaged:
-        value.copy_(average)
+            if interrupted is not None and interrupted.is_due and not share.rank:
+                interrupted.save(_state(model, optimizer, scaler, augmenting, losses, averages))
+    with torch.no_grad():
+        for average, value in zip(averages, model.state_dict().values(), strict=bool(averages)):
+            value.copy_(average)
     if taught_by is not None:
         taught_by.cpu()
     forget_graph(model.cpu().eval())
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
+
+
+def _state(
+    model: nn.Module,
+    optimizer: torch.optim.SGD,
+    scaler: torch.amp.GradScaler,
+    augmenting: torch.Generator,
+    losses: Sequence[float],
+    averages: Sequence[Tensor],
+) -> Mapping[str, Any]:
+    """Everything that a training needs to go on from here."""
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "augmenting": augmenting.get_state(),
+        "random": torch.get_rng_state(),
+        "random of GPU": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "losses": list(losses),
+        "averages": list(averages),
+    }
+
+
+def _restored(
+    state: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.SGD,
+    scaler: torch.amp.GradScaler,
+    augmenting: torch.Generator,
+    losses: list[float],
+) -> list[Tensor]:
+    """Put everything back where `_state` took it from, and return the averages of weights and statistics."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    augmenting.set_state(state["augmenting"])
+    torch.set_rng_state(state["random"])
+    if state["random of GPU"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["random of GPU"])
+    losses += state["losses"]
+    place = next(model.parameters()).device
+    return [average.to(place) for average in state["averages"]]
 
 
 def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device: str | None = None) -> Scores:
@@ -167,9 +233,9 @@ def outputs_of(model: nn.Module, inputs: Inputs, layout: torch.memory_format = t
     return model(*(each.contiguous(memory_format=layout) if each.ndim == 4 else each for each in several))
 
 
-def _average(averaged: list[tuple[Tensor, Tensor]], decay: float) -> None:
-    """Move each average towards its value, in place. The decay is lower in the first steps, whose weights are soon out of date."""
-    for average, value in averaged:
+def _average(averages: Sequence[Tensor], model: nn.Module, decay: float) -> None:
+    """Move the averages towards the model's values. The decay is lower in the first steps, whose weights are soon out of date."""
+    for average, value in zip(averages, model.state_dict().values(), strict=True):
         if average.is_floating_point():
             average.lerp_(value, 1 - decay)
         else:  # a counter
@@ -181,16 +247,28 @@ def _as_float(outputs: Tensor) -> Tensor:
     return outputs.float() if outputs.is_floating_point() else outputs
 
 
-def _batches(part: Part, settings: TrainSettings, steps: int, seed: int, device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
-    """The batch of each step, all of the full size: what is left of an epoch begins the first batch of the next one.
+def _batches(
+    part: Part,
+    settings: TrainSettings,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    augmenting: torch.Generator,
+    share: Share,
+    *,
+    after: int,
+) -> Iterator[tuple[Inputs, Tensor]]:
+    """This process's share of each step's batch, from the step `after` on; what is left of an epoch begins the first of the next.
 
     Random numbers are drawn on the processor, so that training on every device sees the same images. The order has a generator of
     its own, as a part that is streamed asks for it ahead of the batches.
     """
-    augmenting = torch.Generator().manual_seed(seed ^ _OF_AUGMENTATION)
-    for inputs, targets in part.batches(_order(len(part), settings.batch_size, steps, seed), device, seed=seed):
-        if settings.augment and isinstance(inputs, Tensor):
-            inputs, targets = part.task.augment(inputs, targets, part, augmenting)
+    groups = map(share.of, islice(_order(len(part), settings.batch_size, steps, seed), after, None))
+    offset = share.first(settings.batch_size)
+    for inputs, targets in part.batches(groups, device, seed=seed, after=after, offset=offset):
+        if settings.augment and isinstance(inputs, Tensor):  # as in the whole batch, of which each process draws all numbers
+            whole = part.task.augment(share.in_whole(inputs), mapped(targets, share.in_whole), part, augmenting)
+            inputs, targets = share.of(whole[0]), mapped(whole[1], share.of)
         yield inputs, targets
 
 

@@ -147,11 +147,18 @@ class Part(ABC):
         """The examples of both parts, which come from the same dataset; this part's come first."""
 
     def batches(
-        self, groups: Iterable[Tensor], device: torch.device | str = "cpu", *, seed: int | None = None
+        self,
+        groups: Iterable[Tensor],
+        device: torch.device | str = "cpu",
+        *,
+        seed: int | None = None,
+        after: int = 0,
+        offset: int = 0,
     ) -> Iterator[tuple[Inputs, Tensor]]:
         """The batch of each group of indices, in their order.
 
-        What an example draws at random depends on the seed and its place, or without a seed on its number.
+        What an example draws at random depends on the seed and its place, or without a seed on its number. There were `after`
+        groups before these, and `offset` examples stand before each group in its batch.
         """
         for indices in groups:
             yield self.batch(indices, device)

@@ -66,8 +66,9 @@ class CompressedLayer:
 
     @property
     def bits(self) -> int:
-        """Of the weights, with their codes and the shared values."""
-        return self.values.bits + (self.distances.bits if self.distances is not None else 0) + FLOAT_BITS * (len(self.shared) - 1)
+        """Of the weights and the shared values, in Huffman codes unless these, with what tells them, take more."""
+        coded = self.values.bits + (self.distances.bits if self.distances is not None else 0)
+        return min(coded + FLOAT_BITS * (len(self.shared) - 1), self.bits_without_huffman)
 
     @property
     def bits_without_huffman(self) -> int:

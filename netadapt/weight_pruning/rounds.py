@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -287,14 +287,19 @@ def fine_tune(
     masks = [weight.detach() != 0 for weight in weights]
     progress.begin(name, settings.steps_for(len(part)))
 
-    def after_a_step(_done: int, _all: int, loss: float) -> None:
+    def keep_zeros() -> None:
         with torch.no_grad():
             for place, weight in enumerate(weights):
                 masks[place] = masks[place].to(weight.device)
                 weight.mul_(masks[place])
+
+    def after_a_step(_done: int, _all: int, loss: float) -> None:
+        keep_zeros()
         progress.advance(f"loss {loss:.3f}")
 
-    train(model, part, settings, seed=seed, progress=after_a_step)
+    # nothing is distilled here, also where the run's own fine-tune is
+    train(model, part, replace(settings, distill=0.0), seed=seed, progress=after_a_step)
+    keep_zeros()  # of averaged weights, too
 
 
 def _ended(rounds: Sequence[Round], asked: WeightPruning, limit: float) -> bool:

@@ -39,7 +39,7 @@ class SourceRequest:
     """A dataset as `--data` names it; None for that of the run."""
     task: str | None = None
     weights: Path | None = None
-    """A file with trained weights of a network by name; None for random ones."""
+    """A file with trained weights; None for random ones of a network by name, or those of the step."""
     holdout_fraction: float = 0.15
     seed: int = 1
 
@@ -76,10 +76,10 @@ def source_request(
     seed: int,
 ) -> SourceRequest:
     """The request of a command's arguments. `SettingsError` for a file of weights that is not there."""
-    if is_run(Path(network)):
-        return SourceRequest(None, Path(network), step, data, holdout_fraction=holdout_fraction, seed=seed)
     if weights is not None and not weights.is_file():
         raise SettingsError(f"there is no file of weights {weights}; name another with --weights")
+    if is_run(Path(network)):
+        return SourceRequest(None, Path(network), step, data, None, weights, holdout_fraction, seed)
     chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
     return SourceRequest(chosen, None, None, data, task, weights, holdout_fraction, seed)
 
@@ -93,11 +93,13 @@ def open_source(request: SourceRequest) -> Source:
             options, name = models.options, f"step {step.iteration} of {request.run}"
             model, graph, recipe = models.model(step), models.graph(step.widths), settings.training.recipe
             dataset = models.dataset
+        remarks = load_weights(model, request.weights).remarks if request.weights is not None else ()
         if request.data is None:
-            return Source(name, options, model, graph, dataset, recipe, True)
+            return Source(name, options, model, graph, dataset, recipe, True, remarks)
         images = DataSettings(request.data, request.holdout_fraction)
         other = dataset_of(options, images, request.seed, settings.task)
-        return Source(name, options, model, graph, of_one_output(other, options.output, options.training_output), recipe, True)
+        dataset = of_one_output(other, options.output, options.training_output)
+        return Source(name, options, model, graph, dataset, recipe, True, remarks)
     if request.network is None or request.data is None:
         raise SettingsError("images are missing; give them with --data, or the folder of a run in place of the network")
     task = chosen_task(request.task) if request.task else None
