@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,29 +15,25 @@ from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.jobs import CandidateJobs
 from netadapt.networks.dry_run import FORMATS, dry_run
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.scored import Outputs, outputs_of
-from netadapt.networks.user_network import source_facts
 from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
 from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.history import History, history_of
-from netadapt.runs.models import RunModels, dataset_of
+from netadapt.runs.models import RunModels
+from netadapt.runs.opening import absolute_source, opened, versions_of
 from netadapt.runs.records import RunInfo, TableFacts
 from netadapt.runs.run_folder import RunFolder, is_run, refuse_unless_empty
 from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.types import AdaptSettings, Step
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
+from netadapt.supernet.folder import SuperNetworkFolder, supernet_facts
 from netadapt.training.checkpoint import load_weights
-from netadapt.training.datasets import absolute, is_users
 from netadapt.training.recipe import RecipeOverrides
-from netadapt.training.tasks import TaskError, chosen_task
-from netadapt.training.tasks.one_output import of_one_output
 from netadapt.training.tasks.users import UsersTask
 from netadapt.training.trainer import score, train
-from netadapt.training.trying import tried
 from netadapt.training.types import Dataset
-from netadapt.users_code import absolute_name, short_name, sources
+from netadapt.users_code import short_name
 from profiler.errors import LayerNotMeasured
 from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter
@@ -48,9 +43,6 @@ from profiler.schedule.state import stale_reason
 from profiler.tables.growing import GrowingTable, copy_table
 from profiler.tables.table import Table, load_table
 from profiler.tables.trust import trust_sentence
-
-PACKAGES = ("netadapt-profiler", "torch", "torch-pruning", "onnxruntime", "ai-edge-litert")
-"""Packages whose versions are recorded with a run, as its results depend on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +81,8 @@ class RunRequest:
     """A task as `--task` names it; None for the data's own."""
     dry_run: bool = False
     """True to try the whole way in seconds before a new run begins, as the command does."""
+    supernet: Path | None = None
+    """The folder of the super-network that candidates are judged in, which is the original network too."""
 
     def settings(self, dataset: Dataset) -> RunSettings:
         """The settings to store with the run, the task's numbers and the numbers of threads among them.
@@ -101,13 +95,19 @@ class RunRequest:
         if is_run(self.out):
             with RunFolder.open(self.out) as folder:
                 before = folder.info.settings.training
-        task = dataset.task
+        task, pruning, supernet = dataset.task, self.pruning, self.supernet_settings
         changes = [self.original, self.short_term]
         if dataset.users:  # its own transforms are all that changes it at random, unless the task's are asked for
             changes = [replace(change, augment=bool(change.augment)) for change in changes]
+        recipe = task.recipe.changed(*changes)
+        if supernet is not None:  # what the original network has learnt by, and what candidates are compared by
+            recipe = replace(recipe, from_scratch=supernet.training.recipe.from_scratch)
+            pruning = replace(pruning, importance=supernet.pruning.importance)
+            if not pruning.bn_recalibration_batches:
+                pruning = replace(pruning, bn_recalibration_batches=supernet.pruning.bn_recalibration_batches)
         training = TrainingSettings(
             task.name,
-            task.recipe.changed(*changes),
+            recipe,
             self.weights.name if self.weights else None,
             self.threads_per_candidate or (before.threads_per_candidate if before else 1),
             self.threads_original or (before.threads_original if before else torch.get_num_threads()),
@@ -120,24 +120,26 @@ class RunRequest:
             replace(self.data, source=source, known=dataset.known),
             training,
             self.search,
-            self.pruning,
+            pruning,
             self.measure,
             self.seed,
         )
+
+    @property
+    def supernet_settings(self) -> RunSettings | None:
+        """The settings of the super-network, if there is one. `RunError` if its folder is none."""
+        if self.supernet is None:
+            return None
+        with SuperNetworkFolder.open(self.supernet) as folder:
+            return folder.about.settings
 
     def info(self, dataset: Dataset, tables: Mapping[str, Table]) -> RunInfo:
         """The record of the run's settings, versions and tables in run.json. `tables` are those of the request, loaded."""
         facts = {name: TableFacts.of(path, tables[name]) for name, path in self.tables.items()}
         settings = self.settings(dataset)
-        versions = {name: version(name) for name in PACKAGES} | source_facts(self.network.name)
-        versions |= sources((settings.data.source, settings.training.task))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return RunInfo(settings, tuple(self.budgets), now, versions, facts)
-
-
-def absolute_source(source: str) -> str:
-    """The dataset with an absolute path in place of that of its file or folder, so that a run can be continued from elsewhere."""
-    return absolute_name(source) if is_users(source) else absolute(source)
+        supernet = None if self.supernet is None else supernet_facts(self.supernet, settings)
+        return RunInfo(settings, tuple(self.budgets), now, versions_of(settings), facts, supernet)
 
 
 _TRIED_IMAGES = 4
@@ -165,6 +167,17 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         raise RunError(
             f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
         )
+    if (request.supernet is None) == (request.search.candidates == "supernet"):
+        raise SettingsError(
+            "candidates are judged in a super-network; name one with --supernet" if request.supernet is None
+            else "--supernet is of use with --search descent or --candidates supernet only"
+        )  # fmt: skip
+    if request.supernet is not None:
+        if request.weights is not None:
+            raise SettingsError("the original network is the super-network at full width; leave out --weights")
+        with SuperNetworkFolder.open(request.supernet) as supernet:
+            supernet.require_trained()
+            request = replace(request, weights=supernet.weights)
     data, source = request.data, absolute_source(request.data.source)
     begun = resume and is_run(request.out)
     if not begun:
@@ -174,23 +187,10 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             before = folder.info.settings
         if (before.data.source, before.data.holdout_fraction, before.seed) == (source, data.holdout_fraction, request.seed):
             data = replace(data, known=before.data.known)  # so that not all images have to be read again
-    dataset = dataset_of(request.network, data, request.seed, chosen_task(request.task) if request.task else None)
-    options = replace(request.network, classes=len(dataset.classes))
-    plain, remarks = options.plain(), list[str]()
-    if not isinstance(dataset.task, UsersTask):  # which is given all that the network returns
-        outputs = _outputs(plain.model, options, dataset)
-        scored, trained = outputs.names
-        request = replace(request, network=replace(request.network, output=scored, training_output=trained))
-        dataset = of_one_output(dataset, scored, trained)
-        remarks += outputs.lines()
-    if isinstance(dataset.task, UsersTask) or dataset.users:
-        dataset = tried(dataset, options.build(), options.input_shape, short_name(options.name))
-    graph = options.traced(plain.model).graph
-    if dataset.known is not None and dataset.known.mean:
-        remarks.append(
-            f"images are {dataset.known.normalisation}, {'as asked for' if data.mean else 'that of the training images'}"
-        )
-    for remark in () if begun else (*plain.remarks, *remarks):
+    found = opened(request.network, data, request.seed, request.task)
+    request, dataset, graph, options = replace(request, network=found.network), found.dataset, found.graph, found.network
+    info = request.info(dataset, tables)
+    for remark in () if begun else found.remarks:
         progress.say(remark)
     for remark in dataset.remarks:
         progress.say(f"warning: {request.data.source}: {remark}")
@@ -202,8 +202,8 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             raise  # without its journal a table cannot grow; with it, the run measures what is missing
     reached = within_reach(goals, tables, True, progress) if request.measure else None  # an error leaves no run
     if request.dry_run and not begun:
-        _try_whole_way(request, options, plain.model, graph, dataset, tables, progress)
-    with RunFolder.create(request.out, request.info(dataset, tables), graph, resume=resume, free=FREE_TO_CHANGE) as folder:
+        _try_whole_way(request, options, found.model, graph, dataset, tables, progress)
+    with RunFolder.create(request.out, info, graph, resume=resume, free=FREE_TO_CHANGE) as folder:
         for name, path in request.tables.items():
             if why := stale_reason(path, tables[name]):
                 progress.say(f"warning: {path} is stale: {why}; build it again with `profile build`")
@@ -222,7 +222,11 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             ) as executor,
         ):
             evaluate, history, known = folder.recorded(executor), folder.steps, folder.unfinished
-            for step in adapt(graph, open_goals(budgets, growing), evaluate, request.search, history, known, check=check):
+            choices = info.supernet.widths if info.supernet else None
+            for step in adapt(
+                graph, open_goals(budgets, growing), evaluate, request.search, history, known,
+                check=check, seed=request.seed, choices=choices,
+            ):  # fmt: skip
                 folder.add_step(step)
                 events.step(step)
                 on_step(step, folder.info)
@@ -261,30 +265,6 @@ def trusted(path: Path, *, allow_unverified: bool) -> Table:
             f"{path} is {trust_sentence(table)}; see `profile check {path}` for what to do, or use it with --allow-unverified"
         )
     return table
-
-
-def _outputs(model: nn.Module, options: NetworkOptions, dataset: Dataset) -> Outputs:
-    """The outputs of the network, one of which has a shape that the dataset's task can train.
-
-    `NetworkError` if none of a classifier has, else `TaskError`.
-    """
-    name, task = short_name(options.name), dataset.task
-    found = outputs_of(
-        model, options.input_shape, name, options.output,
-        lambda shape: task.accepts_outputs(shape, options.input_shape, options.classes),
-    )  # fmt: skip
-    if found.scored is not None:
-        return found
-    if options.classes and (options.output or "") in found.shapes:
-        shapes = found.shapes.values() if options.output is None else [found.shapes[options.output]]
-        raise NetworkError(
-            f"{name} gives outputs of shape {', '.join(map(str, shapes))} for one image, but the data needs "
-            f"{(1, options.classes)}; let its function take num_classes, or return a network with as many outputs"
-        )
-    raise TaskError(
-        f"{name} cannot learn {task.name} from {dataset.name}: its outputs are "
-        f"{' and '.join('x'.join(map(str, shape)) for shape in found.shapes.values())}; choose another network or other data"
-    )
 
 
 def _try_whole_way(

@@ -25,7 +25,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from device_agents.support.errors import ToolError
-from netadapt.adaptation import PACKAGES, own_tables, trusted
+from netadapt.adaptation import own_tables, trusted
 from netadapt.errors import NetworkError, SettingsError
 from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.functions import Evaluator, FineTune, Functions
@@ -42,6 +42,7 @@ from netadapt.resources import open_goals, parse_budgets
 from netadapt.runs.device_check import DeviceCheck, within_reach
 from netadapt.runs.measure import EXPORTERS
 from netadapt.runs.models import RunModels
+from netadapt.runs.opening import PACKAGES
 from netadapt.runs.records import RunInfo, TableFacts
 from netadapt.runs.run_folder import RunFolder, is_run, refuse_unless_empty, weights_name
 from netadapt.search.candidates import Candidate
@@ -261,6 +262,8 @@ def adapt(
     plain = options.build() if isinstance(model, str) else plain_of(deepcopy(model), options)
     graph = options.traced(plain).graph
     search = search or AdaptSettings()
+    if search.candidates != "fine-tune":
+        raise SettingsError("candidates are judged in a super-network by `netadapt run` only; leave out AdaptSettings.candidates")
     check_budgets(graph, goals, search)
     continued = resume and is_run(Path(out))
     if not continued:

@@ -49,14 +49,14 @@ _GPU = "the runtime says what computes, such as --runtime onnxruntime-cuda"
 _ARGUMENT = "give the file itself, without an option"
 MEANT: Mapping[str, str] = {
     "--warmup": _WARM_UP, "--warm-up": _WARM_UP, "--warmup-runs": _WARM_UP, "--warmup_runs": _WARM_UP, "--warmups": _WARM_UP,
-    "--output": "write --out", "-o": "write --out", "--output-file": "write --out", "--outfile": "write --out",
+    "--output": "write --out", "--output-file": "write --out", "--outfile": "write --out",
     "--outdir": "write --out", "--output-dir": "write --out",
     "--iterations": _ROUNDS, "--iters": _ROUNDS, "--runs": _ROUNDS, "--num-runs": _ROUNDS, "--num_runs": _ROUNDS,
     "--repeat": _ROUNDS, "--repeats": _ROUNDS, "-n": _ROUNDS, "-r": _ROUNDS,
-    "--num-threads": "write --threads", "--num_threads": "write --threads", "-t": "write --threads", "-j": "write --threads",
+    "--num-threads": "write --threads", "--num_threads": "write --threads", "-j": "write --threads",
     "--intra-op-num-threads": "write --threads",
     "--serial": "write --device adb:SERIAL", "-s": "write --device adb:SERIAL", "--host": "write --device ssh:HOST",
-    "--target": "write --device", "-d": "write --device",
+    "--target": "write --device",
     "--gpu": _GPU, "--cuda": _GPU, "--use-gpu": _GPU, "--use_gpu": _GPU, "--provider": _GPU, "--backend": "write --runtime",
     "--framework": "write --runtime", "--ep": _GPU,
     "--model": _ARGUMENT, "--graph": _ARGUMENT, "--input-file": _ARGUMENT, "-m": _ARGUMENT, "-i": _ARGUMENT,
@@ -81,6 +81,11 @@ def command_group(summary: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def examples(lines: Sequence[str]) -> str | None:
+    """The end of a command's help. Each example is a paragraph of its own, as typer joins the lines of one."""
+    return "\n\n".join(("Examples:", *lines)) if lines else None
 
 
 class Command(TyperCommand):

@@ -73,7 +73,8 @@ def profile(*arguments: object) -> str:
 
 
 def netadapt(*arguments: object) -> str:
-    return invoke(netadapt_app, arguments)
+    """Without the dry run, which takes seconds."""
+    return invoke(netadapt_app, (*arguments, "--no-dry-run") if arguments[0] in ("run", "plan") else arguments)
 
 
 def invoke(app: typer.Typer, arguments: Sequence[object]) -> str:

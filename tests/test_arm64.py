@@ -27,6 +27,7 @@ if MISSING:
         f"{' and '.join(MISSING)} not installed; apt install qemu-user-static gcc-aarch64-linux-gnu", allow_module_level=True
     )
 
+pytestmark = pytest.mark.slow  # all of RunnerConformance again, under qemu
 WHEELS = {
     "onnxruntime": ("onnxruntime==1.26.0", "onnxruntime/capi/libonnxruntime.so*"),
     "litert": ("ai-edge-litert==2.3.0", "ai_edge_litert/libLiteRt.so"),

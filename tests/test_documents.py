@@ -1,4 +1,4 @@
-"""The documents for whoever carries on: every path that they name exists, and so does every version of a format."""
+"""The documents: every path and every link in them leads somewhere, and so does every version of a format."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from profiler.tables import plan, table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md")
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "tables/*.md", "benchmarks/*.md", "device_agents/on_device/*.md")
+    for path in ROOT.glob(pattern)
+)
 ROOTS = ("profiler", "device_agents", "netadapt", "tests", "tables", "benchmarks")
 
 
@@ -52,3 +57,19 @@ def test_every_function_and_registry_is_where_it_is_said_to_be(document: str) ->
 )  # fmt: skip
 def test_the_versions_of_formats_are_those_of_the_code(module: str, version: int) -> None:
     assert f"| `{module}` | {version} |" in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a page has: its headings, in the form in which they are linked."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_page_and_a_heading_that_exist(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path.read_text()), link

@@ -127,7 +127,7 @@ def test_onnxruntime_runs_the_layers_that_the_rules_say(activation: str) -> None
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "fastdepth"])
-@pytest.mark.parametrize("step", [8, 4, 1])
+@pytest.mark.parametrize("step", [pytest.param(8, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 1])
 def test_the_rules_agree_with_onnxruntime_on_networks_of_random_widths(name: str, step: int) -> None:
     full = narrow(name)
     draws = random.Random(f"{name} {step}")

@@ -228,27 +228,35 @@ def narrower(name: str) -> dict[str, int]:
     return {block: nearest(widths, 0.6 * widths[-1]) for block, widths in possible_widths(traced(name)[1].graph, 1).items()}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SOME = 6
+EACH = [
+    name if place % (len(NETWORKS) // SOME) == 0 else pytest.param(name, marks=pytest.mark.slow)
+    for place, name in enumerate(NETWORKS)
+]
+"""Each takes seconds in PyTorch's exporter: a few are tried in the default run, all of them in the slow one."""
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_every_layer_but_the_last_is_in_a_block(name: str) -> None:
     _, found = traced(name)
     assert found.graph.widths == NETWORKS[name][1]
     assert set(found.fixed.values()) == {"it makes an output of the network"}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_macs_of_the_narrowed_graph_are_those_of_the_narrowed_network(name: str) -> None:
     model, found = traced(name)
     widths = narrower(name)
     assert found.graph.at_widths(widths).macs == count_macs(prune(model, found.graph, widths), SHAPE)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_narrowed_network_computes_the_same_in_its_file(name: str, tmp_path: Path) -> None:
     model, found = traced(name)
     export_onnx(prune(model, found.graph, narrower(name)), SHAPE, tmp_path / "narrow.onnx")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_narrowed_graph_is_written_and_runs(name: str) -> None:
     graph = traced(name)[1].graph.at_widths(narrower(name))
     session = ort.InferenceSession(FORMATS["onnx"].write(graph), providers=["CPUExecutionProvider"])

@@ -166,7 +166,7 @@ def _started(lab: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_build_that_was_ended_is_resumed_and_nothing_is_measured_twice(lab: Path, number: signal.Signals) -> None:
     (lab / "profile.toml").write_text(
         '[tables.mine]\ndevice = "local"\nplan = "plan.json"\nruntime = "fake"\nrounds = 3\nmax_layers = 1\n'
@@ -452,6 +452,7 @@ def test_a_crontab_that_fails_is_reported(programs: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ a real device
 
 
+@pytest.mark.slow
 def test_a_real_table_of_this_machine_is_made_and_found_fresh_or_told_why_not(lab: Path) -> None:
     write_plan(make_plan(mobilenet_v1(0.25, 32, classes=10, pairs=1)), lab / "plan.json")
     (lab / "profile.toml").write_text(

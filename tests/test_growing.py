@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,17 @@ from profiler.tables.table import load_table
 UNKNOWN = Graph.of_layer(conv2d((1, 5, 5, 7), 9, 3))
 
 
-@pytest.fixture
-def built(tmp_path: Path, quick: TimingSettings) -> Path:
-    out = tmp_path / "t.parquet"
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory, quick: TimingSettings) -> Path:
+    out = tmp_path_factory.mktemp("built") / "t.parquet"
     build([PLAN], FAKE, out, settings=quick, stop=FEW)
     return out
+
+
+@pytest.fixture
+def built(built_once: Path, tmp_path: Path) -> Path:
+    """A table of one's own, with its journal."""
+    return Path(shutil.copytree(built_once.parent, tmp_path / "built")) / built_once.name
 
 
 def test_what_is_missing_is_measured_when_it_is_asked_for(built: Path) -> None:

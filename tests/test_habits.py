@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +54,6 @@ def test_a_runtime_by_another_name_says_which_was_meant(name: str, meant: str) -
         ((*BENCHMARK, "--use_gpu", "1"), "such as --runtime onnxruntime-cuda"),
         ((*BENCHMARK, "-s", "1A2B"), "write --device adb:SERIAL"),
         ((*BUILD, "--output", "x"), "No such option: --output; write --out"),
-        ((*BUILD, "-o", "x"), "No such option: -o; write --out"),
         (("benchmark", "--model", "m.onnx"), "give the file itself, without an option"),
         ((*BENCHMARK, "--thread", "4"), "Possible options: --threads"),
     ],
@@ -140,3 +141,25 @@ with plain_errors():
 def test_another_pipe_that_breaks_is_not_taken_for_the_output() -> None:
     done = subprocess.run([sys.executable, "-c", PIPE], capture_output=True, text=True)
     assert "BrokenPipeError" in done.stderr
+
+
+def on_a_terminal(*arguments: object, **variables: str) -> bytes:
+    """What a command prints where its output is a terminal."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "80", **variables}
+    process = subprocess.Popen(command(*arguments), stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal that nobody has open any more in this way
+        while data := os.read(ours, 65536):
+            printed += data
+    os.close(ours)
+    assert process.wait() == 0
+    return printed
+
+
+def test_colours_are_for_terminals_where_nobody_has_declined_them() -> None:
+    colour = b"\x1b[3"
+    assert colour in on_a_terminal("check", "--help")
+    assert colour not in on_a_terminal("check", "--help", NO_COLOR="1")

@@ -131,7 +131,7 @@ def test_the_features_of_a_layer_times_its_weights_are_what_it_computes(name: st
     }
     layer = (READERS | others)[name]().eval()
     given_ = torch.randn(2, CHANNELS * 36) if isinstance(layer, nn.Linear) else torch.randn(2, CHANNELS, 6, 6)
-    made = torch.cat([*(rule._features(layer, given_, 10**6, torch.Generator()) @ rule._matrices(layer).mT)], dim=1)
+    made = torch.cat([*(rule.features_of(layer, given_, 10**6, torch.Generator()) @ rule.matrices(layer).mT)], dim=1)
     expected = layer(given_)
     if isinstance(layer, nn.ConvTranspose2d):  # its windows do not overlap here, so every output comes from one pixel
         made = (

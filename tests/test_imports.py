@@ -20,8 +20,8 @@ FLOORS = (
     "profiler.measure", "profiler.latency", "profiler.modelled", "profiler.tables", "profiler.exchange", "profiler.plotting",
     "profiler.schedule", "profiler.interface", "profiler.serve", "profiler.cli",
     "netadapt", "netadapt.resources", "netadapt.search", "netadapt.training", "netadapt.export", "netadapt.pruning",
-    "netadapt.networks", "netadapt.settings", "netadapt.runs", "netadapt.executors", "netadapt.adaptation",
-    "netadapt.interface", "netadapt.baselines",
+    "netadapt.networks", "netadapt.settings", "netadapt.runs", "netadapt.weight_pruning", "netadapt.executors",
+    "netadapt.supernet", "netadapt.adaptation", "netadapt.interface", "netadapt.baselines",
     "netadapt.reporting", "netadapt.actions", "netadapt.demo", "netadapt.cli",
 )  # fmt: skip
 """Folders from the lowest up: a module imports from its own folder and from those before it. A folder within one of these is part

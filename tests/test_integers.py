@@ -129,7 +129,7 @@ def test_layers_of_floats_are_left_as_they_are() -> None:
     assert ExecutionRules("onnxruntime").executed(graph).layers == graph.layers
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+@pytest.mark.parametrize("name", [pytest.param("mobilenet_v3_small", marks=pytest.mark.slow), "resnet18"])
 def test_narrowing_and_rewriting_can_change_places(name: str) -> None:
     widths = {block: max(1, width * 3 // 7) for block, width in narrow(name).widths.items()}
     narrowed = RULES.executed(narrow(name).at_widths(widths))
@@ -139,6 +139,7 @@ def test_narrowing_and_rewriting_can_change_places(name: str) -> None:
 # lone layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_executed_integer_layer_that_is_left_as_it_is_executes_as_this_layer(name: str) -> None:
     # what a resize, a concatenation or a softmax reads does not show where its channels are

@@ -48,7 +48,7 @@ def test_what_is_behind_an_unknown_operator_is_listed_if_the_file_says_what_it_m
 
 
 def test_a_network_with_an_unknown_operator_is_not_benchmarked(tmp_path: Path) -> None:
-    result = run("benchmark", network(tmp_path))
+    result = run("benchmark", network(tmp_path), "--rounds", "3")
     assert result.exit_code == 1
     assert "Decode" in result.stderr
 

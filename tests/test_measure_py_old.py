@@ -12,6 +12,7 @@ import pytest
 from packed_runner import packed_runner
 from runner_conformance import RunnerConformance
 
+pytestmark = pytest.mark.slow  # all of RunnerConformance again
 OLD = ("3.8", "3.9", "3.10")
 
 

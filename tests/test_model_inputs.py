@@ -367,7 +367,7 @@ def test_layers_are_listed_at_the_given_shape(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_measures_at_the_given_shape(tmp_path: Path) -> None:
-    assert run_json("benchmark", detector(tmp_path), "--shape", "images=1x3x16x24")["latency_ms"] > 0
+    assert run_json("benchmark", detector(tmp_path), "--rounds", "3", "--shape", "images=1x3x16x24")["latency_ms"] > 0
 
 
 def test_a_table_is_built_and_read_at_the_given_shape(tmp_path: Path) -> None:
@@ -385,13 +385,13 @@ def test_a_command_that_adds_layers_repeats_the_shape(tmp_path: Path) -> None:
 
 
 def test_a_network_whose_outputs_are_not_finite_is_measured_with_a_warning(tmp_path: Path) -> None:
-    said = run("benchmark", saved(tmp_path, [op("Sqrt", "x", "y")], {"x": (FLOAT, (1, 64))}))
+    said = run("benchmark", "--rounds", "3", saved(tmp_path, [op("Sqrt", "x", "y")], {"x": (FLOAT, (1, 64))}))
     assert said.exit_code == 0
     assert "are not finite for random inputs; --input gives others" in said.stderr
 
 
 def test_a_given_input_makes_outputs_finite(tmp_path: Path) -> None:
-    said = run("benchmark", saved(tmp_path, [op("Sqrt", "x", "y")], {"x": (FLOAT, (1, 64))}), "--input", "x=4")
+    said = run("benchmark", "--rounds", "3", saved(tmp_path, [op("Sqrt", "x", "y")], {"x": (FLOAT, (1, 64))}), "--input", "x=4")
     assert said.exit_code == 0
     assert "not finite" not in said.stderr
 

@@ -186,7 +186,7 @@ def test_a_thinner_mobilenet_v2_keeps_its_last_features() -> None:
     assert _graph("mobilenet_v2").widths["last.conv"] == 1280
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name if name == "bottleneck" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
 def test_the_graph_at_other_widths_is_the_graph_of_the_pruned_network(name: str) -> None:
     graph = _graph(name)
     widths = _widths(graph)

@@ -32,9 +32,9 @@ QUICK = ["--data", "digits", "--epochs", "0.25", "--short-term-steps", "1", "--s
 
 
 def run(*arguments: object) -> Result:
-    """The command. Runs are without the dry run, which takes seconds and has tests of its own (test_people_networks.py)."""
+    """The command. It goes without the dry run, which takes seconds and has tests of its own (test_people_networks.py)."""
     words = [str(argument) for argument in arguments]
-    if words and words[0] == "run" and not {"--dry-run", "--help"} & set(words):
+    if words and words[0] in ("run", "plan") and not {"--dry-run", "--help"} & set(words):
         words.append("--no-dry-run")
     return CliRunner().invoke(app, words)
 
@@ -53,11 +53,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def table(plan: Path) -> Path:
-    """Of a device that takes as long as the fake runtime would."""
+def table(plan: Path, quick: TimingSettings) -> Path:
+    """Of a device that takes as long as the fake runtime would; what is measured for it takes milliseconds."""
     rows = {layer: _exact(layer_ns(layer) / 1e6 + 1e-4) for layer in corners_of(read_plan(plan), {})}
     held_out = HeldOutError.of([HeldOutNetwork("held out", Interval(1.0, 0.9, 1.1), 1.0, 1.0)])
-    info = TableInfo(Target(), {"version": "0"}, TimingSettings(), "2026-01-01T00:00:00+00:00", held_out=held_out)
+    info = TableInfo(Target(), {"version": "0"}, quick, "2026-01-01T00:00:00+00:00", held_out=held_out)
     path = plan.with_name("table.parquet")
     Table(rows, info).save(path)
     Table(rows, replace(info, held_out=HeldOutError.of([]))).save(plan.with_name("unverified.parquet"))

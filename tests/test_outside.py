@@ -220,6 +220,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "make"), LARGE.values(), ids=LARGE)
 def test_a_small_file_does_not_become_large_in_memory(name: str, make: Callable[[], bytes]) -> None:
     if READERS[name].needs and importlib.util.find_spec(READERS[name].needs) is None:

@@ -14,9 +14,10 @@ from profiler.latency.validation import HeldOutError, HeldOutLayer, HeldOutNetwo
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
+from profiler.plotting.waterfall import waterfall_figure
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.families import panels, undrawn
-from profiler.tables.predictor import Predictor
+from profiler.tables.predictor import LayerPrediction, Prediction, Predictor
 from profiler.tables.table import Table, TableInfo
 
 WIDTHS = (8, 16, 32)
@@ -70,6 +71,17 @@ def test_of_the_inputs_measured_most_often_three_are_held_fixed() -> None:
 def test_inputs_are_swept_where_outputs_never_change() -> None:
     panel = panels(table())[-1]
     assert (panel.axis, [curve.label for curve in panel.curves]) == ("input channels", ["10 out"])
+
+
+def test_a_waterfall_ends_at_the_sum_of_its_layers() -> None:
+    layers = tuple(
+        LayerPrediction(f"node {n}", pointwise(8, 8), Interval(ms, 0.9 * ms, 1.1 * ms), "measured")
+        for n, ms in enumerate((1.0, 0.5, 2.0))
+    )
+    *bars, whole = waterfall_figure(Prediction(Interval(3.5, 3.0, 4.0), 3.6, layers), "a network").axes[0].patches
+    ends = [bar.get_x() + bar.get_width() for bar in bars]  # type: ignore[attr-defined]
+    assert ends == pytest.approx([1.0, 1.5, 3.5])
+    assert whole.get_width() == pytest.approx(3.5)  # type: ignore[attr-defined]
 
 
 def test_a_layer_measured_at_one_width_is_named_instead_of_drawn() -> None:

@@ -10,8 +10,10 @@ from test_table import table
 from typer.testing import CliRunner, Result
 
 from profiler.cli.app import app
+from profiler.cli.build import default_out
 from profiler.formats.model_file import FORMATS
 from profiler.protocol.journal import journal_path
+from profiler.tables.build_request import table_path
 from profiler.tables.plan import make_plan, write_plan
 
 NETWORK = mobilenet_v1(0.25, 32, classes=10, pairs=2)
@@ -63,7 +65,7 @@ def test_layers_lists_the_groups_of_a_model(model: Path) -> None:
 
 
 def test_model_gives_a_latency_with_its_interval(model: Path) -> None:
-    found = run_json("benchmark", model, "--per-layer")
+    found = run_json("benchmark", model, "--per-layer", "--rounds", "3")
     assert 0 < found["latency_ms_low"] <= found["latency_ms"] <= found["latency_ms_high"]
     assert found["runtime"] == "litert"
     assert found["conditions"]
@@ -101,6 +103,32 @@ def test_predict_says_which_layers_are_missing(tmp_path: Path, table_file: Path)
     assert "has no journal beside it, so it cannot be extended" in run("predict", table_file, other).output
     journal_path(table_file).touch()
     assert "--measure-missing` adds them" in run("predict", table_file, other).output
+
+
+def test_predict_fails_for_a_model_that_is_slower_than_allowed(table_file: Path, model: Path) -> None:
+    assert run("predict", table_file, model, "--max-latency-ms", 1e6).exit_code == 0
+    slow = run("predict", table_file, model, model, "--max-latency-ms", 1e-6)
+    assert slow.exit_code == 1
+    assert "is predicted to take" in slow.stderr and "--max-latency-ms allows 1e-06 ms" in slow.stderr
+
+
+def test_predict_fails_for_a_model_that_it_cannot_hold_to_a_limit(tmp_path: Path, table_file: Path) -> None:
+    other = tmp_path / "other.tflite"
+    other.write_bytes(FORMATS["tflite"].write(mobilenet_v1(0.25, 48, classes=10, pairs=2)))
+    found = run("predict", table_file, other, "--max-latency-ms", 1e6)
+    assert found.exit_code == 1 and "the table lacks" in found.stderr
+
+
+def test_predict_draws_where_the_latency_goes(table_file: Path, model: Path) -> None:
+    chart = table_file.with_name("chart.png")
+    assert run("predict", table_file, model, "--chart", chart).exit_code == 0
+    assert chart.stat().st_size > 5000
+
+
+def test_a_table_without_a_path_is_named_after_its_plan_its_device_and_its_runtime() -> None:
+    out = default_out([Path("plans/mobilenet.json")], "litert")
+    assert table_path(out, "adb:1A2B") == Path("mobilenet-adb-1A2B-litert.parquet")
+    assert default_out([Path("a.onnx"), Path("b.onnx")], None) == Path("a+b-{device}.parquet")
 
 
 ERRORS = {

@@ -72,3 +72,33 @@ def test_a_program_says_what_its_exit_codes_mean_and_how_to_complete_its_words(p
 def test_h_is_short_for_help(words: list[str]) -> None:
     short, long = (CliRunner().invoke(app, [*words, option]) for option in ("-h", "--help"))
     assert short.exit_code == 0 and short.output == long.output
+
+
+ALL_COMMANDS = {f"profile {name}": command for name, command in COMMANDS.items()} | {
+    f"netadapt {name}": command for name, command in commands(typer.main.get_command(netadapt_app))
+}
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_a_command_shows_examples_of_itself(name: str) -> None:
+    assert f"Examples:\n\n{name}" in (ALL_COMMANDS[name].epilog or "")
+
+
+def test_each_example_has_options_that_the_command_has() -> None:
+    for name, command in ALL_COMMANDS.items():
+        own = {text for parameter in command.params for text in (*parameter.opts, *parameter.secondary_opts)}
+        for line in command.epilog.split("\n\n")[1:]:
+            assert line.startswith(name)
+            assert not [word for word in line.split() if word.startswith("-") and word not in own]
+
+
+@pytest.mark.parametrize(
+    ("name", "long", "short"),
+    [
+        ("profile build", "--device", "-d"), ("profile build", "--runtime", "-r"), ("profile build", "--threads", "-t"),
+        ("profile build", "--out", "-o"), ("profile plot", "--out", "-o"), ("netadapt run", "--out", "-o"),
+        ("netadapt run", "--budget", "-b"), ("netadapt measure", "--device", "-d"), ("netadapt measure", "--runtime", "-r"),
+    ],
+)  # fmt: skip
+def test_common_options_have_a_short_form(name: str, long: str, short: str) -> None:
+    assert (long, short) in [tuple(parameter.opts) for parameter in ALL_COMMANDS[name].params]

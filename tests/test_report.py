@@ -14,7 +14,7 @@ from PIL import Image
 from sample_run import FACTS, GRAPH, INFO, LONG_TERM, adapted_run, complete_run
 
 from netadapt.errors import RunError
-from netadapt.reporting.charts import DPI, Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.reporting.charts import DPI, Point, accuracy_chart, bars_chart, history_chart, prediction_chart
 from netadapt.reporting.report import all_sections, headline, ms_text, render, write_report
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.runs.multi_seed import Spread
@@ -24,7 +24,7 @@ from netadapt.training.tasks import open_task
 from profiler.interval import Interval
 
 FIVE = Interval(5.0, 4.9, 5.1)
-CHARTS = ["accuracy.png", "layers.png", "prediction.png", "widths.png"]
+CHARTS = ["accuracy.png", "history.png", "layers.png", "prediction.png", "widths.png"]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_run_not_measured_yet_claims_no_measured_speed(bare: RunFolder) -> Non
 
 
 def test_only_the_charts_there_is_data_for_are_drawn(bare: RunFolder) -> None:
-    assert [path.name for path in bare.path.glob("*.png")] == ["widths.png"]
+    assert sorted(path.name for path in bare.path.glob("*.png")) == ["history.png", "widths.png"]
 
 
 def test_a_image_of_an_earlier_state_is_taken_away(tmp_path: Path) -> None:
@@ -300,6 +300,8 @@ CHARTS_OF: dict[str, Callable[[], bytes]] = {
     "one point": lambda: accuracy_chart([POINT], [], []),
     "everything at one spot": lambda: accuracy_chart([POINT] * 3, [POINT], [POINT] * 5),
     "one prediction": lambda: prediction_chart([LONE]),
+    "two steps": lambda: history_chart([{"a": 16}, {"a": 8}]),
+    "many steps": lambda: history_chart([{f"block {n}": 512 - step for n in range(40)} for step in range(60)]),
     "one bar": lambda: bars_chart([("a", 1.0, 1.0)], "channels", ["1"]),
     "many bars": lambda: bars_chart([(f"layer {n}", 1.0, 2.0) for n in range(80)], "ms", ["1"] * 80),
 }

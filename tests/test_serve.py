@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ from profiler.serve.building import DUTY, ErrorPoint, LiveErrors, most_telling, 
 from profiler.serve.chart import draw, duration
 from profiler.serve.dashboard import Dashboard, DashboardState
 from profiler.serve.finding import find, id_of
+from profiler.tables.build_modelled import build_modelled
 from profiler.tables.plan import make_plan, write_plan
 
 TOKEN = "a-token-of-24-letters-ok"
@@ -86,6 +88,26 @@ def test_the_front_page_shows_tables_devices_and_runs(lab: Path) -> None:
     page = browser(lab).get("/").text
     assert "table.parquet" in page and "mobilenet_v1" in page and "local" in page
     assert "No build is running" in page
+
+
+def test_a_table_that_is_measured_and_unverified_needs_care(tmp_path: Path) -> None:
+    made = table()
+    replace(made, info=replace(made.info, created_utc=datetime.now(UTC).isoformat())).save(tmp_path / "t.parquet")
+    page, (shown,) = browser(tmp_path).get("/").text, state(tmp_path).tables
+    assert (shown.state, shown.verified) == ("fresh", False)
+    assert "1 table, 1 needs care" in page and "unverified" in page and "profile check" in page
+
+
+def test_a_table_that_is_modelled_is_named_so_and_never_fresh(tmp_path: Path) -> None:
+    build_modelled([make_plan(NETWORK)], "model:eyeriss", tmp_path / "eyeriss.parquet")
+    page, (shown,) = browser(tmp_path).get("/").text, state(tmp_path).tables
+    assert (shown.state, shown.needs_care) == ("modelled", False)
+    assert "modelled, not measured" in page
+    assert "table_fresh{" not in browser(tmp_path).get("/metrics").text
+
+
+def test_a_table_of_a_simulated_device_says_so(lab: Path) -> None:
+    assert "simulated, not measured" in browser(lab).get("/").text
 
 
 def test_an_empty_folder_says_which_command_fills_it(tmp_path: Path) -> None:

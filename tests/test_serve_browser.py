@@ -161,6 +161,20 @@ def test_the_chart_changes_while_the_journal_grows(
         assert complaints == []
 
 
+def test_a_table_is_opened_by_the_keyboard_alone(browser: Browser, served: Served) -> None:
+    with looking(browser) as (page, complaints):
+        page.goto(served.url)
+        link = page.get_by_role("link", name="table.parquet")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if link.evaluate("node => node === document.activeElement"):
+                break
+        assert link.evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("img", name=re.compile("Predicted against measured"))).to_be_visible()
+        assert complaints == []
+
+
 def test_without_scripts_everything_is_there(
     browser: Browser, served: Served, growing: tuple[Path, Sequence[str], Sequence[int]]
 ) -> None:

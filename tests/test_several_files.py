@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_files_of_two_runtimes_are_benchmarked_and_the_damaged_one_is_told(files: list[Path]) -> None:
-    result = run("benchmark", *files)
+    result = run("benchmark", "--rounds", "3", *files)
     assert result.exit_code == 1
     assert [line.split(": ")[0] for line in result.stdout.splitlines()] == [str(files[0]), str(files[2])]
     assert f"error: {files[1]} is not a model" in result.stderr
@@ -34,7 +34,7 @@ def test_files_of_two_runtimes_are_benchmarked_and_the_damaged_one_is_told(files
 
 @pytest.mark.slow
 def test_several_benchmarks_are_a_list_of_json_in_which_an_error_is_one_of_them(files: list[Path]) -> None:
-    found = json.loads(run("benchmark", *files, "--json").stdout)
+    found = json.loads(run("benchmark", "--rounds", "3", *files, "--json").stdout)
     assert [item["model"] for item in found] == list(map(str, files))
     assert [item.get("runtime") for item in found] == ["litert", None, "onnxruntime"]
     assert "is not a model" in found[1]["error"]

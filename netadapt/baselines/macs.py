@@ -79,7 +79,9 @@ def search(match: Match) -> tuple[Step, ...]:
                 match.executor, CandidateJobs.for_run(RunModels(folder, match.models.dataset)), Observers(match.progress)
             ) as executor:
                 evaluate = folder.recorded(executor)
-                for step in adapt(folder.graph, goals, evaluate, settings, folder.steps, folder.unfinished):
+                choices = folder.info.supernet.widths if folder.info.supernet else None
+                seed, steps = folder.info.settings.seed, folder.steps
+                for step in adapt(folder.graph, goals, evaluate, settings, steps, folder.unfinished, seed=seed, choices=choices):
                     folder.add_step(step)
                     found_ms = match.predicted_ms(step.widths)
                     match.progress.say(

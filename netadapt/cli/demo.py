@@ -11,7 +11,7 @@ from netadapt.cli.errors import needs_torch
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for everything that the demo writes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for everything that the demo writes.")] = Path("runs/demo"),
     runtime: Annotated[str, typer.Option(help="The runtime to measure with: onnxruntime or litert.")] = "onnxruntime",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a demo that was interrupted.")] = False,
 ) -> None:

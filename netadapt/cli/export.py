@@ -25,7 +25,9 @@ def export(
     run: options.Run,
     file_format: Annotated[Format, typer.Option("--format", help="The format of the file.")],
     step: Annotated[int | None, typer.Option(help="The step to export. Default: the last.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write. Default: one in the run's folder of exports.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write. Default: one in the run's folder of exports.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="float32 or int8. The inputs and outputs of an int8 TFLite file are integers.")
     ] = "float32",

@@ -15,7 +15,7 @@ import typer
 from netadapt.executors import EXECUTORS
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.resources import RESOURCES
-from netadapt.search.types import IF_NO_CANDIDATE, SELECT_BY
+from netadapt.search.types import CANDIDATES, IF_NO_CANDIDATE, METHODS, SELECT_BY
 from netadapt.training.datasets import usages
 from netadapt.training.tasks import TASKS
 from profiler.runtimes import offered_runtimes
@@ -34,10 +34,15 @@ Seeds = Annotated[
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run's folder.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="The device to measure on, or the name of one of the run's tables. Default: the first table's device."),
+    typer.Option(
+        "--device",
+        "-d",
+        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device.",
+    ),
 ]
 Runtime = Annotated[
-    str | None, typer.Option(help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's.")
+    str | None,
+    typer.Option("--runtime", "-r", help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's."),
 ]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
@@ -46,6 +51,13 @@ LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers
 Network = Annotated[
     str, typer.Argument(help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net.")
 ]
+NetworkOrRun = Annotated[
+    str,
+    typer.Argument(
+        help="A network by name, as `netadapt networks` lists them, or your own: mypkg.models:make_net; or the folder of a run."
+    ),
+]
+StepOfRun = Annotated[int | None, _network("--step", help="The step of a run. Default: the last.")]
 Multiplier = Annotated[float, _network(help="Width multiplier of the original network: the factor of every layer's channels.")]
 Resolution = Annotated[int, _network(help="Side of the square input image, in pixels.")]
 Input = Annotated[
@@ -71,6 +83,14 @@ SmallInput = Annotated[
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
 Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
+DataOfRun = Annotated[str | None, _network("--data", help=f"The images: {usages()}, or a path. Default: those of the run.")]
+TrainedWeights = Annotated[
+    Path | None,
+    _network(
+        "--weights",
+        help="Trained weights: a state_dict or a checkpoint with one, .pt or .safetensors. Default: the step's, else random.",
+    ),
+]
 Task = Annotated[
     str | None,
     _network(
@@ -109,6 +129,7 @@ Budgets = Annotated[
     list[str],
     _budget(
         "--budget",
+        "-b",
         help=f"The most that the network may use, such as latency=60% or pixel=40ms, of one of {', '.join(RESOURCES)}. Repeatable.",
     ),
 ]
@@ -144,6 +165,27 @@ IfNoCandidate = Annotated[
 SuccessiveHalving = Annotated[
     bool,
     _search("--successive-halving", help="Drop the worse half of the candidates after a quarter and after half of their steps."),
+]
+Search = Annotated[
+    str,
+    _search(
+        "--search",
+        help=f"How candidates are made: {' or '.join(METHODS)} (each narrows one block; or each of --samples narrows several at "
+        "random, judged in a super-network).",
+    ),
+]
+Samples = Annotated[int, _search(help="Samples of an iteration of --search descent.")]
+Blocks = Annotated[int, _search(help="Largest number of blocks that a sample of --search descent narrows.")]
+Candidates = Annotated[
+    str | None,
+    _search(
+        help=f"How candidates are judged: {' or '.join(CANDIDATES)} (after a short-term fine-tune; or sliced out of a "
+        "super-network, without one). Default: supernet for --search descent, else fine-tune."
+    ),
+]
+SuperNetwork = Annotated[
+    Path | None,
+    _search("--supernet", help="The folder of a super-network made by `netadapt supernet`, for candidates that are judged in it."),
 ]
 _CRITERIA = "; ".join(f"{name}: {criterion.summary}" for name, criterion in IMPORTANCES.items())
 Importance = Annotated[str, _search(help=f"Importance criterion, which selects the channels to keep. {_CRITERIA}.")]

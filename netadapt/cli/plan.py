@@ -17,7 +17,7 @@ from profiler.console import Json, print_json
 
 def plan(
     network: options.Network,
-    out: Annotated[Path, typer.Option(help="The plan to write, a .json file for `profile build`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The plan to write, a .json file for `profile build`.")],
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
     input_shape: options.Input = None,
@@ -26,6 +26,7 @@ def plan(
     small_input: options.SmallInput = False,
     precision: options.LayerPrecision = "float32",
     seed: options.Seed = 1,
+    dry_run: options.DryRun = True,
     as_json: Json = False,
 ) -> None:
     """Write the plan of a table that can predict every narrower version of a network, for `profile build`.
@@ -34,7 +35,7 @@ def plan(
     """
     with needs_torch():
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, classes, output)
-        done = plan_network(PlanRequest(chosen, out, precision, seed))
+        done = plan_network(PlanRequest(chosen, out, precision, seed, dry_run))
         if as_json:
             print_json(asdict(done))
         else:

@@ -17,6 +17,7 @@ from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.multi_seed import Spread, of_each
 from netadapt.runs.records import Baseline, ExportedFile, Finished, RunInfo, Verified
 from netadapt.search.types import Step
+from netadapt.supernet.folder import SuperNetworkFolder
 from netadapt.training.tasks import scores_text
 from netadapt.training.types import Task
 from profiler.console import count, print_json, print_table
@@ -75,6 +76,17 @@ def print_run(history: History, run: Path, *, as_json: bool) -> None:
         tables = history.info.tables.values()
         if not tables or any(table.runtime != MODELLED_RUNTIME for table in tables):  # nothing can be measured on what is modelled
             print(f"and `netadapt measure {run}` measures every step on the device")
+
+
+def print_supernet(supernet: SuperNetworkFolder, *, as_json: bool) -> None:
+    """What came of a super-network's training, as JSON or as lines with the command that comes next."""
+    trained, task = supernet.require_trained(), supernet.about.settings.task
+    if as_json:
+        print_json({"supernet": str(supernet.path), **asdict(trained)})
+        return
+    for what, scores in (("at full width", trained.widest), ("at its narrowest", trained.narrowest)):
+        print(f"{what}: {scores_text(task, scores.accuracy, scores.metrics)} on the holdout")
+    print(f"next, `netadapt run … --search descent --supernet {supernet.path}` searches in it")
 
 
 def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:

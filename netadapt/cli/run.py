@@ -27,7 +27,7 @@ def run(
     network: options.Network,
     data: options.Data,
     budget: options.Budgets,
-    out: Annotated[Path, typer.Option(help="The folder of the run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the run.")],
     table: options.Tables = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,
@@ -50,6 +50,11 @@ def run(
     select_by: options.SelectBy = DEFAULTS.select_by,
     if_no_candidate: options.IfNoCandidate = DEFAULTS.if_no_candidate,
     successive_halving: options.SuccessiveHalving = False,
+    search: options.Search = DEFAULTS.method,
+    samples: options.Samples = DEFAULTS.samples,
+    blocks: options.Blocks = DEFAULTS.blocks,
+    candidates: options.Candidates = None,
+    supernet: options.SuperNetwork = None,
     importance: options.Importance = DEFAULT_IMPORTANCE,
     bn_recalibration_batches: options.BnRecalibrationBatches = 0,
     epochs: options.Epochs = None,
@@ -74,15 +79,19 @@ def run(
         from netadapt import adaptation
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
-        search = AdaptSettings(step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving)
+        judged = candidates or ("supernet" if search == "descent" else "fine-tune")
+        settings = AdaptSettings(
+            step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving,
+            search, samples, blocks, judged,
+        )  # fmt: skip
         images = DataSettings.chosen(data, holdout, data_workers, mean, std)
         original = RecipeOverrides(learning_rate, epochs, None, batch_size, augment)
         short_term = RecipeOverrides(short_term_learning_rate, None, short_term_steps, batch_size, augment)
         request = adaptation.RunRequest(
-            chosen, images, budget, out, named_tables(table or ()), search, original, short_term,
+            chosen, images, budget, out, named_tables(table or ()), settings, original, short_term,
             PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
             ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
-            task, dry_run,
+            task, dry_run, supernet,
         )  # fmt: skip
         with bar() as progress:
             done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))

@@ -13,7 +13,8 @@ from netadapt.errors import NetAdaptError
 from netadapt.executors.functions import Functions
 from netadapt.executors.jobs import CandidateJob
 from netadapt.networks.pretrained import start_encoder
-from netadapt.pruning.prune import prune
+from netadapt.pruning.batch_norm import reestimate
+from netadapt.pruning.prune import prune, prune_in_order
 from netadapt.pruning.pruner import prune_candidate
 from netadapt.runs.models import RunModels
 from netadapt.search.types import Result
@@ -69,6 +70,10 @@ class Evaluator:
         widths = self.models.run.graph.widths if job.start_widths is None else job.start_widths
         start = self._loaded(job.start_weights, widths)
         graph = self.models.graph(widths)
+        if job.sliced and (supernet := self.models.run.info.supernet) is not None:
+            narrow = prune_in_order(start, graph, job.candidate.widths, supernet.order)
+            reestimate(narrow, self.models.dataset.train, job.pruning.bn_recalibration_batches, job.seed)
+            return narrow
         if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that continues from its last rung
             return prune(start, graph, job.candidate.widths)
         if self._functions is not None:  # whose images only they know

@@ -39,6 +39,8 @@ class CandidateJob:
     """A file of weights for a part of a network that starts from random weights: an .npz file of its first layers, or a checkpoint
     that lacks its head."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
+    sliced: bool = False
+    """True to slice the candidate out of the run's super-network, whose weights are those to start from."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,8 @@ class CandidateJobs:
     given_part: bool = False
     """True if that file has weights for a part of the network only, which is then trained."""
     pruning: PruningSettings = field(default_factory=PruningSettings)
+    in_supernet: bool = False
+    """True if candidates are judged in the run's super-network, without a fine-tune."""
 
     @classmethod
     def for_run(cls, models: RunModels, given_weights: Path | None = None, *, given_part: bool = False) -> Self:
@@ -82,6 +86,7 @@ class CandidateJobs:
             given_weights,
             given_part,
             settings.pruning,
+            settings.search.candidates == "supernet",
         )
 
     def of(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[CandidateJob]:
@@ -91,7 +96,15 @@ class CandidateJobs:
         return [self._pruned(parent, candidate) for candidate in candidates]
 
     def _pruned(self, parent: Step, candidate: Candidate) -> CandidateJob:
-        """The job of the whole short-term fine-tune or, for a rung, of its share of the steps, on batches of its own."""
+        """The job of the whole short-term fine-tune or, for a rung, of its share of the steps, on batches of its own.
+
+        In a super-network every candidate is sliced out of the original, which has all widths in it, and is not trained.
+        """
+        if self.in_supernet:
+            weights = str(self.models.run.weights_path(weights_name(0, None)).resolve())
+            return CandidateJob(
+                self._run, candidate, _name(candidate), self.seed, self.threads, None, weights, pruning=self.pruning, sliced=True
+            )
         rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
         training: TrainSettings | None = self.short_term
         if rung is not None:
@@ -125,4 +138,4 @@ class CandidateJobs:
 
 
 def _name(candidate: Candidate) -> str:
-    return weights_name(candidate.iteration, candidate.block, candidate.rung.name if candidate.rung else "")
+    return weights_name(candidate.iteration, candidate.block, candidate.part)

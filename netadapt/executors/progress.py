@@ -19,7 +19,8 @@ class BatchProgress:
         first = jobs[0]
         if first.candidate.block is not None:
             count = "1 candidate" if len(jobs) == 1 else f"{len(jobs)} candidates"
-            observers.progress.begin(f"iteration {first.candidate.iteration}: fine-tuning {count}", len(jobs))
+            work = "scoring" if first.training is None else "fine-tuning"
+            observers.progress.begin(f"iteration {first.candidate.iteration}: {work} {count}", len(jobs))
         elif first.training is not None:
             observers.progress.begin("training the original network", first.training.steps_for(len(models.dataset.train)))
 

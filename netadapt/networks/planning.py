@@ -29,6 +29,8 @@ class PlanRequest:
     precision: str = "float32"
     """The data type that the layers compute in: float32 or int8."""
     seed: int = 1
+    dry_run: bool = True
+    """Whether the whole way of a run is tried before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class PlanSummary:
     remarks: tuple[str, ...]
     """What was done to the network so that it can be pruned, and which of its outputs is scored and trained: whole sentences."""
     tried: tuple[Tried, ...]
-    """The dry run of the whole way."""
+    """The tracing and the dry run of the whole way, if there was one."""
 
 
 def plan_network(request: PlanRequest) -> PlanSummary:
@@ -77,7 +79,8 @@ def plan_network(request: PlanRequest) -> PlanSummary:
         outputs = outputs_of(plain.model, network.input_shape, name, network.output, lambda _shape: True)
     traced = network.traced(plain.model)
     tried = [Tried("traced", time.monotonic() - start)]
-    tried += dry_run(network, plain.model, traced.graph, train_once(network.input_shape))
+    if request.dry_run:
+        tried += dry_run(network, plain.model, traced.graph, train_once(network.input_shape))
     made = make_plan(traced.graph.with_precision(request.precision), seed=request.seed)
     write_plan(made, out)
     extracted = tuple(dict.fromkeys(layer.op for layer in made.graph.layers if layer.opaque is not None))

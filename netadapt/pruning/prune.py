@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from netadapt.pruning.importance import DEFAULT, Block, ImportanceError, Keep, o
 from netadapt.pruning.importance.l2 import filters_of
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
+
+Order = Mapping[str, Sequence[int]]
+"""The positions of blocks by name, the most important first; a block that is not named has its positions in their own order."""
 
 
 class PruningError(ToolError):
@@ -35,7 +38,19 @@ def prune(
 
 def reshape_like(model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> nn.Module:
     """A copy of the model with the shapes that `prune` gives, for weights to be loaded into; its own weights are arbitrary."""
-    return _cut(model, graph, widths, lambda _block, count, _images: list(range(count)))
+    return prune_in_order(model, graph, widths, {})
+
+
+def prune_in_order(model: nn.Module, graph: Graph, widths: Mapping[str, int], order: Order) -> nn.Module:
+    """A copy of the model at these widths, in which each block keeps the first positions of its order. Errors as for `prune`."""
+    return _cut(model, graph, widths, lambda block, count, _: list(order.get(block.name, range(block.positions)))[:count])
+
+
+def block_of(model: nn.Module, graph: Graph, couplings: Couplings, name: str) -> Block:
+    """The block of this name in a model that is as wide as its graph. `couplings` are those of the same model."""
+    members = [model.get_submodule(node.name) for node in graph.nodes if node.block == name]
+    readers = {model.get_submodule(reader): inputs for reader, inputs in couplings.readers(name).items()}
+    return Block(model, name, graph.widths[name], members, readers, couplings.slices(name))
 
 
 def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, images: Tensor | None = None) -> nn.Module:
@@ -48,9 +63,7 @@ def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, 
     _, (n, height, width, channels) = graph.inputs[0]
     couplings = Couplings(pruned, (n, channels, height, width))
     for name, kept_width in changed.items():
-        members = [pruned.get_submodule(node.name) for node in graph.nodes if node.block == name]
-        readers = {pruned.get_submodule(reader): inputs for reader, inputs in couplings.readers(name).items()}
-        block = Block(pruned, name, graph.widths[name], members, readers, couplings.slices(name))
+        block = block_of(pruned, graph, couplings, name)
         couplings.remove(name, _channels_to_remove(block, kept_width, keep, images))
     # `Couplings` has changed both
     for name, module in pruned.named_modules():

@@ -40,7 +40,7 @@ def sound_blocks(model: nn.Module, graph: Graph) -> list[str]:
         torch.manual_seed(_SEED)
         images = torch.randn(_IMAGES, channels, height, width)
         try:
-            model = _randomised(model, images)
+            model = randomised(model, images)
         except MISFITS:
             return []  # the network takes no batch of two images, or fails with random weights
         trial = _Trial(model, graph, images, (n, channels, height, width))
@@ -174,7 +174,7 @@ def _half(width: int, slices: int) -> list[int]:
     return sorted(start + position for start in range(0, width, size) for position in positions)
 
 
-def _randomised(model: nn.Module, images: Tensor) -> nn.Module:
+def randomised(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy in evaluation with random weights (He et al., 2015) and the statistics of these images in batch normalisation.
 
     With both, activations neither vanish nor saturate.

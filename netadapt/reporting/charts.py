@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import Verified
@@ -16,6 +19,8 @@ from profiler.interval import Interval
 from profiler.plotting.drawing import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE, along, boxes, png, put_label
 
 WIDTH_INCHES = 8.0
+MARKERS = "sD^vPX"
+"""Of the kinds of networks to compare with."""
 PERCENT = Metric("accuracy", "accuracy", decimals=1, unit="%", scale=100)
 """An accuracy as a percentage."""
 
@@ -44,17 +49,30 @@ def accuracy_chart(
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.8)
         axes.plot(*zip(*line, strict=True) if line else ([], []), color=BLUE, lw=1.2, alpha=0.45, zorder=1)
-        for points, colour, marker, size in ((steps, BLUE, "o", 4.5), (finished, BLUE, "o", 9), (baselines, ORANGE, "s", 8)):
-            _points(axes, points, metric.scale, colour, marker, size, hollow=points is steps)
+        _points(axes, steps, metric.scale, BLUE, "o", 4.5, hollow=True)
+        _points(axes, finished, metric.scale, BLUE, "o", 9)
+        names = list(dict.fromkeys(point.label for point in baselines))
+        for point in baselines:  # a marker for each kind, as colours alone are lost in print
+            _points(axes, [point], metric.scale, ORANGE, MARKERS[names.index(point.label) % len(MARKERS)], 8)
         axes.set_xlabel("measured latency (ms)")
         axes.set_ylabel(metric.heading)
         axes.margins(x=0.1, y=0.14)
         axes.grid(axis="y", color="#ECECEC", lw=0.8, zorder=0)
+        # a kind that occurs for several budgets is named in a legend: labels would be taken for those of their neighbours
+        labels = [point.label for point in (*finished, *baselines)]
+        looks = {point.label: (BLUE, "o") for point in finished}
+        looks |= {name: (ORANGE, MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)}
+        repeated = {name: look for name, look in looks.items() if name and labels.count(name) > 1}
+        if repeated:
+            handles = [Line2D([], [], color=look[0], marker=look[1], ls="", ms=8, label=name) for name, look in repeated.items()]
+            axes.legend(handles=handles, frameon=False, fontsize=10.5, loc="best", labelcolor=INK)
         # labels avoid the line, the large points and each other; the most important ones are placed first
-        taken = boxes(figure, axes, [*along(line), *map(place, (*finished, *baselines))])
+        bars = [end for point in (*finished, *baselines) for end in along(_upright(point, metric.scale))]
+        taken = boxes(figure, axes, [*along(line), *bars])
         for points, colour in ((finished, BLUE), (baselines, ORANGE), (steps, GREY)):
             for point in points:
-                put_label(axes, place(point), point.label, colour, taken)
+                if point.label not in repeated:
+                    put_label(axes, place(point), point.label, colour, taken)
         return png(figure)
 
 
@@ -82,6 +100,31 @@ def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> by
             put_label(axes, (measured.value, predicted.value), "original" if step == 0 else f"step {step}", BLUE, taken)
         where = ends[0] + 0.04 * (ends[1] - ends[0])
         axes.annotate(f"shaded: ±{band_percent:g} %", (where, ends[1]), (0, -4), textcoords="offset points", va="top", color=GREY)
+        return png(figure)
+
+
+def history_chart(widths: Sequence[Mapping[str, int]]) -> bytes:
+    """Which block was narrowed when, as a PNG image: a row for each block, a column for each step from the original on.
+
+    The paler a cell, the fewer of the block's channels are left. Where a step has narrowed a block, the cell has its new width.
+    """
+    original = widths[0]
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(1.3 + 0.28 * len(original))
+        left = [[100 * step[block] / full for step in widths] for block, full in original.items()]
+        cells = axes.imshow(left, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+        for row, block in enumerate(original):
+            for column, (before, after) in enumerate(pairwise(widths), 1):
+                if after[block] != before[block]:
+                    colour = "white" if left[row][column] > 55 else INK
+                    axes.text(column, row, str(after[block]), ha="center", va="center", color=colour, fontsize=8.5)
+        axes.set_yticks(range(len(original)), [f"{block} ({width})" for block, width in original.items()], color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
+        axes.set_xlabel("step")
+        axes.tick_params(length=0)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_visible(False)
+        figure.colorbar(cells, label="channels left (%)", shrink=0.9, aspect=25)
         return png(figure)
 
 
@@ -113,7 +156,9 @@ def _figure(height: float, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _points(axes: Axes, points: Sequence[Point], scale: float, colour: str, marker: str, size: float, *, hollow: bool) -> None:
+def _points(
+    axes: Axes, points: Sequence[Point], scale: float, colour: str, marker: str, size: float, *, hollow: bool = False
+) -> None:
     """Draw points with their intervals of latency and, where there are several seeds, their standard deviations."""
     for point in points:
         accuracy = point.accuracy
@@ -123,6 +168,12 @@ def _points(axes: Axes, points: Sequence[Point], scale: float, colour: str, mark
             point.latency_ms.value, scale * accuracy.mean, yerr=upright, xerr=_bar(point.latency_ms), fmt=marker, color=colour,
             mfc=face, ms=size, elinewidth=1, zorder=3,
         )  # fmt: skip
+
+
+def _upright(point: Point, scale: float) -> list[tuple[float, float]]:
+    """The ends of a point's vertical bar; twice the point itself where it has none."""
+    ms, accuracy = point.latency_ms.value, point.accuracy
+    return [(ms, scale * (accuracy.mean + sign * (accuracy.deviation or 0.0))) for sign in (-1, 1)]
 
 
 def _bar(interval: Interval) -> list[list[float]]:

@@ -1,6 +1,7 @@
 """The report of a run, RUN/report.html: one page with its images inside, which opens offline.
 
-The page has nothing but what is in the run folder. Where something is missing, it names the command that adds it.
+The page has nothing but what is in the run folder, and how far the run's super-network is known to order networks as trainings
+do. Where something is missing, it names the command that adds it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import jinja2
 from device_agents.support.atomic import write_whole
 from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
-from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, prediction_chart
+from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, history_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.resources import Budget, prefixed_text
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import TableFacts
 from netadapt.runs.run_folder import RunFolder
 from netadapt.settings import OPTIONS, value_text, values_of
+from netadapt.supernet.ranking import trust_in
 from netadapt.training.types import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -148,7 +150,10 @@ def headline(rows: Sequence[Row], task: Task) -> str:
 
 def all_sections(contents: Contents) -> list[Section]:
     """The sections with charts, in their order on the page."""
-    return [_accuracy_section(contents), _prediction_section(contents), _widths_section(contents), _layers_section(contents)]
+    return [
+        _accuracy_section(contents), _prediction_section(contents), _history_section(contents), _widths_section(contents),
+        _layers_section(contents),
+    ]  # fmt: skip
 
 
 def _accuracy_section(contents: Contents) -> Section:
@@ -198,6 +203,17 @@ def _prediction_section(contents: Contents) -> Section:
     )
 
 
+def _history_section(contents: Contents) -> Section:
+    return Section(
+        "Which block was narrowed when",
+        "history.png",
+        "A row for each block, with its width in the original network; a column for each step. The paler, the fewer channels are "
+        "left; a number is the width to which the step has narrowed the block.",
+        history_chart([step.widths for step in contents.steps]) if len(contents.steps) > 1 else None,
+        f"Nothing has been pruned yet: `netadapt run --resume` continues {contents.path}.",
+    )
+
+
 def _widths_section(contents: Contents) -> Section:
     before, after = contents.steps[0].widths, contents.chosen.widths
     rows = [(block, float(width), float(after[block])) for block, width in before.items()]
@@ -231,6 +247,11 @@ def conditions(contents: Contents) -> list[tuple[str, str]]:
         pairs.append(("table", "none: the budget does not depend on a device"))
     for name, table in info.tables.items():
         pairs += [(f"{name} {what}".lstrip(), value) for what, value in _table_conditions(table, info.created_utc)]
+    if info.supernet is not None:
+        pairs += [
+            ("super-network", f"{info.supernet.path}, sha256 {info.supernet.sha256[:16]}"),
+            ("its order", trust_in(info.supernet)),
+        ]
     measured = sorted({f"{item.target.device}, {item.target.runtime}" for item in contents.verified.values()})
     if (known := info.settings.data.known) is not None:
         pairs.append(("inputs", known.normalisation))

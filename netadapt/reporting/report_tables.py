@@ -9,6 +9,7 @@ from pathlib import Path
 from netadapt.baselines import BASELINES, title_of
 from netadapt.errors import RunError
 from netadapt.runs.multi_seed import Spread, of_each
+from netadapt.runs.prices import TablePrices, prices_by_table
 from netadapt.runs.records import Baseline, ExportedFile, LayerLatency, RunInfo, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.bias import Checked
@@ -16,6 +17,7 @@ from netadapt.search.types import Step
 from netadapt.training.types import Task
 from profiler.interval import Interval
 from profiler.layers.graph import Graph
+from profiler.runtimes import MODELLED_RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Contents:
     exported: tuple[ExportedFile, ...] = ()
     elsewhere: tuple[Verified, ...] = ()
     """The measurements on other devices or with other runtimes."""
+    by_table: tuple[TablePrices, ...] = ()
+    """The steps by each table, where there are several or one is modelled."""
 
     @classmethod
     def of(cls, run: RunFolder) -> Contents:
@@ -82,7 +86,7 @@ class Contents:
         elsewhere = tuple(item for item in run.measured if item.target != run.home)
         return cls(
             run.path, run.info, run.graph, steps, steps[chosen], accuracy, metrics, run.verified, baselines, run.layers,
-            run.exported, elsewhere,
+            run.exported, elsewhere, _by_table(run),
         )  # fmt: skip
 
     @property
@@ -98,6 +102,13 @@ class Contents:
     @property
     def task(self) -> Task:
         return self.info.settings.task
+
+
+def _by_table(run: RunFolder) -> tuple[TablePrices, ...]:
+    """Empty for the single table of a device, whose latencies are those of the steps."""
+    tables = run.info.tables.values()
+    told = len(tables) > 1 or any(facts.runtime == MODELLED_RUNTIME for facts in tables)
+    return prices_by_table(run) if told else ()
 
 
 def summary(contents: Contents) -> list[Row]:

@@ -108,7 +108,7 @@ class ModelledEnergy:
 
     def price(self, graph: Graph) -> float:
         """The network's energy in mJ. `HardwareError` if a layer cannot run there."""
-        return sum(self.model.cost(layer).energy_mj for layer in graph.layers)
+        return sum(self.model.cost(node.layer, node.name).energy_mj for node in graph.nodes)
 
     def pricer(self, graph: Graph) -> ModelledPricer:
         """Energies in mJ with a block at other widths."""

@@ -16,6 +16,7 @@ RESOURCES: Mapping[str, str] = {
     "parameters": "netadapt.resources.parameters:Parameters",
     "memory": "netadapt.resources.memory:Memory",
     "energy": "netadapt.resources.energy:Energy",
+    "compressed": "netadapt.resources.compressed:Compressed",
 }
 """The `module:class` of each resource by name; the class is a `ResourceKind` of the same name."""
 

@@ -71,6 +71,19 @@ class TargetName:
 
 
 @dataclass(frozen=True, slots=True)
+class SuperNetworkFacts:
+    """The super-network that a run's candidates are judged in; the run's original network is this one at full width."""
+
+    path: str
+    sha256: str
+    """Of its trained weights."""
+    widths: Mapping[str, tuple[int, ...]]
+    """The widths that the run may choose of each block that it was trained at, in ascending order."""
+    order: Mapping[str, tuple[int, ...]]
+    """The positions of blocks, the most important first; a block that is not named has them in their own order."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """The settings, budgets and tables that a run was started with."""
 
@@ -83,6 +96,7 @@ class RunInfo:
     """The versions of this project and of the packages that it computes with."""
     tables: Mapping[str, TableFacts] = field(default_factory=dict)
     """The facts of each table, by the name that budgets use; a single table may have the name ''."""
+    supernet: SuperNetworkFacts | None = None
 
     @property
     def network(self) -> str:

@@ -49,7 +49,7 @@ class RunFolder:
         self.path = path
         self._lock = lock
         self.info = _read_info(path)
-        self.graph = _read_graph(path / "graph.json")
+        self.graph = read_graph(path / "graph.json")
 
     @classmethod
     def create(
@@ -72,7 +72,7 @@ class RunFolder:
         refuse_unless_empty(path)
         with writing(path, RunError):
             path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
+        lock = lock_folder(path)
         try:
             refuse_unless_empty(path)  # another process may have begun a run here a moment ago
             _drop_failed_start(path)
@@ -90,7 +90,7 @@ class RunFolder:
         """Open a run that exists. `RunError` if the folder is no run, it is damaged, or another process writes to it."""
         if not is_run(path):
             raise RunError(f"{path} is not a run: it has no run.json; `netadapt run` makes one")
-        lock = _locked(path) if write else None
+        lock = lock_folder(path) if write else None
         try:
             run = cls(path, lock)
             if write:
@@ -274,7 +274,7 @@ class RunFolder:
 
     def _list(self, name: str, kind: type[Record]) -> tuple[Record, ...]:
         path = self.path / name
-        items: tuple[Record, ...] = _parse(str(path), tuple[kind, ...], _read_text(path)) if path.exists() else ()  # type: ignore[valid-type]
+        items: tuple[Record, ...] = parse(str(path), tuple[kind, ...], read_text(path)) if path.exists() else ()  # type: ignore[valid-type]
         return items
 
 
@@ -293,8 +293,8 @@ def write_json(path: Path, plain: Any) -> None:
     write_whole(path, json.dumps(plain, indent=1) + "\n", RunError)
 
 
-def _locked(path: Path) -> int:
-    """The descriptor of the lock file, whose lock is held until it is closed."""
+def lock_folder(path: Path) -> int:
+    """The descriptor of the lock file, whose lock is held until it is closed. `RunError` if another process holds it."""
     with writing(path / LOCK, RunError):
         try:
             return locked(path / LOCK)
@@ -354,7 +354,8 @@ def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]
 
 def _values(info: RunInfo) -> dict[str, Any]:
     tables = {f"table {name}".rstrip(): facts.sha256[:12] for name, facts in info.tables.items()}
-    return {"budget": ", ".join(info.budgets), **tables, **values_of(info.settings)}
+    weights = info.supernet.sha256[:12] if info.supernet else None
+    return {"budget": ", ".join(info.budgets), **tables, "--supernet": weights, **values_of(info.settings)}
 
 
 def _write_info(path: Path, info: RunInfo) -> None:
@@ -363,29 +364,32 @@ def _write_info(path: Path, info: RunInfo) -> None:
 
 
 def _read_info(path: Path) -> RunInfo:
-    text = _read_text(path / "run.json")
-    plain = _parse(str(path / "run.json"), dict, text)
+    text = read_text(path / "run.json")
+    plain = parse(str(path / "run.json"), dict, text)
     if plain.get("format") != FORMAT:
         raise RunError(f"{path} has run format {plain.get('format')}, this version reads {FORMAT}; use the version that made it")
-    return _parse(str(path / "run.json"), RunInfo, text)
+    return parse(str(path / "run.json"), RunInfo, text)
 
 
-def _read_graph(path: Path) -> Graph:
-    plain = _parse(str(path), dict, _read_text(path))
+def read_graph(path: Path) -> Graph:
+    """The graph in this file. `RunError` if it is damaged."""
+    plain = parse(str(path), dict, read_text(path))
     try:
         return Graph.from_dict(plain)
     except (LayerError, PlanError) as exc:
         raise RunError(f"{path} is damaged: {exc}") from exc
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of a run. `RunError` if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise RunError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'it is not text'}") from exc
 
 
-def _parse(where: str, kind: type[Record], text: str) -> Record:
+def parse(where: str, kind: type[Record], text: str) -> Record:
+    """The record that is written as this JSON in the file `where`. `RunError` if it is damaged."""
     try:
         return _read_as(where, kind, read_json(text))
     except ValueError as exc:

@@ -8,12 +8,20 @@ from pathlib import Path
 from netadapt.runs.run_folder import RunFolder
 from profiler.devices.config import find_device
 from profiler.protocol.settings import Target
+from profiler.runtimes import MODELLED_RUNTIME
 from profiler.tables.table import load_table
 
 
 def latency_tables(folder: RunFolder) -> dict[str, Path]:
-    """The run's own copies of the tables behind its latency budgets, by their names."""
-    return {goal.table: folder.table_path(goal.table) for goal in folder.info.goals if goal.measurable}
+    """The run's own copies of the tables of devices that can be measured, by their names; those of latency budgets come first."""
+    tables = folder.info.tables
+    named = [goal.table for goal in folder.info.goals if goal.measurable]
+    others = [name for name in tables if folder.table_path(name).exists()]
+    return {
+        name: folder.table_path(name)
+        for name in dict.fromkeys((*named, *others))
+        if name not in tables or tables[name].runtime != MODELLED_RUNTIME
+    }
 
 
 def choose_target(

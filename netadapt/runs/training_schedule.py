@@ -42,6 +42,8 @@ class Stages:
     """The stages of training of a run's networks: the original, a candidate, and a step at the end."""
 
     recipe: Recipe
+    short_term: bool = True
+    """False for a run whose candidates are judged in a super-network, and not trained."""
 
     def from_scratch(self, iterations: int) -> tuple[Stage, ...]:
         """All stages of a step that is `iterations` from the original: as many training steps at the same learning rates."""
@@ -49,7 +51,7 @@ class Stages:
 
     def pruned(self, iterations: int) -> tuple[Stage, ...]:
         """The stages after the original's training, for a network that comes from the trained original."""
-        steps = iterations * (self.recipe.short_term.steps or 0)
+        steps = iterations * (self.recipe.short_term.steps or 0) if self.short_term else 0
         short = (Stage("short-term fine-tune", replace(self.recipe.short_term, epochs=None, steps=steps)),) if steps else ()
         return (*short, self.last)
 
@@ -62,7 +64,8 @@ class Stages:
 def stages_of(settings: RunSettings, long_term: RecipeOverrides) -> Stages:
     """The stages of a run with these settings, its long-term fine-tune with these numbers in place of the recipe's."""
     recipe = settings.training.recipe
-    return Stages(replace(recipe, long_term=long_term.applied_to(recipe.long_term)))
+    judged_after_training = settings.search.candidates == "fine-tune"
+    return Stages(replace(recipe, long_term=long_term.applied_to(recipe.long_term)), judged_after_training)
 
 
 def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOverrides:

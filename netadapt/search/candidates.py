@@ -60,7 +60,8 @@ class Pruned:
 
     @property
     def block(self) -> str | None:
-        """The first of the blocks, which is unique among the candidates of an iteration; None for the original network."""
+        """The first of the blocks, which is unique among the candidates of an iteration, unless they are samples; None for the
+        original network."""
         return self.blocks[0] if self.blocks else None
 
     @property
@@ -82,6 +83,20 @@ class Candidate(Pruned):
     """The blocks that are narrower than in the network it comes from; none in the original network."""
     rung: Rung | None = None
     """The part of the short-term fine-tune to do; None for all of it."""
+    sample: int | None = None
+    """The number of the sample, of which several may narrow the same blocks; None for a search that draws none."""
+
+    @property
+    def key(self) -> tuple[str | None, int | None]:
+        """What distinguishes it from the other candidates of its iteration."""
+        return self.block, self.sample
+
+    @property
+    def part(self) -> str:
+        """The part of the name of its weights that distinguishes them from others that have the same first block."""
+        if self.rung is not None:
+            return self.rung.name
+        return "" if self.sample is None else f"sample{self.sample:03d}"
 
 
 class NarrowedNetwork:

@@ -6,7 +6,7 @@ budgets. The original network is the only candidate of iteration 0. Training is 
 `check`: nothing here depends on weights or devices.
 
 Settings can replace the paper's rules: winners by the accuracy lost for the price saved, several blocks for a reduction that no
-block can bring alone, and successive halving of the candidates.
+block can bring alone, successive halving of the candidates, and samples that change several blocks (netadapt.search.descent).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from netadapt.resources import Goal, Resource
 from netadapt.search.bias import updated_bias
 from netadapt.search.candidates import Candidate, largest_share, narrowest, prices_of, propose_all
 from netadapt.search.choosing import RUNGS, Ranking, first_rung, next_rung
+from netadapt.search.descent import possible_choices, sample_all
 from netadapt.search.joining import join_all
 from netadapt.search.schedule import check_reachable, reduction
 from netadapt.search.types import AdaptSettings, Check, Evaluate, Result, Step
@@ -71,19 +72,23 @@ def adapt(
     results: Iterable[Result] = (),
     *,
     check: Check | None = None,
+    seed: int = 1,
+    choices: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[Step]:
     """Yield the steps after those in `history`, until one is within all budgets. The caller records each before the next.
 
     Each step meets its iteration's targets for all goals. `results` are the recorded ones of the unfinished iteration, whose
     candidates are not evaluated again. With `check`, each winner is measured before it is yielded, and the bias of its prediction
-    corrects later targets.
+    corrects later targets. Samples are drawn with the seed, from the `choices` of widths by block, in ascending order; by default
+    from all possible ones.
 
     `BudgetError` at the call if budgets or schedule are impossible; later only if pruning no longer reduces the prices, the
     iterations are used up, or a device is measured to be too slow for a budget. `NetAdaptError` if `evaluate` leaves out a result.
     """
     settings = settings or AdaptSettings()
     check_budgets(graph, goals, settings)
-    return _Run(graph, goals, evaluate, settings, tuple(results), check).steps(tuple(history))
+    choices = possible_choices(graph, settings.width_step, settings.min_width) if choices is None else choices
+    return _Run(graph, goals, evaluate, settings, tuple(results), check, seed, choices).steps(tuple(history))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ class _Run:
     settings: AdaptSettings
     known: Sequence[Result]
     check: Check | None
+    seed: int
+    choices: Mapping[str, Sequence[int]]
 
     @property
     def resources(self) -> dict[str, Resource]:
@@ -156,6 +163,16 @@ class _Run:
         """Candidates, the targets they meet, and how often the reductions had to be halved until there were any."""
         graph, resources, iteration = self.graph.at_widths(step.widths), self.resources, step.iteration + 1
         widths = self.settings.width_step, self.settings.min_width
+        if self.settings.method == "descent":
+            samples, blocks = self.settings.samples, self.settings.blocks
+            drawn = sample_all(
+                graph, resources, targets, self.choices, samples=samples, blocks=blocks, seed=self.seed, iteration=iteration
+            )
+            # towards the end a few random blocks may no longer bring the reduction
+            drawn = drawn or join_all(graph, resources, targets, *widths, iteration=iteration)
+            if not drawn:
+                raise BudgetError(self._no_gain(step, "all blocks together"))
+            return drawn, targets, 0
         candidates = propose_all(graph, resources, targets, *widths, iteration=iteration)
         if not candidates and self.settings.if_no_candidate == "join":
             candidates = join_all(graph, resources, targets, *widths, iteration=iteration)
@@ -191,14 +208,14 @@ class _Run:
 
     def _results(self, parent: Step | None, candidates: Sequence[Candidate]) -> list[Result]:
         """A result for each candidate, in their order; candidates with a known result are not evaluated again."""
-        found = {result.candidate.block: result for result in self.known if result.candidate in candidates}
-        missing = [candidate for candidate in candidates if candidate.block not in found]
+        found = {result.candidate.key: result for result in self.known if result.candidate in candidates}
+        missing = [candidate for candidate in candidates if candidate.key not in found]
         if missing:
-            found |= {result.candidate.block: result for result in self.evaluate(parent, missing)}
-        lost = [candidate.block for candidate in candidates if candidate.block not in found]
+            found |= {result.candidate.key: result for result in self.evaluate(parent, missing)}
+        lost = [candidate.block for candidate in candidates if candidate.key not in found]
         if lost:
             raise NetAdaptError(f"no result came back for {lost[0] or 'the original network'}; run again with --resume")
-        return [found[candidate.block] for candidate in candidates]
+        return [found[candidate.key] for candidate in candidates]
 
     def _checked(self, step: Step, bias: Mapping[str, float]) -> Step:
         """The step with its measurements, if there are any, and the bias updated by them."""

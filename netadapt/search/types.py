@@ -14,6 +14,10 @@ SELECT_BY = ("accuracy", "ratio")
 """Rules that select the winner of an iteration; see `netadapt.search.choosing`."""
 IF_NO_CANDIDATE = ("halve", "join")
 """What happens if no block alone can bring an iteration's reduction."""
+METHODS = ("single", "descent")
+"""Searches: candidates that narrow a single block each, or samples that narrow several; see `netadapt.search.descent`."""
+CANDIDATES = ("fine-tune", "supernet")
+"""How candidates are judged: after a short-term fine-tune, or as they are in a super-network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +100,33 @@ class AdaptSettings:
     """If no block alone can bring a reduction, `halve` halves it, and `join` prunes several blocks."""
     successive_halving: bool = False
     """Drop the worse half of the candidates after a quarter, and again after half of the short-term steps."""
+    method: str = "single"
+    """A name in METHODS."""
+    samples: int = 100
+    """The number of samples that `descent` draws in each iteration."""
+    blocks: int = 10
+    """The largest number of blocks that a sample of `descent` narrows."""
+    candidates: str = "fine-tune"
+    """A name in CANDIDATES."""
 
     def __post_init__(self) -> None:
         if not 0 < self.step < 1:
             raise SettingsError(f"--step is a fraction of the initial price and must be above 0 and below 1, got {self.step:g}")
         if not 0 < self.decay <= 1:
             raise SettingsError(f"--decay must be above 0 and at most 1, got {self.decay:g}")
-        for name in ("max_iterations", "width_step", "min_width"):
+        for name in ("max_iterations", "width_step", "min_width", "samples", "blocks"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name, known in (("select_by", SELECT_BY), ("if_no_candidate", IF_NO_CANDIDATE)):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"--{name.replace('_', '-')} must be {' or '.join(known)}, got {getattr(self, name)!r}")
+        for name, field_name, known in (
+            ("--select-by", "select_by", SELECT_BY), ("--if-no-candidate", "if_no_candidate", IF_NO_CANDIDATE),
+            ("--search", "method", METHODS), ("--candidates", "candidates", CANDIDATES),
+        ):  # fmt: skip
+            if getattr(self, field_name) not in known:
+                raise SettingsError(f"{name} must be {' or '.join(known)}, got {getattr(self, field_name)!r}")
+        if self.method == "descent" and self.candidates != "supernet":
+            raise SettingsError("--search descent judges its samples in a super-network; name one with --supernet")
+        if self.candidates == "supernet" and self.successive_halving:
+            raise SettingsError("--successive-halving shortens fine-tunes, which candidates in a super-network do not have")
 
 
 Evaluate = Callable[[Step | None, Sequence[Candidate]], Iterable[Result]]

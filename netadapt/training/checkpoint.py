@@ -24,7 +24,7 @@ from device_agents.support.atomic import write_whole
 from device_agents.support.text import printable
 from netadapt.errors import RunError
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError, EOFError, UnpicklingError, TypeError, AttributeError, ValueError, LookupError, AssertionError, struct.error,
     RuntimeError, SafetensorError,
 )  # fmt: skip
@@ -115,7 +115,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as exc:
         raise RunError(f"there are no weights at {path}; restore the file or give the path of another") from exc
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise RunError(f"{path} holds no weights that can be read; {_way_out(path, str(exc))}") from exc
     return found if isinstance(found, Mapping) else {}
 

@@ -123,8 +123,13 @@ class RecipeOverrides:
     ema: float | None = None
 
     def applied_to(self, settings: TrainSettings) -> TrainSettings:
-        """The settings with these values in place of their own. `SettingsError` if a value is out of range."""
-        return replace(settings, **{name: value for name, value in asdict(self).items() if value is not None})
+        """The settings with these values in place of their own; steps take the place of epochs, and epochs that of steps.
+
+        `SettingsError` if a value is out of range.
+        """
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        length = {"epochs": None, "steps": None} if values.keys() & {"epochs", "steps"} else {}
+        return replace(settings, **length | values)
 
 
 def _cosine(progress: float) -> float:

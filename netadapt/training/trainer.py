@@ -22,7 +22,7 @@ from netadapt.training.recipe import TrainSettings
 from netadapt.training.soft_targets import loss_of, require_classes
 from netadapt.training.tasks import scores_of
 from netadapt.training.together import ALONE, Share
-from netadapt.training.trees import Inputs, mapped
+from netadapt.training.trees import Inputs, mapped, tensors_in
 from netadapt.training.types import Part, Scores
 
 Progress = Callable[[int, int, float], None]
@@ -50,14 +50,18 @@ def train(
     teacher: nn.Module | None = None,
     share: Share = ALONE,
     interrupted: Interrupted | None = None,
+    before_step: Callable[[int, int], None] | None = None,
 ) -> float:
     """Train the model in place and return the mean loss of the last tenth of the steps.
 
     The same seed gives the same weights on the same machine. `device` is a device of torch, by default CUDA if there is one, else
     the processor; afterwards the model is on the processor, in evaluation. `teacher` is the network that is distilled, if the
     settings give it a weight. `share` is the place of this process among several that train together. A training that was
-    `interrupted` goes on, and is saved now and then. `TrainingError` as soon as the loss is not finite, `SettingsError` as for
-    `require_classes` and for batches that cannot be shared.
+    `interrupted` goes on; it is saved now and then, and at Ctrl-C, which ends it after the step that runs. `before_step` is called
+    with the number of each step, from 1 on, and that of the examples of its batch.
+
+    `TrainingError` as soon as the loss is not finite, `SettingsError` as for `require_classes` and for batches that
+    cannot be shared.
     """
     require_classes(part.task, settings)
     share.require(settings.batch_size)
@@ -75,7 +79,10 @@ def train(
     losses: list[float] = []
     averages: list[Tensor] = []  # of every weight and statistic
     augmenting = torch.Generator().manual_seed(seed ^ _OF_AUGMENTATION)
-    with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    with (
+        torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        nullcontext(_never) if interrupted is None or share.count > 1 else interrupted.pressed() as is_pressed,
+    ):  # fmt: skip
         # for dropout and other random layers, which draw others in each process; batches have generators of their own
         torch.manual_seed(seed + share.rank * _OF_RANK)
         state = None if interrupted is None else interrupted.load()
@@ -90,6 +97,8 @@ def train(
                 runner = share.wrapped(model)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate_at((step - 1) / steps)
+            if before_step is not None:
+                before_step(step, len(next(tensors_in(inputs))))
             with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
                 outputs = outputs_of(runner, inputs, layout)
                 with torch.no_grad():
@@ -109,8 +118,10 @@ def train(
                 _average(averages, model, min(settings.ema, step / (step + 9)))
             if progress is not None:
                 progress(step, steps, losses[-1])
-            if interrupted is not None and interrupted.is_due and not share.rank:
+            if interrupted is not None and (interrupted.is_due or is_pressed()) and not share.rank:
                 interrupted.save(_state(model, optimizer, scaler, augmenting, losses, averages))
+            if is_pressed():
+                raise KeyboardInterrupt
     with torch.no_grad():
         for average, value in zip(averages, model.state_dict().values(), strict=bool(averages)):
             value.copy_(average)
@@ -240,6 +251,10 @@ def _average(averages: Sequence[Tensor], model: nn.Module, decay: float) -> None
             average.lerp_(value, 1 - decay)
         else:  # a counter
             average.copy_(value)
+
+
+def _never() -> bool:
+    return False
 
 
 def _as_float(outputs: Tensor) -> Tensor:

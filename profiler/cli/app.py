@@ -5,6 +5,7 @@ Such a module holds the command, the function `..._data` that makes JSON of its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from profiler.cli.clean import clean
 from profiler.cli.compare import compare
 from profiler.cli.devices import devices
 from profiler.cli.doctor import doctor
+from profiler.cli.estimate import estimate
+from profiler.cli.examples import EXAMPLES
 from profiler.cli.export import export
 from profiler.cli.hardware import hardware
 from profiler.cli.import_ import import_
@@ -28,7 +31,7 @@ from profiler.cli.runner import app as runner_app
 from profiler.cli.schedule import app as schedule_app
 from profiler.cli.serve import serve
 from profiler.cli.show import show
-from profiler.console import Command, Version, command_group
+from profiler.console import Command, Version, command_group, examples
 
 app = command_group("Measure layers and networks on real devices and build latency tables from them.")
 
@@ -47,20 +50,14 @@ def main(
     use_config(config)
 
 
-app.command(cls=Command)(devices)
-app.command(cls=Command)(hardware)
-app.command(cls=Command)(layers)
-app.command(cls=Command)(benchmark)
-app.command(cls=Command)(build)
-app.command(cls=Command)(show)
-app.command(cls=Command)(predict)
-app.command(cls=Command)(check)
-app.command(cls=Command)(compare)
-app.command("import", cls=Command)(import_)
-app.command(cls=Command)(export)
-app.command(cls=Command)(plot)
-app.command(cls=Command)(doctor)
-app.command(cls=Command)(clean)
-app.add_typer(schedule_app, name="schedule")
-app.command(cls=Command)(serve)
-app.add_typer(runner_app, name="runner")
+COMMANDS: tuple[tuple[str, Callable[..., None] | typer.Typer], ...] = (
+    ("devices", devices), ("hardware", hardware), ("layers", layers), ("benchmark", benchmark), ("build", build), ("show", show),
+    ("predict", predict), ("estimate", estimate), ("check", check), ("compare", compare), ("import", import_), ("export", export),
+    ("plot", plot), ("doctor", doctor), ("clean", clean), ("schedule", schedule_app), ("serve", serve), ("runner", runner_app),
+)  # fmt: skip
+"""In the order of the help, each with its name."""
+for name, command in COMMANDS:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name, cls=Command, epilog=examples(EXAMPLES.get(name, ())))(command)

@@ -33,7 +33,7 @@ from profiler.measure.benchmark import Measured, measure_each
 from profiler.measure.executed import ask_file
 from profiler.measure.per_layer import INFERENCES, OperatorTime, operator_times
 from profiler.progress import ProgressReporter, bar
-from profiler.protocol.settings import Target
+from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.trust import origin_of
 
 PerLayer = Annotated[
@@ -44,6 +44,16 @@ PerLayer = Annotated[
         "Without it, only that of the model.",
     ),
 ]
+
+Rounds = Annotated[
+    int,
+    typer.Option(
+        min=3,
+        help="How many times each model is measured before its interval is judged, spread over time. A model that is uncertain "
+        "then is measured up to twice as often. Few are for a first look.",
+    ),
+]
+DEFAULT_ROUNDS = TimingSettings().network_rounds
 
 
 def benchmark(
@@ -56,6 +66,7 @@ def benchmark(
     runner: Runner = None,
     wait: Wait = False,
     per_layer: PerLayer = False,
+    rounds: Rounds = DEFAULT_ROUNDS,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
     as_json: Json = False,
@@ -69,11 +80,12 @@ def benchmark(
         targets = each(
             models, lambda model: Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)
         )
+        settings = TimingSettings(network_rounds=rounds)
         results: dict[Path, Benchmarked | ToolError] = {}
         with bar() as progress:
             for target in dict.fromkeys(found for found in targets.values() if isinstance(found, Target)):
                 paths = [path for path, found in targets.items() if found == target]
-                results |= _in_turns(paths, target, given, per_layer, progress, patience_s(wait))
+                results |= _in_turns(paths, target, given, settings, per_layer, progress, patience_s(wait))
         results |= {path: found for path, found in targets.items() if isinstance(found, ToolError)}
         warn_of_branches([path for path, found in results.items() if isinstance(found, Benchmarked)], given)
         tell({path: results[path] for path in targets}, as_json, benchmarked_data, print_benchmarked)
@@ -89,10 +101,16 @@ class Benchmarked:
 
 
 def _in_turns(
-    paths: Sequence[Path], target: Target, given: Given, per_layer: bool, progress: ProgressReporter, wait_s: float
+    paths: Sequence[Path],
+    target: Target,
+    given: Given,
+    settings: TimingSettings,
+    per_layer: bool,
+    progress: ProgressReporter,
+    wait_s: float,
 ) -> dict[Path, Benchmarked | ToolError]:
     """Files of one runtime, measured in one session."""
-    measured = measure_each(paths, target, given, progress=progress, wait_s=wait_s)
+    measured = measure_each(paths, target, given, settings=settings, progress=progress, wait_s=wait_s)
 
     def finished(path: Path) -> Benchmarked:
         found = measured[path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
+    Densities,
     Devices,
     Oversubscribe,
     Python,
@@ -34,12 +36,15 @@ from profiler.tables.build_request import BuildRequest, Builds, build_tables, jo
 def build(
     plans: Annotated[list[Path], typer.Argument(help="Plans made by `netadapt plan`, or model files.")],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
+            "--out",
+            "-o",
             help="The table to write, a .parquet file; layers that it holds already are not measured again. For several devices "
-            "the path must contain {device}, which is replaced by the name of each."
+            "the path must contain {device}, which is replaced by the name of each. By default it is PLAN-{device}-RUNTIME.parquet "
+            "in the current folder.",
         ),
-    ],
+    ] = None,
     runtime: RuntimeToBuild = None,
     device: Devices = ["local"],  # noqa: B006
     threads: Threads = 1,
@@ -84,6 +89,7 @@ def build(
             help="Go on with a build that was interrupted. Without it, a journal that such a build has left is an error.",
         ),
     ] = False,
+    densities: Densities = None,
     wait: Wait = False,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
@@ -93,6 +99,7 @@ def build(
 
     A table of a modelled accelerator is computed, with the energy of each layer; `profile hardware` lists them.
     """
+    out = out or default_out(plans, runtime)
     with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
         targets = tuple(
             Target(name, MODELLED_RUNTIME)
@@ -103,7 +110,7 @@ def build(
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
         stop = StopCriterion(percent(target_error, "--target-error"), max_layers)
         given = given_inputs(shape, input_)
-        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given)
+        request = BuildRequest(tuple(plans), targets, out, settings, stop, resume, energy, patience_s(wait), given, densities)
         with reporters(device) as progress:
             built = build_tables(request, progress)
         warn_of_branches(plans, given)
@@ -113,6 +120,12 @@ def build(
         else:
             print_builds(built)
         built.check()
+
+
+def default_out(plans: Sequence[Path], runtime: str | None) -> Path:
+    """Where tables go of which nobody has said where: mobilenet-{device}-litert.parquet for mobilenet.json."""
+    parts = ("+".join(plan.stem for plan in plans), "{device}", *([] if runtime is None else [runtime]))
+    return Path(f"{'-'.join(parts)}.parquet")
 
 
 def _needed(runtime: str | None) -> str:

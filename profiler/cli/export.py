@@ -16,7 +16,7 @@ from profiler.exchange.formats import writable
 def export(
     table: TableFile,
     table_format: Annotated[str, typer.Option("--format", help=f"The form to write the table in: {', '.join(writable())}.")],
-    out: Annotated[Path, typer.Option(help="The file to write. One that exists is replaced.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write. One that exists is replaced.")],
     as_json: Json = False,
 ) -> None:
     """Write a table in a form that other programs read, and say what that form cannot hold."""

@@ -18,7 +18,7 @@ from profiler.tables.table import Table
 def import_(
     files: Annotated[list[Path], typer.Argument(help="The files of one published table.")],
     device_name: Annotated[str, typer.Option(help="The name of the device that the table was measured on.")],
-    out: Annotated[Path, typer.Option(help="The table to write, a .parquet file that does not exist yet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, a .parquet file that does not exist yet.")],
     table_format: Annotated[
         str | None,
         typer.Option("--format", help=f"The form of the files: {', '.join(readable())}. By default their ending tells it."),

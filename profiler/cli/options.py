@@ -52,11 +52,14 @@ def use_config(path: Path | None) -> None:
         os.environ[CONFIG_VARIABLE] = str(path)
 
 
-Device = Annotated[str, typer.Option(help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
+Device = Annotated[
+    str, typer.Option("--device", "-d", help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}.")
+]
 Devices = Annotated[
     list[str],
     typer.Option(
         "--device",
+        "-d",
         help=f"The device to measure on: a name from profile.toml, or one of {ADDRESS_FORMS}; or an accelerator to model: "
         "model:NAME of those that `profile hardware` lists, or model: and the path of a description, with batch=1, bits=8 and the "
         "like behind an @. It may be given several times; the devices are then measured side by side.",
@@ -64,7 +67,10 @@ Devices = Annotated[
 ]
 DeviceArgument = Annotated[str, typer.Argument(help=f"The device: a name from profile.toml, or one of {ADDRESS_FORMS}.")]
 Threads = Annotated[
-    int, typer.Option(help="The number of threads that the runtime may use, at most as many as the device has cores.")
+    int,
+    typer.Option(
+        "--threads", "-t", help="The number of threads that the runtime may use, at most as many as the device has cores."
+    ),
 ]
 Oversubscribe = Annotated[
     bool, typer.Option("--oversubscribe", help="Allow more threads than the device has cores. Without it, they are refused.")
@@ -86,6 +92,8 @@ Runner = Annotated[
 RuntimeToBuild = Annotated[
     str | None,
     typer.Option(
+        "--runtime",
+        "-r",
         **one_of(offered_runtimes, MEANT),
         help="The runtime that runs the models on the device. Without it, only an accelerator that is modelled can be given.",
     ),
@@ -93,6 +101,8 @@ RuntimeToBuild = Annotated[
 RuntimeOfFile = Annotated[
     str | None,
     typer.Option(
+        "--runtime",
+        "-r",
         **one_of(offered_runtimes, MEANT),
         help="The runtime that runs the model. By default it is the first of these that reads this kind of file.",
     ),
@@ -100,12 +110,22 @@ RuntimeOfFile = Annotated[
 RuntimeOfOthers = Annotated[
     str | None,
     typer.Option(
-        **one_of(offered_runtimes, MEANT), help="The runtime that the table was measured with. By default it counts as not known."
+        "--runtime",
+        "-r",
+        **one_of(offered_runtimes, MEANT),
+        help="The runtime that the table was measured with. By default it counts as not known.",
     ),
 ]
 Wait = Annotated[
     bool,
     typer.Option("--wait", help="Wait for a device on which another run is measuring. Without it, such a device is an error."),
+]
+Densities = Annotated[
+    Path | None,
+    typer.Option(
+        help="The zeros of each layer of the network, a file made by `netadapt densities`, for an accelerator that is modelled. "
+        "Without it, every value counts as one that is not zero, unless the address of the accelerator says otherwise."
+    ),
 ]
 TableFile = Annotated[Path, typer.Argument(help="A table made by `profile build`.")]
 ModelFiles = Annotated[

@@ -14,7 +14,8 @@ from profiler.tables.trust import trust_sentence
 
 
 def plot(
-    table: TableFile, out: Annotated[Path, typer.Option(help="The figure (.png) or the page with all figures (.html) to write.")]
+    table: TableFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figure (.png) or the page with all figures (.html) to write.")],
 ) -> None:
     """Draw a table: the predicted against the measured latency of networks, and latency against channels."""
     with plain_errors():

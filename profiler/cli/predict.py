@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from device_agents.support.errors import ToolError
-from profiler.cli.options import ModelFiles, Shapes, TableFile, Values, Wait, patience_s
+from profiler.cli.options import Densities, ModelFiles, Shapes, TableFile, Values, Wait, patience_s
 from profiler.cli.several import each, tell
 from profiler.console import Json, plain_errors, print_table, sizes, terminable
 from profiler.errors import TableError
@@ -53,8 +53,20 @@ def predict(
     ] = False,
     chart: Annotated[
         Path | None,
-        typer.Option(help="Draw the breakdown as a stacked chart, a .png or .svg file. Without it, nothing is drawn."),
+        typer.Option(
+            help="Draw where the latency goes, layer by layer, or by a table of a modelled accelerator where the energy goes: a "
+            ".png or .svg file. Without it, nothing is drawn."
+        ),
     ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Exit with code 1 if a model is predicted to be slower than so many milliseconds, or cannot be predicted. Without "
+            "it, any latency will do.",
+        ),
+    ] = None,
+    densities: Densities = None,
     wait: Wait = False,
     shape: Shapes = [],  # noqa: B006
     input_: Values = [],  # noqa: B006
@@ -69,7 +81,13 @@ def predict(
 
             def foretell(model: Path) -> FilePrediction:
                 return predict_file(
-                    table, model, given, measure_missing=measure_missing, progress=progress, wait_s=patience_s(wait)
+                    table,
+                    model,
+                    given,
+                    measure_missing=measure_missing,
+                    densities=densities,
+                    progress=progress,
+                    wait_s=patience_s(wait),
                 )
 
             stale = stale_reason(table, load_table(table))
@@ -84,17 +102,36 @@ def predict(
             return prediction_data(said) | {"stale": stale} | parts
 
         tell(found, as_json, data, _print_parts if breakdown else print_prediction)
+        if max_latency_ms is not None:
+            check_latencies(found, max_latency_ms)
+
+
+def check_latencies(found: Mapping[Path, FilePrediction | ToolError], most_ms: float) -> None:
+    """`TableError` that names the models which are predicted to be slower, or cannot be predicted."""
+    said = []
+    for model, result in found.items():
+        if isinstance(result, ToolError):
+            continue  # `tell` has told it
+        if result.prediction.missing:
+            said.append(f"the table lacks {len(result.prediction.missing)} layers of {model}")
+        elif (latency_ms := result.prediction.latency_ms.value) > most_ms:
+            said.append(f"{model} is predicted to take {latency_ms:.4g} ms")
+    if said:
+        raise TableError(f"{'; '.join(said)}; --max-latency-ms allows {most_ms:g} ms")
 
 
 def _draw(found: Mapping[Path, FilePrediction | ToolError], chart: Path) -> None:
     """The chart of one model. `ToolError` for several: each would replace the one before."""
     from profiler.plotting.breakdown import write_breakdown  # matplotlib takes a second to start
+    from profiler.plotting.waterfall import write_waterfall
 
     if len(found) > 1:
         raise ToolError(f"--chart draws one model, and {len(found)} are given; draw each with a --chart of its own")
     for said in found.values():
-        if isinstance(said, FilePrediction):
+        if isinstance(said, FilePrediction) and said.table.info.modelled:
             write_breakdown(said.breakdown(), chart)
+        elif isinstance(said, FilePrediction):
+            write_waterfall(said.prediction, f"{said.model.name}: {said.prediction.latency_ms.text('ms')}", chart)
 
 
 def _print_parts(found: FilePrediction, among_several: bool = False) -> None:
@@ -160,11 +197,18 @@ def print_prediction(found: FilePrediction, among_several: bool = False) -> None
         print(f"{found.model.name}: {said.latency_ms.text('ms')}, plain sum of layers {said.naive_ms:.3f} ms")
     if found.energy_mj is not None:
         print(f"{found.energy_mj:.4g} mJ")
+        _print_zeros(found.breakdown())
     if not found.from_runtime and not found.table.info.modelled:
         print(f"which layers are executed follows from our rules for {found.table.info.target.runtime}; the runtime was not asked")
     if found.parts is not None:
         print(f"modelled, not measured, as the lines say: {found.parts.model.sentence()}, and their zeros")
     print(f"{'this table' if found.table.info.modelled else 'held-out error of this table'}: {trust_sentence(found.table)}")
+
+
+def _print_zeros(found: Breakdown) -> None:
+    """Which layers the densities are known of, where they are not known of all."""
+    if found.model.densities is not None and (known := found.zeros_known) < (weighted := found.weighted):
+        print(f"zeros are known of {known} of {weighted} layers with weights; all values of the others count")
 
 
 def breakdown_data(found: Breakdown) -> dict[str, Any]:
@@ -221,3 +265,4 @@ def print_breakdown(found: Breakdown) -> None:
         f"{found.name}: {found.energy_mj:.4g} mJ, {found.latency_ms:.4g} ms for one inference on {found.model.hardware.units} units"
     )
     print(f"modelled, not measured: {found.model.sentence()}")
+    _print_zeros(found)

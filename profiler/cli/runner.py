@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from device_agents import native
+from profiler.cli.examples import EXAMPLES
 from profiler.cli.options import one_of
-from profiler.console import Json, plain_errors, print_json
+from profiler.console import Command, Json, examples, plain_errors, print_json
 
 app = typer.Typer(help="Compile the native runner, which measures on devices without Python.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command, epilog=examples(EXAMPLES["runner build"]))
 def build(
     target: Annotated[
         str, typer.Option(**one_of(lambda: native.TARGETS), help="The kind of machine that the runner is compiled for.")
@@ -22,7 +23,7 @@ def build(
     ndk: Annotated[
         Path | None, typer.Option(help="The folder of the Android NDK. By default it is the one that ANDROID_NDK_HOME names.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The program to write. One that exists is replaced.")] = Path("measure"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The program to write. One that exists is replaced.")] = Path("measure"),
     as_json: Json = False,
 ) -> None:
     """Compile the native runner. `native = PATH` in profile.toml has it sent to a device.

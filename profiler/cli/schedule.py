@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from device_agents.support.errors import ToolError
-from profiler.console import Json, local_time, plain_errors, print_json, print_table, terminable
+from profiler.cli.examples import EXAMPLES
+from profiler.console import Command, Json, examples, local_time, plain_errors, print_json, print_table, terminable
 from profiler.progress import Silent, reporters
 from profiler.schedule.config import ScheduleConfig, read_schedule
 from profiler.schedule.install import Installation
@@ -23,7 +24,7 @@ app = typer.Typer(help="Keep the tables in profile.toml fresh.", no_args_is_help
 KEPT = "all measurements are kept, and the next run resumes from them"
 
 
-@app.command()
+@app.command(cls=Command, epilog=examples(EXAMPLES["schedule run"]))
 def run() -> None:
     """Stay in the foreground and check each table when it is due. Ctrl-C or SIGTERM end it; no measurement is lost."""
     with plain_errors(KEPT):
@@ -36,7 +37,7 @@ def run() -> None:
                 print(f"ended; {KEPT}")
 
 
-@app.command()
+@app.command(cls=Command, epilog=examples(EXAMPLES["schedule once"]))
 def once(
     now: Annotated[
         bool, typer.Option("--now", help="Check every table now. Without it, only the tables that are due are checked.")
@@ -59,7 +60,7 @@ def once(
             raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, epilog=examples(EXAMPLES["schedule status"]))
 def status(
     check: Annotated[
         bool,
@@ -81,7 +82,7 @@ def status(
             print_statuses(found)
 
 
-@app.command()
+@app.command(cls=Command, epilog=examples(EXAMPLES["schedule install"]))
 def install(
     systemd: Annotated[
         bool, typer.Option("--systemd", help="Install a unit and a timer for the user's systemd. This is the default.")

@@ -33,6 +33,8 @@ HALF_WIDTH_DEVIATIONS = 1.96
 """Standard deviations in half of a 95 % interval."""
 PRIOR_WEIGHT = 2.0
 """The number of measured points that each prior counts for."""
+MOST_KEPT = 10_000
+"""Interpolated arrays that are kept, of some kilobytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +210,14 @@ class Grid:
                 family = self._families.setdefault(key, Family(kind_of(layer), rules_of(layer, staircases)))
                 family.add(widths_of(layer), estimate)
         self._spreads: dict[str, tuple[float, float]] | None = None
+        self._kept: dict[tuple[object, ...], tuple[Array, Array, Array]] = {}
 
     def interpolate(self, layer: LayerSpec) -> Interpolated | None:
         """The estimate from the measured points around the layer, its interval widened accordingly; None if none surround it."""
         key = family_of(layer)
         if key is None or key not in self._families:
             return None
-        latency_ms, half_ms, shape_ms = self.interpolate_many(key, [np.array([width]) for width in widths_of(layer)])
+        latency_ms, half_ms, shape_ms = self._interpolated(key, [np.array([width]) for width in widths_of(layer)])
         if math.isnan(latency_ms[0]):
             return None
         family = self._families[key]
@@ -239,8 +242,20 @@ class Grid:
     def interpolate_many(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array, Array]:
         """Latencies in ms, half-widths of their 95 % intervals, and the part of these that is due to interpolation.
 
-        `widths` has an array of n channels for each axis; the result is three arrays of shape (n,).
+        `widths` has an array of n channels for each axis; the result is three read-only arrays of shape (n,). They are kept: most
+        layers of a network that is searched are asked for at the same widths again at the next step.
         """
+        key = (family_key, *(axis.tobytes() for axis in widths))
+        if key not in self._kept:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = self._interpolated(family_key, widths)
+            for array in self._kept[key]:
+                array.setflags(write=False)
+        return self._kept[key]
+
+    def _interpolated(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array, Array]:
+        """What `interpolate_many` returns, computed."""
         latency_ms, half_ms, shape_ms = np.full((3, len(widths[0])), np.nan)
         family = self._families.get(family_key)
         if family is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from profiler.layers.layer import LayerSpec
+from profiler.layers.layer import WEIGHTED_OPS, LayerSpec
 from profiler.modelled.hardware import DATA_TYPES
 from profiler.modelled.model import LayerCost, Model
 
@@ -31,6 +31,17 @@ class Breakdown:
     model: Model
     name: str
     layers: tuple[LayerPart, ...]
+
+    @property
+    def weighted(self) -> int:
+        """The number of layers that have weights, ..."""
+        return sum(part.layer.op in WEIGHTED_OPS for part in self.layers)
+
+    @property
+    def zeros_known(self) -> int:
+        """... and of those among them whose zeros the model knows by name."""
+        named = self.model.densities.layers if self.model.densities is not None else {}
+        return sum(part.layer.op in WEIGHTED_OPS and part.node in named for part in self.layers)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -65,4 +76,4 @@ class Breakdown:
 
 def breakdown(model: Model, name: str, layers: Iterable[tuple[str, LayerSpec]]) -> Breakdown:
     """The costs of a network's layers, given with the names of their nodes. `HardwareError` if one cannot run there."""
-    return Breakdown(model, name, tuple(LayerPart(node, layer, model.cost(layer)) for node, layer in layers))
+    return Breakdown(model, name, tuple(LayerPart(node, layer, model.cost(layer, node)) for node, layer in layers))

@@ -8,11 +8,13 @@ inference: those of a batch are divided by it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 from device_agents.support.text import did_you_mean
 from profiler.errors import HardwareError, TableError
 from profiler.layers.layer import ITEM_BYTES, WEIGHTED_OPS, LayerSpec
+from profiler.modelled.densities import Densities, read_densities
 from profiler.modelled.engines import engine_of, version_of
 from profiler.modelled.hardware import DATA_TYPES, Hardware, HardwareFile, open_hardware, parse_hardware, shipped_hardware
 from profiler.modelled.work import Array, Assumptions, Costs, Geometry, Work, moved, stored_bits, total_of
@@ -54,8 +57,10 @@ class Model:
 
     file: HardwareFile
     assumptions: Assumptions
-    _known: dict[tuple[Geometry, int], dict[tuple[float, float, float], tuple[float, float]]]
-    """Latency in ms and energy in mJ by geometry and bits, then by groups, inputs and outputs of a group."""
+    _known: dict[tuple[Geometry, Assumptions], dict[tuple[float, float, float], tuple[float, float]]]
+    """Latency in ms and energy in mJ by geometry and assumptions, then by groups, inputs and outputs of a group."""
+    densities: Densities | None = None
+    """Of the layers of one network, which take the place of those in `assumptions`."""
 
     @property
     def hardware(self) -> Hardware:
@@ -78,7 +83,7 @@ class Model:
         engine = f"{self.hardware.engine} {version_of(self.hardware)}"
         return (
             f"{self.hardware.name} (sha256 {self.file.sha256[:12]}), engine {engine}, {images}, at most {said.bits} bits"
-            f"{f', {zeros}' if zeros else ''}"
+            f"{f', {zeros}' if zeros else ''}{f', {self.densities.sentence()}' if self.densities else ''}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,15 +95,22 @@ class Model:
             "engine_version": version_of(self.hardware),
             **asdict(self.assumptions),
             "text": self.file.text,
+            **({} if self.densities is None else {"densities": self.densities.to_dict()}),
         }
 
     def assuming(self, assumptions: Assumptions) -> Model:
         """The same hardware with other batch, bits and zeros. `HardwareError` if it cannot process these."""
         return _checked(self.file, assumptions)
 
-    def cost(self, layer: LayerSpec) -> LayerCost:
-        """The costs of a layer. `HardwareError` if it cannot run there."""
-        costs = self._costs(layer, [np.array([float(shape[-1])]) for shape in layer.inputs], np.array([float(layer.out_channels)]))
+    def with_densities(self, densities: Densities | None) -> Model:
+        """The same hardware with these zeros of the layers that they name."""
+        return replace(self, densities=densities, _known={})
+
+    def cost(self, layer: LayerSpec, node: str = "") -> LayerCost:
+        """The costs of a layer; `node` is its name in the network, by which its zeros are known. `HardwareError` if it cannot run
+        there."""
+        given = [np.array([float(shape[-1])]) for shape in layer.inputs]
+        costs = self._costs(layer, given, np.array([float(layer.out_channels)]), node)
         hardware, batch, whole = self.hardware, self.assumptions.batch, total_of(self.hardware, costs)
         to_mj = 1e-9 / batch
         time_ns, macs = float(whole.time_ns[0]), float(costs.macs[0])
@@ -132,12 +144,12 @@ class Model:
             costs.mapping,
         )
 
-    def many(self, layer: LayerSpec, given: Sequence[Array], outputs: Array) -> tuple[Array, Array]:
+    def many(self, layer: LayerSpec, given: Sequence[Array], outputs: Array, node: str = "") -> tuple[Array, Array]:
         """Latencies in ms and energies in mJ of the layer with other channels of its inputs and of its output, as arrays."""
         if layer.op not in WEIGHTED_OPS or layer.opaque is not None or len(layer.inputs) > 1:
-            return self._priced(self._costs(layer, given, outputs))
-        work = self._work(layer, given[0], outputs)
-        known = self._known.setdefault((work.geometry, work.assumptions.bits), {})
+            return self._priced(self._costs(layer, given, outputs, node))
+        work = self._work(layer, given[0], outputs, node)
+        known = self._known.setdefault((work.geometry, work.assumptions), {})
         wanted = list(zip(work.groups.tolist(), work.inputs.tolist(), work.outputs.tolist(), strict=True))
         if missing := sorted({counts for counts in wanted if counts not in known}):
             groups, inputs, filters = np.array(missing).T
@@ -152,23 +164,32 @@ class Model:
         whole = total_of(self.hardware, costs)
         return whole.time_ns / 1e6 / self.assumptions.batch, whole.energy_pj / 1e9 / self.assumptions.batch
 
-    def _costs(self, layer: LayerSpec, given: Sequence[Array], outputs: Array) -> Costs:
+    def _costs(self, layer: LayerSpec, given: Sequence[Array], outputs: Array, node: str) -> Costs:
         if layer.op not in WEIGHTED_OPS or layer.opaque is not None:
-            return self._movement(layer, given, outputs)
-        costs = engine_of(self.hardware)(self._work(layer, given[0], outputs), self.hardware)
+            return self._movement(layer, given, outputs, node, layer.inputs)
+        costs = engine_of(self.hardware)(self._work(layer, given[0], outputs, node), self.hardware)
         if len(given) > 1:  # a shortcut is read and added to the output
-            moves = self._movement(layer, given[1:], np.zeros_like(outputs), layer.inputs[1:])
+            moves = self._movement(layer, given[1:], np.zeros_like(outputs), node, layer.inputs[1:])
             data_pj = costs.data_pj.copy()
             data_pj[:2] += moves.data_pj
             costs = replace(costs, data_pj=data_pj, dram_bytes=costs.dram_bytes + moves.dram_bytes)
         return costs
 
-    def assumed(self, layer: LayerSpec) -> Assumptions:
-        """What is assumed of a layer: no more bits than it has."""
+    def assumed(self, layer: LayerSpec, node: str = "") -> Assumptions:
+        """What is assumed of a layer: no more bits than it has, and its own zeros where they are known."""
         bits = min(self.assumptions.bits, 8 * ITEM_BYTES.get(layer.dtype, 4))
-        return replace(self.assumptions, bits=bits)
+        found = self.densities.layers.get(node) if self.densities is not None else None
+        if found is None:
+            return replace(self.assumptions, bits=bits)
+        return Assumptions(self.assumptions.batch, bits, found.input, found.weight, found.output)
 
-    def _work(self, layer: LayerSpec, inputs: Array, outputs: Array) -> Work:
+    def work(self, layer: LayerSpec, node: str = "") -> Work | None:
+        """A layer as engines are asked for it; None for one without multiply-accumulates that are known."""
+        if layer.op not in WEIGHTED_OPS or layer.opaque is not None:
+            return None
+        return self._work(layer, np.array([float(layer.in_channels)]), np.array([float(layer.out_channels)]), node)
+
+    def _work(self, layer: LayerSpec, inputs: Array, outputs: Array, node: str) -> Work:
         groups = np.full_like(inputs, layer.groups)
         if layer.op == "depthwise_conv2d":
             groups = inputs
@@ -185,19 +206,19 @@ class Model:
                 geometry = Geometry(
                     batch, in_height, in_width, out_height, out_width, *layer.kernel, *layer.stride, *layer.dilation
                 )  # fmt: skip
-        return Work(geometry, groups, inputs / groups, outputs / groups, self.assumed(layer))
+        return Work(geometry, groups, inputs / groups, outputs / groups, self.assumed(layer, node))
 
     def _movement(
-        self, layer: LayerSpec, given: Sequence[Array], outputs: Array, shapes: Sequence[tuple[int, ...]] | None = None
+        self, layer: LayerSpec, given: Sequence[Array], outputs: Array, node: str, shapes: Sequence[tuple[int, ...]]
     ) -> Costs:
         """Inputs are read and the output is written once, from and to the memory outside unless the hardware keeps activations.
 
         A value passes along the longer side of the array in each cycle.
         """
-        hardware, batch, assumptions = self.hardware, self.assumptions.batch, self.assumed(layer)
+        hardware, batch, assumptions = self.hardware, self.assumptions.batch, self.assumed(layer, node)
         nothing = np.zeros_like(outputs)
         moving = 0 if layer.op in FREE_OPS else batch
-        pairs = zip(shapes or layer.inputs, given, strict=True)
+        pairs = zip(shapes, given, strict=True)
         inputs = sum((moving * math.prod(shape[:-1]) * channels for shape, channels in pairs), nothing)
         written = moving * math.prod(layer.output[:-1]) * outputs
         weights = nothing + (layer.weight_bytes / ITEM_BYTES.get(layer.dtype, 4) if layer.opaque is not None else 0)
@@ -221,8 +242,11 @@ def is_model(address: str) -> bool:
     return address.startswith(SCHEME)
 
 
-def open_model(address: str) -> Model:
-    """The model at an address such as `model:eyeriss@batch=1`. `HardwareError` in one sentence if there is none."""
+def open_model(address: str, densities: Path | None = None) -> Model:
+    """The model at an address such as `model:eyeriss@batch=1`, with the zeros in a file of densities if one is given.
+
+    `HardwareError` in one sentence if there is no such model or no such file.
+    """
     name, at, rest = address.removeprefix(SCHEME).partition("@")
     file = open_hardware(name)
     given: dict[str, Any] = {"batch": file.hardware.batch, "bits": file.hardware.word_bits}
@@ -234,7 +258,7 @@ def open_model(address: str) -> Model:
             given[key] = float(text) if key.endswith("density") else int(text)
         except ValueError as exc:
             raise HardwareError(f"{address}: {key} takes a number, such as {key}=1, not {text!r}") from exc
-    return _checked(file, Assumptions(**given))
+    return _checked(file, Assumptions(**given)).with_densities(None if densities is None else read_densities(densities))
 
 
 def _checked(file: HardwareFile, assumptions: Assumptions) -> Model:
@@ -254,18 +278,21 @@ def model_of(kept: Mapping[str, Any]) -> Model:
     """The inverse of `Model.to_dict`. `TableError` if this version's engine is another, or for what is no model."""
     try:
         assumptions = tuple((name, kept[name]) for name in SETTINGS)
-        return _model_of(kept["text"], kept["engine_version"], assumptions)
-    except (HardwareError, KeyError, TypeError) as exc:
+        densities = json.dumps(kept["densities"]) if kept.get("densities") else ""
+        return _model_of(kept["text"], kept["engine_version"], assumptions, densities)
+    except (HardwareError, KeyError, TypeError, ValueError) as exc:
         raise TableError(f"the table's description of its hardware is damaged: {exc}; build it again") from exc
 
 
 @lru_cache(maxsize=16)
-def _model_of(text: str, version: int, assumptions: tuple[tuple[str, Any], ...]) -> Model:
+def _model_of(text: str, version: int, assumptions: tuple[tuple[str, Any], ...], densities: str) -> Model:
     """Cached, so that all who price by one table share what was computed."""
     file = next((shipped for shipped in shipped_hardware().values() if shipped.text == text), None) or parse_hardware(
         text, "the table's description of its hardware"
     )
     model = _checked(file, Assumptions(**dict(assumptions)))
+    if densities:
+        model = model.with_densities(Densities.from_dict(json.loads(densities)))
     if version_of(file.hardware) != version:
         raise TableError(
             f"the table was computed by version {version} of the engine {file.hardware.engine}, this is version "

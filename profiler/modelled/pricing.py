@@ -37,13 +37,13 @@ class ModelledPricer:
         try:
             if widths is None:
                 channels = [np.array([float(shape[-1] if shape else 1)]) for shape in layer.inputs]
-                return self._model.many(layer, channels, np.array([float(layer.out_channels)]))[self._quantity]
+                return self._model.many(layer, channels, np.array([float(layer.out_channels)]), dependent.node.name)[self._quantity]
             if layer.opaque is not None:
                 return np.array([self._one(dependent.node.name, block, width) for width in widths])
             values = np.array(widths, dtype=np.int64)
             given = [form.along(block, values, self._widths).astype(np.float64) for form in dependent.given]
             outputs = dependent.output.along(block, values, self._widths).astype(np.float64)
-            found = self._model.many(layer, given, outputs)[self._quantity]
+            found = self._model.many(layer, given, outputs, dependent.node.name)[self._quantity]
         except HardwareError:
             return np.full(1 if widths is None else len(widths), math.nan)
         if layer.least_channels > 1:
@@ -54,7 +54,7 @@ class ModelledPricer:
     def _one(self, name: str, block: str, width: int) -> float:
         """The price of a layer that was cut out of a file and follows widths, as its operations allow."""
         try:
-            cost = self._model.cost(self._graph.layer_at(name, {block: int(width)}))
+            cost = self._model.cost(self._graph.layer_at(name, {block: int(width)}), name)
         except LayerError:
             return math.nan
         return (cost.latency_ms, cost.energy_mj)[self._quantity]

@@ -22,9 +22,13 @@ from profiler.plotting.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, png
 LEVEL_COLOURS: Mapping[str, str] = {
     "dram": BLUE, "buffer": ORANGE, "array": "#CC79A7", "converter": "#CC79A7", "unit": GREEN,
 }  # fmt: skip
+HATCHES: Mapping[str, str] = {"buffer": "////", "array": "....", "converter": "....", "unit": "\\\\\\\\"}
+"""By level, as its colours are hard to tell apart in grey."""
 SHADES: Mapping[str, float] = {"input": 1.0, "weight": 0.62, "output": 0.34}
 """How much of a level's colour a data type has; the rest is white."""
 COMPUTE, OVERHEAD = "#F0C419", "#B3B8BD"
+Kind = tuple[str, str, str, list[float]]
+"""A part of the bars: its name, its colour, its hatch, and its energy in each layer in mJ."""
 MOST_NAMED = 80
 """The bars of more layers are numbered instead of named."""
 
@@ -44,15 +48,18 @@ def breakdown_figure(found: Breakdown) -> Figure:
         figure = Figure(figsize=(width, 5.4), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         kinds = [
-            *(("computation", COMPUTE, [part.cost.compute_mj for part in found.layers]),),
+            ("computation", COMPUTE, "", [part.cost.compute_mj for part in found.layers]),
             *_data(found),
-            ("clock and control", OVERHEAD, [part.cost.overhead_mj for part in found.layers]),
+            ("clock and control", OVERHEAD, "", [part.cost.overhead_mj for part in found.layers]),
         ]
-        shown = [(name, colour, parts) for name, colour, parts in kinds if sum(parts) > 0]
-        _stack(axes, [parts for _, _, parts in shown], [colour for _, colour, _ in shown])
-        share = {name: 100 * sum(parts) / found.energy_mj for name, _, parts in shown}
+        shown = [kind for kind in kinds if sum(kind[-1]) > 0]
+        _stack(axes, shown)
+        share = {name: 100 * sum(parts) / found.energy_mj for name, _, _, parts in shown}
         axes.legend(
-            handles=[Patch(color=colour, label=f"{name}, {share[name]:.0f} %") for name, colour, _ in reversed(shown)],
+            handles=[
+                Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0, label=f"{name}, {share[name]:.0f} %")
+                for name, colour, hatch, _ in reversed(shown)
+            ],
             loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9.5, labelcolor=INK,
         )  # fmt: skip
         named = len(found.layers) <= MOST_NAMED
@@ -73,12 +80,13 @@ def breakdown_figure(found: Breakdown) -> Figure:
         return figure
 
 
-def _data(found: Breakdown) -> list[tuple[str, str, list[float]]]:
-    """Name, colour and energies by layer of each level and data type."""
+def _data(found: Breakdown) -> list[Kind]:
+    """Each level and data type."""
     return [
         (
             f"{level}, {kind}s",
             _shade(LEVEL_COLOURS.get(level, GREY), SHADES[kind]),
+            HATCHES.get(level, ""),
             [part.cost.data_mj.get(level, {}).get(kind, 0.0) for part in found.layers],
         )
         for level in reversed(found.levels)
@@ -91,8 +99,8 @@ def _shade(colour: str, share: float) -> str:
     return to_hex((red, green, blue))
 
 
-def _stack(axes: Axes, parts: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
-    bottom = np.zeros(len(parts[0])) if parts else np.zeros(0)
-    for heights, colour in zip(parts, colours, strict=True):
-        axes.bar(range(len(heights)), heights, 0.78, bottom=bottom, color=colour, linewidth=0)
+def _stack(axes: Axes, kinds: Sequence[Kind]) -> None:
+    bottom = np.zeros(len(kinds[0][-1])) if kinds else np.zeros(0)
+    for _, colour, hatch, heights in kinds:
+        axes.bar(range(len(heights)), heights, 0.78, bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
         bottom = bottom + np.array(heights)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator, MultipleLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from profiler.latency.validation import LIMIT_PERCENT, NEAR_PERCENT, HeldOutError, HeldOutNetwork
@@ -21,6 +21,7 @@ from profiler.plotting.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, alo
 from profiler.tables.families import Curve, Panel
 
 COLOURS = (BLUE, ORANGE, GREEN)
+MARKERS = ("o", "s", "^")
 NAIVE = "#B3B8BD"
 DPI = 150
 COLUMNS = 3
@@ -183,11 +184,11 @@ def _draw_layers(axes: Axes, held_out: HeldOutError) -> None:
     axes.plot(ends, ends, color="#9A9A9A", lw=1, zorder=1)
     kinds = Counter(layer.kind for layer in layers)
     names = [kind for kind, _ in kinds.most_common(len(COLOURS) - (len(kinds) > len(COLOURS)))]
-    for name, colour in zip([*names, "others"] if len(names) < len(kinds) else names, COLOURS, strict=False):
+    for name, colour, marker in zip([*names, "others"] if len(names) < len(kinds) else names, COLOURS, MARKERS, strict=False):
         chosen = [
             pair for layer, pair in zip(layers, pairs, strict=True) if (layer.kind if layer.kind in names else "others") == name
         ]
-        axes.plot(*zip(*chosen, strict=True), "o", color=colour, ms=3.5, mew=0, alpha=0.7, zorder=2, label=name)
+        axes.plot(*zip(*chosen, strict=True), marker, color=colour, ms=3.5, mew=0, alpha=0.7, zorder=2, label=name)
     axes.set(
         xlim=ends, ylim=ends, xscale="log", yscale="log", aspect="equal", xlabel="inside the network (ms)", ylabel="predicted (ms)"
     )
@@ -196,6 +197,7 @@ def _draw_layers(axes: Axes, held_out: HeldOutError) -> None:
     axes.annotate(said, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", color=GREY, fontsize=9)
     axes.legend(frameon=False, loc="lower right", fontsize=9, handletextpad=0.2, borderpad=0, labelcolor="linecolor")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 3) if ends[1] / ends[0] < 300 else (1,)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
 

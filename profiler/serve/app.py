@@ -149,7 +149,7 @@ class Pages:
 
 def state_as_json(state: DashboardState) -> dict[str, Any]:
     """Return a state ready for JSON, with those properties that the page shows."""
-    tables = [asdict(view) | {"state": view.state} for view in state.tables]
+    tables = [asdict(view) | {"state": view.state, "needs_care": view.needs_care} for view in state.tables]
     devices = [asdict(view) | {"busy": view.busy} for view in state.devices]
     return asdict(state) | {"tables": tables, "devices": devices}
 

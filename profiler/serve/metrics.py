@@ -37,8 +37,8 @@ def _worst_error_ratio(view: TableView) -> float | None:
 
 
 def _fresh(view: TableView) -> float | None:
-    """Return 1 or 0; None for an imported table, which is never measured again here."""
-    return None if view.state == "imported" else float(view.state == "fresh")
+    """Return 1 or 0; None for a table that was imported or computed, which is never measured again here."""
+    return None if view.state in ("imported", "modelled") else float(view.state == "fresh")
 
 
 def _last_failure_timestamp(view: TableView) -> float | None:

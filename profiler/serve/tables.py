@@ -20,7 +20,7 @@ from profiler.schedule.staleness import FreshnessFacts, staleness_reasons
 from profiler.schedule.state import Failure, read_state, stale_reason
 from profiler.serve.finding import FileCache, id_of, stamp
 from profiler.tables.table import METADATA_KEY, Table, TableInfo, load_table
-from profiler.tables.trust import trust_sentence
+from profiler.tables.trust import origin_of, trust_sentence
 
 MAX_BYTES = 100_000_000
 
@@ -42,6 +42,10 @@ class TableView:
     worst_error_percent: float | None = None
     verified: bool = False
     imported: bool = False
+    modelled: bool = False
+    """True if it was computed from a description of hardware."""
+    origin: str = ""
+    """Where its latencies are from, if no device of ours was measured for them, as part of a sentence."""
     sentence: str = ""
     """The table's accuracy as a sentence."""
     stale: tuple[str, ...] = ()
@@ -59,14 +63,26 @@ class TableView:
 
     @property
     def state(self) -> str:
-        """One of missing, broken, stale, imported and fresh."""
+        """One of missing, broken, stale, imported, modelled and fresh. Only what was measured here can be fresh."""
         if not self.exists:
             return "missing"
         if self.broken:
             return "broken"
         if self.stale:
             return "stale"
-        return "imported" if self.imported else "fresh"
+        if self.imported:
+            return "imported"
+        return "modelled" if self.modelled else "fresh"
+
+    @property
+    def unverified(self) -> bool:
+        """True if it is there and cannot be relied on."""
+        return self.exists and not self.broken and not self.verified
+
+    @property
+    def needs_care(self) -> bool:
+        """True if something ought to be done: it is missing, broken or stale, or measured here and yet unverified."""
+        return self.state in ("missing", "broken", "stale") or (self.state == "fresh" and self.unverified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,7 @@ class Tables:
         if file.foreign:
             return None
         view = _dated(file, name, now)
-        if file.info is None or view.imported:
+        if file.info is None or view.imported or view.modelled:
             return view
         reason = stale_reason(path, Table({}, file.info), now)
         state = read_state(path)
@@ -190,6 +206,8 @@ def _described(view: TableView, table: Table) -> TableView:
         worst_error_percent=_finite(info.held_out.worst_error_percent),
         verified=table.verified,
         imported=bool(info.imported),
+        modelled=bool(info.modelled),
+        origin=origin_of(info.device).removesuffix(": "),
         sentence=trust_sentence(table),
     )
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import mean
 
 from profiler.errors import HardwareError, TableError
-from profiler.modelled.model import open_model
+from profiler.layers.layer import LayerSpec
+from profiler.modelled.model import LayerCost, open_model
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import MODELLED_RUNTIME
@@ -18,13 +20,18 @@ from profiler.tables.predictor import modelled
 from profiler.tables.table import Table, TableInfo, load_table
 
 
-def build_modelled(plans: Sequence[Plan], address: str, path: Path) -> Table:
+def build_modelled(plans: Sequence[Plan], address: str, path: Path, densities: Path | None = None) -> Table:
     """Compute the layers of the plans' networks, at full widths and at those for fit and check, and save them as a table.
 
-    The rows are for people and for export: predictions compute the layers of any width. A table that is there already and was made
-    for the same hardware gets the rows in addition. `TableError` for another one, `HardwareError` for an unknown address.
+    The rows are for people and for export: predictions compute the layers of any width. With a file of densities, a layer that is
+    at several places of a network with other zeros at each has their mean as its row. A table that is there already and was made
+    for the same hardware and densities gets the rows in addition. `TableError` for another one, `HardwareError` for an unknown
+    address or for densities of another network.
     """
-    began, model = time.monotonic(), open_model(address)
+    began, model = time.monotonic(), open_model(address, densities)
+    if model.densities is not None:
+        for plan in plans:
+            model.densities.check(plan.graph.nodes, plan.graph.name)
     if path.suffix != ".parquet" or not path.parent.is_dir():
         raise TableError(f"{path} cannot become a table: give a name ending in .parquet in a folder that exists")
     if journal_path(path).exists():
@@ -37,14 +44,18 @@ def build_modelled(plans: Sequence[Plan], address: str, path: Path) -> Table:
     rows, energy_mj = (dict(before.rows), dict(before.energy_mj)) if before is not None else ({}, {})
     failed = dict(before.info.failed) if before is not None else {}
     graphs = [graph for plan in plans for graph in (plan.graph, *map(plan.graph.at_widths, (*plan.fit, *plan.check)))]
-    for layer in dict.fromkeys(layer for graph in graphs for layer in graph.layers):
+    named = model.densities.layers if model.densities is not None else {}
+    places = dict.fromkeys((node.layer, node.name if node.name in named else "") for graph in graphs for node in graph.nodes)
+    found: dict[LayerSpec, list[LayerCost]] = {}
+    for layer, node in places:
         try:
-            cost = model.cost(layer)
+            found.setdefault(layer, []).append(model.cost(layer, node))
         except HardwareError as exc:
             failed[layer.key] = str(exc)
-            continue
-        if cost.energy_mj > 0:  # flattening costs nothing
-            rows[layer], energy_mj[layer] = modelled(cost), cost.energy_mj
+    for layer, costs in found.items():
+        energy = mean(cost.energy_mj for cost in costs) if costs else 0.0
+        if energy > 0:  # flattening costs nothing
+            rows[layer], energy_mj[layer] = modelled(mean(cost.latency_ms for cost in costs)), energy
     now = datetime.now(UTC).isoformat(timespec="seconds")
     info = TableInfo(target, device, TimingSettings(), now, failed=failed)
     table = Table(rows, replace(info, wall_s=time.monotonic() - began), energy_mj)

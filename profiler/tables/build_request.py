@@ -48,12 +48,17 @@ class BuildRequest:
     wait_s: float = 0.0
     given: Given = NOTHING
     """Shapes and values of the inputs of model files."""
+    densities: Path | None = None
+    """The zeros of the network's layers, for devices that are modelled; None counts every value as one that is not zero."""
 
     def __post_init__(self) -> None:
         if len({table_path(self.out, target.device) for target in self.targets}) < len(self.targets):
             raise ToolError(
                 f"{len(self.targets)} devices cannot share one table; write {{device}} into --out, as in tables/{{device}}.parquet"
             )
+        measured = [target.device for target in self.targets if not is_model(target.device)]
+        if self.densities is not None and measured:
+            raise ToolError(f"{measured[0]} is measured, not modelled; leave --densities out, or give --device model:NAME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]
 
     def on_device(device: str, reporter: ProgressReporter) -> Table:
         if is_model(device):
-            return build_modelled(plans, device, table_path(request.out, device))
+            return build_modelled(plans, device, table_path(request.out, device), request.densities)
         return build(
             plans, targets[device], table_path(request.out, device), settings=request.settings, stop=request.stop,
             resume=request.resume, energy=request.energy, progress=reporter, wait_s=request.wait_s,

@@ -15,6 +15,7 @@ from profiler.interval import Interval
 from profiler.layers.graph import Graph
 from profiler.measure.executed import ask_file
 from profiler.modelled.breakdown import Breakdown, LayerPart, breakdown
+from profiler.modelled.densities import read_densities
 from profiler.modelled.energy_page import SUFFIX, read_page
 from profiler.modelled.model import Model
 from profiler.modelled.work import Assumptions
@@ -94,18 +95,22 @@ def predict_file(
     given: Given = NOTHING,
     *,
     measure_missing: bool = False,
+    densities: Path | None = None,
     progress: ProgressReporter | None = None,
     wait_s: float = 0.0,
 ) -> FilePrediction:
     """Predict without raising for missing layers.
 
     A file that the table was not built from has the layers that our rules say. With `measure_missing` the table's device is asked,
-    and the layers that the table lacks are measured there and added to it.
+    and the layers that the table lacks are measured there and added to it. A file of densities takes the place of those that a
+    modelled table was computed with.
 
     `TableError` or `ModelError` if a file cannot be read, or if the runtime of the table does not run such models; errors of the
     device if it cannot be reached.
     """
     table = load_table(path)
+    if densities is not None:
+        table = _with_densities(table, path, densities)
     if (hardware := table.info.model) is not None and model.suffix.lower() == SUFFIX:
         return _predict_page(path, table, hardware, model)
     file_format = format_of(model)
@@ -129,6 +134,14 @@ def predict_file(
         table = extend(path, layers, (graph or plain).opaques, progress=progress)
         prediction = Predictor(table).explain(graph or plain)
     return FilePrediction(model, path, table, prediction, graph is not None, given)
+
+
+def _with_densities(table: Table, path: Path, densities: Path) -> Table:
+    model = table.info.model
+    if model is None:
+        raise TableError(f"{path} was measured, with whatever zeros there were; leave --densities out")
+    device = {**table.info.device, "modelled": model.with_densities(read_densities(densities)).to_dict()}
+    return replace(table, info=replace(table.info, device=device))
 
 
 def _predict_page(path: Path, table: Table, model: Model, file: Path) -> FilePrediction:

@@ -17,7 +17,6 @@ from profiler.layers.composite import as_blocks
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import BLOCK_OPS, LayerSpec
 from profiler.measure.estimate import Estimate
-from profiler.modelled.model import LayerCost
 from profiler.tables.table import Table
 
 MOST_MS = 1e12
@@ -95,7 +94,7 @@ class Predictor:
         self._rows = {self._entry(layer): row for layer, row in table.rows.items()}
         self.grid = Grid(self._rows if self.interpolates else {}, table.info.staircases)
         self._blocks = frozenset(layer for layer in table.rows if layer.op in BLOCK_OPS)
-        self._lookups: dict[LayerSpec, LayerLookup | None] = {}
+        self._lookups: dict[tuple[LayerSpec, str], LayerLookup | None] = {}
 
     def with_calibration(self, calibration: Calibration) -> Predictor:
         """The same with another calibration. Lookups do not depend on it, so they are shared."""
@@ -103,25 +102,29 @@ class Predictor:
         other.table = self.table.with_calibration(calibration)
         return other
 
-    def lookup(self, layer: LayerSpec) -> LayerLookup | None:
-        """The layer's estimate, measured, interpolated or modelled; None if the table has none."""
-        if layer not in self._lookups and self.model is not None:
+    def lookup(self, layer: LayerSpec, node: str = "") -> LayerLookup | None:
+        """The layer's estimate, measured, interpolated or modelled; None if the table has none.
+
+        `node` is its name in the network, by which a model knows how many of its values are zero.
+        """
+        place = (layer, node if self.model is not None and self.model.densities is not None else "")
+        if place not in self._lookups and self.model is not None:
             try:
-                self._lookups[layer] = LayerLookup(modelled(self.model.cost(layer)), "modelled")
+                self._lookups[place] = LayerLookup(modelled(self.model.cost(layer, node).latency_ms), "modelled")
             except HardwareError:
-                self._lookups[layer] = None
-        if layer not in self._lookups:
+                self._lookups[place] = None
+        if place not in self._lookups:
             entry = self._entry(layer)
             row = self._rows.get(entry)
             between = None if row else self.grid.interpolate(entry)
-            self._lookups[layer] = (
+            self._lookups[place] = (
                 LayerLookup(row, "measured")
                 if row
                 else LayerLookup(between.estimate, "interpolated", between.shape_ms)
                 if between
                 else None
             )
-        return self._lookups[layer]
+        return self._lookups[place]
 
     def why_missing(self, layer: LayerSpec) -> str | None:
         """Why a layer that the table lacks could not be measured, or modelled; None if that was never tried."""
@@ -132,14 +135,14 @@ class Predictor:
                 return str(exc)
         return self.table.info.failed.get(self._entry(layer).key)
 
-    def sums_of(self, layer: LayerSpec) -> Sums | None:
-        """The layer's terms of the calibration; None if it is missing."""
-        found = self.lookup(layer)
+    def sums_of(self, layer: LayerSpec, node: str = "") -> Sums | None:
+        """The layer's terms of the calibration; None if it is missing. `node` as for `lookup`."""
+        found = self.lookup(layer, node)
         return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration)
 
     def sums(self, graph: Graph) -> Sums:
         """The network's terms of the calibration: sums over the layers that the table knows."""
-        return sum((sums for node in self._nodes(graph) if (sums := self.sums_of(node.layer)) is not None), NOTHING)
+        return sum((sums for node in self._nodes(graph) if (sums := self.sums_of(node.layer, node.name)) is not None), NOTHING)
 
     def predict(self, graph: Graph) -> Prediction:
         """The network's calibrated latency. `LayerNotMeasured` if one of its layers is missing."""
@@ -161,7 +164,7 @@ class Predictor:
     def explain(self, graph: Graph) -> Prediction:
         """Like `predict`, but missing layers are listed instead of raised. `TableError` for a table of impossible figures."""
         calibration, nodes = self.table.info.calibration, self._nodes(graph)
-        known = [(node, self.lookup(node.layer), self.sums_of(node.layer) or NOTHING) for node in nodes]
+        known = [(node, self.lookup(node.layer, node.name), self.sums_of(node.layer, node.name) or NOTHING) for node in nodes]
         total = sum((sums for _, _, sums in known), NOTHING)
         latency_ms = calibration.latency_ms(total)
         unexplained_ms = 2 * calibration.uncertainty_percent / 100 * latency_ms
@@ -191,9 +194,9 @@ class Predictor:
         return as_blocks(executed, self._blocks) if self._blocks else executed.nodes
 
 
-def modelled(cost: LayerCost) -> Estimate:
+def modelled(latency_ms: float) -> Estimate:
     """A computed latency as a row of a table: of no rounds, and nobody knows how far off it is."""
-    return Estimate(Interval.unknown(cost.latency_ms), 0, 0, 0)
+    return Estimate(Interval.unknown(latency_ms), 0, 0, 0)
 
 
 def _as_it_is(layer: LayerSpec) -> LayerSpec:

@@ -117,7 +117,7 @@ class Pricer:
         latency_ms, _, _ = self._predictor.grid.interpolate_many(family, channels)
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
-                latency_ms[(many % layer.groups > 0) | (many < layer.least_channels)] = math.nan
+                latency_ms = np.where((many % layer.groups > 0) | (many < layer.least_channels), math.nan, latency_ms)
         return Sums(
             calibration.of_kind(layer.op, latency_ms), layout, narrow, np.ones(len(values)), _weight_bytes(family, channels)
         )

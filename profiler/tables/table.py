@@ -310,7 +310,7 @@ FINGERPRINT: Mapping[str, Any] = {
 IMPORTED: Mapping[str, Any] = {"assumptions": Sequence[str], "skipped": Mapping[str, int]}
 MODELLED: Mapping[str, Any] = {
     "hardware": str, "sha256": str, "engine": str, "engine_version": int, "text": str, "batch": int, "bits": int,
-    "input_density": float, "weight_density": float, "output_density": float,
+    "input_density": float, "weight_density": float, "output_density": float, "densities": FACTS,
 }  # fmt: skip
 """Types of the entries that are read by name. Other entries are only shown and compared."""
 

@@ -27,7 +27,7 @@ RIDGE = 1e-3
 MAX_FEATURES = 4608
 """The largest number of features of a layer, 3x3 over 512 channels; inverting a larger A takes too long, so such layers are not
 refitted."""
-_OBSERVATIONS = 8192
+OBSERVATIONS = 8192
 """The number of inputs x of each layer, over the whole sample: enough for a thousand features."""
 _BATCH = 64
 _SEED = 0
@@ -65,7 +65,7 @@ def reconstructing(block: Block, count: int, images: Tensor | None) -> list[int]
         return strongest(block, count, images)
     kept = eliminated(readers, block.positions, count)
     for reader in readers:
-        _store(reader, refitted(reader, kept))
+        store(reader, refitted(reader, kept))
     return kept
 
 
@@ -103,13 +103,13 @@ def refitted(reader: Reader, kept: Sequence[int]) -> Tensor:
 
 def observed(block: Block, images: Tensor) -> list[Reader]:
     """The layers that read the block and can be refitted, one reader for each group, with the moments of their inputs."""
-    layers = [layer for layer in block.readers if _matrices(layer).shape[2] <= MAX_FEATURES]
+    layers = [layer for layer in block.readers if matrices(layer).shape[2] <= MAX_FEATURES]
     sums: dict[nn.Module, Tensor] = {}
-    per_image = max(1, _OBSERVATIONS // len(images))
+    per_image = max(1, OBSERVATIONS // len(images))
     generator = torch.Generator().manual_seed(_SEED)
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        features = _features(layer, inputs[0].detach(), per_image, generator).double()  # (groups, places, features)
+        features = features_of(layer, inputs[0].detach(), per_image, generator).double()  # (groups, places, features)
         sums[layer] = sums.get(layer, torch.zeros(())) + features.mT @ features
 
     hooks = [layer.register_forward_pre_hook(add) for layer in layers]
@@ -121,7 +121,7 @@ def observed(block: Block, images: Tensor) -> list[Reader]:
         for hook in hooks:
             hook.remove()
     called = [layer for layer in layers if layer in sums]
-    return [_reader(block, layer, group, sums[layer][group].clone()) for layer in called for group in range(_groups(layer))]
+    return [_reader(block, layer, group, sums[layer][group].clone()) for layer in called for group in range(groups_of(layer))]
 
 
 def _costs(weights: Tensor, inverse: Tensor, columns: Tensor) -> Tensor:
@@ -156,14 +156,14 @@ def _reader(block: Block, layer: nn.Module, group: int, moments: Tensor) -> Read
     )  # (positions, inputs of a position)
     columns = (starts[:, :, None] * values + torch.arange(values)).flatten(1)
     moments.diagonal().add_(RIDGE * moments.diagonal().mean() + 1e-12)
-    return Reader(layer, columns, moments, _matrices(layer)[group].double(), group)
+    return Reader(layer, columns, moments, matrices(layer)[group].double(), group)
 
 
-def _groups(layer: nn.Module) -> int:
+def groups_of(layer: nn.Module) -> int:
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
-def _has_constant(layer: nn.Module) -> bool:
+def has_constant(layer: nn.Module) -> bool:
     """True if the last feature is always 1 and its weight is the bias.
 
     A transposed convolution has none, because its bias is added only after overlapping outputs are summed.
@@ -171,7 +171,7 @@ def _has_constant(layer: nn.Module) -> bool:
     return layer.bias is not None and not isinstance(layer, nn.ConvTranspose2d)
 
 
-def _matrices(layer: nn.Module) -> Tensor:
+def matrices(layer: nn.Module) -> Tensor:
     """The weights as matrices, (groups, out, features).
 
     The outputs of a transposed convolution are those that a single pixel contributes to: out * k * k of them.
@@ -180,26 +180,26 @@ def _matrices(layer: nn.Module) -> Tensor:
     if isinstance(layer, nn.ConvTranspose2d):
         return weight.flatten(1).T[None]  # from (in, out, k, k)
     matrix = weight.flatten(1)
-    matrix = torch.cat([matrix, layer.get_parameter("bias").detach()[:, None]], dim=1) if _has_constant(layer) else matrix
-    return matrix.view(_groups(layer), -1, matrix.shape[1])
+    matrix = torch.cat([matrix, layer.get_parameter("bias").detach()[:, None]], dim=1) if has_constant(layer) else matrix
+    return matrix.view(groups_of(layer), -1, matrix.shape[1])
 
 
-def _store(reader: Reader, matrix: Tensor) -> None:
+def store(reader: Reader, matrix: Tensor) -> None:
     """Write a new W (out, features) into the weights and the bias of the reader's layer, or of its group in it."""
     layer, group = reader.layer, reader.group
     weight = layer.get_parameter("weight")
     with torch.no_grad():
-        if _has_constant(layer):
-            layer.get_parameter("bias").view(_groups(layer), -1)[group] = matrix[:, -1]
+        if has_constant(layer):
+            layer.get_parameter("bias").view(groups_of(layer), -1)[group] = matrix[:, -1]
             matrix = matrix[:, :-1]
         if isinstance(layer, nn.ConvTranspose2d):
             weight.copy_(matrix.T.reshape(weight.shape))  # (in, out, k, k)
         else:
-            of_group = weight.view(_groups(layer), -1, *weight.shape[1:])[group]
+            of_group = weight.view(groups_of(layer), -1, *weight.shape[1:])[group]
             of_group.copy_(matrix.reshape(of_group.shape))
 
 
-def _features(layer: nn.Module, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
+def features_of(layer: nn.Module, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
     """The features of a layer's inputs, (groups, places, features).
 
     Of a convolution they are the patches at `per_image` random places, the same places in every image of the batch.
@@ -211,8 +211,8 @@ def _features(layer: nn.Module, inputs: Tensor, per_image: int, generator: torch
         features = pixels.transpose(1, 2).flatten(0, 1)
     else:
         features = inputs.flatten(0, -2)
-    by_group = features.reshape(len(features), _groups(layer), -1).transpose(0, 1)
-    return torch.cat([by_group, torch.ones(*by_group.shape[:2], 1)], dim=2) if _has_constant(layer) else by_group
+    by_group = features.reshape(len(features), groups_of(layer), -1).transpose(0, 1)
+    return torch.cat([by_group, torch.ones(*by_group.shape[:2], 1)], dim=2) if has_constant(layer) else by_group
 
 
 def _patches(layer: nn.Conv2d, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,182 @@
+"""Ordered dropout: every image of a batch runs through a network of its own widths, all with the same weights.
+
+A block at a smaller width keeps the first positions of its order, as a cut with the same order does. A channel is dropped where it
+is read: the inputs of the convolutions and linear layers that read it are multiplied by zero. As these layers are linear in their
+inputs, that is the same as cutting the channel away, biases and normalisations before it included. It has a second advantage over
+zeroing what a layer makes: batch normalisation never sees a zero that stands for no channel. In training, its statistics of a
+channel are of all images of the batch, at all widths of the layers before, so they are estimated anew for a network that is
+sliced out (netadapt.pruning.batch_norm).
+
+This does not hold where channels meet other than in such a layer: in normalisations over several channels, in sums over them and in
+the products of attention. Blocks of which that is true fail the trial of `blocks_to_drop` and keep their full width in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netadapt.input_shape import InputShape
+from netadapt.outputs import MISFITS, as_list
+from netadapt.pruning.couplings import Couplings
+from netadapt.pruning.importance import open_importance
+from netadapt.pruning.prune import Order, block_of, prune_in_order
+from netadapt.pruning.trial import RELATIVE_TOLERANCE, randomised
+from profiler.layers.channels import possible_widths
+from profiler.layers.graph import Graph
+
+_SEED = 0
+
+Widths = Mapping[str, Sequence[int]]
+"""The widths that each block may have, in ascending order; the last is its full width."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reader:
+    """A layer that reads channels of blocks, and which of them each of its inputs is."""
+
+    layer: str
+    block: Tensor
+    """The number of the block of each input, int64 (inputs,); the number of blocks for an input that belongs to none."""
+    rank: Tensor
+    """The place of each input's position in the order of its block, int64 (inputs,); 0 for an input that belongs to none."""
+
+
+class OrderedDropout:
+    """The masks of one network, whose blocks in `widths` are drawn at random; all other blocks keep their full width."""
+
+    def __init__(self, model: nn.Module, graph: Graph, widths: Widths, order: Order) -> None:
+        self._names = tuple(widths)
+        couplings = Couplings(deepcopy(model), _input_shape(graph))
+        self._slices = {block: couplings.slices(block) for block in widths}
+        self._choices = [torch.tensor([width // self._slices[block] for width in widths[block]]) for block in widths]
+        places: dict[str, dict[int, tuple[int, int]]] = {}
+        for number, block in enumerate(widths):
+            positions = graph.widths[block] // self._slices[block]
+            rank = {position: place for place, position in enumerate(order.get(block, range(positions)))}
+            for layer, inputs in couplings.readers(block).items():
+                for channel, indices in inputs.items():
+                    places.setdefault(layer, {}).update((index, (number, rank[channel % positions])) for index in indices)
+        self._readers = []
+        for layer, found in places.items():
+            weight = model.get_submodule(layer).get_parameter("weight")
+            transposed = isinstance(model.get_submodule(layer), nn.ConvTranspose2d)  # (in, out, k, k)
+            count = weight.shape[0] if transposed else weight.shape[1] * getattr(model.get_submodule(layer), "groups", 1)
+            all_inputs = [found.get(index, (len(self._names), 0)) for index in range(count)]
+            self._readers.append(_Reader(layer, *torch.tensor(all_inputs).unbind(1)))
+        self._kept: Tensor | None = None
+
+    def draw(self, images: int, generator: torch.Generator) -> None:
+        """Draw a width for each block of each image of the next batches: independently, and evenly among the possible ones."""
+        columns = [choices[torch.randint(len(choices), (images,), generator=generator)] for choices in self._choices]
+        self._keep(columns, images)
+
+    def set_widths(self, widths: Sequence[Mapping[str, int]]) -> None:
+        """Set the widths of each image of the next batches; a block that is not named has its full width."""
+        self._keep(
+            [
+                torch.tensor(
+                    [of_image[name] // self._slices[name] if name in of_image else int(choices[-1]) for of_image in widths]
+                )
+                for name, choices in zip(self._names, self._choices, strict=True)
+            ],
+            len(widths),
+        )
+
+    def _keep(self, columns: Sequence[Tensor], images: int) -> None:
+        self._kept = torch.stack([*columns, torch.ones(images, dtype=torch.int64)], dim=1)  # (images, blocks + 1): positions kept
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        """Inside the with statement, each batch runs at the widths that were drawn or set before it, and fully before any were."""
+
+        def hook(reader: _Reader) -> Any:
+            def drop(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+                if self._kept is None:
+                    return None
+                features = inputs[0]
+                mask = (reader.rank < self._kept[:, reader.block]).to(features.device, features.dtype)  # (images, inputs)
+                # a network may take images apart before the layer: their parts follow each other in the first dimension
+                mask = mask.repeat_interleave(len(features) // len(mask), dim=0)
+                ones = (1,) * (features.ndim - 2)
+                of_channels = (len(mask), *ones, mask.shape[1]) if isinstance(layer, nn.Linear) else (*mask.shape, *ones)
+                return (features * mask.view(of_channels), *inputs[1:])
+
+            return drop
+
+        hooks = [model.get_submodule(reader.layer).register_forward_pre_hook(hook(reader)) for reader in self._readers]
+        try:
+            yield
+        finally:
+            self._kept = None
+            for each in hooks:
+                each.remove()
+
+
+def blocks_to_drop(model: nn.Module, graph: Graph) -> tuple[str, ...]:
+    """The blocks whose dropped channels leave the same as a cut, in the graph's order. The model is not changed.
+
+    Tried with random weights, on a batch of a full image beside one at half of the widths.
+    """
+    _, channels, height, width = _input_shape(graph)
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        images = torch.randn(2, channels, height, width)
+        try:
+            model = randomised(model, images)
+        except MISFITS:
+            return ()  # the network takes no batch of two images, or fails with random weights
+    blocks = list(graph.widths)
+    if _drop_like_a_cut(model, graph, images, blocks):  # the usual case, in one trial; otherwise blocks are added one by one
+        return tuple(blocks)
+    found: list[str] = []
+    for block in blocks:
+        if _drop_like_a_cut(model, graph, images, [*found, block]):
+            found.append(block)
+    return tuple(found)
+
+
+def _drop_like_a_cut(model: nn.Module, graph: Graph, images: Tensor, blocks: Sequence[str]) -> bool:
+    choices = possible_widths(graph, 1)
+    narrow = {block: choices[block][(len(choices[block]) - 1) // 2] for block in blocks}
+    dropout = OrderedDropout(model, graph, {block: (narrow[block], graph.widths[block]) for block in blocks}, {})
+    dropout.set_widths([narrow, {}])
+    try:
+        with torch.no_grad():
+            with dropout.on(model):
+                dropped = as_list(model(images))
+            cut, full = as_list(prune_in_order(model, graph, narrow, {})(images)), as_list(model(images))
+    except MISFITS:
+        return False
+    return all(
+        found.shape == wanted.shape and float((found - wanted).abs().max()) <= RELATIVE_TOLERANCE * float(wanted.abs().max())
+        for tensors in zip(dropped, cut, full, strict=True)
+        if tensors[0].is_floating_point()
+        for found, wanted in ((tensors[0][:1], tensors[1][:1]), (tensors[0][1:], tensors[2][1:]))
+    )
+
+
+def order_of(model: nn.Module, graph: Graph, widths: Widths, importance: str, images: Tensor | None) -> dict[str, tuple[int, ...]]:
+    """The positions of each block, the most important first by the criterion of this name: those that the least width keeps, then
+    those that each next width adds. `images` as for `netadapt.pruning.prune.prune`."""
+    keep, copy = open_importance(importance), deepcopy(model)
+    couplings, weights = Couplings(copy, _input_shape(graph)), deepcopy(model.state_dict())
+    found = {}
+    for name, choices in widths.items():
+        block, order = block_of(copy, graph, couplings, name), dict[int, None]()
+        for width in choices:
+            order |= dict.fromkeys(keep(block, width // block.slices, images))
+            copy.load_state_dict(weights)  # a criterion may change the layers that read the block
+        found[name] = tuple(order)
+    return found
+
+
+def _input_shape(graph: Graph) -> InputShape:
+    _, (n, height, width, channels) = graph.inputs[0]
+    return (n, channels, height, width)

@@ -1,0 +1,165 @@
+"""The local step of energy-aware pruning (Yang, Chen and Sze, CVPR 2017, https://arxiv.org/abs/1611.05128) for single weights.
+
+Weights of a layer become zero by what its output feature maps lose, and those that stay are fitted to these in closed form. Outputs
+are compared with those of the network before the round, while inputs are those of the network as it is pruned by now: a layer makes
+up for what the layers before it lost. With A the sum of xxᵀ over the observed inputs x, and b that of xy over the wanted outputs y
+of a filter, the best weights are A⁻¹b over those that stay.
+
+The paper removes the smallest weights and restores, one by one, those that reduce the error most. Here weights go in order of what
+the error rises by when one is eliminated and the others are fitted again, w² / (A⁻¹)ᵢᵢ (Hassibi and Stork, 1992), a share of the
+layer's weights at a time. Inputs of more than `MOST_FEATURES` features are divided into parts, which are fitted independently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from netadapt.pruning.importance.reconstruction import (
+    OBSERVATIONS,
+    RIDGE,
+    Reader,
+    features_of,
+    groups_of,
+    has_constant,
+    matrices,
+    store,
+)
+
+MOST_FEATURES = 320
+"""32 channels of 3x3 and a constant."""
+_FIRST_SHARE, _LAST_SHARE = 0.2, 0.04
+"""Of a layer's weights, that are removed before the others are fitted again; halved where the error would be too large."""
+_BATCH = 64
+_BYTES = 2**27
+"""Of the matrices that are inverted at once."""
+
+
+@dataclass(slots=True)
+class Moments:
+    """Sums over the observed inputs of a layer: x as the pruned network gives them, r as the reference does.
+
+    Matrices are of shape (part, features, features), with the parts of the first group first.
+    """
+
+    own: Tensor
+    """xxᵀ"""
+    cross: Tensor
+    """xrᵀ"""
+    reference: Tensor
+    """rrᵀ"""
+    sums: Tensor
+    """r, of shape (part, features)."""
+    count: int
+
+
+@dataclass(slots=True)
+class _Observer:
+    """Collects the features of the layer in one network, batch by batch."""
+
+    layer: nn.Module
+    per_image: int
+    found: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        generator = torch.Generator().manual_seed(len(self.found))  # the same places in both networks
+        self.found.append(_in_parts(features_of(layer, inputs[0].detach(), self.per_image, generator).double()))
+
+
+def observed(reference: nn.Module, pruned: nn.Module, name: str, images: Tensor) -> Moments | None:
+    """The moments of a layer's inputs in both networks, for images (n, c, h, w); None if the network never calls it."""
+    per_image = max(1, OBSERVATIONS // len(images))
+    observers = [_Observer(model.get_submodule(name), per_image) for model in (pruned, reference)]
+    hooks = [observer.layer.register_forward_pre_hook(observer) for observer in observers]
+    total: Moments | None = None
+    try:
+        for batch in torch.split(images, _BATCH):
+            with torch.no_grad():
+                pruned(batch)
+                reference(batch)
+            for given, wanted in zip(*(observer.found for observer in observers), strict=True):
+                new = Moments(given.mT @ given, given.mT @ wanted, wanted.mT @ wanted, wanted.sum(dim=1), given.shape[1])
+                if total is None:
+                    total = new
+                    continue
+                total.own += new.own
+                total.cross += new.cross
+                total.reference += new.reference
+                total.sums += new.sums
+                total.count += new.count
+            for observer in observers:
+                observer.found.clear()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def eliminate(layer: nn.Module, wanted: nn.Module, moments: Moments, most_error: float) -> float:
+    """Set weights of the layer to zero, in place, and fit the others and the bias, until the error would rise by more.
+
+    The error is that of the outputs, against those of the layer `wanted` in the reference, as a share of their variance;
+    `most_error` is below 1. Weights that are zero stay so. Returns by how much the error has risen.
+    """
+    groups, size = groups_of(layer), matrices(layer).shape[2]
+    present, target = (_in_parts(matrices(each).double()) for each in (layer, wanted))  # (part, out, features)
+    removable = present != 0
+    is_constant = _in_parts(torch.zeros(groups, 1, size).index_fill_(2, torch.tensor([size - 1]), float(has_constant(layer))))
+    free = is_constant.bool().expand_as(removable)
+    removable &= ~free
+    ridge = RIDGE * moments.own.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-12
+    own = moments.own + torch.diag_embed(ridge[:, None].expand(-1, moments.own.shape[1]))
+    goal = target @ moments.cross.mT + ridge[:, None, None] * present
+    energy = ((target @ moments.reference) * target).sum() - (target @ moments.sums[:, :, None]).square().sum() / moments.count
+    scale = max(float(energy), 1e-30)
+
+    def error(weights: Tensor) -> float:
+        return float((((weights @ own) - 2 * goal) * weights).sum()) / scale
+
+    weights, uncertainty = _fitted(own, goal, removable | free)
+    before = now = error(weights)
+    share = _FIRST_SHARE
+    while share >= _LAST_SHARE and (left := int(removable.sum())) > 1:
+        costs = torch.where(removable, weights.square() / uncertainty, torch.inf)
+        fewer = removable.clone(memory_format=torch.contiguous_format)
+        fewer.view(-1)[costs.flatten().topk(max(1, int(share * left)), largest=False).indices] = False
+        fitted, changed = _fitted(own, goal, fewer | free)
+        if error(fitted) - before > most_error:
+            share /= 2
+            continue
+        removable, weights, uncertainty, now = fewer, fitted, changed, error(fitted)
+    whole = _whole(weights * (removable | free), groups, size)
+    for group in range(groups):
+        store(Reader(layer, torch.empty(0), own, whole[group], group), whole[group])
+    return now - before
+
+
+def _fitted(own: Tensor, goal: Tensor, stays: Tensor) -> tuple[Tensor, Tensor]:
+    """For each filter the best weights among those that stay, and the diagonal of A⁻¹ over these; (part, out, features) each."""
+    weights, uncertainty = torch.zeros_like(goal), torch.ones_like(goal)
+    filters = max(1, _BYTES // (8 * own.shape[1] ** 2))
+    for part in range(len(own)):
+        for some in torch.split(torch.arange(goal.shape[1]), filters):
+            mask = stays[part, some].double()
+            inner = own[part] * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
+            weights[part, some] = (inverse @ (goal[part, some] * mask)[:, :, None])[:, :, 0] * mask
+            uncertainty[part, some] = inverse.diagonal(dim1=1, dim2=2)
+    return weights, uncertainty
+
+
+def _in_parts(features: Tensor) -> Tensor:
+    """From (group, n, features) to (part, n, features of a part), the last part of each group filled up with zeros."""
+    groups, count, size = features.shape
+    parts = -(-size // MOST_FEATURES)
+    each = -(-size // parts)
+    padded = functional.pad(features, (0, parts * each - size))
+    return padded.reshape(groups, count, parts, each).transpose(1, 2).flatten(0, 1)
+
+
+def _whole(matrix: Tensor, groups: int, size: int) -> Tensor:
+    """The inverse of `_in_parts`."""
+    return matrix.reshape(groups, -1, *matrix.shape[1:]).transpose(1, 2).flatten(2)[:, :, :size]
