@@ -112,6 +112,17 @@ def test_weights_that_are_zero_stay_so() -> None:
     assert not model[0].get_parameter("weight")[0, :, 0].any()
 
 
+def test_a_layer_without_a_weight_that_is_not_zero_stays_as_it_is() -> None:
+    reference = model_of("linear")
+    with torch.no_grad():
+        reference[0].get_parameter("weight").zero_()
+    model = deepcopy(reference)
+    moments = observed(reference, model, "0", images("linear"))
+    assert moments is not None
+    assert eliminate(model[0], reference[0], moments, 0.01) == 0
+    assert torch.equal(model[0].get_parameter("bias"), reference[0].get_parameter("bias"))
+
+
 def test_a_layer_makes_up_for_what_the_layers_before_it_lost() -> None:
     torch.manual_seed(0)
     reference = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 6)).double()

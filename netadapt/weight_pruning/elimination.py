@@ -5,9 +5,11 @@ are compared with those of the network before the round, while inputs are those 
 up for what the layers before it lost. With A the sum of xxᵀ over the observed inputs x, and b that of xy over the wanted outputs y
 of a filter, the best weights are A⁻¹b over those that stay.
 
-The paper removes the smallest weights and restores, one by one, those that reduce the error most. Here weights go in order of what
-the error rises by when one is eliminated and the others are fitted again, w² / (A⁻¹)ᵢᵢ (Hassibi and Stork, 1992), a share of the
-layer's weights at a time. Inputs of more than `MOST_FEATURES` features are divided into parts, which are fitted independently.
+The paper removes the smallest weights and restores, one by one, those that reduce the error most. Here the weights of each
+filter go in order of what the error rises by when one is eliminated and the others are fitted again, w² / (A⁻¹)ᵢᵢ (Hassibi and
+Stork, 1992), a few at a time. Filters do not depend on each other, so that how far each is followed is decided afterwards, for the
+whole layer: as far as costs least. Inputs of more than `MOST_FEATURES` features are divided into parts, which are fitted
+independently.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from netadapt.pruning.importance.reconstruction import (
 
 MOST_FEATURES = 320
 """32 channels of 3x3 and a constant."""
-_FIRST_SHARE, _LAST_SHARE = 0.2, 0.04
-"""Of a layer's weights, that are removed before the others are fitted again; halved where the error would be too large."""
+_TURNS = 32
+"""Into so many turns the elimination of all weights of a filter is divided."""
 _BATCH = 64
 _BYTES = 2**27
 """Of the matrices that are inverted at once."""
@@ -110,6 +112,8 @@ def eliminate(layer: nn.Module, wanted: nn.Module, moments: Moments, most_error:
     is_constant = _in_parts(torch.zeros(groups, 1, size).index_fill_(2, torch.tensor([size - 1]), float(has_constant(layer))))
     free = is_constant.bool().expand_as(removable)
     removable &= ~free
+    if not removable.any():
+        return 0.0
     ridge = RIDGE * moments.own.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-12
     own = moments.own + torch.diag_embed(ridge[:, None].expand(-1, moments.own.shape[1]))
     goal = target @ moments.cross.mT + ridge[:, None, None] * present
@@ -119,36 +123,54 @@ def eliminate(layer: nn.Module, wanted: nn.Module, moments: Moments, most_error:
     def error(weights: Tensor) -> float:
         return float((((weights @ own) - 2 * goal) * weights).sum()) / scale
 
-    weights, uncertainty = _fitted(own, goal, removable | free)
-    before = now = error(weights)
-    share = _FIRST_SHARE
-    while share >= _LAST_SHARE and (left := int(removable.sum())) > 1:
-        costs = torch.where(removable, weights.square() / uncertainty, torch.inf)
-        fewer = removable.clone(memory_format=torch.contiguous_format)
-        fewer.view(-1)[costs.flatten().topk(max(1, int(share * left)), largest=False).indices] = False
-        fitted, changed = _fitted(own, goal, fewer | free)
-        if error(fitted) - before > most_error:
-            share /= 2
-            continue
-        removable, weights, uncertainty, now = fewer, fitted, changed, error(fitted)
-    whole = _whole(weights * (removable | free), groups, size)
+    followed, costs = _eliminated(own, goal, removable, free)
+    # of each filter the weights of its first turns go: those turns of all filters that cost least for what was removed before, too
+    dearest = costs.cummax(dim=0).values.flatten()
+    order = dearest.sort(stable=True).indices
+    affordable = order[costs.flatten()[order].cumsum(dim=0) <= most_error * scale]
+    turns = torch.zeros(costs.numel(), dtype=torch.int64).index_fill_(0, affordable, 1).view(costs.shape).sum(dim=0)
+    weights = followed.gather(0, turns[None, :, :, None].expand(1, *goal.shape))[0].double()
+    whole = _whole(weights, groups, size)
     for group in range(groups):
         store(Reader(layer, torch.empty(0), own, whole[group], group), whole[group])
-    return now - before
+    return error(weights) - error(followed[0].double())
 
 
-def _fitted(own: Tensor, goal: Tensor, stays: Tensor) -> tuple[Tensor, Tensor]:
-    """For each filter the best weights among those that stay, and the diagonal of A⁻¹ over these; (part, out, features) each."""
-    weights, uncertainty = torch.zeros_like(goal), torch.ones_like(goal)
-    filters = max(1, _BYTES // (8 * own.shape[1] ** 2))
+def _eliminated(own: Tensor, goal: Tensor, removable: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+    """The best weights of each filter after each turn, (turn, part, out, features) with the first before any, and what each costs.
+
+    Costs, (turn, part, out), are infinite where nothing is left to remove.
+    """
+    size = goal.shape[2]
+    few = -(-size // _TURNS)
+    count = -(-int(removable.sum(dim=2).max()) // few)
+    followed = torch.zeros(count + 1, *goal.shape)
+    costs = torch.full((count, *goal.shape[:2]), torch.inf, dtype=torch.float64)
     for part in range(len(own)):
-        for some in torch.split(torch.arange(goal.shape[1]), filters):
-            mask = stays[part, some].double()
-            inner = own[part] * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
-            weights[part, some] = (inverse @ (goal[part, some] * mask)[:, :, None])[:, :, 0] * mask
-            uncertainty[part, some] = inverse.diagonal(dim1=1, dim2=2)
-    return weights, uncertainty
+        for some in torch.split(torch.arange(goal.shape[1]), max(1, _BYTES // (8 * size**2))):
+            left = removable[part, some]
+            stays = (left | free[part, some]).double()
+            kinds = stays[:1] if (stays == stays[0]).all() else stays  # in the first round, all filters have the same matrix
+            inner = own[part] * kinds[:, :, None] * kinds[:, None, :] + torch.diag_embed(1 - kinds)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner)).repeat(len(stays) // len(kinds), 1, 1)
+            weights = (inverse @ (goal[part, some] * stays)[:, :, None])[:, :, 0] * stays
+            followed[0, part, some] = weights.float()
+            for turn in range(count):
+                uncertainty = inverse.diagonal(dim1=1, dim2=2).clamp_min(1e-30)
+                found = torch.where(left, weights.square() / uncertainty, torch.inf).topk(few, dim=1, largest=False)
+                there = found.values < torch.inf
+                columns = inverse.gather(2, found.indices[:, None].expand(-1, size, -1)) * there[:, None]
+                among = columns.gather(1, found.indices[:, :, None].expand(-1, -1, few)) * there[:, :, None]
+                lost = weights.gather(1, found.indices) * there
+                right = torch.cat([columns.mT, lost[:, :, None]], dim=2)
+                solved = torch.linalg.solve(among + torch.diag_embed((~there).double()), right)
+                cost = (lost * solved[:, :, -1]).sum(dim=1)
+                costs[turn, part, some] = torch.where(there.any(dim=1), cost, torch.inf)
+                inverse -= columns @ solved[:, :, :-1]
+                left = left.scatter(1, found.indices, left.gather(1, found.indices) & ~there)
+                weights = (weights - (columns @ solved[:, :, -1:])[:, :, 0]) * (left | free[part, some])
+                followed[turn + 1, part, some] = weights.float()
+    return followed, costs
 
 
 def _in_parts(features: Tensor) -> Tensor:
