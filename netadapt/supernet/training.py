@@ -1,5 +1,9 @@
 """The training of a super-network: at each step every image of the batch has widths of its own.
 
+The narrower a width is, the later it is drawn, as in the progressive shrinking of Once-for-All (Cai et al., 2020): from random
+weights, a deep network in which some block is always narrow learns nothing for a long time. MobileNetV1 0.25 reached 74 % on the
+digits after 300 steps so, and 12 % with all widths from the beginning, both at full width.
+
 What is drawn at a step depends on the seed and on the step's number only. So a training that goes on from a checkpoint gives the
 same weights as one that was never interrupted.
 """
@@ -42,6 +46,9 @@ from netadapt.training.types import Part
 _SAVE_EVERY_S = 60.0
 _EPOCH_SEED = 1_000_003  # a prime: the epochs of one seed share no batches with those of the next
 _OF_WIDTHS = 0x51D
+WARM_UP = 0.3
+"""The share of a training from random weights in which all images have full widths."""
+_SHRINKING = 0.4  # the share after it in which more and more widths are drawn from
 
 
 def train_supernet(
@@ -53,12 +60,13 @@ def train_supernet(
     *,
     seed: int,
     progress: Progress,
+    warm_up: float = WARM_UP,
 ) -> float:
     """Train all widths in place, from the checkpoint on if there is one, and return the seconds of all training steps.
 
-    The checkpoint is written every minute and when Ctrl-C is pressed, which ends the training after the step that runs. Afterwards
-    the model is on the processor, in evaluation. `TrainingError` as soon as the loss is not finite, `RunError` for a checkpoint
-    that cannot be read.
+    `warm_up` is the share of the training at full width, which trained weights have no need of. The checkpoint is written every
+    minute and when Ctrl-C is pressed, which ends the training after the step that runs. Afterwards the model is on the processor,
+    in evaluation. `TrainingError` as soon as the loss is not finite, `RunError` for a checkpoint that cannot be read.
     """
     place, steps = chosen_device(), settings.steps_for(len(part))
     precision, per_epoch = precision_on(place, settings.precision), max(1, len(part) // settings.batch_size)
@@ -96,7 +104,8 @@ def train_supernet(
                 for group in optimizer.param_groups:
                     group["lr"] = settings.rate_at(done / steps)
                 torch.manual_seed(seed + _EPOCH_SEED * done)  # for random layers
-                dropout.draw(len(next(tensors_in(inputs))), widths.manual_seed((seed + _EPOCH_SEED * done) ^ _OF_WIDTHS))
+                share = min(1.0, max(0.0, (done / steps - warm_up) / _SHRINKING))
+                dropout.draw(len(next(tensors_in(inputs))), widths.manual_seed((seed + _EPOCH_SEED * done) ^ _OF_WIDTHS), share)
                 with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
                     outputs = outputs_of(model, inputs, layout)
                 loss = part.task.loss(mapped(outputs, lambda each: each.float() if each.is_floating_point() else each), targets)
