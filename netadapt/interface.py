@@ -6,14 +6,15 @@
         print(step.iteration, step.score, step.prices)
     step.export("adapted.onnx")
 
-Everything runs in this process, one candidate after the other. `netadapt run` takes networks, data and tasks by name instead, and
-fine-tunes candidates in several processes or on a cluster. The folder of a run is the same: `netadapt history` reads it.
+Everything runs in this process, one candidate after the other. Where the network and both functions are given by name, such as
+"train.py:accuracy", candidates are fine-tuned in several processes or on a cluster: nothing is pickled. The folder of a run is that
+of `netadapt run`: `netadapt history` reads it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,17 +22,19 @@ from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from device_agents.support.errors import ToolError
 from netadapt.adaptation import own_tables, trusted
-from netadapt.errors import NetworkError, RunError, SettingsError
+from netadapt.errors import NetworkError, SettingsError
+from netadapt.executors import ExecutorOptions, Observers, open_executor
+from netadapt.executors.functions import Evaluator, FineTune, Functions
+from netadapt.executors.jobs import CandidateJobs
 from netadapt.export.files import Exported
 from netadapt.input_shape import InputShape
 from netadapt.networks.options import NetworkOptions
 from netadapt.networks.plain import plain_network
-from netadapt.networks.user_network import GIVEN
+from netadapt.networks.user_network import GIVEN, source_facts
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.pruning.prune import prune
 from netadapt.pruning.settings import PruningSettings
@@ -51,20 +54,12 @@ from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import open_task
 from netadapt.training.types import Metric
-from netadapt.users_code import asked_of, users_code
+from netadapt.users_code import absolute_name, sources, users_code
 from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter, Shown, shown
 from profiler.tables.table import Table
 
 __all__ = ["AdaptSettings", "Adaptation", "AdaptedStep", "ToolError", "adapt", "trace"]
-
-Evaluator = Callable[[nn.Module], float | Mapping[str, float]]
-"""The caller's function that scores a network, which it may put into evaluation and onto a device: a number, higher is better, or a
-mapping whose first number is the score and whose others are reported beside it. It must not use the test set."""
-FineTune = Callable[[nn.Module, int], object]
-"""The caller's function that trains a network in place for so many steps."""
-_SCORE = "a score from evaluate(model): a finite number, higher is better, or a mapping of names to numbers, the score first"
-_TRAINED = "training the network in place for so many steps, from fine_tune(model, steps)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +113,9 @@ class Adaptation:
     info: RunInfo
     tables: Mapping[str, Path]
     loaded: Mapping[str, Table]
-    evaluate: Evaluator
-    fine_tune: FineTune
+    functions: Functions
+    executor: ExecutorOptions | None
+    """Where candidates are fine-tuned; None for this process."""
     resume: bool
     progress: Shown
     original: tuple[float, Mapping[str, float]] | None
@@ -135,7 +131,8 @@ class Adaptation:
         """
         self.steps.clear()
         budgets, search = parse_budgets(self.info.budgets, self.loaded), self.info.settings.search
-        goals, free = open_goals(budgets, self.loaded), ("search.max_iterations", "measure")
+        goals = open_goals(budgets, self.loaded)
+        free = ("search.max_iterations", "measure", "training.evaluate", "training.fine_tune")
         with (
             shown(self.progress) as progress,
             RunFolder.create(self.out, self.info, self.graph, resume=self.resume, free=free) as folder,
@@ -147,18 +144,22 @@ class Adaptation:
             check = DeviceCheck(models, measured, progress) if measured else None
             for step in folder.steps:
                 yield self._found(models, step)
-            evaluations = folder.recorded(self._evaluations(models, progress))
-            for step in adapted_steps(
-                self.graph, open_goals(budgets, growing), evaluations, search, folder.steps, folder.unfinished, check=check
-            ):
-                folder.add_step(step)
-                yield self._found(models, step)
+            with self._evaluations(models, progress) as evaluate:
+                for step in adapted_steps(
+                    self.graph, open_goals(budgets, growing), folder.recorded(evaluate), search, folder.steps, folder.unfinished,
+                    check=check,
+                ):  # fmt: skip
+                    folder.add_step(step)
+                    yield self._found(models, step)
 
     def _found(self, models: RunModels, step: Step) -> AdaptedStep:
         self.steps.append(step)
         return AdaptedStep(step, models.model(step), self.options.input_shape)
 
-    def _evaluations(self, models: RunModels, progress: ProgressReporter) -> Evaluate:
+    @contextmanager
+    def _evaluations(self, models: RunModels, progress: ProgressReporter) -> Iterator[Evaluate]:
+        """The evaluation of candidates, by workers if there are any; the original network is scored here."""
+
         def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
             iteration = candidates[0].iteration
             progress.begin(f"iteration {iteration}: fine-tuning {len(candidates)} candidates", len(candidates))
@@ -166,7 +167,11 @@ class Adaptation:
                 yield self._result(models, parent, candidate)
                 progress.advance(candidate.block or "the original network")
 
-        return evaluate
+        if self.executor is None:
+            yield evaluate
+            return
+        with open_executor(self.executor, CandidateJobs.for_run(models), Observers(progress)) as by_workers:
+            yield lambda parent, candidates: (evaluate if parent is None else by_workers)(parent, candidates)
 
     def _result(self, models: RunModels, parent: Step | None, candidate: Candidate) -> Result:
         """Prune, fine-tune and score a candidate. Of a rung, the network of the rung before is trained on."""
@@ -183,13 +188,9 @@ class Adaptation:
         steps = 0 if parent is None else settings.training.recipe.short_term.steps or 0
         steps = rung.steps(steps) if rung else steps
         if steps:
-            shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-            with asked_of("fine_tune", _TRAINED):
-                self.fine_tune(model, steps)
-            if {name: tensor.shape for name, tensor in model.state_dict().items()} != shapes:
-                raise RunError(f"fine_tune has changed the layers of the network; it is asked for {_TRAINED}")
-        save_weights(model.cpu().eval(), models.run.weights_path(weights))
-        score, others = self.original if parent is None and self.original else scored(self.evaluate, model)
+            self.functions.train(model, steps, settings.seed + (rung.number if rung else 0))
+        save_weights(model, models.run.weights_path(weights))
+        score, others = self.original if parent is None and self.original else self.functions.score(model)
         return Result(candidate, score, weights, others)
 
     def _repr_html_(self) -> str:
@@ -204,13 +205,13 @@ class Adaptation:
 
 
 def adapt(
-    model: nn.Module,
+    model: nn.Module | str,
     example_inputs: Tensor,
     budgets: str | Sequence[str],
     tables: str | Path | Mapping[str, str | Path] | None = None,
     *,
-    evaluate: Evaluator,
-    fine_tune: FineTune,
+    evaluate: Evaluator | str,
+    fine_tune: FineTune | str,
     out: str | Path,
     short_term_steps: int = 20,
     search: AdaptSettings | None = None,
@@ -218,6 +219,8 @@ def adapt(
     measure: bool | None = None,
     allow_unverified: bool = False,
     resume: bool = False,
+    workers: int | None = None,
+    ray_address: str | None = None,
     progress: Shown = True,
 ) -> Adaptation:
     """Adapt a trained network to budgets such as "latency=60%" (NetAdapt, Yang et al., 2018); iterate over what it returns.
@@ -227,9 +230,25 @@ def adapt(
     `short_term_steps` and scored; `search` are the settings of the search. `measure` is whether each winner is measured on the
     tables' devices: on those that can be reached, by default. Everything is kept in the folder `out`, which `resume` goes on with.
 
+    The network and the functions may be names, such as "train.py:accuracy" or "mypkg.train:accuracy"; that of the network is a
+    function that returns it with its weights. With all three by name, `workers` processes fine-tune candidates at the same time, or
+    the Ray cluster at `ray_address` does.
+
     `ToolError` in one sentence for whatever is wrong, before the folder is made: the network is traced, and scored once.
     """
-    name = f"{GIVEN}:{type(model).__name__}"
+    given = {"the network": model, "evaluate": evaluate, "fine_tune": fine_tune}
+    objects = [what for what, value in given.items() if not isinstance(value, str)]
+    if (workers is not None or ray_address is not None) and objects:
+        raise SettingsError(
+            f"other processes are told names, as nothing is pickled, but {' and '.join(objects)} came as an object; "
+            'give names such as "train.py:accuracy", or leave workers and ray_address out'
+        )
+    functions = Functions.named(evaluate, fine_tune)
+    executor = None
+    if workers is not None or ray_address is not None:
+        executor = ExecutorOptions.chosen("ray" if ray_address else None, workers, None, ray_address or "auto")
+        executor.require()
+    name = absolute_name(model) if isinstance(model, str) else f"{GIVEN}:{type(model).__name__}"
     if not isinstance(example_inputs, Tensor) or example_inputs.ndim != 4:
         raise NetworkError("example_inputs must be one tensor of images (n, c, h, w); networks of one such input can be adapted")
     if importance in IMPORTANCES and IMPORTANCES[importance].needs_images:
@@ -240,7 +259,7 @@ def adapt(
     goals = open_goals(parse_budgets(texts, loaded), loaded)
     _, channels, height, width = example_inputs.shape
     options = NetworkOptions(name, classes=0, input=(1, channels, height, width))
-    plain = plain_of(deepcopy(model), options)
+    plain = options.build() if isinstance(model, str) else plain_of(deepcopy(model), options)
     graph = options.traced(plain).graph
     search = search or AdaptSettings()
     if search.candidates != "fine-tune":
@@ -249,20 +268,21 @@ def adapt(
     continued = resume and is_run(Path(out))
     if not continued:
         refuse_unless_empty(Path(out))
-    original = None if continued else scored(evaluate, deepcopy(plain))
+    original = None if continued else functions.score(deepcopy(plain))
     recipe = open_task("classification").recipe.changed(RecipeOverrides(), RecipeOverrides(steps=short_term_steps))
     if continued:
         with RunFolder.open(Path(out)) as folder:
             scores = folder.info.settings.training.scores
     else:
         scores = tuple(Metric(key, key, decimals=4) for key in ("score", *(original[1] if original else ())))
-    training = TrainingSettings(f"{GIVEN}:evaluate", recipe, scores=scores)
+    names = [absolute_name(function) if isinstance(function, str) else None for function in (evaluate, fine_tune)]
+    training = TrainingSettings(f"{GIVEN}:evaluate", recipe, scores=scores, evaluate=names[0], fine_tune=names[1])
     settings = RunSettings(options, DataSettings(GIVEN), training, search, PruningSettings(importance), measure)
     facts = {key: TableFacts.of(path, loaded[key]) for key, path in paths.items()}
-    versions = {package: version(package) for package in PACKAGES}
+    versions = {package: version(package) for package in PACKAGES} | source_facts(name) | sources(filter(None, names))
     info = RunInfo(settings, texts, datetime.now(UTC).isoformat(timespec="seconds"), versions, facts)
     return Adaptation(
-        plain, graph, options, Path(out), info, paths, loaded, evaluate, fine_tune, resume, progress, original
+        plain, graph, options, Path(out), info, paths, loaded, functions, executor, resume, progress, original
     )  # fmt: skip
 
 
@@ -278,17 +298,3 @@ def plain_of(model: nn.Module, options: NetworkOptions) -> nn.Module:
     shape = "x".join(map(str, options.input_shape))
     with users_code(f"{type(model).__name__} does not accept an input of {shape}"):
         return plain_network(model, options.input_shape, type(model).__name__).model
-
-
-def scored(evaluate: Evaluator, model: nn.Module) -> tuple[float, Mapping[str, float]]:
-    """The score of a network, and the other figures by name. `UsersError` if the function fails, `RunError` for no score."""
-    with asked_of("evaluate", _SCORE), torch.no_grad():
-        found = evaluate(model)
-    try:
-        figures = {name: float(value) for name, value in found.items()} if isinstance(found, Mapping) else {"score": float(found)}
-    except (TypeError, ValueError) as exc:
-        raise RunError(f"evaluate returned {str(found)[:80]}; it is asked for {_SCORE}") from exc
-    if not figures or not all(map(math.isfinite, figures.values())):
-        raise RunError(f"evaluate returned {str(found)[:80]}; it is asked for {_SCORE}")
-    score, *_ = figures.values()
-    return score, dict(list(figures.items())[1:])

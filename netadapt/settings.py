@@ -70,6 +70,10 @@ class TrainingSettings:
     """PyTorch's threads for the training of the original network."""
     scores: tuple[Metric, ...] = ()
     """The scores of the user's own task, the one that selects winners first; empty for a built-in task."""
+    evaluate: str | None = None
+    """The user's function that scores networks in place of the task, by name; None for the task, or for a function object."""
+    fine_tune: str | None = None
+    """The user's function that trains candidates, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ OPTIONS: Mapping[str, str] = {
     "data.std": "--std",
     "training.task": "--task",
     "training.scores": "scores of the task",
+    "training.evaluate": "function that evaluates",
+    "training.fine_tune": "function that fine-tunes",
     "training.weights": "--weights",
     "training.recipe.from_scratch.epochs": "--epochs",
     "training.recipe.from_scratch.learning_rate": "--learning-rate",

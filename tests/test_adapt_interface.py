@@ -167,6 +167,9 @@ def test_a_training_that_changes_the_layers_is_refused(tmp_path: Path) -> None:
 def test_other_inputs_than_images_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(netadapt.ToolError, match="one tensor of images"):
         netadapt.adapt(Net(), torch.zeros(3), "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
+    with pytest.raises(netadapt.ToolError, match="networks of one such input can be adapted"):
+        several: Any = (IMAGES, IMAGES)
+        netadapt.adapt(Net(), several, "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
     with pytest.raises(netadapt.ToolError, match="does not accept an input of 1x5x16x16"):
         netadapt.adapt(Net(), torch.zeros(1, 5, 16, 16), "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
 
@@ -219,3 +222,93 @@ def test_the_package_imports_no_torch_before_it_is_used() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False")
     assert all(getattr(netadapt, name) is not None for name in netadapt.__all__)
+
+
+BY_NAME = """
+import os
+import torch
+from torch import nn
+from torch.nn import functional
+
+def make_net():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(16, 2))
+
+def data(count):
+    labels = torch.randint(0, 2, (count,))
+    return torch.randn((count, 3, 16, 16)) + labels.view(-1, 1, 1, 1), labels
+
+def train(model, steps):
+    with open("pids", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.05)
+    for _ in range(steps):
+        images, labels = data(16)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+def score(model):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        images, labels = data(64)
+    return {"minus_loss": -float(functional.cross_entropy(model.eval()(images), labels))}
+
+"""
+
+
+def by_name(folder: Path, out: str, **more: Any) -> netadapt.Adaptation:
+    file = folder / "mytraining.py"
+    file.write_text(BY_NAME)
+    chosen: dict[str, Any] = {"evaluate": f"{file}:score", "fine_tune": f"{file}:train", **more}
+    return netadapt.adapt(
+        f"{file}:make_net", IMAGES, "macs=70%", out=folder / out, short_term_steps=3, search=SEARCH, progress=False, **chosen
+    )
+
+
+@pytest.mark.slow
+def test_workers_that_are_told_names_find_what_this_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, there = list(by_name(tmp_path, "here")), list(by_name(tmp_path, "there", workers=2))
+    assert [step.widths for step in there] == [step.widths for step in here]
+    assert [step.score for step in there] == pytest.approx([step.score for step in here], rel=1e-4)
+    assert len(set((tmp_path / "pids").read_text().split())) == 3
+    found = command("export", tmp_path / "there", "--format", "onnx")
+    assert found.exit_code == 1 and "known to the functions that were given to netadapt.adapt" in found.stderr
+
+
+@pytest.mark.slow
+def test_a_function_that_fails_in_a_worker_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapting = by_name(tmp_path, "run", workers=1)
+    (tmp_path / "mytraining.py").write_text(BY_NAME.replace("optimizer.step()", "raise ValueError('no such column')"))
+    with pytest.raises(netadapt.ToolError, match=r"fine_tune failed: ValueError: no such column[\s\S]*in train"):
+        list(adapting)
+
+
+def test_functions_by_name_run_in_this_process_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    steps = by_name(tmp_path, "run")
+    assert next(iter(steps)).score < 0
+    assert steps.info.settings.training.evaluate == f"{tmp_path / 'mytraining.py'}:score"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"evaluate": accuracy, "workers": 2}, "evaluate came as an object"),
+        ({"evaluate": accuracy, "fine_tune": train, "ray_address": "local"}, "evaluate and fine_tune came as an object"),
+        ({"evaluate": "nowhere.py:score"}, "no file"),
+        ({"fine_tune": "mytraining.py:trian"}, "did you mean"),
+        ({"workers": 0}, "must be at least 1"),
+    ],
+)
+def test_names_that_cannot_be_called_are_one_sentence_before_the_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(netadapt.ToolError, match=said):
+        by_name(tmp_path, "run", **more)
+    assert not (tmp_path / "run").exists()

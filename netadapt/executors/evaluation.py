@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from netadapt.errors import NetAdaptError
+from netadapt.executors.functions import Functions
 from netadapt.executors.jobs import CandidateJob
 from netadapt.networks.pretrained import start_encoder
 from netadapt.pruning.batch_norm import reestimate
@@ -30,15 +31,25 @@ class Evaluator:
 
     def __init__(self, models: RunModels) -> None:
         self.models = models
+        training = models.run.info.settings.training
+        self._functions = (
+            Functions.named(training.evaluate, training.fine_tune) if training.evaluate and training.fine_tune else None
+        )
         self._start: tuple[object, nn.Module] | None = None
 
     def __call__(self, job: CandidateJob, progress: Progress | None = None) -> Result:
         """Prune, train and score the candidate, and save its weights in the run folder before its result is returned.
 
-        `OutOfMemory` where memory does not suffice, and any `ToolError` of training, data and files.
+        `OutOfMemory` where memory does not suffice, and any `ToolError` of training, data, files and the user's functions.
         """
         with _threads(job.threads), _memory_errors(job):
             model = self._model(job)
+            if self._functions is not None:
+                if steps := job.training.steps if job.training is not None else None:
+                    self._functions.train(model, steps, job.seed)
+                save_weights(model, self.models.run.weights_path(job.weights))
+                accuracy, metrics = self._functions.score(model)
+                return Result(job.candidate, accuracy, job.weights, metrics)
             if job.training is not None:
                 train(model, self.models.dataset.train, job.training, seed=job.seed, progress=progress)
             save_weights(model, self.models.run.weights_path(job.weights))
@@ -65,6 +76,8 @@ class Evaluator:
             return narrow
         if dict(widths) == dict(job.candidate.widths):  # the original network, or a candidate that continues from its last rung
             return prune(start, graph, job.candidate.widths)
+        if self._functions is not None:  # whose images only they know
+            return prune(start, graph, job.candidate.widths, job.pruning.importance)
         return prune_candidate(start, graph, job.candidate.widths, job.pruning, self.models.dataset.train, job.seed)
 
     def _loaded(self, weights: str, widths: Mapping[str, int]) -> nn.Module:

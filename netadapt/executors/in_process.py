@@ -20,7 +20,7 @@ def in_process(_options: ExecutorOptions, jobs: CandidateJobs, observers: Observ
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         batch_jobs = jobs.of(parent, candidates)
-        batch = BatchProgress(observers, batch_jobs, jobs.models.dataset)
+        batch = BatchProgress(observers, batch_jobs, jobs.models)
         for job in batch_jobs:
 
             def report(_done: int, _all: int, loss: float, job: CandidateJob = job) -> None:

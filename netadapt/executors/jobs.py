@@ -108,7 +108,7 @@ class CandidateJobs:
         rung, start, widths, seed = candidate.rung, parent.weights, parent.widths, self.seed
         training: TrainSettings | None = self.short_term
         if rung is not None:
-            steps = rung.steps(self.short_term.steps_for(len(self.models.dataset.train)))
+            steps = rung.steps(self.short_term.steps or self.short_term.steps_for(len(self.models.dataset.train)))
             training, seed = replace(self.short_term, epochs=None, steps=steps) if steps else None, seed + rung.number
             if rung.weights is not None:  # the candidate was pruned and trained on the rung before
                 start, widths = rung.weights, candidate.widths

@@ -34,7 +34,7 @@ def processes(options: ExecutorOptions, jobs: CandidateJobs, observers: Observer
 
     def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
         batch_jobs = jobs.of(parent, candidates)
-        return side_by_side(pool, batch_jobs, BatchProgress(observers, batch_jobs, jobs.models.dataset))
+        return side_by_side(pool, batch_jobs, BatchProgress(observers, batch_jobs, jobs.models))
 
     try:
         yield evaluate

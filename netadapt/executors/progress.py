@@ -6,23 +6,23 @@ from collections.abc import Iterable, Sequence
 
 from netadapt.executors import Observers
 from netadapt.executors.jobs import CandidateJob
+from netadapt.runs.models import RunModels
 from netadapt.search.types import Result
 from netadapt.training.tasks import scores_text
-from netadapt.training.types import Dataset
 
 
 class BatchProgress:
     """The progress of a batch of jobs: the original network alone, or the candidates of an iteration."""
 
-    def __init__(self, observers: Observers, jobs: Sequence[CandidateJob], dataset: Dataset) -> None:
-        self._observers, self._task, self._steps = observers, dataset.task, 0
+    def __init__(self, observers: Observers, jobs: Sequence[CandidateJob], models: RunModels) -> None:
+        self._observers, self._task, self._steps = observers, models.run.info.settings.task, 0
         first = jobs[0]
         if first.candidate.block is not None:
             count = "1 candidate" if len(jobs) == 1 else f"{len(jobs)} candidates"
             work = "scoring" if first.training is None else "fine-tuning"
             observers.progress.begin(f"iteration {first.candidate.iteration}: {work} {count}", len(jobs))
         elif first.training is not None:
-            observers.progress.begin("training the original network", first.training.steps_for(len(dataset.train)))
+            observers.progress.begin("training the original network", first.training.steps_for(len(models.dataset.train)))
 
     def losses(self, job: CandidateJob, losses: Iterable[float]) -> None:
         """Report the losses of further training steps; those of candidates, whose trainings are short and many, are not shown."""

@@ -52,7 +52,7 @@ def on_ray(options: ExecutorOptions, jobs: CandidateJobs, observers: Observers) 
 
         def evaluate(parent: Step | None, candidates: Sequence[Candidate]) -> Iterator[Result]:
             batch_jobs = jobs.of(parent, candidates)
-            return side_by_side(pool, batch_jobs, BatchProgress(observers, batch_jobs, jobs.models.dataset))
+            return side_by_side(pool, batch_jobs, BatchProgress(observers, batch_jobs, jobs.models))
 
         try:
             yield evaluate
@@ -110,8 +110,8 @@ class RayPool:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         self._max_cores = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=1)
         self._jobs, self._key = jobs, uuid4().hex
-        dataset = jobs.models.dataset
-        self._data = ray.put(dataset) if dataset.in_memory else None
+        own = jobs.models.run.info.settings.training.evaluate is None  # else the user's functions have the data
+        self._data = ray.put(jobs.models.dataset) if own and jobs.models.dataset.in_memory else None
         self._start: tuple[str, Any] | None = None
         self._running: dict[Any, CandidateJob] = {}
         self._task = ray.remote(evaluate_on_node)

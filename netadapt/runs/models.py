@@ -10,7 +10,7 @@ from torch import nn
 
 from netadapt.errors import RunError
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.user_network import changed_source
+from netadapt.networks.user_network import GIVEN, changed_source
 from netadapt.outputs import named_outputs
 from netadapt.pruning.prune import reshape_like
 from netadapt.runs.run_folder import RunFolder
@@ -61,7 +61,12 @@ class RunModels:
         settings = run.info.settings
         for warning in (
             changed_source(self.options.name, run.info.versions),
-            *changed_sources((settings.data.source, settings.training.task), run.info.versions),
+            *changed_sources(
+                filter(
+                    None, (settings.data.source, settings.training.task, settings.training.evaluate, settings.training.fine_tune)
+                ),
+                run.info.versions,
+            ),
         ):
             if warning:
                 print(f"warning: {warning}", file=sys.stderr)
@@ -74,6 +79,11 @@ class RunModels:
         """The data the run was started with, split as it was then."""
         if self._dataset is None:
             settings = self.run.info.settings
+            if settings.data.source == GIVEN:
+                raise RunError(
+                    f"the data of {self.run.path} is known to the functions that were given to netadapt.adapt only; call it again "
+                    "with resume=True, which yields all steps, to export or to train them further"
+                )
             data = dataset_of(settings.network, settings.data, settings.seed, settings.task)
             self._dataset = of_one_output(data, settings.network.output, settings.network.training_output)
         return self._dataset
