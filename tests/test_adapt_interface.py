@@ -174,6 +174,21 @@ def test_other_inputs_than_images_are_one_sentence(tmp_path: Path) -> None:
         netadapt.adapt(Net(), torch.zeros(1, 5, 16, 16), "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
 
 
+def test_functions_get_the_network_in_the_mode_that_they_need(tmp_path: Path) -> None:
+    modes: dict[str, set[bool]] = {"evaluate": set(), "fine_tune": set()}
+
+    def score(model: nn.Module) -> float:
+        modes["evaluate"].add(model.training)
+        return 0.5
+
+    def look(model: nn.Module, _steps: int) -> None:
+        modes["fine_tune"] |= {part.training for part in model.modules()}
+
+    for _ in zip(range(2), adapting(tmp_path / "run", evaluate=score, fine_tune=look), strict=False):
+        pass
+    assert modes == {"evaluate": {False}, "fine_tune": {True}}
+
+
 def test_successive_halving_trains_rungs_each_from_the_weights_of_the_one_before(tmp_path: Path) -> None:
     trained: list[int] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import distributed as dist
 from torch import nn
 
 from netadapt.errors import SettingsError
+from netadapt.runs.distributed import TogetherJob, train_together
 from netadapt.runs.run_folder import RunFolder
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.interrupted import Interrupted
@@ -151,6 +153,27 @@ def test_two_processes_end_with_the_weights_of_one(adapted: Path, tmp_path: Path
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
     assert accuracy_of_two == pytest.approx(accuracy, abs=0.005)
     assert training_of_two == training
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to see processes")
+def test_ctrl_c_leaves_no_process_and_no_half_result(adapted: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted, tmp_path / "run")
+
+    def press(_step: int, _loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with RunFolder.open(tmp_path / "run") as folder:
+        settings = replace(folder.info.settings.training.recipe.long_term, epochs=50.0)
+    job = TogetherJob(str(tmp_path / "run"), 1, settings, True, 1, "new.pt", str(tmp_path / "run" / "new.unfinished"), "this")
+    with pytest.raises(KeyboardInterrupt):
+        train_together(job, 2, press)
+    assert not (tmp_path / "run" / "weights" / "new.pt").exists()
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # others end in the meantime
+            commands.append(path.read_bytes())
+    assert not [command for command in commands if str(tmp_path).encode() in command]
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from netadapt.errors import RunError
 from netadapt.users_code import UsersError, asked_of, attribute_of, short_name
 
 Evaluator = Callable[[nn.Module], float | Mapping[str, float]]
-"""The caller's function that scores a network, which it may put into evaluation and onto a device: a number, higher is better, or a
-mapping whose first number is the score and whose others are reported beside it. It must not use the test set."""
+"""The caller's function that scores a network, which is in evaluation and may be put onto a device: a number, higher is better, or
+a mapping whose first number is the score and whose others are reported beside it. It must not use the test set."""
 FineTune = Callable[[nn.Module, int], object]
-"""The caller's function that trains a network in place for so many steps."""
+"""The caller's function that trains a network, which is in training, in place for so many steps."""
 _SCORE = "a score from evaluate(model): a finite number, higher is better, or a mapping of names to numbers, the score first"
 _TRAINED = "training the network in place for so many steps, from fine_tune(model, steps)"
 
@@ -39,7 +39,7 @@ class Functions:
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         with torch.random.fork_rng(), asked_of("fine_tune", _TRAINED):
             torch.manual_seed(seed)  # the same for every candidate, and in every process
-            self.fine_tune(model, steps)
+            self.fine_tune(model.train(), steps)  # trainers such as Lightning's leave the mode of a network as they get it
         if {name: tensor.shape for name, tensor in model.state_dict().items()} != shapes:
             raise RunError(f"fine_tune has changed the layers of the network; it is asked for {_TRAINED}")
         model.cpu().eval()
@@ -47,7 +47,7 @@ class Functions:
     def score(self, model: nn.Module) -> tuple[float, Mapping[str, float]]:
         """The score of a network, and the other figures by name. `RunError` for no score."""
         with asked_of("evaluate", _SCORE), torch.no_grad():
-            found = self.evaluate(model)
+            found = self.evaluate(model.eval())
         try:
             figures = (
                 {name: float(value) for name, value in found.items()} if isinstance(found, Mapping) else {"score": float(found)}

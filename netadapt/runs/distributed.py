@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from netadapt.training.together import Share
 from netadapt.training.trainer import train
 
 _LOSSES_EVERY_S = 0.5
+_GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,12 @@ def train_together(job: TogetherJob, processes: int, tell: Callable[[int, float]
             running.wait()
         finally:
             if running.poll() is None:
-                os.killpg(running.pid, signal.SIGKILL)
-                running.wait()
+                running.terminate()  # the launcher ends the others, which have sessions of their own
+                try:
+                    running.wait(_GRACE_S)
+                except subprocess.TimeoutExpired:
+                    running.kill()
+                    running.wait()
             running.stdout.close()
         if problem:
             raise RunError(problem)
