@@ -72,7 +72,7 @@ def _section(command: Any, context: Any, level: int) -> Iterator[str]:
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     rows = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
     if rows:
-        yield "| | |\n|---|---|"
+        yield "| argument or option | |\n|---|---|"
         yield from (f"| `{name}` | {_plain(text)} |" for name, text in rows)
         yield ""
     if command.epilog:

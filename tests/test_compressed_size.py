@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netadapt.resources import open_goals, open_resource, parse_budgets
-from netadapt.resources.compressed import CONVOLUTION, Coding, Compressed
+from netadapt.resources.compressed import CONVOLUTION, Coding, Compressed, stored_weights
 from netadapt.weight_pruning.compressed_size import compressed, compressed_layer, decoded, encoded, shared_values
 from profiler.layers.layer import fully_connected
 from profiler.modelled.densities import Densities, LayerDensity, write_densities
@@ -105,6 +105,18 @@ def test_the_estimate_from_widths_is_the_size_before_huffman(monkeypatch: pytest
     assert estimated == pytest.approx(33_000, rel=0.05)
     found = compressed(lenet_300(), {str(place): SIX_AND_FIVE for place in range(3)})
     assert estimated == pytest.approx(found.bytes_without_huffman, rel=0.02)
+
+
+ALEXNET = (  # weights, density, coding: 8 and 4 bits for convolutions, 5 and 4 for the others
+    (96 * 3 * 121, 0.84, Coding(8, 4)), (256 * 48 * 25, 0.38, Coding(8, 4)), (384 * 256 * 9, 0.35, Coding(8, 4)),
+    (384 * 192 * 9, 0.37, Coding(8, 4)), (256 * 192 * 9, 0.37, Coding(8, 4)), (4096 * 9216, 0.09, Coding(5, 4)),
+    (4096 * 4096, 0.09, Coding(5, 4)), (1000 * 4096, 0.25, Coding(5, 4)),
+)  # fmt: skip
+
+
+def test_alexnet_is_estimated_as_the_formula_with_zeros_in_long_gaps_says() -> None:
+    bits = sum(coding.bits(weights, stored_weights(weights, density, coding)) for weights, density, coding in ALEXNET)
+    assert bits / 8e6 == pytest.approx(9.56, rel=0.02)
 
 
 def test_a_network_that_is_loaded_from_what_was_decoded_has_its_zeros_and_few_values() -> None:

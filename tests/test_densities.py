@@ -190,6 +190,12 @@ def test_the_row_of_a_layer_with_other_zeros_at_each_place_is_their_mean(tmp_pat
     assert table.energy_mj[layer] == pytest.approx(sum(each) / 2)
 
 
+def test_the_page_s_form_says_that_it_lacks_the_zeros_of_single_layers(paths: tuple[Path, Path], tmp_path: Path) -> None:
+    result = profile("export", paths[0], "--format", "energy-page", "--out", tmp_path / "page.txt")
+    assert result.exit_code == 0, result.output
+    assert "without the zeros of single layers" in result.output
+
+
 def test_densities_of_another_network_are_refused(paths: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match="has no layer of their names"):
         build_modelled([Plan(in_a_row(conv2d((1, 8, 8, 3), 8, 3)))], "model:eyeriss", tmp_path / "t.parquet", paths[1])

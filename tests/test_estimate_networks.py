@@ -110,6 +110,12 @@ def test_zeros_of_one_network_are_those_of_its_own(folder: Path) -> None:
     assert pruned["energy_mj"] < 0.8 * dense["energy_mj"]
 
 
+def test_skipped_zeros_are_told_where_more_than_all_is_used(folder: Path) -> None:
+    command = ("estimate", folder / "small.json", "--device")
+    assert "where zeros are skipped" in run(*command, "model:eie@weight_density=0.05,input_density=0.05").stdout
+    assert "where zeros are skipped" not in run(*command, "model:eie").stdout
+
+
 def test_utilisation_is_the_share_of_the_peak(folder: Path) -> None:
     found = json.loads(run("estimate", folder / "small.json", "--device", "model:diannao@batch=1", "--json").stdout)
     (cost,) = found["accelerators"]["model:diannao@batch=1"]["networks"].values()

@@ -106,6 +106,26 @@ def test_a_table_that_is_modelled_is_named_so_and_never_fresh(tmp_path: Path) ->
     assert "table_fresh{" not in browser(tmp_path).get("/metrics").text
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_super_network_is_shown_as_one_and_not_as_a_run(tmp_path: Path, trained: bool) -> None:
+    plain = {"format": 1, "settings": {"network": {"name": "mobilenet_v2"}}, "widths": {"a": [8, 16]}, "created_utc": "2026-11-28"}
+    (tmp_path / "super").mkdir()
+    (tmp_path / "super" / "supernet.json").write_text(json.dumps(plain))
+    if trained:
+        (tmp_path / "super" / "trained.json").write_text("{}")
+    page, shown = browser(tmp_path).get("/").text, state(tmp_path)
+    assert [(item.network, item.blocks, item.trained) for item in shown.supernets] == [("mobilenet_v2", 1, trained)]
+    assert shown.runs == () and "Super-networks" in page
+    assert ("not ended" in page) != trained
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"settings": 1, "widths": 2}', '{"settings": {"network": []}}'])
+def test_a_damaged_super_network_is_shown_all_the_same(tmp_path: Path, text: str) -> None:
+    (tmp_path / "supernet.json").write_text(text)
+    assert browser(tmp_path).get("/").status_code == 200
+    assert state(tmp_path).supernets[0].network is None
+
+
 def test_a_table_of_a_simulated_device_says_so(lab: Path) -> None:
     assert "simulated, not measured" in browser(lab).get("/").text
 

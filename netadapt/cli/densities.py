@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,13 +54,17 @@ def densities(
         if as_json:
             print_json(found.to_dict())
         else:
-            print_densities(found, out)
+            print_densities(found, {node.name for node in source.graph.nodes if node.layer.weight_shape}, out)
 
 
-def print_densities(found: Densities, out: Path) -> None:
-    """The share of zeros of each layer, in percent."""
+def print_densities(found: Densities, weighted: Collection[str], out: Path) -> None:
+    """The share of zeros of each layer, in percent; those of `weighted` have weights."""
+
+    def zeros(share: float) -> str:
+        return f"{100 * (1 - share):.1f}"
+
     rows = [
-        (name, *(f"{100 * (1 - share):.1f}" for share in (layer.input, layer.weight, layer.output)))
+        (name, zeros(layer.input), zeros(layer.weight) if name in weighted else None, zeros(layer.output))
         for name, layer in found.layers.items()
     ]
     columns = ("zeros in % of", "inputs", "weights", "outputs")

@@ -119,9 +119,11 @@ def history_chart(widths: Sequence[Mapping[str, int]]) -> bytes:
                     colour = "white" if left[row][column] > 55 else INK
                     axes.text(column, row, str(after[block]), ha="center", va="center", color=colour, fontsize=8.5)
         axes.set_yticks(range(len(original)), [f"{block} ({width})" for block, width in original.items()], color=INK)
+        axes.set_yticks([row + 0.5 for row in range(len(original) - 1)], minor=True)
+        axes.grid(which="minor", axis="y", color="white", lw=2)
         axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
         axes.set_xlabel("step")
-        axes.tick_params(length=0)
+        axes.tick_params(which="both", length=0)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
         figure.colorbar(cells, label="channels left (%)", shrink=0.9, aspect=25)

@@ -14,6 +14,7 @@ weights in each round, with the same fine-tune. Test images judge the networks t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -316,9 +317,10 @@ def _weights(method: str, number: int) -> str:
 
 def _begun(out: Path, source: Source, asked: WeightPruning, resume: bool) -> list[Round]:
     """The rounds that are there already, of a folder that is made unless it is there."""
+    weights = hashlib.sha256(b"".join(value.numpy().tobytes() for value in source.model.state_dict().values())).hexdigest()
     settings = {
         "format": FORMAT, "network": source.name, "data": source.dataset.name, "nodes": len(source.graph.nodes),
-        "parameters": source.graph.parameters, **asdict(asked),
+        "parameters": source.graph.parameters, "weights": weights[:16], **asdict(asked),
     }  # fmt: skip
     path = out / "settings.json"
     with writing(out, RunError):

@@ -124,8 +124,16 @@ def estimates_data(graphs: Mapping[str, Graph], found: Estimates) -> dict[str, A
 def print_estimates(graphs: Mapping[str, Graph], found: Estimates) -> None:
     """The sizes of the networks, then a row for each on each accelerator, with the ratios to the first network."""
     names = _short(list(graphs))
-    sizes = [(names[name], count(graph.macs), count(graph.parameters), len(graph.nodes)) for name, graph in graphs.items()]
-    print_table(("network", "MACs", "parameters", "layers"), sizes, right=("MACs", "parameters", "layers"))
+    base = next(iter(graphs.values()))
+    sizes = [
+        (
+            names[name], count(graph.macs), f"{graph.macs / max(1, base.macs):.2f}", count(graph.parameters),
+            f"{graph.parameters / max(1, base.parameters):.2f}", len(graph.nodes),
+        )
+        for name, graph in graphs.items()
+    ]  # fmt: skip
+    titles = ("network", "MACs", "times", "parameters", "times ", "layers")
+    print_table(titles, sizes, right=titles[1:])
     print()
     rows: list[tuple[object, ...]] = []
     errors: list[str] = []
@@ -154,6 +162,8 @@ def print_estimates(graphs: Mapping[str, Graph], found: Estimates) -> None:
         f"modelled, not measured, for one image; images at a time: {', '.join(f'{name} {size}' for name, size in batches.items())}"
     )
     print("times: of the first network; used: the share of the units' time or, of analog memory, of its cells")
+    if any(isinstance(each.cost, NetworkCost) and each.cost.utilisation > 1 for some in found.values() for each in some.values()):
+        print("more than 100 % are used where zeros are skipped: multiply-accumulates count as if they were done")
 
 
 def _short(paths: Sequence[str]) -> dict[str, str]:

@@ -26,4 +26,6 @@ def write(table: Table) -> ExportedTable:
     exported.text, exported.written = write_page(written), len(written)
     exported.notes.append("the layers of the table, each once: a network that has one several times needs its line as often")
     exported.notes.append("without activations, biases and latencies")
+    if table.info.model is not None and table.info.model.densities is not None:
+        exported.notes.append("without the zeros of single layers, as the layers of a table do not know their place in the network")
     return exported

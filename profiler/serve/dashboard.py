@@ -21,7 +21,7 @@ from profiler.schedule.config import ScheduledTable, parse_schedule
 from profiler.schedule.replacement import new_path
 from profiler.serve.building import ErrorPoint, LiveErrors, Progress, read_progress
 from profiler.serve.finding import JOURNAL, FileCache, find, id_of
-from profiler.serve.runs import RunView, run_view
+from profiler.serve.runs import RunView, SupernetView, run_view, supernet_view
 from profiler.serve.tables import Tables, TableView, all_tables
 
 QUIET_S = 20.0
@@ -76,6 +76,7 @@ class DashboardState:
     builds: tuple[BuildView, ...] = ()
     tables: tuple[TableView, ...] = ()
     runs: tuple[RunView, ...] = ()
+    supernets: tuple[SupernetView, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences about what could not be read."""
 
@@ -123,6 +124,7 @@ class Dashboard:
                 builds=builds,
                 tables=tuple(all_tables(self._tables, schedule, found.tables, moment)),
                 runs=tuple(run_view(folder, name) for folder, name in found.runs.items()),
+                supernets=tuple(supernet_view(folder, name) for folder, name in found.supernets.items()),
                 notes=tuple(notes),
             )
 

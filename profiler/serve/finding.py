@@ -1,4 +1,4 @@
-"""The search for tables, journals and NetAdapt runs in the folders that are shown.
+"""The search for tables, journals, NetAdapt runs and super-networks in the folders that are shown.
 
 No file is ever opened by a path from a request: each file that is found has an id made from its path, and requests name ids. Links
 that lead out of a folder are not followed.
@@ -21,6 +21,7 @@ Stamp = tuple[int, int, int, int]
 
 JOURNAL = ".journal.jsonl"
 RUN = "run.json"
+SUPERNET = "supernet.json"
 UNSEARCHED = frozenset({"history", "node_modules", "__pycache__", "site-packages"})
 MAX_FILES, MAX_DEPTH = 50_000, 8
 """The page is refreshed every few seconds, so it must not search a whole disk."""
@@ -34,6 +35,8 @@ class FoundFiles:
     journals: dict[Path, str] = field(default_factory=dict)
     runs: dict[Path, str] = field(default_factory=dict)
     """The run folders."""
+    supernets: dict[Path, str] = field(default_factory=dict)
+    """The folders of super-networks."""
     notes: tuple[str, ...] = ()
     """Sentences about what could not be searched."""
 
@@ -52,7 +55,7 @@ def find(folders: Sequence[Path]) -> FoundFiles:
         for place, subfolders, files in os.walk(root):
             path = Path(place)
             _sort(found, root, path, sorted(files), prefix)
-            if RUN in files or len(path.relative_to(root).parts) >= MAX_DEPTH:
+            if RUN in files or SUPERNET in files or len(path.relative_to(root).parts) >= MAX_DEPTH:
                 subfolders.clear()  # os.walk goes into what is left in this list, in its order
             else:
                 subfolders[:] = sorted(name for name in subfolders if name not in UNSEARCHED and not name.startswith("."))
@@ -60,21 +63,22 @@ def find(folders: Sequence[Path]) -> FoundFiles:
             if files_left < 0:
                 notes.append(f"{folder} holds too many files to search; name the folders that contain tables and runs")
                 break
-    return FoundFiles(found.tables, found.journals, found.runs, tuple(notes))
+    return FoundFiles(found.tables, found.journals, found.runs, found.supernets, tuple(notes))
 
 
 def _sort(found: FoundFiles, root: Path, folder: Path, files: Sequence[str], prefix: str) -> None:
-    """Add the run, or the tables and journals, that lie directly in a folder."""
+    """Add the run or super-network, or the tables and journals, that lie directly in a folder."""
 
     def shown(path: Path) -> str:
         relative = path.relative_to(root).as_posix()
         name = prefix + (root.name if relative == "." else relative)
         return name.encode("utf-8", "replace").decode()  # a file's name on Linux need not be valid UTF-8
 
-    if RUN in files:
-        if inside(folder / RUN, root) is not None:
-            found.runs.setdefault(folder, shown(folder))
-        return
+    for mark, kind in ((RUN, found.runs), (SUPERNET, found.supernets)):
+        if mark in files:
+            if inside(folder / mark, root) is not None:
+                kind.setdefault(folder, shown(folder))
+            return
     for name in files:
         if name.endswith(JOURNAL):
             kind = found.journals

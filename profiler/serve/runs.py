@@ -1,4 +1,4 @@
-"""NetAdapt runs as they are shown: plain facts from the files in a run folder, and the report as NetAdapt wrote it.
+"""NetAdapt runs and super-networks as they are shown: plain facts from the files in their folders, and the report as written.
 
 The profiler does not import `netadapt`, which is built on it, so only simple fields of the files are read here.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiler.serve.finding import RUN, id_of, inside
+from profiler.serve.finding import RUN, SUPERNET, id_of, inside
 
-REPORT, STEPS = "report.html", "steps.jsonl"
+REPORT, STEPS, TRAINED = "report.html", "steps.jsonl", "trained.json"
 MAX_RUN_BYTES, MAX_REPORT_BYTES = 10_000_000, 100_000_000
 
 
@@ -35,6 +35,41 @@ class RunView:
     """True if the report was written before the last step."""
     broken: str | None = None
     """The reason why run.json cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupernetView:
+    """A super-network as it is shown: not a result, but what candidates of a run are judged in."""
+
+    name: str
+    folder: str
+    network: str | None
+    begun_utc: str | None
+    """ISO 8601 as it was recorded."""
+    blocks: int
+    """The number of blocks whose widths can be chosen."""
+    trained: bool
+    """True if its training has ended."""
+
+
+def supernet_view(folder: Path, name: str) -> SupernetView:
+    """Read the folder of a super-network. What is damaged in its description is left out."""
+    path = _file(folder, SUPERNET, MAX_RUN_BYTES)
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError, RecursionError):
+        plain = None
+    plain = plain if isinstance(plain, dict) else {}
+    settings, widths = plain.get("settings"), plain.get("widths")
+    network = settings.get("network") if isinstance(settings, dict) else None
+    return SupernetView(
+        name=name,
+        folder=str(folder),
+        network=_text(network.get("name")) if isinstance(network, dict) else None,
+        begun_utc=_text(plain.get("created_utc")),
+        blocks=len(widths) if isinstance(widths, dict) else 0,
+        trained=_file(folder, TRAINED, MAX_RUN_BYTES) is not None,
+    )
 
 
 def run_view(folder: Path, name: str) -> RunView:
