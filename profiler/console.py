@@ -44,7 +44,7 @@ Version = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON. Without it, the result is printed as text.")]
 
 _WARM_UP = "models are always warmed up until their latency is steady"
-_ROUNDS = "a measurement has as many rounds as its interval needs; `profile build` has --rounds"
+_ROUNDS = "write --rounds"
 _GPU = "the runtime says what computes, such as --runtime onnxruntime-cuda"
 _ARGUMENT = "give the file itself, without an option"
 MEANT: Mapping[str, str] = {

@@ -262,6 +262,12 @@ def test_the_command_counts_a_network_by_name_and_warns_of_random_weights(tmp_pa
     assert "8 images of digits" in result.stdout
 
 
+def test_a_folder_that_is_not_there_is_told_before_anything_is_counted(tmp_path: Path) -> None:
+    result = netadapt("densities", TOY, "--data", "nowhere", "--out", tmp_path / "none" / "d.json")
+    assert result.exit_code == 1
+    assert "there is no folder" in result.stderr
+
+
 def test_a_network_without_images_is_told(tmp_path: Path) -> None:
     result = netadapt("densities", TOY, "--out", tmp_path / "d.json")
     assert result.exit_code == 1

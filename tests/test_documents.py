@@ -73,3 +73,8 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(page: str) -> None:
         path = (ROOT / page).parent / target if target else ROOT / page
         assert path.exists(), link
         assert not anchor or anchor in anchors(path.read_text()), link
+
+
+def test_every_benchmark_stands_in_their_readme() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    assert not [path.name for path in (ROOT / "benchmarks").glob("*.py") if f"{path.name}" not in text]

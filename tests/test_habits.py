@@ -49,7 +49,7 @@ def test_a_runtime_by_another_name_says_which_was_meant(name: str, meant: str) -
     [
         ((*BENCHMARK, "--warmup", "3"), "No such option: --warmup; models are always warmed up"),
         ((*BENCHMARK, "--warmup=3"), "No such option: --warmup; models are always warmed up"),
-        ((*BENCHMARK, "--runs", "50"), "a measurement has as many rounds as its interval needs"),
+        ((*BENCHMARK, "--runs", "50"), "No such option: --runs; write --rounds"),
         ((*BENCHMARK, "--num_threads=4"), "No such option: --num_threads; write --threads"),
         ((*BENCHMARK, "--use_gpu", "1"), "such as --runtime onnxruntime-cuda"),
         ((*BENCHMARK, "-s", "1A2B"), "write --device adb:SERIAL"),

@@ -137,6 +137,16 @@ def test_widths_are_drawn_for_each_image_and_block_by_itself() -> None:
     assert 0.25 < sum(both) / len(both) < 0.42
 
 
+def test_the_narrowest_widths_are_drawn_last() -> None:
+    model, graph = line()
+    dropout, drawn = dropout_of(model, graph), []
+    for share in (0.0, 0.5, 1.0):
+        dropout.draw(100, torch.Generator().manual_seed(0), share)
+        assert dropout._kept is not None
+        drawn.append({int(count) for count in dropout._kept[:, 1]})
+    assert drawn == [{12}, {8, 12}, {4, 8, 12}]
+
+
 def test_sorted_by_importance_a_slice_keeps_the_filters_that_pruning_keeps() -> None:
     model, graph = line()
     order = order_of(model, graph, possible_widths(graph, 4), "l2", None)

@@ -35,11 +35,14 @@ def densities(
 ) -> None:
     """Count which values of each layer are zero, on images: what modelled accelerators that leave zeros out depend on."""
     with needs_torch():
+        from netadapt.errors import SettingsError
         from netadapt.pruning.pruner import sample
         from netadapt.weight_pruning.densities import measured_densities
         from netadapt.weight_pruning.source import open_source, source_request
         from profiler.modelled.densities import write_densities
 
+        if not out.parent.is_dir():
+            raise SettingsError(f"{out} cannot be written, as there is no folder {out.parent}; give another --out")
         request = source_request(
             network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
         )

@@ -77,7 +77,7 @@ def prune_weights(
         from netadapt.errors import SettingsError
         from netadapt.runs.measure import EXPORTERS
         from netadapt.training.recipe import RecipeOverrides
-        from netadapt.weight_pruning.rounds import WeightPruning
+        from netadapt.weight_pruning.rounds import WeightPruning, check_folder
         from netadapt.weight_pruning.rounds import prune_weights as prune
         from netadapt.weight_pruning.source import open_source, source_request
         from profiler.modelled.model import is_model, open_model
@@ -91,6 +91,7 @@ def prune_weights(
         sparsity = open_model(device).hardware.sparsity
         if "weight" not in (*sparsity.gates, *sparsity.skips):
             print(f"warning: {device} saves no multiplication for a weight that is zero", file=sys.stderr)
+        check_folder(out, resume)
         source = open_source(
             source_request(
                 network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task,

@@ -67,7 +67,10 @@ def accuracy_chart(
             handles = [Line2D([], [], color=look[0], marker=look[1], ls="", ms=8, label=name) for name, look in repeated.items()]
             axes.legend(handles=handles, frameon=False, fontsize=10.5, loc="best", labelcolor=INK)
         # labels avoid the line, the large points and each other; the most important ones are placed first
-        bars = [end for point in (*finished, *baselines) for end in along(_upright(point, metric.scale))]
+        bars = []
+        for point in (*finished, *baselines):
+            mean, deviation = metric.scale * point.accuracy.mean, metric.scale * (point.accuracy.deviation or 0.0)
+            bars += _cross(point.latency_ms, Interval(mean, mean - deviation, mean + deviation))
         taken = boxes(figure, axes, [*along(line), *bars])
         for points, colour in ((finished, BLUE), (baselines, ORANGE), (steps, GREY)):
             for point in points:
@@ -84,8 +87,8 @@ def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> by
     with mpl.rc_context(STYLE):
         figure, axes = _figure(5.2, width=6.0)
         pairs = [(item.measured_ms, item.predicted_ms, item.step) for item in items if item.predicted_ms is not None]
-        points = [(measured.value, predicted.value) for measured, predicted, _ in pairs]
-        low, high = min(map(min, points)), max(map(max, points))
+        shown = [end for measured, predicted, _ in pairs for end in (*_ends(measured), *_ends(predicted))]
+        low, high = min(shown), max(shown)
         pad = 0.12 * (high - low) or 0.1 * high  # a single point has no extent
         ends = (max(0.0, low - pad), high + pad)
         share = band_percent / 100
@@ -95,7 +98,8 @@ def prediction_chart(items: Sequence[Verified], band_percent: float = 5.0) -> by
             bars = _bar(predicted), _bar(measured)
             axes.errorbar(measured.value, predicted.value, *bars, "o", color=BLUE, ms=5.5, elinewidth=1, zorder=3)
         axes.set(xlim=ends, ylim=ends, xlabel="measured latency (ms)", ylabel="predicted latency (ms)", aspect="equal")
-        taken = boxes(figure, axes, [*along([(ends[0], ends[0]), (ends[1], ends[1])]), *points])
+        crosses = [point for measured, predicted, _ in pairs for point in _cross(measured, predicted)]
+        taken = boxes(figure, axes, [*along([(ends[0], ends[0]), (ends[1], ends[1])]), *crosses])
         for measured, predicted, step in (pairs[0], pairs[-1]) if len(pairs) > 1 else pairs:
             put_label(axes, (measured.value, predicted.value), "original" if step == 0 else f"step {step}", BLUE, taken)
         where = ends[0] + 0.04 * (ends[1] - ends[0])
@@ -172,10 +176,15 @@ def _points(
         )  # fmt: skip
 
 
-def _upright(point: Point, scale: float) -> list[tuple[float, float]]:
-    """The ends of a point's vertical bar; twice the point itself where it has none."""
-    ms, accuracy = point.latency_ms.value, point.accuracy
-    return [(ms, scale * (accuracy.mean + sign * (accuracy.deviation or 0.0))) for sign in (-1, 1)]
+def _cross(across: Interval, up: Interval) -> list[tuple[float, float]]:
+    """Points along both error bars of a point, for labels to avoid."""
+    (left, right), (low, high) = _ends(across), _ends(up)
+    return [*along([(left, up.value), (right, up.value)]), *along([(across.value, low), (across.value, high)])]
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    """The ends of an interval; twice its value where they are not known."""
+    return (interval.low, interval.high) if interval.known else (interval.value, interval.value)
 
 
 def _bar(interval: Interval) -> list[list[float]]:

@@ -13,6 +13,7 @@ the products of attention. Blocks of which that is true fail the trial of `block
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -72,9 +73,15 @@ class OrderedDropout:
             self._readers.append(_Reader(layer, *torch.tensor(all_inputs).unbind(1)))
         self._kept: Tensor | None = None
 
-    def draw(self, images: int, generator: torch.Generator) -> None:
-        """Draw a width for each block of each image of the next batches: independently, and evenly among the possible ones."""
-        columns = [choices[torch.randint(len(choices), (images,), generator=generator)] for choices in self._choices]
+    def draw(self, images: int, generator: torch.Generator, share: float = 1.0) -> None:
+        """Draw a width for each block of each image of the next batches: independently, and evenly among the possible ones.
+
+        With a `share` below 1, only that share of the possible widths beside the full one is drawn from, the widest.
+        """
+        columns = []
+        for choices in self._choices:
+            drawn = choices[(len(choices) - 1) - math.ceil(share * (len(choices) - 1)) :]
+            columns.append(drawn[torch.randint(len(drawn), (images,), generator=generator)])
         self._keep(columns, images)
 
     def set_widths(self, widths: Sequence[Mapping[str, int]]) -> None:

@@ -24,7 +24,7 @@ from netadapt.search.types import AdaptSettings
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.supernet.dropout import OrderedDropout, blocks_to_drop, order_of
 from netadapt.supernet.folder import SuperNetwork, SuperNetworkFolder, TrainedNetwork, is_supernet, refuse_unless_free
-from netadapt.supernet.training import train_supernet
+from netadapt.supernet.training import WARM_UP, train_supernet
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks.one_output import of_one_output
@@ -112,8 +112,9 @@ def make_supernet(request: SuperNetworkRequest, *, resume: bool, progress: Progr
             shown = done
 
         seconds = train_supernet(
-            model, dropout, found.dataset.train, training, folder.checkpoint, seed=request.seed, progress=advance
-        )
+            model, dropout, found.dataset.train, training, folder.checkpoint, seed=request.seed, progress=advance,
+            warm_up=WARM_UP if request.weights is None else 0.0,
+        )  # fmt: skip
         reestimate(model, found.dataset.train, settings.pruning.bn_recalibration_batches, request.seed)
         save_weights(model, folder.weights)
         least = {block: widths[0] for block, widths in folder.about.widths.items()}

@@ -315,6 +315,15 @@ def _weights(method: str, number: int) -> str:
     return f"{method}-{number:02d}.pt" if number else "original.pt"
 
 
+def check_folder(out: Path, resume: bool) -> None:
+    """`RunError` if the folder holds something else, or a pruning that is not to be continued."""
+    there = (out / "settings.json").exists()
+    if out.exists() and not there and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} holds something else; give another folder with --out")
+    if there and not resume:
+        raise RunError(f"{out} holds a pruning that was begun already; go on with --resume, or give another folder with --out")
+
+
 def _begun(out: Path, source: Source, asked: WeightPruning, resume: bool) -> list[Round]:
     """The rounds that are there already, of a folder that is made unless it is there."""
     weights = hashlib.sha256(b"".join(value.numpy().tobytes() for value in source.model.state_dict().values())).hexdigest()
@@ -322,16 +331,13 @@ def _begun(out: Path, source: Source, asked: WeightPruning, resume: bool) -> lis
         "format": FORMAT, "network": source.name, "data": source.dataset.name, "nodes": len(source.graph.nodes),
         "parameters": source.graph.parameters, "weights": weights[:16], **asdict(asked),
     }  # fmt: skip
+    check_folder(out, resume)
     path = out / "settings.json"
-    with writing(out, RunError):
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists() and any(out.iterdir()):
-            raise RunError(f"{out} holds something else; give another folder with --out")
     if not path.exists():
+        with writing(out, RunError):
+            out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(settings, indent=1) + "\n", RunError)
         return []
-    if not resume:
-        raise RunError(f"{out} holds a pruning that was begun already; go on with --resume, or give another folder with --out")
     try:
         before = read_json(path.read_bytes())
     except (OSError, ValueError) as exc:

@@ -131,7 +131,8 @@ def _draw(found: Mapping[Path, FilePrediction | ToolError], chart: Path) -> None
         if isinstance(said, FilePrediction) and said.table.info.modelled:
             write_breakdown(said.breakdown(), chart)
         elif isinstance(said, FilePrediction):
-            write_waterfall(said.prediction, f"{said.model.name}: {said.prediction.latency_ms.text('ms')}", chart)
+            latency = said.prediction.latency_ms.text("ms")
+            write_waterfall(said.prediction, f"{said.model.name}: {latency}\nheld-out error: {trust_sentence(said.table)}", chart)
 
 
 def _print_parts(found: FilePrediction, among_several: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from device_agents.support.atomic import write_whole
+from profiler.console import sizes
 from profiler.errors import TableError
-from profiler.layers.layer import LayerSpec
 from profiler.plotting.drawing import BLUE, DPI, GREY, INK, ORANGE, STYLE, png, svg
 from profiler.tables.predictor import LayerPrediction, Prediction
 
+WRAPPED = 92
+"""Letters in a line of the title."""
 MOST_BARS = 60
 """Of more layers, the last ones are drawn as one."""
 LOOKS = {"measured": (BLUE, ""), "interpolated": (ORANGE, "////"), "modelled": (GREY, "....")}
@@ -33,7 +35,10 @@ def write_waterfall(prediction: Prediction, title: str, out: Path) -> None:
 
 
 def waterfall_figure(prediction: Prediction, title: str) -> Figure:
-    """A bar for each layer in the order of execution, in ms, with its share of the network's latency at its end."""
+    """A bar for each layer in the order of execution, in ms, with its share of the network's latency at its end.
+
+    The title may have several lines.
+    """
     layers = list(prediction.layers)
     rows = [(name_of(layer), layer.latency_ms.value if layer.latency_ms else 0.0, layer.source) for layer in layers[:MOST_BARS]]
     if rest := layers[MOST_BARS:]:
@@ -67,12 +72,11 @@ def waterfall_figure(prediction: Prediction, title: str) -> Figure:
             handles=[Patch(facecolor=LOOKS[name][0], hatch=LOOKS[name][1], edgecolor="white", label=name) for name in sources],
             loc="lower left", bbox_to_anchor=(0, 1.6 / (len(rows) + 1.2)), frameon=False, fontsize=9.5,
         )  # fmt: skip
-        axes.set_title(title, loc="left", fontsize=11)
+        lines = [line for part in title.splitlines() for line in textwrap.wrap(part, WRAPPED)]
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11)
         return figure
 
 
 def name_of(layer: LayerPrediction) -> str:
     """The operator and the shape of its output: names of nodes are often long and say little."""
-    spec: LayerSpec = layer.layer
-    sizes: Sequence[int] = spec.output
-    return f"{spec.op} {'x'.join(map(str, sizes))}"
+    return f"{layer.layer.op} {sizes(layer.layer.output)}"
