@@ -22,6 +22,7 @@ from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from device_agents.support.errors import ToolError
@@ -296,5 +297,6 @@ def trace(model: nn.Module, example_inputs: Tensor) -> Graph:
 def plain_of(model: nn.Module, options: NetworkOptions) -> nn.Module:
     """The network without wrappers and in float32, in evaluation. `NetworkError` if it does not accept its inputs."""
     shape = "x".join(map(str, options.input_shape))
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as exporters take it, by which it is traced
     with users_code(f"{type(model).__name__} does not accept an input of {shape}"):
         return plain_network(model, options.input_shape, type(model).__name__).model

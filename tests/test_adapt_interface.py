@@ -226,6 +226,11 @@ def test_a_traced_network_can_be_predicted() -> None:
     assert graph.widths == {"one": 16, "two": 16}
 
 
+def test_a_network_whose_images_have_channels_last_is_traced_too() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    assert netadapt.trace(model.to(memory_format=torch.channels_last), IMAGES).widths == {"0": 8}  # type: ignore[call-overload]
+
+
 def test_a_notebook_shows_the_steps(tmp_path: Path) -> None:
     found = adapting(tmp_path / "run")
     list(found)

@@ -62,6 +62,12 @@ def test_training_leaves_the_random_numbers_of_others_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_trained_network_lies_in_memory_as_before() -> None:
+    model = _network()
+    train(model, _bright_or_dark(), replace(SETTINGS, steps=1), seed=0)
+    assert model.get_parameter("0.weight").is_contiguous()
+
+
 def test_progress_is_told_after_every_step() -> None:
     told: list[tuple[int, int]] = []
     train(_network(), _bright_or_dark(), replace(SETTINGS, steps=3), seed=0, progress=lambda *step: told.append(step[:2]))

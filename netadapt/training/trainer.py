@@ -128,6 +128,8 @@ def train(
     if taught_by is not None:
         taught_by.cpu()
     forget_graph(model.cpu().eval())
+    # exporters, by which networks are traced, write channels last as transpositions
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
 
