@@ -190,8 +190,6 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
     found = opened(request.network, data, request.seed, request.task)
     request, dataset, graph, options = replace(request, network=found.network), found.dataset, found.graph, found.network
     info = request.info(dataset, tables)
-    for remark in () if begun else found.remarks:
-        progress.say(remark)
     for remark in dataset.remarks:
         progress.say(f"warning: {request.data.source}: {remark}")
     part = request.weights is not None and _is_part(request.weights, options, progress)
@@ -201,6 +199,8 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
         if not all(journal_path(path).exists() for path in request.tables.values()):
             raise  # without its journal a table cannot grow; with it, the run measures what is missing
     reached = within_reach(goals, tables, True, progress) if request.measure else None  # an error leaves no run
+    for remark in () if begun else found.remarks:
+        progress.say(remark)
     if request.dry_run and not begun:
         _try_whole_way(request, options, found.model, graph, dataset, tables, progress)
     with RunFolder.create(request.out, info, graph, resume=resume, free=FREE_TO_CHANGE) as folder:
