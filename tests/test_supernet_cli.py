@@ -104,7 +104,7 @@ def test_the_order_is_checked_shape_by_shape_and_told_in_reports(searched: Path,
     assert more["trained_shapes"][:2] == said["trained_shapes"]
     assert "rank correlation (Kendall)" in succeed("supernet-check", supernet, "--shapes", 3, "--epochs", 0.05)
     succeed("report", searched)
-    assert "on 3 random shapes" in (searched / "report.html").read_text()
+    assert "of 3 random shapes: " in (searched / "report.html").read_text()
     told = run("supernet-check", supernet, "--shapes", 4, "--epochs", 0.1)
     assert (told.exit_code, "had another training" in told.stderr) == (1, True)
 

@@ -46,7 +46,7 @@ def supernet(
     width_step: options.WidthStep = DEFAULTS.width_step,
     min_width: options.MinWidth = DEFAULTS.min_width,
     importance: options.Importance = DEFAULT_IMPORTANCE,
-    bn_recalibration_batches: options.BnRecalibrationBatches = 8,
+    bn_recalibration_batches: options.BnRecalibrationBatches = 4,
     epochs: Annotated[float | None, typer.Option(help="Epochs of the training. Default: the task's.")] = None,
     steps: Annotated[int | None, typer.Option(help="Batches of the training, in place of --epochs.")] = None,
     learning_rate: options.LearningRate = None,

@@ -33,7 +33,7 @@ def check_supernet(
         raise SettingsError(f"a rank correlation needs at least two --shapes, got {shapes}")
     (model, dataset), settings = trained_model(folder), folder.about.settings
     stage = Stage("training", asked.applied_to(settings.training.recipe.from_scratch))
-    before = folder.shapes
+    before, steps = folder.shapes, stage.settings.steps_for(len(dataset.train))
     if before and before[0].training != stage.text:
         raise RunError(
             f"the shapes in {folder.path} had another training ({before[0].training}, not {stage.text}); use the same options, or "
@@ -59,5 +59,5 @@ def check_supernet(
         )
         trained = score(own, dataset.holdout).accuracy
         macs = folder.graph.at_widths(widths).macs
-        folder.add_shape(TrainedShape(number, widths, macs, seconds, judged, trained, stage.text))
+        folder.add_shape(TrainedShape(number, widths, macs, seconds, judged, trained, steps, stage.text))
     return folder.shapes[:shapes]

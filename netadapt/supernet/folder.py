@@ -74,8 +74,10 @@ class TrainedShape:
     """The time of its score in the super-network."""
     supernet_accuracy: float
     trained_accuracy: float
+    steps: int
+    """The steps of its own training."""
     training: str
-    """The stage of its own training."""
+    """The stage of that training, with all its settings."""
 
 
 class SuperNetworkFolder:

@@ -34,7 +34,7 @@ from netadapt.training.types import Dataset
 from netadapt.users_code import short_name
 from profiler.progress import ProgressReporter
 
-RECALIBRATION_BATCHES = 8
+RECALIBRATION_BATCHES = 4
 """Batches of 64 images that a sliced network's batch normalisation is estimated from."""
 
 

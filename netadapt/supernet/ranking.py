@@ -26,8 +26,10 @@ class RankCorrelation:
     """Of the accuracy in the super-network."""
     macs: float
     """Of the multiply-accumulates, for comparison."""
+    steps: int
+    """The steps of each shape's own training."""
     training: str
-    """The stage of each shape's own training."""
+    """The stage of that training, with all its settings."""
 
     @classmethod
     def of(cls, shapes: Sequence[TrainedShape]) -> RankCorrelation | None:
@@ -36,14 +38,15 @@ class RankCorrelation:
             return None
         trained = [shape.trained_accuracy for shape in shapes]
         judged, macs = [shape.supernet_accuracy for shape in shapes], [float(shape.macs) for shape in shapes]
-        return cls(len(shapes), kendall(judged, trained), kendall(macs, trained), shapes[0].training)
+        return cls(len(shapes), kendall(judged, trained), kendall(macs, trained), shapes[0].steps, shapes[0].training)
 
     @property
     def sentence(self) -> str:
         """What people read about it."""
         return (
-            f"rank correlation (Kendall) of the accuracy in the super-network with that after {self.training}, on {self.shapes} "
-            f"random shapes: {self.supernet:.2f}; of the multiply-accumulates alone: {self.macs:.2f}"
+            f"rank correlation (Kendall) of the accuracy in the super-network with that after {self.steps} training steps from "
+            f"random weights, of {self.shapes} random shapes: {self.supernet:.2f}; "
+            f"of the multiply-accumulates alone: {self.macs:.2f}"
         )
 
 
