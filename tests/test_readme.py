@@ -31,6 +31,7 @@ def examples(heading: str) -> list[tuple[str, str]]:
 def shape(text: str) -> str:
     """The text without what differs from machine to machine: numbers, names of pruned blocks, and whether it was quiet."""
     text = re.sub(r"unverified: (the device was disturbed while \S+ % of the layers were measured; )?", "", text)
+    text = re.sub(r"; the limit is \S+ %", "", text)
     text = re.sub(r"[\w.]+ → \d+", "BLOCK → #", text)
     text = re.sub(r"[-+]?\d[\d.,]*", "#", text)
     return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
