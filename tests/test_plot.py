@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from profiler.latency.validation import HeldOutError, HeldOutLayer, HeldOutNetwo
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
-from profiler.plotting.waterfall import waterfall_figure
+from profiler.plotting.waterfall import MOST_BARS, waterfall_figure
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.tables.families import panels, undrawn
 from profiler.tables.predictor import LayerPrediction, Prediction, Predictor
@@ -82,6 +83,13 @@ def test_a_waterfall_ends_at_the_sum_of_its_layers() -> None:
     ends = [bar.get_x() + bar.get_width() for bar in bars]  # type: ignore[attr-defined]
     assert ends == pytest.approx([1.0, 1.5, 3.5])
     assert whole.get_width() == pytest.approx(3.5)  # type: ignore[attr-defined]
+
+
+def test_a_waterfall_of_many_layers_says_that_some_of_the_last_are_interpolated() -> None:
+    sources: list[Literal["measured", "interpolated"]] = ["measured"] * (MOST_BARS + 1) + ["interpolated"]
+    layers = tuple(LayerPrediction(f"node {n}", pointwise(8, 8), Interval(1, 1, 1), source) for n, source in enumerate(sources))
+    axes = waterfall_figure(Prediction(Interval(62, 61, 63), 62, layers), "a network").axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["measured", "measured and interpolated"]  # type: ignore[union-attr]
 
 
 def test_a_layer_measured_at_one_width_is_named_instead_of_drawn() -> None:

@@ -15,7 +15,7 @@ from netadapt.pruning.importance import DEFAULT as DEFAULT_IMPORTANCE
 from netadapt.pruning.settings import PruningSettings
 from netadapt.search.types import AdaptSettings
 from netadapt.settings import DataSettings
-from netadapt.supernet.folder import SuperNetworkFolder
+from netadapt.supernet.folder import RECALIBRATION_BATCHES, SuperNetworkFolder
 from netadapt.supernet.ranking import RankCorrelation
 from netadapt.training.recipe import RecipeOverrides
 from profiler.console import Json, print_json
@@ -46,7 +46,7 @@ def supernet(
     width_step: options.WidthStep = DEFAULTS.width_step,
     min_width: options.MinWidth = DEFAULTS.min_width,
     importance: options.Importance = DEFAULT_IMPORTANCE,
-    bn_recalibration_batches: options.BnRecalibrationBatches = 4,
+    bn_recalibration_batches: options.BnRecalibrationBatches = RECALIBRATION_BATCHES,
     epochs: Annotated[float | None, typer.Option(help="Epochs of the training. Default: the task's.")] = None,
     steps: Annotated[int | None, typer.Option(help="Batches of the training, in place of --epochs.")] = None,
     learning_rate: options.LearningRate = None,

@@ -15,7 +15,7 @@ from netadapt.runs.event_log import EventLog
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import Finished, Trained
 from netadapt.runs.run_folder import weights_name
-from netadapt.runs.training_schedule import Stage, Stages, origin, stages_of
+from netadapt.runs.training_schedule import Stage, Stages, advancing, origin, stages_of
 from netadapt.search.types import Step
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.interrupted import Interrupted
@@ -77,14 +77,11 @@ def _finish_once(
     what = f"finished-{number:03d}" if not done else f"finished-{number:03d}-seed{seed}"
     weights = weights_name(number, step.block, f"finished-{seed}")
     unfinished = Interrupted(run.weights_path(f"{what}.unfinished"), f"{'; '.join(training)}; seed {seed}")
-    part, seen = stage.part(models.dataset), 0
+    part, advance = stage.part(models.dataset), advancing(progress)
     progress.begin(f"{stage.what} of step {number}, seed {seed}", settings.steps_for(len(part)))
 
     def tell(at: int, loss: float) -> None:
-        nonlocal seen
-        for _ in range(at - seen):  # a training that goes on has steps already
-            progress.advance(f"loss {loss:.3f}")
-        seen = at
+        advance(at, loss)
         if log is not None:
             log.loss(what, at, loss)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from netadapt.errors import NetworkError
 from netadapt.networks.options import NetworkOptions
+from netadapt.networks.plain import Plain
 from netadapt.networks.scored import Outputs, outputs_of
 from netadapt.networks.user_network import source_facts
 from netadapt.runs.models import dataset_of
@@ -40,7 +41,18 @@ class Opened:
 
 
 def opened(network: NetworkOptions, data: DataSettings, seed: int, task: str | None) -> Opened:
-    """Open both. `task` is as --task names it; None for the data's own. `ToolError` in one sentence if they do not fit together."""
+    """Open both, to prune the network. Errors as for `fitted`, and `NetworkError` if nothing in it can be pruned."""
+    network, plain, dataset, remarks = fitted(network, data, seed, task)
+    return Opened(network, plain.model, network.traced(plain.model).graph, dataset, remarks)
+
+
+def fitted(
+    network: NetworkOptions, data: DataSettings, seed: int, task: str | None
+) -> tuple[NetworkOptions, Plain, Dataset, tuple[str, ...]]:
+    """The options, the network with random weights, its images, and the remarks of `Opened`.
+
+    `task` is as --task names it; None for the data's own. `ToolError` in one sentence if network and images do not fit together.
+    """
     dataset = dataset_of(network, data, seed, chosen_task(task) if task else None)
     network = replace(network, classes=len(dataset.classes))
     plain = network.plain()
@@ -56,7 +68,7 @@ def opened(network: NetworkOptions, data: DataSettings, seed: int, task: str | N
         remarks.append(
             f"images are {dataset.known.normalisation}, {'as asked for' if data.mean else 'that of the training images'}"
         )
-    return Opened(network, plain.model, network.traced(plain.model).graph, dataset, tuple(remarks))
+    return network, plain, dataset, tuple(remarks)
 
 
 def _outputs(model: nn.Module, options: NetworkOptions, dataset: Dataset) -> Outputs:

@@ -42,12 +42,30 @@ LOCK = ".lock"
 LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 
 
-class RunFolder:
-    """An open run folder. Make one with `create` or `open`; close it, or use it in a with statement, to let others write."""
+class LockedFolder:
+    """An open folder, whose lock, if it has one, is held until it is closed; use it in a with statement, to let others write."""
 
     def __init__(self, path: Path, lock: int | None) -> None:
         self.path = path
         self._lock = lock
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class RunFolder(LockedFolder):
+    """An open run folder. Make one with `create` or `open`."""
+
+    def __init__(self, path: Path, lock: int | None) -> None:
+        super().__init__(path, lock)
         self.info = _read_info(path)
         self.graph = read_graph(path / "graph.json")
 
@@ -102,17 +120,6 @@ class RunFolder:
             if lock is not None:
                 os.close(lock)
             raise
-
-    def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     # what is there
 
@@ -237,7 +244,8 @@ class RunFolder:
         self._write_list("layers.json", [asdict(item) for item in items])
 
     def _go_on(self, info: RunInfo, graph: Graph, free: Collection[str]) -> None:
-        _check_same(self.path, self.info, info, free)
+        one, two = (without(_values(each), free) for each in (self.info, info))
+        refuse_other(f"{self.path} was begun", one, two, "another --out")
         if graph.to_dict() != self.graph.to_dict():
             raise RunError(f"{self.path} was begun with another {self.graph.name} than this {graph.name}; use another --out")
         if self.info.settings != info.settings:
@@ -340,16 +348,23 @@ def _drop_half_written(path: Path) -> None:
             item.unlink(missing_ok=True)
 
 
-def _check_same(path: Path, before: RunInfo, now: RunInfo, free: Collection[str]) -> None:
-    """`RunError` naming the first thing that would mix two different runs in one folder, by the option that sets it."""
-    one, two = _values(before), _values(now)
-    for name in (*one, *(name for name in two if name not in one)):
-        if name not in free and one.get(name) != two.get(name):
+def refuse_other(begun: str, before: Mapping[str, Any], now: Mapping[str, Any], instead: str) -> None:
+    """`RunError` naming the first value that differs, by the option that sets it.
+
+    `begun` is the beginning of the sentence, such as `FOLDER was begun`, and `instead` what to use for another value.
+    """
+    for name in dict.fromkeys((*before, *now)):
+        if before.get(name) != now.get(name):
             option = OPTIONS.get(name, name)
             raise RunError(
-                f"{path} was begun with {option} {value_text(one.get(name))}, not {value_text(two.get(name))}; "
-                f"use the same {option}, or another --out"
+                f"{begun} with {option} {value_text(before.get(name))}, not {value_text(now.get(name))}; "
+                f"use the same {option}, or {instead}"
             )
+
+
+def without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The other values."""
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _values(info: RunInfo) -> dict[str, Any]:

@@ -79,6 +79,19 @@ def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOve
     )  # fmt: skip
 
 
+def advancing(progress: ProgressReporter) -> Callable[[int, float], None]:
+    """What shows a training's progress, called with the number of steps done and the loss; one that goes on has steps already."""
+    seen = 0
+
+    def tell(done: int, loss: float) -> None:
+        nonlocal seen
+        for _ in range(done - seen):
+            progress.advance(f"loss {loss:.3f}")
+        seen = done
+
+    return tell
+
+
 def train_through(
     model: nn.Module,
     dataset: Dataset,

@@ -14,24 +14,37 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from device_agents.support.atomic import writing
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
 from netadapt.errors import RunError
 from netadapt.runs.records import SuperNetworkFacts
-from netadapt.runs.run_folder import LOCK, lock_folder, parse, read_graph, read_text, write_json
+from netadapt.runs.run_folder import (
+    LOCK,
+    LockedFolder,
+    lock_folder,
+    parse,
+    read_graph,
+    read_text,
+    refuse_other,
+    without,
+    write_json,
+)  # fmt: skip
 from netadapt.search.descent import possible_choices
-from netadapt.settings import OPTIONS, RunSettings, value_text, values_of
+from netadapt.settings import RunSettings, values_of
 from netadapt.training.types import Scores
 from profiler.layers.graph import Graph
 
 FORMAT = 1
+RECALIBRATION_BATCHES = 4
+"""Batches of 64 images that a sliced network's batch normalisation is estimated from, by default."""
+FREE_TO_CHANGE = ("data.workers", "training.threads_original")
+"""Settings that may differ when a training goes on."""
 _SHARED = ("network", "data.source", "data.holdout_fraction", "data.mean", "data.std", "training.task", "training.scores", "seed")
 """The settings that a run shares with its super-network; with others, its holdout would not be new to it."""
 
@@ -80,13 +93,12 @@ class TrainedShape:
     """The stage of that training, with all its settings."""
 
 
-class SuperNetworkFolder:
-    """An open super-network. Make one with `create` or `open`; close it, or use it in a with statement, to let others write."""
+class SuperNetworkFolder(LockedFolder):
+    """An open super-network. Make one with `create` or `open`."""
 
     def __init__(self, path: Path, lock: int | None) -> None:
         """`RunError` if the folder is damaged, or of another version."""
-        self.path = path
-        self._lock = lock
+        super().__init__(path, lock)
         text = read_text(path / "supernet.json")
         if (found := parse(str(path / "supernet.json"), dict, text).get("format")) != FORMAT:
             raise RunError(f"{path} has super-network format {found}, this version reads {FORMAT}; train the super-network again")
@@ -103,9 +115,8 @@ class SuperNetworkFolder:
         if is_supernet(path):
             folder = cls.open(path, write=True)
             try:
-                check_alike(
-                    f"{path} was begun", folder.about.settings, about.settings, ("data.workers", "training.threads_original")
-                )
+                one, two = (without(values_of(each.settings), FREE_TO_CHANGE) for each in (folder.about, about))
+                refuse_other(f"{path} was begun", one, two, "another --out")
                 if graph.to_dict() != folder.graph.to_dict():
                     raise RunError(f"{path} was begun with another {folder.graph.name} than this {graph.name}; use another --out")
             except BaseException:
@@ -137,17 +148,6 @@ class SuperNetworkFolder:
             if lock is not None:
                 os.close(lock)
             raise
-
-    def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     @property
     def weights(self) -> Path:
@@ -212,7 +212,8 @@ def supernet_facts(path: Path, settings: RunSettings) -> SuperNetworkFacts:
     with SuperNetworkFolder.open(path) as folder:
         folder.require_trained()
         about, trained = folder.about, folder.about.settings
-        check_alike(f"{path} was trained", trained, settings, only=_SHARED)
+        one, two = (_shared(each) for each in (trained, settings))
+        refuse_other(f"{path} was trained", one, two, "another super-network")
         digests = [known.digest for known in (trained.data.known, settings.data.known) if known is not None]
         if len(set(digests)) > 1:
             raise RunError(f"{path} was trained on other images than those of {settings.data.source} are now; train it again")
@@ -227,17 +228,6 @@ def supernet_facts(path: Path, settings: RunSettings) -> SuperNetworkFacts:
         return SuperNetworkFacts(str(path.resolve()), folder.sha256, widths, about.order)
 
 
-def check_alike(begun: str, before: RunSettings, now: RunSettings, free: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-    """`RunError` naming the first setting that differs, by its option: of those in `only`, if there are any, without `free`.
-
-    `begun` is the beginning of the sentence, such as `FOLDER was begun`.
-    """
-    one, two = values_of(before), values_of(now)
-    for name in dict.fromkeys((*one, *two)):
-        wanted = not only or any(name == part or name.startswith(f"{part}.") for part in only)
-        if wanted and name not in free and one.get(name) != two.get(name):
-            option = OPTIONS.get(name, name)
-            raise RunError(
-                f"{begun} with {option} {value_text(one.get(name))}, not {value_text(two.get(name))}; use the same {option}, or "
-                "another super-network"
-            )
+def _shared(settings: RunSettings) -> dict[str, Any]:
+    values = values_of(settings)
+    return {name: value for name, value in values.items() if any(name == part or name.startswith(f"{part}.") for part in _SHARED)}

@@ -19,11 +19,19 @@ from netadapt.pruning.pruner import sample
 from netadapt.pruning.settings import PruningSettings
 from netadapt.runs.models import dataset_of
 from netadapt.runs.opening import Opened, absolute_source, opened, versions_of
+from netadapt.runs.training_schedule import advancing
 from netadapt.search.descent import possible_choices
 from netadapt.search.types import AdaptSettings
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.supernet.dropout import OrderedDropout, blocks_to_drop, order_of
-from netadapt.supernet.folder import SuperNetwork, SuperNetworkFolder, TrainedNetwork, is_supernet, refuse_unless_free
+from netadapt.supernet.folder import (
+    RECALIBRATION_BATCHES,
+    SuperNetwork,
+    SuperNetworkFolder,
+    TrainedNetwork,
+    is_supernet,
+    refuse_unless_free,
+)  # fmt: skip
 from netadapt.supernet.training import WARM_UP, train_supernet
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import RecipeOverrides
@@ -33,9 +41,6 @@ from netadapt.training.trainer import score
 from netadapt.training.types import Dataset
 from netadapt.users_code import short_name
 from profiler.progress import ProgressReporter
-
-RECALIBRATION_BATCHES = 4
-"""Batches of 64 images that a sliced network's batch normalisation is estimated from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +108,10 @@ def make_supernet(request: SuperNetworkRequest, *, resume: bool, progress: Progr
         dropout = OrderedDropout(model, folder.graph, folder.about.widths, folder.about.order)
         steps = training.steps_for(len(found.dataset.train))
         progress.begin("training the super-network", steps)
-        shown = 0
-
-        def advance(done: int, _all: int, loss: float) -> None:
-            nonlocal shown
-            for _ in range(done - shown):  # a training that goes on begins where it was
-                progress.advance(f"loss {loss:.3f}")
-            shown = done
-
+        advance = advancing(progress)
         seconds = train_supernet(
-            model, dropout, found.dataset.train, training, folder.checkpoint, seed=request.seed, progress=advance,
+            model, dropout, found.dataset.train, training, folder.checkpoint, seed=request.seed,
+            progress=lambda done, _all, loss: advance(done, loss),
             warm_up=WARM_UP if request.weights is None else 0.0,
         )  # fmt: skip
         reestimate(model, found.dataset.train, settings.pruning.bn_recalibration_batches, request.seed)

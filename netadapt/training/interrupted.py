@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError  # torch raises it for a damaged file; nothing is ever unpickled
 from typing import Any
 
 import torch
 
 from device_agents.support.atomic import write_whole
 from netadapt.errors import RunError
+from netadapt.training.checkpoint import UNREADABLE
 
 EVERY_S = 60.0
-_UNREADABLE = (OSError, EOFError, UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(slots=True)
@@ -40,7 +39,7 @@ class Interrupted:
         self._begun_s = time.monotonic()
         try:
             found = torch.load(self.path, map_location="cpu", weights_only=True)
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
         if not isinstance(found, Mapping) or found.get("what") != self.what:
             return None

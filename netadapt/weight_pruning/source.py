@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,16 +10,14 @@ from torch import nn
 
 from netadapt.errors import SettingsError
 from netadapt.networks.options import NetworkOptions
-from netadapt.networks.scored import outputs_of
 from netadapt.pruning import tracing
 from netadapt.runs.models import RunModels, dataset_of
+from netadapt.runs.opening import fitted
 from netadapt.runs.run_folder import RunFolder, is_run
 from netadapt.settings import DataSettings
 from netadapt.training.checkpoint import load_weights
 from netadapt.training.recipe import Recipe
-from netadapt.training.tasks import TaskError, chosen_task
 from netadapt.training.tasks.one_output import of_one_output
-from netadapt.training.tasks.users import UsersTask
 from netadapt.training.types import Dataset
 from netadapt.users_code import short_name
 from profiler.layers.graph import Graph
@@ -102,22 +99,12 @@ def open_source(request: SourceRequest) -> Source:
         return Source(name, options, model, graph, dataset, recipe, True, remarks)
     if request.network is None or request.data is None:
         raise SettingsError("images are missing; give them with --data, or the folder of a run in place of the network")
-    task = chosen_task(request.task) if request.task else None
-    dataset = dataset_of(request.network, DataSettings(request.data, request.holdout_fraction), request.seed, task)
-    options, name = replace(request.network, classes=len(dataset.classes)), short_name(request.network.name)
+    images = DataSettings(request.data, request.holdout_fraction)
+    options, _, dataset, _ = fitted(request.network, images, request.seed, request.task)
+    name = short_name(options.name)
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
         model = options.build().eval()
-    if not isinstance(dataset.task, UsersTask):  # which is given all that the network returns
-        outputs = outputs_of(model, options.input_shape, name, options.output, _fitting(dataset, options))
-        if outputs.scored is None:
-            raise TaskError(f"{name} cannot learn {dataset.task.name} from {dataset.name}; choose another network or other data")
-        options = replace(options, output=outputs.names[0], training_output=outputs.names[1])
-        dataset = of_one_output(dataset, *outputs.names)
     graph = tracing.trace(model, options.input_shape, name)
     remarks = load_weights(model, request.weights).remarks if request.weights is not None else ()
     return Source(name, options, model, graph, dataset, dataset.task.recipe, request.weights is not None, remarks)
-
-
-def _fitting(dataset: Dataset, options: NetworkOptions) -> Callable[[tuple[int, ...]], bool]:
-    return lambda shape: dataset.task.accepts_outputs(shape, options.input_shape, options.classes)

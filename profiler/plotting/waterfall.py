@@ -12,14 +12,15 @@ from matplotlib.patches import Patch
 from device_agents.support.atomic import write_whole
 from profiler.console import sizes
 from profiler.errors import TableError
-from profiler.plotting.drawing import BLUE, DPI, GREY, INK, ORANGE, STYLE, png, svg
+from profiler.plotting.drawing import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE, png, svg
 from profiler.tables.predictor import LayerPrediction, Prediction
 
 WRAPPED = 92
 """Letters in a line of the title."""
 MOST_BARS = 60
 """Of more layers, the last ones are drawn as one."""
-LOOKS = {"measured": (BLUE, ""), "interpolated": (ORANGE, "////"), "modelled": (GREY, "....")}
+SEVERAL = "measured and interpolated"
+LOOKS = {"measured": (BLUE, ""), "interpolated": (ORANGE, "////"), "modelled": (GREY, "...."), SEVERAL: (PALE, "")}
 """Colour and hatch by where a latency comes from, so that they differ in grey too."""
 
 
@@ -40,9 +41,13 @@ def waterfall_figure(prediction: Prediction, title: str) -> Figure:
     The title may have several lines.
     """
     layers = list(prediction.layers)
-    rows = [(name_of(layer), layer.latency_ms.value if layer.latency_ms else 0.0, layer.source) for layer in layers[:MOST_BARS]]
+    rows: list[tuple[str, float, str]] = [
+        (name_of(layer), layer.latency_ms.value if layer.latency_ms else 0.0, layer.source) for layer in layers[:MOST_BARS]
+    ]
     if rest := layers[MOST_BARS:]:
-        rows.append((f"{len(rest)} further layers", sum(item.latency_ms.value for item in rest if item.latency_ms), "measured"))
+        sources = {item.source for item in rest}
+        rest_ms = sum(item.latency_ms.value for item in rest if item.latency_ms)
+        rows.append((f"{len(rest)} further layers", rest_ms, rest[0].source if len(sources) == 1 else SEVERAL))
     total_ms = prediction.latency_ms.value
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 1.4 + 0.24 * len(rows)), dpi=DPI, layout="constrained")
@@ -67,9 +72,9 @@ def waterfall_figure(prediction: Prediction, title: str) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.xaxis.grid(True, color="#ECECEC")
         axes.set_axisbelow(True)
-        sources = dict.fromkeys(source for _, _, source in rows)
+        shown = dict.fromkeys(source for _, _, source in rows)
         axes.legend(
-            handles=[Patch(facecolor=LOOKS[name][0], hatch=LOOKS[name][1], edgecolor="white", label=name) for name in sources],
+            handles=[Patch(facecolor=LOOKS[name][0], hatch=LOOKS[name][1], edgecolor="white", label=name) for name in shown],
             loc="lower left", bbox_to_anchor=(0, 1.6 / (len(rows) + 1.2)), frameon=False, fontsize=9.5,
         )  # fmt: skip
         lines = [line for part in title.splitlines() for line in textwrap.wrap(part, WRAPPED)]
