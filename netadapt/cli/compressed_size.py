@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 from netadapt.cli import options
 from netadapt.cli.errors import needs_torch
+from netadapt.cli.source import source_with_warnings
 from profiler.console import Json, count, print_json, print_table
 
 if TYPE_CHECKING:
@@ -36,17 +36,12 @@ def compressed_size(
     with needs_torch():
         from netadapt.training.trainer import score
         from netadapt.weight_pruning.compressed_size import compressed
-        from netadapt.weight_pruning.source import open_source, source_request
+        from netadapt.weight_pruning.source import source_request
 
-        source = open_source(
-            source_request(
-                network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
-            )
+        request = source_request(
+            network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
         )
-        for remark in source.remarks:
-            print(f"warning: {weights}: {remark}", file=sys.stderr)
-        if not source.trained:
-            print(f"warning: the weights of {source.name} are random; give --weights", file=sys.stderr)
+        source = source_with_warnings(request, "; give --weights")
         test, accuracy = source.dataset.test, source.dataset.task.accuracy
         before, found = score(source.model, test).accuracy, compressed(source.model)
         found.load_into(source.model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from netadapt.cli import options
 from netadapt.cli.errors import needs_torch
+from netadapt.cli.source import source_with_warnings
 from profiler.console import Json, print_json, print_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def densities(
         from netadapt.errors import SettingsError
         from netadapt.pruning.pruner import sample
         from netadapt.weight_pruning.densities import measured_densities
-        from netadapt.weight_pruning.source import open_source, source_request
+        from netadapt.weight_pruning.source import source_request
         from profiler.modelled.densities import write_densities
 
         if not out.parent.is_dir():
@@ -46,11 +46,7 @@ def densities(
         request = source_request(
             network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
         )
-        source = open_source(request)
-        for remark in source.remarks:
-            print(f"warning: {weights}: {remark}", file=sys.stderr)
-        if not source.trained:
-            print(f"warning: the weights of {source.name} are random, so its zeros are too; give --weights", file=sys.stderr)
+        source = source_with_warnings(request, ", so its zeros are too; give --weights")
         shown = sample(source.dataset.train, images, seed)
         found = measured_densities(source.model, source.graph, shown, source.name, source.dataset.name)
         write_densities(found, out)

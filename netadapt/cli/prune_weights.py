@@ -12,6 +12,7 @@ import typer
 
 from netadapt.cli import options
 from netadapt.cli.errors import needs_torch
+from netadapt.cli.source import source_with_warnings
 from profiler.console import Json, count, percent, print_json, print_table
 from profiler.progress import bar
 
@@ -79,7 +80,7 @@ def prune_weights(
         from netadapt.training.recipe import RecipeOverrides
         from netadapt.weight_pruning.rounds import WeightPruning, check_folder
         from netadapt.weight_pruning.rounds import prune_weights as prune
-        from netadapt.weight_pruning.source import open_source, source_request
+        from netadapt.weight_pruning.source import source_request
         from profiler.modelled.model import is_model, open_model
 
         if unknown := [each for each in export or () if each not in EXPORTERS]:
@@ -92,14 +93,11 @@ def prune_weights(
         if "weight" not in (*sparsity.gates, *sparsity.skips):
             print(f"warning: {device} saves no multiplication for a weight that is zero", file=sys.stderr)
         check_folder(out, resume)
-        source = open_source(
-            source_request(
-                network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task,
-                holdout_fraction=holdout, seed=seed,
-            )
+        request = source_request(
+            network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task,
+            holdout_fraction=holdout, seed=seed,
         )  # fmt: skip
-        for remark in source.remarks:
-            print(f"warning: {weights}: {remark}", file=sys.stderr)
+        source = source_with_warnings(request)
         recipe = source.recipe
         training = RecipeOverrides(epochs=training_epochs, batch_size=batch_size).applied_to(recipe.from_scratch)
         source = replace(source, recipe=replace(recipe, from_scratch=training))
