@@ -88,6 +88,11 @@ def test_a_plan_of_integers_has_layers_of_integers(tmp_path: Path) -> None:
     assert {layer.dtype for layer in read_plan(tmp_path / "plan.json").graph.layers} == {"int8"}
 
 
+def test_a_plan_without_a_dry_run_is_traced_only(tmp_path: Path) -> None:
+    said = json.loads(succeed("plan", *NETWORK, "--classes", 10, "--out", tmp_path / "plan.json", "--json"))
+    assert [part["what"] for part in said["tried"]] == ["traced"]
+
+
 def test_a_run_has_its_own_copy_of_the_table(finished_run: Path, table: Path) -> None:
     with RunFolder.open(finished_run) as folder:
         assert folder.table_path().read_bytes() == table.read_bytes()

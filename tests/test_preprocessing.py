@@ -92,21 +92,24 @@ class Twice(nn.Module):
         return means + images.amax((1, 2, 3)).unsqueeze(1)
 
 
+IN_WEIGHTS = "by the weights of 0"
+
+
 @pytest.mark.parametrize(
-    ("first", "mean", "in_weights"),
+    ("first", "mean", "told"),
     [
-        (nn.Conv2d(3, 4, 3, stride=2), MEAN, True),
-        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", bias=False), MEAN, True),
-        (nn.Conv2d(3, 4, 3, padding=1), (0.0, 0.0, 0.0), True),
-        (nn.Conv2d(3, 4, 3, padding=1), MEAN, False),
-        (nn.Conv2d(3, 6, 3, groups=3), MEAN, False),
-        (nn.AvgPool2d(2), MEAN, False),
-        (Twice(), MEAN, False),
+        (nn.Conv2d(3, 4, 3, stride=2), MEAN, IN_WEIGHTS),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", bias=False), MEAN, IN_WEIGHTS),
+        (nn.Conv2d(3, 4, 3, padding=1), (0.0, 0.0, 0.0), IN_WEIGHTS),
+        (nn.Conv2d(3, 4, 3, padding=1), MEAN, "by a layer of its own before 0, which pads with zeros"),
+        (nn.Conv2d(3, 6, 3, groups=3), MEAN, "by a layer of its own before the first"),
+        (nn.AvgPool2d(2), MEAN, "by a layer of its own before the first"),
+        (Twice(), MEAN, "by a layer of its own before the first"),
     ],
     ids=["no padding", "reflected padding", "no mean", "padding with zeros", "depthwise", "no convolution", "read twice"],
 )
 def test_normalisation_is_folded_into_weights_only_where_that_is_exact(
-    first: nn.Module, mean: tuple[float, ...], in_weights: bool
+    first: nn.Module, mean: tuple[float, ...], told: str
 ) -> None:
     model = nn.Sequential(first, nn.ReLU()).eval()
     images = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(1)).float()
@@ -114,8 +117,8 @@ def test_normalisation_is_folded_into_weights_only_where_that_is_exact(
     per_channel = [torch.tensor(values).view(1, -1, 1, 1) for values in (mean, STD)]
     with torch.inference_mode():
         torch.testing.assert_close(found(images), model((images / 255 - per_channel[0]) / per_channel[1]), rtol=1e-4, atol=1e-4)
-    assert isinstance(found, Normalising) != in_weights
-    assert where.startswith("by the weights of 0" if in_weights else "by a layer of its own")
+    assert isinstance(found, Normalising) == (told != IN_WEIGHTS)
+    assert where.startswith(told)
 
 
 def test_images_are_normalised_as_asked_for_and_not_by_their_own_mean() -> None:

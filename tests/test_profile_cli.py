@@ -66,6 +66,7 @@ def test_layers_lists_the_groups_of_a_model(model: Path) -> None:
 
 def test_model_gives_a_latency_with_its_interval(model: Path) -> None:
     found = run_json("benchmark", model, "--per-layer", "--rounds", "3")
+    assert 3 <= found["rounds"] <= 6
     assert 0 < found["latency_ms_low"] <= found["latency_ms"] <= found["latency_ms_high"]
     assert found["runtime"] == "litert"
     assert found["conditions"]

@@ -26,6 +26,7 @@ from netadapt.supernet.dropout import OrderedDropout, blocks_to_drop, order_of
 from netadapt.supernet.ranking import kendall
 from netadapt.supernet.training import train_supernet
 from netadapt.training.recipe import TrainSettings
+from netadapt.training.trainer import train
 from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Graph
 
@@ -180,6 +181,19 @@ def test_an_interrupted_training_that_goes_on_gives_the_same_weights(tmp_path: P
         train_supernet(model, dropout, part(), TRAINING, checkpoint, seed=1, progress=press_at)
         weights.append(model.state_dict())
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_narrow_widths_are_drawn_from_the_warm_up_on() -> None:
+    weights = []
+    for warm_up in (0.0, 1.0):
+        model, graph = line()
+        dropout, nowhere = dropout_of(model, graph), Path("unused.pt")
+        train_supernet(model, dropout, part(), TRAINING, nowhere, seed=1, progress=lambda *_: None, warm_up=warm_up)
+        weights.append(model.get_submodule("3").get_parameter("weight"))
+    plain, _ = line()
+    train(plain, part(), TRAINING, seed=1)
+    assert not torch.equal(*weights)
+    assert torch.equal(weights[1], plain.get_submodule("3").get_parameter("weight"))
 
 
 def test_training_changes_what_every_width_computes() -> None:

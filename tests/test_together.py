@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,10 +20,12 @@ from torch import nn
 from netadapt.errors import SettingsError
 from netadapt.runs.distributed import TogetherJob, train_together
 from netadapt.runs.run_folder import RunFolder
+from netadapt.runs.training_schedule import advancing
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.interrupted import Interrupted
 from netadapt.training.together import Share, synchronise
 from netadapt.training.trainer import train
+from profiler.progress import Silent
 
 AUGMENTED = replace(SETTINGS, augment=True, ema=0.9)
 
@@ -64,6 +67,35 @@ def test_another_training_or_a_damaged_file_begins_anew(tmp_path: Path) -> None:
 def test_a_training_is_saved_now_and_then_and_not_after_every_step(tmp_path: Path) -> None:
     train(_network(), _bright_or_dark(), replace(SETTINGS, steps=2), seed=1, interrupted=Interrupted(tmp_path / "a", "this"))
     assert not (tmp_path / "a").exists()
+
+
+def test_the_time_of_a_training_leaves_out_the_time_for_which_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    first = Interrupted(tmp_path / "a", "this")
+    first.load()
+    now_s += 7
+    first.save({})
+    now_s += 1000
+    second = Interrupted(tmp_path / "a", "this")
+    second.load()
+    now_s += 3
+    assert second.seconds == 10
+
+
+def test_a_training_that_goes_on_shows_the_steps_that_it_has_already_once() -> None:
+    notes: list[str] = []
+
+    class Noting(Silent):
+        def advance(self, note: str = "") -> None:
+            notes.append(note)
+
+    tell = advancing(Noting())
+    for done in (5, 6, 7):
+        tell(done, 1.0)
+    assert len(notes) == 7
 
 
 def test_shares_make_up_the_whole_batch() -> None:

@@ -13,15 +13,19 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
+from test_batch_norm import part
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from netadapt.cli.app import app
 from netadapt.export.files import export_tflite
+from netadapt.training.recipe import TrainSettings
 from netadapt.weight_pruning import elimination
 from netadapt.weight_pruning.elimination import eliminate, observed
 from netadapt.weight_pruning.magnitude import prune_by_magnitude
+from netadapt.weight_pruning.rounds import fine_tune
 from profiler.modelled.densities import read_densities
+from profiler.progress import Silent
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 TESTS = Path(__file__).parent
@@ -227,6 +231,21 @@ def test_a_fine_tune_keeps_the_zeros_of_the_round_before(folder: Path) -> None:
         before, after = (weights_of(folder / f"{method}-0{number}.pt") for number in (1, 2))
         assert all(not after[name][before[name] == 0].any() for name in before)
         assert any((after[name] != before[name]).any() for name in before)
+
+
+def test_zeros_take_no_part_in_any_step_of_a_fine_tune() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    weight = model[0].get_parameter("weight")
+    weight.data[:2] = 0
+    left: list[int] = []
+
+    class Looking(Silent):
+        def advance(self, note: str = "") -> None:
+            left.append(int(torch.count_nonzero(weight[:2])))
+
+    settings = TrainSettings(learning_rate=0.1, steps=3, batch_size=8, augment=False)
+    fine_tune(model, [model[0]], part(), settings, 1, "a toy", Looking())
+    assert left == [0, 0, 0]
 
 
 def test_what_is_reported_is_what_is_in_the_weights(folder: Path, result: dict[str, Any]) -> None:
