@@ -15,6 +15,7 @@ import math
 import os
 import queue
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -35,6 +36,10 @@ REFUSED = {"error": "no such operator"}
 CRASHING = {"latency_ns": 1, "crash": True}
 HANGING = {"latency_ns": 1, "hang": True}
 NOT_FINITE = {"latency_ns": 1, "nan": True}
+
+
+MARK = b"INPUTS 1"
+"""The end of a file with values of inputs."""
 
 
 # --------------------------------------------------------------------------------------------------- what lines may look like
@@ -301,7 +306,7 @@ def model_of(name: str, file: str, as_it_is: bool = False, copies: int = 1, fini
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
-        "format": 7,
+        "format": 8,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -337,6 +342,13 @@ def written(folder: Path, scripts: Mapping[str, Any], rounds: Sequence[Sequence[
     path = folder / "job.json"
     path.write_text(json.dumps(a_job(scripts, rounds, **more)))
     return str(path)
+
+
+def behind(path: Path, values: Mapping[int, bytes]) -> None:
+    """Put values of inputs, by their places, behind the model in this file."""
+    entries = [struct.pack("<QQ", place, len(data)) for place, data in values.items()]
+    end = struct.pack("<Q", len(values)) + MARK
+    path.write_bytes(b"".join((path.read_bytes(), *values.values(), *entries, end)))
 
 
 def files(root: Path, contents: Mapping[str, object]) -> str:
@@ -778,6 +790,32 @@ class RunnerConformance:
             {"shape": [70], "type": kind, "values": expected_input(seed, 2, kind, 70)},
         ]
 
+    def test_values_behind_a_model_are_those_of_its_inputs(self, command: list[str], tmp_path: Path) -> None:
+        inputs = [{"shape": [2, 2], "type": "float32"}, {"shape": [3], "type": "int64"}, {"shape": [2], "type": "bool"}]
+        path = written(tmp_path, {"a": {**CONDITIONING, "inputs": inputs}}, ["a"], outputs=10)
+        behind(tmp_path / "a.json", {2: b"\1\0", 0: struct.pack("<4f", 1.5, -2, 0.25, 0)})
+        lines, code, _ = run([*command, path])
+        (line,) = events(lines, "outputs")
+        values = [output["values"] for output in line["outputs"]]
+        assert (code, values) == (0, [[1.5, -2, 0.25, 0], expected_input(1, 1, "int64", 3), [1, 0]])
+
+    @pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\0" * 9])
+    def test_values_of_another_size_than_their_input_fail_the_model(self, command: list[str], tmp_path: Path, data: bytes) -> None:
+        scripts = {"a": CONDITIONING, "bad": {**CONDITIONING, "inputs": [{"shape": [2], "type": "float32"}]}}
+        path = written(tmp_path, scripts, [["bad", "a"]])
+        behind(tmp_path / "bad.json", {0: data})
+        lines, code, _ = run([*command, path])
+        assert (code, told(events(lines, "failed", "measurement"))) == (0, ["failed bad", "measurement a"])
+
+    @pytest.mark.parametrize("numbers", [(1,), (2**63,), (0, 2**40, 1), (0, 1, 0, 2**64 - 1, 2)])
+    def test_values_that_do_not_fit_into_the_file_fail_the_model(
+        self, command: list[str], tmp_path: Path, numbers: tuple[int, ...]
+    ) -> None:
+        path = written(tmp_path, {"a": CONDITIONING, "bad": {}}, [["bad", "a"]])
+        (tmp_path / "bad.json").write_bytes(struct.pack(f"<{len(numbers)}Q", *numbers) + MARK)
+        lines, code, _ = run([*command, path])
+        assert (code, told(events(lines, "failed", "measurement"))) == (0, ["failed bad", "measurement a"])
+
     def test_only_so_many_values_of_each_output_are_told(self, command: list[str], tmp_path: Path) -> None:
         inputs = [{"shape": [2, 5], "type": "float32"}, {"shape": [2], "type": "float32"}, {"shape": [0], "type": "float32"}]
         found = self.lines(command, tmp_path, {"a": {**CONDITIONING, "inputs": inputs}}, ["a"], outputs=3)
@@ -946,11 +984,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 7',
+            b'{"format": 8',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 7} x',
+            b'{"format": 8} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),

@@ -30,7 +30,7 @@
 #define BUILD "unknown compiler"
 #endif
 
-enum { PROTOCOL = 7 };
+enum { PROTOCOL = 8 };
 
 typedef struct {
     const Job *job;

@@ -22,7 +22,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.protocol.settings import Target, TimingSettings
 
-PROTOCOL = 7
+PROTOCOL = 8
 MOST_NS = 10**13
 """A measurement does not take hours."""
 HIGHEST = 1e15

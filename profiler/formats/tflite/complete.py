@@ -1,8 +1,9 @@
-"""Makes one .tflite file of a user's model whose tensors all have the shapes that they have when it runs.
+"""Makes one .tflite file of a user's model whose tensors all have the shapes that they have when it runs, with the values of inputs
+that are given.
 
 Converters leave dimensions open: in the batch, in other dimensions of inputs, and in tensors between them, whose shape in the file
 is then not the one at run time. LiteRT itself is asked for them, in a process of its own, which a damaged file may crash. A file
-without open dimensions stays as it is, byte for byte.
+without open dimensions stays as it is, byte for byte, if no values are given.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
+from profiler.formats.tflite.inputs import joined
 from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers, text
 from profiler.layers.layer import Shape
 
@@ -40,17 +42,22 @@ print(json.dumps([[detail["index"], [int(size) for size in detail["shape"]]] for
 
 
 def complete_tflite(path: Path, given: Given = NOTHING) -> bytes:
-    """The file with shapes as given; an open first dimension is 1. `ModelError` if another one of an input is open, or for a
-    damaged file."""
+    """The file with shapes and values as given; an open first dimension is 1. `ModelError` if another one of an input is open, if
+    values do not fit, or for a damaged file."""
     contents = load(path)
-    names = [contents.name(tensor) for tensor in contents.inputs]
-    given.check_names(names)
-    if given.values:
-        raise ModelError(f"--input {next(iter(given.values))}=... is for ONNX files; a .tflite file has no place for values")
+    given.check_names([contents.name(tensor) for tensor in contents.inputs])
     shapes = {tensor: _shape_of_input(contents, tensor, given) for tensor in contents.inputs}
-    if shapes == {tensor: contents.shape(tensor) for tensor in shapes} and not _has_open(contents):
-        return path.read_bytes()
-    return _with_shapes(path, _shapes_at_run_time(path, shapes))
+    values = {}
+    for place, tensor in enumerate(contents.inputs):
+        kind = contents.numpy_type(tensor)
+        array = given.array(contents.name(tensor), contents.dtype(tensor) if kind is None else kind, shapes[tensor])
+        if array is not None:
+            values[place] = array.tobytes()
+    if shapes != {tensor: contents.shape(tensor) for tensor in shapes} or _has_open(contents):
+        return joined(_rewritten(path, _shapes_at_run_time(path, shapes)), values)
+    # LiteRT counts the inputs of a compiled model as its signature does, and those of an interpreter as the subgraph does
+    in_one_order = _inputs_of_signature(path) in ((), contents.inputs)
+    return joined(path.read_bytes() if in_one_order or not values else _rewritten(path, {}), values)
 
 
 def other_signatures(path: Path) -> str | None:
@@ -63,6 +70,14 @@ def other_signatures(path: Path) -> str | None:
         return None
     measured = f"signature {first[0]}" if first else "its first subgraph"
     return f"{path}: only {measured} is measured, not {' and '.join(others)}; convert each to a file of its own"
+
+
+def _inputs_of_signature(path: Path) -> tuple[int, ...]:
+    """The inputs in the order in which the first subgraph's signature names them; none without a signature."""
+    model: Any = schema.Model.GetRootAs(path.read_bytes(), 0)
+    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
+    first = next((signature for signature in signatures if signature.SubgraphIndex() == 0), None)
+    return () if first is None else tuple(first.Inputs(place).TensorIndex() for place in range(first.InputsLength()))
 
 
 def _shape_of_input(contents: Contents, tensor: int, given: Given) -> Shape:
@@ -106,14 +121,17 @@ def _shapes_at_run_time(path: Path, inputs: dict[int, Shape]) -> dict[int, Shape
     return {index: tuple(shape) for index, shape in json.loads(done.stdout.splitlines()[-1])}
 
 
-def _with_shapes(path: Path, shapes: dict[int, Shape]) -> bytes:
-    """The file with these shapes of the tensors of its first subgraph, none of them open."""
+def _rewritten(path: Path, shapes: dict[int, Shape]) -> bytes:
+    """The file with these shapes of the tensors of its first subgraph, none of them open, and with its inputs in one order."""
     data, contents = path.read_bytes(), load(path)
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
     for index, tensor in enumerate(model.subgraphs[0].tensors):
         if index in shapes and index not in contents.constants:
             tensor.shape = np.array(shapes[index], np.int32)
         tensor.shapeSignature = None
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            signature.inputs.sort(key=lambda item: contents.inputs.index(item.tensorIndex))
     for operator in model.subgraphs[0].operators:
         if operator.largeCustomOptionsOffset > 1:
             start, size_bytes = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from device_agents.support.text import printable
 from profiler.errors import LayerError, ModelError
+from profiler.formats.tflite.inputs import split
 from profiler.layers.layer import Pair, Shape
 
 Bytes = NDArray[np.uint8]
@@ -97,6 +98,8 @@ class Contents:
     outputs: tuple[int, ...]
     constants: Mapping[int, Bytes]
     """The bytes of the constant tensors of the first subgraph, by tensor number."""
+    fed: Mapping[int, bytes]
+    """The values of tensors that are known, by tensor number: a file of operators that read them is run with these."""
     codes: list[Any]
     other_subgraphs: list[Any]
     buffers: list[Any]
@@ -108,6 +111,11 @@ class Contents:
     def dtype(self, tensor: int) -> str:
         """The data type of a tensor, such as `float32`."""
         return TYPE_NAMES[self.tensors[tensor].type]
+
+    def numpy_type(self, tensor: int) -> np.dtype[Any] | None:
+        """The data type of a tensor; None for one that numpy does not have."""
+        name = self.dtype(tensor)
+        return np.dtype(name) if name in _TYPE_BYTES else None
 
     def scale(self, tensor: int) -> float:
         """The size of a step of a tensor of integers with one scale; 0 for other tensors."""
@@ -131,16 +139,21 @@ class Contents:
 
     def values(self, tensor: int) -> NDArray[Any] | None:
         """The values of a dense constant; None for other tensors and for types that numpy does not have."""
-        data = self.constants.get(tensor)
-        dtype = self.dtype(tensor)
-        if data is None or dtype not in _TYPE_BYTES or self.tensors[tensor].sparsity is not None:
+        data, dtype = self.constants.get(tensor), self.numpy_type(tensor)
+        if data is None or dtype is None or self.tensors[tensor].sparsity is not None:
             return None
-        return data.view(np.dtype(dtype)).reshape(self.shape(tensor))
+        return data.view(dtype).reshape(self.shape(tensor))
 
     def integers(self, tensor: int) -> NDArray[Any] | None:
         """The values of a constant of integers, such as axes and paddings; None for other tensors."""
         values = self.values(tensor)
         return values if values is not None and values.dtype.kind == "i" else None
+
+
+def refers_to_subgraphs(operator: Operator) -> bool:
+    """True if what the operator does is said by other subgraphs of the file, as of a loop."""
+    options = (operator.table.builtinOptions, operator.table.builtinOptions2)
+    return any("subgraph" in field.lower() for found in options if found is not None for field in vars(found))
 
 
 def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Padding:
@@ -234,7 +247,8 @@ def _contents(label: str, data: bytes) -> Contents:
             operators.append(Operator(index, name, is_custom, numbers(table.inputs), numbers(table.outputs), table, code))
     inputs = numbers(main.inputs)
     outputs = numbers(main.outputs)
-    return Contents(label, tuple(operators), tensors, inputs, outputs, constants, codes, subgraphs[1:], buffers)
+    fed = {inputs[place]: values for place, values in split(data)[1].items()}
+    return Contents(label, tuple(operators), tensors, inputs, outputs, constants, fed, codes, subgraphs[1:], buffers)
 
 
 def _take_in_what_lies_behind(label: str, data: bytes, buffers: list[Any], tables: list[Any]) -> None:
