@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 from test_model_inputs import FLOAT, INT64, op, saved, session
 
 from device_agents.on_device.runner.inputs import input_array
-from profiler.formats.onnx import recording
+from profiler.formats import recorded
 from profiler.formats.onnx.complete import complete_onnx
 from profiler.formats.onnx.executed import ExecutedModel, read_executed
 from profiler.formats.onnx.recording import Recording
@@ -95,7 +95,7 @@ def test_whole_numbers_are_divided_by_what_the_network_divides_them_by(tmp_path:
 
 
 def test_a_layer_whose_values_are_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MOST_VALUE_BYTES", 16)
+    monkeypatch.setattr(recorded, "MOST_VALUE_BYTES", 16)
     nodes, weights = NETWORKS["NonZero"]
     model = executed(saved(tmp_path, nodes, {"x": (FLOAT, (4, 8))}, weights, output=None))
     assert model.remark == "NonZero is measured alone with made-up values, for the network's own are too large or unknown"
