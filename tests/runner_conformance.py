@@ -143,7 +143,7 @@ OPERATOR = {
     "samples_us": list_of(whole()),
 }
 HELLO = {
-    "protocol": exactly(7),
+    "protocol": exactly(8),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -163,6 +163,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "begin": MODEL,
     "measurement": MEASUREMENT,
     "reference": MEASUREMENT,
+    "not_finite": MODEL,
     "outputs": {**MODEL, "outputs": list_of(output)},
     "idle": {"round": whole(), "duration_ns": whole(1), "energy_uj": whole()},
     "energy": {**MODEL, "inferences": whole(1), "duration_ns": whole(1), "energy_uj": whole()},
@@ -176,7 +177,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(7),
+        "protocol": exactly(8),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -545,11 +546,19 @@ class RunnerConformance:
         assert (failed["model"], failed["round"]) == ("bad", 0)
         assert reason in failed["reason"]
 
-    def test_a_model_that_need_not_be_finite_is_measured(self, command: list[str], tmp_path: Path) -> None:
-        models = [model_of("a", "a.json", finite=False)]
-        path = written(tmp_path, {"a": NOT_FINITE}, ["a"], models=models)
+    def test_a_model_that_need_not_be_finite_is_measured_and_told_of_once(self, command: list[str], tmp_path: Path) -> None:
+        models = [model_of("a", "a.json", finite=False), model_of("b", "b.json", finite=False)]
+        path = written(tmp_path, {"a": NOT_FINITE, "b": CONDITIONING}, ["ab", "ba"], models=models, max_open=1)
         lines, code, _ = run([*command, str(path)])
-        assert (code, len(events(lines, "measurement")), events(lines, "failed")) == (0, 1, [])
+        first = ["round 0", "begin a", "not_finite a", "measurement a", "begin b", "measurement b"]
+        second = ["round 1", "begin b", "measurement b", "begin a", "measurement a"]
+        assert (code, told(lines)) == (0, ["hello", *first, *second, "done"])
+
+    def test_outputs_that_are_not_finite_are_not_told_of_in_a_job_for_executed_graphs(
+        self, command: list[str], tmp_path: Path
+    ) -> None:
+        path = written(tmp_path, {"a": NOT_FINITE}, ["a"], models=[model_of("a", "a.json", finite=False)], profiled=1)
+        assert told(run([*command, str(path)])[0]) == ["hello", "round 0", "begin a", "executed a", "done"]
 
     @pytest.mark.parametrize("data", [b"", b"garbage", b"[]", b"\xff\x00\x80", b'{"latency_ns": "long"}', b"{}"])
     def test_a_file_that_is_no_model_fails_alone(self, command: list[str], tmp_path: Path, data: bytes) -> None:

@@ -44,6 +44,14 @@ def root() -> bytes:
     return emitter.finish("root", [x], [y])
 
 
+def of_negatives() -> bytes:
+    """The square roots of numbers of which some are negative."""
+    emitter = Emitter(1)
+    x, y = (emitter.activation(name, (1, 16)) for name in ("x", "y"))
+    emitter.operator("SQRT", [x], y)
+    return emitter.finish("negatives", [x], [y])
+
+
 def alone(model: ExecutedModel, kind: str) -> tuple[bytes, dict[int, bytes]]:
     """The file of the layer of this kind, and the values in it."""
     (layer,) = [node.layer for node in model.graph.nodes if node.layer.op == kind]
@@ -125,3 +133,22 @@ def test_a_table_of_a_network_that_looks_up_rows_has_all_its_layers(tmp_path: Pa
     built = run("build", path, "--runtime", "litert", "--out", table, "--rounds", "3")
     assert built.exit_code == 0, built.output
     assert [layer["source"] for layer in run_json("predict", table, path)["layers"]] == ["measured", "measured"]
+
+
+def test_a_build_says_that_neither_a_network_nor_a_layer_of_it_is_finite(tmp_path: Path) -> None:
+    path = tmp_path / "negatives.tflite"
+    path.write_bytes(of_negatives())
+    built = run("build", path, "--runtime", "litert", "--out", tmp_path / "t.parquet", "--rounds", "3")
+    said = "its outputs are not finite for these inputs, nor are those of its layers SQRT y alone; --input gives others"
+    assert (built.exit_code, f"{path}: {said}" in built.stderr) == (0, True)
+
+
+def test_a_build_says_that_a_layer_alone_is_not_finite_although_its_network_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "MOST_VALUE_BYTES", 16)
+    path = tmp_path / "root.tflite"
+    path.write_bytes(root())
+    built = run("build", path, "--runtime", "litert", "--out", tmp_path / "t.parquet", "--rounds", "3")
+    said = "the outputs of SQRT y alone are not finite, although those of the network are"
+    assert (built.exit_code, f"{path}: {said}" in built.stderr) == (0, True)
