@@ -323,7 +323,9 @@ def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles)
     model, by_rules = files[network.model]
     digest = None if by_rules else hashlib.sha256(network.file).hexdigest()
     yield _network_model(network.key, network.role, model.graph, network.file, USERS_OWN, file_sha256=digest, by_rules=by_rules)
-    for role, graph, file in stretches(model, len(network.file)):
+    # a file whose weights are made up is smaller than these
+    model_bytes = max(len(network.file), sum(layer.weight_bytes for layer in model.graph.layers))
+    for role, graph, file in stretches(model, model_bytes):
         yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True, finite=False), by_rules=False)
 
 

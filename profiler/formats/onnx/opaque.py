@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.recording import Recording
-from profiler.formats.onnx.tensors import Array, Tensor, Tensors, channels_last, has_subgraph, in_file, used_by
+from profiler.formats.onnx.tensors import Array, Tensor, Tensors, channels_last, has_subgraph, in_file, used_by, with_values
 from profiler.formats.onnx.values import feed_alone
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
 
@@ -33,8 +33,10 @@ def extract(
     """The node as an opaque layer, and its model file.
 
     `kind` is the layer that the node would be if its weights or data were not unusual; None if it is no layer that we model.
-    `recording` has the values that the network feeds it, should it need them.
+    `recording` has the values that the network feeds it, should it need them. Weights whose values were left out are made up.
     """
+    constants = {name: with_values(tensors.constants[name]) for name in used_by(node) if name in tensors.constants}
+    tensors = replace(tensors, constants=constants)
     data = _model_of(node, tensors, model, recording)
     weight_bytes = 0
     for name in used_by(node):
