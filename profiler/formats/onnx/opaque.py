@@ -24,7 +24,7 @@ from profiler.formats.onnx.values import feed_alone
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
 
 _FOLLOWS, _CHANNELS_LAST = "follows", "channels_last"
-"""Keys of a template's metadata: the sizes that follow others, and the tensors whose channels are last in the file, too."""
+"""Keys of metadata: of a template the sizes that follow others, and the inputs whose channels are last in the file, too."""
 
 
 def extract(
@@ -201,6 +201,9 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto, recording: R
     domains = {"", node.domain}
     opsets = [opset for opset in model.opset_import if opset.domain in domains or has_subgraph(node)]
     lone: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+    kept = [names[name] for name in activations(node, tensors) if name in tensors.channels_last]
+    if kept:
+        helper.set_model_props(lone, {_CHANNELS_LAST: json.dumps(kept)})
 
     def recorded() -> Mapping[str, Array] | None:
         assert recording is not None
