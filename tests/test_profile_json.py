@@ -127,6 +127,7 @@ MEASURED = Measured(
     estimate([Measurement("network.tflite", number, 2, (2_000_000 + 1000 * number, 2_000_500)) for number in range(4)]),
     Hello(protocol=8, pid=7, version="2.3.0", device=DeviceFacts(cpu="Tensor"), flags={"simulated": True}),
     (Round(round=0, load_1min=0.5, clock_ns=7),),
+    reference_ms=None,
 )
 
 

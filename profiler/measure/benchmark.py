@@ -11,6 +11,7 @@ from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
 from profiler.interval import Interval
 from profiler.layers.layer import conv2d
+from profiler.measure.disturbance import ENOUGH_REFERENCES, lower_tenth
 from profiler.measure.estimate import Estimate
 from profiler.measure.loop import MeasurementRun, Model, few_models
 from profiler.measure.opening import open_session
@@ -33,6 +34,9 @@ class Measured:
     """What it was measured on."""
     rounds: Sequence[Round]
     """Load, clocks and temperature at the start of each round."""
+    reference_ms: float | None
+    """The latency of the reference layer meanwhile, by which measurements of different hours can be compared; None where it was
+    measured too rarely to tell."""
 
     @property
     def latency_ms(self) -> Interval:
@@ -94,13 +98,15 @@ def measure_each(
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
     found = state.estimates(names)
+    references = state.references_ms
+    reference_ms = lower_tenth(references) if len(references) >= ENOUGH_REFERENCES else None
     for path in paths:
         name = str(path)
         if name in state.failed:
             results[path] = ModelError(f"{name} cannot be measured on {target.runtime}: {state.failed[name]}")
         elif path not in results:
             assert state.hello is not None  # no measurement without one
-            results[path] = Measured(path, found[name], state.hello, tuple(state.rounds))
+            results[path] = Measured(path, found[name], state.hello, tuple(state.rounds), reference_ms)
     return {path: results[path] for path in paths}
 
 
