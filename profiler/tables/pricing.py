@@ -141,5 +141,5 @@ def _weight_bytes(layer: LayerSpec, inputs: NDArray[np.int64], outputs: NDArray[
     item_bytes = ITEM_BYTES[layer.dtype]
     bias_bytes = 0 if not layer.bias else 4 if layer.dtype == "int8" else item_bytes
     inputs_each = 1 if layer.op == "depthwise_conv2d" else inputs / layer.groups
-    bytes_: Array = outputs * (item_bytes * math.prod(layer.weight_shape[2:]) * inputs_each + bias_bytes)
-    return bytes_
+    per_output = item_bytes * math.prod(layer.weight_shape[2:]) * inputs_each + bias_bytes
+    return np.multiply(outputs, per_output, dtype=np.float64)
