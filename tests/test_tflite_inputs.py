@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,13 @@ def test_layers_that_differ_in_given_values_only_are_one_layer(tmp_path: Path) -
 def test_a_given_value_makes_the_outputs_of_a_network_finite(tmp_path: Path) -> None:
     said = run("benchmark", saved(tmp_path, roots()), "--rounds", "3", "--input", "input_0=4")
     assert (said.exit_code, "not finite" in said.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("numbers", [(2**63,), (0, 2**40, 1), (9, 0, 1)])
+def test_values_that_cannot_be_those_of_inputs_are_told_in_one_sentence(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    damaged = struct.pack(f"<{len(numbers)}Q", *numbers) + b"INPUTS 1"
+    with pytest.raises(ModelError, match=r"copy it again|copy the model again"):
+        read_tflite(saved(tmp_path, relu(tmp_path).read_bytes() + damaged))
 
 
 def roots() -> Changed:

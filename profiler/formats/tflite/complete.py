@@ -21,7 +21,7 @@ from ai_edge_litert import schema_py_generated as schema
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.tflite.inputs import joined
-from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers, text
+from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers, signatures_of
 from profiler.layers.layer import Shape
 
 _PATIENCE_S = 120.0
@@ -55,29 +55,22 @@ def complete_tflite(path: Path, given: Given = NOTHING) -> bytes:
             values[place] = array.tobytes()
     if shapes != {tensor: contents.shape(tensor) for tensor in shapes} or _has_open(contents):
         return joined(_rewritten(path, _shapes_at_run_time(path, shapes)), values)
+    data = path.read_bytes()
     # LiteRT counts the inputs of a compiled model as its signature does, and those of an interpreter as the subgraph does
-    in_one_order = _inputs_of_signature(path) in ((), contents.inputs)
-    return joined(path.read_bytes() if in_one_order or not values else _rewritten(path, {}), values)
+    if values and any(each.inputs != contents.inputs for each in signatures_of(path.name, data) if each.subgraph == 0):
+        data = _rewritten(path, {})
+    return joined(data, values)
 
 
 def other_signatures(path: Path) -> str | None:
     """Which signatures of the file are not measured, because a runner runs the first subgraph; None if there are no others."""
-    model: Any = schema.Model.GetRootAs(path.read_bytes(), 0)
-    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
-    first = [text(each.SignatureKey()) for each in signatures if each.SubgraphIndex() == 0]
-    others = [text(each.SignatureKey()) for each in signatures if each.SubgraphIndex() != 0]
+    signatures = signatures_of(path.name, path.read_bytes())
+    first = [each.name for each in signatures if each.subgraph == 0]
+    others = [each.name for each in signatures if each.subgraph != 0]
     if not others:
         return None
     measured = f"signature {first[0]}" if first else "its first subgraph"
     return f"{path}: only {measured} is measured, not {' and '.join(others)}; convert each to a file of its own"
-
-
-def _inputs_of_signature(path: Path) -> tuple[int, ...]:
-    """The inputs in the order in which the first subgraph's signature names them; none without a signature."""
-    model: Any = schema.Model.GetRootAs(path.read_bytes(), 0)
-    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
-    first = next((signature for signature in signatures if signature.SubgraphIndex() == 0), None)
-    return () if first is None else tuple(first.Inputs(place).TensorIndex() for place in range(first.InputsLength()))
 
 
 def _shape_of_input(contents: Contents, tensor: int, given: Given) -> Shape:
@@ -129,9 +122,10 @@ def _rewritten(path: Path, shapes: dict[int, Shape]) -> bytes:
         if index in shapes and index not in contents.constants:
             tensor.shape = np.array(shapes[index], np.int32)
         tensor.shapeSignature = None
+    places = {tensor: place for place, tensor in enumerate(contents.inputs)}
     for signature in model.signatureDefs or []:
         if signature.subgraphIndex == 0:
-            signature.inputs.sort(key=lambda item: contents.inputs.index(item.tensorIndex))
+            signature.inputs.sort(key=lambda item: places.get(item.tensorIndex, len(places)))
     for operator in model.subgraphs[0].operators:
         if operator.largeCustomOptionsOffset > 1:
             start, size_bytes = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize

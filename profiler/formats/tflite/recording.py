@@ -25,7 +25,7 @@ interpreter = Interpreter(
     experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
 )
 interpreter.allocate_tensors()
-given = np.load(f"{folder}/inputs.npz")
+given = np.load(f"{folder}/inputs.npz", allow_pickle=False)
 for place, detail in enumerate(interpreter.get_input_details()):
     dtype = np.dtype(detail["dtype"])
     known = given[str(place)].view(dtype).reshape(detail["shape"]) if str(place) in given else None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
@@ -156,6 +157,15 @@ def refers_to_subgraphs(operator: Operator) -> bool:
     return any("subgraph" in field.lower() for found in options if found is not None for field in vars(found))
 
 
+class Signature(NamedTuple):
+    """A way to call a subgraph."""
+
+    name: str
+    subgraph: int
+    inputs: tuple[int, ...]
+    """Tensor numbers, in the order in which it names them."""
+
+
 def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Padding:
     """The padding that SAME means for an input of this height and width. An odd pixel is added at the bottom and right.
 
@@ -212,8 +222,25 @@ def parse(label: str, data: bytes) -> Contents:
     """Read the bytes of a file; `label` is its name. Raises `ModelError` as `load` does."""
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ModelError(f"{label} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
-    try:
+    with _damage_as_ours(label):
         return _contents(label, data)
+
+
+def signatures_of(label: str, data: bytes) -> list[Signature]:
+    """The signatures in a file that `parse` has read. `ModelError` if they are damaged."""
+    with _damage_as_ours(label):
+        model = schema.Model.GetRootAs(data, 0)
+        tables = [schema.SignatureDefT.InitFromObj(model.SignatureDefs(index)) for index in range(model.SignatureDefsLength())]
+        return [
+            Signature(text(table.signatureKey), table.subgraphIndex, tuple(item.tensorIndex for item in table.inputs or []))
+            for table in tables
+        ]
+
+
+@contextmanager
+def _damage_as_ours(label: str) -> Iterator[None]:
+    try:
+        yield
     except _DAMAGE as exc:
         raise ModelError(
             f"{label} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
