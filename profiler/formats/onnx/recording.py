@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -11,6 +12,8 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from profiler.formats.onnx.tensors import Array, Tensor
 from profiler.formats.recorded import MOST_BYTES, remark_on, run_apart, within_bounds
 
+_CAST = re.compile("^Inserted(PrecisionFree)?Cast_")
+"""Before the name of a tensor that ONNX Runtime casts, because it has a kernel for another precision than that of the file."""
 Recorded = Callable[[], Mapping[str, Array] | None]
 """Gives the values of all inputs of a layer by their names in its file; None if one of them is not known."""
 _RUN = """
@@ -64,12 +67,18 @@ def _run(file: bytes, known: Mapping[str, Tensor]) -> Mapping[str, Array]:
     model = ModelProto()
     model.ParseFromString(file)
     own = {value.name for value in model.graph.input} | {name for node in model.graph.node for name in node.output}
-    names = within_bounds({name: _bytes_of(tensor) for name, tensor in known.items() if name in own})
+    sources = {name: name if name in own else _CAST.sub("", name) for name in known}
+    names = within_bounds({name: _bytes_of(tensor) for name, tensor in known.items() if sources[name] in own})
+    outputs = list(dict.fromkeys(sources[name] for name in names))
     del model.graph.output[:]
-    model.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    model.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
     values = run_apart(_RUN, {"model.onnx": model.SerializeToString()})
-    found = {names[int(place)]: array for place, array in values.items()}
-    return {name: array for name, array in found.items() if array.shape == known[name].shape}
+    found = {outputs[int(place)]: array for place, array in values.items()}
+    return {
+        name: found[sources[name]].astype(helper.tensor_dtype_to_np_dtype(known[name].element_type), copy=False)
+        for name in names
+        if sources[name] in found and found[sources[name]].shape == known[name].shape
+    }
 
 
 def _bytes_of(tensor: Tensor) -> int:
