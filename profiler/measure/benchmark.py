@@ -20,8 +20,6 @@ from profiler.protocol.events import Hello, Round
 from profiler.protocol.job import Loading
 from profiler.protocol.settings import Target, TimingSettings
 
-NOT_FINITE = "not finite"
-"""Part of the reason that a runner gives for outputs that are not."""
 REFERENCE = conv2d((1, 28, 28, 64), 64, 3)
 """The reference layer where no layers are measured: 29 million multiply-accumulates."""
 
@@ -89,19 +87,14 @@ def measure_each(
             results[path] = exc
     if not files:
         return results
-    not_finite: set[str] = set()
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
-        while True:
-            run = MeasurementRun(session, progress, reference=REFERENCE)
-            names = run.add(Model(key, file, None, Loading(finite=key not in not_finite)) for key, file in files.items())
-            run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
-            # a mask of minus infinity, or the logarithm of a random number, is the network's own: its latency is that of any input
-            more = {name for name in names if NOT_FINITE in run.state.failed.get(name, "")}
-            if not more:
-                break
-            not_finite |= more
+        run = MeasurementRun(session, progress, reference=REFERENCE)
+        # a mask of minus infinity, or the logarithm of a random number, is the network's own: its latency is that of any input
+        names = run.add(Model(key, file, None, Loading(finite=False)) for key, file in files.items())
+        run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+        if run.not_finite:
             inputs = "these inputs" if given.values else "random inputs; --input gives others"
-            progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for {inputs}")
+            progress.say(f"the outputs of {', '.join(sorted(run.not_finite))} are not finite for {inputs}")
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
     found = state.estimates(names)
