@@ -43,6 +43,7 @@ CASES: dict[str, Case] = {
     "selu": ("Selu", [IMAGE], [], {}),
     "celu": ("Celu", [IMAGE], [], {"alpha": 0.7}),
     "elu with another slope": ("Elu", [IMAGE], [], {"alpha": 0.5}),
+    "signs": ("Sign", [IMAGE], [], {}),
     "softsign": ("Softsign", [IMAGE], [], {}),
     "hard sigmoid": ("HardSigmoid", [IMAGE], [], {"alpha": 0.3, "beta": 0.4}),
     "gelu by a tanh": ("Gelu", [IMAGE], [], {"approximate": "tanh"}),

@@ -210,6 +210,8 @@ class Steps:
         """
         if x.shape == shape:
             return x
+        if math.prod(x.shape) != math.prod(shape):
+            raise ModelError(f"{self.name}: {x.shape} cannot become {shape}, which has another number of elements; report this")
         groups = _common_groups(x.shape, shape)
         groups.sort(key=lambda group: min((x.place(axis) for axis in group[0] if x.shape[axis] > 1), default=0))
         wanted = tuple(axis for before, _ in groups for axis in before)
@@ -861,6 +863,7 @@ _OPERATORS: dict[str, _Emit] = {
     "Floor": _unary("FLOOR"),
     "Ceil": _unary("CEIL"),
     "Round": _unary("ROUND"),
+    "Sign": _unary("SIGN"),
     "Not": _unary("LOGICAL_NOT", schema.LogicalNotOptionsT),
     "LeakyRelu": lambda op: op.unary("LEAKY_RELU", op.computed(), schema.LeakyReluOptionsT(alpha=op.attribute("alpha", 0.01))),
     "Elu": _composed(_elu),
