@@ -140,6 +140,12 @@ def test_a_node_that_was_seen_at_one_width_has_no_other() -> None:
     assert at_shapes(data, layer) == data
 
 
+def test_a_node_that_was_seen_at_one_width_may_have_its_channels_last_in_its_file() -> None:
+    data, layer = scaled(16)
+    as_in_file = (1, 16, PIXELS, PIXELS)
+    assert at_shapes(data, replace(layer, inputs=(as_in_file,), output=as_in_file)) == data
+
+
 def test_nodes_with_other_attributes_have_no_template_but_factors_may_differ() -> None:
     def made(op_type: str, **attribute: Any) -> NodeProto:
         return helper.make_node(op_type, ["input_0"], ["output_0"], **attribute)

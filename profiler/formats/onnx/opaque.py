@@ -96,6 +96,8 @@ def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
     if tuple(shown.values()) == layer.inputs or len(shown) != len(layer.inputs):
         return data
     if _FOLLOWS not in properties:
+        if all(given in (own, channels_last(own)) for given, own in zip(layer.inputs, before.values(), strict=True)):
+            return data  # its channels are last in the file, too
         raise ModelError(
             f"{layer.op} was extracted for inputs of {list(shown.values())} and cannot be written for {list(layer.inputs)}"
         )
