@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from netadapt.resources.energy import Energy
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.opaque import at_shapes, template
@@ -206,6 +207,13 @@ def test_between_two_measured_widths_an_extracted_node_is_interpolated_by_the_nu
     found = grid.interpolate(layers[8])
     assert found is not None
     assert found.estimate.latency_ms.value == pytest.approx(2.0)
+
+
+def test_the_energy_of_an_extracted_node_is_interpolated_too() -> None:
+    graph = network(scaled)
+    layers = {width: graph.at_widths({"stem": width}).nodes[1].layer for width in (4, 8, 16)}
+    energy = Energy({layers[4]: 1.0, layers[16]: 4.0}, ExecutionRules("litert"))
+    assert energy.layer_mj(layers[8]) == pytest.approx(2.0)
 
 
 def test_outside_of_the_measured_widths_an_extracted_node_is_unknown() -> None:

@@ -208,7 +208,7 @@ class Grid:
     def __init__(self, rows: Mapping[LayerSpec, Estimate], staircases: Staircases) -> None:
         self._families: dict[LayerSpec, Family] = {}
         for layer, estimate in sorted(rows.items(), key=lambda row: _widths_of(row[0])):
-            key = _key_of(layer)
+            key = any_family_of(layer)
             if key is not None:
                 rules = rules_of(layer, staircases) if layer.opaque is None else (Staircase(1, granularity=1),)
                 family = self._families.setdefault(key, Family(kind_of(layer), rules))
@@ -218,7 +218,7 @@ class Grid:
 
     def interpolate(self, layer: LayerSpec) -> Interpolated | None:
         """The estimate from the measured points around the layer, its interval widened accordingly; None if none surround it."""
-        key = _key_of(layer)
+        key = any_family_of(layer)
         if key is None or key not in self._families:
             return None
         latency_ms, half_ms, shape_ms = self._interpolated(key, [np.array([width]) for width in _widths_of(layer)])
@@ -233,7 +233,7 @@ class Grid:
 
     def cell(self, layer: LayerSpec) -> object:
         """A key that layers share if they lie between the same points; the layer itself if its family was not measured."""
-        key = _key_of(layer)
+        key = any_family_of(layer)
         family = self._families.get(key) if key is not None else None
         if family is None:
             return layer
@@ -327,7 +327,7 @@ def family_of(layer: LayerSpec) -> LayerSpec | None:
         return None
 
 
-def _key_of(layer: LayerSpec) -> LayerSpec | None:
+def any_family_of(layer: LayerSpec) -> LayerSpec | None:
     """What all layers have in common between which latencies are interpolated; None if there are none.
 
     Extracted operators have it if they are written from one template (profiler.formats.onnx.opaque).
