@@ -89,6 +89,9 @@ CASES: dict[str, Case] = {
     "a convolution of a sequence": (
         "Conv", [(1, 4, 11)], [np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 4, 3)], {"pads": [1, 1], "strides": [2]},
     ),
+    "a convolution of a sequence and its activation": (
+        "FusedConv", [(1, 4, 11)], [np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 4, 3)], {"activation": "Relu"},
+    ),
     "the place of the largest": ("ArgMax", [IMAGE], [], {"axis": 1, "keepdims": 0}),
 }  # fmt: skip
 
@@ -99,7 +102,8 @@ def extracted(case: Case) -> tuple[LayerSpec, dict[str, bytes]]:
     names = [f"input_{place}" for place in range(len(shapes))]
     stored = [f"weight_{place}" for place in range(len(constants))]
     named = ["" if array is None else name for name, array in zip(stored, constants, strict=True)]
-    node = helper.make_node(kind, [*names, *named], ["output_0"], **attributes)
+    own = "com.microsoft" if kind == "FusedConv" else ""
+    node = helper.make_node(kind, [*names, *named], ["output_0"], domain=own or None, **attributes)
     weights = [
         numpy_helper.from_array(np.asarray(array), name) for name, array in zip(stored, constants, strict=True) if array is not None
     ]

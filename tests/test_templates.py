@@ -15,7 +15,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from netadapt.resources.energy import Energy
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
-from profiler.formats.onnx.opaque import at_shapes, template
+from profiler.formats.onnx.opaque import at_shapes, extract, template
+from profiler.formats.onnx.tensors import Tensor, Tensors
 from profiler.interval import Interval
 from profiler.latency.interpolation import Grid
 from profiler.layers.channels import dependent_layers, possible_widths
@@ -141,12 +142,6 @@ def test_a_node_that_was_seen_at_one_width_has_no_other() -> None:
     assert at_shapes(data, layer) == data
 
 
-def test_a_node_that_was_seen_at_one_width_may_have_its_channels_last_in_its_file() -> None:
-    data, layer = scaled(16)
-    as_in_file = (1, 16, PIXELS, PIXELS)
-    assert at_shapes(data, replace(layer, inputs=(as_in_file,), output=as_in_file)) == data
-
-
 def test_nodes_with_other_attributes_have_no_template_but_factors_may_differ() -> None:
     def made(op_type: str, **attribute: Any) -> NodeProto:
         return helper.make_node(op_type, ["input_0"], ["output_0"], **attribute)
@@ -238,3 +233,12 @@ def test_an_extracted_node_of_another_format_is_refused() -> None:
     foreign = replace(graph.nodes[1].layer, opaque=OpaqueSubgraph("0" * 64, 4, "tflite"))
     with pytest.raises(ModelError, match="can only be written alone"):
         FORMATS["onnx"].write(Graph.of_layer(foreign, {"0" * 64: b""}))
+
+
+def test_a_layer_whose_channels_are_last_in_its_file_is_written_as_it_was_extracted() -> None:
+    known = {"x": Tensor((1, 9, 7, 5), TensorProto.INT8), "y": Tensor((1, 5, 9, 7), TensorProto.INT8)}
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 3, 1, 2])
+    model = helper.make_model(helper.make_graph([node], "g", [], []), opset_imports=[helper.make_opsetid("", 17)])
+    layer, data = extract(node, Tensors(known, {}, frozenset({"x"})), model, None)
+    assert layer.inputs == ((1, 9, 7, 5),)
+    assert at_shapes(data, layer) == data

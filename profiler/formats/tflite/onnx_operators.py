@@ -726,6 +726,21 @@ def _conv(op: _Operator) -> Stored:
     return op.reshaped(made, op.output_shape)
 
 
+def _fused_conv(op: _Operator) -> Stored:
+    """onnxruntime's convolution that adds a shortcut, its fourth input, and applies an activation."""
+    made, name, numbers = _conv(op), op.attribute("activation", ""), op.attribute("activation_params", [])
+    if len(op.operands) > 3 and op.operands[3] is not None:
+        made = op.binary("ADD", made, op.operand(3))
+    if name == "LeakyRelu":
+        return op.unary("LEAKY_RELU", made, schema.LeakyReluOptionsT(alpha=numbers[0]))
+    if name == "Clip":
+        return op.binary("MINIMUM", op.binary("MAXIMUM", made, numbers[0]), numbers[1])
+    activations = {"Relu": "RELU", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
+    if name and name not in activations:
+        raise _NotInTflite(f"applies {name}")
+    return op.unary(activations[name], made) if name else made
+
+
 def _pool(op: _Operator) -> Stored:
     """A pool of a sequence, or one of an image with counted borders, sizes that are rounded up, or another norm."""
     x = op.computed()
@@ -929,6 +944,7 @@ _OPERATORS: dict[str, _Emit] = {
     "FusedMatMul": _matmul,
     "Gemm": _matmul,
     "Conv": _conv,
+    "FusedConv": _fused_conv,
     "AveragePool": _pool,
     "MaxPool": _pool,
     "LpPool": _pool,
