@@ -6,7 +6,8 @@
 For each family: the channels of its layers with weights that can be removed (without depthwise ones, whose channels are those
 before them, and without the network's outputs); those of the layers that Torch-Pruning's MetaPruner narrows with its defaults, and
 whether the network then runs; how many of five networks of random widths run with as many multiply-accumulates as counted; whether
-the last of them computes the same exported to ONNX and to TFLite; and the seconds that tracing takes.
+the last of them computes the same exported to ONNX and to TFLite, and whether all of its layers can be written for tables of both;
+and the seconds that tracing takes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from netadapt.pruning.counting import count_macs
 from netadapt.pruning.couplings import MAKES_AN_OUTPUT, WEIGHTED
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import Traced, trace_with_reasons
+from profiler.formats.model_file import FORMATS
 from profiler.layers.channels import possible_widths
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -41,7 +43,7 @@ RANDOM_NETWORKS = 5
 
 def main(names: list[str]) -> None:
     warnings.filterwarnings("ignore")
-    print(f"{'family':34} {'all':>6} {'ours':>6} {'theirs':>6}  theirs runs  random widths  onnx tflite  trace s")
+    print(f"{'family':34} {'all':>6} {'ours':>6} {'theirs':>6}  theirs runs  random widths  exports  tables   trace s")
     for name in names or NETWORKS:
         torch.manual_seed(0)
         model = NETWORKS[name][0]().eval()
@@ -56,11 +58,9 @@ def main(names: list[str]) -> None:
         layers = {layer for layer, _ in model.named_modules()} - outputs
         theirs, runs = torch_pruning_channels(model, outputs)
         every, ours = channels(model, layers), channels(model, layers - set(traced.fixed))
-        valid, files = random_networks(model, traced)
-        print(
-            f"{name:34} {every:6} {ours:6} {theirs:6}  {runs:11}  {valid} of {RANDOM_NETWORKS}         {files:11}  {seconds:7.1f}",
-            flush=True,
-        )
+        valid, files, tables = random_networks(model, traced)
+        print(f"{name:34} {every:6} {ours:6} {theirs:6}  {runs:11}  {valid} of {RANDOM_NETWORKS}         ", end="")
+        print(f"{files:7}  {tables:7}  {seconds:7.1f}", flush=True)
 
 
 def channels(model: nn.Module, names: Collection[str]) -> int:
@@ -99,10 +99,13 @@ def torch_pruning_channels(model: nn.Module, outputs: Collection[str]) -> tuple[
     return channels(model, narrowed), "yes"
 
 
-def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str]:
-    """How many networks of random widths have the multiply-accumulates of their graph, and which exports of the last are right."""
+def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str, str]:
+    """How many networks of random widths have the multiply-accumulates of their graph, and what is possible with the last.
+
+    That is: which exports are right, and in which formats its layers can be measured, first of ONNX and then of TFLite.
+    """
     rng, valid = random.Random(0), 0
-    narrow = model
+    narrow, widths = model, traced.graph.widths
     for _ in range(RANDOM_NETWORKS):
         widths = {block: rng.choice(choices) for block, choices in possible_widths(traced.graph, 1).items()}
         narrow = prune(model, traced.graph, widths)
@@ -110,15 +113,20 @@ def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str]:
             valid += traced.graph.at_widths(widths).macs == count_macs(narrow, SHAPE)
         except (RuntimeError, ToolError):
             continue
-    answers = []
+    exports, tables = [], []
     for export, ending in ((export_onnx, "onnx"), (export_tflite, "tflite")):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 export(narrow, SHAPE, Path(folder) / f"narrow.{ending}")
-                answers.append("yes")
+                exports.append("yes")
             except ToolError:
-                answers.append("no")
-    return valid, "  ".join(answers)
+                exports.append("no")
+        try:
+            FORMATS[ending].write(traced.graph.at_widths(widths))
+            tables.append("yes")
+        except ToolError:
+            tables.append("no")
+    return valid, " ".join(exports), " ".join(tables)
 
 
 if __name__ == "__main__":

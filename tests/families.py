@@ -953,7 +953,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "swin": (swin, 192),
     "convnextv2": (convnextv2, 0),
     "squeeze-excite of linear layers": (squeeze_excite, 0),
-    "a gate over neighbouring channels": (efficient_gate, 16),
+    "a gate over neighbouring channels": (efficient_gate, 17),  # with the one channel of its Conv1d
     "mobilevit": (mobilevit, 0),
     "yolo with its head": (yolo_head, 0),
     "separate queries, keys and values": (separate_vit, 0),

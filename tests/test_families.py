@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from families import NETWORKS
 from torch import nn
 
@@ -14,6 +15,7 @@ from netadapt.export.files import export_onnx, export_tflite
 from netadapt.pruning.counting import count_macs
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import Traced, trace_with_reasons
+from profiler.formats.model_file import FORMATS
 from profiler.layers.channels import nearest, possible_widths
 
 pytestmark = pytest.mark.slow
@@ -66,3 +68,12 @@ def test_the_narrowed_network_computes_the_same_in_onnx(name: str, tmp_path: Pat
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_narrowed_network_computes_the_same_in_tflite(name: str, tmp_path: Path) -> None:
     export_tflite(narrowed(name), SHAPE, tmp_path / "narrow.tflite")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_litert_runs_the_narrowed_network_as_it_is_measured_for_tables(name: str) -> None:
+    graph = traced(name)[1].graph
+    widths = {block: nearest(choices, 0.6 * choices[-1]) for block, choices in possible_widths(graph, 1).items()}
+    interpreter = Interpreter(model_content=FORMATS["tflite"].write(graph.at_widths(widths)), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.invoke()

@@ -96,6 +96,11 @@ def test_the_output_of_training_is_told() -> None:
     assert list(outputs(people.train_last).lines()) == ["in training it returns 0 and 1, of which 1 is trained"]
 
 
+def test_outputs_that_have_no_loss_are_told() -> None:
+    (line,) = outputs(people.dict_two).lines()
+    assert line == "its output logits (1x10) is scored; aux (1x10) is exported beside it, without a loss"
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

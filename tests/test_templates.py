@@ -12,15 +12,21 @@ import onnxruntime as ort
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from netadapt.resources.energy import Energy
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
 from profiler.formats.onnx.opaque import at_shapes, extract, template
 from profiler.formats.onnx.tensors import Tensor, Tensors
+from profiler.interval import Interval
+from profiler.latency.interpolation import Grid
 from profiler.layers.channels import dependent_layers, possible_widths
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.expressions import ChannelExpression
 from profiler.layers.graph import FollowedSize, Graph, Node
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, conv2d
+from profiler.measure.estimate import Estimate
+from profiler.tables.plan import make_plan
+from profiler.tables.sampling import corners_of
 
 WIDTHS = (16, 8, 12)
 """The width that the template has, and two narrower ones."""
@@ -57,6 +63,14 @@ def grouped(width: int) -> tuple[bytes, LayerSpec]:
     return file_of(node, width, {"weight_0": shape}, tuple(map(int, shape))), layer
 
 
+def logarithm(width: int) -> tuple[bytes, LayerSpec]:
+    """An operator that is fed with numbers above zero, which are in its file."""
+    shape = (1, width, PIXELS, PIXELS)
+    node = helper.make_node("Log", ["input_0"], ["output_0"])
+    shown = (1, PIXELS, PIXELS, width)
+    return file_of(node, width, {"input_0": np.ones(shape, np.float32)}, shape), LayerSpec("Log", (shown,), shown, opaque=_opaque())
+
+
 def _opaque(data: bytes = b"") -> OpaqueSubgraph:
     return OpaqueSubgraph(hashlib.sha256(data).hexdigest(), 4, "onnx")
 
@@ -83,6 +97,10 @@ def network(kind) -> Graph:
     return Graph("network", (("image", (1, PIXELS, PIXELS, 3)),), nodes, ("odd",), {_opaque(data).digest: data})
 
 
+def estimate(latency_ms: float) -> Estimate:
+    return Estimate(Interval(latency_ms, 0.99 * latency_ms, 1.01 * latency_ms), 6, 60, 6)
+
+
 def run(data: bytes) -> list[tuple[int, ...]]:
     onnx.checker.check_model(data, full_check=True)
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -90,19 +108,25 @@ def run(data: bytes) -> list[tuple[int, ...]]:
     return [value.shape for value in values]
 
 
-@pytest.mark.parametrize("kind", [scaled, grouped])
+@pytest.mark.parametrize("kind", [scaled, grouped, logarithm])
 def test_a_node_is_written_alone_at_a_width_that_was_not_seen(kind) -> None:
     graph = network(kind).at_widths({"stem": 4})
     layer = graph.nodes[1].layer
     file = FORMATS["onnx"].write(Graph.of_layer(layer, graph.opaques))
     (shape,) = run(file)
-    assert shape == ((1, 4, PIXELS, PIXELS) if kind is scaled else layer.output)
+    assert shape == ((1, 4, PIXELS, PIXELS) if kind is not grouped else layer.output)
 
 
-@pytest.mark.parametrize("kind", [scaled, grouped])
+@pytest.mark.parametrize("kind", [scaled, grouped, logarithm])
 def test_a_network_with_such_a_node_is_written_whole(kind) -> None:
     graph = network(kind).at_widths({"stem": 8})
-    assert run(FORMATS["onnx"].write(graph)) == [(1, 8, PIXELS, PIXELS) if kind is scaled else graph.nodes[1].layer.output]
+    assert run(FORMATS["onnx"].write(graph)) == [(1, 8, PIXELS, PIXELS) if kind is not grouped else graph.nodes[1].layer.output]
+
+
+def test_in_a_network_a_node_reads_what_is_before_it_and_not_what_it_is_fed_with_alone() -> None:
+    model = onnx.load_model_from_string(FORMATS["onnx"].write(network(logarithm).at_widths({"stem": 8})))
+    (read,) = [node.input[0] for node in model.graph.node if node.op_type == "Log"]
+    assert read == "stem"
 
 
 def test_at_its_own_width_a_node_is_the_file_that_was_extracted() -> None:
@@ -171,12 +195,44 @@ def test_narrowing_and_executing_can_change_places(kind, block: int) -> None:
     assert rules.executed(graph).at_widths({"stem": 8}).layers == rules.executed(graph.at_widths({"stem": 8})).layers
 
 
+def test_between_two_measured_widths_an_extracted_node_is_interpolated_by_the_numbers_that_it_moves() -> None:
+    graph = network(scaled)
+    layers = {width: graph.at_widths({"stem": width}).nodes[1].layer for width in (4, 8, 16)}
+    grid = Grid({layers[4]: estimate(1.0), layers[16]: estimate(4.0)}, {})
+    found = grid.interpolate(layers[8])
+    assert found is not None
+    assert found.estimate.latency_ms.value == pytest.approx(2.0)
+
+
+def test_the_energy_of_an_extracted_node_is_interpolated_too() -> None:
+    graph = network(scaled)
+    layers = {width: graph.at_widths({"stem": width}).nodes[1].layer for width in (4, 8, 16)}
+    energy = Energy({layers[4]: 1.0, layers[16]: 4.0}, ExecutionRules("litert"))
+    assert energy.layer_mj(layers[8]) == pytest.approx(2.0)
+
+
+def test_outside_of_the_measured_widths_an_extracted_node_is_unknown() -> None:
+    graph = network(scaled)
+    layers = {width: graph.at_widths({"stem": width}).nodes[1].layer for width in (4, 8, 16)}
+    assert Grid({layers[8]: estimate(1.0), layers[16]: estimate(4.0)}, {}).interpolate(layers[4]) is None
+
+
+def test_nodes_of_different_templates_are_not_interpolated_between() -> None:
+    first, other = network(scaled), network(logarithm)
+    grid = Grid({first.at_widths({"stem": 4}).nodes[1].layer: estimate(1.0), first.nodes[1].layer: estimate(4.0)}, {})
+    assert grid.interpolate(other.at_widths({"stem": 8}).nodes[1].layer) is None
+
+
+def test_the_corners_of_a_network_have_the_extracted_nodes_of_its_narrowest_version() -> None:
+    plan = make_plan(network(scaled))
+    assert plan.graph.at_widths({"stem": 8}).nodes[1].layer in corners_of(plan, {})
+
+
 def test_an_extracted_node_of_another_format_is_refused() -> None:
     graph = network(scaled)
-    with pytest.raises(ModelError, match="no form of ours in TFLite"):
-        FORMATS["tflite"].write(graph)
-    with pytest.raises(ModelError, match="is an operator of an onnx file"):
-        FORMATS["tflite"].write(Graph.of_layer(graph.nodes[1].layer, graph.opaques))
+    foreign = replace(graph.nodes[1].layer, opaque=OpaqueSubgraph("0" * 64, 4, "tflite"))
+    with pytest.raises(ModelError, match="can only be written alone"):
+        FORMATS["onnx"].write(Graph.of_layer(foreign, {"0" * 64: b""}))
 
 
 def test_a_layer_whose_channels_are_last_in_its_file_is_written_as_it_was_extracted() -> None:

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 from netadapt.errors import RunError
 from netadapt.networks.options import NetworkOptions
 from netadapt.users_code import short_name
+from profiler.errors import ModelError
+from profiler.formats.model_file import FORMATS
+from profiler.layers.graph import Graph
+from profiler.layers.layer import LayerSpec
 from profiler.tables.plan import make_plan, possible_layers, write_plan
 
 if TYPE_CHECKING:
@@ -50,7 +54,7 @@ class PlanSummary:
     kept: Mapping[str, str]
     """The layers that keep their widths, with the reason of each as a phrase."""
     onnx_only: tuple[str, ...]
-    """The kinds of operators that follow widths in ONNX files only, so that no table for TFLite can be built."""
+    """The kinds of operators that only ONNX files have, so that no table for TFLite can be built."""
     remarks: tuple[str, ...]
     """What was done to the network so that it can be pruned, and which of its outputs is scored and trained: whole sentences."""
     tried: tuple[Tried, ...]
@@ -83,8 +87,18 @@ def plan_network(request: PlanRequest) -> PlanSummary:
         tried += dry_run(network, plain.model, traced.graph, train_once(network.input_shape))
     made = make_plan(traced.graph.with_precision(request.precision), seed=request.seed)
     write_plan(made, out)
-    extracted = tuple(dict.fromkeys(layer.op for layer in made.graph.layers if layer.opaque is not None))
+    onnx_only = dict.fromkeys(layer.op for layer in made.graph.layers if not _is_in_tflite(layer, made.graph))
     return PlanSummary(
-        str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check), traced.fixed, extracted,
+        str(out), len(made.graph.widths), possible_layers(made), len(made.fit), len(made.check), traced.fixed, tuple(onnx_only),
         (*plain.remarks, *outputs.lines()), tuple(tried),
     )  # fmt: skip
+
+
+def _is_in_tflite(layer: LayerSpec, graph: Graph) -> bool:
+    if layer.opaque is None:
+        return True
+    try:
+        FORMATS["tflite"].write(Graph.of_layer(layer, graph.opaques))
+    except ModelError:
+        return False
+    return True

@@ -39,6 +39,7 @@ class Outputs:
         if len(self.shapes) > 1 or self.scored:
             others = [f"{name} ({_text(shape)})" for name, shape in self.shapes.items() if name != self.scored]
             besides = f"; {', '.join(others)} {'is' if len(others) == 1 else 'are'} exported beside it" if others else ""
+            besides += ", without a loss" if others and len(self.in_training) > 1 else ""
             yield f"its output {self.scored} ({_text(self.shapes[self.scored or ''])}) is scored{besides}"
         if len(self.in_training) > len(self.shapes) or self.trained != self.scored:
             found = " and ".join(output or "a lone tensor" for output in self.in_training)

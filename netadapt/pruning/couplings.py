@@ -40,6 +40,8 @@ from netadapt.outputs import forget_graph, outputs_of_all_layers
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """The classes of layers that can make the channels of a block."""
+NOT_PRUNED = (nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d, nn.RNNBase, nn.Bilinear)
+"""Classes of layers with weights that cannot."""
 _FOLLOWERS = (
     OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT,
     OPTYPE.RESHAPE, OPTYPE.PARAMETER, OPTYPE.EXPAND, OPTYPE.SLICE, OPTYPE.SPLIT,

@@ -19,7 +19,7 @@ from torch import nn
 
 from netadapt.export.files import ExportError, write_onnx
 from netadapt.input_shape import InputShape
-from netadapt.pruning.couplings import WEIGHTED, Couplings
+from netadapt.pruning.couplings import NOT_PRUNED, WEIGHTED, Couplings
 from netadapt.pruning.following import Narrowed, follow
 from netadapt.pruning.trial import sound_blocks
 from profiler.errors import LayerError, ModelError, PlanError
@@ -69,6 +69,11 @@ def trace_with_reasons(model: nn.Module, input_shape: InputShape, name: str) -> 
                 parts |= dict.fromkeys(found.parts, node.name) if found.members else {}
     slices = {block: couplings.slices(block) for block in set(block_of.values())}
     fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
+    fixed |= {
+        layer: f"layers of {type(module).__name__} are not pruned"
+        for layer, module in copy.named_modules()
+        if isinstance(module, NOT_PRUNED)
+    }
     candidates = _with_blocks(graph, block_of, slices)
     graph = _with_only(candidates, [block for block, widths in possible_widths(candidates, 1).items() if len(widths) > 1])
     sound = sound_blocks(copy, graph)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from netadapt.errors import BudgetError
-from profiler.latency.interpolation import family_of
+from profiler.latency.interpolation import any_family_of
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
@@ -37,7 +37,7 @@ class Energy:
         self._known = {rules.entry(layer): millijoules for layer, millijoules in energy_mj.items()}
         points: dict[LayerSpec, dict[int, list[float]]] = {}
         for layer, millijoules in self._known.items():
-            family = family_of(layer)
+            family = any_family_of(layer)
             if family is not None:
                 points.setdefault(family, {}).setdefault(work(layer), []).append(millijoules)
         # for each family the points (work, mJ) of its line, by rising work; of layers of equal work the mean
@@ -85,7 +85,7 @@ class Energy:
         layer = self.rules.entry(layer)
         if layer in self._known:
             return self._known[layer]
-        family = family_of(layer)
+        family = any_family_of(layer)
         points = self._points.get(family, []) if family is not None else []
         amount = work(layer)
         above = bisect_left(points, (amount, 0.0))

@@ -70,14 +70,12 @@ class Format:
         return text
 
     def write(self, graph: Graph, seed: int = 0) -> bytes:
-        """A file of the graph with random weights from the seed; a single opaque layer is returned as it was extracted.
+        """A file of the graph with random weights from the seed; a single layer from a file of this format stays as it was there.
 
         Raises `ModelError` if the format cannot represent a layer.
         """
-        if len(graph.nodes) == 1 and graph.nodes[0].layer.opaque is not None:
-            layer, opaque = graph.nodes[0].layer, graph.nodes[0].layer.opaque
-            if opaque.file_format != self.name and self.name in RUNNABLE:
-                raise ModelError(f"{layer.op} is an operator of an {opaque.file_format} file and cannot be written as {self.name}")
+        layer, opaque = graph.nodes[0].layer, graph.nodes[0].layer.opaque
+        if len(graph.nodes) == 1 and opaque is not None and (opaque.file_format == self.name or self.name not in RUNNABLE):
             data: bytes = graph.opaques[opaque.digest]
             if self.resizer is not None:
                 data = load(self.resizer)(data, layer)

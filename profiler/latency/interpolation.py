@@ -5,13 +5,16 @@ needs, and a phase, the empty channels of the last tile. Between measured widths
 and output channels, as the operations and the bytes of a convolution are. It is therefore interpolated bilinearly in the smallest
 cell of measured points. Nothing is extrapolated, and nothing is smoothed across steps. For a phase that was not measured, the
 latency of the full tile is used, with an interval as wide as the differences between measured phases.
+
+An operator that was extracted from a file, and whose sizes follow widths, has one coordinate without steps: the numbers that it
+reads and writes. Most such operators only move or change every number once, and of the others the work grows with them, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,20 +207,21 @@ class Grid:
 
     def __init__(self, rows: Mapping[LayerSpec, Estimate], staircases: Staircases) -> None:
         self._families: dict[LayerSpec, Family] = {}
-        for layer, estimate in sorted(rows.items(), key=lambda row: widths_of(row[0])):
-            key = family_of(layer)
+        for layer, estimate in sorted(rows.items(), key=lambda row: _widths_of(row[0])):
+            key = any_family_of(layer)
             if key is not None:
-                family = self._families.setdefault(key, Family(kind_of(layer), rules_of(layer, staircases)))
-                family.add(widths_of(layer), estimate)
+                rules = rules_of(layer, staircases) if layer.opaque is None else (Staircase(1, granularity=1),)
+                family = self._families.setdefault(key, Family(kind_of(layer), rules))
+                family.add(_widths_of(layer), estimate)
         self._spreads: dict[str, tuple[float, float]] | None = None
         self._kept: dict[tuple[object, ...], tuple[Array, Array, Array]] = {}
 
     def interpolate(self, layer: LayerSpec) -> Interpolated | None:
         """The estimate from the measured points around the layer, its interval widened accordingly; None if none surround it."""
-        key = family_of(layer)
+        key = any_family_of(layer)
         if key is None or key not in self._families:
             return None
-        latency_ms, half_ms, shape_ms = self._interpolated(key, [np.array([width]) for width in widths_of(layer)])
+        latency_ms, half_ms, shape_ms = self._interpolated(key, [np.array([width]) for width in _widths_of(layer)])
         if math.isnan(latency_ms[0]):
             return None
         family = self._families[key]
@@ -229,11 +233,11 @@ class Grid:
 
     def cell(self, layer: LayerSpec) -> object:
         """A key that layers share if they lie between the same points; the layer itself if its family was not measured."""
-        key = family_of(layer)
+        key = any_family_of(layer)
         family = self._families.get(key) if key is not None else None
         if family is None:
             return layer
-        phases, at = family.place(widths_of(layer))
+        phases, at = family.place(_widths_of(layer))
         surface = family.surface(phases)
         if surface is None:
             return key, phases
@@ -321,3 +325,20 @@ def family_of(layer: LayerSpec) -> LayerSpec | None:
         return layer.resized(unit, least if layer.op in (*FREE_OUTPUT, "reorder_output") else None)
     except LayerError:
         return None
+
+
+def any_family_of(layer: LayerSpec) -> LayerSpec | None:
+    """What all layers have in common between which latencies are interpolated; None if there are none.
+
+    Extracted operators have it if they are written from one template (profiler.formats.onnx.opaque).
+    """
+    if layer.opaque is None:
+        return family_of(layer)
+    return replace(layer, inputs=tuple((1,) * len(shape) for shape in layer.inputs), output=(1,) * len(layer.output))
+
+
+def _widths_of(layer: LayerSpec) -> tuple[int, ...]:
+    """The place of a layer among those of its family."""
+    if layer.opaque is None:
+        return widths_of(layer)
+    return (sum(math.prod(shape) for shape in (*layer.inputs, layer.output)),)

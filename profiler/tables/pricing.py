@@ -7,7 +7,7 @@ MobileNetV1 with every width of every block takes milliseconds. The prices equal
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -63,9 +63,12 @@ class Pricer:
         same = self._same_operators(block, values)
         changes = [block in node.blocks for node in self._nodes]
         total = Sums(*self._terms[~np.array(changes)].sum(axis=0).tolist())
-        for node in compress(self._nodes, changes):
+        changing = list(compress(self._nodes, changes))
+        one_by_one = any(node.family is None for node in changing)
+        networks = [self._layers_at(block, int(width)) for width in values] if one_by_one else []
+        for node in changing:
             if node.family is None:
-                total += self._one_by_one(node.dependent, block, values)
+                total += self._one_by_one(node.dependent.node.name, networks)
             else:
                 total += self._at_once(node.dependent, node.family, block, values)
         latencies_ms = self._predictor.table.info.calibration.latencies_ms(total)
@@ -116,17 +119,17 @@ class Pricer:
         weights = _weight_bytes(layer, channels[0], outputs)
         return Sums(calibration.of_kind(layer.op, latency_ms), layout, narrow, np.ones(len(values)), weights)
 
-    def _one_by_one(self, dependent: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
+    def _layers_at(self, block: str, width: int) -> dict[str, LayerSpec]:
+        """All layers by name with the block at this width; none where one of them cannot follow to it."""
+        try:
+            return {node.name: node.layer for node in self._executed.at_widths({block: width}).nodes}
+        except LayerError:
+            return {}
+
+    def _one_by_one(self, name: str, networks: Sequence[Mapping[str, LayerSpec]]) -> Sums:
         """The same for a layer that has no family, by a look-up for each width."""
-        found = []
-        for width in values:
-            try:
-                layer = self._executed.layer_at(dependent.node.name, {block: int(width)})
-            except LayerError:  # the layer cannot follow to this width
-                found.append(MISSING)
-                continue
-            found.append(self._predictor.sums_of(layer) or MISSING)
-        return Sums(*np.stack([sums.terms() for sums in found], axis=1))
+        found = [self._predictor.sums_of(layers[name]) if name in layers else None for layers in networks]
+        return Sums(*np.stack([(sums or MISSING).terms() for sums in found], axis=1))
 
 
 def _whole(channels: NDArray[np.int64], block: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from itertools import product
 from profiler.errors import LayerError
 from profiler.latency.staircase import Kind, Staircases, Sweep, axes_of, detect, kind_of, rules_of, widths_of
 from profiler.layers.channels import DependentLayer, at_channels, dependent_layers, possible_widths
+from profiler.layers.expressions import WidthChoices
 from profiler.layers.graph import Graph, unique_layers
 from profiler.layers.layer import LayerSpec
 from profiler.tables.plan import Plan, random_networks
@@ -82,9 +83,13 @@ def staircases_from(
 
 
 def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
-    """The network's own layers, then for every layer the narrowest and the widest width of each phase on each axis."""
+    """The network's own layers, then for every layer the narrowest and the widest width of each phase on each axis.
+
+    Of extracted operators that follow widths these are the operators of the narrowest network.
+    """
     found = list(plan.graph.layers)
     possible = possible_widths(plan.graph, plan.step)
+    found += [layer for layer in _narrowest(plan.graph, possible) if layer.opaque is not None]
     for dependent in _resizable(plan.graph):
         ends, now = [], widths_of(dependent.node.layer)
         for place, (form, rule) in enumerate(zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True)):
@@ -99,6 +104,14 @@ def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
             ends.append(sorted({end for widths in phases.values() for end in (widths[0], widths[-1])}))
         found += _with_channels(dependent.node.layer, product(*ends))
     return tuple(unique_layers(found))
+
+
+def _narrowest(graph: Graph, possible: WidthChoices) -> tuple[LayerSpec, ...]:
+    """The layers of the narrowest network that consists of the same operators."""
+    for place in range(max(map(len, possible.values()), default=0)):
+        with suppress(LayerError):  # the runtime executes another operator with fewer channels than a block
+            return graph.at_widths({block: choices[min(place, len(choices) - 1)] for block, choices in possible.items()}).layers
+    return graph.layers
 
 
 def _resizable(graph: Graph) -> list[DependentLayer]:

@@ -107,6 +107,8 @@ def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
     for name, shape in after.items():
         for dim, size in zip(values[name].type.tensor_type.shape.dim, shape, strict=True):
             dim.dim_value = size
+        if name in weights:  # what it is fed with
+            weights[name].CopyFrom(numpy_helper.from_array(np.resize(numpy_helper.to_array(weights[name]), shape), name))
     for item in json.loads(properties[_FOLLOWS]):
         name, new, old = item["tensor"], after[item["of"]][item["of_axis"]], before[item["of"]][item["of_axis"]]
         if name in values:
@@ -150,7 +152,10 @@ def _sizes_and_numbers(models: Sequence[ModelProto]) -> Iterator[tuple[dict[str,
     for values in zip(*(model.graph.output for model in models), strict=True):
         for axis, sizes in enumerate(zip(*map(_dims, values), strict=True)):
             yield {"tensor": values[0].name, "axis": axis}, list(sizes)
+    fed = {value.name for value in models[0].graph.input}
     for weights in zip(*(model.graph.initializer for model in models), strict=True):
+        if weights[0].name in fed:  # their sizes are those of the inputs
+            continue
         for axis, sizes in enumerate(zip(*(weight.dims for weight in weights), strict=True)):
             yield {"tensor": weights[0].name, "axis": axis}, list(sizes)
         if weights[0].data_type == TensorProto.INT64 and len({tuple(weight.dims) for weight in weights}) == 1:

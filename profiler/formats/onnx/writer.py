@@ -116,6 +116,8 @@ def _emit_extracted(emitter: Emitter, node: Node, model: ModelProto) -> None:
     names = dict(zip((value.name for value in model.graph.input), node.inputs, strict=True))
     names |= {value.name: name for value, (name, _) in zip(model.graph.output, _outputs(node, model), strict=True)}
     for weight in model.graph.initializer:
+        if weight.name in names:  # what it is fed with alone
+            continue
         names[weight.name] = f"{node.name}.{weight.name}"
         emitter.weights.append(weight)
         emitter.weights[-1].name = names[weight.name]

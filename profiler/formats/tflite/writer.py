@@ -13,15 +13,31 @@ Operators are chosen as litert-torch chooses them, so that a single layer takes 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from ai_edge_litert import schema_py_generated as schema
+from onnx import ModelProto
 
 from profiler.errors import ModelError
+from profiler.formats.onnx.opaque import at_shapes
+from profiler.formats.onnx.tensors import channels_are_last, in_file
+from profiler.formats.onnx.tensors import channels_last as channels_last_of
 from profiler.formats.tflite.emitter import Emitter
 from profiler.formats.tflite.int8 import Int8Emitter
+from profiler.formats.tflite.onnx_operators import (
+    CHANNELS_LAST,
+    Steps,
+    Stored,
+    emit_operator,
+    reads_in_the_files_order,
+    shape_in_file,
+    stored_shape,
+    type_of,
+)
 from profiler.formats.tflite.schema import same_padding
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import ACTIVATIONS, LayerSpec, Shape
@@ -39,17 +55,99 @@ _PRECISIONS = {"float32": Emitter, "int8": Int8Emitter}
 def write_tflite(graph: Graph, seed: int = 0) -> bytes:
     """The file of the network; equal graphs and seeds give equal bytes.
 
-    Raises `ModelError` if a .tflite file cannot represent a layer.
+    Layers that were extracted from an ONNX file have their own weights. Raises `ModelError` if a .tflite file cannot represent a
+    layer.
     """
-    first = graph.nodes[0].layer.dtype if graph.nodes else "float32"
+    written = [node for node in graph.nodes if node.layer.opaque is None]
+    first = written[0].layer.dtype if written else "float32"
     emitter = _PRECISIONS.get(first, Emitter)(seed)
-    tensors = {name: emitter.activation(name, shape) for name, shape in graph.inputs}
+    extracted: dict[str, ModelProto] = {}
     for node in graph.nodes:
         _check(graph, node, first)
-        tensors[node.name] = emitter.activation(node.name, node.layer.output)
-        _emit(emitter, node, [tensors[name] for name in node.inputs], tensors[node.name])
-    inputs = [tensors[name] for name, _ in graph.inputs]
-    return emitter.finish(graph.name, inputs, [tensors[name] for name in graph.outputs])
+        if node.layer.opaque is not None:
+            extracted[node.name] = onnx.load_model_from_string(at_shapes(graph.opaques[node.layer.opaque.digest], node.layer))
+    made = {name: [_input(emitter, graph, place, extracted)] for place, (name, _) in enumerate(graph.inputs)}
+    inputs = [made[name][0].number for name, _ in graph.inputs]
+    # images whose channels are last in the ONNX file, too
+    channels_last = {name for name, (tensor,) in made.items() if len(tensor.shape) == 4 and tensor.order == (0, 1, 2, 3)}
+    uses: Counter[str] = Counter()
+    for node in graph.nodes:
+        is_last = not channels_last.isdisjoint(node.inputs)
+        read = []
+        for name, shape in zip(node.inputs, node.layer.inputs, strict=True):
+            # of several tensors that a node makes, each reader gets the next that has its sizes, as in ONNX files of ours
+            fitting = [tensor for tensor in made[name] if sorted(tensor.shape) == sorted(shape)] or made[name]
+            read.append(fitting[uses[name] % len(fitting)])
+            uses[name] += 1
+        if node.name in extracted:
+            made[node.name] = _emit_extracted(emitter, graph, node, extracted[node.name], read)
+            is_last = channels_are_last(extracted[node.name].graph.node[0], is_last)
+        else:
+            steps = Steps(emitter, f"{node.name}/input")
+            numbers = [_shown(steps, tensor, shape, is_last) for tensor, shape in zip(read, node.layer.inputs, strict=True)]
+            output = emitter.activation(node.name, node.layer.output)
+            _emit(emitter, node, numbers, output)
+            made[node.name] = [_of_layer(output, node.layer.output, is_last)]
+        if is_last:
+            channels_last.add(node.name)
+    lone = extracted.get(graph.nodes[0].name) if len(graph.nodes) == 1 else None
+    if lone is not None and lone.graph.node[0].op_type != "Transpose":  # what others would need is not part of its work
+        outputs = [made[name][0].number for name in graph.outputs]
+    else:
+        outputs = [_shown(Steps(emitter, f"{name}/output"), made[name][0], None, name in channels_last) for name in graph.outputs]
+    return emitter.finish(graph.name, inputs, outputs)
+
+
+def _input(emitter: Emitter, graph: Graph, place: int, extracted: Mapping[str, ModelProto]) -> Stored:
+    """An input of the network, or what an extracted operator that is written alone reads at this place."""
+    name, shape = graph.inputs[place]
+    alone = extracted.get(graph.nodes[0].name) if len(graph.nodes) == 1 else None
+    if alone is None:
+        return _of_layer(emitter.activation(name, shape), shape, is_last=False)
+    value = alone.graph.input[place]
+    in_its_file = shape_in_file(value)
+    order = tuple(range(len(in_its_file)))
+    if len(in_its_file) == 4 and channels_last_of(in_its_file) == shape and not reads_in_the_files_order(alone):
+        order = CHANNELS_LAST
+    return Stored(emitter.tensor(name, stored_shape(in_its_file, order), type_of(value)), in_its_file, order)
+
+
+def _of_layer(number: int, shape: Shape, is_last: bool) -> Stored:
+    """A tensor that a layer of ours makes; `is_last` if its channels would be last in an ONNX file, too."""
+    if len(shape) != 4 or is_last:
+        return Stored(number, shape, tuple(range(len(shape))))
+    return Stored(number, in_file(shape), CHANNELS_LAST)
+
+
+def _shown(steps: Steps, tensor: Stored, shape: Shape | None, is_last: bool) -> int:
+    """The number of a tensor as layers of ours read it: an image with its channels last, wherever they are in the ONNX file.
+
+    `shape` is what the reader expects, if that is known.
+    """
+    order = CHANNELS_LAST if len(tensor.shape) == 4 and not is_last else tuple(range(len(tensor.shape)))
+    tensor = steps.ordered(tensor, order)
+    if shape is None or stored_shape(tensor.shape, order) == shape:
+        return tensor.number
+    as_read = Stored(tensor.number, stored_shape(tensor.shape, order), tuple(range(len(order))))
+    return steps.reshaped(as_read, shape).number  # another tensor of a node that makes several, which costs as much
+
+
+def _emit_extracted(emitter: Emitter, graph: Graph, node: Node, model: ModelProto, read: Sequence[Stored]) -> list[Stored]:
+    """Add an operator of an ONNX file, with its own weights, and return what it makes."""
+    steps = Steps(emitter, f"{node.name}/input")
+    fitting = [steps.reshaped(tensor, shape_in_file(value)) for tensor, value in zip(read, model.graph.input, strict=True)]
+    try:
+        made = emit_operator(emitter, node.name, model, fitting)
+    except ModelError as exc:
+        raise ModelError(f"{graph.name}: {node.name}: {exc}") from exc
+    if len(graph.nodes) == 1 and not emitter.operators:  # what only shows a tensor in another way is at most a copy of it
+        first = made[0]
+        stored = stored_shape(first.shape, first.order)
+        copy = emitter.tensor(f"{node.name}/copy", stored, emitter.tensors[first.number].type)
+        shape = emitter.constant(f"{node.name}/shape", stored)
+        emitter.operator("RESHAPE", [first.number, shape], copy, schema.ReshapeOptionsT(newShape=np.array(stored, np.int32)))
+        made = [Stored(copy, first.shape, first.order)]
+    return made
 
 
 def needs_pad(layer: LayerSpec) -> bool:
@@ -82,10 +180,10 @@ def _check(graph: Graph, node: Node, first: str) -> None:
     """Raises `ModelError` if the layer cannot be written in a network of the data type `first`."""
     layer = node.layer
     problem = None
-    if layer.opaque is not None and layer.opaque.file_format != "tflite":
-        problem = "is an operator of an ONNX file that has no form of ours in TFLite, so build for a runtime of ONNX files"
-    elif layer.opaque is not None:
+    if layer.opaque is not None and (layer.opaque.file_format != "onnx" or layer.opaque.digest not in graph.opaques):
         problem = "is extracted from a file and can only be written alone"
+    elif layer.opaque is not None:
+        problem = None if first == "float32" else f"is an operator of an ONNX file in a network of {first}; write it in float32"
     elif layer.dtype not in _PRECISIONS:
         problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
     elif layer.dtype != first:
