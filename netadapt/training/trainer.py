@@ -198,6 +198,7 @@ def score(model: nn.Module, part: Part, *, batch_size: int | None = None, device
     with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with later
         scores = scores_of(part.task, batches())
     model.to(home).train(was_training)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as `train` leaves it
     return scores
 
 
