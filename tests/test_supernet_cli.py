@@ -55,6 +55,28 @@ def test_only_the_weights_of_steps_are_kept(searched: Path) -> None:
         assert {path.name for path in (searched / "weights").iterdir()} == {step.weights for step in folder.steps}
 
 
+def test_a_step_is_trained_from_random_weights_too_and_taught_by_the_widest(searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "run")
+    command = ["finetune", tmp_path / "run", "--step", 1, "--epochs", 0.1, "--distill", 0.5]
+    trained = []
+    for options in ([], ["--from-scratch"], ["--from-scratch"]):
+        succeed(*command, *options)
+        with RunFolder.open(tmp_path / "run") as folder:
+            trained.append(folder.finished[1])
+    sliced, scratch, again = trained
+    assert sliced.training[0].startswith(f"from {folder.steps[1].weights}")
+    assert scratch.training[0] == "from random weights"
+    assert scratch.settings.learning_rate == folder.info.settings.training.recipe.from_scratch.learning_rate
+    assert scratch.settings.distill == 0.5
+    assert again == scratch
+
+
+def test_from_scratch_several_processes_are_refused(searched: Path) -> None:
+    result = run("finetune", searched, "--from-scratch", "--processes", 2)
+    assert result.exit_code == 1
+    assert "--from-scratch trains in one process; leave out --processes" in result.output
+
+
 @pytest.mark.slow
 def test_worker_processes_find_the_same(searched: Path, supernet: Path, tmp_path: Path) -> None:
     options = ["--supernet", supernet, "--out", tmp_path / "run", "--workers", 2]
