@@ -394,8 +394,8 @@ def _runner_lines() -> bytes:
         "samples_us": [5, 6],
     }
     lines = [
-        {"event": "hello", "protocol": 7, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
-        {"event": "probe", "protocol": 7, "device": {}, "runtimes": {"litert": {"version": "1"}}},
+        {"event": "hello", "protocol": 8, "device": {"cpu": "x"}, "flags": {}, "runtime": "fake", "version": "1"},
+        {"event": "probe", "protocol": 8, "device": {}, "runtimes": {"litert": {"version": "1"}}},
         {"event": "round", "round": 0, "clock_ns": 5, "load_1min": 0.5, "temperature_c": 40.0, "throttled": 0, "thermal_status": 0},
         {"event": "begin", **about},
         {"event": "measurement", **about, **seen},

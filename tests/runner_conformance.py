@@ -15,6 +15,7 @@ import math
 import os
 import queue
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -35,6 +36,10 @@ REFUSED = {"error": "no such operator"}
 CRASHING = {"latency_ns": 1, "crash": True}
 HANGING = {"latency_ns": 1, "hang": True}
 NOT_FINITE = {"latency_ns": 1, "nan": True}
+
+
+MARK = b"INPUTS 1"
+"""The end of a file with values of inputs."""
 
 
 # --------------------------------------------------------------------------------------------------- what lines may look like
@@ -138,7 +143,7 @@ OPERATOR = {
     "samples_us": list_of(whole()),
 }
 HELLO = {
-    "protocol": exactly(7),
+    "protocol": exactly(8),
     "runner": exactly("python", "native"),
     "build": optional(text),
     "runtime": exactly("fake", *RUNTIMES),
@@ -158,6 +163,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "begin": MODEL,
     "measurement": MEASUREMENT,
     "reference": MEASUREMENT,
+    "not_finite": MODEL,
     "outputs": {**MODEL, "outputs": list_of(output)},
     "idle": {"round": whole(), "duration_ns": whole(1), "energy_uj": whole()},
     "energy": {**MODEL, "inferences": whole(1), "duration_ns": whole(1), "energy_uj": whole()},
@@ -171,7 +177,7 @@ EVENTS: dict[str, Mapping[str, Check]] = {
     "failed": {**MODEL, "reason": text},
     "done": CONDITIONS,
     "probe": {
-        "protocol": exactly(7),
+        "protocol": exactly(8),
         "runner": exactly("python", "native"),
         "device": record(DEVICE),
         "energy_source": optional(text),
@@ -301,7 +307,7 @@ def model_of(name: str, file: str, as_it_is: bool = False, copies: int = 1, fini
 def a_job(scripts: Mapping[str, Any], rounds: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
     """A job of milliseconds: models' scripts by id, and for each round the ids in the order of their measurements."""
     return {
-        "format": 7,
+        "format": 8,
         "runtime": "fake",
         "threads": 1,
         "seed": 1,
@@ -337,6 +343,13 @@ def written(folder: Path, scripts: Mapping[str, Any], rounds: Sequence[Sequence[
     path = folder / "job.json"
     path.write_text(json.dumps(a_job(scripts, rounds, **more)))
     return str(path)
+
+
+def behind(path: Path, values: Mapping[int, bytes]) -> None:
+    """Put values of inputs, by their places, behind the model in this file."""
+    entries = [struct.pack("<QQ", place, len(data)) for place, data in values.items()]
+    end = struct.pack("<Q", len(values)) + MARK
+    path.write_bytes(b"".join((path.read_bytes(), *values.values(), *entries, end)))
 
 
 def files(root: Path, contents: Mapping[str, object]) -> str:
@@ -533,11 +546,19 @@ class RunnerConformance:
         assert (failed["model"], failed["round"]) == ("bad", 0)
         assert reason in failed["reason"]
 
-    def test_a_model_that_need_not_be_finite_is_measured(self, command: list[str], tmp_path: Path) -> None:
-        models = [model_of("a", "a.json", finite=False)]
-        path = written(tmp_path, {"a": NOT_FINITE}, ["a"], models=models)
+    def test_a_model_that_need_not_be_finite_is_measured_and_told_of_once(self, command: list[str], tmp_path: Path) -> None:
+        models = [model_of("a", "a.json", finite=False), model_of("b", "b.json", finite=False)]
+        path = written(tmp_path, {"a": NOT_FINITE, "b": CONDITIONING}, ["ab", "ba"], models=models, max_open=1)
         lines, code, _ = run([*command, str(path)])
-        assert (code, len(events(lines, "measurement")), events(lines, "failed")) == (0, 1, [])
+        first = ["round 0", "begin a", "not_finite a", "measurement a", "begin b", "measurement b"]
+        second = ["round 1", "begin b", "measurement b", "begin a", "measurement a"]
+        assert (code, told(lines)) == (0, ["hello", *first, *second, "done"])
+
+    def test_outputs_that_are_not_finite_are_not_told_of_in_a_job_for_executed_graphs(
+        self, command: list[str], tmp_path: Path
+    ) -> None:
+        path = written(tmp_path, {"a": NOT_FINITE}, ["a"], models=[model_of("a", "a.json", finite=False)], profiled=1)
+        assert told(run([*command, str(path)])[0]) == ["hello", "round 0", "begin a", "executed a", "done"]
 
     @pytest.mark.parametrize("data", [b"", b"garbage", b"[]", b"\xff\x00\x80", b'{"latency_ns": "long"}', b"{}"])
     def test_a_file_that_is_no_model_fails_alone(self, command: list[str], tmp_path: Path, data: bytes) -> None:
@@ -778,6 +799,32 @@ class RunnerConformance:
             {"shape": [70], "type": kind, "values": expected_input(seed, 2, kind, 70)},
         ]
 
+    def test_values_behind_a_model_are_those_of_its_inputs(self, command: list[str], tmp_path: Path) -> None:
+        inputs = [{"shape": [2, 2], "type": "float32"}, {"shape": [3], "type": "int64"}, {"shape": [2], "type": "bool"}]
+        path = written(tmp_path, {"a": {**CONDITIONING, "inputs": inputs}}, ["a"], outputs=10)
+        behind(tmp_path / "a.json", {2: b"\1\0", 0: struct.pack("<4f", 1.5, -2, 0.25, 0)})
+        lines, code, _ = run([*command, path])
+        (line,) = events(lines, "outputs")
+        values = [output["values"] for output in line["outputs"]]
+        assert (code, values) == (0, [[1.5, -2, 0.25, 0], expected_input(1, 1, "int64", 3), [1, 0]])
+
+    @pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\0" * 9])
+    def test_values_of_another_size_than_their_input_fail_the_model(self, command: list[str], tmp_path: Path, data: bytes) -> None:
+        scripts = {"a": CONDITIONING, "bad": {**CONDITIONING, "inputs": [{"shape": [2], "type": "float32"}]}}
+        path = written(tmp_path, scripts, [["bad", "a"]])
+        behind(tmp_path / "bad.json", {0: data})
+        lines, code, _ = run([*command, path])
+        assert (code, told(events(lines, "failed", "measurement"))) == (0, ["failed bad", "measurement a"])
+
+    @pytest.mark.parametrize("numbers", [(1,), (2**63,), (0, 2**40, 1), (0, 1, 0, 2**64 - 1, 2)])
+    def test_values_that_do_not_fit_into_the_file_fail_the_model(
+        self, command: list[str], tmp_path: Path, numbers: tuple[int, ...]
+    ) -> None:
+        path = written(tmp_path, {"a": CONDITIONING, "bad": {}}, [["bad", "a"]])
+        (tmp_path / "bad.json").write_bytes(struct.pack(f"<{len(numbers)}Q", *numbers) + MARK)
+        lines, code, _ = run([*command, path])
+        assert (code, told(events(lines, "failed", "measurement"))) == (0, ["failed bad", "measurement a"])
+
     def test_only_so_many_values_of_each_output_are_told(self, command: list[str], tmp_path: Path) -> None:
         inputs = [{"shape": [2, 5], "type": "float32"}, {"shape": [2], "type": "float32"}, {"shape": [0], "type": "float32"}]
         found = self.lines(command, tmp_path, {"a": {**CONDITIONING, "inputs": inputs}}, ["a"], outputs=3)
@@ -946,11 +993,11 @@ class RunnerConformance:
             b"[]",
             b"7",
             b"null",
-            b'{"format": 7',
+            b'{"format": 8',
             b"{}",
             b"\xff\xfe\x00",
             b"[" * 100_000,
-            b'{"format": 7} x',
+            b'{"format": 8} x',
             b'{"a": NaN}',
         ],
         ids=lambda data: repr(data[:14]),

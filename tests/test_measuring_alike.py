@@ -11,6 +11,8 @@ from executor_runs import INFO, OPTIONS, traced
 from test_build import FEW, NETWORK, PLAN
 
 from netadapt.actions import ExportRequest, export
+from netadapt.runs.device_check import DeviceCheck
+from netadapt.runs.models import RunModels
 from netadapt.runs.records import TableFacts
 from netadapt.runs.run_folder import RunFolder
 from netadapt.search.candidates import Candidate
@@ -28,6 +30,7 @@ from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners.simulated import SimulatedRunner
 from profiler.schedule.spot_check import spot_check
 from profiler.tables.build import build
+from profiler.tables.growing import GrowingTable
 from profiler.tables.table import Table
 
 
@@ -110,6 +113,59 @@ def test_an_exported_file_for_another_runtime_than_the_table_s_is_measured_by_de
     jobs.clear()
     assert export(ExportRequest(run, "onnx", measure=True), Silent()).file.latency_ms is not None
     assert {job.settings.measurement_ms for job in jobs} == {TimingSettings().measurement_ms}
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)
+
+
+SLOW = "[slow]\nevery_s = 1\nfor_s = 1\npercent = 60\n"
+"""At any time."""
+
+
+def test_a_winner_measured_while_the_device_is_slow_tells_nothing_of_the_table(run: Path, target: Target, tmp_path: Path) -> None:
+    script = Path(target.device.removeprefix("fake:"))
+    quiet = script.read_text()
+    with RunFolder.open(run, write=True) as folder:
+        check = DeviceCheck(RunModels(folder), {"latency": GrowingTable(tmp_path / "t.parquet")}, said := Heard())
+        (step,) = folder.steps
+        (folder.exports / "step000.tflite").write_bytes(FORMATS["tflite"].write(folder.graph))
+        before = check(step)["latency"]
+        script.write_text(quiet + SLOW)
+        assert check(step) == {}
+        assert "warning: step 0 was not measured for latency: the device was 60 % slower than for other steps" in said.texts
+        script.write_text(quiet)
+        assert check(step)["latency"].ratio == pytest.approx(before.ratio, rel=0.02)
+
+
+def test_a_winner_is_measured_again_once_the_device_is_quiet(
+    run: Path, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Path(target.device.removeprefix("fake:"))
+    quiet = script.read_text()
+    told: list[Job] = []
+    simulated = SimulatedRunner.run
+
+    def slow_at_first(self: SimulatedRunner, job: Job) -> Iterator[RunEvent]:
+        told.append(job)
+        yield from simulated(self, job)
+        script.write_text(quiet)
+
+    with RunFolder.open(run, write=True) as folder:
+        check = DeviceCheck(RunModels(folder), {"latency": GrowingTable(tmp_path / "t.parquet")}, Silent())
+        (step,) = folder.steps
+        (folder.exports / "step000.tflite").write_bytes(FORMATS["tflite"].write(folder.graph))
+        before = check(step)["latency"]
+        monkeypatch.setattr(SimulatedRunner, "run", slow_at_first)
+        script.write_text(quiet + SLOW)
+        assert check(step)["latency"].ratio == pytest.approx(before.ratio, rel=0.02)
+    assert len(told) > 1
 
 
 def test_a_layer_that_failed_is_tried_again_after_a_refresh() -> None:

@@ -16,6 +16,8 @@ from test_profile_cli import run, run_json
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given, given_inputs
+from profiler.formats.model_file import FORMATS
+from profiler.formats.onnx import complete, reader
 from profiler.formats.onnx.complete import complete_onnx
 from profiler.formats.onnx.executed import read_executed
 from profiler.formats.onnx.reader import read_onnx
@@ -204,6 +206,92 @@ def test_weights_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"'../secret', which is not beside the model"):
         complete_onnx(path)
+
+
+# ---- weights that are more than a file can hold
+
+
+def gibibytes(folder: Path, opset: int = 17) -> Path:
+    """Three products with 1 GiB of weights each, in a file that takes no room on the disk."""
+    shape, size_bytes = (16384, 16384), 4 * 16384**2
+    path = saved(folder, [op("MatMul", "x a", "p"), op("MatMul", "p b", "q"), op("MatMul", "q c", "y")], WIDE, opset=opset)
+    model = onnx.load(path)
+    for place, name in enumerate("abc"):
+        weight = model.graph.initializer.add(name=name, data_type=FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", "w.data"), ("offset", place * size_bytes), ("length", size_bytes)):
+            weight.external_data.add(key=key, value=str(value))
+    onnx.save(model, path)
+    with (folder / "w.data").open("wb") as file:
+        file.truncate(3 * size_bytes)
+    return path
+
+
+WIDE: dict[str, tuple[int, tuple[Dim, ...] | None]] = {"x": (FLOAT, (1, 16384))}
+
+
+def test_large_weights_are_made_up_where_they_are_more_than_a_file_can_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "MOST_WEIGHTS_BYTES", 4 << 30)
+    model = onnx.load_model_from_string(complete_onnx(gibibytes(tmp_path)))
+    assert [node.op_type for node in model.graph.node] == 3 * ["ConstantOfShape"] + 3 * ["MatMul"]
+    assert model.ByteSize() < 10_000
+
+
+def test_it_is_said_that_weights_are_made_up(tmp_path: Path) -> None:
+    said = "its weights take 3.0 GiB, more than one ONNX file can hold; those of 1 MiB and more are measured with made-up values"
+    assert (FORMATS["onnx"].remark(gibibytes(tmp_path)) or "").endswith(said)
+
+
+def test_nothing_is_said_of_weights_that_a_file_can_hold(tmp_path: Path) -> None:
+    assert FORMATS["onnx"].remark(beside(tmp_path / "a")) is None
+
+
+def test_weights_that_are_more_than_the_memory_holds_are_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "MOST_WEIGHTS_BYTES", 1 << 30)
+    with pytest.raises(ModelError, match=r"its weights take 3.0 GiB, over half of this machine's memory; use a machine"):
+        complete_onnx(gibibytes(tmp_path))
+
+
+def test_many_weights_of_an_old_file_are_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(complete, "MOST_WEIGHTS_BYTES", 4 << 30)
+    with pytest.raises(ModelError, match=r"its weights take 3.0 GiB, more than one ONNX file can hold; measure it in parts"):
+        complete_onnx(gibibytes(tmp_path, opset=8))
+
+
+@pytest.fixture
+def too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network whose weights are beside it, and as if they were more than a file can hold."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.standard_normal((64, 3, 3, 3), np.float32),
+        "b": np.ones(64, np.float32),
+        "f": np.ones((64, 32), np.float32),
+    }
+    nodes = [op("Conv", "x w b", "c"), op("GlobalAveragePool", "c", "g"), op("Flatten", "g", "v"), op("MatMul", "v f", "m")]
+    nodes += [op("Erf", "m", "y")]
+    path = saved(tmp_path, nodes, {"x": (FLOAT, (1, 3, 8, 8))}, weights)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.data", size_threshold=0)
+    for module in (complete, reader):
+        monkeypatch.setattr(module, "MOST_FILE_BYTES", 8000)
+    monkeypatch.setattr(complete, "LARGE_WEIGHT_BYTES", 1024)
+    return path
+
+
+def test_layers_are_the_same_whether_their_weights_are_made_up(too_many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up = read_onnx(too_many).layers
+    for module in (complete, reader):
+        monkeypatch.setattr(module, "MOST_FILE_BYTES", 1 << 20)
+    assert made_up == read_onnx(too_many).layers
+
+
+def test_a_network_whose_weights_are_made_up_has_a_table(too_many: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    built = run("build", too_many, "--runtime", "onnxruntime", "--out", table, "--rounds", "3")
+    assert (built.exit_code, "made-up values" in built.stderr) == (0, True), built.output
+    assert {layer["source"] for layer in run_json("predict", table, too_many)["layers"]} == {"measured"}
 
 
 # ---- values

@@ -15,8 +15,8 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_models import GRAPHS, python_outputs, run_models, told_outputs, write_models
-from runner_conformance import CONDITIONING, RunnerConformance, a_job, checked, events, model_of, run, started, written
+from native_models import GRAPHS, IMAGE, make_input, python_outputs, run_models, told_outputs, write_models
+from runner_conformance import CONDITIONING, RunnerConformance, a_job, behind, checked, events, model_of, run, started, written
 from runner_conformance_executed import ExecutedConformance
 
 from device_agents import native
@@ -130,6 +130,14 @@ def test_its_outputs_are_those_of_python_bit_for_bit(runner: Path, tmp_path: Pat
         for ours, theirs in zip(found[name], python_outputs(runtime, path, 5), strict=True):
             assert ours.dtype == theirs.dtype
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_litert_runs_a_model_with_the_values_behind_it(runner: Path, tmp_path: Path) -> None:
+    models = write_models(tmp_path, "litert", ["sum"])
+    behind(models["sum"], {1: np.full(IMAGE, 2, np.float32).tobytes()})
+    lines = run_models([str(runner)], models, "litert", [str(LIBRARIES["litert"])], outputs=10**6, seed=5)
+    ((found,),) = [told_outputs(line) for line in events([checked(line) for line in lines], "outputs")]
+    np.testing.assert_array_equal(found, make_input(5, 0, IMAGE, "float32") + 2)
 
 
 def test_onnxruntime_leaves_nothing_in_the_users_home(runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

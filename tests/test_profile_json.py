@@ -118,15 +118,16 @@ def test_json_has_the_keys_and_values_that_it_always_had(folder: Path, name: str
 FOUND = Found(
     Device("phone", "adb:1A2B"), "Pixel", None,
     Probe(
-        protocol=7, device=DeviceFacts(cpu="Tensor", cores=8, memory_bytes=2**33, machine="aarch64"), runner="native",
+        protocol=8, device=DeviceFacts(cpu="Tensor", cores=8, memory_bytes=2**33, machine="aarch64"), runner="native",
         runtimes={"litert": RuntimeState("2.3.0"), "onnxruntime": RuntimeState(missing=True)}, load_1min=0.5,
     ),
 )  # fmt: skip
 MEASURED = Measured(
     Path("network.tflite"),
     estimate([Measurement("network.tflite", number, 2, (2_000_000 + 1000 * number, 2_000_500)) for number in range(4)]),
-    Hello(protocol=7, pid=7, version="2.3.0", device=DeviceFacts(cpu="Tensor"), flags={"simulated": True}),
+    Hello(protocol=8, pid=7, version="2.3.0", device=DeviceFacts(cpu="Tensor"), flags={"simulated": True}),
     (Round(round=0, load_1min=0.5, clock_ns=7),),
+    reference_ms=None,
 )
 
 

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 from test_model_inputs import FLOAT, INT64, op, saved, session
 
 from device_agents.on_device.runner.inputs import input_array
-from profiler.formats.onnx import recording
+from profiler.formats import recorded
 from profiler.formats.onnx.complete import complete_onnx
 from profiler.formats.onnx.executed import ExecutedModel, read_executed
 from profiler.formats.onnx.recording import Recording
@@ -94,8 +94,20 @@ def test_whole_numbers_are_divided_by_what_the_network_divides_them_by(tmp_path:
     assert (run_alone(alone(model, "Div"))[0] == 2).all()
 
 
+def test_a_layer_that_is_computed_in_another_precision_is_fed_what_the_network_feeds_it(tmp_path: Path) -> None:
+    nodes = [
+        op("Cast", "x", "h", to=TensorProto.FLOAT16),
+        op("Exp", "h", "e"),
+        op("Sqrt", "e", "r"),
+        op("Cast", "r", "y", to=FLOAT),
+    ]
+    model = executed(saved(tmp_path, nodes, {"x": (FLOAT, (4, 8))}, output=(4, 8)))
+    assert model.remark == "Sqrt is measured alone with values that the network itself feeds"
+    assert np.isfinite(run_alone(alone(model, "Sqrt"))[0]).all()
+
+
 def test_a_layer_whose_values_are_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MOST_VALUE_BYTES", 16)
+    monkeypatch.setattr(recorded, "MOST_VALUE_BYTES", 16)
     nodes, weights = NETWORKS["NonZero"]
     model = executed(saved(tmp_path, nodes, {"x": (FLOAT, (4, 8))}, weights, output=None))
     assert model.remark == "NonZero is measured alone with made-up values, for the network's own are too large or unknown"

@@ -14,7 +14,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from profiler.errors import LayerError, ModelError
 from profiler.formats.model_file import FORMATS
-from profiler.formats.onnx.opaque import at_shapes, template
+from profiler.formats.onnx.opaque import at_shapes, extract, template
+from profiler.formats.onnx.tensors import Tensor, Tensors
 from profiler.layers.channels import dependent_layers, possible_widths
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.expressions import ChannelExpression
@@ -176,3 +177,12 @@ def test_an_extracted_node_of_another_format_is_refused() -> None:
         FORMATS["tflite"].write(graph)
     with pytest.raises(ModelError, match="is an operator of an onnx file"):
         FORMATS["tflite"].write(Graph.of_layer(graph.nodes[1].layer, graph.opaques))
+
+
+def test_a_layer_whose_channels_are_last_in_its_file_is_written_as_it_was_extracted() -> None:
+    known = {"x": Tensor((1, 9, 7, 5), TensorProto.INT8), "y": Tensor((1, 5, 9, 7), TensorProto.INT8)}
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 3, 1, 2])
+    model = helper.make_model(helper.make_graph([node], "g", [], []), opset_imports=[helper.make_opsetid("", 17)])
+    layer, data = extract(node, Tensors(known, {}, frozenset({"x"})), model, None)
+    assert layer.inputs == ((1, 9, 7, 5),)
+    assert at_shapes(data, layer) == data

@@ -205,6 +205,17 @@ def test_a_padded_pool_is_one_layer_of_two_operators(op: str, first: str) -> Non
     assert ops(file) == [op]
 
 
+def test_a_product_that_brings_its_input_to_two_dimensions_is_one_layer_of_two_operators() -> None:
+    emitter, layer = Emitter(1), fully_connected((6, 4), 5)
+    image, product, made = (emitter.activation(name, shape) for name, shape in (("x", (1, 6, 4)), ("p", (6, 5)), ("y", (6, 5))))
+    weights = emitter.weights(Node("p", layer, ("x",)), (0, 1), image)
+    emitter.operator("FULLY_CONNECTED", [image, *weights], product, schema.FullyConnectedOptionsT())
+    emitter.operator("TANH", [product], made)
+    file = emitter.finish("model", [image], [made])
+    assert reported(file) == ["Static Reshape", "Fully Connected", "TanH"]
+    assert ops(file) == ["fully_connected", "tanh"]
+
+
 def test_operators_on_single_integers_that_become_one_table_are_one_layer() -> None:
     quantize = schema.QuantizeOptionsT()
     file = emitted(Int8Emitter, ("LOGISTIC", None), ("QUANTIZE", quantize), ("TANH", None))

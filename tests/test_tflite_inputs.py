@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from asking_litert import operators_of
 from test_profile_cli import run, run_json
 from test_tflite_reader import CONVOLUTION, Changed, bytes_of, custom_operator
 
+from device_agents.on_device.runner.runtimes.litert import LiteRt
 from profiler.errors import ModelError
 from profiler.formats.given import given_inputs
 from profiler.formats.model_file import FORMATS
 from profiler.formats.tflite.complete import complete_tflite, other_signatures
 from profiler.formats.tflite.reader import read_tflite
+from profiler.formats.tflite.writer import write_tflite
+from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, fully_connected
 
 TFLITE = FORMATS["tflite"]
@@ -75,9 +80,89 @@ def test_a_size_that_the_network_cannot_have_is_told_in_one_sentence(tmp_path: P
         read_tflite(path, given_inputs(["input_0=1x5"], []))
 
 
-def test_values_are_for_onnx_files(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is for ONNX files"):
-        complete_tflite(saved(tmp_path, bytes_of(CONVOLUTION)), given_inputs([], ["input_0=1"]))
+# ---- given values
+
+
+def relu(folder: Path) -> Path:
+    return saved(folder, bytes_of(LayerSpec("relu", ((1, 4),), (1, 4))))
+
+
+def outputs_of(folder: Path, data: bytes) -> list[list[float]]:
+    """What LiteRT computes when the Python runner has filled the inputs."""
+    opened = LiteRt(1, folder).open(saved(folder, data), 1, False).run_once(finite=True)
+    return [output.told(100)["values"] for output in opened.outputs()]
+
+
+def test_a_network_is_run_with_the_given_values(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1, -2, 3.5, -4]], np.float32))
+    data = complete_tflite(relu(tmp_path), given_inputs([], [f"input_0={tmp_path / 'x.npy'}"]))
+    assert outputs_of(tmp_path, data) == [[1, 0, 3.5, 0]]
+
+
+def test_a_given_number_is_that_of_all_elements(tmp_path: Path) -> None:
+    assert outputs_of(tmp_path, complete_tflite(relu(tmp_path), given_inputs([], ["input_0=7"]))) == [[7, 7, 7, 7]]
+
+
+def test_given_values_come_with_a_given_shape(tmp_path: Path) -> None:
+    data = complete_tflite(relu(tmp_path), given_inputs(["input_0=2x4"], ["input_0=7"]))
+    assert outputs_of(tmp_path, data) == [[7] * 8]
+
+
+def test_an_array_is_the_shape_as_well(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((3, 4), np.float32))
+    data = complete_tflite(relu(tmp_path), given_inputs([], [f"input_0={tmp_path / 'x.npy'}"]))
+    assert outputs_of(tmp_path, data) == [[1] * 12]
+
+
+def test_values_that_do_not_fit_the_input_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"input input_0 takes int8, not float64; give whole numbers"):
+        complete_tflite(
+            saved(tmp_path, write_tflite(Graph.of_layer(LayerSpec("relu", ((1, 4),), (1, 4))).with_precision("int8"))),
+            given_inputs([], ["input_0=0.5"]),
+        )
+
+
+def test_values_for_no_input_name_the_inputs(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"--input names x, which is no input; the inputs are input_0"):
+        complete_tflite(relu(tmp_path), given_inputs([], ["x=1"]))
+
+
+def test_values_are_those_of_their_input_whatever_the_order_in_the_signature_is(tmp_path: Path) -> None:
+    changed = Changed(bytes_of(LayerSpec("mul", ((1, 3, 3, 6), (1, 1, 1, 6)), (1, 3, 3, 6))))
+    changed.model.signatureDefs[0].inputs.reverse()
+    data = complete_tflite(saved(tmp_path, changed), given_inputs([], ["input_0=2", "input_1=3"]))
+    assert outputs_of(tmp_path, data) == [[6] * 54]
+    assert len(operators_of(data)) == 1  # the compiled model takes them as well
+
+
+def test_a_layer_alone_that_reads_an_input_is_run_with_the_values_that_are_given_for_it(tmp_path: Path) -> None:
+    graph = read_tflite(saved(tmp_path, roots()), given_inputs([], ["input_0=4"]))
+    (file,) = graph.opaques.values()
+    assert outputs_of(tmp_path, file) == [[2, 2, 2, 2]]
+
+
+def test_layers_that_differ_in_given_values_only_are_one_layer(tmp_path: Path) -> None:
+    path = saved(tmp_path, roots())
+    assert read_tflite(path, given_inputs([], ["input_0=4"])).layers == read_tflite(path).layers
+
+
+def test_a_given_value_makes_the_outputs_of_a_network_finite(tmp_path: Path) -> None:
+    said = run("benchmark", saved(tmp_path, roots()), "--rounds", "3", "--input", "input_0=4")
+    assert (said.exit_code, "not finite" in said.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("numbers", [(2**63,), (0, 2**40, 1), (9, 0, 1)])
+def test_values_that_cannot_be_those_of_inputs_are_told_in_one_sentence(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    damaged = struct.pack(f"<{len(numbers)}Q", *numbers) + b"INPUTS 1"
+    with pytest.raises(ModelError, match=r"copy it again|copy the model again"):
+        read_tflite(saved(tmp_path, relu(tmp_path).read_bytes() + damaged))
+
+
+def roots() -> Changed:
+    """The square roots of four numbers."""
+    changed = Changed(bytes_of(LayerSpec("relu", ((1, 4),), (1, 4))))
+    changed.rename_operator("SQRT")
+    return changed
 
 
 # ---- weights behind the flatbuffer, and sparse ones

@@ -30,7 +30,7 @@
 #define BUILD "unknown compiler"
 #endif
 
-enum { PROTOCOL = 7 };
+enum { PROTOCOL = 8 };
 
 typedef struct {
     const Job *job;
@@ -115,11 +115,12 @@ static bool tell_outputs(Text *text, Model *model, int64_t most, Reason *reason)
     return true;
 }
 
-static bool measurement(Run *run, Text *text, const JobModel *wanted, double measurement_ms, Reason *reason) {
+static bool measurement(Run *run, Text *text, JobModel *wanted, double measurement_ms, Reason *reason) {
     text_add(text, ",");
     if (run->job->profiled) return models_tell_executed(text, &run->models, wanted, reason);
     Copies *model = models_get(&run->models, wanted, reason);
     if (model == NULL) return false;
+    wanted->not_finite = model->not_finite;
     if (run->job->outputs) return tell_outputs(text, model->copies[0], run->job->outputs, reason);
     if (run->job->energy_ms > 0) return measurement_energy(text, model, run->job, run->energy, reason);
     return measurement_latency(text, model, run->job, measurement_ms, reason);
@@ -135,6 +136,12 @@ static void measure(Run *run, JobModel *model, const JobRound *round, const char
     add_measurement(&text, model, round);
     bool fine = measurement(run, &text, model, measurement_ms, &reason);
     set_alarm(0);
+    if (fine && model->not_finite && !model->told) {
+        Text also = {0};
+        add_measurement(&also, model, round);
+        say(&also, "not_finite");
+        model->told = true;
+    }
     if (!fine) {
         text_free(&text);
         add_measurement(&text, model, round);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,20 @@ class Given:
             return self.shapes[name]
         values = self.values.get(name)
         return tuple(values.shape) if values is not None and values.ndim else None
+
+    def array(self, name: str, kind: np.dtype[Any] | str, shape: Shape | None) -> Values | None:
+        """The values of an input of this type and shape; None if none are given. `kind` is a text for a type that numpy lacks.
+
+        `ModelError` if they do not fit.
+        """
+        wanted = self.values.get(name)
+        if wanted is None:
+            return None
+        if isinstance(kind, str) or wanted.dtype.kind not in "biuf" or shape is None or (wanted.ndim and wanted.shape != shape):
+            raise ModelError(f"input {name} is {kind} of shape {shape}, not {wanted.dtype} of shape {wanted.shape}")
+        if wanted.dtype.kind == "f" and kind.kind != "f":
+            raise ModelError(f"input {name} takes {kind}, not {wanted.dtype}; give whole numbers")
+        return np.array(np.broadcast_to(wanted.astype(kind), shape))
 
 
 NOTHING = Given()

@@ -43,8 +43,8 @@ class Format:
     """The `module:function` that turns a path, and what is given of the inputs, into what can be listed of a file that cannot be
     read as a whole: layers, a file of them, and a sentence on the rest; or into None. None for a format without such parts."""
     remarker: str | None = None
-    """The `module:function` that turns a path into a sentence on what of the file is not measured, or None; None for no such
-    parts."""
+    """The `module:function` that turns a path into a sentence on what of the file is not measured as it is, or None; None for no
+    such parts."""
 
     def read(self, path: Path, given: Given = NOTHING) -> Graph:
         """The fused groups in the file. Raises `ModelError` if the file is damaged or cannot be measured."""
@@ -65,7 +65,7 @@ class Format:
         return data
 
     def remark(self, path: Path) -> str | None:
-        """A sentence on what of a file that can be read is left out; None if nothing is."""
+        """A sentence on what of a file that can be read is left out or made up; None if nothing is."""
         text: str | None = None if self.remarker is None else load(self.remarker)(path)
         return text
 
@@ -97,6 +97,7 @@ FORMATS = {
         "profiler.formats.onnx.executed:read_executed",
         completer="profiler.formats.onnx.complete:complete_onnx",
         part_reader="profiler.formats.onnx.known_part:known_part",
+        remarker="profiler.formats.onnx.complete:made_up_weights",
     ),
     "tflite": Format(
         "tflite",

@@ -64,7 +64,13 @@ class Sums:
     weight_bytes: Any
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Sums(
+            self.latency_ms + other.latency_ms,
+            self.layout_bytes + other.layout_bytes,
+            self.narrow_bytes + other.narrow_bytes,
+            self.layers + other.layers,
+            self.weight_bytes + other.weight_bytes,
+        )
 
     def terms(self) -> Array:
         """Array of shape (term,) or (term, network). All weights count as cold."""

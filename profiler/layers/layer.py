@@ -55,7 +55,7 @@ class OpaqueSubgraph:
     """A part of a user's model file that is extracted and measured unchanged, with its real weights."""
 
     digest: str
-    """The SHA-256 of the extracted model file in hexadecimal."""
+    """The SHA-256 of the extracted model file in hexadecimal, without values that its inputs are given."""
     weight_bytes: int
     file_format: str
     """`onnx` or `tflite`."""

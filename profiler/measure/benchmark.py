@@ -11,6 +11,7 @@ from profiler.formats.given import NOTHING, Given
 from profiler.formats.model_file import format_of
 from profiler.interval import Interval
 from profiler.layers.layer import conv2d
+from profiler.measure.disturbance import ENOUGH_REFERENCES, lower_tenth
 from profiler.measure.estimate import Estimate
 from profiler.measure.loop import MeasurementRun, Model, few_models
 from profiler.measure.opening import open_session
@@ -19,8 +20,6 @@ from profiler.protocol.events import Hello, Round
 from profiler.protocol.job import Loading
 from profiler.protocol.settings import Target, TimingSettings
 
-NOT_FINITE = "not finite"
-"""Part of the reason that a runner gives for outputs that are not."""
 REFERENCE = conv2d((1, 28, 28, 64), 64, 3)
 """The reference layer where no layers are measured: 29 million multiply-accumulates."""
 
@@ -35,6 +34,9 @@ class Measured:
     """What it was measured on."""
     rounds: Sequence[Round]
     """Load, clocks and temperature at the start of each round."""
+    reference_ms: float | None
+    """The latency of the reference layer meanwhile, by which measurements of different hours can be compared; None where it was
+    measured too rarely to tell."""
 
     @property
     def latency_ms(self) -> Interval:
@@ -85,29 +87,26 @@ def measure_each(
             results[path] = exc
     if not files:
         return results
-    not_finite: set[str] = set()
     with open_session(target, settings, progress=progress, wait_s=wait_s) as session:
-        while True:
-            run = MeasurementRun(session, progress, reference=REFERENCE)
-            names = run.add(Model(key, file, None, Loading(finite=key not in not_finite)) for key, file in files.items())
-            run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
-            # a mask of minus infinity, or the logarithm of a random number, is the network's own: its latency is that of any input
-            more = {name for name in names if NOT_FINITE in run.state.failed.get(name, "")}
-            if not more:
-                break
-            not_finite |= more
+        run = MeasurementRun(session, progress, reference=REFERENCE)
+        # a mask of minus infinity, or the logarithm of a random number, is the network's own: its latency is that of any input
+        names = run.add(Model(key, file, None, Loading(finite=False)) for key, file in files.items())
+        run.measure(dict.fromkeys(names, settings.network_rounds), "measuring")
+        if run.not_finite:
             inputs = "these inputs" if given.values else "random inputs; --input gives others"
-            progress.say(f"the outputs of {', '.join(sorted(more))} are not finite for {inputs}")
+            progress.say(f"the outputs of {', '.join(sorted(run.not_finite))} are not finite for {inputs}")
         run.settle(dict.fromkeys(names, 2 * settings.network_rounds))
     state = run.state
     found = state.estimates(names)
+    references = state.references_ms
+    reference_ms = lower_tenth(references) if len(references) >= ENOUGH_REFERENCES else None
     for path in paths:
         name = str(path)
         if name in state.failed:
             results[path] = ModelError(f"{name} cannot be measured on {target.runtime}: {state.failed[name]}")
         elif path not in results:
             assert state.hello is not None  # no measurement without one
-            results[path] = Measured(path, found[name], state.hello, tuple(state.rounds))
+            results[path] = Measured(path, found[name], state.hello, tuple(state.rounds), reference_ms)
     return {path: results[path] for path in paths}
 
 

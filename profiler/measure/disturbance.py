@@ -132,7 +132,7 @@ class DisturbanceDetector:
             for khz in seen.measurement.clock_khz or ()
             if khz
         ]
-        reference_ms = _low(references) if len(references) >= ENOUGH_REFERENCES else None
+        reference_ms = lower_tenth(references) if len(references) >= ENOUGH_REFERENCES else None
         return _Usual(reference_ms, statistics.median(clocks) if clocks else None)
 
     def _tagged(self, seen: _Seen, usual: _Usual) -> Measurement:
@@ -154,8 +154,8 @@ class DisturbanceDetector:
             yield "heat"
 
 
-def _low(levels: Sequence[float]) -> float:
-    """The lower tenth: what the quiet device does, without one lucky measurement making the standard."""
+def lower_tenth(levels: Sequence[float]) -> float:
+    """The level that a tenth of them lie below: what the quiet device does, without one lucky measurement making the standard."""
     return statistics.quantiles(levels, n=10, method="inclusive")[0]
 
 

@@ -36,6 +36,7 @@ from profiler.protocol.events import (
     LayerAdded,
     Measurement,
     NetworkAdded,
+    NotFinite,
     Outputs,
     Paused,
     Reference,
@@ -103,6 +104,8 @@ class MeasurementRun:
     """The reference layer; None for one of those that are measured."""
     made_on: Identity | None = None
     """The device that it has to be; None for the one that the first measurement was made on."""
+    not_finite: set[str] = field(default_factory=set)
+    """The keys of models that were measured although their outputs are not finite, because they need not be."""
     started_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -210,6 +213,8 @@ class MeasurementRun:
             case Round() | Idle():
                 self.record(event)
                 self.recorder.sync()
+            case NotFinite(model, _):
+                self.not_finite.add(model)
             case Begin() | Outputs() | Done():
                 pass
             case _:

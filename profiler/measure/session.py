@@ -30,6 +30,7 @@ from profiler.protocol.events import (
     Idle,
     Measurement,
     ModelEvent,
+    NotFinite,
     Outputs,
     Paused,
     Probe,
@@ -224,6 +225,8 @@ class _Course:
                 self._result(event.model, event.round)
             case Done():
                 self.current, self.done = None, True
+            case NotFinite():
+                pass
             case Hello() | Round() | Reference() | Idle():
                 self.current = None
             case Busy() | Probe():

@@ -22,7 +22,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
 from profiler.protocol.settings import Target, TimingSettings
 
-PROTOCOL = 7
+PROTOCOL = 8
 MOST_NS = 10**13
 """A measurement does not take hours."""
 HIGHEST = 1e15
@@ -195,6 +195,17 @@ class Measurement(Samples):
 @dataclass(frozen=True, slots=True)
 class Reference(Samples):
     """The reference layer was measured, shortly, to notice a drift of the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFinite:
+    """The outputs of a model that is measured, and need not have finite ones, are not finite."""
+
+    model: str
+    round: int
+
+    def __post_init__(self) -> None:
+        _check_round(self.round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,18 +418,18 @@ class Spent:
     wall_s: float
 
 
-ModelEvent = Begin | Measurement | Reference | Outputs | Energy | Executed | Failed
+ModelEvent = Begin | NotFinite | Measurement | Reference | Outputs | Energy | Executed | Failed
 """An event about one model."""
 Result = Measurement | Reference | Outputs | Energy | Executed | Failed
 """What becomes of a model that has begun. A runner waits until each of these is recorded."""
 RunnerEvent = (
-    Hello | Busy | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Executed | Failed | Done | Probe
+    Hello | Busy | Round | Begin | NotFinite | Measurement | Reference | Outputs | Idle | Energy | Executed | Failed | Done | Probe
 )  # fmt: skip
 """What a line of a runner may be."""
 RunEvent = RunnerEvent | Crashed
 """What running a job brings."""
 SessionEvent = (
-    Hello | Round | Begin | Measurement | Reference | Outputs | Idle | Energy | Executed | Failed | Done | Paused
+    Hello | Round | Begin | NotFinite | Measurement | Reference | Outputs | Idle | Energy | Executed | Failed | Done | Paused
 )  # fmt: skip
 """What a session passes on."""
 JournalEvent = (
@@ -428,9 +439,9 @@ JournalEvent = (
 """What a line of a journal may be."""
 
 RUNNER_EVENTS: Mapping[str, type[RunnerEvent]] = {
-    "hello": Hello, "busy": Busy, "round": Round, "begin": Begin, "measurement": Measurement, "reference": Reference,
-    "outputs": Outputs, "idle": Idle, "energy": Energy, "executed": Executed, "failed": Failed, "done": Done,
-    "probe": Probe,
+    "hello": Hello, "busy": Busy, "round": Round, "begin": Begin, "not_finite": NotFinite, "measurement": Measurement,
+    "reference": Reference, "outputs": Outputs, "idle": Idle, "energy": Energy, "executed": Executed, "failed": Failed,
+    "done": Done, "probe": Probe,
 }  # fmt: skip
 JOURNAL_EVENTS: Mapping[str, type[JournalEvent]] = {
     "journal": Header, "hello": Hello, "layer": LayerAdded, "network": NetworkAdded, "round": Round, "measurement": Measurement,

@@ -40,6 +40,8 @@ PREFIXES = 6
 SWEEP_ROUNDS = 3
 USERS_OWN = Loading(finite=False)
 """How a user's file is opened: whether its outputs are finite for random inputs is its own matter."""
+MOST_NAMED = 5
+"""Layers that a sentence names."""
 BATCH = 24
 """Layers measured between two estimates of the error."""
 ExecutedFiles = Mapping[Path, tuple[ExecutedModel, bool]]
@@ -107,6 +109,7 @@ def build(
         if unlike:
             run.progress.say(f"our rules say something else than {target.runtime} executes for {', '.join(unlike)}")
         run.measure(dict.fromkeys([*layers, *networks, *limiting], settings.rounds), "measuring")
+        _say_what_is_not_finite(run, executed)
         profile(run, networks, passes=2)
         for plan in plans:
             layers += _refine(run, plan, rules, networks, stop)
@@ -175,6 +178,20 @@ def _sweep(run: MeasurementRun, plans: Sequence[Plan]) -> None:
         run.record(StaircaseRules(tuple(rules)))
         steps = ", ".join(f"{kind} {axis} {rule.step}" for (kind, axis), rule in found.items() if rule.step > rule.granularity)
         run.progress.say(f"steps in channels: {steps or f'none above {plan.step}'}")
+
+
+def _say_what_is_not_finite(run: MeasurementRun, plans: Sequence[Plan]) -> None:
+    """Say which outputs of users' files and of their layers are not finite: latency may be another for usual numbers."""
+    for plan in plans:
+        if plan.model is None:
+            continue
+        layers = [f"{node.layer.op} {node.name}" for node in plan.graph.nodes if node.layer.key in run.not_finite]
+        named = f"{', '.join(layers[:MOST_NAMED])}{f' and {len(layers) - MOST_NAMED} more' if len(layers) > MOST_NAMED else ''}"
+        if network_key(plan.graph.name) in run.not_finite:
+            also = f", nor are those of its layers {named} alone" if layers else ""
+            run.progress.say(f"{plan.model}: its outputs are not finite for these inputs{also}; --input gives others")
+        elif layers:
+            run.progress.say(f"{plan.model}: the outputs of {named} alone are not finite, although those of the network are")
 
 
 def _corners(run: MeasurementRun, plan: Plan) -> list[str]:
@@ -306,7 +323,9 @@ def _network_models(run: MeasurementRun, network: Network, files: ExecutedFiles)
     model, by_rules = files[network.model]
     digest = None if by_rules else hashlib.sha256(network.file).hexdigest()
     yield _network_model(network.key, network.role, model.graph, network.file, USERS_OWN, file_sha256=digest, by_rules=by_rules)
-    for role, graph, file in stretches(model, len(network.file)):
+    # a file whose weights are made up is smaller than these
+    model_bytes = max(len(network.file), sum(layer.weight_bytes for layer in model.graph.layers))
+    for role, graph, file in stretches(model, model_bytes):
         yield _network_model(network_key(graph.name), role, graph, file, Loading(as_it_is=True, finite=False), by_rules=False)
 
 

@@ -125,13 +125,15 @@ def predict_file(
     graph = table.info.files.get(hashlib.sha256(file_format.complete(model, given)).hexdigest())
     if measure_missing and table.info.imported:
         raise TableError(f"{path} was imported, so nothing can be added to it; build a table on a device of yours")
+    opaques = plain.opaques
     if measure_missing and (graph is None or _lacks_files(graph)):
         asked = ask_file(model, target, given, progress=progress, wait_s=wait_s)
         graph = asked.graph if asked.from_runtime else None
+        opaques = {**opaques, **asked.graph.opaques}  # those that were asked for are fed what the network feeds them
     prediction = Predictor(table).explain(graph or plain)
     if measure_missing and prediction.missing:
         layers = list(dict.fromkeys(item.layer for item in prediction.missing))
-        table = extend(path, layers, (graph or plain).opaques, progress=progress)
+        table = extend(path, layers, opaques, progress=progress)
         prediction = Predictor(table).explain(graph or plain)
     return FilePrediction(model, path, table, prediction, graph is not None, given)
 

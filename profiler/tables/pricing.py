@@ -9,20 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profiler.errors import LayerError
-from profiler.latency.calibration import NOTHING, Array, Sums
+from profiler.latency.calibration import Array, Sums
 from profiler.latency.interpolation import family_of
 from profiler.layers.blocked import ALIGNMENT, CONVOLUTIONS
-from profiler.layers.channels import DependentLayer, at_channels, dependent_layers
+from profiler.layers.channels import DependentLayer, dependent_layers
 from profiler.layers.graph import Graph
 from profiler.layers.layer import GLOBAL_POOL_OPS, ITEM_BYTES, POOL_OPS, LayerSpec
 from profiler.modelled.pricing import LATENCY, ModelledPricer
 from profiler.tables.predictor import Predictor
+
+MISSING = Sums(math.nan, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,10 @@ class _PricedNode:
     """One node of the network at its present widths."""
 
     dependent: DependentLayer
+    blocks: frozenset[str]
+    """Those on whose widths it depends."""
     family: LayerSpec | None
     """None where channels cannot vary freely, or nothing is interpolated: such a layer is looked up width by width."""
-    sums: Sums | None
-    """Its terms of the calibration at the present widths; None if the table does not know it."""
 
 
 class Pricer:
@@ -44,13 +46,11 @@ class Pricer:
         self._executed = predictor.table.info.rules.entries(graph)
         self._modelled = None if predictor.model is None else ModelledPricer(predictor.model, self._executed, LATENCY)
         self._nodes = [
-            _PricedNode(
-                dependent,
-                family_of(dependent.node.layer) if predictor.interpolates else None,
-                predictor.sums_of(dependent.node.layer),
-            )
+            _PricedNode(dependent, dependent.blocks, family_of(dependent.node.layer) if predictor.interpolates else None)
             for dependent in ([] if self._modelled else dependent_layers(self._executed))
         ]
+        # of shape (node, term): the terms of the calibration at the present widths, NaN for layers that the table does not know
+        self._terms = np.array([(predictor.sums_of(node.dependent.node.layer) or MISSING).terms() for node in self._nodes])
 
     def prices(self, block: str, widths: Sequence[int]) -> list[float]:
         """The network's latency in ms with the block at each of these widths.
@@ -61,13 +61,10 @@ class Pricer:
             return self._modelled.prices(block, widths)
         values = np.array(widths, dtype=np.int64)
         same = self._same_operators(block, values)
-        total = NOTHING
-        for node in self._nodes:
-            if block not in node.dependent.blocks:
-                if node.sums is None:
-                    return [math.nan] * len(values)
-                total += node.sums
-            elif node.family is None:
+        changes = [block in node.blocks for node in self._nodes]
+        total = Sums(*self._terms[~np.array(changes)].sum(axis=0).tolist())
+        for node in compress(self._nodes, changes):
+            if node.family is None:
                 total += self._one_by_one(node.dependent, block, values)
             else:
                 total += self._at_once(node.dependent, node.family, block, values)
@@ -82,9 +79,7 @@ class Pricer:
         if channels == 1 or not any(layer.op in CONVOLUTIONS and layer.dtype == "float32" for layer in layers):
             return np.ones(values.shape, dtype=np.bool_)  # integers have no blocks (profiler.layers.integers)
         whole = any(
-            node.dependent.node.layer.op in (*POOL_OPS, *GLOBAL_POOL_OPS, "concat")
-            for node in self._nodes
-            if block in node.dependent.blocks
+            node.dependent.node.layer.op in (*POOL_OPS, *GLOBAL_POOL_OPS, "concat") for node in self._nodes if block in node.blocks
         )
         multiple = channels if whole else ALIGNMENT
         now = self._widths[block]
@@ -118,21 +113,19 @@ class Pricer:
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
                 latency_ms = np.where((many % layer.groups > 0) | (many < layer.least_channels), math.nan, latency_ms)
-        return Sums(
-            calibration.of_kind(layer.op, latency_ms), layout, narrow, np.ones(len(values)), _weight_bytes(family, channels)
-        )
+        weights = _weight_bytes(layer, channels[0], outputs)
+        return Sums(calibration.of_kind(layer.op, latency_ms), layout, narrow, np.ones(len(values)), weights)
 
     def _one_by_one(self, dependent: DependentLayer, block: str, values: NDArray[np.int64]) -> Sums:
         """The same for a layer that has no family, by a look-up for each width."""
-        missing = Sums(math.nan, 0, 0, 0, 0)
         found = []
         for width in values:
             try:
                 layer = self._executed.layer_at(dependent.node.name, {block: int(width)})
             except LayerError:  # the layer cannot follow to this width
-                found.append(missing)
+                found.append(MISSING)
                 continue
-            found.append(self._predictor.sums_of(layer) or missing)
+            found.append(self._predictor.sums_of(layer) or MISSING)
         return Sums(*np.stack([sums.terms() for sums in found], axis=1))
 
 
@@ -141,24 +134,12 @@ def _whole(channels: NDArray[np.int64], block: int) -> NDArray[np.int64]:
     return -(-channels // block) * block
 
 
-def _weight_bytes(family: LayerSpec, channels: Sequence[NDArray[np.int64]]) -> Array:
-    """Bytes of weights for arrays of channels. They are linear in the channels of each axis, so that two layers an axis suffice."""
-    if not family.weight_shape:
-        return np.zeros(len(channels[0]))
-    least = max(family.least_channels, family.block)
-    ones = (1 if family.block > 1 and family.reads_plain else least, least)
-    first = channels[0].astype(np.float64) / ones[0]
-    if len(channels) == 1:
-        low, high = (_bytes_at(family, (count * ones[0],)) for count in (1, 2))
-        return low + (high - low) * (first - 1)
-    second = channels[1].astype(np.float64) / ones[1]
-    corner, along, across, both = (
-        _bytes_at(family, (one * ones[0], two * ones[1])) for one, two in ((1, 1), (2, 1), (1, 2), (2, 2))
-    )
-    twist = both - along - across + corner
-    return corner + (along - corner) * (first - 1) + (across - corner) * (second - 1) + twist * (first - 1) * (second - 1)
-
-
-@lru_cache(maxsize=10_000)
-def _bytes_at(family: LayerSpec, channels: tuple[int, ...]) -> int:
-    return at_channels(family, channels).weight_bytes
+def _weight_bytes(layer: LayerSpec, inputs: NDArray[np.int64], outputs: NDArray[np.int64]) -> Array:
+    """`LayerSpec.weight_bytes` for arrays of input and output channels."""
+    if not layer.weight_shape:
+        return np.zeros(len(inputs))
+    item_bytes = ITEM_BYTES[layer.dtype]
+    bias_bytes = 0 if not layer.bias else 4 if layer.dtype == "int8" else item_bytes
+    inputs_each = 1 if layer.op == "depthwise_conv2d" else inputs / layer.groups
+    per_output = item_bytes * math.prod(layer.weight_shape[2:]) * inputs_each + bias_bytes
+    return np.multiply(outputs, per_output, dtype=np.float64)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "inputs.h"
 #include "json.h"
 #include "runtime.h"
 
@@ -88,7 +89,7 @@ static bool fake_profile(Model *model, Executed *executed, Reason *reason) {
 
 /* ------------------------------------------------------------------------------------------------------------ opening */
 
-static bool make_tensor(Tensor *tensor, const Json *input, uint64_t seed, uint64_t index, Reason *reason) {
+static bool make_tensor(Tensor *tensor, const Json *input, const Opening *opening, uint64_t index, Reason *reason) {
     const Json *shape = json_member(input, "shape"), *type = json_member(input, "type");
     if (shape == NULL || shape->kind != JSON_LIST || shape->count > MAX_RANK || type == NULL || type->kind != JSON_STRING) {
         return fail(reason, "an input of the script has no shape and type");
@@ -102,11 +103,10 @@ static bool make_tensor(Tensor *tensor, const Json *input, uint64_t seed, uint64
     }
     if (!tensor_measure(tensor, reason)) return false;
     tensor->data = allocate(tensor->count, type_bytes(tensor->type));
-    tensor_fill(tensor, seed, index);
-    return true;
+    return inputs_fill(tensor, opening, index, reason);
 }
 
-static bool make_tensors(FakeModel *fake, const Json *script, uint64_t seed, Reason *reason) {
+static bool make_tensors(FakeModel *fake, const Json *script, const Opening *opening, Reason *reason) {
     static const Json NONE = {.kind = JSON_LIST};
     const Json *inputs = json_member(script, "inputs");
     if (inputs == NULL) inputs = &NONE;
@@ -116,7 +116,7 @@ static bool make_tensors(FakeModel *fake, const Json *script, uint64_t seed, Rea
     fake->tensors = allocate(fake->model.outputs, sizeof *fake->tensors);
     uint64_t index = 0;
     for (const Json *input = inputs->first; input != NULL; input = input->next, index++) {
-        if (!make_tensor(&fake->tensors[index], input, seed, index, reason)) return false;
+        if (!make_tensor(&fake->tensors[index], input, opening, index, reason)) return false;
     }
     if (nan) {
         float *value = allocate(1, sizeof *value);
@@ -126,7 +126,7 @@ static bool make_tensors(FakeModel *fake, const Json *script, uint64_t seed, Rea
     return true;
 }
 
-static bool read_script(FakeModel *fake, const Json *script, uint64_t seed, Reason *reason) {
+static bool read_script(FakeModel *fake, const Json *script, const Opening *opening, Reason *reason) {
     const Json *error = json_member(script, "error"), *latency = json_member(script, "latency_ns");
     if (error != NULL) return fail(reason, "%s", error->kind == JSON_STRING ? error->string : "an error");
     if (latency == NULL || latency->kind != JSON_NUMBER || !latency->whole || latency->integer < 0) {
@@ -135,19 +135,20 @@ static bool read_script(FakeModel *fake, const Json *script, uint64_t seed, Reas
     fake->latency_ns = latency->integer;
     fake->crash = is_true(script, "crash");
     fake->hang = is_true(script, "hang");
-    return make_tensors(fake, script, seed, reason);
+    return make_tensors(fake, script, opening, reason);
 }
 
 static Model *fake_open(const Runtime *runtime, const Opening *opening, Reason *reason) {
-    size_t length;
+    size_t length, script_bytes;
+    if (!inputs_model_bytes(opening->path, &script_bytes, reason)) return NULL;
     char *text = read_whole(opening->path, &length, reason);
-    Json *script = text == NULL ? NULL : json_parse(text, length, reason);
+    Json *script = text == NULL ? NULL : json_parse(text, script_bytes, reason);
     free(text);
     if (script == NULL) return NULL;
     FakeModel *fake = allocate(1, sizeof *fake);
     fake->model.runtime = runtime;
     fake->script = script;
-    if (read_script(fake, script, opening->seed, reason) && fake_run(&fake->model, reason)) return &fake->model;
+    if (read_script(fake, script, opening, reason) && fake_run(&fake->model, reason)) return &fake->model;
     fake_close(&fake->model);
     return NULL;
 }

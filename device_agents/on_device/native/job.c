@@ -8,7 +8,7 @@
 #include "files.h"
 #include "json.h"
 
-enum { FORMAT = 7, MOST_THREADS = 4096, MOST_COPIES = 1 << 20, MOST_PROFILED = 1 << 20 };
+enum { FORMAT = 8, MOST_THREADS = 4096, MOST_COPIES = 1 << 20, MOST_PROFILED = 1 << 20 };
 
 /* ------------------------------------------------------------------------------------------------------------- fields */
 

@@ -8,8 +8,10 @@ typedef struct {
     char *id, *path;
     bool as_it_is; /* the runtime must not optimise it */
     int64_t copies;
-    bool finite;   /* outputs that are not finite are a failure */
-    bool left_out; /* it failed */
+    bool finite;     /* outputs that are not finite are a failure */
+    bool not_finite; /* its outputs are not, which is no failure */
+    bool told;       /* that they are not */
+    bool left_out;   /* it failed */
 } JobModel;
 
 typedef struct {

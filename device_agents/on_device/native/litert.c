@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "inputs.h"
 #include "litert_profile.h"
 #include "runtime.h"
 #include "sha256.h"
@@ -143,14 +144,14 @@ static bool make_buffer(LrOpen *open, LrSignature *signature, size_t place, Reas
     return went_well(status, "make a buffer", reason);
 }
 
-static bool fill_input(const Buffer *buffer, uint64_t seed, uint64_t index, Reason *reason) {
+static bool fill_input(const Buffer *buffer, const Opening *opening, uint64_t index, Reason *reason) {
     Tensor tensor;
     if (!lock(buffer, &tensor, FOR_WRITING, reason)) return false;
-    tensor_fill(&tensor, seed, index);
-    return went_well(lr.UnlockTensorBuffer(buffer->buffer), "unlock a buffer", reason);
+    bool filled = inputs_fill(&tensor, opening, index, reason);
+    return went_well(lr.UnlockTensorBuffer(buffer->buffer), "unlock a buffer", filled ? reason : NULL) && filled;
 }
 
-static bool make_buffers(LrOpen *open, uint64_t seed, Reason *reason) {
+static bool make_buffers(LrOpen *open, const Opening *opening, Reason *reason) {
     LrSignature *signature;
     if (!went_well(lr.GetModelSignature(open->file, 0, &signature), "find the signature", reason)) return false;
     if (!went_well(lr.GetNumSignatureInputs(signature, &open->inputs), "count the inputs", reason)) return false;
@@ -160,7 +161,7 @@ static bool make_buffers(LrOpen *open, uint64_t seed, Reason *reason) {
     open->handles = allocate(count, sizeof(LrBuffer *));
     for (size_t i = 0; i < count; i++) {
         if (!make_buffer(open, signature, i, reason)) return false;
-        if (i < open->inputs && !fill_input(&open->buffers[i], seed, i, reason)) return false;
+        if (i < open->inputs && !fill_input(&open->buffers[i], opening, i, reason)) return false;
     }
     return true;
 }
@@ -218,7 +219,7 @@ static Model *litert_open(const Runtime *runtime, const Opening *opening, Reason
     open->model.runtime = runtime;
     if (went_well(lr.CreateModelFromFile(lr.environment, opening->path, &open->file), "read the model", reason) &&
         went_well(lr.CreateCompiledModel(lr.environment, open->file, options, &open->compiled), "compile the model", reason) &&
-        make_buffers(open, opening->seed, reason) && litert_run(&open->model, reason)) {
+        make_buffers(open, opening, reason) && litert_run(&open->model, reason)) {
         return &open->model;
     }
     litert_close(&open->model);

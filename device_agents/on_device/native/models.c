@@ -16,22 +16,31 @@ bool copies_run(Copies *copies, Reason *reason) {
 
 /* ------------------------------------------------------------------------------------------------------------ opening */
 
-static bool outputs_are_finite(Model *model, Reason *reason) {
+/* Whether all outputs are finite. False and the reason if one cannot be looked at. */
+static bool look_at_outputs(Model *model, bool *finite, Reason *reason) {
     Tensor tensor;
-    for (size_t i = 0; i < model->outputs; i++) {
+    *finite = true;
+    for (size_t i = 0; *finite && i < model->outputs; i++) {
         if (!model->runtime->output(model, i, &tensor, reason)) return false;
-        if (!tensor_is_finite(&tensor)) return fail(reason, "its outputs are not finite");
+        *finite = tensor_is_finite(&tensor);
     }
     return true;
 }
 
-static Model *open_once(const Models *models, const JobModel *wanted, Reason *reason) {
+/* `not_finite`: whether its outputs are not, where that is no failure. Of outputs that cannot be looked at nothing is known. */
+static Model *open_once(const Models *models, const JobModel *wanted, bool *not_finite, Reason *reason) {
     const Runtime *runtime = models->runtime;
     const Job *job = models->job;
     Opening opening = {.path = wanted->path, .seed = job->seed, .as_it_is = wanted->as_it_is,
                        .profile = job->profiled && runtime->profile ? job->profile : NULL};
     Model *model = runtime->open(runtime, &opening, reason);
-    if (model == NULL || job->profiled || !wanted->finite || outputs_are_finite(model, reason)) return model;
+    bool finite = true;
+    *not_finite = false;
+    if (model == NULL || job->profiled) return model;
+    bool seen = look_at_outputs(model, &finite, wanted->finite ? reason : NULL);
+    *not_finite = seen && !finite;
+    if (!wanted->finite || (seen && finite)) return model;
+    if (seen) fail(reason, "its outputs are not finite");
     runtime->close(model);
     return NULL;
 }
@@ -44,7 +53,7 @@ static void close_copies(Copies *copies) {
 static bool open_copies(Copies *copies, const Models *models, const JobModel *wanted, size_t count, Reason *reason) {
     *copies = (Copies){.copies = allocate(count, sizeof(Model *))};
     while (copies->count < count) {
-        Model *model = open_once(models, wanted, reason);
+        Model *model = open_once(models, wanted, &copies->not_finite, reason);
         if (model == NULL) {
             close_copies(copies);
             return false;
@@ -99,7 +108,8 @@ Copies *models_get(Models *models, const JobModel *wanted, Reason *reason) {
 /* ------------------------------------------------------------------------------------------------------- what is executed */
 
 bool models_tell_executed(Text *text, const Models *models, const JobModel *wanted, Reason *reason) {
-    Model *model = open_once(models, wanted, reason); /* anew each time, for a profile cannot be begun again */
+    bool not_finite;
+    Model *model = open_once(models, wanted, &not_finite, reason); /* anew each time, for a profile cannot be begun again */
     if (model == NULL) return false;
     Executed executed = {.wanted = (size_t)models->job->profiled};
     bool fine = true;

@@ -9,6 +9,7 @@
 typedef struct {
     Model **copies;
     size_t count, next;
+    bool not_finite; /* its outputs were not when it was opened, which is no failure of this model */
 } Copies;
 
 bool copies_run(Copies *copies, Reason *reason);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "inputs.h"
 #include "runtime.h"
 
 typedef struct TfModel TfModel;
@@ -119,11 +120,11 @@ static bool make_interpreter(TfOpen *open, const char *path, Reason *reason) {
     return tf.InterpreterAllocateTensors(open->interpreter) == 0 || fail(reason, "its tensors cannot be allocated; see standard error");
 }
 
-static bool fill_inputs(const TfOpen *open, uint64_t seed, Reason *reason) {
+static bool fill_inputs(const TfOpen *open, const Opening *opening, Reason *reason) {
     for (int32_t i = 0; i < tf.InterpreterGetInputTensorCount(open->interpreter); i++) {
         Tensor tensor;
         if (!view(&tensor, tf.InterpreterGetInputTensor(open->interpreter, i), reason)) return false;
-        tensor_fill(&tensor, seed, (uint64_t)i);
+        if (!inputs_fill(&tensor, opening, (uint64_t)i, reason)) return false;
     }
     return true;
 }
@@ -131,7 +132,7 @@ static bool fill_inputs(const TfOpen *open, uint64_t seed, Reason *reason) {
 static Model *tflite_open(const Runtime *runtime, const Opening *opening, Reason *reason) {
     TfOpen *open = allocate(1, sizeof *open);
     open->model.runtime = runtime;
-    if (make_interpreter(open, opening->path, reason) && fill_inputs(open, opening->seed, reason) && tflite_run(&open->model, reason)) {
+    if (make_interpreter(open, opening->path, reason) && fill_inputs(open, opening, reason) && tflite_run(&open->model, reason)) {
         open->model.outputs = (size_t)tf.InterpreterGetOutputTensorCount(open->interpreter);
         return &open->model;
     }

@@ -3,13 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy
 
 MASK = 2**64 - 1
+ENTRY, FOOTER = struct.Struct("<QQ"), struct.Struct("<Q8s")
+MARK = b"INPUTS 1"
+"""What a file ends with that brings values for inputs."""
+
+
+class Inputs:
+    """The values of a model's inputs: those behind the model in its file, else those of the formula."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self._seed = seed
+        _, self._given = split(path)
+
+    def array(self, place: int, shape: Sequence[Any], type_name: Any) -> numpy.ndarray[Any, Any]:
+        """The `place`-th input, from 0. ValueError for a dynamic shape, a type that is not numeric, or values of another size."""
+        import numpy
+
+        if place not in self._given:
+            return input_array(self._seed, place, shape, type_name)
+        array = numpy.frombuffer(self._given[place], numpy.dtype(type_name))
+        if array.size != math.prod(int(length) for length in shape):
+            raise ValueError(f"the file has {array.size} values for input {place} of shape {list(shape)}")
+        return array.reshape([int(length) for length in shape])
+
+
+def split(path: Path) -> tuple[int, Mapping[int, bytes]]:
+    """The size of a model in bytes, and the values behind it in its file by the places of its inputs.
+
+    ValueError if the file is damaged.
+    """
+    with path.open("rb") as file:
+        file_bytes = file.seek(0, 2)
+        if file_bytes < FOOTER.size:
+            return file_bytes, {}
+        file.seek(file_bytes - FOOTER.size)
+        count, mark = FOOTER.unpack(file.read())
+        if mark != MARK:
+            return file_bytes, {}
+        begin = file_bytes - FOOTER.size - count * ENTRY.size
+        if begin < 0:
+            raise ValueError(f"the file says that it has values for {count} inputs, which do not fit into it")
+        file.seek(begin)
+        entries = list(ENTRY.iter_unpack(file.read(count * ENTRY.size)))
+        model_bytes = begin - sum(size for _, size in entries)
+        if model_bytes < 0:
+            raise ValueError("the values of inputs do not fit into the file")
+        file.seek(model_bytes)
+        return model_bytes, {place: file.read(size) for place, size in entries}
 
 
 def random_bits(seed: int, place: int, ordinal: Any) -> Any:

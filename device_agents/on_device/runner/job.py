@@ -10,7 +10,7 @@ from typing import Any, TypedDict, cast
 from device_agents.on_device.runner.host import told
 from device_agents.on_device.runner.runtimes import RUNTIMES
 
-PROTOCOL = 7
+PROTOCOL = 8
 
 
 class Model(TypedDict):

@@ -32,6 +32,7 @@ class Work:
         self.open_models = OpenModels(runtime, folder, job)
         self.models = {model["id"]: model for model in job["models"]}
         self.refused: set[str] = set()
+        self.told_not_finite: set[str] = set()
         self.host = Host(job["acknowledged"])
         asked = {"outputs": job["outputs"], "energy": job["energy_ms"], "executed": job["profiled"]}
         self.event = next((event for event, wanted in asked.items() if wanted), "measurement")
@@ -73,6 +74,9 @@ class Work:
             self.refused.add(name)
             event, seen = "failed", {"reason": told(exc)}
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if event != "failed" and name in self.open_models.not_finite - self.told_not_finite:
+            self.told_not_finite.add(name)
+            say("not_finite", model=name, round=number)
         say(event, model=name, round=number, **seen)
         self.host.told()
 

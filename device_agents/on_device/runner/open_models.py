@@ -34,6 +34,8 @@ class OpenModels:
         self.max_open = job["max_open"] if runtime.many_open else job["max_open_pools"]
         self.with_copies = measures_latency(job)
         self.open_models: OrderedDict[str, Copies] = OrderedDict()
+        self.not_finite: set[str] = set()
+        """The models whose outputs are not, which need not be."""
 
     def get(self, model: Model) -> Opened:
         """The open model. If it was not open, it has been run once, and its outputs have been checked if they must be finite."""
@@ -45,6 +47,8 @@ class OpenModels:
         while self.open_models and self._is_full(count, size):
             self.open_models.popitem(last=False)
         copies = [self.runtime.open(path, self.seed, model["as_it_is"]).run_once(finite=model["finite"]) for _ in range(count)]
+        if not model["finite"] and model["id"] not in self.not_finite and _is_not_finite(copies[0]):
+            self.not_finite.add(model["id"])
         self.open_models[model["id"]] = Copies(in_turn(copies), count, size)
         return self.open_models[model["id"]].opened
 
@@ -53,6 +57,14 @@ class OpenModels:
         count += sum(each.count for each in self.open_models.values())
         size += sum(each.bytes for each in self.open_models.values())
         return count > self.max_open or size > self.max_bytes
+
+
+def _is_not_finite(opened: Opened) -> bool:
+    """False where that is not known."""
+    try:
+        return not opened.is_finite()
+    except Exception:  # runtimes' own exceptions share no other base; a list of tensors, for example, cannot be looked at
+        return False
 
 
 def in_turn(copies: Sequence[Opened]) -> Opened:

@@ -1,6 +1,7 @@
 """Makes one ONNX file of a user's model that can be run anywhere: with its weights, and with inputs of fixed shapes.
 
-A file that is complete stays as it is, byte for byte.
+A file that is complete stays as it is, byte for byte. Of weights that are more than one file can hold the large ones are made up:
+latency does not depend on their values.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoP
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.onnx.library_errors import library_errors_as_ours
-from profiler.formats.onnx.tensors import fed_inputs
+from profiler.formats.onnx.tensors import MOST_BYTES, MOST_FILE_BYTES, fed_inputs, make_up, opset_of
 from profiler.formats.onnx.values import feed_given, feed_indices
 from profiler.layers.layer import Shape
 
-MAX_FILE_BYTES = 2**31 - 1
-"""Protobuf holds no more."""
+LARGE_WEIGHT_BYTES = 1 << 20
+OPSET_OF_CONSTANTS = 9
+"""The first with operators that make constants."""
+MOST_WEIGHTS_BYTES = MOST_BYTES * 2
+"""Half of this machine's memory: a runtime that has them open keeps a second copy of some."""
+_MADE_UP = {
+    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BOOL, TensorProto.INT8, TensorProto.INT16,
+    TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+}  # fmt: skip
+"""The types of which an operator of opset 9 makes constants."""
 
 
 def complete_onnx(path: Path, given: Given = NOTHING) -> bytes:
@@ -39,7 +48,7 @@ def completed(path: Path, given: Given) -> bytes:
     inputs = inputs_of(model)
     given.check_names([value.name for value in inputs])
     is_fixed = all(_is_fixed(value) for value in inputs)
-    _take_in(path, beside, len(data))
+    _take_in(path, model, beside, len(data))
     if not is_fixed or given.shapes:
         _fix_shapes(model, inputs, given)
     feed_given(model, given)
@@ -72,12 +81,27 @@ def tensors_in(graph: GraphProto) -> Iterator[TensorProto]:
                 yield from tensors_in(inner)
 
 
-def _take_in(path: Path, tensors: list[TensorProto], file_bytes: int) -> None:
-    """Put the values of these tensors, which lie in files beside the model, into the model itself.
+def made_up_weights(path: Path) -> str | None:
+    """A sentence on the weights that are made up when the file is measured; None if all are its own."""
+    with library_errors_as_ours(path):
+        model = ModelProto()
+        model.ParseFromString(path.read_bytes())
+        beside = [tensor for tensor in tensors_in(model.graph) if tensor.data_location == TensorProto.EXTERNAL]
+        total_bytes = sum(size for _, _, size in _places(path, beside))
+    if total_bytes <= MOST_FILE_BYTES:
+        return None
+    return (
+        f"{path}: its weights take {total_bytes / 2**30:.1f} GiB, more than one ONNX file can hold; those of "
+        f"{LARGE_WEIGHT_BYTES / 2**20:g} MiB and more are measured with made-up values"
+    )
+
+
+def _places(path: Path, tensors: list[TensorProto]) -> list[tuple[Path, int, int]]:
+    """The file, the first byte and the number of bytes of each of these tensors, which lie in files beside the model.
 
     The model may be a link, as download caches keep it: then the other files are beside the link, or beside what it leads to.
     """
-    folders = (path.parent, path.resolve().parent)
+    folders, found = (path.parent, path.resolve().parent), []
     for tensor in tensors:
         where = {entry.key: entry.value for entry in tensor.external_data}
         location = PurePosixPath(where.get("location", ""))
@@ -87,18 +111,45 @@ def _take_in(path: Path, tensors: list[TensorProto], file_bytes: int) -> None:
         if file is None:
             raise ModelError(f"its weights are in {location}, which is not beside it; copy both files into one folder")
         offset, length = int(where.get("offset", 0)), int(where.get("length", -1))
+        left_bytes = file.stat().st_size - offset
+        if left_bytes < max(length, 0):
+            raise ModelError(f"{location} is shorter than the weight {tensor.name} needs; copy it again")
+        found.append((file, offset, left_bytes if length < 0 else length))
+    return found
+
+
+def _take_in(path: Path, model: ModelProto, tensors: list[TensorProto], file_bytes: int) -> None:
+    """Put the values of these tensors, which lie in files beside the model, into the model itself.
+
+    If they are more than it can hold, large weights become operators that make constants. `ModelError` if that does not do, or
+    if they are more than this machine has memory for.
+    """
+    places = _places(path, tensors)
+    total_bytes = file_bytes + sum(size for _, _, size in places)
+    made_up: set[str] = set()
+    if total_bytes > MOST_FILE_BYTES:
+        told = f"its weights take {total_bytes / 2**30:.1f} GiB"
+        if total_bytes > MOST_WEIGHTS_BYTES:
+            raise ModelError(f"{told}, over half of this machine's memory; use a machine that has more, or measure it in parts")
+        own = {weight.name for weight in model.graph.initializer}
+        large = [
+            (tensor.name, size)
+            for tensor, (_, _, size) in zip(tensors, places, strict=True)
+            if size >= LARGE_WEIGHT_BYTES and tensor.name in own and tensor.data_type in _MADE_UP
+        ]
+        made_up = {name for name, _ in large}
+        if opset_of(model) < OPSET_OF_CONSTANTS or total_bytes - sum(size for _, size in large) > MOST_FILE_BYTES:
+            raise ModelError(f"{told}, more than one ONNX file can hold; measure it in parts")
+    for tensor, (file, offset, size_bytes) in zip(tensors, places, strict=True):
+        if tensor.name in made_up:
+            continue
         with file.open("rb") as opened:
             opened.seek(offset)
-            size_bytes = file.stat().st_size - offset if length < 0 else length
-            file_bytes += size_bytes
-            if file_bytes > MAX_FILE_BYTES:
-                raise ModelError("it has over 2 GiB of weights, more than one ONNX file can hold; measure it in parts")
-            values = opened.read(size_bytes)
-        if len(values) != size_bytes:
-            raise ModelError(f"{location} is shorter than the weight {tensor.name} needs; copy it again")
-        tensor.raw_data = values
+            tensor.raw_data = opened.read(size_bytes)
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
+    if made_up:
+        make_up(model, made_up)
 
 
 def _is_fixed(value: ValueInfoProto) -> bool:

@@ -7,11 +7,9 @@ random weights. Whole numbers are 0 instead, because they may be indices.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -32,6 +30,7 @@ from profiler.formats.onnx.tensors import (
     shape_of,
     used_by,
     weights_of,
+    with_values,
 )
 from profiler.formats.onnx.values import feed
 from profiler.layers.executed_operator import ExecutedOperator
@@ -39,7 +38,6 @@ from profiler.layers.graph import Graph, Node
 
 _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 """Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
-MOST_WEIGHT_BYTES = 1 << 31
 _OF_ANY_LAYOUT = (
     "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearLeakyRelu",
     "QLinearSoftmax", "Resize", "Add", "Sub", "Mul", "Div", "Concat", "Erf", "Relu", "Clip", "HardSigmoid", "Sigmoid",
@@ -146,9 +144,7 @@ def _read(
         if description is not None and description.exact:
             layer, reads = description.layer, list(description.reads)
         else:
-            values = {key: with_values(weights[key]) for key in used_by(proto) if key in weights}
-            filled = replace(tensors, constants=values)
-            layer, data = extract(proto, filled, model, description.layer if description else None, recording)
+            layer, data = extract(proto, tensors, model, description.layer if description else None, recording)
             reads = activations(proto, tensors)
             if layer.opaque is not None:
                 opaques[layer.opaque.digest] = data
@@ -201,16 +197,3 @@ def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedO
         for key, tensor in zip(made, operator.outputs, strict=True):
             ((kind, shape),) = tensor.items()
             yield key, Tensor(shape, _TYPES.get(kind) or TensorProto.DataType.Value(kind.upper()))
-
-
-def with_values(weight: TensorProto) -> TensorProto:
-    """The weight itself or, if its values were left out, one of the same shape with random floats, or with zeros."""
-    if weight.data_location != TensorProto.EXTERNAL:
-        return weight
-    dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
-    shape = tuple(weight.dims)
-    if math.prod(shape) * dtype.itemsize > MOST_WEIGHT_BYTES:
-        raise ModelError(f"the weight {weight.name} of shape {shape} is too large to be measured")
-    # positive, for some are variances; small, for sums to stay finite; far from denormals, which are slow
-    values = np.random.default_rng(1).uniform(0.01, 0.1, shape) if dtype.kind == "f" else np.zeros(shape)
-    return numpy_helper.from_array(values.astype(dtype), weight.name)

@@ -19,12 +19,12 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.recording import Recording
-from profiler.formats.onnx.tensors import Array, Tensor, Tensors, channels_last, has_subgraph, in_file, used_by
+from profiler.formats.onnx.tensors import Array, Tensor, Tensors, channels_last, has_subgraph, in_file, used_by, with_values
 from profiler.formats.onnx.values import feed_alone
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
 
 _FOLLOWS, _CHANNELS_LAST = "follows", "channels_last"
-"""Keys of a template's metadata: the sizes that follow others, and the tensors whose channels are last in the file, too."""
+"""Keys of metadata: of a template the sizes that follow others, and the inputs whose channels are last in the file, too."""
 
 
 def extract(
@@ -33,8 +33,10 @@ def extract(
     """The node as an opaque layer, and its model file.
 
     `kind` is the layer that the node would be if its weights or data were not unusual; None if it is no layer that we model.
-    `recording` has the values that the network feeds it, should it need them.
+    `recording` has the values that the network feeds it, should it need them. Weights whose values were left out are made up.
     """
+    constants = {name: with_values(tensors.constants[name]) for name in used_by(node) if name in tensors.constants}
+    tensors = replace(tensors, constants=constants)
     data = _model_of(node, tensors, model, recording)
     weight_bytes = 0
     for name in used_by(node):
@@ -199,6 +201,9 @@ def _model_of(node: NodeProto, tensors: Tensors, model: ModelProto, recording: R
     domains = {"", node.domain}
     opsets = [opset for opset in model.opset_import if opset.domain in domains or has_subgraph(node)]
     lone: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+    kept = [names[name] for name in activations(node, tensors) if name in tensors.channels_last]
+    if kept:
+        helper.set_model_props(lone, {_CHANNELS_LAST: json.dumps(kept)})
 
     def recorded() -> Mapping[str, Array] | None:
         assert recording is not None

@@ -23,7 +23,18 @@ from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.library_errors import library_errors_as_ours
 from profiler.formats.onnx.names import name_of, unique
 from profiler.formats.onnx.opaque import activations, extract
-from profiler.formats.onnx.tensors import Tensors, channels_last, check_sizes, open_session, opset_of, shape_of, tensors_of, used_by
+from profiler.formats.onnx.tensors import (
+    MOST_FILE_BYTES,
+    Tensors,
+    channels_last,
+    check_sizes,
+    derived_bytes,
+    open_session,
+    opset_of,
+    shape_of,
+    tensors_of,
+    used_by,
+)
 from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import Shape
 
@@ -75,10 +86,11 @@ def _optimised(model: ModelProto) -> ModelProto:
     # the optimised model keeps the shapes that are inferred before
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     check_sizes(inferred.graph)
+    are_many = inferred.ByteSize() + derived_bytes(inferred.graph) > MOST_FILE_BYTES
     with tempfile.TemporaryDirectory(prefix="onnx_reader_") as folder:
         saved = Path(folder) / "optimised.onnx"
-        open_session(inferred, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, saved)
-        optimised = onnx.load(saved, format="protobuf")
+        open_session(inferred, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, saved, weights_apart=are_many)
+        optimised = onnx.load(saved, format="protobuf", load_external_data=False)
     sort(optimised.graph)
     return optimised
 

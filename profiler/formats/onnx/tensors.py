@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from profiler.layers.layer import Shape
 Array = npt.NDArray[Any]
 MOST_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 """The largest tensor that is read or run on the host: a quarter of its memory, for there are copies of some."""
-MOST_DERIVED_BYTES = min(MOST_BYTES, 2**31 - 1)
-"""The same of one that follows from weights alone: onnxruntime writes it into the optimised file, and no file holds more."""
+MOST_FILE_BYTES = 2**31 - 1
+"""Protobuf holds no more."""
+MOST_DERIVED_BYTES = min(MOST_BYTES, MOST_FILE_BYTES)
+"""The same of one that follows from weights alone."""
 FED = "netadapt_profiler.fed"
 """The key among the metadata of a model of the names of inputs whose values are in the file (profiler.formats.onnx.values)."""
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
@@ -145,6 +147,46 @@ def weights_of(graph: GraphProto) -> dict[str, TensorProto]:
     return weights
 
 
+def with_values(weight: TensorProto) -> TensorProto:
+    """The weight itself or, if its values were left out, one of the same shape with random floats, or with zeros."""
+    if weight.data_location != TensorProto.EXTERNAL:
+        return weight
+    dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
+    shape = tuple(weight.dims)
+    if math.prod(shape) * dtype.itemsize > MOST_FILE_BYTES:
+        raise ModelError(f"the weight {weight.name} of shape {shape} is too large to be measured")
+    # positive, for some are variances; small, for sums to stay finite; far from denormals, which are slow
+    values = np.random.default_rng(1).uniform(0.01, 0.1, shape) if dtype.kind == "f" else np.zeros(shape)
+    return numpy_helper.from_array(values.astype(dtype), weight.name)
+
+
+def make_up(model: ModelProto, names: Container[str]) -> None:
+    """Put operators that make constants in the place of these weights: a runtime runs them once, when it opens the model."""
+    kept, nodes = [], []
+    for weight in model.graph.initializer:
+        if weight.name not in names:
+            kept.append(weight)
+            continue
+        kind = helper.tensor_dtype_to_np_dtype(weight.data_type).kind
+        value = helper.make_tensor("value", weight.data_type, [1], [0.05 if kind == "f" else 0])
+        kept.append(numpy_helper.from_array(np.array(weight.dims, np.int64), f"{weight.name} of shape"))
+        nodes.append(helper.make_node("ConstantOfShape", [f"{weight.name} of shape"], [weight.name], value=value))
+    nodes += model.graph.node
+    for field, items in (("initializer", kept), ("node", nodes)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(items)
+    for place in reversed(range(len(model.graph.input))):
+        if model.graph.input[place].name in names:
+            del model.graph.input[place]
+
+
+def derived_bytes(graph: GraphProto) -> int:
+    """The size of all tensors that follow from weights alone, as far as the graph declares their shapes."""
+    weights = {weight.name for weight in graph.initializer} | {sparse.values.name for sparse in graph.sparse_initializer}
+    derived = _names_derived_from(weights, graph.node)
+    return sum(_bytes_of(value) for value in (*graph.value_info, *graph.output) if value.name in derived)
+
+
 def fed_inputs(model: ModelProto) -> set[str]:
     """The names of the inputs whose values are in the file."""
     told = next((entry.value for entry in model.metadata_props if entry.key == FED), "[]")
@@ -160,12 +202,17 @@ def check_sizes(graph: GraphProto) -> None:
 
 
 def _check_size(value: ValueInfoProto, most_bytes: int = MOST_BYTES) -> None:
+    if _bytes_of(value) > most_bytes:
+        raise ModelError(f"tensor {value.name} of shape {shape_of(value)} is too large: it takes over {most_bytes / 2**30:.1f} GiB")
+
+
+def _bytes_of(value: ValueInfoProto) -> int:
+    """`ModelError` for a type that does not exist."""
     shape, kind = shape_of(value) or (), value.type.tensor_type.elem_type
     if kind not in TensorProto.DataType.values():
         raise ModelError(f"tensor {value.name} is of type {kind}, which does not exist; the file is damaged")
     item_bytes = 1 if kind in (TensorProto.UNDEFINED, TensorProto.STRING) else helper.tensor_dtype_to_np_dtype(kind).itemsize
-    if math.prod(shape) * item_bytes > most_bytes:
-        raise ModelError(f"tensor {value.name} of shape {shape} is too large: it takes over {most_bytes / 2**30:.1f} GiB")
+    return math.prod(shape) * item_bytes
 
 
 def used_by(node: NodeProto) -> list[str]:
@@ -198,10 +245,12 @@ def opset_of(model: ModelProto) -> int:
     return max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=1)
 
 
-def open_session(model: ModelProto, level: ort.GraphOptimizationLevel, save_to: Path | None = None) -> ort.InferenceSession:
+def open_session(
+    model: ModelProto, level: ort.GraphOptimizationLevel, save_to: Path | None = None, *, weights_apart: bool = False
+) -> ort.InferenceSession:
     """A session on the host's processor that prints nothing; errors are exceptions.
 
-    The optimised model is written to `save_to`, if given.
+    The optimised model is written to `save_to`, if given, and its large weights into a file beside it if they are to be apart.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = level
@@ -209,6 +258,9 @@ def open_session(model: ModelProto, level: ort.GraphOptimizationLevel, save_to: 
     options.intra_op_num_threads = 1
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
+        if weights_apart:
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
@@ -237,6 +289,7 @@ def _run_once(model: ModelProto, names: list[str]) -> dict[str, Array]:
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    make_up(probe, {weight.name for weight in probe.graph.initializer if weight.data_location == TensorProto.EXTERNAL})
     session = open_session(probe, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     inputs: dict[str, Array] = {}
     fed = fed_inputs(model)

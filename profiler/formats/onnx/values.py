@@ -15,7 +15,6 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from profiler.errors import ModelError
 from profiler.formats.given import Given
 from profiler.formats.onnx.library_errors import LIBRARY_ERRORS
 from profiler.formats.onnx.recording import Recorded
@@ -55,15 +54,11 @@ def feed_given(model: ModelProto, given: Given) -> None:
     """Give inputs the values that a person chose. `ModelError` if they do not fit."""
     found: dict[str, Array] = {}
     for value in model.graph.input:
-        if value.name not in given.values:
-            continue
-        wanted, shape = given.values[value.name], shape_of(value)
-        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        if wanted.dtype.kind not in "biuf" or shape is None or (wanted.ndim and wanted.shape != shape):
-            raise ModelError(f"input {value.name} is {dtype} of shape {shape}, not {wanted.dtype} of shape {wanted.shape}")
-        if wanted.dtype.kind == "f" and dtype.kind != "f":
-            raise ModelError(f"input {value.name} takes {dtype}, not {wanted.dtype}; give whole numbers")
-        found[value.name] = np.array(np.broadcast_to(wanted.astype(dtype), shape))
+        if value.name in given.values:
+            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            array = given.array(value.name, dtype, shape_of(value))
+            assert array is not None
+            found[value.name] = array
     if found:
         feed(model, found)
 

@@ -1,8 +1,9 @@
-"""Makes one .tflite file of a user's model whose tensors all have the shapes that they have when it runs.
+"""Makes one .tflite file of a user's model whose tensors all have the shapes that they have when it runs, with the values of inputs
+that are given.
 
 Converters leave dimensions open: in the batch, in other dimensions of inputs, and in tensors between them, whose shape in the file
 is then not the one at run time. LiteRT itself is asked for them, in a process of its own, which a damaged file may crash. A file
-without open dimensions stays as it is, byte for byte.
+without open dimensions stays as it is, byte for byte, if no values are given.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
-from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers, text
+from profiler.formats.tflite.inputs import joined
+from profiler.formats.tflite.schema import IDENTIFIER, AlignedBuffer, Contents, load, numbers, signatures_of
 from profiler.layers.layer import Shape
 
 _PATIENCE_S = 120.0
@@ -40,25 +42,31 @@ print(json.dumps([[detail["index"], [int(size) for size in detail["shape"]]] for
 
 
 def complete_tflite(path: Path, given: Given = NOTHING) -> bytes:
-    """The file with shapes as given; an open first dimension is 1. `ModelError` if another one of an input is open, or for a
-    damaged file."""
+    """The file with shapes and values as given; an open first dimension is 1. `ModelError` if another one of an input is open, if
+    values do not fit, or for a damaged file."""
     contents = load(path)
-    names = [contents.name(tensor) for tensor in contents.inputs]
-    given.check_names(names)
-    if given.values:
-        raise ModelError(f"--input {next(iter(given.values))}=... is for ONNX files; a .tflite file has no place for values")
+    given.check_names([contents.name(tensor) for tensor in contents.inputs])
     shapes = {tensor: _shape_of_input(contents, tensor, given) for tensor in contents.inputs}
-    if shapes == {tensor: contents.shape(tensor) for tensor in shapes} and not _has_open(contents):
-        return path.read_bytes()
-    return _with_shapes(path, _shapes_at_run_time(path, shapes))
+    values = {}
+    for place, tensor in enumerate(contents.inputs):
+        kind = contents.numpy_type(tensor)
+        array = given.array(contents.name(tensor), contents.dtype(tensor) if kind is None else kind, shapes[tensor])
+        if array is not None:
+            values[place] = array.tobytes()
+    if shapes != {tensor: contents.shape(tensor) for tensor in shapes} or _has_open(contents):
+        return joined(_rewritten(path, _shapes_at_run_time(path, shapes)), values)
+    data = path.read_bytes()
+    # LiteRT counts the inputs of a compiled model as its signature does, and those of an interpreter as the subgraph does
+    if values and any(each.inputs != contents.inputs for each in signatures_of(path.name, data) if each.subgraph == 0):
+        data = _rewritten(path, {})
+    return joined(data, values)
 
 
 def other_signatures(path: Path) -> str | None:
     """Which signatures of the file are not measured, because a runner runs the first subgraph; None if there are no others."""
-    model: Any = schema.Model.GetRootAs(path.read_bytes(), 0)
-    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
-    first = [text(each.SignatureKey()) for each in signatures if each.SubgraphIndex() == 0]
-    others = [text(each.SignatureKey()) for each in signatures if each.SubgraphIndex() != 0]
+    signatures = signatures_of(path.name, path.read_bytes())
+    first = [each.name for each in signatures if each.subgraph == 0]
+    others = [each.name for each in signatures if each.subgraph != 0]
     if not others:
         return None
     measured = f"signature {first[0]}" if first else "its first subgraph"
@@ -106,14 +114,18 @@ def _shapes_at_run_time(path: Path, inputs: dict[int, Shape]) -> dict[int, Shape
     return {index: tuple(shape) for index, shape in json.loads(done.stdout.splitlines()[-1])}
 
 
-def _with_shapes(path: Path, shapes: dict[int, Shape]) -> bytes:
-    """The file with these shapes of the tensors of its first subgraph, none of them open."""
+def _rewritten(path: Path, shapes: dict[int, Shape]) -> bytes:
+    """The file with these shapes of the tensors of its first subgraph, none of them open, and with its inputs in one order."""
     data, contents = path.read_bytes(), load(path)
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
     for index, tensor in enumerate(model.subgraphs[0].tensors):
         if index in shapes and index not in contents.constants:
             tensor.shape = np.array(shapes[index], np.int32)
         tensor.shapeSignature = None
+    places = {tensor: place for place, tensor in enumerate(contents.inputs)}
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            signature.inputs.sort(key=lambda item: places.get(item.tensorIndex, len(places)))
     for operator in model.subgraphs[0].operators:
         if operator.largeCustomOptionsOffset > 1:
             start, size_bytes = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize

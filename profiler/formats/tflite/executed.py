@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from profiler.errors import ModelError
 from profiler.formats.tflite.opaque import cut
 from profiler.formats.tflite.reader import TfliteModel, read_contents
+from profiler.formats.tflite.recording import recorded
 from profiler.formats.tflite.schema import Operator, parse
 from profiler.formats.tflite.writer import is_product, needs_pad, transposed_shape
 from profiler.layers.executed_operator import ExecutedOperator
@@ -39,7 +40,7 @@ class ExecutedModel:
     operators: Mapping[str, tuple[Operator, ...]]
     """The operators of the file that each node of `graph` consists of."""
     remark: str | None = None
-    """Nothing is remarked."""
+    """Which layers are fed with values of the network's own when they are measured alone."""
 
     def stretch(self, first: int, last: int) -> tuple[Graph, bytes]:
         """The nodes from `first` up to but without `last`, and a file of just their operators, with their own weights."""
@@ -70,9 +71,10 @@ def read_executed(name: str, file: bytes, operators: Sequence[ExecutedOperator],
 def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
     """The layers that LiteRT executes for a file by our rules, in the order of the file, for a runtime that does not tell.
 
-    Raises `ModelError` if the file cannot be read.
+    The file is run on this machine if layers need values that it feeds them. Raises `ModelError` if it cannot be read.
     """
-    model = read_contents(name, parse(name, file))
+    contents, remark = recorded(parse(name, file), file)
+    model = read_contents(name, contents)
     graph = ExecutionRules(RUNTIME).executed(model.graph)
     names = {node.name for node in graph.nodes}
     owners: dict[str, str] = {}
@@ -81,7 +83,7 @@ def executed_by_rules(name: str, file: bytes) -> ExecutedModel:
         # a node that the rules joined with the one before it has the name of that
         owner = owners[node.name] = node.name if node.name in names else owners[node.inputs[0]]
         parts[owner] = (*parts.get(owner, ()), *model.operators[node.name])
-    return ExecutedModel(model, graph, parts)
+    return ExecutedModel(model, graph, parts, remark)
 
 
 def matched(graph: Graph, operators: Sequence[ExecutedOperator]) -> tuple[Node, ...]:
@@ -123,6 +125,8 @@ def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
         return (LOOKUP_TABLE,) if is_table and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1 else ()
     if is_delegated and first.op.startswith("Convert (NC, F32, QD8") and layer.opaque is not None and layer.op in WEIGHTED_OPS:
         return ("QUANTIZE", name)  # weights of integers for activations of floats, which are quantised for this layer
+    if is_delegated and first.op.startswith("Static Reshape") and layer.opaque is not None and layer.op == "fully_connected":
+        return ("RESHAPE", name)  # it brings what it reads to two dimensions
     if layer.op in _SEVERAL:
         return _SEVERAL[layer.op]
     if layer.op == "hard_sigmoid":

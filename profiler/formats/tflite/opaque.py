@@ -10,37 +10,40 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from profiler.formats.tflite.schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack
+from profiler.formats.tflite.inputs import joined, split
+from profiler.formats.tflite.schema import AlignedBuffer, Bytes, Contents, Operator, numbers, pack, refers_to_subgraphs
 from profiler.layers.layer import OpaqueSubgraph
 
 
 def extract(contents: Contents, operators: Sequence[Operator]) -> tuple[OpaqueSubgraph, bytes]:
-    """Operators that are one layer, and their file. Equal operators with equal weights give equal bytes, whatever their names are.
+    """Operators that are one layer, and their file. Equal operators with equal weights are equal layers, whatever their names are,
+    and whatever the values are that they are fed.
 
     Whether it runs alone is found out on the device: a custom operator may be unknown there, and a loop may wait for other data.
     """
     data, constant_bytes = cut(contents, operators, operators[-1].outputs)
-    return OpaqueSubgraph(hashlib.sha256(data).hexdigest(), constant_bytes, "tflite"), data
+    return OpaqueSubgraph(hashlib.sha256(split(data)[0]).hexdigest(), constant_bytes, "tflite"), data
 
 
 def cut(contents: Contents, operators: Sequence[Operator], outputs: Iterable[int]) -> tuple[bytes, int]:
     """A file of these operators, in an order in which they can run, and the size of its constants in bytes.
 
-    Its inputs are what the operators read and do not make, in the order of reading; its outputs are the tensors `outputs`.
+    Its inputs are what the operators read and do not make, in the order of reading, with their values if these are known; its
+    outputs are the tensors `outputs`.
     """
     piece = _Extraction(contents)
     codes = list(dict.fromkeys(operator.table.opcodeIndex for operator in operators))
     subgraph = piece.subgraph(operators, outputs, codes)
-    options = [found for operator in operators for found in (operator.table.builtinOptions, operator.table.builtinOptions2)]
-    refers_to_subgraphs = any("subgraph" in field.lower() for found in options if found is not None for field in vars(found))
-    others = [piece.copied(other) for other in contents.other_subgraphs] if refers_to_subgraphs else []
+    others = [piece.copied(other) for other in contents.other_subgraphs] if any(map(refers_to_subgraphs, operators)) else []
     if others:
         # the other subgraphs (the body of a REDUCE_WINDOW, for example) keep their numbers, and so do all operator codes
         for table, operator in zip(subgraph.operators, operators, strict=True):
             table.opcodeIndex = operator.table.opcodeIndex
         codes = list(range(len(contents.codes)))
     data = pack([contents.codes[code] for code in codes], [subgraph, *others], piece.buffers)
-    return data, piece.constant_bytes
+    read = enumerate(contents.read_from_outside(operators))
+    fed = {place: contents.fed[tensor] for place, tensor in read if tensor in contents.fed}
+    return joined(data, fed), piece.constant_bytes
 
 
 class _Extraction:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from device_agents.support.text import printable
 from profiler.errors import LayerError, ModelError
+from profiler.formats.tflite.inputs import split
 from profiler.layers.layer import Pair, Shape
 
 Bytes = NDArray[np.uint8]
@@ -97,6 +99,8 @@ class Contents:
     outputs: tuple[int, ...]
     constants: Mapping[int, Bytes]
     """The bytes of the constant tensors of the first subgraph, by tensor number."""
+    fed: Mapping[int, bytes]
+    """The values of tensors that are known, by tensor number: a file of operators that read them is run with these."""
     codes: list[Any]
     other_subgraphs: list[Any]
     buffers: list[Any]
@@ -108,6 +112,11 @@ class Contents:
     def dtype(self, tensor: int) -> str:
         """The data type of a tensor, such as `float32`."""
         return TYPE_NAMES[self.tensors[tensor].type]
+
+    def numpy_type(self, tensor: int) -> np.dtype[Any] | None:
+        """The data type of a tensor; None for one that numpy does not have."""
+        name = self.dtype(tensor)
+        return np.dtype(name) if name in _TYPE_BYTES else None
 
     def scale(self, tensor: int) -> float:
         """The size of a step of a tensor of integers with one scale; 0 for other tensors."""
@@ -131,16 +140,30 @@ class Contents:
 
     def values(self, tensor: int) -> NDArray[Any] | None:
         """The values of a dense constant; None for other tensors and for types that numpy does not have."""
-        data = self.constants.get(tensor)
-        dtype = self.dtype(tensor)
-        if data is None or dtype not in _TYPE_BYTES or self.tensors[tensor].sparsity is not None:
+        data, dtype = self.constants.get(tensor), self.numpy_type(tensor)
+        if data is None or dtype is None or self.tensors[tensor].sparsity is not None:
             return None
-        return data.view(np.dtype(dtype)).reshape(self.shape(tensor))
+        return data.view(dtype).reshape(self.shape(tensor))
 
     def integers(self, tensor: int) -> NDArray[Any] | None:
         """The values of a constant of integers, such as axes and paddings; None for other tensors."""
         values = self.values(tensor)
         return values if values is not None and values.dtype.kind == "i" else None
+
+
+def refers_to_subgraphs(operator: Operator) -> bool:
+    """True if what the operator does is said by other subgraphs of the file, as of a loop."""
+    options = (operator.table.builtinOptions, operator.table.builtinOptions2)
+    return any("subgraph" in field.lower() for found in options if found is not None for field in vars(found))
+
+
+class Signature(NamedTuple):
+    """A way to call a subgraph."""
+
+    name: str
+    subgraph: int
+    inputs: tuple[int, ...]
+    """Tensor numbers, in the order in which it names them."""
 
 
 def same_padding(size: Shape, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Padding:
@@ -199,8 +222,25 @@ def parse(label: str, data: bytes) -> Contents:
     """Read the bytes of a file; `label` is its name. Raises `ModelError` as `load` does."""
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ModelError(f"{label} is not a TFLite file: it does not begin with {IDENTIFIER.decode()}")
-    try:
+    with _damage_as_ours(label):
         return _contents(label, data)
+
+
+def signatures_of(label: str, data: bytes) -> list[Signature]:
+    """The signatures in a file that `parse` has read. `ModelError` if they are damaged."""
+    with _damage_as_ours(label):
+        model = schema.Model.GetRootAs(data, 0)
+        tables = [schema.SignatureDefT.InitFromObj(model.SignatureDefs(index)) for index in range(model.SignatureDefsLength())]
+        return [
+            Signature(text(table.signatureKey), table.subgraphIndex, tuple(item.tensorIndex for item in table.inputs or []))
+            for table in tables
+        ]
+
+
+@contextmanager
+def _damage_as_ours(label: str) -> Iterator[None]:
+    try:
+        yield
     except _DAMAGE as exc:
         raise ModelError(
             f"{label} is damaged or incomplete: it refers to a missing part ({exc}); convert or copy the model again"
@@ -234,7 +274,8 @@ def _contents(label: str, data: bytes) -> Contents:
             operators.append(Operator(index, name, is_custom, numbers(table.inputs), numbers(table.outputs), table, code))
     inputs = numbers(main.inputs)
     outputs = numbers(main.outputs)
-    return Contents(label, tuple(operators), tensors, inputs, outputs, constants, codes, subgraphs[1:], buffers)
+    fed = {inputs[place]: values for place, values in split(data)[1].items()}
+    return Contents(label, tuple(operators), tensors, inputs, outputs, constants, fed, codes, subgraphs[1:], buffers)
 
 
 def _take_in_what_lies_behind(label: str, data: bytes, buffers: list[Any], tables: list[Any]) -> None:

@@ -26,7 +26,7 @@ class Output(NamedTuple):
     def is_finite(self) -> bool:
         if isinstance(self.values, list):
             return all(math.isfinite(value) for value in self.values)
-        if self.values.dtype.kind in "iu" or not len(self.values):
+        if self.values.dtype.kind in "iuOSU" or not len(self.values):  # numbers or text
             return True
         return bool(abs(self.values.astype("float64")).max() < math.inf)  # a NaN compares false
 
@@ -46,9 +46,13 @@ class Opened(NamedTuple):
     def run_once(self, *, finite: bool) -> Opened:
         """The same model, run once. ValueError if its outputs must be finite and are not."""
         self.run()
-        if finite and not all(output.is_finite() for output in self.outputs()):
+        if finite and not self.is_finite():
             raise ValueError("its outputs are not finite")
         return self
+
+    def is_finite(self) -> bool:
+        """Whether all outputs of the last run are."""
+        return all(output.is_finite() for output in self.outputs())
 
 
 class Runtime(ABC):

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from device_agents.on_device.runner.executed import Executed
-from device_agents.on_device.runner.inputs import input_array
+from device_agents.on_device.runner.inputs import Inputs
 from device_agents.on_device.runner.runtimes.interface import Opened, Output, Runtime, newest
 from device_agents.on_device.runner.runtimes.litert_profile import LiteRtProfiler, NotProfiled
 
@@ -32,8 +32,9 @@ class LiteRt(Runtime):
     def open(self, path: Path, seed: int, as_it_is: bool) -> Opened:
         interpreter = self.interpreter(model_path=str(path), num_threads=self.threads)
         interpreter.allocate_tensors()
+        inputs = Inputs(path, seed)
         for place, detail in enumerate(interpreter.get_input_details()):
-            interpreter.set_tensor(detail["index"], input_array(seed, place, detail["shape"], detail["dtype"]))
+            interpreter.set_tensor(detail["index"], inputs.array(place, detail["shape"], detail["dtype"]))
         details = interpreter.get_output_details()
         return Opened(interpreter.invoke, lambda: [Output.of_array(interpreter.get_tensor(detail["index"])) for detail in details])
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from device_agents.on_device.runner.executed import WARM_UP_RUNS, Inference, Ran
-from device_agents.on_device.runner.inputs import input_array
+from device_agents.on_device.runner.inputs import Inputs
 
 CPU, FOR_WRITING, LOG_ERRORS = 1, 1, 3
 TAG_ACCELERATORS, TAG_LOG_SEVERITY, TYPE_WHOLE = 24, 25, 2
@@ -111,8 +111,9 @@ class LiteRtProfiler:
             owned.callback(self._litert.LiteRtDestroyCompiledModel, compiled)
             signature = self._made("GetModelSignature", model, ctypes.c_size_t(0))
             buffers = {kind: self._buffers(owned, compiled, signature, kind) for kind in ("Input", "Output")}
+            inputs = Inputs(path, seed)
             for place, (buffer, tensor_type) in enumerate(buffers["Input"]):
-                self._fill(buffer, tensor_type, seed, place)
+                self._fill(buffer, tensor_type, inputs, place)
             arguments: list[object] = [compiled, ctypes.c_size_t(0)]
             for made in buffers.values():
                 handles = (ctypes.c_void_p * len(made))(*(buffer.value for buffer, _ in made))
@@ -145,10 +146,10 @@ class LiteRtProfiler:
             buffers.append((buffer, tensor_type))
         return buffers
 
-    def _fill(self, buffer: ctypes.c_void_p, tensor_type: _TensorType, seed: int, place: int) -> None:
+    def _fill(self, buffer: ctypes.c_void_p, tensor_type: _TensorType, inputs: Inputs, place: int) -> None:
         if tensor_type.element not in TYPES:
             raise NotProfiled(f"input of LiteRT's type {tensor_type.element}")
-        data = input_array(seed, place, tensor_type.shape[: tensor_type.rank & 0x7F], TYPES[tensor_type.element]).tobytes()
+        data = inputs.array(place, tensor_type.shape[: tensor_type.rank & 0x7F], TYPES[tensor_type.element]).tobytes()
         size = ctypes.c_size_t()
         self._call("GetTensorBufferPackedSize", buffer, ctypes.byref(size))
         if size.value != len(data):
