@@ -49,8 +49,9 @@ def load_clutter(path: str, resolution: int) -> LabelledImages:
     for part, source in ((slice(testing), slice(test_digits)), (slice(testing, count), slice(test_digits, None))):
         chosen = torch.randint(len(digits[source]), (len(targets[part]),), generator=generator)
         targets[part] = labels[source][chosen]
-        for one, drawn in zip(chosen.split(_CHUNK), images[part].split(_CHUNK), strict=True):
-            drawn.copy_(_drawn(digits[source], one, resolution, generator))
+        for start in range(0, len(chosen), _CHUNK):
+            drawn = _drawn(digits[source], chosen[start : start + _CHUNK], resolution, generator)
+            images[part][start : start + _CHUNK] = drawn
     is_test = torch.arange(count) < testing
     return LabelledImages("clutter", tuple(map(str, range(10))), images, targets, is_test, mirrored=False)
 
