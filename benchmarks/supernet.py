@@ -10,22 +10,24 @@ For each seed the commands a user would type, all with the same data, holdout an
   descent, plain        `--search descent` in the original network, trained without ordered dropout: the worth of the latter
 
 The last step of each is fine-tuned for a long term, and judged on the test images. At the end `netadapt supernet-check` compares
-the super-network's order with that of trainings. The budget is in MACs, unless there is a --table. Everything is kept in --out, and
-the same command goes on, with whole commands: one that was interrupted is begun anew, as its time would not be known. The defaults
-take some ten minutes on two cores and are too small to judge the method: --epochs 30, --samples 100, --shapes 30 and --seeds 3 are
-for that.
+the super-network's order with that of trainings. Beside the seconds of the clock stand those of processors (user and system, of all
+processes), which say more where other programs share the machine. The budget is in MACs, unless there is a --table. Everything is
+kept in --out, and the same command goes on, with whole commands: one that was interrupted is begun anew, as its time would not be
+known. The defaults take some ten minutes on two cores and are too small to judge the method: --epochs 30, --samples 100,
+--shapes 30 and --seeds 3 are for that.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -42,21 +44,41 @@ NETADAPT = (sys.executable, "-c", "from netadapt.cli.app import app; app()")
 
 
 @dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long something took: on the clock, and of all processors together (user and system)."""
+
+    wall: float
+    processor: float
+
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(self.wall + other.wall, self.processor + other.processor)
+
+    def share(self, of_one: float) -> Seconds:
+        """This part of it."""
+        return Seconds(self.wall * of_one, self.processor * of_one)
+
+
+@dataclass(frozen=True, slots=True)
 class Timed:
     """When a command began, in seconds since 1970, and how long it took."""
 
     began: float
     seconds: float
+    processor_s: float
+
+    @property
+    def took(self) -> Seconds:
+        return Seconds(self.seconds, self.processor_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
     """The last step of one search with one seed."""
 
-    training_s: float
+    training: Seconds
     """Of the original network, or of the super-network."""
-    search_s: float
-    candidate_s: float
+    search: Seconds
+    candidate: Seconds
     """The search's time for each candidate, with pruning, scoring and whatever fine-tune there is."""
     steps: int
     holdout: float
@@ -96,19 +118,21 @@ def main(
         supernet, plain, single = folder / "S", folder / "plain", folder / "single, fine-tuned"
         training = timed(supernet, "supernet", *common, f"--epochs={epochs}")
         search = timed(single, *run, f"--epochs={epochs}")
-        original_s = (single / "weights" / "000-original.pt").stat().st_mtime - search.began
-        found[single.name].append(searched(single, original_s, search.seconds - original_s, long_term_epochs))
+        # one command trains the original and searches: its processor seconds are shared out in proportion to the clock's
+        original_share = ((single / "weights" / "000-original.pt").stat().st_mtime - search.began) / search.seconds
+        original = search.took.share(original_share)
+        found[single.name].append(searched(single, original, search.took.share(1 - original_share), long_term_epochs))
         if not plain.exists():
             shutil.copytree(supernet, plain)
             shutil.copyfile(single / "weights" / "000-original.pt", plain / "weights.pt")
         descent = ["--search=descent", f"--samples={samples}"]
-        for name, options, trained_s in (
-            ("descent, supernet", [*descent, f"--supernet={supernet}"], training.seconds),
-            ("single, supernet", ["--candidates=supernet", f"--supernet={supernet}"], training.seconds),
-            ("descent, plain", [*descent, f"--supernet={plain}"], original_s),
+        for name, options, trained in (
+            ("descent, supernet", [*descent, f"--supernet={supernet}"], training.took),
+            ("single, supernet", ["--candidates=supernet", f"--supernet={supernet}"], training.took),
+            ("descent, plain", [*descent, f"--supernet={plain}"], original),
         ):
-            seconds = timed(folder / name, *run, *options).seconds
-            found[name].append(searched(folder / name, trained_s, seconds, long_term_epochs))
+            took = timed(folder / name, *run, *options).took
+            found[name].append(searched(folder / name, trained, took, long_term_epochs))
         netadapt("supernet-check", supernet, f"--shapes={shapes}", f"--epochs={shape_epochs}")
         with SuperNetworkFolder.open(supernet) as opened:
             judged_s += [shape.seconds for shape in opened.shapes]
@@ -129,13 +153,19 @@ def timed(target: Path, *arguments: str) -> Timed:
     record = target.with_name(f"{target.name}.json")
     if not record.exists():
         shutil.rmtree(target, ignore_errors=True)
-        began = time.time()
+        began, before_s = time.time(), children_s()
         netadapt(*arguments, f"--out={target}")
-        record.write_text(json.dumps({"began": began, "seconds": time.time() - began}))
+        record.write_text(json.dumps(asdict(Timed(began, time.time() - began, children_s() - before_s))))
     return Timed(**json.loads(record.read_text()))
 
 
-def searched(run: Path, training_s: float, search_s: float, epochs: float) -> Searched:
+def children_s() -> float:
+    """The processor seconds, user and system, of all commands that have ended, and of the processes that they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def searched(run: Path, training: Seconds, search: Seconds, epochs: float) -> Searched:
     """What the search in this run folder found, after a long-term fine-tune of its last step."""
     with RunFolder.open(run) as folder:
         steps, graph = folder.steps, folder.graph
@@ -145,22 +175,21 @@ def searched(run: Path, training_s: float, search_s: float, epochs: float) -> Se
         test = folder.finished[last.iteration].test_accuracy
     judged = sum(len(step.results) for step in steps[1:])
     share = graph.at_widths(last.widths).macs / graph.macs
-    return Searched(training_s, search_s, search_s / judged, len(steps) - 1, last.accuracy, test, share)
+    return Searched(training, search, search.share(1 / judged), len(steps) - 1, last.accuracy, test, share)
 
 
 def print_searches(found: dict[str, list[Searched]], title: str) -> None:
-    print(f"\n{title} (mean ± standard deviation over seeds)")
+    print(f"\n{title} (mean ± standard deviation over seeds; seconds by the clock / of processors)")
     metric = open_task("classification").accuracy
     rows = []
     for name, items in found.items():
-        training_s, search_s = (statistics.mean(times) for times in zip(*((i.training_s, i.search_s) for i in items), strict=True))
         rows.append(
             (
                 name,
-                f"{training_s:.0f}",
-                f"{search_s:.0f}",
-                f"{training_s + search_s:.0f}",
-                f"{statistics.mean(item.candidate_s for item in items):.2f}",
+                mean_text([item.training for item in items], 0),
+                mean_text([item.search for item in items], 0),
+                mean_text([item.training + item.search for item in items], 0),
+                mean_text([item.candidate for item in items], 2),
                 f"{statistics.mean(item.steps for item in items):.1f}",
                 Spread.of([item.holdout for item in items]).text(metric),
                 Spread.of([item.test for item in items]).text(metric),
@@ -169,6 +198,12 @@ def print_searches(found: dict[str, list[Searched]], title: str) -> None:
         )
     columns = ("search", "training s", "search s", "total s", "s a candidate", "steps", "holdout", "test, fine-tuned", "MACs")
     print_table(columns, rows, right=columns[1:])
+
+
+def mean_text(times: list[Seconds], digits: int) -> str:
+    """The mean by the clock and that of processors."""
+    wall, processor = (statistics.mean(values) for values in zip(*((each.wall, each.processor) for each in times), strict=True))
+    return f"{wall:.{digits}f} / {processor:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ class FinetuneRequest:
     """True to log the losses for TensorBoard."""
     processes: int = 1
     """Processes of this machine that train each network together, on a GPU each where there are as many."""
+    from_scratch: bool = False
+    """True to begin with random weights instead of the steps' own, and with the numbers of the original's training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def finetune(request: FinetuneRequest, progress: ProgressReporter) -> FinetuneRe
     with RunFolder.open(request.run, write=True) as folder, open_log(folder, wanted=request.tensorboard) as log:
         done = finish(
             RunModels(folder), request.steps or [0, None], request.long_term, seed=request.seed, seeds=request.seeds,
-            processes=request.processes, progress=progress, log=log,
+            processes=request.processes, from_scratch=request.from_scratch, progress=progress, log=log,
         )  # fmt: skip
         write_report(folder)
         return FinetuneResult(folder.info.settings.task, done)

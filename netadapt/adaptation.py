@@ -189,6 +189,9 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
             data = replace(data, known=before.data.known)  # so that not all images have to be read again
     found = opened(request.network, data, request.seed, request.task)
     request, dataset, graph, options = replace(request, network=found.network), found.dataset, found.graph, found.network
+    if request.supernet is not None and request.search.method == "descent":  # whose samples may remove branches
+        with SuperNetworkFolder.open(request.supernet) as supernet:
+            graph = replace(graph, branches=supernet.graph.branches)
     info = request.info(dataset, tables)
     for remark in dataset.remarks:
         progress.say(f"warning: {request.data.source}: {remark}")

@@ -32,7 +32,7 @@ def make_dashboard_folder(folder: Path) -> Path:
 
 def make_run(folder: Path, report: str | None = REPORT) -> None:
     folder.mkdir()
-    plain = {"format": 6, "network": "mobilenet_v1", "budgets": ["latency=60%"], "created_utc": "2026-01-03T10:00:00+00:00"}
+    plain = {"format": 7, "network": "mobilenet_v1", "budgets": ["latency=60%"], "created_utc": "2026-01-03T10:00:00+00:00"}
     (folder / "run.json").write_text(json.dumps(plain))
     (folder / "steps.jsonl").write_text("{}\n{}\n{}\n")
     if report is not None:

@@ -18,12 +18,12 @@ from test_netadapt_cli import NETWORK, plan, run, succeed, table
 from netadapt.baselines import BASELINES, open_baseline, title_of
 from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.macs import search
-from netadapt.baselines.match import Match, randomly_initialised
+from netadapt.baselines.match import Match
 from netadapt.baselines.torch_pruning import pruned
 from netadapt.baselines.uniform_family import multipliers
 from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
-from netadapt.runs.models import RunModels
+from netadapt.runs.models import RunModels, randomly_initialised
 from netadapt.runs.records import Baseline
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_schedule import stages_of

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.training.tasks import open_task
@@ -78,3 +78,21 @@ def test_a_model_can_be_trained_and_pruned_afterwards(model: nn.Sequential) -> N
     reestimate(model, part(), 1, seed=1)
     model.train()(part().batch(torch.arange(4))[0]).sum().backward()
     assert model.get_parameter("conv.weight").grad is not None
+
+
+def test_a_network_whose_own_code_refuses_channels_last_gets_statistics_too_and_stays_as_it_lies_in_memory() -> None:
+    class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 5, 3), nn.BatchNorm1d(20)
+
+        def forward(self, images: Tensor) -> Tensor:
+            features: Tensor = self.conv(images)
+            normalised: Tensor = self.norm(features.view(features.size(0), -1))
+            return normalised
+
+    model = Flattened().eval()
+    reestimate(model, part(), 1, seed=1, batch_size=COUNT)
+    features = model.conv(part().batch(torch.arange(COUNT))[0]).flatten(1)
+    torch.testing.assert_close(model.norm.running_mean, features.mean(dim=0))
+    assert model.conv.weight.is_contiguous()

@@ -268,3 +268,30 @@ def test_a_dataset_is_kept_with_an_absolute_path(written: str, kept: str, tmp_pa
     (tmp_path / "images").mkdir()
     (tmp_path / "digits").mkdir()  # a folder of that name does not hide the dataset
     assert absolute(written) == kept.format(here=tmp_path.resolve())
+
+
+@pytest.fixture(scope="module")
+def cluttered() -> Dataset:
+    return open_dataset("clutter:400", resolution=16, seed=1)
+
+
+def test_digits_among_clutter_are_the_same_whenever_they_are_drawn(cluttered: Dataset) -> None:
+    again = open_dataset("clutter:400", resolution=16, seed=2)
+    assert torch.equal(again.test.images, cluttered.test.images)
+    assert torch.equal(again.test.targets, cluttered.test.targets)
+
+
+def test_no_two_digits_among_clutter_look_alike(cluttered: Dataset) -> None:
+    everything = torch.cat([part.images for part in (cluttered.train, cluttered.holdout, cluttered.test)])
+    assert len(everything.flatten(1).unique(dim=0)) == 400
+
+
+def test_a_fifth_of_the_digits_among_clutter_tests(cluttered: Dataset) -> None:
+    assert len(cluttered.test) == 80
+    assert set(cluttered.test.targets.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("count", ["some", "19", "-1", "1.5"])
+def test_a_number_of_cluttered_images_that_is_none_is_refused(count: str) -> None:
+    with pytest.raises(DataError, match="clutter:COUNT from 20"):
+        open_dataset(f"clutter:{count}", resolution=16, seed=1)

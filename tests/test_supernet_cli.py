@@ -55,6 +55,28 @@ def test_only_the_weights_of_steps_are_kept(searched: Path) -> None:
         assert {path.name for path in (searched / "weights").iterdir()} == {step.weights for step in folder.steps}
 
 
+def test_a_step_is_trained_from_random_weights_too_and_taught_by_the_widest(searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "run")
+    command = ["finetune", tmp_path / "run", "--step", 1, "--epochs", 0.1, "--distill", 0.5]
+    trained = []
+    for options in ([], ["--from-scratch"], ["--from-scratch"]):
+        succeed(*command, *options)
+        with RunFolder.open(tmp_path / "run") as folder:
+            trained.append(folder.finished[1])
+    sliced, scratch, again = trained
+    assert sliced.training[0].startswith(f"from {folder.steps[1].weights}")
+    assert scratch.training[0] == "from random weights"
+    assert scratch.settings.learning_rate == folder.info.settings.training.recipe.from_scratch.learning_rate
+    assert scratch.settings.distill == 0.5
+    assert again == scratch
+
+
+def test_from_scratch_several_processes_are_refused(searched: Path) -> None:
+    result = run("finetune", searched, "--from-scratch", "--processes", 2)
+    assert result.exit_code == 1
+    assert "--from-scratch trains in one process; leave out --processes" in result.output
+
+
 @pytest.mark.slow
 def test_worker_processes_find_the_same(searched: Path, supernet: Path, tmp_path: Path) -> None:
     options = ["--supernet", supernet, "--out", tmp_path / "run", "--workers", 2]
@@ -134,3 +156,90 @@ def test_a_folder_that_is_no_super_network_is_left_alone(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("mine")
     told = run("supernet", *NETWORK, *DATA, "--out", tmp_path)
     assert (told.exit_code, "is not empty and no super-network" in told.stderr) == (1, True)
+
+
+RESIDUAL = """
+import torch
+from torch import nn
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1))
+
+    def forward(self, features):
+        return features + self.layers(features)
+
+
+def network(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), Residual(), Residual(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def residuals(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The options of a network of two residual branches, of which a super-network with --bypass lies beside its file."""
+    path = tmp_path_factory.mktemp("residuals")
+    (path / "residuals.py").write_text(RESIDUAL)
+    options: list[object] = [f"{path / 'residuals.py'}:network", "--resolution", 16, *DATA]
+    result = run("supernet", *options, "--bypass", "--steps", 2, "--out", path / "S")
+    assert result.exit_code == 0, result.output
+    assert "can be removed: 2, 3" in result.output
+    return [*options, "--supernet", path / "S", "--search", "descent", "--samples", 3, "--step", 0.5]
+
+
+@pytest.fixture(scope="module")
+def shallow(residuals: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run to a budget that only a network without one of its branches meets."""
+    path = tmp_path_factory.mktemp("shallow") / "run"
+    succeed("run", *residuals, "--budget", "macs=20%", "--out", path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_search_removes_branches_and_a_step_is_the_super_network_without_them(shallow: Path) -> None:
+    with RunFolder.open(shallow) as folder:
+        models, step = RunModels(folder), folder.steps[-1]
+        assert 0 in step.widths.values()
+        assert step.prices["macs"] == models.graph(step.widths).macs <= 0.2 * folder.graph.macs
+        assert score(models.model(step), models.dataset.holdout).accuracy == step.accuracy
+
+
+@pytest.mark.slow
+def test_a_search_that_removes_branches_goes_on_after_an_interruption(
+    residuals: list[object], shallow: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shallow, tmp_path / "run")
+    lines = (tmp_path / "run" / "steps.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "steps.jsonl").write_text("".join(lines[:-1]))
+    succeed("run", *residuals, "--budget", "macs=20%", "--out", tmp_path / "run", "--resume")
+    with RunFolder.open(shallow) as one, RunFolder.open(tmp_path / "run") as other:
+        assert one.steps == other.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "tflite"])
+def test_a_network_without_branches_is_fine_tuned_and_exported_as_it_scores(shallow: Path, file_format: str) -> None:
+    succeed("finetune", shallow, "--epochs", 0.1)
+    said = json.loads(succeed("export", shallow, "--format", file_format, "--json"))
+    assert said["accuracy"] == pytest.approx(said["torch_accuracy"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_random_shapes_of_a_check_may_lack_branches(residuals: list[object]) -> None:
+    said = json.loads(
+        succeed("supernet-check", residuals[residuals.index("--supernet") + 1], "--shapes", 3, "--epochs", 0.05, "--json")
+    )
+    assert any(0 in shape["widths"].values() for shape in said["trained_shapes"])
+
+
+@pytest.mark.slow
+def test_a_network_without_residuals_has_nothing_to_bypass(tmp_path: Path) -> None:
+    result = run("supernet", *NETWORK, *DATA, "--bypass", "--steps", 1, "--out", tmp_path / "S")
+    assert result.exit_code == 1
+    assert "nothing in mobilenet_v1 can be removed: --bypass needs residual branches" in result.output
+    assert not (tmp_path / "S").exists()

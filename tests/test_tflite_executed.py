@@ -205,9 +205,10 @@ def test_a_padded_pool_is_one_layer_of_two_operators(op: str, first: str) -> Non
     assert ops(file) == [op]
 
 
-def test_a_product_that_brings_its_input_to_two_dimensions_is_one_layer_of_two_operators() -> None:
+@pytest.mark.parametrize("shape", [(1, 6, 4), (6, 4)])
+def test_a_product_that_brings_its_input_to_two_dimensions_is_one_layer_of_two_operators(shape: Shape) -> None:
     emitter, layer = Emitter(1), fully_connected((6, 4), 5)
-    image, product, made = (emitter.activation(name, shape) for name, shape in (("x", (1, 6, 4)), ("p", (6, 5)), ("y", (6, 5))))
+    image, product, made = (emitter.activation(name, size) for name, size in (("x", shape), ("p", (6, 5)), ("y", (6, 5))))
     weights = emitter.weights(Node("p", layer, ("x",)), (0, 1), image)
     emitter.operator("FULLY_CONNECTED", [image, *weights], product, schema.FullyConnectedOptionsT())
     emitter.operator("TANH", [product], made)

@@ -68,6 +68,12 @@ def test_a_trained_network_lies_in_memory_as_before() -> None:
     assert model.get_parameter("0.weight").is_contiguous()
 
 
+def test_a_scored_network_lies_in_memory_as_before() -> None:
+    model = _network()
+    score(model, _bright_or_dark())  # LiteRT's converter makes other networks of some residual ones whose weights lie channels last
+    assert model.get_parameter("0.weight").is_contiguous()
+
+
 def test_progress_is_told_after_every_step() -> None:
     told: list[tuple[int, int]] = []
     train(_network(), _bright_or_dark(), replace(SETTINGS, steps=3), seed=0, progress=lambda *step: told.append(step[:2]))

@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
-from netadapt.pruning.prune import reshape_like
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import Choice, TargetName
 from netadapt.runs.training_schedule import Stages
@@ -97,11 +93,3 @@ class Match:
         found = {path: item.estimate.latency_ms for path, item in measured.items()}
         best = min(around, key=lambda label: abs(found[files[label]].value - found[step_file].value))
         return self.choice(shape, best, networks[best], found[files[best]], found[step_file])
-
-
-def randomly_initialised(models: RunModels, widths: Widths, seed: int) -> nn.Module:
-    """The run's network with these widths and random weights, which are different for each seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        original = models.options.build()
-    return reshape_like(original, models.run.graph, widths)

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from netadapt.baselines.match import Match, randomly_initialised
+from netadapt.baselines.match import Match
 from netadapt.baselines.uniform_family import SHAPE, as_fast_as_step
+from netadapt.runs.models import randomly_initialised
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage
 

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from netadapt.baselines.match import Match, randomly_initialised
+from netadapt.baselines.match import Match
+from netadapt.runs.models import randomly_initialised
 from netadapt.runs.records import Choice
 from netadapt.runs.training_schedule import Stage
 

@@ -18,6 +18,13 @@ def finetune(
     step: Annotated[
         list[int] | None, typer.Option(help="A step to fine-tune; repeatable. Default: the original and the last.")
     ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="Train the steps' shapes from random weights instead, with the numbers of the original's training as defaults.",
+        ),
+    ] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of the long-term fine-tune. Default: the task's.")] = None,
     learning_rate: options.LearningRate = None,
     batch_size: options.BatchSize = None,
@@ -71,8 +78,9 @@ def finetune(
         long_term = RecipeOverrides(
             learning_rate, epochs, None, batch_size, augment, schedule, precision, label_smoothing, distill, temperature, ema
         )
+        request = FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard, processes, from_scratch)
         with bar() as progress:
-            done = finetune_steps(FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard, processes), progress)
+            done = finetune_steps(request, progress)
         if as_json:
             print_json([printing.finished_data(item) for item in done.steps])
         else:

@@ -91,7 +91,7 @@ def print_supernet(supernet: SuperNetworkFolder, *, as_json: bool) -> None:
 
 def step_text(step: Step, goals: Sequence[Budget], task: Task) -> str:
     """One line about a step: its pruned blocks, prices and scores."""
-    what = " + ".join(f"{block} → {step.widths[block]}" for block in step.blocks) or "original"
+    what = " + ".join(f"{block} → {step.widths[block] or 'removed'}" for block in step.blocks) or "original"
     scores = scores_text(task, step.accuracy, step.metrics)
     return f"step {step.iteration:2d}: {what}, {prices_text(step.prices, goals)}, {scores} on the holdout"
 

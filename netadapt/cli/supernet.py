@@ -45,6 +45,13 @@ def supernet(
     std: options.Std = None,
     width_step: options.WidthStep = DEFAULTS.width_step,
     min_width: options.MinWidth = DEFAULTS.min_width,
+    bypass: Annotated[
+        bool,
+        typer.Option(
+            "--bypass",
+            help="Let the search remove residual branches too: width 0 leaves their shortcut, and nothing of their layers.",
+        ),
+    ] = False,
     importance: options.Importance = DEFAULT_IMPORTANCE,
     bn_recalibration_batches: options.BnRecalibrationBatches = RECALIBRATION_BATCHES,
     epochs: Annotated[float | None, typer.Option(help="Epochs of the training. Default: the task's.")] = None,
@@ -68,7 +75,7 @@ def supernet(
         training = RecipeOverrides(learning_rate, epochs, steps, batch_size, augment)
         request = SuperNetworkRequest(
             chosen, DataSettings.chosen(data, holdout, data_workers, mean, std), out, training, width_step, min_width,
-            PruningSettings(importance, bn_recalibration_batches), seed, weights, task,
+            PruningSettings(importance, bn_recalibration_batches), seed, weights, task, bypass,
         )  # fmt: skip
         with bar() as progress:
             make_supernet(request, resume=resume, progress=progress)

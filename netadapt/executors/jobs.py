@@ -46,7 +46,7 @@ class CandidateJob:
     def name(self) -> str:
         """The name of the job for people, such as `stem → 24`."""
         blocks = self.candidate.blocks
-        return " + ".join(f"{block} → {self.candidate.widths[block]}" for block in blocks) or "the original network"
+        return " + ".join(f"{block} → {self.candidate.widths[block] or 'removed'}" for block in blocks) or "the original network"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from netadapt.training.trainer import outputs_of
+from netadapt.training.trainer import fastest_layout, outputs_of
 from netadapt.training.types import Part
 
 
@@ -24,18 +24,19 @@ def reestimate(model: nn.Module, part: Part, batches: int, seed: int, *, batch_s
         return
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    model.eval()
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: batches * batch_size]
+    layout = fastest_layout(model.eval(), part.batch(order[:2])[0])  # before the statistics are collected, as it runs the model
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # for torch: the plain average over all batches
         norm.training = True
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: batches * batch_size]
     with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with
         for indices in torch.split(order, batch_size):
             # a last batch of one image would have as much weight in the variance as a full batch
             if len(indices) > 1 or len(order) == 1:
-                outputs_of(model, part.batch(indices)[0])
+                outputs_of(model, part.batch(indices)[0], layout)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, mode in modes.items():
         module.training = mode
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as `train` leaves it

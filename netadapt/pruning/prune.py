@@ -30,7 +30,8 @@ def prune(
 
     `graph` is the model's graph as `trace` makes it. All layers of a block keep the same filters in their old order; of a block
     that is divided into slices (netadapt.pruning.couplings), every slice keeps the same positions. Other blocks keep their
-    widths, and the copy is in the model's mode. `images`, normalised (n, c, h, w), are for criteria that need them.
+    widths, and the copy is in the model's mode. A branch of the graph whose first block has width 0 is removed. `images`,
+    normalised (n, c, h, w), are for criteria that need them.
     `PruningError` for widths that the network cannot have, `ImportanceError` for an unknown criterion or one that lacks images.
     """
     return _cut(model, graph, widths, open_importance(importance), images)
@@ -58,11 +59,17 @@ def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, 
     pruned = deepcopy(model)
     if not changed:
         return pruned
+    for branch in graph.branches:
+        if changed.get(branch.blocks[0]) == 0:
+            pruned.set_submodule(branch.name, nn.Identity())
+            graph = graph.at_widths({branch.blocks[0]: 0})
     was_training = {name: module.training for name, module in pruned.named_modules()}
     needed_gradient = {name: weight.requires_grad for name, weight in pruned.named_parameters()}
     _, (n, height, width, channels) = graph.inputs[0]
     couplings = Couplings(pruned, (n, channels, height, width))
     for name, kept_width in changed.items():
+        if name in graph.removed:
+            continue
         block = block_of(pruned, graph, couplings, name)
         couplings.remove(name, _channels_to_remove(block, kept_width, keep, images))
     # `Couplings` has changed both
@@ -88,12 +95,14 @@ def _channels_to_remove(block: Block, width: int, keep: Keep, images: Tensor | N
 def _changed_widths(model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> dict[str, int]:
     """The widths that differ from the model's present ones, after all have been checked."""
     present = graph.widths
+    removable = {*graph.removed, *(block for branch in graph.branches for block in branch.blocks)}
     for block, width in widths.items():
         if block not in present:
             raise PruningError(f"{graph.name} has no block {block!r}; {did_you_mean(block, present)}")
-        if not 1 <= width <= present[block]:
+        least = 0 if block in removable else 1
+        if not least <= width <= present[block]:
             raise PruningError(
-                f"block {block} has {present[block]} channels and cannot be pruned to {width}; choose 1 to {present[block]}"
+                f"block {block} has {present[block]} channels and cannot be pruned to {width}; choose {least} to {present[block]}"
             )
     try:
         graph.at_widths(widths)

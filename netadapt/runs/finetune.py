@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from netadapt.errors import SettingsError
 from netadapt.runs.distributed import TogetherJob, train_together
 from netadapt.runs.event_log import EventLog
-from netadapt.runs.models import RunModels
+from netadapt.runs.models import RunModels, randomly_initialised
 from netadapt.runs.records import Finished, Trained
 from netadapt.runs.run_folder import weights_name
-from netadapt.runs.training_schedule import Stage, Stages, advancing, origin, stages_of
+from netadapt.runs.training_schedule import FROM_SCRATCH, Stage, Stages, advancing, origin, stages_of
 from netadapt.search.types import Step
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.interrupted import Interrupted
@@ -33,10 +34,23 @@ def finish(
     seed: int,
     seeds: int = 1,
     processes: int = 1,
+    from_scratch: bool = False,
     progress: ProgressReporter,
     log: EventLog | None = None,
 ) -> list[Finished]:
-    """Fine-tune these steps (None: the last) with `seeds` seeds from `seed` on, and record their scores on the test images."""
+    """Fine-tune these steps (None: the last) with `seeds` seeds from `seed` on, and record their scores on the test images.
+
+    With `from_scratch` they begin with random weights, and `asked` replaces numbers of the original network's training.
+    `SettingsError` if several processes are to train together then.
+    """
+    if from_scratch and processes > 1:
+        raise SettingsError("--from-scratch trains in one process; leave out --processes")
+    if from_scratch:
+        stage = Stage("training", asked.applied_to(models.run.info.settings.training.recipe.from_scratch), with_holdout=True)
+        for number in range(seed, seed + seeds):
+            for place in numbers:
+                _finish_once(models, models.step(place), stage, number, 1, progress, log, from_scratch=True)
+        return [models.run.finished[models.step(place).iteration] for place in numbers]
     stages = stages_of(models.run.info.settings, asked)
     return finish_with(models, numbers, stages, seed=seed, seeds=seeds, processes=processes, progress=progress, log=log)
 
@@ -66,10 +80,18 @@ def finish_with(
 
 
 def _finish_once(
-    models: RunModels, step: Step, stage: Stage, seed: int, processes: int, progress: ProgressReporter, log: EventLog | None
+    models: RunModels,
+    step: Step,
+    stage: Stage,
+    seed: int,
+    processes: int,
+    progress: ProgressReporter,
+    log: EventLog | None,
+    *,
+    from_scratch: bool = False,
 ) -> None:
     run, number, settings = models.run, step.iteration, stage.settings
-    training = (origin(run.weights_path(step.weights)), stage.text)
+    training = (FROM_SCRATCH if from_scratch else origin(run.weights_path(step.weights)), stage.text)
     before = run.finished.get(number)
     done = still_there(models, before.runs) if before is not None and before.training == training else ()
     if any(item.seed == seed for item in done):
@@ -94,7 +116,7 @@ def _finish_once(
         model = models.shaped(step.widths)
         load_weights(model, run.weights_path(weights))
     else:
-        model = models.model(step, finished=False)
+        model = randomly_initialised(models, step.widths, seed) if from_scratch else models.model(step, finished=False)
         train(
             model, part, settings, seed=seed, progress=lambda at, _all, loss: tell(at, loss), interrupted=unfinished,
             teacher=models.teacher() if settings.distill else None,

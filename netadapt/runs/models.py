@@ -123,3 +123,11 @@ class RunModels:
         model = self.shaped(step.widths)
         load_weights(model, self.run.weights_path(record.weights if record else step.weights))
         return model.eval()
+
+
+def randomly_initialised(models: RunModels, widths: Mapping[str, int], seed: int) -> nn.Module:
+    """The run's network with these widths and random weights, which are different for each seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        original = models.options.build()
+    return reshape_like(original, models.run.graph, widths)

@@ -17,6 +17,9 @@ from netadapt.training.trainer import train
 from netadapt.training.types import Dataset, Part
 from profiler.progress import ProgressReporter
 
+FROM_SCRATCH = "from random weights"
+"""What records hold in place of a file of weights, for a training that began with none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -70,7 +73,7 @@ def stages_of(settings: RunSettings, long_term: RecipeOverrides) -> Stages:
 
 def as_before(record: Finished | None, epochs: float | None = None) -> RecipeOverrides:
     """The overrides that make a long-term fine-tune the same as a recorded one; `epochs` takes the place of the recorded number."""
-    if record is None:
+    if record is None or record.training[0] == FROM_SCRATCH:  # which was no fine-tune
         return RecipeOverrides(epochs=epochs)
     settings = record.settings
     return RecipeOverrides(

@@ -211,7 +211,11 @@ def prices_of(graph: Graph, resources: Resources) -> dict[str, float]:
 
 
 def narrowest(graph: Graph, width_step: int = 8, min_width: int = 8) -> Graph:
-    """The network with every block at its smallest possible width. No budget below its prices can be reached."""
+    """The network without all branches that can be removed, and with every other block at its smallest possible width.
+
+    No budget below its prices can be reached.
+    """
+    graph = graph.at_widths({branch.blocks[0]: 0 for branch in graph.branches})
     for block in graph.widths:
         for width in reversed(narrower_widths(graph.widths[block], width_step, min_width)):
             try:

@@ -2,7 +2,8 @@
 
 A sample picks blocks at random, and for each the share by which it shrinks in proportion to the others. Then all of them shrink
 together, as little as the targets allow, which look-ups in the tables tell. How a sample is drawn is our choice: of the paper we
-only know that several layers change at random such that the reduction is met.
+only know that several layers change at random such that the reduction is met. Width 0, which removes a branch, is the least of the
+widths of its first block, so that depth is chosen as widths are.
 """
 
 from __future__ import annotations
@@ -33,26 +34,44 @@ def sample_all(
     chance = random.Random(f"{seed} {iteration}")
     narrower = {block: [width for width in widths if width < graph.widths[block]] for block, widths in choices.items()}
     free = [block for block, widths in narrower.items() if widths]
-    found: dict[tuple[int, ...], Candidate] = {}
+    found: dict[frozenset[tuple[str, int]], Candidate] = {}
     for _ in range(_DRAWS * samples if free else 0):
         chosen = chance.sample(free, min(blocks, len(free)))
         shares = {block: 1 - chance.random() for block in chosen}
         widest = max(shares.values())
         drawn = {block: (share / widest, narrower[block]) for block, share in shares.items()}
         narrow = _least_shrunk(graph, resources, targets, drawn)
-        if narrow is not None and (key := tuple(narrow.widths.values())) not in found:
-            changed = tuple(block for block, width in narrow.widths.items() if width != graph.widths[block])
-            prices = prices_of(narrow, resources)
-            found[key] = Candidate(iteration, narrow.widths, prices, changed, sample=len(found))
+        if narrow is not None and (key := frozenset(narrow.widths.items())) not in found:
+            found[key] = _sample(graph, narrow, resources, iteration, len(found))
             if len(found) == samples:
                 break
     return tuple(found.values())
 
 
+def shrink_all(
+    graph: Graph, resources: Resources, targets: Amounts, choices: Mapping[str, Sequence[int]], *, iteration: int
+) -> tuple[Candidate, ...]:
+    """The sample that narrows all blocks in proportion, as little as the targets allow; () if the least widths miss them."""
+    narrower = {block: [width for width in widths if width < graph.widths[block]] for block, widths in choices.items()}
+    drawn = {block: (1.0, widths) for block, widths in narrower.items() if widths}
+    narrow = _least_shrunk(graph, resources, targets, drawn) if drawn else None
+    return () if narrow is None else (_sample(graph, narrow, resources, iteration, 0),)
+
+
+def _sample(graph: Graph, narrow: Graph, resources: Resources, iteration: int, number: int) -> Candidate:
+    widths = {block: narrow.widths[block] for block in graph.widths}  # in the network's order, removed blocks too
+    changed = tuple(block for block, width in widths.items() if width != graph.widths[block])
+    return Candidate(iteration, widths, prices_of(narrow, resources), changed, sample=number)
+
+
 def possible_choices(graph: Graph, width_step: int, min_width: int) -> dict[str, tuple[int, ...]]:
-    """The widths that each block of a network may have: multiples of the step from the least on, and its full width."""
+    """The widths that each block of a network may have: multiples of the step from the least on, and its full width.
+
+    The first block of a branch that can be removed may have 0 too.
+    """
+    removing = {branch.blocks[0] for branch in graph.branches}
     return {
-        block: tuple(width for width in widths if width >= min(min_width, widths[-1]))
+        block: (0,) * (block in removing) + tuple(width for width in widths if width >= min(min_width, widths[-1]))
         for block, widths in possible_widths(graph, width_step).items()
     }
 

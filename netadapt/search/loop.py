@@ -19,7 +19,7 @@ from netadapt.resources import Goal, Resource
 from netadapt.search.bias import updated_bias
 from netadapt.search.candidates import Candidate, largest_share, narrowest, prices_of, propose_all
 from netadapt.search.choosing import RUNGS, Ranking, first_rung, next_rung
-from netadapt.search.descent import possible_choices, sample_all
+from netadapt.search.descent import possible_choices, sample_all, shrink_all
 from netadapt.search.joining import join_all
 from netadapt.search.schedule import check_reachable, reduction
 from netadapt.search.types import AdaptSettings, Check, Evaluate, Result, Step
@@ -170,6 +170,8 @@ class _Run:
             )
             # towards the end a few random blocks may no longer bring the reduction
             drawn = drawn or join_all(graph, resources, targets, *widths, iteration=iteration)
+            # or only without branches, which joining blocks does not remove
+            drawn = drawn or shrink_all(graph, resources, targets, self.choices, iteration=iteration)
             if not drawn:
                 raise BudgetError(self._no_gain(step, "all blocks together"))
             return drawn, targets, 0

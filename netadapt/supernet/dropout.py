@@ -9,6 +9,9 @@ sliced out (netadapt.pruning.batch_norm).
 
 This does not hold where channels meet other than in such a layer: in normalisations over several channels, in sums over them and in
 the products of attention. Blocks of which that is true fail the trial of `blocks_to_drop` and keep their full width in training.
+
+An image at width 0 of a branch (netadapt.supernet.bypass) goes around it: the branch's input takes the place of its output. Inside,
+its blocks are not dropped, so that batch normalisation sees no zeros of it either.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from netadapt.pruning.importance import open_importance
 from netadapt.pruning.prune import Order, block_of, prune_in_order
 from netadapt.pruning.trial import RELATIVE_TOLERANCE, randomised
 from profiler.layers.channels import possible_widths
-from profiler.layers.graph import Graph
+from profiler.layers.graph import Branch, Graph
 
 _SEED = 0
 
@@ -56,6 +59,9 @@ class OrderedDropout:
         self._names = tuple(widths)
         couplings = Couplings(deepcopy(model), _input_shape(graph))
         self._slices = {block: couplings.slices(block) for block in widths}
+        self._branches = {
+            branch.name: self._names.index(branch.blocks[0]) for branch in graph.branches if branch.blocks[0] in widths
+        }
         self._choices = [torch.tensor([width // self._slices[block] for width in widths[block]]) for block in widths]
         places: dict[str, dict[int, tuple[int, int]]] = {}
         for number, block in enumerate(widths):
@@ -72,6 +78,7 @@ class OrderedDropout:
             all_inputs = [found.get(index, (len(self._names), 0)) for index in range(count)]
             self._readers.append(_Reader(layer, *torch.tensor(all_inputs).unbind(1)))
         self._kept: Tensor | None = None
+        self._around: Tensor | None = None
 
     def draw(self, images: int, generator: torch.Generator, share: float = 1.0) -> None:
         """Draw a width for each block of each image of the next batches: independently, and evenly among the possible ones.
@@ -97,7 +104,10 @@ class OrderedDropout:
         )
 
     def _keep(self, columns: Sequence[Tensor], images: int) -> None:
-        self._kept = torch.stack([*columns, torch.ones(images, dtype=torch.int64)], dim=1)  # (images, blocks + 1): positions kept
+        kept = torch.stack([*columns, torch.ones(images, dtype=torch.int64)], dim=1)  # (images, blocks + 1): positions kept
+        full = torch.tensor([*(int(choices[-1]) for choices in self._choices), 1])
+        self._around = kept == 0
+        self._kept = torch.where(self._around, full, kept)
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
@@ -117,11 +127,21 @@ class OrderedDropout:
 
             return drop
 
+        def go_around(number: int) -> Any:
+            def choose(_branch: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+                if self._around is None or not self._around[:, number].any():
+                    return output
+                around = self._around[:, number].repeat_interleave(len(output) // len(self._around)).to(output.device)
+                return torch.where(around.view(-1, *(1,) * (output.ndim - 1)), inputs[0], output)
+
+            return choose
+
         hooks = [model.get_submodule(reader.layer).register_forward_pre_hook(hook(reader)) for reader in self._readers]
+        hooks += [model.get_submodule(name).register_forward_hook(go_around(number)) for name, number in self._branches.items()]
         try:
             yield
         finally:
-            self._kept = None
+            self._kept = self._around = None
             for each in hooks:
                 each.remove()
 
@@ -131,6 +151,19 @@ def blocks_to_drop(model: nn.Module, graph: Graph) -> tuple[str, ...]:
 
     Tried with random weights, on a batch of a full image beside one at half of the widths.
     """
+    choices = possible_widths(graph, 1)
+    narrow = {block: widths[(len(widths) - 1) // 2] for block, widths in choices.items()}
+    return tuple(_that_drop_like_a_cut(model, graph, narrow))
+
+
+def branches_to_drop(model: nn.Module, graph: Graph) -> tuple[Branch, ...]:
+    """The branches around which an image goes as if they were removed, tried in the same way."""
+    found = _that_drop_like_a_cut(model, graph, {branch.blocks[0]: 0 for branch in graph.branches})
+    return tuple(branch for branch in graph.branches if branch.blocks[0] in found)
+
+
+def _that_drop_like_a_cut(model: nn.Module, graph: Graph, narrow: Mapping[str, int]) -> list[str]:
+    """The blocks that leave the same as a cut to these widths."""
     _, channels, height, width = _input_shape(graph)
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
@@ -138,21 +171,18 @@ def blocks_to_drop(model: nn.Module, graph: Graph) -> tuple[str, ...]:
         try:
             model = randomised(model, images)
         except MISFITS:
-            return ()  # the network takes no batch of two images, or fails with random weights
-    blocks = list(graph.widths)
-    if _drop_like_a_cut(model, graph, images, blocks):  # the usual case, in one trial; otherwise blocks are added one by one
-        return tuple(blocks)
-    found: list[str] = []
-    for block in blocks:
-        if _drop_like_a_cut(model, graph, images, [*found, block]):
-            found.append(block)
-    return tuple(found)
+            return []  # the network takes no batch of two images, or fails with random weights
+    if _drop_like_a_cut(model, graph, images, narrow):  # the usual case, in one trial; otherwise blocks are added one by one
+        return list(narrow)
+    found: dict[str, int] = {}
+    for block, least in narrow.items():
+        if _drop_like_a_cut(model, graph, images, {**found, block: least}):
+            found[block] = least
+    return list(found)
 
 
-def _drop_like_a_cut(model: nn.Module, graph: Graph, images: Tensor, blocks: Sequence[str]) -> bool:
-    choices = possible_widths(graph, 1)
-    narrow = {block: choices[block][(len(choices[block]) - 1) // 2] for block in blocks}
-    dropout = OrderedDropout(model, graph, {block: (narrow[block], graph.widths[block]) for block in blocks}, {})
+def _drop_like_a_cut(model: nn.Module, graph: Graph, images: Tensor, narrow: Mapping[str, int]) -> bool:
+    dropout = OrderedDropout(model, graph, {block: (least, graph.widths[block]) for block, least in narrow.items()}, {})
     dropout.set_widths([narrow, {}])
     try:
         with torch.no_grad():
@@ -177,7 +207,7 @@ def order_of(model: nn.Module, graph: Graph, widths: Widths, importance: str, im
     found = {}
     for name, choices in widths.items():
         block, order = block_of(copy, graph, couplings, name), dict[int, None]()
-        for width in choices:
+        for width in filter(None, choices):
             order |= dict.fromkeys(keep(block, width // block.slices, images))
             copy.load_state_dict(weights)  # a criterion may change the layers that read the block
         found[name] = tuple(order)

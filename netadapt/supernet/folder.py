@@ -40,7 +40,7 @@ from netadapt.settings import RunSettings, values_of
 from netadapt.training.types import Scores
 from profiler.layers.graph import Graph
 
-FORMAT = 1
+FORMAT = 2
 RECALIBRATION_BATCHES = 4
 """Batches of 64 images that a sliced network's batch normalisation is estimated from, by default."""
 FREE_TO_CHANGE = ("data.workers", "training.threads_original")
@@ -57,11 +57,14 @@ class SuperNetwork:
     """Of the search only the step and the least of the widths."""
     created_utc: str
     widths: Mapping[str, tuple[int, ...]]
-    """The widths that each block is trained at, in ascending order; a block that is not named keeps its full width."""
+    """The widths that each block is trained at, in ascending order; a block that is not named keeps its full width. 0 is the width
+    of a branch that is removed."""
     order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The positions of blocks, the most important first; a block that is not named has them in their own order."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The versions of this project and of the packages that it computes with."""
+    bypass: bool = False
+    """True if branches of the network can be removed, as `--bypass` asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,9 @@ class SuperNetworkFolder(LockedFolder):
         if is_supernet(path):
             folder = cls.open(path, write=True)
             try:
-                one, two = (without(values_of(each.settings), FREE_TO_CHANGE) for each in (folder.about, about))
+                one, two = (
+                    {"--bypass": each.bypass} | without(values_of(each.settings), FREE_TO_CHANGE) for each in (folder.about, about)
+                )
                 refuse_other(f"{path} was begun", one, two, "another --out")
                 if graph.to_dict() != folder.graph.to_dict():
                     raise RunError(f"{path} was begun with another {folder.graph.name} than this {graph.name}; use another --out")

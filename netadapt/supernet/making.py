@@ -23,7 +23,8 @@ from netadapt.runs.training_schedule import advancing
 from netadapt.search.descent import possible_choices
 from netadapt.search.types import AdaptSettings
 from netadapt.settings import DataSettings, RunSettings, TrainingSettings
-from netadapt.supernet.dropout import OrderedDropout, blocks_to_drop, order_of
+from netadapt.supernet.bypass import with_branches
+from netadapt.supernet.dropout import OrderedDropout, blocks_to_drop, branches_to_drop, order_of
 from netadapt.supernet.folder import (
     RECALIBRATION_BATCHES,
     SuperNetwork,
@@ -40,6 +41,7 @@ from netadapt.training.tasks.users import UsersTask
 from netadapt.training.trainer import score
 from netadapt.training.types import Dataset
 from netadapt.users_code import short_name
+from profiler.layers.graph import Graph
 from profiler.progress import ProgressReporter
 
 
@@ -61,6 +63,8 @@ class SuperNetworkRequest:
     """A file with trained weights to start from, whose channels are then sorted by importance; None for random weights."""
     task: str | None = None
     """A task as `--task` names it; None for the data's own."""
+    bypass: bool = False
+    """True to let the branches that have a shortcut around them be removed."""
 
     def settings(self, found: Opened) -> RunSettings:
         """The settings to store with the super-network."""
@@ -100,8 +104,8 @@ def make_supernet(request: SuperNetworkRequest, *, resume: bool, progress: Progr
         model = found.network.build()
     if request.weights is not None:
         load_weights(model, request.weights)
-    about = _described(request, found, model, settings, progress)
-    with SuperNetworkFolder.create(request.out, about, found.graph, resume=resume) as folder:
+    about, graph = _described(request, found, model, settings, progress)
+    with SuperNetworkFolder.create(request.out, about, graph, resume=resume) as folder:
         if (trained := folder.trained) is not None:
             return trained
         training = settings.training.recipe.from_scratch
@@ -126,15 +130,29 @@ def make_supernet(request: SuperNetworkRequest, *, resume: bool, progress: Progr
 
 def _described(
     request: SuperNetworkRequest, found: Opened, model: nn.Module, settings: RunSettings, progress: ProgressReporter
-) -> SuperNetwork:
-    """The description of a new super-network of this model, whose channels are sorted if its weights are trained ones."""
+) -> tuple[SuperNetwork, Graph]:
+    """The description of a new super-network of this model, and its graph with the branches that can be removed.
+
+    Its channels are sorted if its weights are trained ones.
+    """
     blocks, name = blocks_to_drop(model, found.graph), short_name(found.network.name)
     if not blocks:
         raise NetworkError(
             f"no block of {name} can be narrower image by image, as its channels meet in normalisations or products; "
             "`netadapt run` without a super-network narrows it"
         )
-    choices = possible_choices(found.graph, request.width_step, request.min_width)
+    graph = found.graph
+    if request.bypass:
+        graph = with_branches(model, graph)
+        branches = tuple(branch for branch in branches_to_drop(model, graph) if branch.blocks[0] in blocks)
+        if not branches:
+            raise NetworkError(
+                f"nothing in {name} can be removed: --bypass needs residual branches, which have a shortcut around them and a "
+                "block of their own; leave it out"
+            )
+        graph = replace(graph, branches=branches)
+        progress.say(f"can be removed: {', '.join(branch.name for branch in branches)}")
+    choices = possible_choices(graph, request.width_step, request.min_width)
     widths = {block: choices[block] for block in blocks}
     if fixed := [block for block in found.graph.widths if len(widths.get(block, ())) < 2]:
         progress.say(f"at full width in the super-network: {', '.join(fixed)}")
@@ -144,7 +162,7 @@ def _described(
         images = sample(found.dataset.train, request.pruning.images, request.seed) if needs_images else None
         order = order_of(model, found.graph, widths, request.pruning.importance, images)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return SuperNetwork(settings, now, widths, order, versions_of(settings))
+    return SuperNetwork(settings, now, widths, order, versions_of(settings), request.bypass), graph
 
 
 def trained_model(folder: SuperNetworkFolder) -> tuple[nn.Module, Dataset]:

@@ -18,7 +18,7 @@ from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 
 
 def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
-    """The widths that each block may have, in ascending order: multiples of the step, and its full width.
+    """The widths that each block may have, in ascending order: multiples of the step, and its full width, but not 0.
 
     The widths of a block that a grouped convolution produces or reads are also multiples of its number of groups, and leave at
     least two channels in each group. Those of other blocks in slices are multiples of the number of slices.
@@ -32,6 +32,7 @@ def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
     return {
         block: multiples(full, math.lcm(step, slices[block], *groups[block]), 2 * max(groups[block], default=0))
         for block, full in graph.widths.items()
+        if block not in graph.removed
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,20 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A part of a network that can be removed, as a shortcut leads around it: then its input takes the place of its output."""
+
+    name: str
+    """The path of its module, which returns its input where the branch is removed."""
+    blocks: tuple[str, ...]
+    """The blocks inside it, in the order of the network. All have width 0 where the first has, and then the branch is removed."""
+    nodes: tuple[str, ...]
+    """The names of its nodes, of which the last makes its output."""
+    source: str
+    """The name of the node or graph input that takes the place of its output."""
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """A network: nodes in an order in which they can run.
 
@@ -75,6 +89,10 @@ class Graph:
     """The model files of opaque layers by their digests."""
     executed: bool = False
     """True if the nodes are what a runtime executes, in its layouts; False if they are the layers of a file or a network."""
+    branches: tuple[Branch, ...] = ()
+    """The parts that may be removed, in the order of the network."""
+    removed: tuple[str, ...] = ()
+    """The blocks of branches that are removed, whose width is 0."""
 
     def __post_init__(self) -> None:
         shapes = dict(self.inputs)
@@ -122,18 +140,27 @@ class Graph:
 
     @property
     def widths(self) -> dict[str, int]:
-        """The number of output channels of every block, in the order of the network."""
-        return {node.block: node.layer.out_channels for node in self.nodes if node.block is not None}
+        """The number of output channels of every block, in the order of the network; behind them 0 for every removed block."""
+        return {node.block: node.layer.out_channels for node in self.nodes if node.block is not None} | dict.fromkeys(
+            self.removed, 0
+        )
 
     def at_widths(self, widths: Mapping[str, int]) -> Graph:
-        """The network with other widths; blocks that are not named keep theirs.
+        """The network with other widths; blocks that are not named keep theirs. A branch whose first block has width 0 is removed.
 
-        Raises `PlanError` for an unknown block, and `LayerError` if a width is below 1 or a layer cannot have such channel counts.
+        Raises `PlanError` for an unknown block, and `LayerError` if any other width is below 1, a removed block has another width
+        than 0, or a layer cannot have such channel counts.
         """
         unknown = sorted(set(widths) - set(self.widths))
         if unknown:
             raise PlanError(f"{self.name} has no block {unknown[0]!r}; it has {', '.join(self.widths)}")
-        every = self.widths | dict(widths)
+        if gone := [branch for branch in self.branches if widths.get(branch.blocks[0]) == 0]:
+            inside = {block for branch in gone for block in branch.blocks}
+            return self._without(gone).at_widths({block: width for block, width in widths.items() if block not in inside})
+        if returning := [block for block in self.removed if widths.get(block)]:
+            raise LayerError(f"{self.name}: block {returning[0]} is removed and cannot have {widths[returning[0]]} channels")
+        widths = {block: width for block, width in widths.items() if block not in self.removed}
+        every = self.widths | widths
         before = dict(self.inputs)
         after = dict(self.inputs)
         nodes = []
@@ -161,6 +188,24 @@ class Graph:
             nodes.append(node if layer is node.layer else replace(node, layer=layer))
         return replace(self, nodes=tuple(nodes))
 
+    def _without(self, branches: Sequence[Branch]) -> Graph:
+        """The network without these branches."""
+        gone = {name for branch in branches for name in branch.nodes}
+        instead = {branch.nodes[-1]: branch.source for branch in branches}
+
+        def made(name: str) -> str:
+            while name in instead:  # what it reads may be the output of another branch that is removed
+                name = instead[name]
+            return name
+
+        return replace(
+            self,
+            nodes=tuple(replace(node, inputs=tuple(map(made, node.inputs))) for node in self.nodes if node.name not in gone),
+            outputs=tuple(map(made, self.outputs)),
+            branches=tuple(replace(branch, source=made(branch.source)) for branch in self.branches if branch not in branches),
+            removed=(*self.removed, *(block for branch in branches for block in branch.blocks)),
+        )
+
     def with_precision(self, dtype: str) -> Graph:
         """The network with every layer in this data type. Raises `LayerError` for an unknown type and for opaque layers."""
         nodes = tuple(replace(node, layer=node.layer.with_dtype(dtype)) for node in self.nodes)
@@ -172,7 +217,7 @@ class Graph:
         used = {name for node in nodes for name in node.inputs}
         outputs = tuple(node.name for node in nodes if node.name not in used)
         inputs = tuple(item for item in self.inputs if item[0] in used)
-        return replace(self, name=f"{self.name}[:{count}]", inputs=inputs, nodes=nodes, outputs=outputs)
+        return replace(self, name=f"{self.name}[:{count}]", inputs=inputs, nodes=nodes, outputs=outputs, branches=(), removed=())
 
     def part(self, first: int, last: int) -> Graph:
         """The network of the nodes from `first` up to but without `last`.
@@ -201,6 +246,8 @@ class Graph:
             inputs=tuple(shapes.items()),
             nodes=tuple(nodes.values()),
             outputs=tuple(name for name in nodes if name in elsewhere or name not in inside),
+            branches=(),
+            removed=(),
         )
 
     def layer_at(self, name: str, widths: Mapping[str, int]) -> LayerSpec:
@@ -222,6 +269,8 @@ class Graph:
             "outputs": list(self.outputs),
             "opaques": {digest: base64.b64encode(data).decode() for digest, data in self.opaques.items()},
             "executed": self.executed,
+            **({"branches": [asdict(branch) for branch in self.branches]} if self.branches else {}),
+            **({"removed": list(self.removed)} if self.removed else {}),
         }
 
     @classmethod
@@ -245,7 +294,9 @@ class Graph:
                 if hashlib.sha256(data).hexdigest() != digest:
                     raise ValueError(f"the model file of the opaque layer {digest[:16]} has another digest")
             executed = read_value(bool, plain.get("executed", False))
-            return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), opaques, executed)
+            branches = read_value(tuple[Branch, ...], plain.get("branches", []))
+            removed = read_value(tuple[str, ...], plain.get("removed", []))
+            return cls(str(plain["name"]), inputs, nodes, tuple(map(str, plain["outputs"])), opaques, executed, branches, removed)
         except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as exc:
             if isinstance(exc, LayerError):
                 raise

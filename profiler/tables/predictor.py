@@ -95,11 +95,13 @@ class Predictor:
         self.grid = Grid(self._rows if self.interpolates else {}, table.info.staircases)
         self._blocks = frozenset(layer for layer in table.rows if layer.op in BLOCK_OPS)
         self._lookups: dict[tuple[LayerSpec, str], LayerLookup | None] = {}
+        self._sums: dict[tuple[LayerSpec, str], Sums | None] = {}
 
     def with_calibration(self, calibration: Calibration) -> Predictor:
         """The same with another calibration. Lookups do not depend on it, so they are shared."""
         other = copy(self)
         other.table = self.table.with_calibration(calibration)
+        other._sums = {}
         return other
 
     def lookup(self, layer: LayerSpec, node: str = "") -> LayerLookup | None:
@@ -137,8 +139,13 @@ class Predictor:
 
     def sums_of(self, layer: LayerSpec, node: str = "") -> Sums | None:
         """The layer's terms of the calibration; None if it is missing. `node` as for `lookup`."""
-        found = self.lookup(layer, node)
-        return None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration)
+        place = (layer, node)
+        if place not in self._sums:
+            found = self.lookup(layer, node)
+            self._sums[place] = (
+                None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration)
+            )
+        return self._sums[place]
 
     def sums(self, graph: Graph) -> Sums:
         """The network's terms of the calibration: sums over the layers that the table knows."""

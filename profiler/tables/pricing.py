@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress
 
 import numpy as np
@@ -24,6 +25,7 @@ from profiler.layers.layer import GLOBAL_POOL_OPS, ITEM_BYTES, POOL_OPS, LayerSp
 from profiler.modelled.pricing import LATENCY, ModelledPricer
 from profiler.tables.predictor import Predictor
 
+_family = lru_cache(maxsize=10_000)(family_of)
 MISSING = Sums(math.nan, 0, 0, 0, 0)
 
 
@@ -46,7 +48,7 @@ class Pricer:
         self._executed = predictor.table.info.rules.entries(graph)
         self._modelled = None if predictor.model is None else ModelledPricer(predictor.model, self._executed, LATENCY)
         self._nodes = [
-            _PricedNode(dependent, dependent.blocks, family_of(dependent.node.layer) if predictor.interpolates else None)
+            _PricedNode(dependent, dependent.blocks, _family(dependent.node.layer) if predictor.interpolates else None)
             for dependent in ([] if self._modelled else dependent_layers(self._executed))
         ]
         # of shape (node, term): the terms of the calibration at the present widths, NaN for layers that the table does not know

@@ -63,6 +63,7 @@ def _is_idx(path: Path) -> bool:
 
 DATASETS: Mapping[str, DatasetEntry] = {
     "digits": DatasetEntry("netadapt.training.datasets.digits:load_digits", "digits"),
+    "clutter": DatasetEntry("netadapt.training.datasets.clutter:load_clutter", "clutter"),
     "cifar10": DatasetEntry("netadapt.training.datasets.cifar10:load_cifar10", "cifar10:PATH", _is_cifar10),
     "idx": DatasetEntry("netadapt.training.datasets.plain_arrays:load_idx", "idx:PATH", _is_idx),
     "npz": DatasetEntry(

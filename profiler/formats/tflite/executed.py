@@ -125,8 +125,8 @@ def _steps(layer: LayerSpec, first: ExecutedOperator) -> tuple[str, ...]:
         return (LOOKUP_TABLE,) if is_table and layer.dtype in ("int8", "uint8") and len(layer.inputs) == 1 else ()
     if is_delegated and first.op.startswith("Convert (NC, F32, QD8") and layer.opaque is not None and layer.op in WEIGHTED_OPS:
         return ("QUANTIZE", name)  # weights of integers for activations of floats, which are quantised for this layer
-    if is_delegated and first.op.startswith("Static Reshape") and layer.opaque is not None and layer.op == "fully_connected":
-        return ("RESHAPE", name)  # it brings what it reads to two dimensions
+    if is_delegated and first.op.startswith("Static Reshape") and layer.op == "fully_connected":
+        return ("RESHAPE", name)  # without keep_num_dims it brings what it reads to two dimensions, even if these are two
     if layer.op in _SEVERAL:
         return _SEVERAL[layer.op]
     if layer.op == "hard_sigmoid":

@@ -56,7 +56,9 @@ def recorded(contents: Contents, file: bytes) -> tuple[Contents, str | None]:
                 fed[int(key)] = array.tobytes()
     own: dict[bool, list[str]] = {True: [], False: []}
     for operator in needy:
-        own[fed.keys() >= set(contents.activations(operator))].append(operator.name)
+        is_fed = fed.keys() >= set(contents.activations(operator))
+        if is_fed or not operator.is_custom:  # an operator that is not known here keeps the network from running
+            own[is_fed].append(operator.name)
     return replace(contents, fed=fed), remark_on(own[True], own[False])
 
 
