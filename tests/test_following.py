@@ -144,6 +144,18 @@ def side_by_side() -> nn.Module:
     return Net(forward, stem=nn.Conv2d(3, 24, 3, 2, 1), head=nn.Linear(24, 10), **branches)
 
 
+def flattened() -> nn.Module:
+    """Two branches side by side, of which a linear layer reads every pixel."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = functional.relu(net.stem(x))
+        x = torch.cat([functional.relu(net.left(x)), functional.relu(net.right(x))], 1)
+        return net.head(functional.adaptive_max_pool2d(x, 2).flatten(1))
+
+    branches = {"left": nn.Conv2d(8, 6, 1), "right": nn.Conv2d(8, 4, 3, padding=1)}
+    return Net(forward, stem=nn.Conv2d(3, 8, 3, 2, 1), head=nn.Linear(40, 10), **branches)
+
+
 def heads_of_one_layer() -> nn.Module:
     """Queries, keys and values in one layer, divided among two heads, as in vision transformers."""
 
@@ -209,6 +221,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "a slice of everything": (ghost, {"primary": 12, "last": 16}),
     "a half that is added": (halves, {"stem": 16, "one": 12, "last": 16}),
     "a concatenation that is added": (side_by_side, {"stem": 24}),
+    "a concatenation that is flattened": (flattened, {"stem": 8, "left": 6, "right": 4}),
     "a gate of pixels": (gate_of_pixels, {"stem": 16}),
     "heads of one layer": (heads_of_one_layer, {"patches": 16, "three": 48}),
     "heads of three layers": (heads_of_three_layers, {"patches": 16, "key": 16}),

@@ -293,6 +293,8 @@ def _note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> Non
             parts = [shapes.get(source) for source in node.grad_fn.next_functions]
             known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape))]
             node.module.concat_sizes = known if len(known) == len(node.inputs) == len(parts) else None
+            # of three dimensions, tokens may be the last ones
+            node.module.is_noted = node.module.concat_sizes is not None and all(len(shape) == 4 for shape in parts if shape)
 
 
 def _part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
@@ -316,6 +318,25 @@ def _part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.S
 
 def _is_channel_axis(axis: int, rank: int) -> bool:
     return axis % rank == (2 if rank == 3 else 1)
+
+
+def _map_concat(graph: Any, node: Any) -> None:
+    """Say for every part of a concatenation which channels it has there.
+
+    Torch-Pruning does so only where as many channels are read as the parts have together, which is not the case behind a flatten.
+    """
+    if not getattr(node.module, "is_noted", False):
+        _usual_concat(graph, node)
+        return
+    node.module.offsets = list(accumulate(node.module.concat_sizes, initial=0))
+    for source in {id(source): source for source in node.inputs}.values():
+        places = [place for place, other in enumerate(node.inputs) if other is source]
+        for here, there, is_back in ((node, source, True), (source, node, False)):
+            edges = [edge for edge in here.dependencies if edge.target is there]
+            for edge, place in zip(edges, places, strict=False):
+                if node.enable_index_mapping:
+                    part = node.module.offsets[place : place + 2]
+                    edge.index_mapping[1] = index_mapping._ConcatIndexMapping(offset=part, reverse=is_back)
 
 
 def _map_split(graph: Any, node: Any) -> None:
@@ -342,6 +363,8 @@ def _reshape_if_known(update: Callable[[Any, Any], None]) -> Callable[[Any, Any]
 
 index_mapping.update_reshape_index_mapping = _reshape_if_known(index_mapping.update_reshape_index_mapping)
 index_mapping.update_split_index_mapping = _map_split
+_usual_concat = index_mapping.update_concat_index_mapping
+index_mapping.update_concat_index_mapping = _map_concat
 
 
 def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:

@@ -185,7 +185,7 @@ class Steps:
         shape = tuple(np.broadcast_shapes(*(operand.shape for operand in both)))
         order = next((item.order for item in both if isinstance(item, Stored) and len(item.shape) == len(shape)), None)
         order = order or tuple(range(len(shape)))
-        numbers = [self._broadcastable(operand, len(shape), order) for operand in both]
+        numbers = [self.broadcastable(operand, len(shape), order) for operand in both]
         options = {
             "ADD": schema.AddOptionsT, "SUB": schema.SubOptionsT, "MUL": schema.MulOptionsT, "DIV": schema.DivOptionsT,
             "MAXIMUM": schema.MaximumMinimumOptionsT, "MINIMUM": schema.MaximumMinimumOptionsT, "POW": schema.PowOptionsT,
@@ -193,7 +193,7 @@ class Steps:
         }  # fmt: skip
         return self.add(name, numbers, shape, order, options[name]() if name in options else None, element_type=element_type)
 
-    def _broadcastable(self, operand: Stored | Array, rank: int, order: Order) -> int:
+    def broadcastable(self, operand: Stored | Array, rank: int, order: Order) -> int:
         """The number of a tensor of this rank in this order, with axes of one element in front."""
         shape = (1,) * (rank - len(operand.shape)) + tuple(operand.shape)
         if isinstance(operand, Stored):
@@ -831,7 +831,7 @@ def _resizing(op: _Operator, axis: int) -> Array:
 def _where(op: _Operator) -> Stored:
     condition, rank = op.computed(), len(op.output_shape)
     order = condition.order if len(condition.shape) == rank else tuple(range(rank))
-    numbers = [op._broadcastable(op.operand(index), rank, order) for index in range(3)]
+    numbers = [op.broadcastable(op.operand(index), rank, order) for index in range(3)]
     return op.add("SELECT_V2", numbers, op.output_shape, order, schema.SelectV2OptionsT())
 
 
