@@ -1,8 +1,7 @@
 """Writes operators of ONNX files that have no model of ours (profiler.formats.onnx.opaque) as TFLite's own, which compute the same.
 
-The axes of a tensor are those of the ONNX file, (n, c, h, w) for an image, but TFLite stores images with the channels last. So each
-tensor knows in which order its axes are stored, operators take any order that they can, and a TRANSPOSE is only written where an
-operator needs another one. A Transpose of the file thus often costs nothing, as with converters.
+Tensors keep the axes of the ONNX file, in whatever order they are stored (profiler.formats.tflite.ordered), so that a Transpose of
+the file often costs nothing, as with converters.
 
 Sources: the operators of ONNX (https://onnx.ai/onnx/operators) and of TFLite (tensorflow/lite/kernels).
 """
@@ -11,26 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.tensors import has_subgraph, open_session, opset_of
 from profiler.formats.tflite.emitter import Emitter
+from profiler.formats.tflite.ordered import CHANNELS_LAST, Array, NotInTflite, Operand, Steps, Stored, stored_shape
 from profiler.formats.tflite.schema import FLOAT32
 from profiler.layers.layer import Shape
 
-Array = NDArray[Any]
-Order = tuple[int, ...]
-
-CHANNELS_LAST: Order = (0, 2, 3, 1)
-"""How TFLite stores an image (n, c, h, w)."""
 _TYPES: dict[int, int] = {
     TensorProto.FLOAT: FLOAT32, TensorProto.BOOL: schema.TensorType.BOOL,
     # TFLite's kernels take whole numbers of 32 bits everywhere, and of 64 only here and there
@@ -38,32 +31,6 @@ _TYPES: dict[int, int] = {
 }  # fmt: skip
 _READ_IN_THE_FILES_ORDER = ("MatMul", "FusedMatMul", "Gemm", "Softmax", "LogSoftmax")
 """Operators on the last axes, whose four dimensions are those of no image: alone, they read them as in the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A computed tensor."""
-
-    number: int
-    """Of the tensor in the TFLite file."""
-    shape: Shape
-    """With the axes of the ONNX file."""
-    order: Order
-    """The axis of `shape` that is stored at each place."""
-
-    def place(self, axis: int) -> int:
-        """The place at which an axis is stored, which may be counted from the end."""
-        return self.order.index(axis % len(self.shape))
-
-
-def stored_shape(shape: Shape, order: Order) -> Shape:
-    """The sizes of a tensor of this shape in the order in which they are stored."""
-    return tuple(shape[axis] for axis in order)
-
-
-def _alike(shape: Shape, one: Order, two: Order) -> bool:
-    """True if the elements lie in the same sequence in both orders, which then differ in axes of one element only."""
-    return [axis for axis in one if shape[axis] > 1] == [axis for axis in two if shape[axis] > 1]
 
 
 def reads_in_the_files_order(model: ModelProto) -> bool:
@@ -95,7 +62,7 @@ def emit_operator(emitter: Emitter, name: str, model: ModelProto, inputs: Sequen
     operator = _Operator(emitter, name, model, inputs)
     try:
         made = emit(operator)
-    except _NotInTflite as exc:
+    except NotInTflite as exc:
         raise ModelError(
             f"{node.op_type} {exc}, which has no form of ours in TFLite, so build for a runtime of ONNX files"
         ) from exc
@@ -106,191 +73,6 @@ def emit_operator(emitter: Emitter, name: str, model: ModelProto, inputs: Sequen
         if tensor.shape != shape:
             raise ModelError(f"{name} ({node.op_type}) makes {tensor.shape} in TFLite and {shape} in its file; report this")
     return made
-
-
-class _NotInTflite(Exception):
-    """The way in which an operator is used has no form of ours. The text is what it has or does."""
-
-
-Operand = Stored | Array | float
-
-
-class Steps:
-    """Adds TFLite's operators one after the other, for what is one operator elsewhere."""
-
-    def __init__(self, emitter: Emitter, name: str, element_type: int = FLOAT32) -> None:
-        """`name` is that of the operator, and `element_type` a number of schema.TensorType, that of what it makes."""
-        self.emitter, self.name, self.element_type = emitter, name, element_type
-        self._count = 0
-
-    def add(
-        self,
-        name: str,
-        inputs: Sequence[int],
-        shape: Shape,
-        order: Order,
-        options: Any = None,
-        version: int = 1,
-        element_type: int | None = None,
-    ) -> Stored:
-        """Add an operator of TFLite, which makes a tensor of this shape in this order."""
-        self._count += 1
-        made_type = self.element_type if element_type is None else element_type
-        number = self.emitter.tensor(f"{self.name}/{self._count}", stored_shape(shape, order), made_type)
-        self.emitter.operator(name, inputs, number, options, version)
-        return Stored(number, shape, order)
-
-    def store(self, values: Array | Sequence[int]) -> int:
-        """Add a constant, in numbers of 32 bits."""
-        self._count += 1
-        array = np.asarray(values)
-        kinds = {"f": np.float32, "i": np.int32, "u": np.int32}
-        if array.dtype.kind not in kinds:
-            raise _NotInTflite(f"reads a constant of {array.dtype}")
-        limits = np.iinfo(np.int32)
-        array = np.clip(array, limits.min, limits.max) if array.dtype.kind != "f" else array
-        return self.emitter.constant(f"{self.name}/constant_{self._count}", array.astype(kinds[array.dtype.kind]))
-
-    def ordered(self, x: Stored, order: Order) -> Stored:
-        """The tensor in this order. Where only axes of one element move, nothing is transposed."""
-        if x.order == order:
-            return x
-        element_type = self.emitter.tensors[x.number].type
-        shape = stored_shape(x.shape, order)
-        if _alike(x.shape, x.order, order):
-            options = schema.ReshapeOptionsT(newShape=np.array(shape, np.int32))
-            return self.add("RESHAPE", [x.number, self.store(shape)], x.shape, order, options, element_type=element_type)
-        perm = [x.order.index(axis) for axis in order]
-        return self.add(
-            "TRANSPOSE", [x.number, self.store(perm)], x.shape, order, schema.TransposeOptionsT(), element_type=element_type
-        )
-
-    def as_in_file(self, x: Stored) -> Stored:
-        return self.ordered(x, tuple(range(len(x.shape))))
-
-    def as_image(self, x: Stored) -> Stored:
-        """The image with its channels last; a sequence (n, c, l) becomes an image of one row first."""
-        if len(x.shape) == 3:
-            x = self.reshaped(x, (x.shape[0], x.shape[1], 1, x.shape[2]))
-        if len(x.shape) != 4:
-            raise _NotInTflite(f"reads {len(x.shape)} dimensions")
-        return self.ordered(x, CHANNELS_LAST)
-
-    def unary(self, name: str, x: Stored, options: Any = None, version: int = 1) -> Stored:
-        return self.add(name, [x.number], x.shape, x.order, options, version)
-
-    def binary(self, name: str, one: Operand, two: Operand, element_type: int | None = None) -> Stored:
-        """An operator on numbers at the same place, broadcast as in ONNX."""
-        both = [item if isinstance(item, Stored | np.ndarray) else np.array(item, np.float32) for item in (one, two)]
-        shape = tuple(np.broadcast_shapes(*(operand.shape for operand in both)))
-        order = next((item.order for item in both if isinstance(item, Stored) and len(item.shape) == len(shape)), None)
-        order = order or tuple(range(len(shape)))
-        numbers = [self.broadcastable(operand, len(shape), order) for operand in both]
-        options = {
-            "ADD": schema.AddOptionsT, "SUB": schema.SubOptionsT, "MUL": schema.MulOptionsT, "DIV": schema.DivOptionsT,
-            "MAXIMUM": schema.MaximumMinimumOptionsT, "MINIMUM": schema.MaximumMinimumOptionsT, "POW": schema.PowOptionsT,
-            "SQUARED_DIFFERENCE": schema.SquaredDifferenceOptionsT,
-        }  # fmt: skip
-        return self.add(name, numbers, shape, order, options[name]() if name in options else None, element_type=element_type)
-
-    def broadcastable(self, operand: Stored | Array, rank: int, order: Order) -> int:
-        """The number of a tensor of this rank in this order, with axes of one element in front."""
-        shape = (1,) * (rank - len(operand.shape)) + tuple(operand.shape)
-        if isinstance(operand, Stored):
-            return self.ordered(self.reshaped(operand, shape), order).number
-        if operand.size == 1:
-            return self.store(operand.reshape(()))
-        return self.store(operand.reshape(shape).transpose(order))
-
-    def reshaped(self, x: Stored, shape: Shape) -> Stored:
-        """The tensor in another shape.
-
-        Axes of the old and the new shape belong together, as few as possible, whose products are equal. If the axes of each such
-        group are stored side by side, nothing has to be transposed; else the groups keep the places of their first axes.
-        """
-        if x.shape == shape:
-            return x
-        if math.prod(x.shape) != math.prod(shape):
-            raise ModelError(f"{self.name}: {x.shape} cannot become {shape}, which has another number of elements; report this")
-        groups = _common_groups(x.shape, shape)
-        groups.sort(key=lambda group: min((x.place(axis) for axis in group[0] if x.shape[axis] > 1), default=0))
-        wanted = tuple(axis for before, _ in groups for axis in before)
-        if not _alike(x.shape, x.order, wanted):
-            x = self.ordered(x, wanted)
-        order = tuple(axis for _, after in groups for axis in after)
-        stored = stored_shape(shape, order)
-        options = schema.ReshapeOptionsT(newShape=np.array(stored, np.int32))
-        element_type = self.emitter.tensors[x.number].type
-        return self.add("RESHAPE", [x.number, self.store(stored)], shape, order, options, element_type=element_type)
-
-    def transposed(self, x: Stored, perm: Sequence[int]) -> Stored:
-        """The tensor with its axes in another order, of which nothing is seen in the file yet."""
-        return Stored(x.number, tuple(x.shape[axis] for axis in perm), tuple(list(perm).index(axis) for axis in x.order))
-
-    def reduced(self, name: str, x: Stored, axes: Sequence[int], keep: bool = True) -> Stored:
-        """A sum, a mean or the like over these axes."""
-        gone = {axis % len(x.shape) for axis in axes}
-        places = self.store(sorted(x.place(axis) for axis in gone))
-        shape = tuple(1 if axis in gone else size for axis, size in enumerate(x.shape))
-        order = x.order
-        if not keep:
-            left = [axis for axis in range(len(x.shape)) if axis not in gone]
-            shape, order = tuple(x.shape[axis] for axis in left), tuple(left.index(axis) for axis in order if axis in left)
-        return self.add(name, [x.number, places], shape, order, schema.ReducerOptionsT(keepDims=keep))
-
-    def sliced(self, x: Stored, ranges: Sequence[range]) -> Stored:
-        """The elements at these indices of every axis, whose steps are positive."""
-        shape, stored = tuple(map(len, ranges)), [ranges[axis] for axis in x.order]
-        begin = self.store([item.start for item in stored])
-        if all(item.step == 1 for item in stored):
-            return self.add("SLICE", [x.number, begin, self.store([*map(len, stored)])], shape, x.order, schema.SliceOptionsT())
-        end, step = self.store([item[-1] + 1 for item in stored]), self.store([item.step for item in stored])
-        return self.add("STRIDED_SLICE", [x.number, begin, end, step], shape, x.order, schema.StridedSliceOptionsT())
-
-    def picked(self, x: Stored, axis: int, indices: Array) -> Stored:
-        """The elements at these indices of one axis, in any order."""
-        shape = tuple(len(indices) if at == axis else size for at, size in enumerate(x.shape))
-        options = schema.GatherOptionsT(axis=x.place(axis))
-        return self.add("GATHER", [x.number, self.store(indices)], shape, x.order, options)
-
-    def padded(self, x: Stored, pads: Sequence[tuple[int, int]], value: float = 0, mode: str = "constant") -> Stored:
-        """The tensor with so many elements before and behind on each axis; x itself if there are none."""
-        if not any(map(any, pads)):
-            return x
-        shape = tuple(size + before + behind for size, (before, behind) in zip(x.shape, pads, strict=True))
-        inputs = [x.number, self.store(np.array([pads[axis] for axis in x.order]))]
-        if mode == "reflect":
-            return self.add("MIRROR_PAD", inputs, shape, x.order, schema.MirrorPadOptionsT(mode=schema.MirrorPadMode.REFLECT))
-        if value == 0:
-            return self.add("PAD", inputs, shape, x.order, schema.PadOptionsT())
-        inputs.append(self.store(np.array(value, np.float32)))
-        return self.add("PADV2", inputs, shape, x.order, schema.PadV2OptionsT())
-
-    def multiplied(self, one: Operand, two: Operand) -> Stored:
-        """The product of matrices in the last two axes."""
-        if isinstance(two, np.ndarray) and two.ndim == 2 and isinstance(one, Stored) and len(one.shape) > 1:
-            # fully connected, whose weights are (out, in)
-            inputs = [self.as_in_file(one).number, self.store(np.ascontiguousarray(two.T))]
-            shape = (*one.shape[:-1], two.shape[1])
-            options = schema.FullyConnectedOptionsT(keepNumDims=True)
-            return self.add("FULLY_CONNECTED", inputs, shape, tuple(range(len(shape))), options, version=5)
-        numbers, adjoint, shapes = [], [], []
-        for operand in (one, two):
-            array = operand if isinstance(operand, Stored) else np.asarray(operand)
-            rank = len(array.shape)
-            if rank < 2:
-                raise _NotInTflite("multiplies a vector")
-            shapes.append(tuple(array.shape))
-            if isinstance(array, Stored):
-                swapped = (*range(rank - 2), rank - 1, rank - 2)
-                adjoint.append(array.order == swapped)
-                numbers.append((array if adjoint[-1] else self.as_in_file(array)).number)
-            else:
-                adjoint.append(False)
-                numbers.append(self.store(array))
-        shape = (*np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2]), shapes[0][-2], shapes[1][-1])
-        options = schema.BatchMatMulOptionsT(adjX=adjoint[0], adjY=adjoint[1])
-        return self.add("BATCH_MATMUL", numbers, shape, tuple(range(len(shape))), options)
 
 
 class _Operator(Steps):
@@ -313,20 +95,20 @@ class _Operator(Steps):
     def computed(self, index: int = 0) -> Stored:
         found = self.operand(index)
         if not isinstance(found, Stored):
-            raise _NotInTflite(f"has a constant as its input {index + 1}")
+            raise NotInTflite(f"has a constant as its input {index + 1}")
         return found
 
     def operand(self, index: int) -> Stored | Array:
         found = self.operands[index] if index < len(self.operands) else None
         if found is None:
-            raise _NotInTflite(f"has no input {index + 1}")
+            raise NotInTflite(f"has no input {index + 1}")
         return found
 
     def constant(self, index: int, attribute: str | None = None) -> Array | None:
         """A constant input, or the attribute that it was in older versions; None if it is left out."""
         found = self.operands[index] if index < len(self.operands) else None
         if isinstance(found, Stored):
-            raise _NotInTflite(f"computes its input {index + 1}")
+            raise NotInTflite(f"computes its input {index + 1}")
         if found is None and attribute in self.attributes:
             return np.array(self.attributes[attribute])
         return found
@@ -334,26 +116,6 @@ class _Operator(Steps):
     def attribute(self, name: str, default: Any) -> Any:
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
-
-
-def _common_groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """The axes of two shapes in groups of equal products, as many as possible, in order."""
-    groups: list[tuple[list[int], list[int]]] = []
-    old, new = 0, 0
-    while old < len(before) and new < len(after):
-        one, two = [old], [new]
-        while (sizes := (math.prod(before[axis] for axis in one), math.prod(after[axis] for axis in two)))[0] != sizes[1]:
-            if sizes[0] < sizes[1]:
-                one.append(one[-1] + 1)
-            else:
-                two.append(two[-1] + 1)
-        groups.append((one, two))
-        old, new = one[-1] + 1, two[-1] + 1
-    if not groups:
-        return [([*range(len(before))], [*range(len(after))])]
-    groups[-1][0].extend(range(old, len(before)))  # axes of one element
-    groups[-1][1].extend(range(new, len(after)))
-    return groups
 
 
 def _unary(name: str, options: Callable[[], Any] | None = None) -> _Emit:
@@ -419,7 +181,7 @@ def _prelu(op: _Operator) -> Stored:
     # its slopes have no axis for the batch
     full = slope.reshape((1,) * (len(x.shape) - slope.ndim) + slope.shape).transpose(x.order)
     if full.shape[0] != 1:
-        raise _NotInTflite("has slopes for each image")
+        raise NotInTflite("has slopes for each image")
     return op.add("PRELU", [x.number, op.store(full[0])], x.shape, x.order)
 
 
@@ -469,7 +231,7 @@ def _softmax(name: str, options: Callable[[], Any]) -> _Emit:
         x = op.computed()
         axis = op.attribute("axis", -1 if op.opset >= 13 else 1) % len(x.shape)
         if op.opset < 13 and axis != len(x.shape) - 1:
-            raise _NotInTflite("runs over several axes")
+            raise NotInTflite("runs over several axes")
         x = op.ordered(x, (*(item for item in x.order if item != axis), axis))
         return op.unary(name, x, options())
 
@@ -536,7 +298,7 @@ def _instance_normalisation(op: _Operator) -> Stored:
 def _group_normalisation(op: _Operator) -> Stored:
     x, groups = op.computed(), op.attribute("num_groups", 1)
     if op.opset < 21 and op.operand(1).shape != (x.shape[1],):
-        raise _NotInTflite("has a scale for each group")
+        raise NotInTflite("has a scale for each group")
     within = (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     normalised = _normalised(op, op.reshaped(x, within), range(2, len(within)))
     return _scaled(op, op.reshaped(normalised, x.shape), 1, of_channels=True)
@@ -552,7 +314,7 @@ def _batch_normalisation(op: _Operator) -> Stored:
 
 def _lp_normalisation(op: _Operator, x: Stored) -> Stored:
     if op.attribute("p", 2) != 2:
-        raise _NotInTflite("has another norm than that of squares")
+        raise NotInTflite("has another norm than that of squares")
     total = op.reduced("SUM", op.unary("SQUARE", x, schema.SquareOptionsT()), [op.attribute("axis", -1)])
     return op.binary("MUL", x, op.unary("RSQRT", total))
 
@@ -586,14 +348,14 @@ def _slice(op: _Operator) -> Stored:
     x = op.computed()
     starts, ends, axes, steps = (op.constant(place + 1, name) for place, name in enumerate(("starts", "ends", "axes", "steps")))
     if starts is None or ends is None:
-        raise _NotInTflite("has no limits")
+        raise NotInTflite("has no limits")
     ranges = list(map(range, x.shape))
     chosen = range(len(starts)) if axes is None else axes.tolist()
     for at, axis in enumerate(chosen):
         step = 1 if steps is None else int(steps[at])
         ranges[axis % len(x.shape)] = ranges[axis % len(x.shape)][int(starts[at]) : int(ends[at]) : step]
     if not all(ranges):
-        raise _NotInTflite("takes nothing of an axis")
+        raise NotInTflite("takes nothing of an axis")
     for axis, item in enumerate(ranges):
         if item.step < 0:
             x = op.picked(x, axis, np.array(item))
@@ -605,7 +367,7 @@ def _pad(op: _Operator) -> Stored:
     x, found, value = op.computed(), op.constant(1, "pads"), op.constant(2, "value")
     axes, mode = op.constant(3), op.attribute("mode", "constant")
     if found is None or (found < 0).any():
-        raise _NotInTflite("has negative pads")
+        raise NotInTflite("has negative pads")
     chosen = [axis % len(x.shape) for axis in (range(len(x.shape)) if axes is None else axes.tolist())]
     by_axis = dict(zip(chosen, zip(found[: len(chosen)].tolist(), found[len(chosen) :].tolist(), strict=True), strict=True))
     pads = [by_axis.get(axis, (0, 0)) for axis in range(len(x.shape))]
@@ -621,7 +383,7 @@ def _gather(op: _Operator) -> Stored:
     x, indices = op.computed(), op.constant(1)
     axis = op.attribute("axis", 0) % len(x.shape)
     if indices is None or indices.ndim > 1:
-        raise _NotInTflite("takes a table of indices")
+        raise NotInTflite("takes a table of indices")
     indices = indices % x.shape[axis]
     if indices.ndim == 1:
         return op.picked(x, axis, indices)
@@ -644,7 +406,7 @@ def _expand(op: _Operator) -> Stored:
 def _tile(op: _Operator) -> Stored:
     x, repeats = op.computed(), op.constant(1)
     if repeats is None:
-        raise _NotInTflite("has no repeats")
+        raise NotInTflite("has no repeats")
     times = op.store([int(repeats[axis]) for axis in x.order])
     return op.add("TILE", [x.number, times], op.output_shape, x.order, schema.TileOptionsT())
 
@@ -689,7 +451,7 @@ def _matmul(op: _Operator) -> Stored:
 def _window(op: _Operator, rank: int, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int], list[tuple[int, int]]]:
     """Kernel, strides and dilations of two axes, and the padding of four, for a sequence or an image."""
     if op.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise _NotInTflite("pads by itself")
+        raise NotInTflite("pads by itself")
     two = 4 - rank  # a sequence is an image of one row
     lists = [list(kernel), *(op.attribute(name, [1] * len(kernel)) for name in ("strides", "dilations"))]
     kernel, strides, dilations = ([1] * two + list(item) for item in lists)
@@ -703,7 +465,7 @@ def _conv(op: _Operator) -> Stored:
     x, weights, bias = op.computed(), op.constant(1), op.constant(2)
     rank = len(x.shape)
     if weights is None or rank not in (3, 4):
-        raise _NotInTflite(f"reads {rank} dimensions")
+        raise NotInTflite(f"reads {rank} dimensions")
     weights = weights.reshape(*weights.shape[:2], 1, -1) if rank == 3 else weights  # (out, in / groups, kh, kw)
     kernel, strides, dilations, pads = _window(op, rank, weights.shape[4 - rank + 2 :] if rank == 3 else weights.shape[2:])
     groups, out = op.attribute("group", 1), weights.shape[0]
@@ -737,7 +499,7 @@ def _fused_conv(op: _Operator) -> Stored:
         return op.binary("MINIMUM", op.binary("MAXIMUM", made, numbers[0]), numbers[1])
     activations = {"Relu": "RELU", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
     if name and name not in activations:
-        raise _NotInTflite(f"applies {name}")
+        raise NotInTflite(f"applies {name}")
     return op.unary(activations[name], made) if name else made
 
 
@@ -746,10 +508,10 @@ def _pool(op: _Operator) -> Stored:
     x = op.computed()
     rank = len(x.shape)
     if rank not in (3, 4) or len(op.node.output) > 1:
-        raise _NotInTflite(f"reads {rank} dimensions" if rank not in (3, 4) else "tells where it found the largest numbers")
+        raise NotInTflite(f"reads {rank} dimensions" if rank not in (3, 4) else "tells where it found the largest numbers")
     kernel, strides, dilations, pads = _window(op, rank, op.attribute("kernel_shape", ()))
     if set(dilations) != {1}:
-        raise _NotInTflite("has dilation")
+        raise NotInTflite("has dilation")
     image, norm = op.as_image(x), op.attribute("p", 2)
     if op.kind == "LpPool":
         image = op.binary("POW", op.unary("ABS", image, schema.AbsOptionsT()), norm)
@@ -781,7 +543,7 @@ def _pool(op: _Operator) -> Stored:
 def _resize(op: _Operator) -> Stored:
     x = op.computed()
     if len(x.shape) != 4 or op.output_shape[:2] != x.shape[:2]:
-        raise _NotInTflite("changes other sizes than height and width")
+        raise NotInTflite("changes other sizes than height and width")
     mode, coordinates = op.attribute("mode", "nearest"), op.attribute("coordinate_transformation_mode", "half_pixel")
     height, width = op.output_shape[2:]
     if mode == "linear" and not op.attribute("antialias", 0):
@@ -843,7 +605,7 @@ def _cast(op: _Operator, x: Stored) -> Stored:
 def _arg_max(op: _Operator, x: Stored) -> Stored:
     axis = op.attribute("axis", 0) % len(x.shape)
     if op.attribute("select_last_index", 0):
-        raise _NotInTflite("takes the last of equal numbers")
+        raise NotInTflite("takes the last of equal numbers")
     shape = tuple(size for at, size in enumerate(x.shape) if at != axis)
     order = tuple(item - (item > axis) for item in x.order if item != axis)
     options = schema.ArgMaxOptionsT if op.kind == "ArgMax" else schema.ArgMinOptionsT
