@@ -27,13 +27,14 @@ from profiler.formats.model_file import default_runtime
 from profiler.latency.validation import HeldOutError
 from profiler.layers.graph import Graph
 from profiler.measure.benchmark import Measured, measure_files
+from profiler.modelled.model import is_model
 from profiler.plotting.plot import heading, held_out_html
 from profiler.progress import Shown, shown
 from profiler.protocol.settings import Target, TimingSettings
+from profiler.runtimes import MODELLED_RUNTIME
 from profiler.schedule.state import stale_reason
 from profiler.tables.build import StopCriterion
-from profiler.tables.build import build as build_table
-from profiler.tables.plan import read_plan
+from profiler.tables.build_request import BuildRequest, build_tables
 from profiler.tables.predicting import predict_file
 from profiler.tables.predictor import Prediction, Predictor
 from profiler.tables.table import Table
@@ -152,30 +153,42 @@ def build(
     out: str | Path,
     device: str = "local",
     *,
-    runtime: str,
+    runtime: str | None = None,
     threads: int = 1,
     settings: TimingSettings | None = None,
     stop: StopCriterion | None = None,
     shapes: Shapes | None = None,
     inputs: Inputs | None = None,
     energy: bool = False,
+    densities: str | Path | None = None,
     resume: bool = False,
     progress: Shown = True,
 ) -> LatencyTable:
     """Measure the layers of plans or model files on a device, and write the latency table to `out`, a .parquet file.
 
     Layers that the file holds already are not measured again. A build that was interrupted has left a journal beside `out`;
-    `resume` goes on with it. `TableError`, `ModelError` or `JournalError` in one sentence for what cannot be built, and errors of
-    the device if it cannot be reached.
+    `resume` goes on with it. A table for a `device` such as model:eyeriss is computed, with energies and without a runtime, and
+    `densities` is a file of `netadapt densities` for it. `TableError`, `ModelError` or `JournalError` in one sentence for what
+    cannot be built, and errors of the device if it cannot be reached.
     """
-    files = [plans] if isinstance(plans, str | Path) else list(plans)
-    read = [read_plan(Path(file), _given(shapes, inputs)) for file in files]
+    if is_model(device):
+        runtime = MODELLED_RUNTIME
+    if runtime is None:
+        raise ToolError("only an accelerator that is modelled does without a runtime; give runtime='onnxruntime' or 'litert'")
+    request = BuildRequest(
+        tuple(map(Path, [plans] if isinstance(plans, str | Path) else plans)),
+        (Target(device, runtime, threads),),
+        Path(out),
+        settings or TimingSettings(),
+        stop or StopCriterion(),
+        resume,
+        energy,
+        given=_given(shapes, inputs),
+        densities=None if densities is None else Path(densities),
+    )
     with shown(progress) as reporter:
-        table = build_table(
-            read, Target(device, runtime, threads), Path(out), settings=settings, stop=stop, resume=resume, energy=energy,
-            progress=reporter,
-        )  # fmt: skip
-    return LatencyTable(Path(out), table)
+        ((path, table),) = build_tables(request, {device: reporter}).tables.items()
+    return LatencyTable(path, table)
 
 
 def _given(shapes: Shapes | None, inputs: Inputs | None) -> Given:

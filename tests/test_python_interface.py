@@ -54,6 +54,19 @@ def test_layers_of_a_table_are_a_data_frame(table: profiler.LatencyTable) -> Non
     assert {"key", "latency_ms", "macs"} <= set(table.layers.columns)
 
 
+def test_a_table_of_an_accelerator_is_computed_with_energies(folder: Path) -> None:
+    table = profiler.build(folder / "plan.json", folder / "m.parquet", "model:eyeriss", progress=False)
+    assert table.table.info.modelled
+    assert table.layers["energy_mj"].min() > 0
+    assert table.predict(NETWORK).latency_ms.value > 0
+
+
+def test_a_device_that_is_measured_needs_a_runtime(folder: Path) -> None:
+    with pytest.raises(profiler.ToolError, match="give runtime="):
+        profiler.build(folder / "plan.json", folder / "none.parquet", progress=False)
+    assert not (folder / "none.parquet").exists()
+
+
 def unknown() -> Graph:
     return mobilenet_v1(0.5, 24, classes=10, pairs=2)
 
