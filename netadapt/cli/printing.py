@@ -37,7 +37,7 @@ def plan_lines(done: PlanSummary) -> Iterator[str]:
     yield "  `profile build` measures a few hundred of these layers, those that reduce the table's error most;"
     yield f"  {done.fit} networks of random widths to fit the calibration on, and {done.check} to compute the held-out error from"
     if done.onnx_only:
-        yield f"  it can be built for ONNX files only: {', '.join(done.onnx_only)} have no form of ours in TFLite"
+        yield f"  it can be built for ONNX files only: there is no form of ours in TFLite of {', '.join(done.onnx_only)}"
     for layer, reason in done.kept.items():
         yield f"  {layer} keeps its width: {reason}"
     for remark in done.remarks:
