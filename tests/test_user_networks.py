@@ -211,7 +211,9 @@ class Warp(nn.Module):
 
 
 def net(classes=10):
-    return nn.Sequential(nn.Conv2d(3, 16, 3), Warp(), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.Flatten(), nn.Linear(288, classes))
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), Warp(), nn.MaxPool2d(2, 1, 1, 2), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.Flatten(), nn.Linear(288, classes)
+    )
 """
 NORMALISED = """
 from torch import nn
@@ -235,4 +237,4 @@ def test_a_plan_says_which_operators_only_onnx_has(folder: Path) -> None:
     (folder / "warped.py").write_text(WARPED)
     arguments = ["--input", "1x3x8x8", "--classes", "10", "--out", "warped.json", "--no-dry-run"]
     said = succeed("plan", "warped.py:net", *arguments).stdout
-    assert "  it can be built for ONNX files only: there is no form of ours in TFLite of GridSample\n" in said
+    assert "  it can be built for ONNX files only: there is no form of ours in TFLite of GridSample, max_pool2d\n" in said

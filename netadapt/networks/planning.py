@@ -95,8 +95,10 @@ def plan_network(request: PlanRequest) -> PlanSummary:
 
 
 def _is_in_tflite(layer: LayerSpec, graph: Graph) -> bool:
+    from profiler.formats.tflite.writer import not_supported  # slow to import, and not needed by other commands
+
     if layer.opaque is None:
-        return True
+        return not_supported(layer) is None
     try:
         FORMATS["tflite"].write(Graph.of_layer(layer, graph.opaques))
     except ModelError:

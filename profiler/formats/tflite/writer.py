@@ -168,6 +168,23 @@ def _crops_as_same(layer: LayerSpec) -> bool:
     return any(same) and same[:2] == layer.padding[:2] and covered == layer.inputs[0][1:3]
 
 
+def not_supported(layer: LayerSpec) -> str | None:
+    """The reason why no .tflite file can have a layer of ours; None if it can."""
+    if layer.dtype not in _PRECISIONS:
+        return f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
+    if layer.adds_shortcut:
+        return "adds a shortcut, which TFLite's convolution cannot; write an addition after it"
+    if layer.op == "conv_transpose2d" and (layer.groups != 1 or layer.dilation != (1, 1)):
+        return "has groups or dilation, which TFLite's transposed convolution does not support"
+    if layer.op in ("avg_pool2d", "max_pool2d") and layer.dilation != (1, 1):
+        return "has dilation, which TFLite's pools do not support"
+    if layer.op in ("add", "mul") and len(layer.inputs) != 2:
+        return f"has {len(layer.inputs)} inputs, but TFLite supports only two; chain several"
+    if layer.op in ("global_avg_pool", "global_max_pool") and len(layer.inputs[0]) != 4:
+        return f"needs a (n, h, w, c) input, got {layer.inputs[0]}"
+    return None
+
+
 def _check(graph: Graph, node: Node, first: str) -> None:
     """Raises `ModelError` if the layer cannot be written in a network of the data type `first`."""
     layer = node.layer
@@ -176,20 +193,10 @@ def _check(graph: Graph, node: Node, first: str) -> None:
         problem = "is extracted from a file and can only be written alone"
     elif layer.opaque is not None:
         problem = None if first == "float32" else f"is an operator of an ONNX file in a network of {first}; write it in float32"
-    elif layer.dtype not in _PRECISIONS:
-        problem = f"has data type {layer.dtype}, which cannot be written yet; use {' or '.join(_PRECISIONS)}"
+    elif (reason := not_supported(layer)) is not None:
+        problem = reason
     elif layer.dtype != first:
         problem = f"has data type {layer.dtype} in a network of {first}; give all layers one data type"
-    elif layer.adds_shortcut:
-        problem = "adds a shortcut, which TFLite's convolution cannot; write an addition after it"
-    elif layer.op == "conv_transpose2d" and (layer.groups != 1 or layer.dilation != (1, 1)):
-        problem = "has groups or dilation, which TFLite's transposed convolution does not support"
-    elif layer.op in ("avg_pool2d", "max_pool2d") and layer.dilation != (1, 1):
-        problem = "has dilation, which TFLite's pools do not support"
-    elif layer.op in ("add", "mul") and len(layer.inputs) != 2:
-        problem = f"has {len(layer.inputs)} inputs, but TFLite supports only two; chain several"
-    elif layer.op in ("global_avg_pool", "global_max_pool") and len(layer.inputs[0]) != 4:
-        problem = f"needs a (n, h, w, c) input, got {layer.inputs[0]}"
     if problem is not None:
         raise ModelError(f"{graph.name}: {node.name} ({layer.op}) {problem}")
 
