@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from netadapt.training.datasets import DataError, absolute, name_and_path
+from netadapt.training.datasets import DataError, absolute, clutter, name_and_path
 from netadapt.training.datasets.images import resized
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.tasks import open_task
@@ -289,6 +289,15 @@ def test_no_two_digits_among_clutter_look_alike(cluttered: Dataset) -> None:
 def test_a_fifth_of_the_digits_among_clutter_tests(cluttered: Dataset) -> None:
     assert len(cluttered.test) == 80
     assert set(cluttered.test.targets.tolist()) == set(range(10))
+
+
+def test_no_digit_of_a_test_image_is_in_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = clutter.datasets.load_digits()
+    bundle.target = np.arange(len(bundle.target))  # so that labels tell which digit it is
+    monkeypatch.setattr(clutter.datasets, "load_digits", lambda: bundle)
+    drawn = clutter.load_clutter("2000", 4)
+    assert drawn.is_test is not None
+    assert not {*drawn.targets[drawn.is_test].tolist()} & {*drawn.targets[~drawn.is_test].tolist()}
 
 
 @pytest.mark.parametrize("count", ["some", "19", "-1", "1.5"])

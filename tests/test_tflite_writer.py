@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from profiler.errors import ModelError
+from profiler.formats.model_file import FORMATS
 from profiler.formats.tflite.schema import same_padding
 from profiler.formats.tflite.writer import write_tflite
 from profiler.layers.graph import Graph, Node
@@ -245,3 +246,8 @@ def test_same_padding_puts_the_odd_pixel_at_the_bottom_and_right(
     size: tuple[int, int], kernel: int, stride: int, padding: tuple[int, int, int, int]
 ) -> None:
     assert same_padding(size, (kernel, kernel), (stride, stride)) == padding
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_a_network_without_layers_can_be_written(name: str) -> None:
+    assert FORMATS[name].write(Graph("nothing", (("images", (1, 4)),), (), ("images",)))

@@ -74,8 +74,9 @@ class Format:
 
         Raises `ModelError` if the format cannot represent a layer.
         """
-        layer, opaque = graph.nodes[0].layer, graph.nodes[0].layer.opaque
-        if len(graph.nodes) == 1 and opaque is not None and (opaque.file_format == self.name or self.name not in RUNNABLE):
+        layer = graph.nodes[0].layer if len(graph.nodes) == 1 else None
+        opaque = layer.opaque if layer is not None else None
+        if opaque is not None and (opaque.file_format == self.name or self.name not in RUNNABLE):
             data: bytes = graph.opaques[opaque.digest]
             if self.resizer is not None:
                 data = load(self.resizer)(data, layer)
