@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -10,6 +11,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
+
+_LINE_EVERY_S = 5.0
+"""The least time between two lines of a log, so that work of a second does not fill it with ten."""
 
 
 class ProgressReporter(Protocol):
@@ -62,20 +66,20 @@ class _Bar:
 
 
 class _Lines:
-    """Where nobody watches a bar move, in a log: a line at every tenth of the work."""
+    """Where nobody watches a bar move, in a log: a line at every tenth of long work, and one at the end of any."""
 
     def __init__(self, name: str = "") -> None:
         self._prefix = f"{name}: " if name else ""
-        self._what, self._total, self._done, self._said = "", 0, 0, 0
+        self._what, self._total, self._done, self._said, self._said_s = "", 0, 0, 0, 0.0
 
     def begin(self, what: str, total: int) -> None:
-        self._what, self._total, self._done, self._said = what, total, 0, 0
+        self._what, self._total, self._done, self._said, self._said_s = what, total, 0, 0, time.monotonic()
 
     def advance(self, note: str = "") -> None:
         self._done += 1
-        tenth = self._done * 10 // max(1, self._total)
-        if tenth > self._said:
-            self._said = tenth
+        tenth, now_s = self._done * 10 // max(1, self._total), time.monotonic()
+        if tenth > self._said and (self._done == self._total or now_s >= self._said_s + _LINE_EVERY_S):
+            self._said, self._said_s = tenth, now_s
             self.say(f"{self._what}: {tenth * 10} %")
 
     def say(self, text: str) -> None:

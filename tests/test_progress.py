@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import threading
 from collections.abc import Mapping
@@ -33,13 +34,32 @@ def do(work: ProgressReporter, what: str, total: int, done: int) -> None:
         work.advance(f"layer {place}")
 
 
-def test_a_log_gets_a_line_at_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+def slow(monkeypatch: pytest.MonkeyPatch, step_s: float) -> None:
+    """Between any two looks at the clock so much time goes by."""
+    ticks = itertools.count()
+    monkeypatch.setattr("profiler.progress.time.monotonic", lambda: step_s * next(ticks))
+
+
+def test_a_log_gets_a_line_at_every_tenth_of_long_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    slow(monkeypatch, step_s=10)
     with bar() as work:
         do(work, "measuring 40 models", 40, 13)
     assert capsys.readouterr().err.splitlines() == [f"measuring 40 models: {tenth}0 %" for tenth in (1, 2, 3)]
 
 
-def test_lines_of_several_devices_in_a_log_say_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_one_line_of_work_that_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow(monkeypatch, step_s=0.001)
+    with bar() as work:
+        do(work, "asking what is executed for 30 models", 30, 30)
+    assert capsys.readouterr().err.splitlines() == ["asking what is executed for 30 models: 100 %"]
+
+
+def test_lines_of_several_devices_in_a_log_say_whose_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow(monkeypatch, step_s=10)
     with bars(["pixel", "jetson"]) as works:
         do(works["pixel"], "measuring 10 models", 10, 2)
         do(works["jetson"], "settling 2 models", 2, 1)
@@ -59,14 +79,16 @@ def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == ""
 
 
-def test_a_new_piece_of_work_begins_at_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_piece_of_work_begins_at_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    slow(monkeypatch, step_s=10)
     with bar() as work:
         do(work, "first", 2, 2)
         do(work, "second", 2, 1)
     assert capsys.readouterr().err.splitlines() == ["first: 50 %", "first: 100 %", "second: 50 %"]
 
 
-def test_lines_of_threads_are_never_mixed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_threads_are_never_mixed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    slow(monkeypatch, step_s=10)
     names = [f"device{place}" for place in range(8)]
     with bars(names) as works:
         run_each(works, lambda work: do(work, "measuring", 500, 500))
