@@ -168,6 +168,27 @@ def test_a_winner_is_measured_again_once_the_device_is_quiet(
     assert len(told) > 1
 
 
+def test_the_first_winner_that_takes_longer_than_predicted_is_measured_once_more(
+    run: Path, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Path(target.device.removeprefix("fake:"))
+    quiet = script.read_text()
+    simulated = SimulatedRunner.run
+
+    def slow_at_first(self: SimulatedRunner, job: Job) -> Iterator[RunEvent]:
+        yield from simulated(self, job)
+        script.write_text(quiet)
+
+    with RunFolder.open(run, write=True) as folder:
+        tables = {"latency": GrowingTable(tmp_path / "t.parquet")}
+        (step,) = folder.steps
+        (folder.exports / "step000.tflite").write_bytes(FORMATS["tflite"].write(folder.graph))
+        before = DeviceCheck(RunModels(folder), tables, Silent())(step)["latency"]
+        monkeypatch.setattr(SimulatedRunner, "run", slow_at_first)
+        script.write_text(quiet + SLOW)
+        assert DeviceCheck(RunModels(folder), tables, Silent())(step)["latency"].ratio == pytest.approx(before.ratio, rel=0.02)
+
+
 def test_a_layer_that_failed_is_tried_again_after_a_refresh() -> None:
     layer = conv2d((1, 8, 8, 8), 8, 1)
     state = MeasurementState.of(

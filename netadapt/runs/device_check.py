@@ -7,7 +7,7 @@ its tables are off by. A device that cannot be reached, or is another than the t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from device_agents.errors import DeviceError
 from netadapt.errors import RunError
@@ -46,18 +46,25 @@ class DeviceCheck:
         """The measured and the predicted latency by budget.
 
         A device that is gone by now gets a warning and no entry. So does one on which even the reference layer takes longer than it
-        did beside another winner: what slows a machine down for a minute must not be taken for an error of the table.
+        did beside another winner: what slows a machine down for a minute must not be taken for an error of the table. The first
+        winner, by which budgets in per cent are set, has no other to be compared with: where it takes longer than its prediction
+        allows, it is measured once more and the shorter latency counts, as other load only adds time.
         """
         found: dict[str, Checked] = {}
         for name, table in self.tables.items():
+            first = name not in self.quiet_ms
             try:
                 measured_ms = self._measured_ms(name, table.table, step)
+                if measured_ms is None:
+                    continue
+                checked = Checked(measured_ms, table.predict(self.models.graph(step.widths)).latency_ms)
+                if first and checked.missed and checked.ratio > 1:
+                    again_ms = self._measured_ms(name, table.table, step) or measured_ms
+                    checked = replace(checked, measured=min(measured_ms, again_ms, key=lambda found_ms: found_ms.value))
             except UNREACHABLE as exc:
                 self.progress.say(f"warning: step {step.iteration} was not measured for {name}: {exc}")
                 continue
-            if measured_ms is not None:
-                predicted = table.predict(self.models.graph(step.widths))
-                found[name] = Checked(measured_ms, predicted.latency_ms)
+            found[name] = checked
         return found
 
     def _measured_ms(self, name: str, table: Table, step: Step) -> Interval | None:
