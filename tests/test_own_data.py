@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -271,3 +273,15 @@ def loss(outputs, targets):
     assert stopped.exit_code == 1 and "stopped" in stopped.output and "Traceback" not in stopped.output
     (tmp_path / "stop").unlink()
     assert CliRunner().invoke(app, [*arguments, "--resume"]).exit_code == 0
+
+
+@pytest.mark.slow
+def test_the_data_of_the_documentation_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs/how-to/own-data.md").read_text()
+    (tmp_path / "mydata.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    (command, *_) = re.findall(r"^netadapt (run mydata.*)$", page, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-2].startswith("the budget is met")
