@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from device_agents.support.errors import ToolError
 from profiler.errors import LayerNotMeasured
 from profiler.formats.given import Given
-from profiler.formats.model_file import default_runtime
+from profiler.formats.model_file import default_runtime, usual_runtime
 from profiler.latency.validation import HeldOutError
 from profiler.layers.graph import Graph
 from profiler.measure.benchmark import Measured, measure_files
@@ -166,18 +166,18 @@ def build(
 ) -> LatencyTable:
     """Measure the layers of plans or model files on a device, and write the latency table to `out`, a .parquet file.
 
-    Layers that the file holds already are not measured again. A build that was interrupted has left a journal beside `out`;
+    Layers that the file holds already are not measured again. Without `runtime` it is the usual one for the model files among
+    `plans`. A build that was interrupted has left a journal beside `out`;
     `resume` goes on with it. A table for a `device` such as model:eyeriss is computed, with energies and without a runtime, and
     `densities` is a file of `netadapt densities` for it. `TableError`, `ModelError` or `JournalError` in one sentence for what
     cannot be built, and errors of the device if it cannot be reached.
     """
+    paths = tuple(map(Path, [plans] if isinstance(plans, str | Path) else plans))
     if is_model(device):
         runtime = MODELLED_RUNTIME
-    if runtime is None:
-        raise ToolError("only an accelerator that is modelled does without a runtime; give runtime='onnxruntime' or 'litert'")
     request = BuildRequest(
-        tuple(map(Path, [plans] if isinstance(plans, str | Path) else plans)),
-        (Target(device, runtime, threads),),
+        paths,
+        (Target(device, runtime or usual_runtime(paths), threads),),
         Path(out),
         settings or TimingSettings(),
         stop or StopCriterion(),

@@ -13,6 +13,7 @@ from profiler.cli.app import app
 from profiler.cli.build import default_out
 from profiler.formats.model_file import FORMATS
 from profiler.protocol.journal import journal_path
+from profiler.runtimes import MODELLED_RUNTIME
 from profiler.tables.build_request import table_path
 from profiler.tables.plan import make_plan, write_plan
 
@@ -129,7 +130,7 @@ def test_predict_draws_where_the_latency_goes(table_file: Path, model: Path) -> 
 def test_a_table_without_a_path_is_named_after_its_plan_its_device_and_its_runtime() -> None:
     out = default_out([Path("plans/mobilenet.json")], "litert")
     assert table_path(out, "adb:1A2B") == Path("mobilenet-adb-1A2B-litert.parquet")
-    assert default_out([Path("a.onnx"), Path("b.onnx")], None) == Path("a+b-{device}.parquet")
+    assert default_out([Path("a.onnx"), Path("b.onnx")], MODELLED_RUNTIME) == Path("a+b-{device}.parquet")
 
 
 ERRORS = {

@@ -61,10 +61,15 @@ def test_a_table_of_an_accelerator_is_computed_with_energies(folder: Path) -> No
     assert table.predict(NETWORK).latency_ms.value > 0
 
 
-def test_a_device_that_is_measured_needs_a_runtime(folder: Path) -> None:
-    with pytest.raises(profiler.ToolError, match="give runtime="):
+def test_a_plan_that_is_measured_needs_a_runtime(folder: Path) -> None:
+    with pytest.raises(profiler.ToolError, match="a plan can be measured with any; name one, such as litert or onnxruntime"):
         profiler.build(folder / "plan.json", folder / "none.parquet", progress=False)
     assert not (folder / "none.parquet").exists()
+
+
+def test_the_runtime_is_by_default_the_usual_one_of_the_model_files(folder: Path, quick: TimingSettings) -> None:
+    table = profiler.build(folder / "model.onnx", folder / "usual.parquet", settings=quick, progress=False)
+    assert table.table.info.target.runtime == "onnxruntime"
 
 
 def unknown() -> Graph:

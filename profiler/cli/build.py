@@ -25,6 +25,7 @@ from profiler.cli.options import (
 from profiler.cli.table_summary import print_summary, table_data
 from profiler.console import Json, percent, plain_errors, print_json, terminable
 from profiler.formats.given import given_inputs
+from profiler.formats.model_file import usual_runtime
 from profiler.modelled.model import is_model
 from profiler.progress import reporters
 from profiler.protocol.settings import Target, TimingSettings
@@ -99,12 +100,12 @@ def build(
 
     A table of a modelled accelerator is computed, with the energy of each layer; `profile hardware` lists them.
     """
-    out = out or default_out(plans, runtime)
+    with plain_errors():
+        chosen = MODELLED_RUNTIME if all(map(is_model, device)) else runtime or usual_runtime(plans)
+    out = out or default_out(plans, chosen)
     with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
         targets = tuple(
-            Target(name, MODELLED_RUNTIME)
-            if is_model(name)
-            else Target(name, _needed(runtime), threads, python, runner, oversubscribe)
+            Target(name, MODELLED_RUNTIME) if is_model(name) else Target(name, chosen, threads, python, runner, oversubscribe)
             for name in device
         )
         settings = TimingSettings(rounds=rounds, max_rounds=3 * rounds, network_rounds=3 * rounds, seed=seed)
@@ -122,17 +123,10 @@ def build(
         built.check()
 
 
-def default_out(plans: Sequence[Path], runtime: str | None) -> Path:
+def default_out(plans: Sequence[Path], runtime: str) -> Path:
     """Where tables go of which nobody has said where: mobilenet-{device}-litert.parquet for mobilenet.json."""
-    parts = ("+".join(plan.stem for plan in plans), "{device}", *([] if runtime is None else [runtime]))
+    parts = ("+".join(plan.stem for plan in plans), "{device}", *([] if runtime == MODELLED_RUNTIME else [runtime]))
     return Path(f"{'-'.join(parts)}.parquet")
-
-
-def _needed(runtime: str | None) -> str:
-    """The runtime to measure with, which only a modelled device can do without."""
-    if runtime is None:
-        raise typer.BadParameter("missing; only an accelerator that is modelled does without a runtime", param_hint="'--runtime'")
-    return runtime
 
 
 def builds_data(built: Builds) -> list[dict[str, Any]]:

@@ -95,7 +95,8 @@ RuntimeToBuild = Annotated[
         "--runtime",
         "-r",
         **one_of(offered_runtimes, MEANT),
-        help="The runtime that runs the models on the device. Without it, only an accelerator that is modelled can be given.",
+        help="The runtime that runs the models on the device. By default the first that reads the model files; a plan fits every "
+        "runtime and needs one named, except for an accelerator that is modelled.",
     ),
 ]
 RuntimeOfFile = Annotated[

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agents.support.errors import ToolError
 from device_agents.support.loading import load
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
@@ -152,8 +153,24 @@ def format_of(path: Path) -> Format:
 
 def default_runtime(path: Path) -> str:
     """The first runtime that runs files of this format. Raises `ModelError` as `format_of` does."""
-    wanted = format_of(path).name
-    return next(runtime.name for runtime in RUNTIMES.values() if runtime.model_format == wanted)
+    return _first_runtime(format_of(path).name)
+
+
+def _first_runtime(model_format: str) -> str:
+    return next(runtime.name for runtime in RUNTIMES.values() if runtime.model_format == model_format)
+
+
+def usual_runtime(plans: Iterable[Path]) -> str:
+    """The runtime to build a table with where nobody has said which: that of the model files among these plans and model files.
+
+    `ToolError` if there are none, as a plan fits every runtime, or if their formats need different ones.
+    """
+    found = {default_runtime(path) for path in plans if path.suffix.lower() in MODEL_SUFFIXES}
+    if len(found) != 1:
+        reason = f"these files are for {' and '.join(sorted(found))}" if found else "a plan can be measured with any"
+        usual = sorted({_first_runtime(name) for name in RUNNABLE})
+        raise ToolError(f"the runtime is missing: {reason}; name one, such as {' or '.join(usual)}")
+    return found.pop()
 
 
 def read_model(path: Path, given: Given = NOTHING) -> Graph:
