@@ -9,7 +9,7 @@ from pathlib import Path
 from netadapt.baselines import BASELINES, title_of
 from netadapt.baselines.compare import applicable_kinds, compare
 from netadapt.baselines.match import Match
-from netadapt.errors import RunError
+from netadapt.errors import RunError, SettingsError
 from netadapt.executors import ExecutorOptions
 from netadapt.export.preprocessing import Preprocessing
 from netadapt.reporting.report import write_report
@@ -45,6 +45,8 @@ class FinetuneRequest:
     """True to log the losses for TensorBoard."""
     processes: int = 1
     """Processes of this machine that train each network together, on a GPU each where there are as many."""
+    workers: int = 1
+    """Networks that are trained at the same time, each in a process of its own."""
     from_scratch: bool = False
     """True to begin with random weights instead of the steps' own, and with the numbers of the original's training."""
 
@@ -60,14 +62,17 @@ class FinetuneResult:
 def finetune(request: FinetuneRequest, progress: ProgressReporter) -> FinetuneResult:
     """Train the steps to convergence; each step and seed is recorded as soon as it is trained.
 
-    `RunError` for a step that the run does not have; `MissingPackage` if TensorBoard is asked for and not installed.
+    `RunError` for a step that the run does not have; `SettingsError` for several workers of several processes each;
+    `MissingPackage` if TensorBoard is asked for and not installed.
     """
+    if request.workers > 1 and request.processes > 1:
+        raise SettingsError("--workers trains several networks at the same time, --processes each by several; give one of them")
     if request.tensorboard:
         require_tensorboard()
     with RunFolder.open(request.run, write=True) as folder, open_log(folder, wanted=request.tensorboard) as log:
         done = finish(
             RunModels(folder), request.steps or [0, None], request.long_term, seed=request.seed, seeds=request.seeds,
-            processes=request.processes, from_scratch=request.from_scratch, progress=progress, log=log,
+            processes=request.processes, workers=request.workers, from_scratch=request.from_scratch, progress=progress, log=log,
         )  # fmt: skip
         write_report(folder)
         return FinetuneResult(folder.info.settings.task, done)

@@ -17,7 +17,6 @@ from netadapt.executors import ExecutorOptions
 from netadapt.networks import network_graph
 from netadapt.networks.options import NetworkOptions
 from netadapt.reporting.report import write_report
-from netadapt.runs.finetune import finish
 from netadapt.runs.intervals import interval_text, ms_text
 from netadapt.runs.measure import exported, verify
 from netadapt.runs.models import RunModels
@@ -47,7 +46,7 @@ SHORT = RecipeOverrides(steps=15)
 ADAPTING = AdaptSettings(step=0.1)
 """Larger steps than the default: five or six iterations instead of twelve."""
 EXECUTOR = ExecutorOptions("processes")
-"""A candidate on each core."""
+"""A network on each core."""
 LONG = RecipeOverrides(epochs=8)
 
 
@@ -65,13 +64,13 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
     except OSError as exc:
         raise RunError(f"{out} cannot be made: {exc.strerror}") from exc
     with bar() as progress:
-        print("1/5 measuring the layers of MobileNetV1 on this machine")
+        print("1/4 measuring the layers of MobileNetV1 on this machine")
         plan = make_plan(network_graph(NETWORK.name, **NETWORK.keywords), seed=SEED)
         write_plan(plan, out / "plan.json")
         if not table_path.exists():
             build([plan], target, table_path, settings=TIMING, resume=resume, progress=progress)
         print(f"    {trust_sentence(load_table(table_path))}")
-        print(f"2/5 adapting the network to the budget {BUDGET}")
+        print(f"2/4 adapting the network to the budget {BUDGET}")
         request = RunRequest(
             NETWORK,
             DATA,
@@ -104,13 +103,11 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
 def _finish_and_compare(folder: RunFolder, target: Target, progress: ProgressReporter) -> None:
     models, table = RunModels(folder), load_table(folder.table_path())
     last = models.step(None)
-    print("3/5 long-term fine-tune of the original and the adapted network")
-    finish(models, [0, last.iteration], LONG, seed=SEED, progress=progress)
-    print("4/5 training a narrower MobileNetV1 of the same measured latency")
+    print("3/4 long-term fine-tune of the original and the adapted network, and training of a narrower one as fast")
     stages = stages_of(folder.info.settings, LONG)
-    match = Match(models, last, target, GrowingTable(folder.table_path(), progress), stages, ExecutorOptions(), progress)
+    match = Match(models, last, target, GrowingTable(folder.table_path(), progress), stages, EXECUTOR, progress)
     compare(match, ["multiplier"], seed=SEED)
-    print("5/5 exporting, and measuring all networks whole")
+    print("4/4 exporting, and measuring all networks whole")
     verify(models, None, target, table, progress)
     for file_format in ("onnx", "tflite"):
         print(f"    {exported(models, last, file_format)}")

@@ -71,12 +71,6 @@ def test_a_step_is_trained_from_random_weights_too_and_taught_by_the_widest(sear
     assert again == scratch
 
 
-def test_from_scratch_several_processes_are_refused(searched: Path) -> None:
-    result = run("finetune", searched, "--from-scratch", "--processes", 2)
-    assert result.exit_code == 1
-    assert "--from-scratch trains in one process; leave out --processes" in result.output
-
-
 @pytest.mark.slow
 def test_worker_processes_find_the_same(searched: Path, supernet: Path, tmp_path: Path) -> None:
     options = ["--supernet", supernet, "--out", tmp_path / "run", "--workers", 2]

@@ -18,9 +18,9 @@ from torch import distributed as dist
 from torch import nn
 
 from netadapt.errors import SettingsError
-from netadapt.runs.distributed import TogetherJob, train_together
 from netadapt.runs.run_folder import RunFolder
-from netadapt.runs.training_schedule import advancing
+from netadapt.runs.training_jobs import TrainingJob, train_jobs
+from netadapt.runs.training_schedule import Stage, advancing
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.interrupted import Interrupted
 from netadapt.training.together import Share, synchronise
@@ -170,42 +170,63 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_weights_of_one(adapted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [[], ["--from-scratch"]])
+def test_processes_together_and_side_by_side_end_with_the_weights_of_one(adapted: Path, tmp_path: Path, start: list[str]) -> None:
     found = []
-    for processes in (1, 2):
-        path = tmp_path / str(processes)
-        shutil.copytree(adapted, path)
-        succeed("finetune", path, *FINETUNE, "--processes", processes)
+    for options in ([], ["--processes", 2], ["--workers", 2]):
+        path = tmp_path / "-".join(map(str, options))
+        shutil.copytree(adapted, path, dirs_exist_ok=True)
+        succeed("finetune", path, *FINETUNE, "--step", 0, *start, *options)
         with RunFolder.open(path) as folder:
-            record = folder.finished[1]
-            found.append((torch.load(folder.weights_path(record.weights)), record.test_accuracy, record.training))
-        assert not list(path.glob("weights/*.unfinished"))
-    (one, accuracy, training), (two, accuracy_of_two, training_of_two) = found
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
-    assert accuracy_of_two == pytest.approx(accuracy, abs=0.005)
-    assert training_of_two == training
+            records = [folder.finished[step] for step in (0, 1)]
+            weights = [torch.load(folder.weights_path(record.weights)) for record in records]
+        found.append((weights, records))
+        assert not [*path.glob("weights/*.unfinished"), *path.glob("weights/*.begin")]
+    (one, records), *others = found
+    for weights, of_others in others:
+        for step in (0, 1):
+            for name, value in one[step].items():
+                torch.testing.assert_close(weights[step][name], value, rtol=1e-3, atol=1e-4)
+            assert of_others[step].test_accuracy == pytest.approx(records[step].test_accuracy, abs=0.005)
+            assert of_others[step].training == records[step].training
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to see processes")
-def test_ctrl_c_leaves_no_process_and_no_half_result(adapted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "workers"), [(2, 1), (1, 2)])
+def test_ctrl_c_leaves_no_process_and_no_half_result(adapted: Path, tmp_path: Path, processes: int, workers: int) -> None:
     shutil.copytree(adapted, tmp_path / "run")
 
-    def press(_step: int, _loss: float) -> None:
+    def press(_job: TrainingJob, _step: int, _loss: float) -> None:
         raise KeyboardInterrupt
 
     with RunFolder.open(tmp_path / "run") as folder:
-        settings = replace(folder.info.settings.training.recipe.long_term, epochs=50.0)
-    job = TogetherJob(str(tmp_path / "run"), 1, settings, True, 1, "new.pt", str(tmp_path / "run" / "new.unfinished"), "this")
+        step, settings = folder.steps[1], replace(folder.info.settings.training.recipe.long_term, epochs=50.0)
+        begin = str(folder.weights_path(step.weights))
+    jobs = [
+        TrainingJob(str(tmp_path / "run"), "training", step.widths, begin, (Stage("training", settings),), 1, f"{name}.pt", "this")
+        for name in ("a", "b")
+    ]
     with pytest.raises(KeyboardInterrupt):
-        train_together(job, 2, press)
-    assert not (tmp_path / "run" / "weights" / "new.pt").exists()
+        list(train_jobs(jobs, press, processes=processes, workers=workers))
+    assert not list((tmp_path / "run/weights").glob("[ab].pt"))
+    assert processes > 1 or list((tmp_path / "run/weights").glob("[ab].unfinished"))
     commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # others end in the meantime
             commands.append(path.read_bytes())
     assert not [command for command in commands if str(tmp_path).encode() in command]
+
+
+@pytest.mark.slow
+def test_one_of_several_trainings_that_fails_ends_the_others(adapted: Path) -> None:
+    told = run("finetune", adapted, *FINETUNE, "--step", 0, "--workers", 2, "--learning-rate", 1e30)
+    assert told.exit_code == 1 and "the loss became" in told.stderr and "Traceback" not in told.stderr
+
+
+def test_several_trainings_of_several_processes_each_are_refused(tmp_path: Path) -> None:
+    told = run("finetune", tmp_path / "run", "--workers", 2, "--processes", 2)
+    assert told.exit_code == 1 and "give one of them" in told.stderr
 
 
 @pytest.mark.slow

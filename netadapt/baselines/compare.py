@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from netadapt.baselines import BASELINES, BaselineMethod, open_baseline
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
-from netadapt.runs.finetune import finish_with, still_there
+from netadapt.executors import ExecutorOptions
+from netadapt.runs.finetune import still_there, trainings_of
 from netadapt.runs.records import Baseline, Choice, NetworkSize, RunInfo, TargetName, Trained
-from netadapt.runs.training_schedule import train_through
-from netadapt.training.checkpoint import save_weights
-from netadapt.training.trainer import score
+from netadapt.runs.training_jobs import Training, TrainingJob, begin_with, train_all
+from netadapt.training.this_machine import usable_cores, visible_gpus
 
 FAR_PERCENT = 3.0
 """The largest difference of two measured latencies that still counts as equal; a larger one gets a warning."""
@@ -56,10 +57,12 @@ def compare(match: Match, names: Sequence[str], *, seed: int, seeds: int = 1) ->
             f"are trained for {match.stages.recipe.from_scratch.epochs or 0:g} epochs instead and may not compare with it"
         )
     choices = {name: _choice(match, kind) for name, kind in kinds.items()}
+    trainings = []
     for number in range(seed, seed + seeds):
-        finish_with(models, (0, step.iteration), match.stages, seed=number, progress=match.progress)
+        trainings += trainings_of(models, (models.step(0), step), match.stages.last, (number,))
         for name, kind in kinds.items():
-            _train_once(match, name, kind, choices[name], number)
+            trainings += _training_of(match, name, kind, choices[name], number)
+    train_all(models, trainings, workers=_at_the_same_time(match.executor), progress=match.progress)
     of_step = {item.kind: item for item in models.run.baselines if item.step == step.iteration}
     return [of_step[name] for name in names]
 
@@ -81,30 +84,49 @@ def _choice(match: Match, kind: BaselineMethod) -> Choice:
     return found
 
 
-def _train_once(match: Match, name: str, kind: BaselineMethod, choice: Choice, seed: int) -> None:
-    """Train the chosen network with this seed and record it, unless the same training is recorded and its weights exist."""
-    models, step, stages = match.models, match.step.iteration, kind.stages(match)
+def _at_the_same_time(options: ExecutorOptions) -> int:
+    """The number of networks to train at the same time: as many as candidates, but not on a cluster."""
+    if options.name != "processes":
+        return 1
+    return options.workers or len(visible_gpus()) or len(usable_cores())
+
+
+def _training_of(match: Match, name: str, kind: BaselineMethod, choice: Choice, seed: int) -> list[Training]:
+    """The training of the chosen network with this seed; none if the same is recorded and its weights exist."""
+    models, stages = match.models, kind.stages(match)
     training = (kind.origin(match, choice), *(stage.text for stage in stages))
-    label = f"{name}-{choice.label}-as-step{step:03d}"
-    before = next((item for item in models.run.baselines if (item.kind, item.step) == (name, step)), None)
-    same = before is not None and (before.training, before.name, dict(before.size.widths)) == (training, label, dict(choice.widths))
-    done = still_there(models, before.runs) if before is not None and same else ()
-    if any(item.seed == seed for item in done):
-        return
-    model = kind.begin(match, choice, seed)
-    train_through(
-        model, models.dataset, stages, seed=seed, name=f"{kind.title}, seed {seed}", progress=match.progress,
-        teacher=models.teacher,
-    )  # fmt: skip
+    label = f"{name}-{choice.label}-as-step{match.step.iteration:03d}"
+    if any(item.seed == seed for item in _trained(match, name, label, choice, training)):
+        return []
     weights = f"baseline-{label}-seed{seed}.pt"
-    save_weights(model, models.run.weights_path(weights))
-    scores = score(model, models.dataset.test)
-    runs = (*done, Trained(seed, weights, scores.accuracy, scores.metrics))
+    begin = begin_with(models, kind.begin(match, choice, seed), weights)
+    what = f"{'; '.join(training)}; seed {seed}"
+    job = TrainingJob(
+        str(models.run.path.resolve()), f"training of {kind.title}, seed {seed}", choice.widths, str(begin.resolve()), stages, seed,
+        weights, what,
+    )  # fmt: skip
+    return [Training(job, weights.removesuffix(".pt"), partial(_record, match, name, label, choice, training))]
+
+
+def _trained(match: Match, name: str, label: str, choice: Choice, training: tuple[str, ...]) -> tuple[Trained, ...]:
+    """The recorded trainings of this network that were the same but for the seed, and whose weights still exist."""
+    for before in match.models.run.baselines:
+        same = (before.training, before.name, dict(before.size.widths)) == (training, label, dict(choice.widths))
+        if (before.kind, before.step) == (name, match.step.iteration) and same:
+            return still_there(match.models, before.runs)
+    return ()
+
+
+def _record(match: Match, name: str, label: str, choice: Choice, training: tuple[str, ...], trained: Trained) -> None:
+    models, step = match.models, match.step.iteration
+    done = _trained(match, name, label, choice, training)
+    before = next((item for item in models.run.baselines if (item.kind, item.step) == (name, step)), None)
     if done and before is not None:
-        models.run.add_baseline(replace(before, runs=runs))
+        models.run.add_baseline(replace(before, runs=(*done, trained)))
         return
     graph = models.graph(choice.widths)
     predicted = None if match.table is None else match.table.predict(graph).latency_ms
     size = NetworkSize(choice.widths, graph.macs, graph.parameters)
-    record = Baseline(label, name, step, TargetName.of(match.target), size, training, runs, predicted_ms=predicted)
-    models.run.add_baseline(record)
+    models.run.add_baseline(
+        Baseline(label, name, step, TargetName.of(match.target), size, training, (trained,), predicted_ms=predicted)
+    )

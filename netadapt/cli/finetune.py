@@ -62,6 +62,13 @@ def finetune(
             "are as many: PyTorch's DistributedDataParallel. The result is the same but for rounding.",
         ),
     ] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Networks that are trained at the same time, each in a process of its own with its share of the cores, or a GPU.",
+        ),
+    ] = 1,
     seeds: options.Seeds = 1,
     tensorboard: options.TensorBoard = False,
     seed: options.Seed = 1,
@@ -78,7 +85,7 @@ def finetune(
         long_term = RecipeOverrides(
             learning_rate, epochs, None, batch_size, augment, schedule, precision, label_smoothing, distill, temperature, ema
         )
-        request = FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard, processes, from_scratch)
+        request = FinetuneRequest(run, step or (), long_term, seed, seeds, tensorboard, processes, workers, from_scratch)
         with bar() as progress:
             done = finetune_steps(request, progress)
         if as_json:

@@ -226,7 +226,7 @@ Executor = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, _executor(help="Candidates that are fine-tuned at the same time. Default: as many as the GPUs or cores allow.")
+    int | None, _executor(help="Networks that are trained at the same time. Default: as many as the GPUs or cores allow.")
 ]
 CoresPerWorker = Annotated[int | None, _executor(help="Cores of each worker. Default: as many as a candidate has threads.")]
 RayAddress = Annotated[str, _executor(help="Address of the Ray cluster: auto, HOST:PORT, or local for one on this machine.")]

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO
 
-import torch
-
 from netadapt.executors import ExecutorOptions, Observers
 from netadapt.executors.jobs import CandidateJob, CandidateJobs
 from netadapt.executors.messages import Event, Failed, Lost, read_event
@@ -23,6 +21,7 @@ from netadapt.executors.progress import BatchProgress
 from netadapt.executors.side_by_side import side_by_side
 from netadapt.search.candidates import Candidate
 from netadapt.search.types import Evaluate, Result, Step
+from netadapt.training.this_machine import usable_cores, visible_gpus
 
 _COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
 
@@ -166,17 +165,6 @@ class _Worker:
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
         return f"it ended with exit code {code}" + (f" and the message {lines[-1][:200]!r}" if lines else "")
-
-
-def usable_cores() -> list[int]:
-    """The numbers of the cores that this process may run on."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them."""
-    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def _environment(threads: int, gpu: str | None) -> dict[str, str]:
