@@ -29,25 +29,26 @@ from netadapt.training.recipe import RecipeOverrides
 from profiler.console import print_table
 from profiler.progress import ProgressReporter, bar
 from profiler.protocol.settings import Target, TimingSettings
-from profiler.tables.build import build
+from profiler.tables.build import StopCriterion, build
 from profiler.tables.growing import GrowingTable
 from profiler.tables.plan import make_plan, write_plan
 from profiler.tables.table import load_table
 from profiler.tables.trust import trust_sentence
 
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=32, classes=10)
-DATA = DataSettings("clutter:8000")
+DATA = DataSettings("clutter:7000")
 BUDGET = "latency=60%"
 SEED = 1
 TIMING = TimingSettings(seed=SEED, min_round_s=0.15, network_rounds=12, max_rounds=12)
 """Each winner is measured too, which takes as long as a quarter of an iteration so."""
-ORIGINAL = RecipeOverrides(epochs=15)
+STOP = StopCriterion(target_error_percent=3.0)
+ORIGINAL = RecipeOverrides(epochs=14)
 SHORT = RecipeOverrides(steps=15)
 ADAPTING = AdaptSettings(step=0.1)
 """Larger steps than the default: five or six iterations instead of twelve."""
 EXECUTOR = ExecutorOptions("processes")
 """A network on each core."""
-LONG = RecipeOverrides(epochs=8)
+LONG = RecipeOverrides(epochs=7)
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:
@@ -68,7 +69,7 @@ def demo(out: Path, runtime: str, *, resume: bool) -> None:
         plan = make_plan(network_graph(NETWORK.name, **NETWORK.keywords), seed=SEED)
         write_plan(plan, out / "plan.json")
         if not table_path.exists():
-            build([plan], target, table_path, settings=TIMING, resume=resume, progress=progress)
+            build([plan], target, table_path, settings=TIMING, stop=STOP, resume=resume, progress=progress)
         print(f"    {trust_sentence(load_table(table_path))}")
         print(f"2/4 adapting the network to the budget {BUDGET}")
         request = RunRequest(

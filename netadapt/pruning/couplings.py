@@ -48,6 +48,10 @@ _FOLLOWERS = (
     OPTYPE.UNBIND,
 )  # fmt: skip
 """The operations that pass channels on, whose number may be another behind a split or a slice."""
+_MOST_VISITS = 100
+"""The most sets of channels that pass from one node to the next; a network of two branches that share their layers has 37."""
+_MOST_TIMES = 32
+"""How often a channel may stand in one such set on average; each time around a circle it stands there more often."""
 MAKES_AN_OUTPUT = "it makes an output of the network"
 
 
@@ -114,7 +118,11 @@ class Couplings:
             return Coupled(reason="" if is_used else "the network never calls it")
         width = self._graph.get_out_channels(layer)
         members, parts = [], []
-        for dependency, indices in self._group(layer, list(range(width))):
+        try:
+            group = self._group(layer, list(range(width)))
+        except _Circles as exc:
+            return Coupled(reason=f"its channels go in circles through {exc}")
+        for dependency, indices in group:
             module, kind = dependency.target.module, dependency.target.type
             called = self._names.get(module) or name
             if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
@@ -233,6 +241,24 @@ class Couplings:
         return getattr(module, "groups", 1) == 1 or channels == list(range(width)) == list(range(count))
 
 
+class _Circles(Exception):
+    """The channels of a layer come back to a node as other channels, again and again; the text is the node's operation."""
+
+
+class _Group(torch_pruning.dependency.graph.Group):  # type: ignore[misc]
+    """Torch-Pruning's group, which would otherwise grow forever where channels come back as others each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._visits = Counter[int]()
+
+    def add_dep(self, dep: Any, idxs: Any) -> None:
+        self._visits[id(dep)] += 1
+        if self._visits[id(dep)] > _MOST_VISITS or len(idxs) > _MOST_TIMES * len({index.idx for index in idxs}):
+            raise _Circles(_kind_of(dep.target))
+        super().add_dep(dep, idxs)
+
+
 def _has_attention(group: Any) -> bool:
     """True if the channels of a group are multiplied with each other outside of a module for it."""
     products = ("BmmBackward", "ScaledDotProduct")
@@ -326,7 +352,8 @@ def _map_concat(graph: Any, node: Any) -> None:
     Torch-Pruning does so only where as many channels are read as the parts have together, which is not the case behind a flatten.
     """
     if not getattr(node.module, "is_noted", False):
-        _usual_concat(graph, node)
+        with suppress(TypeError):  # it adds up the channels of the parts, of which it finds none behind some reshapes
+            _usual_concat(graph, node)
         return
     node.module.offsets = list(accumulate(node.module.concat_sizes, initial=0))
     for source in {id(source): source for source in node.inputs}.values():
@@ -342,6 +369,8 @@ def _map_concat(graph: Any, node: Any) -> None:
 def _map_split(graph: Any, node: Any) -> None:
     """Say for every reader of a split, and for the split, which channels are which, by the parts that the reader reads."""
     sizes = node.module.split_sizes
+    if sizes is not None and None in sizes:  # Torch-Pruning finds no channels behind some operations, such as a GRU's
+        sizes = None
     offsets = list(accumulate(sizes, initial=0)) if sizes is not None else []
     for reader in {id(reader): reader for reader in node.outputs if sizes is not None}.values():
         parts = [part for source, part in reader.grad_fn.next_functions if source is node.grad_fn]
@@ -365,6 +394,7 @@ index_mapping.update_reshape_index_mapping = _reshape_if_known(index_mapping.upd
 index_mapping.update_split_index_mapping = _map_split
 _usual_concat = index_mapping.update_concat_index_mapping
 index_mapping.update_concat_index_mapping = _map_concat
+torch_pruning.dependency.graph.Group = _Group
 
 
 def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:

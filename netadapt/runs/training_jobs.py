@@ -160,9 +160,13 @@ def train_all(
             Path(job.begin).unlink(missing_ok=True)
 
     if workers > 1 and len(trainings) > 1:
-        steps = sum(training.job.steps(models) for training in trainings)
-        progress.begin(f"{len(trainings)} trainings, {min(workers, len(trainings))} at the same time", steps)
-        for job in train_jobs([training.job for training in trainings], tell, workers=workers):
+        steps = {weights: training.job.steps(models) for weights, training in of.items()}
+        progress.begin(f"{len(trainings)} trainings, {min(workers, len(trainings))} at the same time", sum(steps.values()))
+        jobs = [training.job for training in trainings]
+        jobs.sort(
+            key=lambda job: -steps[job.weights] * models.graph(job.widths).macs
+        )  # the longest first, so that none is left over
+        for job in train_jobs(jobs, tell, workers=workers):
             take(of[job.weights])
         return
     for training in trainings:
