@@ -36,19 +36,19 @@ from profiler.tables.table import load_table
 from profiler.tables.trust import trust_sentence
 
 NETWORK = NetworkOptions("mobilenet_v1", width_multiplier=0.5, resolution=32, classes=10)
-DATA = DataSettings("clutter:7000")
+DATA = DataSettings("clutter:8000")
 BUDGET = "latency=60%"
 SEED = 1
 TIMING = TimingSettings(seed=SEED, min_round_s=0.15, network_rounds=12, max_rounds=12)
 """Each winner is measured too, which takes as long as a quarter of an iteration so."""
 STOP = StopCriterion(target_error_percent=3.0)
-ORIGINAL = RecipeOverrides(epochs=14)
+ORIGINAL = RecipeOverrides(epochs=15)
 SHORT = RecipeOverrides(steps=15)
 ADAPTING = AdaptSettings(step=0.1)
 """Larger steps than the default: five or six iterations instead of twelve."""
 EXECUTOR = ExecutorOptions("processes")
 """A network on each core."""
-LONG = RecipeOverrides(epochs=7)
+LONG = RecipeOverrides(epochs=8)
 
 
 def demo(out: Path, runtime: str, *, resume: bool) -> None:

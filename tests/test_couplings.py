@@ -122,6 +122,24 @@ def _flattened(p: nn.ModuleDict, x: Tensor) -> Tensor:
     return p["head"](functional.relu(p["hidden"](functional.relu(p["stem"](x)).flatten(1))))
 
 
+def _gated_halves(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    one, other = p["mixed"](functional.glu(p["gated"](p["stem"](x)), 1)).chunk(2, 1)
+    return p["head"](torch.cat([one.tanh(), other.sigmoid()], 1))
+
+
+def _rectified_attention(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = p["stem"](x)
+    queries, keys, values = p["attended"](x).reshape(len(x), 2, 24, 64).chunk(3, 2)
+    queries, keys = queries.relu(), keys.relu()
+    found = (values @ keys.mT @ queries) / (keys.sum(-1, keepdim=True).mT @ queries + 1)
+    return p["head"](p["after"](x + found.reshape(x.shape)))
+
+
+def _recurrent(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    columns = p["feeds"](p["stem"](x)).permute(0, 3, 1, 2).flatten(2)
+    return p["head"](p["recurrent"](columns)[0][:, -1, :, None, None])
+
+
 KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     "sources of concatenations, one read by several": (
         Layers(_dense, stem=_conv(3, 16, 3), first=_conv(16, 8, 3), second=_conv(24, 12, 3), head=_conv(36, 4)),
@@ -212,6 +230,18 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     ),
     "pieces of a layer's output": (
         Layers(_split, stem=_conv(3, 16), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 16, "after": 12},
+    ),
+    "halves that are joined again": (
+        Layers(_gated_halves, stem=_conv(3, 8), gated=_conv(8, 32), mixed=_conv(16, 16), head=_conv(16, 4)), {"stem": 8, "mixed": 16},
+    ),
+    "attention whose channels meet in circles": (
+        Layers(_rectified_attention, stem=_conv(3, 16), attended=_conv(16, 48), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
+    ),
+    "a recurrent layer over columns": (
+        Layers(
+            _recurrent, stem=_conv(3, 8), feeds=_conv(8, 4), recurrent=nn.GRU(32, 8, batch_first=True), head=_conv(8, 4),
+        ),
+        {"stem": 8},
     ),
     "a convolution whose pixels are flattened": (
         Layers(_flattened, stem=_conv(3, 8), hidden=nn.Linear(8 * 64, 16), head=nn.Linear(16, 5)), {"stem": 8, "hidden": 16},
