@@ -232,7 +232,8 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
         Layers(_split, stem=_conv(3, 16), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 16, "after": 12},
     ),
     "halves that are joined again": (
-        Layers(_gated_halves, stem=_conv(3, 8), gated=_conv(8, 32), mixed=_conv(16, 16), head=_conv(16, 4)), {"stem": 8, "mixed": 16},
+        Layers(_gated_halves, stem=_conv(3, 8), gated=_conv(8, 32), mixed=_conv(16, 16), head=_conv(16, 4)),
+        {"stem": 8, "mixed": 16},
     ),
     "attention whose channels meet in circles": (
         Layers(_rectified_attention, stem=_conv(3, 16), attended=_conv(16, 48), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
