@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from netadapt.cli.app import app as netadapt_app
+from netadapt.errors import NetworkError
+from netadapt.pruning.pruner import sample
 from netadapt.pruning.tracing import trace
 from netadapt.resources import open_goals, parse_budgets
+from netadapt.training.types import Part
 from netadapt.weight_pruning.densities import measured_densities
 from profiler.cli.app import app as profile_app
 from profiler.errors import HardwareError
@@ -291,3 +295,15 @@ def test_weights_that_are_given_take_the_place_of_those_of_the_step(toy_run: Pat
     given = ("--step", 0, "--images", 4, "--weights", tmp_path / "zero.pt", "--out", tmp_path / "d.json")
     assert netadapt("densities", toy_run, *given).exit_code == 0
     assert read_densities(tmp_path / "d.json").layers["5"].weight == 0
+
+
+def test_data_of_several_inputs_is_told_what_to_do_instead() -> None:
+    class Pairs:
+        def __len__(self) -> int:
+            return 4
+
+        def batch(self, chosen: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            return (chosen, chosen), chosen
+
+    with pytest.raises(NetworkError, match="a network of several inputs has no sample of images; build without them"):
+        sample(cast(Part, Pairs()), 2, 1, "build without them")

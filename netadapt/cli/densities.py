@@ -47,7 +47,8 @@ def densities(
             network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
         )
         source = source_with_warnings(request, ", so its zeros are too; give --weights")
-        shown = sample(source.dataset.train, images, seed)
+        advice = "zeros are counted on images only, so build its tables without --densities"
+        shown = sample(source.dataset.train, images, seed, advice)
         found = measured_densities(source.model, source.graph, shown, source.name, source.dataset.name)
         write_densities(found, out)
         if as_json:

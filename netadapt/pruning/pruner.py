@@ -15,6 +15,9 @@ from netadapt.pruning.settings import PruningSettings
 from netadapt.training.types import Part
 from profiler.layers.graph import Graph
 
+WITHOUT_IMAGES = "choose --importance l2, which needs none"
+"""The advice for a network that no sample of images can be had for."""
+
 
 def prune_candidate(
     model: nn.Module, graph: Graph, widths: Mapping[str, int], settings: PruningSettings, part: Part, seed: int
@@ -24,19 +27,19 @@ def prune_candidate(
     `part` must be the training part, because neither holdout nor test images may influence the network. The seed chooses its
     images. Errors as for `prune`.
     """
-    images = sample(part, settings.images, seed) if IMPORTANCES[settings.importance].needs_images else None
+    images = sample(part, settings.images, seed, WITHOUT_IMAGES) if IMPORTANCES[settings.importance].needs_images else None
     pruned = prune(model, graph, widths, settings.importance, images)
     reestimate(pruned, part, settings.bn_recalibration_batches, seed)
     return pruned
 
 
-def sample(part: Part, count: int, seed: int) -> Tensor:
+def sample(part: Part, count: int, seed: int, advice: str) -> Tensor:
     """Normalised images (n, c, h, w), drawn without replacement: `count` of them, or all where the part has fewer.
 
-    `NetworkError` for data of several inputs.
+    `NetworkError` with this advice for data of several inputs.
     """
     chosen = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
     images = part.batch(chosen)[0]
     if not isinstance(images, Tensor):
-        raise NetworkError("a network of several inputs has no sample of images; choose --importance l2, which needs none")
+        raise NetworkError(f"a network of several inputs has no sample of images; {advice}")
     return images

@@ -80,14 +80,14 @@ def export_step(
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
-        images = sample(train, asked.calibration, asked.seed)
+        images = sample(train, asked.calibration, asked.seed, "export it with --precision float32")
         calibration = len(images)
         export_int8(model, shape, asked.path, images, output)
     else:
         EXPORTERS[asked.file_format](model, shape, asked.path)
     tell(preprocessing, asked.path)
     progress.advance("written")
-    shown = sample(test, _COMPARED, asked.seed)
+    shown = sample(test, _COMPARED, asked.seed, "export it from a script of yours")
     near = agreement(model, asked.path, shown, output)
     record = ExportedFile(
         step=step.iteration,

@@ -143,7 +143,14 @@ def prune_weights(
     `HardwareError` for an unknown accelerator, `NetworkError` if nothing can be pruned, and `RunError` for a folder that holds
     something else or, with `resume`, was begun with other settings.
     """
-    work = _Work(source, asked, out, progress, open_model(asked.device), sample(source.dataset.train, asked.images, asked.seed))
+    work = _Work(
+        source,
+        asked,
+        out,
+        progress,
+        open_model(asked.device),
+        sample(source.dataset.train, asked.images, asked.seed, "its weights cannot be pruned here"),
+    )
     if not work.layers(source.model):
         raise NetworkError(f"{source.name} has no convolution or linear layer whose weights can be pruned")
     known = _begun(out, source, asked, resume)
