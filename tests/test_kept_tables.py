@@ -72,6 +72,7 @@ def networks() -> dict[str, Graph]:
     return {name: network_graph(name, resolution=224) for name in ("mobilenet_v1", "fastdepth")}
 
 
+@pytest.mark.slow
 def test_networks_are_still_priced_as_they_were_when_it_was_made(table: Table, networks: dict[str, Graph]) -> None:
     """Those it was checked on; their widths are in their names."""
     predictor, precisions = Predictor(table), {layer.dtype for layer in table.rows}

@@ -94,6 +94,7 @@ def succeed(*arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_the_network_of_the_documentation_is_planned_for_and_adapted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = PAGE.read_text().split("\n## ")[0]
     (source,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
