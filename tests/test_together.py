@@ -18,11 +18,15 @@ from torch import distributed as dist
 from torch import nn
 
 from netadapt.errors import SettingsError
+from netadapt.runs.finetune import trainings_of
+from netadapt.runs.models import RunModels
+from netadapt.runs.records import Trained
 from netadapt.runs.run_folder import RunFolder
 from netadapt.runs.training_jobs import TrainingJob, train_jobs
-from netadapt.runs.training_schedule import Stage, advancing
+from netadapt.runs.training_schedule import Stage, advancing, stages_of
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.interrupted import Interrupted
+from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.together import Share, synchronise
 from netadapt.training.trainer import train
 from profiler.progress import Silent
@@ -216,6 +220,27 @@ def test_ctrl_c_leaves_no_process_and_no_half_result(adapted: Path, tmp_path: Pa
         with suppress(OSError):  # others end in the meantime
             commands.append(path.read_bytes())
     assert not [command for command in commands if str(tmp_path).encode() in command]
+
+
+@pytest.mark.slow
+def test_a_step_that_is_named_twice_is_trained_once(adapted: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted, tmp_path / "run")
+    succeed("finetune", tmp_path / "run", *FINETUNE, "--step", 1)
+    with RunFolder.open(tmp_path / "run") as folder:
+        assert [trained.seed for trained in folder.finished[1].runs] == [1]
+
+
+@pytest.mark.slow
+def test_the_first_seed_comes_first_though_another_ends_before(adapted: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted, tmp_path / "run")
+    with RunFolder.open(tmp_path / "run", write=True) as folder:
+        models = RunModels(folder)
+        stage = stages_of(folder.info.settings, RecipeOverrides(epochs=0.25)).last
+        for training in reversed(trainings_of(models, [models.step(1)], stage, (1, 2))):
+            job = training.job
+            shutil.copyfile(job.begin, folder.weights_path(job.weights))
+            training.record(Trained(job.seed, job.weights, 0.5, {}))
+        assert [trained.seed for trained in folder.finished[1].runs] == [1, 2]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from netadapt.baselines import BASELINES, BaselineMethod, open_baseline
 from netadapt.baselines.match import Match
 from netadapt.errors import RunError
 from netadapt.executors import ExecutorOptions
-from netadapt.runs.finetune import still_there, trainings_of
+from netadapt.runs.finetune import in_order, still_there, trainings_of
 from netadapt.runs.records import Baseline, Choice, NetworkSize, RunInfo, TargetName, Trained
 from netadapt.runs.training_jobs import Training, TrainingJob, begin_with, train_all
 from netadapt.training.this_machine import usable_cores, visible_gpus
@@ -122,7 +122,7 @@ def _record(match: Match, name: str, label: str, choice: Choice, training: tuple
     done = _trained(match, name, label, choice, training)
     before = next((item for item in models.run.baselines if (item.kind, item.step) == (name, step)), None)
     if done and before is not None:
-        models.run.add_baseline(replace(before, runs=(*done, trained)))
+        models.run.add_baseline(replace(before, runs=in_order((*done, trained))))
         return
     graph = models.graph(choice.widths)
     predicted = None if match.table is None else match.table.predict(graph).latency_ms

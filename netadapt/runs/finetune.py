@@ -61,7 +61,7 @@ def trainings_of(
 ) -> list[Training]:
     """The trainings of these steps that are not recorded yet, those of one seed after those of another."""
     found = []
-    for seed, step in product(seeds, steps):
+    for seed, step in product(seeds, {step.iteration: step for step in steps}.values()):  # the last may be the original
         run, number = models.run, step.iteration
         begin = run.weights_path(step.weights)
         training = (FROM_SCRATCH if from_scratch else origin(begin), stage.text)
@@ -79,13 +79,18 @@ def trainings_of(
 
 def _record(models: RunModels, number: int, stage: Stage, training: tuple[str, ...], trained: Trained) -> None:
     before = _finished(models, number, training)
-    models.run.add_finished(Finished(number, stage.settings, training, (*before, trained)))
+    models.run.add_finished(Finished(number, stage.settings, training, in_order((*before, trained))))
 
 
 def _finished(models: RunModels, number: int, training: tuple[str, ...]) -> tuple[Trained, ...]:
     """The recorded trainings of this step that were the same but for the seed, and whose weights still exist."""
     before = models.run.finished.get(number)
     return still_there(models, before.runs) if before is not None and before.training == training else ()
+
+
+def in_order(runs: Iterable[Trained]) -> tuple[Trained, ...]:
+    """The trainings by seed, as those side by side end in any order and the weights of the first one are exported and measured."""
+    return tuple(sorted(runs, key=lambda item: item.seed))
 
 
 def still_there(models: RunModels, runs: Sequence[Trained]) -> tuple[Trained, ...]:
