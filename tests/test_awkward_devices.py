@@ -209,6 +209,11 @@ def test_a_program_for_another_processor_is_told_as_such(tmp_path: Path, shell: 
     assert "another processor" in said and "native = " in said
 
 
+def test_a_shell_that_runs_two_lines_of_such_a_program_at_once_is_understood() -> None:
+    mixed = "/home/user/.cache/netadapt-profiler/measure: /home/user/.cache/netadapt-profiler/measure: line 1: \x01@8: not found\n"
+    assert "another processor" in how_it_ended(127, mixed + "line 1: \x7fELF: not found\n")
+
+
 def test_a_program_whose_loader_is_not_there_is_told_as_such(tmp_path: Path, shell: str) -> None:
     (tmp_path / "measure").write_text("#!/lib/ld-musl-none.so.1\n")
     said = measured_with(Board(tmp_path, shell), tmp_path / "measure")

@@ -172,10 +172,11 @@ def how_it_ended(returncode: int | None, stderr: str) -> str:
     ended = f"the runner ended with code {returncode}: {last}"
     if any("No space left" in line or "quota exceeded" in line for line in said):
         return f"{ended}; `profile clean` makes room on the device, or {ANOTHER_FOLDER}"
-    if OUR_FOLDER not in last:
+    if not any(OUR_FOLDER in line for line in said):
         return f"{ended}; name another program with --python" if returncode in (126, 127) else ended
-    # dash and BusyBox take what the kernel does not execute for a script, of which they then name a line
-    if re.search(rf"exec format|not executable|cannot execute binary|{OUR_FOLDER}/\S+: (line )?[0-9]+: ", last, re.IGNORECASE):
+    # dash and BusyBox take what the kernel does not execute for a script and name its lines. An "&" among its bytes starts
+    # two commands at once, whose words mix, so that the last line need not be a whole one.
+    if re.search(rf"exec format|not executable|cannot execute binary|{OUR_FOLDER}/\S+: (line )?[0-9]+: ", stderr, re.IGNORECASE):
         return f'{ended}; it was built for another processor: name one for this device as native = "PATH" in profile.toml'
     if returncode not in (126, 127):
         return ended
