@@ -913,6 +913,28 @@ def concatenated():
     return seq(conv_bn_act(3, 16, 3, 2, act=nn.ReLU), Concatenated(16), Concatenated(16), conv_bn_act(16, 32, 3, 2), Head(32))
 
 
+class Segmenter(nn.Module):
+    """SegFormer's head: the features of each level as a sequence through a linear layer, upsampled and fused."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels = nn.ModuleList([conv_bn_act(i, o, 3, 2) for i, o in ((3, 16), (16, 24), (24, 32))])
+        self.linear = nn.ModuleList([nn.Linear(c, 16, bias=c == 24) for c in (16, 24, 32)])
+        self.fuse, self.classes = conv_bn_act(48, 16, 1), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        found = []
+        for level, linear in zip(self.levels, self.linear, strict=True):
+            x = level(x)
+            y = linear(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+            found.append(functional.interpolate(y, size=(16, 16), mode="bilinear", align_corners=False))
+        return self.classes(self.fuse(torch.cat(found, 1)))
+
+
+def segmenter():
+    return Segmenter()
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "efficientnet": (efficientnet, 0),
     "C3 with SiLU": (yolo_c3, 0),
@@ -959,5 +981,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "separate queries, keys and values": (separate_vit, 0),
     "gated units": (gated_units, 0),
     "added to a concatenation": (concatenated, 0),
+    "segformer's head": (segmenter, 0),
 }
 """The function that makes each network, and the channels that keep their widths besides those of its outputs."""
