@@ -919,7 +919,7 @@ class Segmenter(nn.Module):
     def __init__(self):
         super().__init__()
         self.levels = nn.ModuleList([conv_bn_act(i, o, 3, 2) for i, o in ((3, 16), (16, 24), (24, 32))])
-        self.linear = nn.ModuleList([nn.Linear(c, 16, bias=c == 24) for c in (16, 24, 32)])
+        self.linear = nn.ModuleList([nn.Linear(c, 16) for c in (16, 24, 32)])
         self.fuse, self.classes = conv_bn_act(48, 16, 1), nn.Conv2d(16, 5, 1)
 
     def forward(self, x):

@@ -299,6 +299,25 @@ def test_a_convolution_of_sequences_is_not_pruned_and_says_so() -> None:
     assert trace_with_reasons(network.eval(), SHAPE, "sequence").fixed["sequence"] == "layers of Conv1d are not pruned"
 
 
+class Tokens(nn.Module):
+    """A linear layer over the transposed features of an image, which onnxruntime executes as one operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.linear, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 12, bias=False), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.linear(self.stem(x).flatten(2).transpose(1, 2))
+        logits: Tensor = self.head(tokens.relu().mean(1))
+        return logits
+
+
+def test_a_layer_that_the_runtime_joins_with_others_is_told() -> None:
+    found = trace_with_reasons(Tokens().eval(), SHAPE, "tokens")
+    assert found.fixed["linear"] == "onnxruntime joins it with other operators"
+    assert found.graph.widths == {"stem": 16}
+
+
 def test_a_shuffle_fixes_what_feeds_it_and_says_so() -> None:
     found = trace_with_reasons(shuffled().eval(), SHAPE, "shuffled")
     assert set(found.graph.widths) >= {"one", "three"}

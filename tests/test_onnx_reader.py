@@ -311,14 +311,6 @@ def test_a_linear_layer_between_transposes_has_the_shapes_of_the_image(read) -> 
     assert (before.output, after.output) == ((1, 8, 8, 3), (1, 8, 8, 5))
 
 
-def test_a_linear_layer_behind_a_transposition_is_two_layers_though_onnxruntime_joins_them(read) -> None:
-    nodes = [op("Transpose", "x", "a", perm=[0, 2, 1]), op("MatMul", "a q.weight", "y")]
-    graph = read(model(nodes, {"q.weight": weights(6, 4)}, inputs={"x": (2, 6, 5)}))
-    turned, linear = graph.nodes
-    assert (turned.layer.op, turned.layer.output) == ("Transpose", (2, 5, 6))
-    assert (linear.name, linear.layer) == ("q", fully_connected((2, 5, 6), 4, bias=False))
-
-
 def test_a_cut_out_computes_what_it_did_in_its_network(read) -> None:
     proto = model([op("LayerNormalization", "x ln.weight", "y")], {"ln.weight": weights(8)})
     graph = read(proto)

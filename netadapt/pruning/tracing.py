@@ -69,6 +69,9 @@ def trace_with_reasons(model: nn.Module, input_shape: InputShape, name: str) -> 
                 parts |= dict.fromkeys(found.parts, node.name) if found.members else {}
     slices = {block: couplings.slices(block) for block in set(block_of.values())}
     fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
+    # such as a linear layer without a bias that onnxruntime joins with the transposition before it
+    joined = [layer for layer, reason in fixed.items() if not reason and layer not in names]
+    fixed |= dict.fromkeys(joined, "onnxruntime joins it with other operators")
     fixed |= {
         layer: f"layers of {type(module).__name__} are not pruned"
         for layer, module in copy.named_modules()

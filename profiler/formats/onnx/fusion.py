@@ -1,8 +1,7 @@
 """Rejoins the groups that onnxruntime splits although they are one layer. The file of a single layer is split in the same way.
 
 onnxruntime turns HardSwish into HardSigmoid and Mul, and later, in its blocked layout, into a part of the convolution before it. It
-turns a linear layer over a sequence into Reshape, Gemm and Reshape. And it joins what are two layers: a linear layer with the
-transposition before it.
+turns a linear layer over a sequence into Reshape, Gemm and Reshape.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import replace
 
 from onnx import ModelProto, NodeProto, helper
 
-from profiler.formats.onnx.tensors import opset_of, shape_of, used_by
+from profiler.formats.onnx.tensors import opset_of, used_by
 from profiler.layers.graph import Node
 
 _RESHAPES = ("Reshape", "flatten")
@@ -39,26 +38,6 @@ def _is_gate(node: NodeProto) -> bool:
     slope = attributes.get("alpha", 0.2)
     offset = attributes.get("beta", 0.5)
     return node.op_type == "HardSigmoid" and abs(slope - 1 / 6) < 1e-4 and offset == 0.5
-
-
-def split_transposed_products(model: ModelProto) -> None:
-    """Replace every product of a transposed tensor with weights by a Transpose and a MatMul, in place.
-
-    Features of an image that go into a linear layer as a sequence, (n, c, h * w) to (n, h * w, c), make such a product. Apart, the
-    linear layer is one that has a price at every width.
-    """
-    weights = {weight.name for weight in model.graph.initializer}
-    shapes = {value.name: shape_of(value) for value in (*model.graph.value_info, *model.graph.input)}
-    for place, node in reversed(list(enumerate(model.graph.node))):
-        if node.op_type != "FusedMatMul" or node.input[1] not in weights or len(shapes.get(node.input[0]) or ()) != 3:
-            continue
-        asked = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        if {name for name, value in asked.items() if value != (1 if name == "alpha" else 0)} != {"transA"}:
-            continue
-        turned = f"{node.output[0]}/transposed"
-        product = helper.make_node("MatMul", [turned, node.input[1]], list(node.output), name=node.name)
-        model.graph.node.insert(place, helper.make_node("Transpose", [node.input[0]], [turned], name=turned, perm=[0, 2, 1]))
-        model.graph.node[place + 1].CopyFrom(product)
 
 
 def rejoin_groups(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node, ...], tuple[str, ...]]:

@@ -15,7 +15,7 @@ _FOLDED = re.compile(r"^(?:Conv(?:Bn|Mul)Fusion_W_|MatMulBnFusion_GemmB_|Inserte
 _ADDED = re.compile(r"(?:_token_\d+|_quantized|_DequantizeLinear_Output)+$")
 # modules that are a single node; other modules may be several nodes with the same path
 _PRODUCT = re.compile("Conv|Gemm|MatMul")
-_FUSED_PRODUCT = re.compile(r"^fused |/(?:MatMulAddFusion|MatmulTransposeFusion/)$")
+_FUSED_GEMM = re.compile(r"^fused |/MatMulAddFusion$")
 
 
 def name_of(node: NodeProto, tensors: Tensors) -> str:
@@ -34,7 +34,7 @@ def name_of(node: NodeProto, tensors: Tensors) -> str:
         # a matrix that the exporter transposed has lost its name, but its bias has not; a folded bias belonged to a normalisation
         if plain.endswith(".bias") and "Fusion_" not in plain:
             return plain.removesuffix(".bias")
-    own = _FUSED_PRODUCT.sub("", node.name)
+    own = _FUSED_GEMM.sub("", node.name)
     if weights and own.count("/") > 1 and own.startswith("/") and _PRODUCT.search(node.op_type):
         return _module_path(own)
     return own or next(name for name in node.output if name)

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.onnx.complete import completed, inputs_of
-from profiler.formats.onnx.fusion import rejoin_groups, rejoin_hard_swish, split_transposed_products
+from profiler.formats.onnx.fusion import rejoin_groups, rejoin_hard_swish
 from profiler.formats.onnx.integers import describe_integers
 from profiler.formats.onnx.layers import describe
 from profiler.formats.onnx.library_errors import library_errors_as_ours
@@ -54,7 +54,6 @@ def graph_of(name: str, data: bytes) -> Graph:
     inputs = _inputs(model)
     optimised = _optimised(model)
     rejoin_hard_swish(optimised)
-    split_transposed_products(optimised)
     return _graph(name, inputs, optimised, tensors_of(optimised))
 
 
