@@ -38,6 +38,7 @@ def mib_kept_of_256(first: str = "") -> int:
     return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back at once")
 def test_memory_that_training_has_freed_stays_with_the_process_for_the_next_step() -> None:
     """It is asked how much memory the process has, not how many page faults there were: these depend on the kernel's page sizes."""

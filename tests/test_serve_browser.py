@@ -25,6 +25,8 @@ if CHROMIUM is None:
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PROFILE = [sys.executable, "-c", "from profiler.cli.app import app; app()"]
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
