@@ -49,7 +49,7 @@ def main(names: list[str]) -> None:
         model = NETWORKS[name][0]().eval()
         started = time.perf_counter()
         try:
-            traced = trace_with_reasons(model, SHAPE, name)
+            traced = trace_with_reasons(model, (SHAPE,), name)
         except ToolError as exc:
             print(f"{name:34} {exc}")
             continue
@@ -110,7 +110,7 @@ def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str, str]:
         widths = {block: rng.choice(choices) for block, choices in possible_widths(traced.graph, 1).items()}
         narrow = prune(model, traced.graph, widths)
         try:
-            valid += traced.graph.at_widths(widths).macs == count_macs(narrow, SHAPE)
+            valid += traced.graph.at_widths(widths).macs == count_macs(narrow, (SHAPE,))
         except (RuntimeError, ToolError):
             continue
     exports, tables = [], []

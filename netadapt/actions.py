@@ -16,7 +16,7 @@ from netadapt.reporting.report import write_report
 from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.export import ExportOptions, export_step
 from netadapt.runs.finetune import finish
-from netadapt.runs.measure import verify
+from netadapt.runs.measure import EXPORTERS, verify
 from netadapt.runs.models import RunModels
 from netadapt.runs.records import Baseline, ExportedFile, Finished, Verified
 from netadapt.runs.run_folder import RunFolder
@@ -171,8 +171,8 @@ class ExportRequest:
     """A step of a run to write as a model file."""
 
     run: Path
-    file_format: str
-    """onnx or tflite."""
+    file_format: str | None = None
+    """onnx or tflite; None for that of the ending of `out`, else onnx."""
     step: int | None = None
     """None for the last."""
     out: Path | None = None
@@ -206,7 +206,8 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportResult:
     `RunError` for a path that does not end in the format's name or whose folder does not exist.
     """
     with RunFolder.open(request.run, write=True) as folder:
-        models, file_format = RunModels(folder), request.file_format
+        models, named = RunModels(folder), request.out.suffix.lstrip(".") if request.out else ""
+        file_format = request.file_format or (named if named in EXPORTERS else "onnx")
         step = models.step(request.step)
         ending = file_format if request.precision == "float32" else f"{request.precision}.{file_format}"
         path = request.out or folder.exports / f"step{step.iteration:03d}.{ending}"

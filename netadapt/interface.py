@@ -32,7 +32,7 @@ from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.functions import Evaluator, FineTune, Functions
 from netadapt.executors.jobs import CandidateJobs
 from netadapt.export.files import Exported
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes, shapes_text
 from netadapt.networks.options import NetworkOptions
 from netadapt.networks.plain import plain_network
 from netadapt.networks.user_network import GIVEN, source_facts
@@ -54,6 +54,7 @@ from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import open_task
+from netadapt.training.trees import Inputs
 from netadapt.training.types import Metric
 from netadapt.users_code import absolute_name, sources, users_code
 from profiler.layers.graph import Graph
@@ -71,7 +72,8 @@ class AdaptedStep:
     """All that is recorded of it, its iteration's other candidates among it."""
     model: nn.Module
     """The network with the weights of its short-term fine-tune, in evaluation and on the processor."""
-    input_shape: InputShape
+    input_shapes: InputShapes
+    """The shapes of the network's inputs, each of one example."""
 
     @property
     def iteration(self) -> int:
@@ -100,7 +102,7 @@ class AdaptedStep:
         exporter = EXPORTERS.get(Path(path).suffix.lstrip("."))
         if exporter is None:
             raise SettingsError(f"{path} is no name of a file that can be exported; let it end in .onnx or .tflite")
-        return exporter(self.model, self.input_shape, Path(path))
+        return exporter(self.model, self.input_shapes, Path(path))
 
 
 @dataclass(slots=True, eq=False)
@@ -155,7 +157,7 @@ class Adaptation:
 
     def _found(self, models: RunModels, step: Step) -> AdaptedStep:
         self.steps.append(step)
-        return AdaptedStep(step, models.model(step), self.options.input_shape)
+        return AdaptedStep(step, models.model(step), self.options.input_shapes)
 
     @contextmanager
     def _evaluations(self, models: RunModels, progress: ProgressReporter) -> Iterator[Evaluate]:
@@ -207,7 +209,7 @@ class Adaptation:
 
 def adapt(
     model: nn.Module | str,
-    example_inputs: Tensor,
+    example_inputs: Inputs,
     budgets: str | Sequence[str],
     tables: str | Path | Mapping[str, str | Path] | None = None,
     *,
@@ -226,7 +228,8 @@ def adapt(
 ) -> Adaptation:
     """Adapt a trained network to budgets such as "latency=60%" (NetAdapt, Yang et al., 2018); iterate over what it returns.
 
-    `model` is copied and not changed. `example_inputs` are images (n, c, h, w), of which only the shape counts. `tables` is the
+    `model` is copied and not changed. `example_inputs` are images (n, c, h, w) or
+    any other tensor, or a tuple of several where the network takes several; only their shapes count. `tables` is the
     file of a latency table, or several by the names that budgets use, as in "phone.latency=20ms". Each candidate is fine-tuned for
     `short_term_steps` and scored; `search` are the settings of the search. `measure` is whether each winner is measured on the
     tables' devices: on those that can be reached, by default. Everything is kept in the folder `out`, which `resume` goes on with.
@@ -250,16 +253,14 @@ def adapt(
         executor = ExecutorOptions.chosen("ray" if ray_address else None, workers, None, ray_address or "auto")
         executor.require()
     name = absolute_name(model) if isinstance(model, str) else f"{GIVEN}:{type(model).__name__}"
-    if not isinstance(example_inputs, Tensor) or example_inputs.ndim != 4:
-        raise NetworkError("example_inputs must be one tensor of images (n, c, h, w); networks of one such input can be adapted")
+    inputs = shapes_of(example_inputs)
     if importance in IMPORTANCES and IMPORTANCES[importance].needs_images:
         raise SettingsError(f"the importance {importance!r} needs training images, which only `netadapt run` has; use 'l2'")
     paths = {"": Path(tables)} if isinstance(tables, str | Path) else {key: Path(path) for key, path in (tables or {}).items()}
     loaded = {key: trusted(path, allow_unverified=allow_unverified) for key, path in paths.items()}
     texts = (budgets,) if isinstance(budgets, str) else tuple(budgets)
     goals = open_goals(parse_budgets(texts, loaded), loaded)
-    _, channels, height, width = example_inputs.shape
-    options = NetworkOptions(name, classes=0, input=(1, channels, height, width))
+    options = NetworkOptions(name, classes=0, inputs=inputs)
     plain = options.build() if isinstance(model, str) else plain_of(deepcopy(model), options)
     graph = options.traced(plain).graph
     search = search or AdaptSettings()
@@ -287,16 +288,26 @@ def adapt(
     )  # fmt: skip
 
 
-def trace(model: nn.Module, example_inputs: Tensor) -> Graph:
-    """The layers of a network and their widths, for `profiler.LatencyTable.predict`. `NetworkError` if it cannot be traced."""
-    _, channels, height, width = example_inputs.shape
-    options = NetworkOptions(f"{GIVEN}:{type(model).__name__}", classes=0, input=(1, channels, height, width))
+def trace(model: nn.Module, example_inputs: Inputs) -> Graph:
+    """The layers of a network and their widths, for `profiler.LatencyTable.predict`. `NetworkError` if it cannot be traced.
+
+    `example_inputs` as for `adapt`.
+    """
+    options = NetworkOptions(f"{GIVEN}:{type(model).__name__}", classes=0, inputs=shapes_of(example_inputs))
     return options.traced(plain_of(deepcopy(model), options)).graph
+
+
+def shapes_of(example_inputs: Inputs) -> InputShapes:
+    """The shapes of one example of each. `NetworkError` for anything but one tensor or a tuple of them, with a first dimension."""
+    several = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    if not several or not all(isinstance(each, Tensor) and each.ndim > 1 for each in several):
+        raise NetworkError("example_inputs must be a tensor such as images (n, c, h, w), or a tuple of tensors for several inputs")
+    return tuple((1, *each.shape[1:]) for each in several)
 
 
 def plain_of(model: nn.Module, options: NetworkOptions) -> nn.Module:
     """The network without wrappers and in float32, in evaluation. `NetworkError` if it does not accept its inputs."""
-    shape = "x".join(map(str, options.input_shape))
+    shape = shapes_text(options.input_shapes)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as exporters take it, by which it is traced
     with users_code(f"{type(model).__name__} does not accept an input of {shape}"):
-        return plain_network(model, options.input_shape, type(model).__name__).model
+        return plain_network(model, options.input_shapes, type(model).__name__).model

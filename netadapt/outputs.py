@@ -84,7 +84,7 @@ def training_branches(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def outputs_of_all_layers(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+def outputs_of_all_layers(model: nn.Module, *inputs: Tensor) -> list[Tensor]:
     """The outputs of evaluation and, if training runs layers that evaluation does not, those of training.
 
     Where training runs all layers of evaluation and more, it alone is run.
@@ -103,7 +103,7 @@ def outputs_of_all_layers(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     return outputs
 
 
-def _with_unused(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+def _with_unused(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """The outputs of the model and, where gradients are recorded, those of layers that it runs for nothing.
 
     Such layers read features too, and fail where these are narrowed without them.
@@ -112,7 +112,7 @@ def _with_unused(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     hooks = [layer.register_forward_hook(lambda _module, _inputs, output: made.append(output)) for layer in layers]
     try:
-        outputs = as_list(model(inputs))
+        outputs = as_list(model(*inputs))
     finally:
         for hook in hooks:
             hook.remove()
@@ -150,7 +150,7 @@ def forget_graph(model: nn.Module) -> None:
             own[name] = cut(own[name])
 
 
-def _called(model: nn.Module, inputs: Tensor) -> set[nn.Module]:
+def _called(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[nn.Module]:
     """The modules with weights of their own that the model calls."""
     found: set[nn.Module] = set()
     hooks = [
@@ -159,7 +159,7 @@ def _called(model: nn.Module, inputs: Tensor) -> set[nn.Module]:
         if any(True for _ in module.parameters(recurse=False))
     ]
     try:
-        model(inputs)
+        model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

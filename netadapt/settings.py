@@ -101,7 +101,7 @@ OPTIONS: Mapping[str, str] = {
     "network.resolution": "--resolution",
     "network.classes": "number of classes",
     "network.small_input": "--small-input",
-    "network.input": "--input",
+    "network.inputs": "--input",
     "network.output": "--output",
     "network.training_output": "output in training",
     "data.source": "--data",

@@ -18,7 +18,7 @@ from profiler.protocol.settings import TimingSettings
 if TYPE_CHECKING:
     from torch import nn
 
-    from netadapt.input_shape import InputShape
+    from netadapt.input_shapes import InputShapes
     from profiler.layers.graph import Graph
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -65,10 +65,10 @@ def traced_once() -> Iterator[None]:
 
     trace = tracing.trace
 
-    def kept(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
-        key = name, input_shape, repr(model)
+    def kept(model: nn.Module, input_shapes: InputShapes, name: str) -> Graph:
+        key = name, input_shapes, repr(model)
         if key not in _TRACES:
-            _TRACES[key] = trace(model, input_shape, name)
+            _TRACES[key] = trace(model, input_shapes, name)
         return _TRACES[key]
 
     with pytest.MonkeyPatch.context() as patch:

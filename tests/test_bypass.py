@@ -59,7 +59,7 @@ def network() -> nn.Sequential:
 
 @cache
 def graph() -> Graph:
-    return with_branches(network(), trace(network(), SMALL, "network"))
+    return with_branches(network(), trace(network(), (SMALL,), "network"))
 
 
 FIRST, SECOND, THIRD = "2.first.0", "3.first.0", "4.first.0"
@@ -73,7 +73,7 @@ def test_a_residual_with_a_block_of_its_own_is_a_branch_and_nothing_else_is() ->
 
 def test_a_rectified_residual_is_no_branch_where_its_input_is_not_rectified() -> None:
     model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), Rectified(12), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 2))
-    assert with_branches(model, trace(model, SMALL, "network")).branches == ()
+    assert with_branches(model, trace(model, (SMALL,), "network")).branches == ()
 
 
 def test_width_zero_is_the_identity() -> None:
@@ -88,7 +88,7 @@ def test_width_zero_is_the_identity() -> None:
 def test_without_a_branch_the_graph_is_that_of_the_model_without_it() -> None:
     widths = {FIRST: 0, THIRD: 0, SECOND: 4}
     predicted = graph().at_widths(widths)
-    traced = trace(prune_in_order(network(), graph(), widths, {}), SMALL, "network")
+    traced = trace(prune_in_order(network(), graph(), widths, {}), (SMALL,), "network")
     assert [node.layer for node in predicted.nodes] == [node.layer for node in traced.nodes]
     assert predicted.macs == traced.macs
 
@@ -205,7 +205,7 @@ def test_samples_remove_branches_and_never_widen_them_again() -> None:
 
 def test_exported_to_onnx_nothing_of_a_removed_branch_is_left(tmp_path: Path) -> None:
     model = prune_in_order(randomised(network(), torch.randn(4, *SMALL[1:])), graph(), {FIRST: 0, SECOND: 0, THIRD: 0}, {})
-    export_onnx(model, SMALL, tmp_path / "a.onnx")  # raises an error where its outputs are not PyTorch's
+    export_onnx(model, (SMALL,), tmp_path / "a.onnx")  # raises an error where its outputs are not PyTorch's
     assert [layer.op for layer in read_onnx(tmp_path / "a.onnx").layers] == [
         "conv2d",
         "conv2d",
@@ -218,5 +218,5 @@ def test_exported_to_onnx_nothing_of_a_removed_branch_is_left(tmp_path: Path) ->
 @pytest.mark.slow
 def test_exported_to_tflite_it_computes_the_same(tmp_path: Path) -> None:
     model = prune_in_order(randomised(network(), torch.randn(4, *SMALL[1:])), graph(), {FIRST: 0, THIRD: 0}, {})
-    export_tflite(model, SMALL, tmp_path / "a.tflite")  # raises an error where its outputs are not PyTorch's
+    export_tflite(model, (SMALL,), tmp_path / "a.tflite")  # raises an error where its outputs are not PyTorch's
     assert (tmp_path / "a.tflite").stat().st_size > 0

@@ -253,7 +253,7 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_can_be_pruned_is_found_and_what_cannot_is_left_alone(kind: str) -> None:
     model, expected = KINDS[kind]
-    graph = trace(model, SHAPE, "network")
+    graph = trace(model, (SHAPE,), "network")
     assert {block.removeprefix("parts."): width for block, width in graph.widths.items()} == expected
     widths = {block: width // 2 for block, width in graph.widths.items()}
     assert prune(model, graph, widths)(torch.zeros(SHAPE)).shape == model(torch.zeros(SHAPE)).shape
@@ -261,16 +261,16 @@ def test_what_can_be_pruned_is_found_and_what_cannot_is_left_alone(kind: str) ->
 
 def test_a_block_has_as_many_slices_as_every_grouped_convolution_that_makes_or_reads_it_needs() -> None:
     model, _ = KINDS["two and three groups of the same channels"]
-    couplings = Couplings(model, SHAPE)
+    couplings = Couplings(model, (SHAPE,))
     assert [couplings.slices(f"parts.{name}") for name in ("stem", "pairs")] == [6, 6]
-    in_line = Couplings(KINDS["grouped convolutions in a row"][0], SHAPE)
+    in_line = Couplings(KINDS["grouped convolutions in a row"][0], (SHAPE,))
     assert [in_line.slices(f"parts.{name}") for name in ("stem", "one", "two")] == [4, 4, 2]
 
 
 def test_layers_that_share_a_weight_keep_their_widths() -> None:
     layers = {"stem": _conv(3, 16), "one": _conv(16, 16), "other": _conv(16, 16), "after": _conv(16, 8), "head": _conv(8, 4)}
     layers["other"].weight = layers["one"].weight
-    assert trace(Layers(_in_line, **layers), SHAPE, "network").widths == {"parts.after": 8}
+    assert trace(Layers(_in_line, **layers), (SHAPE,), "network").widths == {"parts.after": 8}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -279,7 +279,7 @@ def test_blocks_counted_without_a_trace_are_those_of_the_couplings(name: str) ->
     found = []
     for device in ("meta", "cpu"):
         with torch.device(device):
-            found.append(Couplings(build_network(name, width_multiplier=0.25), (1, 3, 64, 64)).blocks())
+            found.append(Couplings(build_network(name, width_multiplier=0.25), ((1, 3, 64, 64),)).blocks())
     assert found[0] == found[1] != []
 
 
@@ -399,7 +399,7 @@ def _last_of_slices(channels: int, slice_width: int, kept: int) -> list[int]:
 
 def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
     """Make weights of zero of as many channels as the widths take away, the last of each slice; the kept ones are the strongest."""
-    couplings = Couplings(deepcopy(model), SMALL)
+    couplings = Couplings(deepcopy(model), (SMALL,))
     modules = dict(model.named_modules())
     with torch.no_grad():
         for module in modules.values():
@@ -423,7 +423,7 @@ def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
 @given(networks(), st.integers(0, 2**16))
 def test_a_random_network_narrows_as_its_graph_says_and_loses_nothing_with_silent_channels(model: nn.Module, seed: int) -> None:
     torch.manual_seed(seed)
-    graph = trace(model.eval(), SMALL, "network")
+    graph = trace(model.eval(), (SMALL,), "network")
     chance = random.Random(seed)
     # not to 1, where a depthwise layer is an ordinary one to the runtime
     widths = {block: chance.choice([width for width in found if width > 1]) for block, found in possible_widths(graph, 1).items()}
@@ -431,5 +431,5 @@ def test_a_random_network_narrows_as_its_graph_says_and_loses_nothing_with_silen
     pruned = prune(model, graph, widths)
     images = torch.randn(2, *SMALL[1:])
     torch.testing.assert_close(pruned(images), model(images), rtol=1e-4, atol=1e-4)
-    assert trace(pruned, SMALL, "network").layers == graph.at_widths(widths).layers
+    assert trace(pruned, (SMALL,), "network").layers == graph.at_widths(widths).layers
     reshape_like(model, graph, widths).load_state_dict(pruned.state_dict())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -14,11 +13,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from netadapt.cli.app import app as netadapt_app
-from netadapt.errors import NetworkError
-from netadapt.pruning.pruner import sample
 from netadapt.pruning.tracing import trace
 from netadapt.resources import open_goals, parse_budgets
-from netadapt.training.types import Part
 from netadapt.weight_pruning.densities import measured_densities
 from profiler.cli.app import app as profile_app
 from profiler.errors import HardwareError
@@ -71,7 +67,7 @@ def net() -> Net:
 
 @pytest.fixture(scope="module")
 def found(net: Net) -> Densities:
-    return measured_densities(net, trace(net, (1, 3, 8, 8), "net"), IMAGES, "net", "noise")
+    return measured_densities(net, trace(net, ((1, 3, 8, 8),), "net"), IMAGES, "net", "noise")
 
 
 def share(values: Tensor) -> float:
@@ -112,7 +108,7 @@ def test_a_pooling_reads_what_its_layer_writes_and_writes_what_the_next_one_read
 
 
 def test_counting_leaves_the_network_as_it_was(net: Net) -> None:
-    graph, before = trace(net, (1, 3, 8, 8), "net"), {name: value.clone() for name, value in net.state_dict().items()}
+    graph, before = trace(net, ((1, 3, 8, 8),), "net"), {name: value.clone() for name, value in net.state_dict().items()}
     net.train()
     measured_densities(net, graph, IMAGES[:2], "net", "noise")
     assert net.training
@@ -295,15 +291,3 @@ def test_weights_that_are_given_take_the_place_of_those_of_the_step(toy_run: Pat
     given = ("--step", 0, "--images", 4, "--weights", tmp_path / "zero.pt", "--out", tmp_path / "d.json")
     assert netadapt("densities", toy_run, *given).exit_code == 0
     assert read_densities(tmp_path / "d.json").layers["5"].weight == 0
-
-
-def test_data_of_several_inputs_is_told_what_to_do_instead() -> None:
-    class Pairs:
-        def __len__(self) -> int:
-            return 4
-
-        def batch(self, chosen: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-            return (chosen, chosen), chosen
-
-    with pytest.raises(NetworkError, match="a network of several inputs has no sample of images; build without them"):
-        sample(cast(Part, Pairs()), 2, 1, "build without them")

@@ -62,7 +62,7 @@ def trained() -> Classifier:
 @pytest.fixture(scope="module", params=[("onnx", export_onnx), ("tflite", export_tflite)], ids=["onnx", "tflite"])
 def exported(request: pytest.FixtureRequest, trained: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     name, write = request.param
-    result: Exported = write(trained.train(), SHAPE, tmp_path_factory.mktemp("exported") / f"network.{name}")
+    result: Exported = write(trained.train(), (SHAPE,), tmp_path_factory.mktemp("exported") / f"network.{name}")
     return result
 
 
@@ -96,9 +96,9 @@ def test_a_pruned_grouped_convolution_comes_back_as_the_graph_says(name: str, wr
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(12, 4, 1)
     model = nn.Sequential(*layers).eval()
-    graph = trace(model, SHAPE, "grouped")
+    graph = trace(model, (SHAPE,), "grouped")
     pruned = prune(model, graph, {"0": 4, "2": 6})
-    path = write(pruned, SHAPE, tmp_path / f"network.{name}").path
+    path = write(pruned, (SHAPE,), tmp_path / f"network.{name}").path
     assert read_model(path).layers == graph.at_widths({"0": 4, "2": 6}).layers
 
 
@@ -106,11 +106,11 @@ def test_a_pruned_grouped_convolution_comes_back_as_the_graph_says(name: str, wr
 def test_a_file_that_computes_something_else_is_not_written(
     trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(export, "_OPENERS", {f".{name}": lambda _path: (lambda images: [images[:, 0, 0, :4]], 1)})
+    monkeypatch.setattr(export, "_OPENERS", {f".{name}": lambda _path: (lambda arrays: [arrays[0][:, 0, 0, :4]], 1)})
     path = tmp_path / f"network.{name}"
     path.write_text("old")
     with pytest.raises(ExportError, match="differ from PyTorch's"):
-        export.export_checked(trained, SHAPE, path, name, lambda _model, _shape, written: written.touch())
+        export.export_checked(trained, (SHAPE,), path, name, lambda _model, _shape, written: written.touch())
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -119,13 +119,13 @@ def test_a_model_that_cannot_be_exported_leaves_the_old_file(tmp_path: Path) -> 
     path = tmp_path / "network.onnx"
     path.write_text("old")
     with pytest.raises(ExportError, match=r"^the model cannot be written as onnx: [^\n]+$"):
-        export_onnx(Branching(), SHAPE, path)
+        export_onnx(Branching(), (SHAPE,), path)
     assert path.read_text() == "old"
 
 
 def test_a_folder_that_does_not_exist_is_told(trained: Classifier, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"):
-        export_onnx(trained, SHAPE, tmp_path / "nowhere" / "network.onnx")
+        export_onnx(trained, (SHAPE,), tmp_path / "nowhere" / "network.onnx")
 
 
 def test_a_missing_converter_is_told_with_what_to_install(
@@ -135,7 +135,7 @@ def test_a_missing_converter_is_told_with_what_to_install(
     with pytest.raises(
         MissingPackage, match=r"litert_torch is not installed; install it with pip install 'netadapt-profiler\[adapt\]'"
     ):
-        export_tflite(trained, SHAPE, tmp_path / "network.tflite")
+        export_tflite(trained, (SHAPE,), tmp_path / "network.tflite")
 
 
 @pytest.mark.parametrize("name", ["network.onnx", "network.tflite"])
@@ -146,6 +146,6 @@ def test_a_damaged_file_is_told_in_one_sentence(tmp_path: Path, name: str) -> No
 
 
 def test_exporting_says_nothing(trained: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export_onnx(trained, SHAPE, tmp_path / "network.onnx")
-    export_tflite(trained, SHAPE, tmp_path / "network.tflite")
+    export_onnx(trained, (SHAPE,), tmp_path / "network.onnx")
+    export_tflite(trained, (SHAPE,), tmp_path / "network.tflite")
     assert capfd.readouterr() == ("", "")

@@ -27,7 +27,7 @@ SHAPE = (1, 3, 32, 32)
 def traced(name: str) -> tuple[nn.Module, Traced]:
     torch.manual_seed(0)
     model = NETWORKS[name][0]().eval()
-    return model, trace_with_reasons(model, SHAPE, name)
+    return model, trace_with_reasons(model, (SHAPE,), name)
 
 
 @cache
@@ -35,7 +35,7 @@ def narrowed(name: str) -> nn.Module:
     model, found = traced(name)
     widths = {block: nearest(choices, 0.6 * choices[-1]) for block, choices in possible_widths(found.graph, 1).items()}
     narrow = prune(model, found.graph, widths)
-    assert found.graph.at_widths(widths).macs == count_macs(narrow, SHAPE)
+    assert found.graph.at_widths(widths).macs == count_macs(narrow, (SHAPE,))
     return narrow
 
 
@@ -62,12 +62,12 @@ def test_the_narrowed_graph_has_the_macs_of_the_narrowed_network(name: str) -> N
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_narrowed_network_computes_the_same_in_onnx(name: str, tmp_path: Path) -> None:
-    export_onnx(narrowed(name), SHAPE, tmp_path / "narrow.onnx")
+    export_onnx(narrowed(name), (SHAPE,), tmp_path / "narrow.onnx")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_narrowed_network_computes_the_same_in_tflite(name: str, tmp_path: Path) -> None:
-    export_tflite(narrowed(name), SHAPE, tmp_path / "narrow.tflite")
+    export_tflite(narrowed(name), (SHAPE,), tmp_path / "narrow.tflite")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

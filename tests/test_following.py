@@ -233,7 +233,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
 def traced(name: str) -> tuple[nn.Module, Traced]:
     torch.manual_seed(0)
     model = NETWORKS[name][0]().eval()
-    return model, trace_with_reasons(model, SHAPE, name)
+    return model, trace_with_reasons(model, (SHAPE,), name)
 
 
 def narrower(name: str) -> dict[str, int]:
@@ -260,13 +260,13 @@ def test_every_layer_but_the_last_is_in_a_block(name: str) -> None:
 def test_the_macs_of_the_narrowed_graph_are_those_of_the_narrowed_network(name: str) -> None:
     model, found = traced(name)
     widths = narrower(name)
-    assert found.graph.at_widths(widths).macs == count_macs(prune(model, found.graph, widths), SHAPE)
+    assert found.graph.at_widths(widths).macs == count_macs(prune(model, found.graph, widths), (SHAPE,))
 
 
 @pytest.mark.parametrize("name", EACH)
 def test_the_narrowed_network_computes_the_same_in_its_file(name: str, tmp_path: Path) -> None:
     model, found = traced(name)
-    export_onnx(prune(model, found.graph, narrower(name)), SHAPE, tmp_path / "narrow.onnx")
+    export_onnx(prune(model, found.graph, narrower(name)), (SHAPE,), tmp_path / "narrow.onnx")
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -296,7 +296,7 @@ def test_a_convolution_of_sequences_is_not_pruned_and_says_so() -> None:
         return net.head(functional.relu(net.sequence(functional.relu(net.stem(x)).mean(2))).mean(2))
 
     network = Net(forward, stem=nn.Conv2d(3, 16, 3), sequence=nn.Conv1d(16, 8, 3), head=nn.Linear(8, 10))
-    assert trace_with_reasons(network.eval(), SHAPE, "sequence").fixed["sequence"] == "layers of Conv1d are not pruned"
+    assert trace_with_reasons(network.eval(), (SHAPE,), "sequence").fixed["sequence"] == "layers of Conv1d are not pruned"
 
 
 class Tokens(nn.Module):
@@ -313,12 +313,12 @@ class Tokens(nn.Module):
 
 
 def test_a_layer_that_the_runtime_joins_with_others_is_told() -> None:
-    found = trace_with_reasons(Tokens().eval(), SHAPE, "tokens")
+    found = trace_with_reasons(Tokens().eval(), (SHAPE,), "tokens")
     assert found.fixed["linear"] == "onnxruntime joins it with other operators"
     assert found.graph.widths == {"stem": 16}
 
 
 def test_a_shuffle_fixes_what_feeds_it_and_says_so() -> None:
-    found = trace_with_reasons(shuffled().eval(), SHAPE, "shuffled")
+    found = trace_with_reasons(shuffled().eval(), (SHAPE,), "shuffled")
     assert set(found.graph.widths) >= {"one", "three"}
     assert found.fixed.keys() >= {"left", "right", "two", "four"} - set(found.graph.widths)

@@ -18,6 +18,7 @@ from netadapt.pruning.pruner import prune_candidate, sample
 from netadapt.pruning.settings import PruningSettings
 from netadapt.pruning.tracing import trace
 from netadapt.training.datasets.opening import open_dataset
+from netadapt.training.trees import each_of
 
 CHANNELS = 8
 SHAPE = (1, 3, 6, 6)
@@ -95,7 +96,7 @@ def test_channels_that_others_make_up_for_go_first_and_the_refit_restores_the_ou
     silence(model, 6)
     with torch.no_grad():
         model.maker.weight[6] *= 10  # of the largest norm, and of no use
-    pruned = prune(model, trace(model, SHAPE, "chain"), {"maker": 6}, "reconstruction", images(600))
+    pruned = prune(model, trace(model, (SHAPE,), "chain"), {"maker": 6}, "reconstruction", images(600))
     others = images(8).flip(-1)
     torch.testing.assert_close(pruned(others), model(others), rtol=1e-3, atol=1e-4)
     removed = set(range(CHANNELS)) - set(kept_filters(model, pruned))
@@ -118,7 +119,7 @@ def error(reader: rule.Reader, weights: Tensor) -> float:
 
 
 def block_of(model: Chain) -> Block:
-    couplings = Couplings(model, SHAPE)
+    couplings = Couplings(model, (SHAPE,))
     readers = {model.get_submodule(name): inputs for name, inputs in couplings.readers("maker").items()}
     return Block(model, "maker", CHANNELS, [model.maker], readers)
 
@@ -191,7 +192,7 @@ class Shared(nn.Module):
 
 
 def test_every_layer_that_reads_a_block_is_found_with_its_inputs() -> None:
-    found = Couplings(Shared(), SHAPE).readers("one")
+    found = Couplings(Shared(), (SHAPE,)).readers("one")
     assert found == {"plain": {c: [c] for c in range(CHANNELS)}, "beside": {c: [4 + c] for c in range(CHANNELS)}}
 
 
@@ -203,7 +204,7 @@ def test_a_block_of_several_makers_and_readers_keeps_its_outputs_without_a_doubl
         for layer in (model.one, model.two):
             for tensor in layer.parameters():
                 tensor[7] = tensor[2]
-    pruned = prune(model, trace(model, SHAPE, "shared"), {"one": CHANNELS - 1}, "reconstruction", images(64))
+    pruned = prune(model, trace(model, (SHAPE,), "shared"), {"one": CHANNELS - 1}, "reconstruction", images(64))
     assert pruned.get_parameter("beside.weight").shape[1] == 4 + CHANNELS - 1
     torch.testing.assert_close(pruned(images(4)), model(images(4)), rtol=1e-3, atol=1e-4)
 
@@ -234,7 +235,7 @@ def test_of_a_block_in_slices_the_positions_that_are_strongest_over_all_slices_s
         model.maker.weight[5] = 0  # made up for by channel 1, at the same position
         model.maker.weight[[2, 6]] = 1
         model.maker.bias.copy_(torch.arange(CHANNELS))
-    pruned = prune(model, trace(model, SHAPE, "in groups"), {"maker": 4})
+    pruned = prune(model, trace(model, (SHAPE,), "in groups"), {"maker": 4})
     assert pruned.get_parameter("maker.bias").tolist() == [1, 2, 5, 6]
     assert torch.equal(pruned.get_parameter("grouped.weight"), model.grouped.weight[:, [1, 2]])
     assert torch.equal(pruned.get_parameter("plain.weight"), model.plain.weight[:, [1, 2, 5, 6]])
@@ -249,13 +250,13 @@ def test_a_grouped_convolution_is_refitted_so_that_nothing_is_missed_of_doubles(
         model.maker.weight[[2, 6]] *= 10  # of the largest norm, and read by nothing
         model.grouped.weight[:, 2] = 0
         model.plain.weight[:, [2, 6]] = 0
-    pruned = prune(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "reconstruction", images(600))
+    pruned = prune(model, trace(model, (SHAPE,), "in groups"), {"maker": 4}, "reconstruction", images(600))
     torch.testing.assert_close(pruned(images(4).flip(-1)), model(images(4).flip(-1)), rtol=1e-3, atol=1e-4)
 
 
 def test_every_group_of_a_layer_is_refitted_to_err_less_than_without() -> None:
     model = in_groups()
-    couplings = Couplings(model, SHAPE)
+    couplings = Couplings(model, (SHAPE,))
     readers = {model.get_submodule(name): inputs for name, inputs in couplings.readers("maker").items()}
     block = Block(model, "maker", CHANNELS, [model.maker], readers, couplings.slices("maker"))
     found = rule.observed(block, images())
@@ -279,7 +280,7 @@ def test_a_rule_that_keeps_channels_instead_of_positions_is_told(monkeypatch: py
     monkeypatch.setitem(IMPORTANCES, "last channels", Criterion("test_importance:last_channels", "the last ones stay"))
     model = in_groups()
     with pytest.raises(ImportanceError, match=r"must keep 2 of 4 positions of block maker, but keeps \[6, 7\]"):
-        prune(model, trace(model, SHAPE, "in groups"), {"maker": 4}, "last channels")
+        prune(model, trace(model, (SHAPE,), "in groups"), {"maker": 4}, "last channels")
 
 
 def last_channels(block: Block, count: int, _images: Tensor | None) -> list[int]:
@@ -288,7 +289,7 @@ def last_channels(block: Block, count: int, _images: Tensor | None) -> list[int]
 
 def test_a_layer_that_reads_too_many_features_leaves_the_choice_to_the_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     model = chain("linear after flatten")
-    graph = trace(model, SHAPE, "chain")
+    graph = trace(model, (SHAPE,), "chain")
     monkeypatch.setattr(rule, "MAX_FEATURES", 100)
     one, two = (prune(model, graph, {"maker": 4}, name, images()) for name in IMPORTANCES)
     assert torch.equal(one(images()), two(images()))
@@ -297,7 +298,7 @@ def test_a_layer_that_reads_too_many_features_leaves_the_choice_to_the_norms(mon
 def test_reconstruction_without_images_is_refused() -> None:
     model = chain("pointwise")
     with pytest.raises(ImportanceError, match="sample of images"):
-        prune(model, trace(model, SHAPE, "chain"), {"maker": 4}, "reconstruction")
+        prune(model, trace(model, (SHAPE,), "chain"), {"maker": 4}, "reconstruction")
 
 
 def test_an_unknown_rule_is_told_with_those_there_are() -> None:
@@ -323,4 +324,4 @@ def test_the_same_seed_gives_the_same_network_and_the_model_stays_as_it_was() ->
     one, two = (prune_candidate(model, graph, {"pairs.2.pointwise.conv": 16}, how, part, seed=3).state_dict() for _ in range(2))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not torch.equal(*(sample(part, 8, seed, "choose other images") for seed in (3, 4)))
+    assert not torch.equal(*(each_of(sample(part, 8, seed))[0] for seed in (3, 4)))

@@ -14,7 +14,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShape
 from netadapt.networks import NetworkError, build_network, describe
 from netadapt.networks.resnet import ResNet
 from netadapt.pruning.prune import prune
@@ -53,7 +53,7 @@ def _shape(name: str) -> InputShape:
 
 @cache
 def _graph(name: str) -> Graph:
-    return trace(_model(name), _shape(name), name)
+    return trace(_model(name), (_shape(name),), name)
 
 
 def _widths(graph: Graph) -> dict[str, int]:
@@ -190,7 +190,7 @@ def test_a_thinner_mobilenet_v2_keeps_its_last_features() -> None:
 def test_the_graph_at_other_widths_is_the_graph_of_the_pruned_network(name: str) -> None:
     graph = _graph(name)
     widths = _widths(graph)
-    assert trace(prune(_model(name), graph, widths), _shape(name), name) == graph.at_widths(widths)
+    assert trace(prune(_model(name), graph, widths), (_shape(name),), name) == graph.at_widths(widths)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -146,7 +146,7 @@ def test_several_inputs_reach_the_network_in_their_order(tmp_path: Path) -> None
 
 
 def test_functions_in_the_file_of_the_data_are_its_task(tmp_path: Path) -> None:
-    found = tried(opened(tmp_path, DATA + TASK), network(), SHAPE, "net")
+    found = tried(opened(tmp_path, DATA + TASK), network(), (SHAPE,), "net")
     assert [metric.name for metric in (found.task.accuracy, *found.task.metrics)] == ["minus_error", "error"]
     assert found.task.metrics[0].lower_is_better
     scores = score(network(), found.test)
@@ -168,7 +168,7 @@ def test_a_task_of_ones_own_judges_a_built_in_dataset(tmp_path: Path) -> None:
     found = open_dataset("digits", resolution=8, seed=1, task=chosen_task(str(tmp_path / "mytask.py")))
     assert isinstance(found.task, UsersTask)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 1))
-    assert tried(found, model, (1, 3, 8, 8), "net").task.accuracy.name == "minus_error"
+    assert tried(found, model, ((1, 3, 8, 8),), "net").task.accuracy.name == "minus_error"
 
 
 @pytest.mark.slow
@@ -220,14 +220,14 @@ def wrong(old: str, new: str) -> str:
 )  # fmt: skip
 def test_what_is_wrong_is_told_before_training(tmp_path: Path, data: str, said: str) -> None:
     with pytest.raises((UsersError, TaskError), match=said):
-        tried(opened(tmp_path, data), network(), SHAPE, "net")
+        tried(opened(tmp_path, data), network(), (SHAPE,), "net")
 
 
 def test_a_traceback_is_cut_to_the_users_frames(tmp_path: Path) -> None:
     data = wrong("    return (outputs[:, 0] - targets.float()).square().mean()", "    return helped(outputs)")
     data += "\ndef helped(outputs):\n    return outputs.reshape(7, -1)\n"
     with pytest.raises(UsersError) as caught:
-        tried(opened(tmp_path, data), network(), SHAPE, "net")
+        tried(opened(tmp_path, data), network(), (SHAPE,), "net")
     sentence, *frames = str(caught.value).split("\n")
     assert sentence.startswith("mydata.py:loss failed: RuntimeError: shape '[7, -1]' is invalid")
     assert [line.strip() for line in frames[1::2]] == ["return helped(outputs)", "return outputs.reshape(7, -1)"]
@@ -235,14 +235,14 @@ def test_a_traceback_is_cut_to_the_users_frames(tmp_path: Path) -> None:
 
 
 def test_inputs_of_another_shape_than_the_networks_are_told_with_the_option(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="such as --input 1x5x8x12"):
-        tried(opened(tmp_path), network(), (1, 3, 224, 224), "net")
+    with pytest.raises(TaskError, match="choose the same with --input 1x5x8x12"):
+        tried(opened(tmp_path), network(), ((1, 3, 224, 224),), "net")
 
 
 def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
     data = DATA.replace("int(self.labels[index])", "9 if index == 4 else int(self.labels[index])")
     with pytest.raises(UsersError, match=r"example 4 of t.* has the label 9, but there are 3 classes"):
-        tried(opened(tmp_path, data), network(), SHAPE, "net")
+        tried(opened(tmp_path, data), network(), (SHAPE,), "net")
 
 
 def test_a_command_prints_the_sentence_and_the_frames_and_leaves_no_run(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ STEP = TrainSettings(learning_rate=0.01, steps=1, batch_size=4, augment=False)
 
 
 def plain(make: Callable[[], nn.Module]) -> Plain:
-    return plain_network(make(), SHAPE, "net")
+    return plain_network(make(), (SHAPE,), "net")
 
 
 def outputs(make: Callable[[], nn.Module], asked: str | None = None) -> Outputs:
-    return outputs_of(plain(make).model, SHAPE, "net", asked, lambda shape: shape == (1, 10))
+    return outputs_of(plain(make).model, (SHAPE,), "net", asked, lambda shape: shape == (1, 10))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_folded_weights_compute_what_the_network_did(make: Callable[[], nn.Modul
     model, images = make().eval(), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         before = model(images)
-        after = plain_network(model, SHAPE, "net").model(images)
+        after = plain_network(model, (SHAPE,), "net").model(images)
     torch.testing.assert_close(before, after)
 
 
@@ -162,16 +162,16 @@ def test_a_buffer_made_from_the_size_of_the_input_is_not_stored_with_the_weights
 )
 def test_layers_that_only_training_runs_or_whose_results_are_unused_are_cut_along(make: Callable[[], nn.Module]) -> None:
     model = plain(make).model
-    Couplings(model, SHAPE).remove("one", [0, 3, 5])
-    train_once(SHAPE)(model)
+    Couplings(model, (SHAPE,)).remove("one", [0, 3, 5])
+    train_once((SHAPE,))(model)
     assert model.get_submodule("one").get_parameter("weight").shape[0] == 13
 
 
 def test_a_network_that_keeps_its_features_can_be_copied_after_a_training_step() -> None:
     model = plain(people.keeps).model
-    train_once(SHAPE)(model)
-    Couplings(model, SHAPE)
-    assert torch.isfinite(reference(deepcopy(model), torch.zeros(SHAPE))[0]).all()
+    train_once((SHAPE,))(model)
+    Couplings(model, (SHAPE,))
+    assert torch.isfinite(reference(deepcopy(model), [torch.zeros(SHAPE)])[0]).all()
 
 
 @pytest.mark.parametrize("make", [people.viewed, people.dict_two, people.data_two, people.train_last, people.grid_batch])
@@ -185,7 +185,7 @@ def test_networks_are_trained_and_scored_by_one_of_their_outputs(make: Callable[
 
 def test_a_network_without_trainable_weights_is_told() -> None:
     with pytest.raises(NetworkError, match="nothing can be trained"):
-        train_once(SHAPE)(plain(people.frozen).model)
+        train_once((SHAPE,))(plain(people.frozen).model)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
@@ -201,12 +201,12 @@ def test_nearest_interpolation_by_a_broken_factor_is_exported_as_pytorch_compute
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return functional.interpolate(self.layer(images), size=(after, after), mode=mode)
 
-    done = export_onnx(Resize(), (1, 3, before, before), tmp_path / "resize.onnx")
+    done = export_onnx(Resize(), ((1, 3, before, before),), tmp_path / "resize.onnx")
     assert done.max_abs_difference < 1e-5
 
 
 def test_several_outputs_are_exported_in_their_order(tmp_path: Path) -> None:
-    assert export_onnx(plain(people.nested).model, SHAPE, tmp_path / "net.onnx").max_abs_difference < 1e-4
+    assert export_onnx(plain(people.nested).model, (SHAPE,), tmp_path / "net.onnx").max_abs_difference < 1e-4
 
 
 WORKS = [

@@ -36,8 +36,8 @@ def part() -> ImagesInMemory:
 def written(folder: Path) -> tuple[Path, nn.Module]:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
     path = folder / "net.onnx"
-    export_onnx(model, (1, 3, 8, 8), path)
-    tell(Preprocessing.of(part(), (1, 3, 8, 8), "onnx"), path)
+    export_onnx(model, ((1, 3, 8, 8),), path)
+    tell(Preprocessing.of(part(), ((1, 3, 8, 8),), "onnx"), path)
     return path, model
 
 
@@ -60,8 +60,8 @@ def test_an_onnx_file_says_the_same_in_its_metadata(tmp_path: Path) -> None:
 
 
 def test_channels_are_last_in_a_tflite_file() -> None:
-    found = Preprocessing.of(part(), (1, 3, 8, 16), "tflite")
-    assert (found.layout, found.shape) == ("nhwc", (1, 8, 16, 3))
+    found = Preprocessing.of(part(), ((1, 3, 8, 16),), "tflite")
+    assert (found.layout, found.shapes) == ("nhwc", ((1, 8, 16, 3),))
 
 
 def test_inputs_of_the_users_own_data_are_fed_as_they_are() -> None:
@@ -71,9 +71,9 @@ def test_inputs_of_the_users_own_data_are_fed_as_they_are() -> None:
 
 def test_a_tflite_file_says_the_same_in_its_metadata_and_still_runs(tmp_path: Path) -> None:
     model, path = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval(), tmp_path / "net.tflite"
-    export_tflite(model, (1, 3, 8, 8), path)
+    export_tflite(model, ((1, 3, 8, 8),), path)
     before = file_scores(path, part())
-    tell(Preprocessing.of(part(), (1, 3, 8, 8), "tflite"), path)
+    tell(Preprocessing.of(part(), ((1, 3, 8, 8),), "tflite"), path)
     found = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
     (stored,) = [found.buffers[item.buffer].data for item in found.metadata if item.name.decode() == KEY]
     assert json.loads(bytes(stored)) == json.loads(told(path).read_text())
@@ -113,7 +113,7 @@ def test_normalisation_is_folded_into_weights_only_where_that_is_exact(
 ) -> None:
     model = nn.Sequential(first, nn.ReLU()).eval()
     images = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(1)).float()
-    found, where = folded(model, mean, STD, (1, 3, 8, 8))
+    found, where = folded(model, mean, STD, ((1, 3, 8, 8),))
     per_channel = [torch.tensor(values).view(1, -1, 1, 1) for values in (mean, STD)]
     with torch.inference_mode():
         torch.testing.assert_close(found(images), model((images / 255 - per_channel[0]) / per_channel[1]), rtol=1e-4, atol=1e-4)

@@ -38,7 +38,7 @@ def trained() -> Classifier:
 
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request: pytest.FixtureRequest, trained: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_int8(trained, SHAPE, tmp_path_factory.mktemp("int8") / f"network.int8.{request.param}", images())
+    return export_int8(trained, (SHAPE,), tmp_path_factory.mktemp("int8") / f"network.int8.{request.param}", images())
 
 
 def test_outputs_agree_with_pytorch_and_are_not_the_same(exported: Exported, trained: Classifier) -> None:
@@ -57,12 +57,12 @@ def test_nothing_else_is_left_in_the_folder(exported: Exported) -> None:
 
 
 def test_a_float_file_agrees_fully(trained: Classifier, tmp_path: Path) -> None:
-    found = agreement(trained, export_onnx(trained, SHAPE, tmp_path / "network.onnx").path, images())
+    found = agreement(trained, export_onnx(trained, (SHAPE,), tmp_path / "network.onnx").path, images())
     assert found.cosine_similarity == pytest.approx(1) and found.top1_agreement == 1
 
 
 def test_weights_of_an_onnx_file_are_bytes_with_a_scale_for_every_channel(trained: Classifier, tmp_path: Path) -> None:
-    graph = onnx.load(export_int8(trained, SHAPE, tmp_path / "network.onnx", images()).path).graph
+    graph = onnx.load(export_int8(trained, (SHAPE,), tmp_path / "network.onnx", images()).path).graph
     shapes = {tuple(item.dims): item.data_type for item in graph.initializer}
     assert shapes[8, 3, 3, 3] == onnx.TensorProto.INT8
     assert (8,) in shapes
@@ -71,14 +71,14 @@ def test_weights_of_an_onnx_file_are_bytes_with_a_scale_for_every_channel(traine
 
 
 def test_a_tflite_file_is_integers_from_end_to_end(trained: Classifier, tmp_path: Path) -> None:
-    contents = load(export_int8(trained, SHAPE, tmp_path / "network.tflite", images()).path)
+    contents = load(export_int8(trained, (SHAPE,), tmp_path / "network.tflite", images()).path)
     assert {contents.dtype(tensor) for operator in contents.operators for tensor in operator.outputs} == {"int8"}
 
 
 def test_the_profiler_reads_a_file_whose_weights_the_quantiser_appends(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2048), nn.ReLU(), nn.Linear(2048, 4)).eval()
-    done = export_int8(model, SHAPE, tmp_path / "network.tflite", images())
+    done = export_int8(model, (SHAPE,), tmp_path / "network.tflite", images())
     assert done.size_bytes > 192 * 2048  # above 256 kB the quantiser does so
     assert read_model(done.path).macs == 192 * 2048 + 2048 * 4
     assert agreement(model, done.path, images()).cosine_similarity > 0.9
@@ -86,7 +86,7 @@ def test_the_profiler_reads_a_file_whose_weights_the_quantiser_appends(tmp_path:
 
 def test_quantising_says_nothing(trained: Classifier, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in FORMATS:
-        export_int8(trained, SHAPE, tmp_path / f"network.{name}", images(4))
+        export_int8(trained, (SHAPE,), tmp_path / f"network.{name}", images(4))
     assert capfd.readouterr() == ("", "")
 
 
@@ -102,13 +102,13 @@ class Constant(nn.Module):
 @pytest.mark.parametrize(("value", "said"), [(float("nan"), "not all numbers"), (1.0, "the same for every image")])
 def test_nonsense_is_not_written(trained: Classifier, tmp_path: Path, value: float, said: str) -> None:
     path = tmp_path / "network.onnx"
-    nonsense = export_onnx(Constant(1.0), SHAPE, tmp_path / "constant.onnx").path if value == 1 else _nan_file(tmp_path)
+    nonsense = export_onnx(Constant(1.0), (SHAPE,), tmp_path / "constant.onnx").path if value == 1 else _nan_file(tmp_path)
     with pytest.raises(ExportError, match=said):
         quantize.sensible_agreement(trained, nonsense, images(8), path)
 
 
 def _nan_file(folder: Path) -> Path:
-    model = onnx.load(export_onnx(Constant(1.0), SHAPE, folder / "constant.onnx").path)
+    model = onnx.load(export_onnx(Constant(1.0), (SHAPE,), folder / "constant.onnx").path)
     for item in model.graph.initializer:
         if item.data_type == onnx.TensorProto.FLOAT:
             item.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(item.dims), np.nan, np.float32), item.name))
@@ -117,7 +117,7 @@ def _nan_file(folder: Path) -> Path:
 
 
 def test_a_network_that_gives_always_the_same_may_do_so_in_integers(tmp_path: Path) -> None:
-    path = export_onnx(Constant(1.0), SHAPE, tmp_path / "network.onnx").path
+    path = export_onnx(Constant(1.0), (SHAPE,), tmp_path / "network.onnx").path
     assert quantize.sensible_agreement(Constant(1.0), path, images(4), path).max_abs_difference == 0
 
 
@@ -125,13 +125,13 @@ def test_too_few_images_to_calibrate_on_leave_the_old_file(trained: Classifier, 
     path = tmp_path / "network.onnx"
     path.write_text("old")
     with pytest.raises(ExportError, match="at least 1 images, got 0"):
-        export_int8(trained, SHAPE, path, images(0))
+        export_int8(trained, (SHAPE,), path, images(0))
     assert path.read_text() == "old"
 
 
 def test_a_file_of_integers_takes_and_gives_floats_once_opened(exported: Exported) -> None:
     network, at_once = open_network(exported.path)
-    (scores,) = network(images(1).numpy())
+    (scores,) = network([images(1).numpy()])
     assert at_once == 1 and scores.dtype == np.float32 and scores.shape == (1, 4)
 
 

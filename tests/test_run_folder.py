@@ -302,7 +302,7 @@ def test_more_iterations_may_be_asked_for_and_are_recorded(run: RunFolder) -> No
 
 
 def test_a_run_with_an_input_shape_is_continued_under_the_same(tmp_path: Path) -> None:
-    info = with_settings(network=replace(INFO.settings.network, input=(1, 1, 28, 28)))
+    info = with_settings(network=replace(INFO.settings.network, inputs=((1, 1, 28, 28),)))
     RunFolder.create(tmp_path / "run", info, GRAPH).close()
     RunFolder.create(tmp_path / "run", info, GRAPH, resume=True).close()
 

@@ -40,7 +40,7 @@ TRAINING = TrainSettings(learning_rate=0.05, steps=7, batch_size=8, augment=Fals
 
 @cache
 def graph_of_line() -> Graph:
-    return trace(model_of_line(), SMALL, "line")
+    return trace(model_of_line(), (SMALL,), "line")
 
 
 def model_of_line() -> nn.Sequential:
@@ -62,7 +62,7 @@ def dropout_of(model: nn.Module, graph: Graph) -> OrderedDropout:
 
 @pytest.mark.parametrize("kind", MANY)
 def test_every_block_can_be_dropped_but_one_whose_channels_meet(kind: str) -> None:
-    graph = trace(KINDS[kind][0], SHAPE, "network")
+    graph = trace(KINDS[kind][0], (SHAPE,), "network")
     meeting = {"parts.mixed"} if kind == "a softmax over channels" else set()
     assert set(graph.widths) - set(blocks_to_drop(KINDS[kind][0], graph)) == meeting
 
@@ -70,12 +70,12 @@ def test_every_block_can_be_dropped_but_one_whose_channels_meet(kind: str) -> No
 @settings(max_examples=6, deadline=None, phases=(Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))
 @given(networks(), st.integers(0, 2**16))
 def test_each_image_of_a_random_network_gets_what_the_network_cut_to_its_widths_gives(model: nn.Module, seed: int) -> None:
-    graph = trace(model.eval(), SMALL, "network")
+    graph = trace(model.eval(), (SMALL,), "network")
     chance, choices = random.Random(seed), possible_widths(graph, 1)
     torch.manual_seed(seed)
     images = torch.randn(3, *SMALL[1:])
     model = randomised(model, images)
-    couplings = Couplings(randomised(model, images), SMALL)
+    couplings = Couplings(randomised(model, images), (SMALL,))
     order = {}
     for block, full in graph.widths.items():
         positions = full // couplings.slices(block)
@@ -116,7 +116,7 @@ def test_statistics_estimated_in_the_super_network_are_those_of_the_cut_network(
 
 def test_a_dropped_channel_learns_nothing_from_its_image() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 2))
-    graph = trace(model, SMALL, "network")
+    graph = trace(model, (SMALL,), "network")
     dropout = dropout_of(model, graph)
     dropout.set_widths([{"0": 4}])
     with dropout.on(model):
@@ -210,7 +210,7 @@ def test_training_changes_what_every_width_computes() -> None:
 
 def test_layers_of_transformers_keep_their_widths_in_the_super_network_where_channels_are_normalised_together() -> None:
     layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
-    graph = trace(layers, SMALL, "network")
+    graph = trace(layers, (SMALL,), "network")
     assert list(graph.widths) == ["0", "3"]
     assert blocks_to_drop(layers, graph) == ("3",)
 
@@ -219,7 +219,7 @@ def test_layers_of_transformers_keep_their_widths_in_the_super_network_where_cha
 def test_blocks_of_a_whole_network_can_be_dropped() -> None:
     with torch.random.fork_rng():
         model = build_network("mobilenet_v2", width_multiplier=0.25, resolution=32, classes=10)
-    graph = trace(model, (1, 3, 32, 32), "mobilenet_v2")
+    graph = trace(model, ((1, 3, 32, 32),), "mobilenet_v2")
     assert blocks_to_drop(model, graph) == tuple(graph.widths)
 
 

@@ -105,30 +105,30 @@ def _random_widths(graph: Graph, seed: int) -> dict[str, int]:
 
 
 def test_nodes_are_named_after_their_modules() -> None:
-    graph = trace(Residual(), SHAPE, "residual")
+    graph = trace(Residual(), (SHAPE,), "residual")
     assert {"stem", "inner", "outer", "depthwise", "classifier"} <= {node.name for node in graph.nodes}
     assert graph.name == "residual"
 
 
 def test_partners_of_a_residual_addition_share_one_block() -> None:
-    graph = trace(Residual(), SHAPE, "residual")
+    graph = trace(Residual(), (SHAPE,), "residual")
     blocks = {node.name: node.block for node in graph.nodes if node.block}
     assert blocks == {"stem": "stem", "inner": "inner", "outer": "stem"}
 
 
 def test_a_head_of_one_channel_is_a_convolution_and_what_makes_the_output_has_no_block() -> None:
-    graph = trace(Depth(), SHAPE, "depth")
+    graph = trace(Depth(), (SHAPE,), "depth")
     nodes = {node.name: node for node in graph.nodes}
     assert (nodes["head"].layer.op, nodes["wide"].layer.op) == ("conv2d", "conv2d")
     assert list(graph.widths) == ["left", "right", "up", "wide"]
 
 
 def test_layers_whose_width_cannot_be_chosen_alone_have_no_block() -> None:
-    assert trace(Unprunable(), SHAPE, "unprunable").widths == {"free": 12}
+    assert trace(Unprunable(), (SHAPE,), "unprunable").widths == {"free": 12}
 
 
 def test_a_grouped_bottleneck_can_be_pruned_to_what_its_groups_divide() -> None:
-    possible = possible_widths(trace(Grouped(), SHAPE, "grouped"), 1)
+    possible = possible_widths(trace(Grouped(), (SHAPE,), "grouped"), 1)
     assert {block: widths[:3] for block, widths in possible.items()} == {
         "stem": (1, 2, 3), "inner": (8, 12, 16), "grouped": (8, 12, 16),
     }  # fmt: skip
@@ -138,9 +138,9 @@ def test_a_grouped_bottleneck_can_be_pruned_to_what_its_groups_divide() -> None:
 def test_the_graph_at_other_widths_is_the_graph_of_the_pruned_network(kind: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)
     model = kind()
-    graph = trace(model, SHAPE, "network")
+    graph = trace(model, (SHAPE,), "network")
     widths = {block: max(2, width) for block, width in _random_widths(graph, seed).items()}
-    assert trace(prune(model, graph, widths), SHAPE, "network").layers == graph.at_widths(widths).layers
+    assert trace(prune(model, graph, widths), (SHAPE,), "network").layers == graph.at_widths(widths).layers
 
 
 def _with_batch_norm() -> nn.Sequential:
@@ -151,8 +151,8 @@ def _with_batch_norm() -> nn.Sequential:
 def test_a_network_before_training_has_the_layers_that_it_has_after() -> None:
     fresh, trained = _with_batch_norm(), _with_batch_norm()
     trained(torch.randn(4, 3, 16, 16))  # moves the running statistics
-    graph = trace(fresh, SHAPE, "network")
-    assert graph == trace(trained, SHAPE, "network")
+    graph = trace(fresh, (SHAPE,), "network")
+    assert graph == trace(trained, (SHAPE,), "network")
     assert graph.nodes[0].layer.bias
 
 
@@ -160,16 +160,16 @@ def test_tracing_leaves_the_model_as_it_is() -> None:
     model = _with_batch_norm().train()
     model.get_submodule("norm").eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trace(model, SHAPE, "network")
+    trace(model, (SHAPE,), "network")
     assert model.training and not model.get_submodule("norm").training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_network_that_cannot_be_traced_is_told_in_one_sentence() -> None:
     with pytest.raises(ToolError, match=r"^the model cannot be written as onnx: [^\n]+$"):
-        trace(Branching(), SHAPE, "branching")
+        trace(Branching(), (SHAPE,), "branching")
 
 
 def test_tracing_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    trace(Residual(), SHAPE, "residual")
+    trace(Residual(), (SHAPE,), "residual")
     assert capfd.readouterr() == ("", "")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from netadapt.cli.app import app
 from netadapt.errors import NetworkError
 from netadapt.networks import build_network
-from netadapt.networks.user_network import parse_input
+from netadapt.networks.user_network import parse_inputs
 from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
 from netadapt.users_code import absolute_name
@@ -124,7 +124,7 @@ def test_a_run_is_exported_from_another_folder_and_a_changed_source_is_told(fold
     assert said.stderr.count("warning: the source of usersnets.py:grey has changed since the run began") == 1
     with RunFolder.open(folder / "run") as opened:
         models = RunModels(opened)
-        assert models.options.input_shape == (1, 1, 8, 8)
+        assert models.options.input_shapes == ((1, 1, 8, 8),)
         assert models.dataset.train.images.shape[1:] == (1, 8, 8)
 
 
@@ -181,15 +181,17 @@ def test_outputs_that_do_not_fit_the_classes_of_the_data_are_told_before_trainin
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("8x8", "is not the shape of an input"),
+        ("224", "is not the shape of an input"),
+        ("8x8", "is the shape of 8 examples"),
+        ("1x3x8x8,", "'' is not the shape of an input"),
+        ("1x3x8x8,2x4", "write 1x4"),
         ("2x3x8x8", "write 1x3x8x8"),
         ("1x3x0x8", "is not the shape"),
-        ("1x3x8x8x8", "is not the shape"),
     ],
 )
 def test_an_input_that_is_none_is_told(text: str, sentence: str) -> None:
     with pytest.raises(NetworkError, match=sentence):
-        parse_input(text)
+        parse_inputs(text)
 
 
 def test_images_of_two_channels_are_refused(folder: Path) -> None:

@@ -349,7 +349,7 @@ def test_a_tflite_file_carries_the_zeros(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
     layers = [model[0], model[4]]
     prune_by_magnitude(layers, 500)
-    export_tflite(model, (1, 3, 8, 8), tmp_path / "net.tflite")
+    export_tflite(model, ((1, 3, 8, 8),), tmp_path / "net.tflite")
     interpreter = Interpreter(str(tmp_path / "net.tflite"), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     stored = [interpreter.get_tensor(each["index"]) for each in interpreter.get_tensor_details() if each["dtype"] is np.float32]

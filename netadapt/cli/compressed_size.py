@@ -20,7 +20,7 @@ def compressed_size(
     step: options.StepOfRun = None,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
-    input_shape: options.Input = None,
+    input_shapes: options.Input = None,
     output: options.Output = None,
     small_input: options.SmallInput = False,
     weights: options.TrainedWeights = None,
@@ -39,7 +39,7 @@ def compressed_size(
         from netadapt.weight_pruning.source import source_request
 
         request = source_request(
-            network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
+            network, step, data, width_multiplier, resolution, small_input, input_shapes, output, weights, task, seed=seed
         )
         source = source_with_warnings(request, "; give --weights")
         test, accuracy = source.dataset.test, source.dataset.task.accuracy

@@ -25,7 +25,7 @@ def densities(
     images: Annotated[int, typer.Option(min=1, help="Number of training images, at most all.")] = 256,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
-    input_shape: options.Input = None,
+    input_shapes: options.Input = None,
     output: options.Output = None,
     small_input: options.SmallInput = False,
     weights: options.TrainedWeights = None,
@@ -44,11 +44,10 @@ def densities(
         if not out.parent.is_dir():
             raise SettingsError(f"{out} cannot be written, as there is no folder {out.parent}; give another --out")
         request = source_request(
-            network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task, seed=seed
+            network, step, data, width_multiplier, resolution, small_input, input_shapes, output, weights, task, seed=seed
         )
         source = source_with_warnings(request, ", so its zeros are too; give --weights")
-        advice = "zeros are counted on images only, so build its tables without --densities"
-        shown = sample(source.dataset.train, images, seed, advice)
+        shown = sample(source.dataset.train, images, seed)
         found = measured_densities(source.model, source.graph, shown, source.name, source.dataset.name)
         write_densities(found, out)
         if as_json:

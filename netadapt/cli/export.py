@@ -23,7 +23,9 @@ class Format(StrEnum):
 
 def export(
     run: options.Run,
-    file_format: Annotated[Format, typer.Option("--format", help="The format of the file.")],
+    file_format: Annotated[
+        Format | None, typer.Option("--format", help="The format of the file. Default: that of the ending of --out, else onnx.")
+    ] = None,
     step: Annotated[int | None, typer.Option(help="The step to export. Default: the last.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write. Default: one in the run's folder of exports.")
@@ -50,10 +52,10 @@ def export(
         from netadapt.actions import ExportRequest
         from netadapt.actions import export as export_file
 
+        named = file_format.value if file_format else None
         with bar() as progress:
             done = export_file(
-                ExportRequest(run, file_format.value, step, out, precision, calibration, measure, device, seed, fold_normalisation),
-                progress,
+                ExportRequest(run, named, step, out, precision, calibration, measure, device, seed, fold_normalisation), progress
             )
         if as_json:
             print_json(printing.exported_data(done.file))

@@ -61,7 +61,12 @@ StepOfRun = Annotated[int | None, _network("--step", help="The step of a run. De
 Multiplier = Annotated[float, _network(help="Width multiplier of the original network: the factor of every layer's channels.")]
 Resolution = Annotated[int, _network(help="Side of the square input image, in pixels.")]
 Input = Annotated[
-    str | None, _network("--input", help="Shape of the input, such as 1x3x224x224. Default: three channels of --resolution.")
+    str | None,
+    _network(
+        "--input",
+        help="Shape of the input, such as 1x3x224x224, and of several with commas between them, such as 1x3x224x224,1x8. "
+        "Default: three channels of --resolution.",
+    ),
 ]
 Output = Annotated[
     str | None,

@@ -20,7 +20,7 @@ def plan(
     out: Annotated[Path, typer.Option("--out", "-o", help="The plan to write, a .json file for `profile build`.")],
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
-    input_shape: options.Input = None,
+    input_shapes: options.Input = None,
     output: options.Output = None,
     classes: options.Classes = 1000,
     small_input: options.SmallInput = False,
@@ -34,7 +34,7 @@ def plan(
     Before that, the whole way of a run is tried in seconds: the network is narrowed, trained for a step and exported.
     """
     with needs_torch():
-        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, classes, output)
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, classes, output)
         done = plan_network(PlanRequest(chosen, out, precision, seed, dry_run))
         if as_json:
             print_json(asdict(done))

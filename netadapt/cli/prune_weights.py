@@ -54,7 +54,7 @@ def prune_weights(
     step: options.StepOfRun = None,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
-    input_shape: options.Input = None,
+    input_shapes: options.Input = None,
     output: options.Output = None,
     small_input: options.SmallInput = False,
     weights: options.TrainedWeights = None,
@@ -94,7 +94,7 @@ def prune_weights(
             print(f"warning: {device} saves no multiplication for a weight that is zero", file=sys.stderr)
         check_folder(out, resume)
         request = source_request(
-            network, step, data, width_multiplier, resolution, small_input, input_shape, output, weights, task,
+            network, step, data, width_multiplier, resolution, small_input, input_shapes, output, weights, task,
             holdout_fraction=holdout, seed=seed,
         )  # fmt: skip
         source = source_with_warnings(request)

@@ -32,7 +32,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
-    input_shape: options.Input = None,
+    input_shapes: options.Input = None,
     output: options.Output = None,
     small_input: options.SmallInput = False,
     weights: options.Weights = None,
@@ -78,7 +78,7 @@ def run(
     with needs_torch(f"every finished candidate is kept in {out}; continue with --resume"):
         from netadapt import adaptation
 
-        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, output=output)
         judged = candidates or ("supernet" if search == "descent" else "fine-tune")
         settings = AdaptSettings(
             step, decay, max_iterations, width_step, min_width, select_by, if_no_candidate, successive_halving,

@@ -32,7 +32,7 @@ def supernet(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was interrupted.")] = False,
     width_multiplier: options.Multiplier = 1.0,
     resolution: options.Resolution = 224,
-    input_shape: options.Input = None,
+    input_shapes: options.Input = None,
     output: options.Output = None,
     small_input: options.SmallInput = False,
     weights: Annotated[
@@ -71,7 +71,7 @@ def supernet(
     with needs_torch(f"what has been trained is kept in {out}; continue with --resume"):
         from netadapt.supernet.making import SuperNetworkRequest, make_supernet
 
-        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
+        chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, output=output)
         training = RecipeOverrides(learning_rate, epochs, steps, batch_size, augment)
         request = SuperNetworkRequest(
             chosen, DataSettings.chosen(data, holdout, data_workers, mean, std), out, training, width_step, min_width,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,17 +23,18 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from netadapt.errors import NetAdaptError
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes
 from netadapt.outputs import as_list, flat_outputs
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
 from netadapt.training.tasks import scores_of
+from netadapt.training.trees import each_of, random_inputs, zeros_of
 from netadapt.training.types import Part, Scores
 from profiler.errors import ModelError
 
 Array = npt.NDArray[np.float32]
-Network = Callable[[Array], list[Array]]
-"""An opened model file: a function from images (n, c, h, w) to all outputs, with the channels of images first."""
+Network = Callable[[Sequence[Array]], list[Array]]
+"""An opened model file: a function from all inputs to all outputs, with the channels of images first."""
 
 RELATIVE_TOLERANCE = 1e-3
 """The largest difference, relative to the largest output: sums in another order give about 1e-6, a wrongly converted layer far
@@ -49,9 +50,9 @@ _ORT_ERRORS = tuple(
 )
 _OPEN_ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_ORT_ERRORS)
 
-Check = Callable[[nn.Module, InputShape, Path, Path], float]
-"""A check of a file that has just been written: from the model in evaluation, its input shape, the path of the file and the final
-path for errors, to the largest difference from PyTorch's outputs. `ExportError` if the file is not to be kept."""
+Check = Callable[[nn.Module, InputShapes, Path, Path], float]
+"""A check of a file that has just been written: from the model in evaluation, the shapes of its inputs, the path of the file and
+the final path for errors, to the largest difference from PyTorch's outputs. `ExportError` if the file is not to be kept."""
 
 
 class ExportError(NetAdaptError):
@@ -66,34 +67,35 @@ class Exported:
     format: str
     """onnx or tflite."""
     max_abs_difference: float
-    """The largest difference between an output of the file and PyTorch's, over the images of the check."""
+    """The largest difference between an output of the file and PyTorch's, over the inputs of the check."""
     size_bytes: int
 
 
-def export_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Exported:
-    """Export to ONNX, with inputs (n, c, h, w). After an `ExportError` an existing file is unchanged."""
-    return export_checked(model, input_shape, path, "onnx", write_onnx)
+def export_onnx(model: nn.Module, input_shapes: InputShapes, path: Path) -> Exported:
+    """Export to ONNX, with images as (n, c, h, w). After an `ExportError` an existing file is unchanged."""
+    return export_checked(model, input_shapes, path, "onnx", write_onnx)
 
 
-def export_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> Exported:
-    """Export to TFLite, with inputs (n, h, w, c), as is usual there. After an `ExportError` an existing file is unchanged."""
-    return export_checked(model, input_shape, path, "tflite", write_tflite)
+def export_tflite(model: nn.Module, input_shapes: InputShapes, path: Path) -> Exported:
+    """Export to TFLite, with images as (n, h, w, c), as is usual there. After an `ExportError` an existing file is unchanged."""
+    return export_checked(model, input_shapes, path, "tflite", write_tflite)
 
 
-def write_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> None:
+def write_onnx(model: nn.Module, input_shapes: InputShapes, path: Path) -> None:
     """Write an ONNX file without checking it. The model must be in evaluation, because batch normalisation is folded."""
     with _export_errors("onnx"), quiet(), flat_outputs(model), _ExactNearest():
-        torch.onnx.export(model, (torch.zeros(input_shape),), path, dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(model, zeros_of(input_shapes), path, dynamo=True, external_data=False, verbose=False)
 
 
-def write_tflite(model: nn.Module, input_shape: InputShape, path: Path) -> None:
+def write_tflite(model: nn.Module, input_shapes: InputShapes, path: Path) -> None:
     """Write a TFLite file without checking it, with channels last in inputs and outputs, so that it has no transposing layers."""
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
-    images = torch.zeros(input_shape)
-    image_outputs = [index for index, output in enumerate(reference(model, images)) if output.ndim == 4]
+    inputs = zeros_of(input_shapes)
+    image_inputs = [index for index, each in enumerate(inputs) if each.ndim == 4]
+    image_outputs = [index for index, output in enumerate(reference(model, inputs)) if output.ndim == 4]
     with _export_errors("tflite"), quiet(), flat_outputs(model), _ExactNearest():
-        channels_last = load("litert_torch:to_channel_last_io")(model, args=[0], outputs=image_outputs).eval()
-        converted = load("litert_torch:convert")(channels_last, (images.permute(0, 2, 3, 1),))
+        with_images_last = load("litert_torch:to_channel_last_io")(model, args=image_inputs, outputs=image_outputs).eval()
+        converted = load("litert_torch:convert")(with_images_last, tuple(map(channels_last, inputs)))
         path.write_bytes(converted.model_content())
 
 
@@ -121,11 +123,10 @@ def file_scores(path: Path, part: Part, output: int = 0) -> Scores:
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for indices in torch.split(torch.arange(len(part)), batch_size):
-            images, targets = part.batch(indices)
-            if not isinstance(images, Tensor):
-                raise ModelError(f"{path} takes one input, and the data gives {len(images)}; choose data of one input")
+            inputs, targets = part.batch(indices)
             missing = batch_size - len(indices)  # the file takes only full batches
-            outputs = network(np.pad(images.numpy(), ((0, missing), (0, 0), (0, 0), (0, 0))))[output]
+            full = [np.pad(each.numpy(), ((0, missing), *((0, 0),) * (each.ndim - 1))) for each in each_of(inputs)]
+            outputs = network(full)[output]
             yield torch.from_numpy(outputs[: len(indices)]), targets
 
     return scores_of(part.task, batches())
@@ -133,10 +134,10 @@ def file_scores(path: Path, part: Part, output: int = 0) -> Scores:
 
 def export_checked(
     model: nn.Module,
-    input_shape: InputShape,
+    input_shapes: InputShapes,
     path: Path,
     name: str,
-    write: Callable[[nn.Module, InputShape, Path], None],
+    write: Callable[[nn.Module, InputShapes, Path], None],
     check: Check | None = None,
 ) -> Exported:
     """Write a file with `write`, check it and only then move it to `path`. `ExportError` if the file is not to be kept.
@@ -147,8 +148,8 @@ def export_checked(
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             written = Path(folder) / path.with_suffix(f".{name}").name
-            write(copy, input_shape, written)
-            difference = (check or _check_equal)(copy, input_shape, written, path)
+            write(copy, input_shapes, written)
+            difference = (check or _check_equal)(copy, input_shapes, written, path)
             size_bytes = written.stat().st_size
             os.replace(written, path)  # noqa: PTH105, a rename that overwrites on every system
     except OSError as exc:
@@ -166,14 +167,14 @@ def _export_errors(name: str) -> Iterator[None]:
         raise ExportError(f"the model cannot be written as {name}: {' '.join(reason.split())[:300]}") from exc
 
 
-def _check_equal(model: nn.Module, input_shape: InputShape, written: Path, path: Path) -> float:
-    """The check that outputs on random images are equal within RELATIVE_TOLERANCE."""
+def _check_equal(model: nn.Module, input_shapes: InputShapes, written: Path, path: Path) -> float:
+    """The check that outputs for random inputs are equal within RELATIVE_TOLERANCE."""
     network, _ = open_network(written)
     generator = torch.Generator().manual_seed(_SEED)
     largest = 0.0
     for _ in range(_CHECKS):
-        images = torch.randn(input_shape, generator=generator)
-        for expected, found in zip(reference(model, images), network(images.numpy()), strict=True):
+        inputs = random_inputs(input_shapes, generator=generator)
+        for expected, found in zip(reference(model, inputs), network([each.numpy() for each in inputs]), strict=True):
             wanted = expected.double().numpy()  # numbers of classes and masks are no floats
             difference, scale = float(np.abs(wanted - found.astype(np.float64)).max()), float(np.abs(wanted).max())
             if not difference <= RELATIVE_TOLERANCE * scale:  # so that NaN fails too
@@ -185,10 +186,15 @@ def _check_equal(model: nn.Module, input_shape: InputShape, written: Path, path:
     return largest
 
 
-def reference(model: nn.Module, images: Tensor) -> list[Tensor]:
+def reference(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The outputs that PyTorch computes, always as a list."""
     with torch.no_grad():
-        return as_list(model(images))
+        return as_list(model(*inputs))
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """An image (n, c, h, w) as (n, h, w, c), as TFLite has it; any other tensor as it is."""
+    return tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
 
 
 class _ExactNearest(TorchFunctionMode):
@@ -236,23 +242,33 @@ def _open_onnx(path: Path) -> tuple[Network, int]:
     # callers compute between two batches, and spinning threads would occupy their cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (images,) = session.get_inputs()
-    return lambda array: session.run(None, {images.name: array}), int(images.shape[0])
+    names = [tensor.name for tensor in session.get_inputs()]
+    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True))), int(session.get_inputs()[0].shape[0])
 
 
 def _open_tflite(path: Path) -> tuple[Network, int]:
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
-    (images,) = interpreter.get_input_details()
+    inputs: Sequence[dict[str, Any]] = interpreter.get_input_details()
+    if len(inputs) > 1:  # in the order of the model's arguments, args_0, args_1, …
+        named = interpreter.get_signature_runner().get_input_details()
+        inputs = [named[name] for name in in_order(named)]
     outputs: Sequence[dict[str, Any]] = interpreter.get_output_details()
 
-    def run(array: Array) -> list[Array]:
-        interpreter.set_tensor(images["index"], _quantise(np.ascontiguousarray(array.transpose(0, 2, 3, 1)), images))
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        for tensor, array in zip(inputs, arrays, strict=True):
+            last = np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+            interpreter.set_tensor(tensor["index"], _quantise(last, tensor))
         interpreter.invoke()
         values = [_dequantise(interpreter.get_tensor(output["index"]), output) for output in outputs]
         return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in values]
 
-    return run, int(images["shape"][0])
+    return run, int(inputs[0]["shape"][0])
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of a TFLite signature's inputs, args_0 and so on, in the order of the network's arguments."""
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _quantise(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:

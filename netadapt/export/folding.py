@@ -12,7 +12,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes
 from netadapt.outputs import as_list
 
 WHITE = 255.0
@@ -34,7 +34,7 @@ class Normalising(nn.Module):
         return self.network(images * self.get_buffer("scale") + self.get_buffer("shift"))
 
 
-def folded(model: nn.Module, mean: Sequence[float], std: Sequence[float], input_shape: InputShape) -> tuple[nn.Module, str]:
+def folded(model: nn.Module, mean: Sequence[float], std: Sequence[float], input_shapes: InputShapes) -> tuple[nn.Module, str]:
     """A copy of the model, in evaluation, for values from 0 to 255, and a clause that says where the normalisation is in it.
 
     It is in the weights of the first convolution if that is exact and nothing else reads the input; else in a layer before it.
@@ -43,7 +43,8 @@ def folded(model: nn.Module, mean: Sequence[float], std: Sequence[float], input_
     scale = 1 / (WHITE * torch.tensor(std, dtype=torch.float64))
     shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
     behind = Normalising(deepcopy(copy), scale.float(), shift.float()).eval()
-    images = WHITE * torch.rand(input_shape, generator=torch.Generator().manual_seed(0))
+    (shape,) = input_shapes  # what is normalised is one image
+    images = WHITE * torch.rand(shape, generator=torch.Generator().manual_seed(0))
     found = _reader(copy, images)
     if found is None:
         return behind, "by a layer of its own before the first, because not a single convolution reads its input"

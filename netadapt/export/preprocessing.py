@@ -6,7 +6,6 @@ TFLite has a schema of metadata of its own, for which there is no package that i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,9 @@ import onnx
 from device_agents.support.atomic import write_whole
 from netadapt.errors import RunError
 from netadapt.export.tflite_file import packed
+from netadapt.input_shapes import InputShapes
 from netadapt.training.types import Part
+from profiler.formats.onnx.tensors import channels_last
 
 KEY = "netadapt.preprocessing"
 """The key of the same JSON among the metadata of an ONNX or TFLite file."""
@@ -26,9 +27,9 @@ class Preprocessing:
     """The inputs of an exported file: (value / white - mean) / std, channel by channel; as they are where there is no mean."""
 
     layout: str
-    """nchw or nhwc."""
-    shape: tuple[int, ...]
-    """The shape of the file's input in this layout."""
+    """nchw or nhwc, of images."""
+    shapes: tuple[tuple[int, ...], ...]
+    """The shapes of the file's inputs in this layout."""
     white: float | None
     """The value of white before normalisation; None for inputs that the user's own data gives as they are fed."""
     mean: tuple[float, ...]
@@ -37,12 +38,11 @@ class Preprocessing:
     """True if the file normalises its inputs itself: white is then 1, the mean 0 and the std 1, for values from 0 to 255."""
 
     @classmethod
-    def of(cls, part: Part, input_shape: Sequence[int], file_format: str) -> Preprocessing:
+    def of(cls, part: Part, input_shapes: InputShapes, file_format: str) -> Preprocessing:
         """That of a file of this format whose network was trained on the part."""
-        n, channels, height, width = input_shape
         first = file_format == "onnx"
-        shape = (n, channels, height, width) if first else (n, height, width, channels)
-        return cls("nchw" if first else "nhwc", shape, 255.0 if part.mean else None, part.mean, part.std)
+        shapes = input_shapes if first else tuple(map(channels_last, input_shapes))
+        return cls("nchw" if first else "nhwc", shapes, 255.0 if part.mean else None, part.mean, part.std)
 
     def within_the_file(self) -> Preprocessing:
         """That of the same file, if it normalises its inputs itself."""

@@ -22,11 +22,22 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from torch import Tensor, nn
 from torch.nn import functional
 
-from netadapt.export.files import Exported, ExportError, export_checked, open_network, reference, write_onnx, write_tflite
+from netadapt.export.files import (
+    Exported,
+    ExportError,
+    channels_last,
+    export_checked,
+    in_order,
+    open_network,
+    reference,
+    write_onnx,
+    write_tflite,
+)
 from netadapt.export.tflite_file import packed
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes
 from netadapt.registry import load
 from netadapt.silence_warnings import quiet
+from netadapt.training.trees import Inputs, each_of, split
 
 # the errors of the quantisers for a network that they cannot quantise
 _QUANTISER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
@@ -44,8 +55,8 @@ class Agreement:
     """The largest difference of two outputs."""
 
 
-def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: Tensor, output: int = 0) -> Exported:
-    """Export to 8-bit integers, calibrated on normalised images (n, c, h, w); images beyond the last full batch are left out.
+def export_int8(model: nn.Module, input_shapes: InputShapes, path: Path, inputs: Inputs, output: int = 0) -> Exported:
+    """Export to 8-bit integers, calibrated on normalised inputs; examples beyond the last full batch are left out.
 
     The output at the place `output` is the one that is checked.
     The ending of `path` chooses the format. `ExportError` if there are too few images, the model cannot be quantised, or the
@@ -54,39 +65,40 @@ def export_int8(model: nn.Module, input_shape: InputShape, path: Path, images: T
     file_format = path.suffix.lstrip(".")
     write_float, quantise = _FORMATS[file_format]
 
-    def write(model: nn.Module, shape: InputShape, written: Path) -> None:
+    def write(model: nn.Module, shapes: InputShapes, written: Path) -> None:
         floats = written.with_name(f"floats.{file_format}")
-        write_float(model, shape, floats)
+        write_float(model, shapes, floats)
         try:
             with quiet(), contextlib.redirect_stdout(io.StringIO()):
-                quantise(floats, written, list(_batches(images, shape[0])))
+                quantise(floats, written, list(_batches(inputs, size)))
         except _QUANTISER_ERRORS as exc:
             reason = " ".join(str(exc).split())[:300]
             raise ExportError(f"the model cannot be quantised as {file_format}: {reason}; export it in float32 instead") from exc
         floats.unlink()
 
-    def check(model: nn.Module, _shape: InputShape, written: Path, path: Path) -> float:
-        return sensible_agreement(model, written, images, path, output).max_abs_difference
+    def check(model: nn.Module, _shapes: InputShapes, written: Path, path: Path) -> float:
+        return sensible_agreement(model, written, inputs, path, output).max_abs_difference
 
-    if len(images) < input_shape[0]:
-        raise ExportError(f"{path} was not written: calibration needs at least {input_shape[0]} images, got {len(images)}")
-    return export_checked(model, input_shape, path, file_format, write, check)
+    size, count = input_shapes[0][0], len(each_of(inputs)[0])
+    if count < size:
+        raise ExportError(f"{path} was not written: calibration needs at least {size} images, got {count}")
+    return export_checked(model, input_shapes, path, file_format, write, check)
 
 
-def agreement(model: nn.Module, path: Path, images: Tensor, output: int = 0) -> Agreement:
-    """The agreement of one output of an exported file with the model's in evaluation, on normalised images (n, c, h, w).
+def agreement(model: nn.Module, path: Path, inputs: Inputs, output: int = 0) -> Agreement:
+    """The agreement of one output of an exported file with the model's in evaluation, on normalised inputs.
 
-    Images beyond the file's last full batch are left out. `ModelError` if the file cannot be executed.
+    Examples beyond the file's last full batch are left out. `ModelError` if the file cannot be executed.
     """
-    return _agreement(*_outputs(model, path, images, output))
+    return _agreement(*_outputs(model, path, inputs, output))
 
 
-def sensible_agreement(model: nn.Module, written: Path, images: Tensor, path: Path, output: int = 0) -> Agreement:
+def sensible_agreement(model: nn.Module, written: Path, inputs: Inputs, path: Path, output: int = 0) -> Agreement:
     """The agreement of the file `written`, which is to become `path`, with the model.
 
     `ExportError` for outputs that are not all numbers, or the same for every image where PyTorch's are not.
     """
-    expected, found = _outputs(model, written, images, output)
+    expected, found = _outputs(model, written, inputs, output)
     if not found.isfinite().all():
         raise ExportError(f"{path} was not written: its outputs are not all numbers; export it in float32 instead")
     if len(found) > 1 and not (found != found[0]).any() and (expected != expected[0]).any():
@@ -104,11 +116,11 @@ class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._inputs, None)
 
 
-def _quantise_onnx(floats: Path, written: Path, batches: list[Tensor]) -> None:
+def _quantise_onnx(floats: Path, written: Path, batches: list[tuple[Tensor, ...]]) -> None:
     model = onnx.load(floats)
     _use_global_average_pool(model)
-    name = model.graph.input[0].name
-    reader = _CalibrationReader(iter([{name: batch.numpy()} for batch in batches]))
+    names = [tensor.name for tensor in model.graph.input]
+    reader = _CalibrationReader(iter([dict(zip(names, (each.numpy() for each in batch), strict=True)) for batch in batches]))
     quantize_static(model, written, reader, quant_format=QuantFormat.QDQ, per_channel=True)
 
 
@@ -125,11 +137,13 @@ def _use_global_average_pool(model: ModelProto) -> None:
             node.CopyFrom(helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name))
 
 
-def _quantise_tflite(floats: Path, written: Path, batches: list[Tensor]) -> None:
+def _quantise_tflite(floats: Path, written: Path, batches: list[tuple[Tensor, ...]]) -> None:
     quantiser = load("ai_edge_quantizer.quantizer:Quantizer")(str(floats), load("ai_edge_quantizer.recipe:static_wi8_ai8")())
     ((name, signature),) = load("ai_edge_litert.interpreter:Interpreter")(str(floats)).get_signature_list().items()
-    (source,) = signature["inputs"]
-    samples = [{source: batch.permute(0, 2, 3, 1).contiguous().numpy()} for batch in batches]
+    names = in_order(signature["inputs"])
+    samples = [
+        {name: channels_last(each).contiguous().numpy() for name, each in zip(names, batch, strict=True)} for batch in batches
+    ]
     result = quantiser.quantize(quantiser.calibrate({name: samples}, num_threads=1))
     written.write_bytes(packed(result.quantized_model))
 
@@ -137,17 +151,17 @@ def _quantise_tflite(floats: Path, written: Path, batches: list[Tensor]) -> None
 _FORMATS = {"onnx": (write_onnx, _quantise_onnx), "tflite": (write_tflite, _quantise_tflite)}
 
 
-def _batches(images: Tensor, size: int) -> Iterator[Tensor]:
-    """The full batches of this size; the images that are left are dropped."""
-    return (batch for batch in torch.split(images, size) if len(batch) == size)
+def _batches(inputs: Inputs, size: int) -> Iterator[tuple[Tensor, ...]]:
+    """The full batches of this size; the examples that are left are dropped."""
+    return (batch for batch in split(inputs, size) if len(batch[0]) == size)
 
 
-def _outputs(model: nn.Module, path: Path, images: Tensor, output: int) -> tuple[Tensor, Tensor]:
-    """The output of PyTorch at this place and that of the file for all images, each (n, …)."""
+def _outputs(model: nn.Module, path: Path, inputs: Inputs, output: int) -> tuple[Tensor, Tensor]:
+    """The output of PyTorch at this place and that of the file for all examples, each (n, …)."""
     network, batch_size = open_network(path)
-    batches = list(_batches(images, batch_size))
+    batches = list(_batches(inputs, batch_size))
     expected = torch.cat([reference(model, batch)[output] for batch in batches])
-    return expected, torch.cat([torch.from_numpy(np.array(network(batch.numpy())[output])) for batch in batches])
+    return expected, torch.cat([torch.from_numpy(np.array(network([each.numpy() for each in batch])[output])) for batch in batches])
 
 
 def _agreement(expected: Tensor, found: Tensor) -> Agreement:

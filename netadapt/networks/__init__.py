@@ -111,7 +111,7 @@ def network_graph(name: str, *, resolution: int = 224, in_channels: int = 3, **o
     from netadapt.pruning.tracing import trace
 
     model = build_network(name, resolution=resolution, in_channels=in_channels, **options)
-    return trace(model, (1, in_channels, resolution, resolution), name)
+    return trace(model, ((1, in_channels, resolution, resolution),), name)
 
 
 def describe(name: str, *, resolution: int = 224, in_channels: int = 3, **options: Any) -> Description:
@@ -123,7 +123,7 @@ def describe(name: str, *, resolution: int = 224, in_channels: int = 3, **option
     shape = (1, in_channels, resolution, resolution)
     with torch.device("meta"):  # shapes without values, so that even a large network takes a moment only
         model = build_network(name, resolution=resolution, in_channels=in_channels, **options).eval()
-        macs, blocks = count_macs(model, shape), count_blocks(model, shape)
+        macs, blocks = count_macs(model, (shape,)), count_blocks(model, (shape,))
     return Description(name, sum(weight.numel() for weight in model.parameters()), macs, shape, blocks)
 
 

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from netadapt.errors import NetworkError
 from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite
+from netadapt.input_shapes import InputShapes
 from netadapt.networks.options import NetworkOptions
 from netadapt.outputs import as_list, forget_graph
 from netadapt.pruning.prune import prune
 from netadapt.registry import MissingPackage
 from netadapt.silence_warnings import quiet
+from netadapt.training.trees import random_inputs
 from netadapt.users_code import short_name, users_code
 from profiler.layers.channels import nearest, possible_widths
 from profiler.layers.graph import Graph
@@ -87,7 +89,7 @@ def _exported(model: nn.Module, options: NetworkOptions, formats: Sequence[str])
         with tempfile.TemporaryDirectory(prefix="dry_run_") as folder:
             path = Path(folder) / f"narrowed.{file_format}"
             try:
-                _EXPORTERS[file_format](model, options.input_shape, path)
+                _EXPORTERS[file_format](model, options.input_shapes, path)
             except (ExportError, MissingPackage) as exc:
                 problem = (
                     str(exc)
@@ -97,16 +99,16 @@ def _exported(model: nn.Module, options: NetworkOptions, formats: Sequence[str])
         yield Tried(file_format, time.monotonic() - start, problem)
 
 
-def train_once(input_shape: tuple[int, ...]) -> Callable[[nn.Module], None]:
-    """One training step on random images, where the data is not known: every output of floats is drawn to zero."""
+def train_once(input_shapes: InputShapes) -> Callable[[nn.Module], None]:
+    """One training step on random inputs, where the data is not known: every output of floats is drawn to zero."""
 
     def step(model: nn.Module) -> None:
-        images = torch.randn((_BATCH, *input_shape[1:]), generator=torch.Generator().manual_seed(_SEED))
+        inputs = random_inputs(input_shapes, _BATCH, torch.Generator().manual_seed(_SEED))
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         if not weights:
             raise NetworkError("no weight of it requires gradients, so nothing can be trained; set requires_grad of those to train")
         with quiet(), torch.random.fork_rng():
-            outputs = as_list(model.train()(images))
+            outputs = as_list(model.train()(*inputs))
             losses: list[Tensor] = [output.float().square().mean() for output in outputs if output.requires_grad]
             torch.autograd.backward(torch.stack(losses).sum())
         torch.optim.SGD(weights, lr=1e-3).step()

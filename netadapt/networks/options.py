@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from netadapt.errors import NetworkError
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes, shapes_text
 from netadapt.networks import build_network
-from netadapt.networks.user_network import is_given, is_user_network, parse_input
+from netadapt.networks.user_network import is_given, is_user_network, parse_inputs
 from netadapt.users_code import absolute_name, short_name, users_code
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class NetworkOptions:
     """The number of classes; 0 for a network without a classifier."""
     small_input: bool = False
     """True to build the network for images of about 32 pixels; only mobilenet_v1 has this option."""
-    input: InputShape | None = None
-    """The shape of the model's input; None for three channels of the square resolution."""
+    inputs: InputShapes | None = None
+    """The shapes of the model's inputs; None for one image, of three channels and of the square resolution."""
     output: str | None = None
     """The name of the output that is scored; None for the one that fits the task, or for a network that returns a lone tensor."""
     training_output: str | None = None
@@ -49,23 +49,34 @@ class NetworkOptions:
         width_multiplier: float,
         resolution: int,
         small_input: bool,
-        input_shape: str | None,
+        inputs: str | None,
         classes: int = 1000,
         output: str | None = None,
     ) -> Self:
         """The options from the arguments of a command. `NetworkError` for an input shape that cannot be read."""
-        shape = parse_input(input_shape) if input_shape else None
-        return cls(absolute_name(network), width_multiplier, resolution, classes, small_input, shape, output)  # fmt: skip
+        shapes = parse_inputs(inputs) if inputs else None
+        return cls(absolute_name(network), width_multiplier, resolution, classes, small_input, shapes, output)  # fmt: skip
 
     @property
-    def input_shape(self) -> InputShape:
-        """The shape of the model's input, (1, c, h, w)."""
-        return self.input or (1, 3, self.resolution, self.resolution)
+    def input_shapes(self) -> InputShapes:
+        """The shapes of the model's inputs, each of one example."""
+        return self.inputs or ((1, 3, self.resolution, self.resolution),)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the input. `NetworkError` unless it is one image."""
+        if len(self.input_shapes) > 1 or len(self.input_shapes[0]) != 4:
+            raise NetworkError(
+                f"one image is needed as the input, not {shapes_text(self.input_shapes)}; other inputs are for your own networks "
+                "and data"
+            )
+        _, channels, height, width = self.input_shapes[0]
+        return channels, height, width
 
     @property
     def image_side(self) -> int:
         """The side of the input image in pixels. `NetworkError` for an input that is not square, as datasets' images are."""
-        _, _, height, width = self.input_shape
+        _, height, width = self.image_shape
         if height != width:
             raise NetworkError(
                 f"images of datasets are square, an input of {height} by {width} pixels is not; choose a square --input"
@@ -74,8 +85,8 @@ class NetworkOptions:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The arguments of `build_network`."""
-        _, channels, height, _ = self.input_shape
+        """The arguments of `build_network`, of which a user's network takes that of the classes."""
+        channels, height, _ = (3, self.resolution, 0) if is_user_network(self.name) else self.image_shape
         common = {"width_multiplier": self.width_multiplier, "resolution": height, "in_channels": channels}
         return common | ({"classes": self.classes} if self.classes else {}) | ({"small_input": True} if self.small_input else {})
 
@@ -95,8 +106,8 @@ class NetworkOptions:
         model, name = build_network(self.name, **self.keywords), short_name(self.name)
         if not is_user_network(self.name):
             return Plain(model, ())
-        with users_code(f"{name} does not accept an input of {'x'.join(map(str, self.input_shape))}"):
-            return plain_network(model, self.input_shape, name)
+        with users_code(f"{name} does not accept an input of {shapes_text(self.input_shapes)}"):
+            return plain_network(model, self.input_shapes, name)
 
     def graph(self) -> Graph:
         """The network's layers and blocks. Errors as for `traced`."""
@@ -111,7 +122,7 @@ class NetworkOptions:
 
         name = short_name(self.name)
         with users_code(f"{name} cannot be traced"):
-            found_layers = trace_with_reasons(model, self.input_shape, name)
+            found_layers = trace_with_reasons(model, self.input_shapes, name)
         if not found_layers.graph.widths:
             kept = [f"{layer} keeps its width, as {reason}" for layer, reason in found_layers.fixed.items()]
             more = f"; and {len(kept) - _MOST_TOLD} more layers" if len(kept) > _MOST_TOLD else ""

@@ -20,8 +20,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from netadapt.errors import NetworkError
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes, shapes_text
 from netadapt.outputs import as_list, forget_graph
+from netadapt.training.trees import zeros_of
 
 _WRAPPERS: tuple[tuple[type[nn.Module], str, str], ...] = (
     (OptimizedModule, "_orig_mod", "torch.compile"),
@@ -42,11 +43,11 @@ class Plain:
     """Whole sentences."""
 
 
-def plain_network(model: nn.Module, input_shape: InputShape, name: str) -> Plain:
-    """The network, changed in place where it has to be. It is run for inputs of this shape, in evaluation.
+def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Plain:
+    """The network, changed in place where it has to be. It is run for inputs of these shapes, in evaluation.
 
-    `NetworkError` if it is a TorchScript program, its weights have no values, it needs several inputs, or it cannot be trained
-    because it records no gradients. Whatever the network itself raises passes through.
+    `NetworkError` if it is a TorchScript program, its weights have no values, it needs further inputs, or it cannot be
+    trained because it records no gradients. Whatever the network itself raises passes through.
     """
     remarks = []
     model, wrappers = _unwrapped(model)
@@ -67,22 +68,20 @@ def plain_network(model: nn.Module, input_shape: InputShape, name: str) -> Plain
         for parameter in inspect.signature(model.forward).parameters.values()
         if parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    if len(required) > 1:
+    if len(required) > len(input_shapes):
         raise NetworkError(
-            f"{name} takes {len(required)} inputs, {' and '.join(required)}, and only networks of one input can be adapted; give "
-            "the others defaults, or return a module that makes them of the first"
+            f"{name} takes {len(required)} inputs, {' and '.join(required)}; give the shape of each with --input, such as "
+            f"--input {','.join(['1x3x224x224'] * len(required))}, or give the others defaults"
         )
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()} - {"float32"}
     if kinds:
         remarks.append(f"the weights of {name} in {' and '.join(sorted(kinds))} are converted to float32")
     model.cpu().float().eval()
-    images = torch.zeros(input_shape)
+    inputs = zeros_of(input_shapes)
     with torch.no_grad():
         if any(is_lazy(tensor) for tensor in tensors):
-            model(images)
-            remarks.append(
-                f"the lazy layers of {name} have the shapes that an input of {'x'.join(map(str, input_shape))} gives them"
-            )
+            model(*inputs)
+            remarks.append(f"the lazy layers of {name} have the shapes that an input of {shapes_text(input_shapes)} gives them")
     with torch.enable_grad():  # without it, torch makes constants of weights that were computed from two others
         folded = Counter(_folded(model))
     for kind, count in folded.items():
@@ -90,14 +89,14 @@ def plain_network(model: nn.Module, input_shape: InputShape, name: str) -> Plain
     with torch.no_grad():
         own = {key: tensor.shape for key, tensor in model.named_buffers()}
         for size in (1, 2):
-            model(images.expand(size, -1, -1, -1))  # training needs batches of any size
+            model(*(each.expand(size, *each.shape[1:]) for each in inputs))  # training needs batches of any size
         for path, module in model.named_modules():
             for key, tensor in module.named_buffers(recurse=False):
                 if own.get(f"{path}.{key}" if path else key) != tensor.shape:
                     # made anew from the size of the input, and no part of what has been learnt
                     module._non_persistent_buffers_set.add(key)
     with torch.enable_grad():
-        outputs = as_list(model(images))
+        outputs = as_list(model(*inputs))
     learns = any(weight.requires_grad for weight in model.parameters())
     if outputs and learns and not any(output.requires_grad for output in outputs):
         raise NetworkError(f"{name} computes its outputs without gradients, so it cannot be trained; take torch.no_grad out of it")

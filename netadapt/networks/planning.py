@@ -74,17 +74,17 @@ def plan_network(request: PlanRequest) -> PlanSummary:
     network, name = request.network, short_name(request.network.name)
     start = time.monotonic()
     plain = network.plain()
-    n, _, *pixels = network.input_shape
+    n, _, *pixels = network.input_shapes[0]
     fitting = ((n, network.classes), (n, 1, *pixels))  # of a classifier, or of an image of depths
     outputs = outputs_of(
-        plain.model, network.input_shape, name, network.output, lambda shape: shape in fitting or not network.classes
+        plain.model, network.input_shapes, name, network.output, lambda shape: shape in fitting or not network.classes
     )
     if outputs.scored is None:  # which output another task needs is the run's matter
-        outputs = outputs_of(plain.model, network.input_shape, name, network.output, lambda _shape: True)
+        outputs = outputs_of(plain.model, network.input_shapes, name, network.output, lambda _shape: True)
     traced = network.traced(plain.model)
     tried = [Tried("traced", time.monotonic() - start)]
     if request.dry_run:
-        tried += dry_run(network, plain.model, traced.graph, train_once(network.input_shape))
+        tried += dry_run(network, plain.model, traced.graph, train_once(network.input_shapes))
     made = make_plan(traced.graph.with_precision(request.precision), seed=request.seed)
     write_plan(made, out)
     onnx_only = dict.fromkeys(layer.op for layer in made.graph.layers if not _is_in_tflite(layer, made.graph))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from device_agents.support.text import did_you_mean
 from netadapt.errors import NetworkError
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes, shapes_text
 from netadapt.outputs import MISFITS, named_outputs, training_branches
+from netadapt.training.trees import random_inputs
 from netadapt.users_code import users_code
 
 _SEED = 0
@@ -47,17 +48,17 @@ class Outputs:
 
 
 def outputs_of(
-    model: nn.Module, input_shape: InputShape, name: str, asked: str | None, fits: Callable[[tuple[int, ...]], bool]
+    model: nn.Module, input_shapes: InputShapes, name: str, asked: str | None, fits: Callable[[tuple[int, ...]], bool]
 ) -> Outputs:
     """The outputs of the model in evaluation, and which is scored: the one that is asked for, or the first that fits.
 
     `name` is that of the network, for errors. `NetworkError` if it fails, returns no tensor, has no output of the name that is
     asked for, or returns none of this shape in training.
     """
-    images = torch.randn(input_shape, generator=torch.Generator().manual_seed(_SEED))
+    inputs = random_inputs(input_shapes, generator=torch.Generator().manual_seed(_SEED))
     with torch.no_grad():
-        with users_code(f"{name} does not accept an input of {_text(input_shape)}"):
-            found = named_outputs(model.eval()(images))
+        with users_code(f"{name} does not accept an input of {shapes_text(input_shapes)}"):
+            found = named_outputs(model.eval()(*inputs))
         if not found:
             raise NetworkError(f"{name} returns no tensor; let it return one, or several in a dictionary, tuple, list or dataclass")
         if asked is not None and asked not in found:
@@ -72,7 +73,7 @@ def outputs_of(
             return Outputs(shapes, tuple(found), None, "")
         try:
             with training_branches(model):
-                trained = named_outputs(model(images))
+                trained = named_outputs(model(*inputs))
         except MISFITS:  # told by the training step of the dry run
             trained = found
     model.eval()

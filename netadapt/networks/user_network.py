@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netadapt.errors import NetworkError
+from netadapt.input_shapes import InputShapes, shapes_text
 from netadapt.users_code import attribute_of, short_name, users_code
 
 if TYPE_CHECKING:
@@ -76,15 +77,27 @@ def changed_source(name: str, facts: Mapping[str, str]) -> str | None:
     return f"the source of {short_name(name)} has changed since the run began; check that it still builds the same network"
 
 
-def parse_input(text: str) -> tuple[int, int, int, int]:
-    """The shape (1, c, h, w) from text such as `1x3x224x224`. `NetworkError` for other text, and for several images."""
-    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})x(\d{1,6})", text.strip().lower())
-    n, channels, height, width = map(int, match.groups()) if match else (0, 0, 0, 0)
-    if min(n, channels, height, width) < 1:
-        raise NetworkError(f"{text!r} is not the shape of an input; write one image, channels, height and width, as in 1x3x224x224")
-    if n != 1:
-        raise NetworkError(f"networks are adapted for single images, not for {n} at once; write 1x{channels}x{height}x{width}")
-    return n, channels, height, width
+def parse_inputs(text: str) -> InputShapes:
+    """The shapes from text such as `1x3x224x224`, or `1x3x64x64,1x8` for two inputs.
+
+    `NetworkError` for other text, and for several images at once.
+    """
+    shapes = []
+    for part in text.split(","):
+        is_shape = re.fullmatch(r"\d{1,6}(x\d{1,6})+", part.strip().lower())
+        shape = tuple(map(int, part.strip().lower().split("x"))) if is_shape else ()
+        if min(shape, default=0) < 1:
+            raise NetworkError(
+                f"{part.strip()!r} is not the shape of an input; write one image, channels, height and width, as in 1x3x224x224, "
+                "and several inputs with commas between them"
+            )
+        if shape[0] != 1:
+            raise NetworkError(
+                f"{part.strip()} is the shape of {shape[0]} examples, and networks are adapted for one at a time; write "
+                f"{shapes_text(((1, *shape[1:]),))}"
+            )
+        shapes.append(shape)
+    return tuple(shapes)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn, zeros
+from torch import Tensor, nn
 
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes
 from netadapt.pruning.couplings import WEIGHTED, Couplings
+from netadapt.training.trees import zeros_of
 
 
-def count_macs(model: nn.Module, input_shape: InputShape) -> int:
-    """The multiply-accumulate operations (MACs) of all convolutions and linear layers for one input of this shape."""
+def count_macs(model: nn.Module, input_shapes: InputShapes) -> int:
+    """The multiply-accumulate operations (MACs) of all convolutions and linear layers for inputs of these shapes."""
     macs: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -33,12 +34,12 @@ def count_macs(model: nn.Module, input_shape: InputShape) -> int:
         for module in model.modules()
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
     ]
-    model(zeros(input_shape))
+    model(*zeros_of(input_shapes))
     for hook in hooks:
         hook.remove()
     return sum(macs)
 
 
-def count_blocks(model: nn.Module, input_shape: InputShape) -> int:
+def count_blocks(model: nn.Module, input_shapes: InputShapes) -> int:
     """The number of coupling groups that can be pruned, if a runtime can resize all of the network's layers."""
-    return len(Couplings(model, input_shape).blocks())
+    return len(Couplings(model, input_shapes).blocks())

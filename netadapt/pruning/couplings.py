@@ -35,8 +35,9 @@ from torch_pruning import ops
 from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
+from netadapt.training.trees import zeros_of
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """The classes of layers that can make the channels of a block."""
@@ -70,7 +71,7 @@ class Coupled:
 class Couplings:
     """The coupled channels of one model, whose channels can be removed in place."""
 
-    def __init__(self, model: nn.Module, input_shape: InputShape) -> None:
+    def __init__(self, model: nn.Module, input_shapes: InputShapes) -> None:
         """The model is set to evaluation and requires gradients from now on, so pass a copy of your own."""
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
@@ -91,7 +92,7 @@ class Couplings:
         hooks = [module.register_forward_hook(count_call) for module in self._modules.values()]
         with torch.enable_grad(), _Shapes() as shapes:
             self._graph = torch_pruning.DependencyGraph().build_dependency(
-                model, (torch.zeros(input_shape),), forward_fn=run, verbose=False
+                model, zeros_of(input_shapes), forward_fn=run, verbose=False
             )
         for hook in hooks:
             hook.remove()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
-from torch import Tensor, nn
+from torch import nn
 
 from device_agents.support.errors import ToolError
 from device_agents.support.text import did_you_mean
+from netadapt.input_shapes import input_shapes_of
 from netadapt.pruning.couplings import Couplings
 from netadapt.pruning.importance import DEFAULT, Block, ImportanceError, Keep, open_importance
 from netadapt.pruning.importance.l2 import filters_of
+from netadapt.training.trees import Inputs
 from profiler.errors import LayerError
 from profiler.layers.graph import Graph
 
@@ -24,17 +26,17 @@ class PruningError(ToolError):
 
 
 def prune(
-    model: nn.Module, graph: Graph, widths: Mapping[str, int], importance: str = DEFAULT, images: Tensor | None = None
+    model: nn.Module, graph: Graph, widths: Mapping[str, int], importance: str = DEFAULT, inputs: Inputs | None = None
 ) -> nn.Module:
     """A copy of the model, pruned to these widths (channels by block) with the importance criterion of this name.
 
     `graph` is the model's graph as `trace` makes it. All layers of a block keep the same filters in their old order; of a block
     that is divided into slices (netadapt.pruning.couplings), every slice keeps the same positions. Other blocks keep their
-    widths, and the copy is in the model's mode. A branch of the graph whose first block has width 0 is removed. `images`,
-    normalised (n, c, h, w), are for criteria that need them.
-    `PruningError` for widths that the network cannot have, `ImportanceError` for an unknown criterion or one that lacks images.
+    widths, and the copy is in the model's mode. A branch of the graph whose first block has width 0 is removed. `inputs`,
+    normalised training examples, are for criteria that need them.
+    `PruningError` for widths that the network cannot have, `ImportanceError` for an unknown criterion or one that lacks examples.
     """
-    return _cut(model, graph, widths, open_importance(importance), images)
+    return _cut(model, graph, widths, open_importance(importance), inputs)
 
 
 def reshape_like(model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> nn.Module:
@@ -54,7 +56,7 @@ def block_of(model: nn.Module, graph: Graph, couplings: Couplings, name: str) ->
     return Block(model, name, graph.widths[name], members, readers, couplings.slices(name))
 
 
-def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, images: Tensor | None = None) -> nn.Module:
+def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, inputs: Inputs | None = None) -> nn.Module:
     changed = _changed_widths(model, graph, widths)
     pruned = deepcopy(model)
     if not changed:
@@ -65,13 +67,12 @@ def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, 
             graph = graph.at_widths({branch.blocks[0]: 0})
     was_training = {name: module.training for name, module in pruned.named_modules()}
     needed_gradient = {name: weight.requires_grad for name, weight in pruned.named_parameters()}
-    _, (n, height, width, channels) = graph.inputs[0]
-    couplings = Couplings(pruned, (n, channels, height, width))
+    couplings = Couplings(pruned, input_shapes_of(graph))
     for name, kept_width in changed.items():
         if name in graph.removed:
             continue
         block = block_of(pruned, graph, couplings, name)
-        couplings.remove(name, _channels_to_remove(block, kept_width, keep, images))
+        couplings.remove(name, _channels_to_remove(block, kept_width, keep, inputs))
     # `Couplings` has changed both
     for name, module in pruned.named_modules():
         module.training = was_training[name]
@@ -80,10 +81,10 @@ def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, 
     return pruned
 
 
-def _channels_to_remove(block: Block, width: int, keep: Keep, images: Tensor | None) -> list[int]:
+def _channels_to_remove(block: Block, width: int, keep: Keep, inputs: Inputs | None) -> list[int]:
     """The channels at the positions that the criterion does not keep, where `width` channels are to be left."""
     count = width // block.slices
-    kept = set(keep(block, count, images))
+    kept = set(keep(block, count, inputs))
     if len(kept) != count or not kept <= set(range(block.positions)):
         raise ImportanceError(
             f"the importance criterion must keep {count} of {block.positions} positions of block {block.name}, "

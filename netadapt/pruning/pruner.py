@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from netadapt.errors import NetworkError
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.pruning.prune import prune
 from netadapt.pruning.settings import PruningSettings
+from netadapt.training.trees import Inputs
 from netadapt.training.types import Part
 from profiler.layers.graph import Graph
-
-WITHOUT_IMAGES = "choose --importance l2, which needs none"
-"""The advice for a network that no sample of images can be had for."""
 
 
 def prune_candidate(
@@ -27,19 +24,13 @@ def prune_candidate(
     `part` must be the training part, because neither holdout nor test images may influence the network. The seed chooses its
     images. Errors as for `prune`.
     """
-    images = sample(part, settings.images, seed, WITHOUT_IMAGES) if IMPORTANCES[settings.importance].needs_images else None
+    images = sample(part, settings.images, seed) if IMPORTANCES[settings.importance].needs_images else None
     pruned = prune(model, graph, widths, settings.importance, images)
     reestimate(pruned, part, settings.bn_recalibration_batches, seed)
     return pruned
 
 
-def sample(part: Part, count: int, seed: int, advice: str) -> Tensor:
-    """Normalised images (n, c, h, w), drawn without replacement: `count` of them, or all where the part has fewer.
-
-    `NetworkError` with this advice for data of several inputs.
-    """
+def sample(part: Part, count: int, seed: int) -> Inputs:
+    """Normalised inputs, drawn without replacement: `count` of them, or all where the part has fewer."""
     chosen = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
-    images = part.batch(chosen)[0]
-    if not isinstance(images, Tensor):
-        raise NetworkError(f"a network of several inputs has no sample of images; {advice}")
-    return images
+    return part.batch(chosen)[0]

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from netadapt.export.files import ExportError, write_onnx
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes
 from netadapt.pruning.couplings import NOT_PRUNED, WEIGHTED, Couplings
 from netadapt.pruning.following import Narrowed, follow
 from netadapt.pruning.trial import sound_blocks
@@ -42,21 +42,21 @@ class Traced:
     """For the layers with weights that are in no block, what fixes their widths."""
 
 
-def trace(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
+def trace(model: nn.Module, input_shapes: InputShapes, name: str) -> Graph:
     """The graph of a model for inputs of this shape (n, c, h, w), with its blocks. The model itself is not changed.
 
     Nodes have the paths of their modules as names, and a block has the name of its first layer. `ExportError` if the model cannot
     be exported, `ModelError` if the exported file holds something that cannot be read.
     """
-    return trace_with_reasons(model, input_shape, name).graph
+    return trace_with_reasons(model, input_shapes, name).graph
 
 
-def trace_with_reasons(model: nn.Module, input_shape: InputShape, name: str) -> Traced:
+def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -> Traced:
     """The same with the reason of every layer that keeps its width."""
     copy = deepcopy(model).float().cpu().eval()
     _make_weights_differ(copy)
-    graph = _exported(copy, input_shape, name)
-    couplings = Couplings(deepcopy(copy), input_shape)
+    graph = _exported(copy, input_shapes, name)
+    couplings = Couplings(deepcopy(copy), input_shapes)
     modules = {module_name for module_name, _ in copy.named_modules()}
     names = {node.name for node in graph.nodes}
     block_of: dict[str, str] = {}
@@ -83,7 +83,7 @@ def trace_with_reasons(model: nn.Module, input_shape: InputShape, name: str) -> 
     fixed |= dict.fromkeys(set(graph.widths) - set(sound), "it computes something else when channels go")
     graph = _with_only(graph, sound)
     if parts or any(node.layer.opaque is not None for node in graph.nodes):
-        graph, reasons = _followed(copy, graph, input_shape, parts)
+        graph, reasons = _followed(copy, graph, input_shapes, parts)
         fixed |= reasons
     shrinking = [block for block, widths in possible_widths(graph, 1).items() if _can_shrink(graph, block, widths)]
     fixed |= dict.fromkeys(set(graph.widths) - set(shrinking), "it makes an output of the network")
@@ -106,12 +106,19 @@ def _make_weights_differ(model: nn.Module) -> None:
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + 0.25)
 
 
-def _exported(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
+def _exported(model: nn.Module, input_shapes: InputShapes, name: str) -> Graph:
     """The graph of the exported file, whose products are named after their modules."""
     with tempfile.TemporaryDirectory(prefix="trace_") as folder:
         path = Path(folder) / "traced.onnx"
-        write_onnx(model, input_shape, path)
+        write_onnx(model, input_shapes, path)
         proto = onnx.load(path)
+        layers = {layer for layer, _ in model.named_modules()}
+        # an argument of `forward` may have the name of a layer, which must keep it
+        others = {tensor.name: f"{tensor.name}_input" for tensor in proto.graph.input if tensor.name in layers}
+        for tensor in (*proto.graph.input, *proto.graph.output):
+            tensor.name = others.get(tensor.name, tensor.name)
+        for node in proto.graph.node:
+            node.input[:] = [others.get(read, read) for read in node.input]
         for number, node in enumerate(proto.graph.node):
             scopes = next((item.value for item in node.metadata_props if item.key == _NAME_SCOPES), "[]")
             path_of_module = scopes.strip("[]").replace("'", "").split(", ")[-2:-1]
@@ -121,12 +128,12 @@ def _exported(model: nn.Module, input_shape: InputShape, name: str) -> Graph:
         return replace(read_onnx(path), name=name)
 
 
-def _followed(model: nn.Module, graph: Graph, input_shape: InputShape, parts: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
+def _followed(model: nn.Module, graph: Graph, input_shapes: InputShapes, parts: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
     """The graph whose opaque layers follow its blocks, and what fixes the blocks that are none in it."""
     fixed: dict[str, str] = {}
     while graph.widths:
         try:
-            done = follow(graph, list(_narrowed(model, graph, input_shape)), parts)
+            done = follow(graph, list(_narrowed(model, graph, input_shapes)), parts)
         except (ExportError, ModelError) as exc:
             return _with_only(graph, []), fixed | dict.fromkeys(graph.widths, f"a narrower network cannot be exported ({exc})")
         if not done.fixed:
@@ -136,7 +143,7 @@ def _followed(model: nn.Module, graph: Graph, input_shape: InputShape, parts: Ma
     return graph, fixed
 
 
-def _narrowed(model: nn.Module, graph: Graph, input_shape: InputShape) -> Iterator[Narrowed]:
+def _narrowed(model: nn.Module, graph: Graph, input_shapes: InputShapes) -> Iterator[Narrowed]:
     """Narrower versions of the network: every block is narrower, and neighbours by other shares."""
     slices = {node.block: node.slices for node in graph.nodes if node.block is not None}
     for share, step in _SHARES:
@@ -144,11 +151,11 @@ def _narrowed(model: nn.Module, graph: Graph, input_shape: InputShape) -> Iterat
         for place, (block, choices) in enumerate(possible_widths(graph, 1).items()):
             widths[block] = nearest(choices[:-1], choices[-1] * (share + step * (place % 5)))
         narrow = deepcopy(model)
-        couplings = Couplings(narrow, input_shape)
+        couplings = Couplings(narrow, input_shapes)
         for block, width in widths.items():
             size, kept = graph.widths[block] // slices[block], width // slices[block]
             couplings.remove(block, [start + at for start in range(0, graph.widths[block], size) for at in range(kept, size)])
-        yield widths, _exported(narrow.requires_grad_(False), input_shape, graph.name)
+        yield widths, _exported(narrow.requires_grad_(False), input_shapes, graph.name)
 
 
 def _with_only(graph: Graph, blocks: Collection[str]) -> Graph:

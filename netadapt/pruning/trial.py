@@ -20,30 +20,31 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes, input_shapes_of
 from netadapt.outputs import MISFITS, outputs_of_all_layers
 from netadapt.pruning.couplings import WEIGHTED, Couplings
+from netadapt.training.trees import random_inputs
 from profiler.layers.graph import Graph
 
 RELATIVE_TOLERANCE = 1e-3
 """The largest difference, relative to the largest output: sums in another order give about 1e-6, a wrong channel far more."""
 _SEED = 0
-_IMAGES = 2
+_EXAMPLES = 2
 _REDUCTIONS = ("mean", "var", "std", "norm", "linalg_vector_norm", "amax", "amin")
 """The functions whose results are statistics; a sum is not, because channels of zeros add nothing to it."""
 
 
 def sound_blocks(model: nn.Module, graph: Graph) -> list[str]:
     """The blocks of the graph that can be pruned, all at the same time, in the graph's order. The model is not changed."""
-    _, (n, height, width, channels) = graph.inputs[0]
+    shapes = input_shapes_of(graph)
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        images = torch.randn(_IMAGES, channels, height, width)
+        inputs = random_inputs(shapes, _EXAMPLES)
         try:
-            model = randomised(model, images)
+            model = randomised(model, *inputs)
         except MISFITS:
-            return []  # the network takes no batch of two images, or fails with random weights
-        trial = _Trial(model, graph, images, (n, channels, height, width))
+            return []  # the network takes no batch of two, or fails with random weights
+        trial = _Trial(model, graph, inputs, shapes)
         blocks = list(graph.widths)
         if trial.passes(blocks):  # the usual case, in one trial; otherwise blocks are added one by one
             return blocks
@@ -55,9 +56,9 @@ def sound_blocks(model: nn.Module, graph: Graph) -> list[str]:
 
 
 class _Trial:
-    def __init__(self, model: nn.Module, graph: Graph, images: Tensor, input_shape: InputShape) -> None:
-        self._model, self._graph, self._images, self._input_shape = model, graph, images, input_shape
-        couplings = Couplings(deepcopy(model), input_shape)
+    def __init__(self, model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...], input_shapes: InputShapes) -> None:
+        self._model, self._graph, self._inputs, self._input_shapes = model, graph, inputs, input_shapes
+        couplings = Couplings(deepcopy(model), input_shapes)
         has_parts = any(couplings.coupled(block).parts for block in graph.widths)
         self._is_predictable = not has_parts and all(node.layer.opaque is None for node in graph.nodes)
         self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
@@ -68,7 +69,7 @@ class _Trial:
             return True
         pruned, silenced = deepcopy(self._model), deepcopy(self._model)
         try:
-            cuts, silences = Couplings(pruned, self._input_shape), Couplings(silenced, self._input_shape)
+            cuts, silences = Couplings(pruned, self._input_shapes), Couplings(silenced, self._input_shapes)
             for block in blocks:
                 silences.silence(block, self._removed[block])
                 cuts.remove(block, self._removed[block])
@@ -92,16 +93,16 @@ class _Trial:
     def _outputs(self, pruned: nn.Module, silenced: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         """What both copies compute, with ones for what they reduce over another number of values: statistics over channels."""
         with _Reductions() as fewer:
-            outputs = outputs_of_all_layers(pruned, self._images)
+            outputs = outputs_of_all_layers(pruned, *self._inputs)
         with _Reductions() as all_of_them:
-            expected = outputs_of_all_layers(silenced, self._images)
+            expected = outputs_of_all_layers(silenced, *self._inputs)
         differ = {place for place, sizes in enumerate(zip(fewer.sizes, all_of_them.sizes, strict=True)) if len(set(sizes)) > 1}
         if not differ:
             return outputs, expected
         with _Reductions(differ):
-            outputs = outputs_of_all_layers(pruned, self._images)
+            outputs = outputs_of_all_layers(pruned, *self._inputs)
         with _Reductions(differ):
-            return outputs, outputs_of_all_layers(silenced, self._images)
+            return outputs, outputs_of_all_layers(silenced, *self._inputs)
 
 
 class _Reductions(TorchFunctionMode):
@@ -174,8 +175,8 @@ def _half(width: int, slices: int) -> list[int]:
     return sorted(start + position for start in range(0, width, size) for position in positions)
 
 
-def randomised(model: nn.Module, images: Tensor) -> nn.Module:
-    """A copy in evaluation with random weights (He et al., 2015) and the statistics of these images in batch normalisation.
+def randomised(model: nn.Module, *inputs: Tensor) -> nn.Module:
+    """A copy in evaluation with random weights (He et al., 2015) and the statistics of these inputs in batch normalisation.
 
     With both, activations neither vanish nor saturate.
     """
@@ -191,7 +192,7 @@ def randomised(model: nn.Module, images: Tensor) -> nn.Module:
         for norm in norms:
             norm.train()
             norm.momentum = 1.0  # the statistics are those of this batch alone
-        copy(images)
+        copy(*inputs)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     return copy.eval()

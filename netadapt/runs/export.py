@@ -18,6 +18,7 @@ from netadapt.runs.models import RunModels
 from netadapt.runs.records import ExportedFile, FileAgreement, TargetName
 from netadapt.search.types import Step
 from netadapt.training.trainer import score
+from netadapt.training.trees import each_of
 from profiler.formats.model_file import default_runtime
 from profiler.measure.benchmark import measure_files
 from profiler.measure.opening import PATIENCE_S
@@ -64,15 +65,15 @@ def export_step(
 
     `SettingsError` if the normalisation of data that has none is to be folded.
     """
-    model, shape = models.model(step), models.options.input_shape
+    model, shapes = models.model(step), models.options.input_shapes
     train, test = models.dataset.train, models.dataset.test
-    preprocessing = Preprocessing.of(train, shape, asked.file_format)
+    preprocessing = Preprocessing.of(train, shapes, asked.file_format)
     if asked.fold_normalisation:
         if not train.mean:
             raise SettingsError(
                 f"{models.dataset.name} gives inputs as they are fed, so there is nothing to fold; leave --fold-normalisation out"
             )
-        model, where = folded(model, train.mean, train.std, shape)
+        model, where = folded(model, train.mean, train.std, shapes)
         progress.say(f"inputs are normalised {where}")
         train, test = train.in_raw_values(), test.in_raw_values()
         preprocessing = preprocessing.within_the_file()
@@ -80,14 +81,14 @@ def export_step(
     progress.begin("writing and examining the file", 2 + (asked.target is not None))
     calibration = None
     if asked.precision == "int8":
-        images = sample(train, asked.calibration, asked.seed, "export it with --precision float32")
-        calibration = len(images)
-        export_int8(model, shape, asked.path, images, output)
+        inputs = sample(train, asked.calibration, asked.seed)
+        calibration = len(each_of(inputs)[0])
+        export_int8(model, shapes, asked.path, inputs, output)
     else:
-        EXPORTERS[asked.file_format](model, shape, asked.path)
+        EXPORTERS[asked.file_format](model, shapes, asked.path)
     tell(preprocessing, asked.path)
     progress.advance("written")
-    shown = sample(test, _COMPARED, asked.seed, "export it from a script of yours")
+    shown = sample(test, _COMPARED, asked.seed)
     near = agreement(model, asked.path, shown, output)
     record = ExportedFile(
         step=step.iteration,
@@ -97,7 +98,7 @@ def export_step(
         precision=asked.precision,
         size_bytes=asked.path.stat().st_size,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        agreement=FileAgreement(len(shown), near.max_abs_difference, near.cosine_similarity, near.top1_agreement),
+        agreement=FileAgreement(len(each_of(shown)[0]), near.max_abs_difference, near.cosine_similarity, near.top1_agreement),
         scores=file_scores(asked.path, test, output),
         torch_scores=score(model, test),
         calibration=calibration,

@@ -86,7 +86,7 @@ def exported_baseline(models: RunModels, item: Baseline, file_format: str) -> Pa
 
 def export(model: nn.Module, models: RunModels, file_format: str, path: Path) -> float:
     """Write a model file and return the largest difference between its outputs and PyTorch's."""
-    return EXPORTERS[file_format](model, models.options.input_shape, path).max_abs_difference
+    return EXPORTERS[file_format](model, models.options.input_shapes, path).max_abs_difference
 
 
 def layer_latencies(models: RunModels, predictor: Predictor) -> list[LayerLatency]:

@@ -20,6 +20,7 @@ from netadapt.training.checkpoint import load_weights
 from netadapt.training.datasets import is_users
 from netadapt.training.datasets.opening import open_dataset
 from netadapt.training.tasks.one_output import of_one_output
+from netadapt.training.trees import zeros_of
 from netadapt.training.types import Dataset, Task
 from netadapt.users_code import changed_sources
 from profiler.layers.graph import Graph
@@ -33,7 +34,7 @@ def dataset_of(network: NetworkOptions, data: DataSettings, seed: int, task: Tas
     dataset = open_dataset(
         data.source,
         resolution=network.resolution if is_users(data.source) else network.image_side,
-        channels=network.input_shape[1],
+        channels=3 if is_users(data.source) else network.image_shape[0],
         seed=seed,
         holdout_fraction=data.holdout_fraction,
         task=task,
@@ -110,7 +111,7 @@ class RunModels:
         if self.options.output is None:
             return 0
         with torch.no_grad():
-            names = list(named_outputs(model(torch.zeros(self.options.input_shape))))
+            names = list(named_outputs(model(*zeros_of(self.options.input_shapes))))
         return names.index(self.options.output)
 
     def teacher(self) -> nn.Module:

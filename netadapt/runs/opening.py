@@ -63,7 +63,7 @@ def fitted(
         network, dataset = replace(network, output=scored, training_output=trained), of_one_output(dataset, scored, trained)
         remarks += outputs.lines()
     if isinstance(dataset.task, UsersTask) or dataset.users:
-        dataset = tried(dataset, network.build(), network.input_shape, short_name(network.name))
+        dataset = tried(dataset, network.build(), network.input_shapes, short_name(network.name))
     if dataset.known is not None and dataset.known.mean:
         remarks.append(
             f"images are {dataset.known.normalisation}, {'as asked for' if data.mean else 'that of the training images'}"
@@ -78,8 +78,8 @@ def _outputs(model: nn.Module, options: NetworkOptions, dataset: Dataset) -> Out
     """
     name, task = short_name(options.name), dataset.task
     found = outputs_of(
-        model, options.input_shape, name, options.output,
-        lambda shape: task.accepts_outputs(shape, options.input_shape, options.classes),
+        model, options.input_shapes, name, options.output,
+        lambda shape: task.accepts_outputs(shape, options.input_shapes[0], options.classes),
     )  # fmt: skip
     if found.scored is not None:
         return found

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from netadapt.export.files import ExportError
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import InputShapes, input_shapes_of
 from netadapt.outputs import MISFITS
 from netadapt.pruning.couplings import WEIGHTED
 from netadapt.pruning.tracing import trace
 from netadapt.pruning.trial import randomised
+from netadapt.training.trees import random_inputs
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.layers.channels import dependent_layers
 from profiler.layers.graph import Branch, Graph, Node
@@ -37,14 +38,13 @@ def with_branches(model: nn.Module, graph: Graph) -> Graph:
 
     Each has a block of its own, whose width 0 removes it. The network without them has been traced, and is what the graph predicts.
     """
-    _, (n, height, width, channels) = graph.inputs[0]
-    shape = (n, channels, height, width)
-    found = [branches for module in _returning_their_input(model, shape) if (branches := list(_branches_of(model, graph, module)))]
-    if _is_predicted(model, graph, shape, chosen := [branches[0] for branches in found]):  # the usual case, in one trial
+    shapes = input_shapes_of(graph)
+    found = [branches for module in _returning_their_input(model, shapes) if (branches := list(_branches_of(model, graph, module)))]
+    if _is_predicted(model, graph, shapes, chosen := [branches[0] for branches in found]):  # the usual case, in one trial
         return replace(graph, branches=_in_order(graph, chosen))
-    single = [next((branch for branch in branches if _is_predicted(model, graph, shape, [branch])), None) for branches in found]
+    single = [next((branch for branch in branches if _is_predicted(model, graph, shapes, [branch])), None) for branches in found]
     kept = [branch for branch in single if branch is not None]
-    return replace(graph, branches=_in_order(graph, kept) if _is_predicted(model, graph, shape, kept) else ())
+    return replace(graph, branches=_in_order(graph, kept) if _is_predicted(model, graph, shapes, kept) else ())
 
 
 @dataclass(slots=True, eq=False)
@@ -56,15 +56,15 @@ class _Call:
     returned: Tensor
 
 
-def _returning_their_input(model: nn.Module, shape: InputShape) -> list[str]:
+def _returning_their_input(model: nn.Module, shapes: InputShapes) -> list[str]:
     """The innermost modules with weights that are called once and return their input once all their weights are zero."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        images = torch.randn(2, *shape[1:])
+        inputs = random_inputs(shapes, 2)
         try:
-            model = randomised(model, images)
+            model = randomised(model, *inputs)
         except MISFITS:
-            return []  # the network takes no batch of two images, or fails with random weights
+            return []  # the network takes no batch of two, or fails with random weights
         calls: dict[str, list[_Call]] = {}
         given: dict[str, list[tuple[Tensor, Tensor]]] = {}
         hooks = []
@@ -82,7 +82,7 @@ def _returning_their_input(model: nn.Module, shape: InputShape) -> list[str]:
 
             hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
         with torch.no_grad():
-            model(images)
+            model(*inputs)
             for hook in hooks:
                 hook.remove()
             found: list[str] = []
@@ -140,7 +140,7 @@ def _inner_blocks(graph: Graph, nodes: Sequence[str]) -> tuple[str, ...]:
     return () if depending.intersection(blocks) else blocks
 
 
-def _is_predicted(model: nn.Module, graph: Graph, shape: InputShape, branches: Sequence[Branch]) -> bool:
+def _is_predicted(model: nn.Module, graph: Graph, shapes: InputShapes, branches: Sequence[Branch]) -> bool:
     """True if the model without these branches has the layers and the blocks that the graph has without them."""
     if not branches:
         return True
@@ -149,7 +149,7 @@ def _is_predicted(model: nn.Module, graph: Graph, shape: InputShape, branches: S
         without.set_submodule(branch.name, nn.Identity())
     try:
         predicted = replace(graph, branches=tuple(branches)).at_widths({branch.blocks[0]: 0 for branch in branches})
-        found = trace(without, shape, graph.name)
+        found = trace(without, shapes, graph.name)
     except (ExportError, ModelError, PlanError, LayerError):
         return False
     one, two = ([(node.layer, node.block, node.slices) for node in each.nodes] for each in (predicted, found))

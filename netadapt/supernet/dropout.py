@@ -26,12 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netadapt.input_shape import InputShape
+from netadapt.input_shapes import input_shapes_of
 from netadapt.outputs import MISFITS, as_list
 from netadapt.pruning.couplings import Couplings
 from netadapt.pruning.importance import open_importance
 from netadapt.pruning.prune import Order, block_of, prune_in_order
 from netadapt.pruning.trial import RELATIVE_TOLERANCE, randomised
+from netadapt.training.trees import Inputs, random_inputs
 from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Branch, Graph
 
@@ -57,7 +58,7 @@ class OrderedDropout:
 
     def __init__(self, model: nn.Module, graph: Graph, widths: Widths, order: Order) -> None:
         self._names = tuple(widths)
-        couplings = Couplings(deepcopy(model), _input_shape(graph))
+        couplings = Couplings(deepcopy(model), input_shapes_of(graph))
         self._slices = {block: couplings.slices(block) for block in widths}
         self._branches = {
             branch.name: self._names.index(branch.blocks[0]) for branch in graph.branches if branch.blocks[0] in widths
@@ -164,31 +165,30 @@ def branches_to_drop(model: nn.Module, graph: Graph) -> tuple[Branch, ...]:
 
 def _that_drop_like_a_cut(model: nn.Module, graph: Graph, narrow: Mapping[str, int]) -> list[str]:
     """The blocks that leave the same as a cut to these widths."""
-    _, channels, height, width = _input_shape(graph)
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        images = torch.randn(2, channels, height, width)
+        inputs = random_inputs(input_shapes_of(graph), 2)
         try:
-            model = randomised(model, images)
+            model = randomised(model, *inputs)
         except MISFITS:
-            return []  # the network takes no batch of two images, or fails with random weights
-    if _drop_like_a_cut(model, graph, images, narrow):  # the usual case, in one trial; otherwise blocks are added one by one
+            return []  # the network takes no batch of two, or fails with random weights
+    if _drop_like_a_cut(model, graph, inputs, narrow):  # the usual case, in one trial; otherwise blocks are added one by one
         return list(narrow)
     found: dict[str, int] = {}
     for block, least in narrow.items():
-        if _drop_like_a_cut(model, graph, images, {**found, block: least}):
+        if _drop_like_a_cut(model, graph, inputs, {**found, block: least}):
             found[block] = least
     return list(found)
 
 
-def _drop_like_a_cut(model: nn.Module, graph: Graph, images: Tensor, narrow: Mapping[str, int]) -> bool:
+def _drop_like_a_cut(model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...], narrow: Mapping[str, int]) -> bool:
     dropout = OrderedDropout(model, graph, {block: (least, graph.widths[block]) for block, least in narrow.items()}, {})
     dropout.set_widths([narrow, {}])
     try:
         with torch.no_grad():
             with dropout.on(model):
-                dropped = as_list(model(images))
-            cut, full = as_list(prune_in_order(model, graph, narrow, {})(images)), as_list(model(images))
+                dropped = as_list(model(*inputs))
+            cut, full = as_list(prune_in_order(model, graph, narrow, {})(*inputs)), as_list(model(*inputs))
     except MISFITS:
         return False
     return all(
@@ -199,21 +199,16 @@ def _drop_like_a_cut(model: nn.Module, graph: Graph, images: Tensor, narrow: Map
     )
 
 
-def order_of(model: nn.Module, graph: Graph, widths: Widths, importance: str, images: Tensor | None) -> dict[str, tuple[int, ...]]:
+def order_of(model: nn.Module, graph: Graph, widths: Widths, importance: str, inputs: Inputs | None) -> dict[str, tuple[int, ...]]:
     """The positions of each block, the most important first by the criterion of this name: those that the least width keeps, then
-    those that each next width adds. `images` as for `netadapt.pruning.prune.prune`."""
+    those that each next width adds. `inputs` as for `netadapt.pruning.prune.prune`."""
     keep, copy = open_importance(importance), deepcopy(model)
-    couplings, weights = Couplings(copy, _input_shape(graph)), deepcopy(model.state_dict())
+    couplings, weights = Couplings(copy, input_shapes_of(graph)), deepcopy(model.state_dict())
     found = {}
     for name, choices in widths.items():
         block, order = block_of(copy, graph, couplings, name), dict[int, None]()
         for width in filter(None, choices):
-            order |= dict.fromkeys(keep(block, width // block.slices, images))
+            order |= dict.fromkeys(keep(block, width // block.slices, inputs))
             copy.load_state_dict(weights)  # a criterion may change the layers that read the block
         found[name] = tuple(order)
     return found
-
-
-def _input_shape(graph: Graph) -> InputShape:
-    _, (n, height, width, channels) = graph.inputs[0]
-    return (n, channels, height, width)

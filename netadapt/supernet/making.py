@@ -15,7 +15,7 @@ from netadapt.networks.options import NetworkOptions
 from netadapt.pruning.batch_norm import reestimate
 from netadapt.pruning.importance import IMPORTANCES
 from netadapt.pruning.prune import prune_in_order
-from netadapt.pruning.pruner import WITHOUT_IMAGES, sample
+from netadapt.pruning.pruner import sample
 from netadapt.pruning.settings import PruningSettings
 from netadapt.runs.models import dataset_of
 from netadapt.runs.opening import Opened, absolute_source, opened, versions_of
@@ -159,8 +159,8 @@ def _described(
     order = {}
     if request.weights is not None:
         needs_images = IMPORTANCES[request.pruning.importance].needs_images
-        images = sample(found.dataset.train, request.pruning.images, request.seed, WITHOUT_IMAGES) if needs_images else None
-        order = order_of(model, found.graph, widths, request.pruning.importance, images)
+        inputs = sample(found.dataset.train, request.pruning.images, request.seed) if needs_images else None
+        order = order_of(model, found.graph, widths, request.pruning.importance, inputs)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return SuperNetwork(settings, now, widths, order, versions_of(settings), request.bypass), graph
 

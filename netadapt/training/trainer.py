@@ -22,7 +22,7 @@ from netadapt.training.recipe import TrainSettings
 from netadapt.training.soft_targets import loss_of, require_classes
 from netadapt.training.tasks import scores_of
 from netadapt.training.together import ALONE, Share
-from netadapt.training.trees import Inputs, mapped, tensors_in
+from netadapt.training.trees import Inputs, each_of, mapped, tensors_in
 from netadapt.training.types import Part, Scores
 
 Progress = Callable[[int, int, float], None]
@@ -245,8 +245,7 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
 
 def outputs_of(model: nn.Module, inputs: Inputs, layout: torch.memory_format = torch.contiguous_format) -> Any:
     """What the model returns for a batch, given as one tensor or several; images are brought to this layout in memory."""
-    several = (inputs,) if isinstance(inputs, Tensor) else inputs
-    return model(*(each.contiguous(memory_format=layout) if each.ndim == 4 else each for each in several))
+    return model(*(each.contiguous(memory_format=layout) if each.ndim == 4 else each for each in each_of(inputs)))
 
 
 def _average(averages: Sequence[Tensor], model: nn.Module, decay: float) -> None:

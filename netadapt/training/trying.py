@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from netadapt.input_shapes import InputShapes, shapes_text
 from netadapt.training.datasets.users import check_examples
 from netadapt.training.streaming import StreamedPart
 from netadapt.training.tasks import TaskError
@@ -19,18 +20,18 @@ from netadapt.users_code import users_code
 _EXAMPLES = 4
 
 
-def tried(dataset: Dataset, model: nn.Module, input_shape: tuple[int, ...], name: str) -> Dataset:
+def tried(dataset: Dataset, model: nn.Module, input_shapes: InputShapes, name: str) -> Dataset:
     """The dataset, whose task knows the names of its scores from now on. `model`, which is changed, is called `name` in errors.
 
     `UsersError` if an example, the loss or the scores are not as they should be; `TaskError` if the inputs are not the network's.
     """
     if dataset.users:
         assert isinstance(dataset.train, StreamedPart)
-        if dataset.train.shapes != (input_shape[1:],):
-            found = " and ".join("x".join(map(str, (1, *shape))) for shape in dataset.train.shapes)
+        if dataset.train.shapes != tuple(shape[1:] for shape in input_shapes):
+            found = shapes_text(tuple((1, *shape) for shape in dataset.train.shapes))
             raise TaskError(
-                f"the inputs of {dataset.name} are {found}, those of {name} are {'x'.join(map(str, input_shape))}; "
-                f"choose the same with --input, such as --input {found.split(' ')[0]}, or let the data give the other"
+                f"the inputs of {dataset.name} are {found}, those of {name} are {shapes_text(input_shapes)}; "
+                f"choose the same with --input {found}, or let the data give the other"
             )
         check_examples(dataset.train.stream)
     task = dataset.task

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from netadapt.pruning.couplings import WEIGHTED
+from netadapt.training.trees import Inputs, each_of, split
 from profiler.layers.graph import Graph
 from profiler.modelled.densities import Densities, LayerDensity
 
@@ -19,8 +20,8 @@ _BATCH = 64
 _TAG = "_made_by_layer"
 
 
-def measured_densities(model: nn.Module, graph: Graph, images: Tensor, network: str, data: str) -> Densities:
-    """The densities of the graph's nodes, for images (n, c, h, w) that are normalised as the network takes them.
+def measured_densities(model: nn.Module, graph: Graph, inputs: Inputs, network: str, data: str) -> Densities:
+    """The densities of the graph's nodes, for inputs that are normalised as the network takes them.
 
     `graph` was traced from the model, whose weights are counted as they are. What a layer writes is counted behind its batch
     normalisation and activation, as accelerators store it. A node without weights reads what others write; what it writes is what
@@ -32,20 +33,21 @@ def measured_densities(model: nn.Module, graph: Graph, images: Tensor, network: 
     hooks = [hook for name, layer in counted.layers.items() for hook in counted.watch(name, layer)]
     try:
         with torch.no_grad(), counted:
-            for batch in torch.split(images, _BATCH):
-                model.eval()(batch)
+            for batch in split(inputs, _BATCH):
+                model.eval()(*batch)
                 counted.finish_batch()
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return Densities(network, data, len(images), _of_nodes(graph, counted, _share(images)))
+    of_inputs = {name: _share(each) for (name, _), each in zip(graph.inputs, each_of(inputs), strict=True)}
+    return Densities(network, data, len(each_of(inputs)[0]), _of_nodes(graph, counted, of_inputs))
 
 
-def _of_nodes(graph: Graph, counted: _Counted, of_images: float) -> dict[str, LayerDensity]:
+def _of_nodes(graph: Graph, counted: _Counted, of_inputs: Mapping[str, float]) -> dict[str, LayerDensity]:
     read = {name: counted.read[name] / counted.read_of[name] for name in counted.read_of}
     readers = {source: read[node.name] for node in reversed(graph.nodes) if node.name in read for source in node.inputs}
-    written = {name: of_images for name, _ in graph.inputs}
+    written = dict(of_inputs)
     found: dict[str, LayerDensity] = {}
     for node in graph.nodes:
         if node.name in read:

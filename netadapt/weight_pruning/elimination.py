@@ -30,6 +30,7 @@ from netadapt.pruning.importance.reconstruction import (
     matrices,
     store,
 )
+from netadapt.training.trees import Inputs, each_of, split
 
 MOST_FEATURES = 320
 """32 channels of 3x3 and a constant."""
@@ -71,17 +72,17 @@ class _Observer:
         self.found.append(_in_parts(features_of(layer, inputs[0].detach(), self.per_image, generator).double()))
 
 
-def observed(reference: nn.Module, pruned: nn.Module, name: str, images: Tensor) -> Moments | None:
-    """The moments of a layer's inputs in both networks, for images (n, c, h, w); None if the network never calls it."""
-    per_image = max(1, OBSERVATIONS // len(images))
+def observed(reference: nn.Module, pruned: nn.Module, name: str, inputs: Inputs) -> Moments | None:
+    """The moments of a layer's inputs in both networks, for the same inputs; None if the network never calls it."""
+    per_image = max(1, OBSERVATIONS // len(each_of(inputs)[0]))
     observers = [_Observer(model.get_submodule(name), per_image) for model in (pruned, reference)]
     hooks = [observer.layer.register_forward_pre_hook(observer) for observer in observers]
     total: Moments | None = None
     try:
-        for batch in torch.split(images, _BATCH):
+        for batch in split(inputs, _BATCH):
             with torch.no_grad():
-                pruned(batch)
-                reference(batch)
+                pruned(*batch)
+                reference(*batch)
             for given, wanted in zip(*(observer.found for observer in observers), strict=True):
                 new = Moments(given.mT @ given, given.mT @ wanted, wanted.mT @ wanted, wanted.sum(dim=1), given.shape[1])
                 if total is None:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from device_agents.support.atomic import write_whole, writing
 from device_agents.support.dataclass_json import read_as
@@ -36,6 +36,7 @@ from netadapt.runs.measure import EXPORTERS
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.trainer import score, train
+from netadapt.training.trees import Inputs
 from netadapt.training.types import Part
 from netadapt.weight_pruning.compressed_size import compressed
 from netadapt.weight_pruning.densities import measured_densities
@@ -149,7 +150,7 @@ def prune_weights(
         out,
         progress,
         open_model(asked.device),
-        sample(source.dataset.train, asked.images, asked.seed, "its weights cannot be pruned here"),
+        sample(source.dataset.train, asked.images, asked.seed),
     )
     if not work.layers(source.model):
         raise NetworkError(f"{source.name} has no convolution or linear layer whose weights can be pruned")
@@ -194,7 +195,7 @@ def prune_weights(
     write_densities(work.densities(model), out / "densities.json")
     files = [out / f"pruned.{each}" for each in formats]
     for path in files:
-        EXPORTERS[path.suffix.lstrip(".")](model, source.options.input_shape, path)
+        EXPORTERS[path.suffix.lstrip(".")](model, source.options.input_shapes, path)
     pruned = Pruned(
         work.hardware.sentence(), sum(layer.get_parameter("weight").numel() for layer in work.layers(model).values()),
         compressed(source.model).original_bytes, networks, (*by_energy, *by_magnitude[1:]), tuple(map(str, files)),
@@ -210,7 +211,7 @@ class _Work:
     out: Path
     progress: ProgressReporter
     hardware: Model
-    images: Tensor
+    inputs: Inputs
 
     def layers(self, model: nn.Module) -> dict[str, nn.Module]:
         """The layers whose weights are pruned, by name; those that share a weight are left alone."""
@@ -232,7 +233,7 @@ class _Work:
         return model.eval()
 
     def densities(self, model: nn.Module) -> Densities:
-        return measured_densities(model, self.source.graph, self.images, self.source.name, self.source.dataset.name)
+        return measured_densities(model, self.source.graph, self.inputs, self.source.name, self.source.dataset.name)
 
     def judged(self, model: nn.Module, method: str, number: int, error: float) -> Round:
         """The network's scores on the holdout and its energy with its own zeros."""
@@ -254,7 +255,7 @@ class _Work:
             energy_mj = {node.name: priced.cost(node.layer, node.name).energy_mj for node in self.source.graph.nodes}
             self.progress.begin(f"round {number} by energy", len(layers))
             for name in sorted(layers, key=lambda name: -energy_mj[name]):
-                moments = observed(reference, model, name, self.images)
+                moments = observed(reference, model, name, self.inputs)
                 if moments is not None:
                     eliminate(layers[name], reference.get_submodule(name), moments, error)
                 self.progress.advance(name)

@@ -64,7 +64,7 @@ def source_request(
     width_multiplier: float,
     resolution: int,
     small_input: bool,
-    input_shape: str | None,
+    input_shapes: str | None,
     output: str | None,
     weights: Path | None,
     task: str | None,
@@ -77,7 +77,7 @@ def source_request(
         raise SettingsError(f"there is no file of weights {weights}; name another with --weights")
     if is_run(Path(network)):
         return SourceRequest(None, Path(network), step, data, None, weights, holdout_fraction, seed)
-    chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shape, output=output)
+    chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, output=output)
     return SourceRequest(chosen, None, None, data, task, weights, holdout_fraction, seed)
 
 
@@ -105,6 +105,6 @@ def open_source(request: SourceRequest) -> Source:
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
         model = options.build().eval()
-    graph = tracing.trace(model, options.input_shape, name)
+    graph = tracing.trace(model, options.input_shapes, name)
     remarks = load_weights(model, request.weights).remarks if request.weights is not None else ()
     return Source(name, options, model, graph, dataset, dataset.task.recipe, request.weights is not None, remarks)

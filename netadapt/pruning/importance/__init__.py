@@ -1,6 +1,6 @@
 """The importance criteria, by name: which channels of a block stay when it is pruned.
 
-A criterion is a function of a `Block`, the number of positions to keep, and a sample of normalised images (n, c, h, w) or None. It
+A criterion is a function of a `Block`, the number of positions to keep, and a sample of normalised inputs or None. It
 returns the positions to keep, in any order. Without grouped convolutions a position is a channel; with them it is one channel of
 each slice of the block, which are kept or removed together. A criterion may also change the weights of the layers that read the
 block, so that they compensate for the channels that will be removed. A new criterion is one module and one line in IMPORTANCES.
@@ -17,7 +17,9 @@ from device_agents.support.text import did_you_mean
 from netadapt.registry import load
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from netadapt.training.trees import Inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class Block:
         return range(position, self.width, self.positions)
 
 
-Keep = Callable[[Block, int, "Tensor | None"], list[int]]
-"""A criterion: the positions to keep, of a block, their number and a sample of images."""
+Keep = Callable[[Block, int, "Inputs | None"], list[int]]
+"""A criterion: the positions to keep, of a block, their number and a sample of training examples."""
 
 
 def check_importance(name: str) -> None:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from netadapt.pruning.importance import Block
+from netadapt.training.trees import Inputs
 
 
-def strongest(block: Block, count: int, _images: Tensor | None) -> list[int]:
+def strongest(block: Block, count: int, _inputs: Inputs | None) -> list[int]:
     """The positions whose squared norms, summed over the block's layers and slices, are largest; of equal ones the first."""
     norms = torch.stack([filters_of(layer).square().sum(dim=1) for layer in block.members]).sum(dim=0)  # (channels,)
     of_positions = norms.reshape(block.slices, block.positions).sum(dim=0)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from netadapt.pruning.importance import Block, ImportanceError
 from netadapt.pruning.importance.l2 import strongest
+from netadapt.training.trees import Inputs, each_of, split
 
 RIDGE = 1e-3
 """What is added to the diagonal of A, relative to its mean, so that features with few observations keep their weights."""
@@ -52,17 +53,17 @@ class Reader:
         return max(float(((self.weights @ self.moments) * self.weights).sum()), 1e-30)
 
 
-def reconstructing(block: Block, count: int, images: Tensor | None) -> list[int]:
+def reconstructing(block: Block, count: int, inputs: Inputs | None) -> list[int]:
     """The positions with the least error, summed over all layers that read the block; these layers are refitted in place.
 
     A block that is read only by layers with too many features, such as the first linear layer of VGG, is pruned by L2 norm.
-    `ImportanceError` without images.
+    `ImportanceError` without examples.
     """
-    if images is None or not len(images):
+    if inputs is None or not len(each_of(inputs)[0]):
         raise ImportanceError("the reconstruction criterion needs a sample of images; pass normalised training images (n, c, h, w)")
-    readers = observed(block, images)
+    readers = observed(block, inputs)
     if not readers:
-        return strongest(block, count, images)
+        return strongest(block, count, inputs)
     kept = eliminated(readers, block.positions, count)
     for reader in readers:
         store(reader, refitted(reader, kept))
@@ -101,22 +102,22 @@ def refitted(reader: Reader, kept: Sequence[int]) -> Tensor:
     return fitted
 
 
-def observed(block: Block, images: Tensor) -> list[Reader]:
+def observed(block: Block, inputs: Inputs) -> list[Reader]:
     """The layers that read the block and can be refitted, one reader for each group, with the moments of their inputs."""
     layers = [layer for layer in block.readers if matrices(layer).shape[2] <= MAX_FEATURES]
     sums: dict[nn.Module, Tensor] = {}
-    per_image = max(1, OBSERVATIONS // len(images))
+    per_image = max(1, OBSERVATIONS // len(each_of(inputs)[0]))
     generator = torch.Generator().manual_seed(_SEED)
 
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        features = features_of(layer, inputs[0].detach(), per_image, generator).double()  # (groups, places, features)
+    def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        features = features_of(layer, given[0].detach(), per_image, generator).double()  # (groups, places, features)
         sums[layer] = sums.get(layer, torch.zeros(())) + features.mT @ features
 
     hooks = [layer.register_forward_pre_hook(add) for layer in layers]
     try:
         with torch.no_grad():  # and not in inference mode, whose tensors a network that keeps some could not train with
-            for batch in torch.split(images, _BATCH):
-                block.model(batch)
+            for batch in split(inputs, _BATCH):
+                block.model(*batch)
     finally:
         for hook in hooks:
             hook.remove()
