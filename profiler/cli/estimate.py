@@ -42,8 +42,8 @@ def estimate(
         typer.Option(
             "--device",
             "-d",
-            help="The accelerator: model:NAME, with batch=1, bits=8 and the like behind an @, or model: and the path of a "
-            "description. It may be given several times. By default, all that `profile hardware` lists.",
+            help="The accelerator: model:NAME, with batch=1, engine=zigzag and the like behind an @, or model: and the path "
+            "of a description. It may be given several times. By default, all that `profile hardware` lists.",
         ),
     ] = [],  # noqa: B006
     densities: Annotated[
