@@ -31,7 +31,7 @@ ADDRESS = "model:eyeriss@batch=1,engine=zigzag"
 LAYER = conv2d((1, 8, 8, 16), 32, 3)
 STAND_IN = f"""#!{sys.executable}
 # Stands in for the Python of ZigZag: it answers the lines of zigzag_program.py, with figures that are none of ZigZag's.
-import json, os, sys
+import json, os, signal, sys
 print(json.dumps({{"zigzag": os.environ.get("STAND_IN_RELEASE", "{RELEASE}")}}), flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -40,6 +40,9 @@ for line in sys.stdin:
     sizes = dict(zip(asked["layer"]["loop_dims"], asked["layer"]["loop_sizes"]))
     if sizes["K"] == 13:
         sys.exit("no luck")
+    if sizes["K"] == 19 and "INTERRUPTING" in os.environ:
+        os.kill(os.getppid(), signal.SIGINT)
+        continue
     if sizes["K"] == 17:
         print(json.dumps({{"error": "No valid loop ordering was found"}}), flush=True)
         continue
@@ -143,6 +146,20 @@ def test_without_zigzag_the_commands_to_install_it_are_told(monkeypatch: pytest.
     assert result.exit_code == 1
     assert f"{tmp_path}/netadapt-profiler/zigzag/bin/pip install zigzag-dse=={RELEASE} six" in result.stderr
     assert not (tmp_path / "t.parquet").exists()
+
+
+def test_a_build_that_is_interrupted_goes_on_where_it_was(stand_in: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    last = conv2d((1, 8, 8, 32), 19, 3)
+    nodes = (Node("first", LAYER, ("x",)), Node("last", last, ("first",)))
+    write_plan(Plan(Graph("net", (("x", LAYER.inputs[0]),), nodes, ("last",))), tmp_path / "net.json")
+    command = ("build", tmp_path / "net.json", "--device", ADDRESS, "--out", tmp_path / "t.parquet")
+    with monkeypatch.context() as patch:
+        patch.setenv("INTERRUPTING", "1")
+        stopped = run(*command)
+    assert stopped.exit_code == 130
+    assert "interrupted; nothing was written" in stopped.stderr
+    assert run(*command).exit_code == 0
+    assert [sizes(each)["K"] for each in asked(stand_in)] == [32, 19, 19]
 
 
 def test_a_python_without_zigzag_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
