@@ -65,3 +65,7 @@ class ServeError(ToolError):
 
 class HardwareError(ToolError):
     """A description of hardware is missing or invalid, or a layer cannot run on what it describes."""
+
+
+class EngineError(ToolError):
+    """The program that an engine for accelerators asks is not installed, or it has failed."""

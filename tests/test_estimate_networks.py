@@ -13,9 +13,11 @@ from typer.testing import CliRunner, Result
 
 from profiler.cli.app import app
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec
+from profiler.layers.layer import LayerSpec, fully_connected
+from profiler.modelled.breakdown import breakdown
 from profiler.modelled.densities import Densities, LayerDensity, write_densities
 from profiler.modelled.hardware import shipped_hardware
+from profiler.modelled.model import open_model
 from profiler.modelled.work import Work
 from profiler.tables.plan import Plan, write_plan
 
@@ -123,6 +125,41 @@ def test_utilisation_is_the_share_of_the_peak(folder: Path) -> None:
     hardware = shipped_hardware()["diannao"].hardware
     peak = hardware.units * hardware.array.macs_per_cycle * hardware.clock_mhz * 1e3  # in a millisecond
     assert cost["utilisation"] == pytest.approx(size["macs"] / (cost["latency_ms"] * peak))
+
+
+def estimated(plan: Path, accelerator: str) -> dict[str, Any]:
+    found = json.loads(run("estimate", plan, "--device", accelerator, "--json").stdout)
+    cost: dict[str, Any] = found["accelerators"][accelerator]["networks"][str(plan)]
+    return cost
+
+
+def test_a_large_matrix_product_is_dear_for_its_weights_in_dram(folder: Path) -> None:
+    layer = fully_connected((1, 4096), 4096)
+    write_plan(Plan(Graph("product", (("x", (1, 4096)),), (Node("fc", layer, ("x",)),), ("fc",))), folder / "product.json")
+    cost = estimated(folder / "product.json", "model:diannao")
+    hardware = shipped_hardware()["diannao"].hardware
+    dram_mj = 4096 * 4096 * hardware.energy.dram * hardware.energy.unit_pj / 1e9
+    assert cost["dearest"] == {"name": "weights in dram", "share": pytest.approx(dram_mj / cost["energy_mj"])}
+
+
+def test_depthwise_layers_leave_most_of_a_systolic_array_unused(folder: Path) -> None:
+    bound = estimated(folder / "small.json", "model:tpu_like")["bound"]
+    assert (bound["name"], bound["share"] > 0.5) == ("array shape", True)
+
+
+@pytest.mark.parametrize("name", shipped_hardware())
+def test_shares_of_what_bounds_and_of_what_takes_energy_are_of_all_of_it(name: str) -> None:
+    graph = mobilenet_v1(0.25, 32, classes=10, pairs=3)
+    found = breakdown(open_model(f"model:{name}"), graph.name, [(node.name, node.layer) for node in graph.nodes])
+    assert sum(found.parts_mj.values()) == pytest.approx(found.energy_mj)
+    assert sum(found.bound_ms.values()) == pytest.approx(found.latency_ms)
+
+
+def test_what_bounds_a_network_and_takes_most_of_its_energy_is_printed(folder: Path) -> None:
+    cost = estimated(folder / "small.json", "model:tpu_like")
+    printed = run("estimate", folder / "small.json", "--device", "model:tpu_like").stdout
+    for found in (cost["bound"], cost["dearest"]):
+        assert f"{found['name']}, {100 * found['share']:.0f} %" in printed
 
 
 def test_a_network_that_cannot_run_is_told_and_stops_no_other(folder: Path) -> None:

@@ -184,7 +184,8 @@ def test_a_systolic_array_computes_a_tile_in_a_cycle_per_pixel() -> None:
 
 
 def test_every_engine_is_used_by_some_accelerator() -> None:
-    assert {hardware.engine for hardware in EVERY.values()} == set(ENGINES)
+    by_address_only = {"zigzag"}
+    assert {hardware.engine for hardware in EVERY.values()} == set(ENGINES) - by_address_only
 
 
 def test_an_output_stationary_array_computes_a_tile_in_a_cycle_per_input_of_a_filter() -> None:

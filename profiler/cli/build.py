@@ -103,7 +103,9 @@ def build(
     with plain_errors():
         chosen = MODELLED_RUNTIME if all(map(is_model, device)) else runtime or usual_runtime(plans)
     out = out or default_out(plans, chosen)
-    with plain_errors(f"everything measured is kept in {journal_paths(out, device)}; go on with --resume"), terminable():
+    measured = [name for name in device if not is_model(name)]
+    kept = f"everything measured is kept in {journal_paths(out, measured)}; go on with --resume" if measured else ""
+    with plain_errors(kept), terminable():
         targets = tuple(
             Target(name, MODELLED_RUNTIME) if is_model(name) else Target(name, chosen, threads, python, runner, oversubscribe)
             for name in device

@@ -15,7 +15,7 @@ from profiler.console import Json, count, plain_errors, print_json, print_table
 from profiler.errors import HardwareError
 from profiler.formats.given import given_inputs
 from profiler.layers.graph import Graph
-from profiler.modelled.estimate import NetworkCost, network_cost
+from profiler.modelled.estimate import Largest, NetworkCost, network_cost
 from profiler.modelled.hardware import shipped_hardware
 from profiler.modelled.model import SCHEME, Model, is_model, open_model
 from profiler.tables.plan import read_plan
@@ -42,8 +42,8 @@ def estimate(
         typer.Option(
             "--device",
             "-d",
-            help="The accelerator: model:NAME, with batch=1, bits=8 and the like behind an @, or model: and the path of a "
-            "description. It may be given several times. By default, all that `profile hardware` lists.",
+            help="The accelerator: model:NAME, with batch=1, engine=zigzag and the like behind an @, or model: and the path "
+            "of a description. It may be given several times. By default, all that `profile hardware` lists.",
         ),
     ] = [],  # noqa: B006
     densities: Annotated[
@@ -143,18 +143,18 @@ def print_estimates(graphs: Mapping[str, Graph], found: Estimates) -> None:
             shown = address.removeprefix(SCHEME) if name == next(iter(estimates)) else ""
             if isinstance(each.cost, HardwareError):
                 errors.append(f"{names[name]} cannot run on {address}: {each.cost}")
-                rows.append((shown, names[name], *(None,) * 5))
+                rows.append((shown, names[name], *(None,) * 7))
                 continue
             first = first or each.cost
             rows.append(
                 (
                     shown, names[name], f"{each.cost.energy_mj:.4g}", f"{each.cost.energy_mj / first.energy_mj:.2f}",
                     f"{each.cost.latency_ms:.4g}", f"{each.cost.latency_ms / first.latency_ms:.2f}",
-                    f"{100 * each.cost.utilisation:.1f} %",
+                    f"{100 * each.cost.utilisation:.1f} %", *map(_largest, (each.cost.bound, each.cost.dearest)),
                 )
             )  # fmt: skip
-    columns = ("accelerator", "network", "mJ", "times", "ms", "times ", "used")
-    print_table(columns, rows, right=columns[2:])
+    columns = ("accelerator", "network", "mJ", "times", "ms", "times ", "used", "bound by", "most energy")
+    print_table(columns, rows, right=columns[2:-2])
     for error in errors:
         print(error)
     batches = {address.removeprefix(SCHEME): next(iter(each.values())).model.assumptions.batch for address, each in found.items()}
@@ -162,8 +162,13 @@ def print_estimates(graphs: Mapping[str, Graph], found: Estimates) -> None:
         f"modelled, not measured, for one image; images at a time: {', '.join(f'{name} {size}' for name, size in batches.items())}"
     )
     print("times: of the first network; used: the share of the units' time or, of analog memory, of its cells")
+    print("bound by: what limits the layers of the largest share of the latency; most energy: what takes the largest share of it")
     if any(isinstance(each.cost, NetworkCost) and each.cost.utilisation > 1 for some in found.values() for each in some.values()):
         print("more than 100 % are used where zeros are skipped: multiply-accumulates count as if they were done")
+
+
+def _largest(found: Largest) -> str:
+    return f"{found.name}, {100 * found.share:.0f} %"
 
 
 def _short(paths: Sequence[str]) -> dict[str, str]:

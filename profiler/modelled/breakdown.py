@@ -57,6 +57,18 @@ class Breakdown:
         }
 
     @property
+    def parts_mj(self) -> Mapping[str, float]:
+        """The energy by what takes it: each data type in each memory, such as `weights in dram`, and all that is no data."""
+        moved = {f"{kind}s in {level}": energy_mj for level, kinds in self.data_mj.items() for kind, energy_mj in kinds.items()}
+        return moved | {"computation": self.compute_mj, "clock and control": self.overhead_mj}
+
+    @property
+    def bound_ms(self) -> Mapping[str, float]:
+        """The latency by what bounds the layers that take it."""
+        bounds = dict.fromkeys(part.cost.bound for part in self.layers)
+        return {bound: sum(part.cost.latency_ms for part in self.layers if part.cost.bound == bound) for bound in bounds}
+
+    @property
     def compute_mj(self) -> float:
         return sum(part.cost.compute_mj for part in self.layers)
 

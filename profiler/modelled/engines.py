@@ -19,6 +19,7 @@ ENGINES: Mapping[str, str] = {
     "no_local_reuse": "profiler.modelled.no_local_reuse",
     "compressed_matrix": "profiler.modelled.compressed_matrix",
     "crossbar": "profiler.modelled.crossbar",
+    "zigzag": "profiler.modelled.zigzag",
 }
 """The module of each engine by name. It has a function `cost`, an `Engine`, and a whole number `VERSION`, which rises with every
 change of what it answers: tables say which one made them."""

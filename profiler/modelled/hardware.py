@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -24,6 +24,8 @@ FOLDER = Path(__file__).parent / "hardware"
 DATA_TYPES = ("input", "weight", "output")
 CODES = ("none", "run_length", "compressed_columns")
 """How zeros are left out of what is stored (profiler.modelled.work.stored_bits)."""
+LOOPS = ("B", "G", "K", "C", "OY", "OX", "FY", "FX")
+"""Of images, groups, output and input channels of a group, output rows and columns, and rows and columns of the kernel."""
 Section = TypeVar("Section")
 
 
@@ -130,6 +132,14 @@ class Crossbar:
 
 
 @dataclass(frozen=True, slots=True)
+class Loops:
+    """The loops that the engine zigzag may spread over the array, by ZigZag's names (`LOOPS`); none of them allows all."""
+
+    rows: tuple[str, ...] = ()
+    cols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Mapped:
     """A mapping of the row-stationary engine, where it is explained."""
 
@@ -199,6 +209,7 @@ class Hardware:
     sparsity: Sparsity = Sparsity()
     dram: Dram = Dram()
     crossbar: Crossbar | None = None
+    zigzag: Loops | None = None
     workload: tuple[Workload, ...] = ()
     published: tuple[Published, ...] = ()
 
@@ -222,8 +233,8 @@ class HardwareFile:
 
     @property
     def shipped(self) -> bool:
-        """True if the description is one of this package."""
-        return self.sha256 in {shipped.sha256 for shipped in shipped_hardware().values()}
+        """True if the description is one of this package, with the engine that it names itself."""
+        return self in shipped_hardware().values()
 
 
 @cache
@@ -266,6 +277,9 @@ def _described(file: TomlFile) -> HardwareFile:
         ("code", hardware.sparsity.code, CODES),
     ):
         file.one_of(value, known, ("sparsity", name), "sparsity")
+    for name, loops in asdict(hardware.zigzag or Loops()).items():
+        for loop in loops:
+            file.one_of(loop, LOOPS, ("zigzag", name), "zigzag")
     workloads = {workload.name for workload in hardware.workload}
     for place, figure in enumerate(hardware.published):
         if figure.layer and figure.layer not in workloads:

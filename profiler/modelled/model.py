@@ -1,9 +1,11 @@
 """An accelerator with what is assumed of networks on it: batch, bits and zeros. It computes the energy and latency of any layer.
 
-`model:eyeriss` is the address of one; `model:eyeriss@batch=1,bits=8,input_density=0.6` says more, and `model:./mine.toml` names a
-description of a user. Layers are those of the network itself, with their activations fused. Layers without multiply-accumulates,
-and operators whose work is not known, cost the movement of their data, and flattening costs nothing. All values are for one
-inference: those of a batch are divided by it.
+`model:eyeriss` is the address of one; `model:eyeriss@batch=1,bits=8,input_density=0.6` says more, `model:eyeriss@engine=zigzag`
+takes another engine than the one that the description names, and `model:./mine.toml` names a description of a user.
+
+Layers are those of the network itself, with their activations fused. Layers without multiply-accumulates, and operators whose work
+is not known, cost the movement of their data, and flattening costs nothing. All values are for one inference: those of a batch are
+divided by it.
 """
 
 from __future__ import annotations
@@ -252,13 +254,21 @@ def open_model(address: str, densities: Path | None = None) -> Model:
     given: dict[str, Any] = {"batch": file.hardware.batch, "bits": file.hardware.word_bits}
     for item in rest.split(",") if at else ():
         key, _, text = item.partition("=")
+        if key == "engine":
+            file = _with_engine(file, text)
+            continue
         if key not in SETTINGS:
-            raise HardwareError(f"{address}: there is no setting {key!r}; {did_you_mean(key, SETTINGS)}")
+            raise HardwareError(f"{address}: there is no setting {key!r}; {did_you_mean(key, (*SETTINGS, 'engine'))}")
         try:
             given[key] = float(text) if key.endswith("density") else int(text)
         except ValueError as exc:
             raise HardwareError(f"{address}: {key} takes a number, such as {key}=1, not {text!r}") from exc
     return _checked(file, Assumptions(**given)).with_densities(None if densities is None else read_densities(densities))
+
+
+def _with_engine(file: HardwareFile, engine: str) -> HardwareFile:
+    """The description as another engine takes it."""
+    return replace(file, hardware=replace(file.hardware, engine=engine))
 
 
 def _checked(file: HardwareFile, assumptions: Assumptions) -> Model:
@@ -279,17 +289,19 @@ def model_of(kept: Mapping[str, Any]) -> Model:
     try:
         assumptions = tuple((name, kept[name]) for name in SETTINGS)
         densities = json.dumps(kept["densities"]) if kept.get("densities") else ""
-        return _model_of(kept["text"], kept["engine_version"], assumptions, densities)
+        return _model_of(kept["text"], kept["engine"], kept["engine_version"], assumptions, densities)
     except (HardwareError, KeyError, TypeError, ValueError) as exc:
         raise TableError(f"the table's description of its hardware is damaged: {exc}; build it again") from exc
 
 
 @lru_cache(maxsize=16)
-def _model_of(text: str, version: int, assumptions: tuple[tuple[str, Any], ...], densities: str) -> Model:
+def _model_of(text: str, engine: str, version: int, assumptions: tuple[tuple[str, Any], ...], densities: str) -> Model:
     """Cached, so that all who price by one table share what was computed."""
     file = next((shipped for shipped in shipped_hardware().values() if shipped.text == text), None) or parse_hardware(
         text, "the table's description of its hardware"
     )
+    if file.hardware.engine != engine:
+        file = _with_engine(file, engine)
     model = _checked(file, Assumptions(**dict(assumptions)))
     if densities:
         model = model.with_densities(Densities.from_dict(json.loads(densities)))

@@ -119,6 +119,8 @@ class Costs:
     macs: Array
     mapping: str = ""
     """The mapping at the first count, for people."""
+    waiting: Array | None = None
+    """Cycles of waiting for memory beside these, by an engine that knows them; None where bandwidth is all that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ def total(hardware: Hardware, compute_pj: Array, data_pj: Array, cycles: Array, 
 def total_of(hardware: Hardware, costs: Costs) -> Total:
     """The same of an engine's answer, over its counts."""
     by_level = costs.data_pj.sum(axis=1)
-    return total(hardware, costs.compute_pj, by_level[1:].sum(axis=0), costs.cycles, by_level[0], costs.dram_bytes.sum(axis=0))
+    cycles = costs.cycles if costs.waiting is None else costs.cycles + costs.waiting
+    return total(hardware, costs.compute_pj, by_level[1:].sum(axis=0), cycles, by_level[0], costs.dram_bytes.sum(axis=0))
 
 
 def stored_bits(hardware: Hardware, assumptions: Assumptions, data_type: int, level: str) -> float:

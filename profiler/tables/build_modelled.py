@@ -12,6 +12,7 @@ from statistics import mean
 from profiler.errors import HardwareError, TableError
 from profiler.layers.layer import LayerSpec
 from profiler.modelled.model import LayerCost, open_model
+from profiler.progress import ProgressReporter, Silent
 from profiler.protocol.journal import journal_path
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runtimes import MODELLED_RUNTIME
@@ -20,7 +21,13 @@ from profiler.tables.predictor import modelled
 from profiler.tables.table import Table, TableInfo, load_table
 
 
-def build_modelled(plans: Sequence[Plan], address: str, path: Path, densities: Path | None = None) -> Table:
+def build_modelled(
+    plans: Sequence[Plan],
+    address: str,
+    path: Path,
+    densities: Path | None = None,
+    progress: ProgressReporter = Silent(),  # noqa: B008
+) -> Table:
     """Compute the layers of the plans' networks, at full widths and at those for fit and check, and save them as a table.
 
     The rows are for people and for export: predictions compute the layers of any width. With a file of densities, a layer that is
@@ -47,11 +54,13 @@ def build_modelled(plans: Sequence[Plan], address: str, path: Path, densities: P
     named = model.densities.layers if model.densities is not None else {}
     places = dict.fromkeys((node.layer, node.name if node.name in named else "") for graph in graphs for node in graph.nodes)
     found: dict[LayerSpec, list[LayerCost]] = {}
+    progress.begin(f"computing layers for {path.name}", len(places))
     for layer, node in places:
         try:
             found.setdefault(layer, []).append(model.cost(layer, node))
         except HardwareError as exc:
             failed[layer.key] = str(exc)
+        progress.advance(layer.key)
     for layer, costs in found.items():
         energy = mean(cost.energy_mj for cost in costs) if costs else 0.0
         if energy > 0:  # flattening costs nothing

@@ -105,7 +105,7 @@ def build_tables(request: BuildRequest, progress: Mapping[str, ProgressReporter]
 
     def on_device(device: str, reporter: ProgressReporter) -> Table:
         if is_model(device):
-            return build_modelled(plans, device, table_path(request.out, device), request.densities)
+            return build_modelled(plans, device, table_path(request.out, device), request.densities, reporter)
         return build(
             plans, targets[device], table_path(request.out, device), settings=request.settings, stop=request.stop,
             resume=request.resume, energy=request.energy, progress=reporter, wait_s=request.wait_s,
