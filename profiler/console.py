@@ -97,6 +97,8 @@ class Command(TyperCommand):
         for argument in args:
             name = argument.partition("=")[0]
             way = MEANT.get(name, "")
+            if way == "write --out" and "--out" not in own:
+                way = "write --json > FILE, which prints the result into a file"
             if name not in own and way and (not way.startswith("write ") or way.split()[1] in own):
                 ctx.fail(f"No such option: {name}; {way}.")
         ctx.allow_extra_args = True
