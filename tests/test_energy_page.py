@@ -27,6 +27,9 @@ ALEXNET = """1,227,227,3,4,62,16,11,11,3,96,0,16,55,55,96,4,449513,16,4,4,0,0,0,
 """The first two convolutions for a batch of four, with the zeros of their inputs and outputs."""
 
 
+KEPT = Path(__file__).parent.parent / "tables" / "mobilenet_v1-1.0-224-litert.parquet"
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tables") / "eyeriss.parquet"
@@ -147,6 +150,13 @@ def test_a_file_of_more_bits_than_the_hardware_has_is_told(path: Path, tmp_path:
     file = tmp_path / "alexnet.txt"
     file.write_text(ALEXNET.replace(",16,", ",32,"))
     assert run("predict", path, file).exit_code == 1
+
+
+def test_a_measured_table_takes_no_such_file(tmp_path: Path) -> None:
+    (tmp_path / "alexnet.txt").write_text(ALEXNET)
+    result = run("predict", KEPT, tmp_path / "alexnet.txt")
+    assert result.exit_code == 1
+    assert "is no table of a modelled accelerator" in result.stderr
 
 
 def test_a_written_table_costs_what_its_layers_cost(path: Path, tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def test_what_bounds_a_network_and_takes_most_of_its_energy_is_printed(folder: P
         assert f"{found['name']}, {100 * found['share']:.0f} %" in printed
 
 
+def test_a_network_that_costs_nothing_has_no_shares_of_it(folder: Path) -> None:
+    result = run("estimate", folder / "deep.json", "--device", "model:eie@weight_density=0")
+    assert result.exit_code == 0, result.output
+    assert "deep.json cannot run on model:eie@weight_density=0" in result.stdout
+    assert "takes no energy on EIE" in result.stdout
+
+
 def test_a_network_that_cannot_run_is_told_and_stops_no_other(folder: Path) -> None:
     text = shipped_hardware()["eyeriss"].text.replace("unit_input_words = 12", "unit_input_words = 2")
     (folder / "tiny.toml").write_text(text.partition("[[workload]]")[0])

@@ -22,6 +22,7 @@ from profiler.cli.app import app
 from profiler.errors import HardwareError, TableError
 from profiler.formats.onnx.writer import write_onnx
 from profiler.layers.channels import possible_widths
+from profiler.layers.graph import Graph, Node
 from profiler.layers.layer import LayerSpec, conv2d, fully_connected
 from profiler.modelled.hardware import shipped_hardware
 from profiler.modelled.model import model_of, open_model
@@ -89,6 +90,14 @@ def test_a_width_between_the_rows_is_computed_and_not_interpolated(table: Table)
     assert found is not None
     assert found.source == "modelled"
     assert found.estimate.latency_ms.value == open_model("model:eyeriss").cost(layer).latency_ms
+
+
+def test_a_table_of_nothing_but_zeros_is_not_written(tmp_path: Path) -> None:
+    layer = conv2d((1, 8, 8, 16), 32, 3)
+    plan = Plan(Graph("net", (("x", layer.inputs[0]),), (Node("conv", layer, ("x",)),), ("conv",)))
+    with pytest.raises(TableError, match="no layer costs anything on EIE"):
+        table_at(tmp_path / "t.parquet", "model:eie@weight_density=0", plan)
+    assert not (tmp_path / "t.parquet").exists()
 
 
 def test_a_network_costs_what_its_layers_cost(table: Table) -> None:

@@ -186,9 +186,16 @@ def test_zeros_are_refused() -> None:
         open_model(f"{ADDRESS},input_density=0.5").cost(LAYER)
 
 
-def test_analog_memory_is_refused() -> None:
-    with pytest.raises(HardwareError, match="analog memory"):
-        open_model("model:pim_reram@engine=zigzag").cost(LAYER)
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("model:pim_reram@engine=zigzag", "for the engine crossbar only"),
+        ("model:eyeriss@engine=crossbar", r"no section \[crossbar\]"),
+    ],
+)
+def test_an_engine_that_the_hardware_is_not_made_for_is_refused(address: str, said: str) -> None:
+    with pytest.raises(HardwareError, match=said):
+        open_model(address)
 
 
 def test_a_description_without_memory_for_weights_is_told_what_it_lacks(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from profiler.errors import HardwareError
 from profiler.layers.layer import WEIGHTED_OPS, LayerSpec
 from profiler.modelled.hardware import DATA_TYPES
 from profiler.modelled.model import LayerCost, Model
@@ -87,5 +88,14 @@ class Breakdown:
 
 
 def breakdown(model: Model, name: str, layers: Iterable[tuple[str, LayerSpec]]) -> Breakdown:
-    """The costs of a network's layers, given with the names of their nodes. `HardwareError` if one cannot run there."""
-    return Breakdown(model, name, tuple(LayerPart(node, layer, model.cost(layer, node)) for node, layer in layers))
+    """The costs of a network's layers, given with the names of their nodes.
+
+    `HardwareError` if one cannot run there, or if they cost nothing together: there are no shares of nothing.
+    """
+    found = Breakdown(model, name, tuple(LayerPart(node, layer, model.cost(layer, node)) for node, layer in layers))
+    for what, total in (("energy", found.energy_mj), ("time", found.latency_ms)):
+        if total <= 0:
+            raise HardwareError(
+                f"{name} takes no {what} on {model.hardware.name}; figures of its description, or densities, are 0 and must be more"
+            )
+    return found

@@ -26,7 +26,12 @@ change of what it answers: tables say which one made them."""
 
 
 def engine_of(hardware: Hardware) -> Engine:
-    """`HardwareError` if there is no such engine."""
+    """`HardwareError` if there is no such engine, or if it is one for analog memory and the hardware is none, or the other way."""
+    if hardware.engine in ENGINES and (hardware.engine == "crossbar") != (hardware.crossbar is not None):
+        has = (
+            "no section [crossbar]" if hardware.crossbar is None else "a section [crossbar], which is for the engine crossbar only"
+        )
+        raise HardwareError(f"{hardware.name} has the engine {hardware.engine}, but {has}")
     engine: Engine = load(f"{_module(hardware)}:cost")
     return engine
 

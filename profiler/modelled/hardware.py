@@ -288,6 +288,9 @@ def _described(file: TomlFile) -> HardwareFile:
             )
         if not figure.low <= figure.high:
             raise file.fail(("published", place), f"published: low is {figure.low:g}, which is more than high, {figure.high:g}")
+    for where, divisor in ((("clock_mhz",), hardware.clock_mhz), (("energy", "unit_pj"), hardware.energy.unit_pj)):
+        if divisor <= 0:
+            raise file.fail(where, f"{where[-1]} has to be more than 0")
     if hardware.power.control_share >= 1:
         raise file.fail(("power", "control_share"), "power: control_share is a share of all energy and has to be below 1")
     return HardwareFile(hardware, file.text)

@@ -71,8 +71,6 @@ def cost(work: Work, hardware: Hardware) -> Costs:
     """The costs at each channel count. `HardwareError` if there is no mapping, `EngineError` if ZigZag is missing or fails."""
     if min(work.assumptions.densities) < 1:
         raise HardwareError(f"{hardware.name}: ZigZag counts every value as one that is not zero; leave the densities out")
-    if hardware.crossbar is not None:
-        raise HardwareError(f"{hardware.name} is analog memory, which the engine zigzag is not told of; leave engine=zigzag out")
     per_bit = hardware.energy.unit_pj / hardware.word_bits
     prices = {memory.name: memory.price * per_bit for memory in (*_on_chip(hardware), _dram(hardware, "IWO"))}
     answers = [_answer(question(work, hardware, place)) for place in range(len(work.macs))]

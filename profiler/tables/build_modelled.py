@@ -65,6 +65,9 @@ def build_modelled(
         energy = mean(cost.energy_mj for cost in costs) if costs else 0.0
         if energy > 0:  # flattening costs nothing
             rows[layer], energy_mj[layer] = modelled(mean(cost.latency_ms for cost in costs)), energy
+    if not rows:
+        why = next(iter(failed.values()), "figures of its description, or densities, are 0 and must be more")
+        raise TableError(f"no layer costs anything on {model.hardware.name}: {why}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     info = TableInfo(target, device, TimingSettings(), now, failed=failed)
     table = Table(rows, replace(info, wall_s=time.monotonic() - began), energy_mj)

@@ -111,7 +111,11 @@ def predict_file(
     table = load_table(path)
     if densities is not None:
         table = _with_densities(table, path, densities)
-    if (hardware := table.info.model) is not None and model.suffix.lower() == SUFFIX:
+    if model.suffix.lower() == SUFFIX:
+        if (hardware := table.info.model) is None:
+            raise TableError(
+                f"{path} is no table of a modelled accelerator, which lines as in {model} are for; give one, or a model file"
+            )
         return _predict_page(path, table, hardware, model)
     file_format = format_of(model)
     target = table.info.target
