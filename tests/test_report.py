@@ -15,7 +15,7 @@ from sample_run import FACTS, GRAPH, INFO, LONG_TERM, adapted_run, complete_run
 
 from netadapt.errors import RunError
 from netadapt.reporting.charts import DPI, Point, accuracy_chart, bars_chart, history_chart, prediction_chart
-from netadapt.reporting.report import all_sections, headline, ms_text, render, write_report
+from netadapt.reporting.report import all_sections, conditions, headline, ms_text, render, write_report
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.runs.multi_seed import Spread
 from netadapt.runs.records import Finished, TargetName, Trained, Verified
@@ -133,6 +133,16 @@ def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(com
     given = replace(INFO, settings=replace(INFO.settings, training=replace(INFO.settings.training, weights="imagenet.pt")))
     assert "may not compare with it" in render(replace(Contents.of(complete), info=given), [])
     assert "may not compare with it" not in page(complete)
+
+
+def test_a_run_without_a_table_is_not_told_to_check_predictions(bare: RunFolder) -> None:
+    contents = replace(Contents.of(bare), info=replace(INFO, tables={}), verified={})
+    found = {section.title: section.missing for section in all_sections(contents)}
+    assert all("has no latency table" in found[title] for title in ("Predicted against measured", "Latency layer by layer"))
+
+
+def test_a_setting_that_is_empty_is_none_among_the_conditions(bare: RunFolder) -> None:
+    assert all(value for _, value in conditions(Contents.of(bare)))
 
 
 def test_kinds_of_baselines_not_there_yet_are_named(complete: RunFolder) -> None:

@@ -79,7 +79,7 @@ DryRun = Annotated[
     ),
 ]
 SmallInput = Annotated[
-    bool, _network("--small-input", help="Build the network for images of about 32 pixels, which its stem does not halve.")
+    bool, _network("--small-input", help="Build mobilenet_v1 for images of about 32 pixels, which its stem does not halve.")
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
 Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
@@ -203,9 +203,9 @@ Epochs = Annotated[
 LearningRate = Annotated[float | None, _training(help="Highest learning rate of the schedule. Default: the task's.")]
 ShortTermSteps = Annotated[
     int | None,
-    _training(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for the built-in tasks."),
+    _search(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for the built-in tasks."),
 ]
-ShortTermLearningRate = Annotated[float | None, _training(help="Learning rate of the short-term fine-tune. Default: the task's.")]
+ShortTermLearningRate = Annotated[float | None, _search(help="Learning rate of the short-term fine-tune. Default: the task's.")]
 BatchSize = Annotated[int | None, _training(help="Images in a batch. Default: the task's for a new run, the run's own afterwards.")]
 Augment = Annotated[
     bool | None,

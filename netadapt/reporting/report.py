@@ -31,6 +31,7 @@ from netadapt.training.types import Metric, Task
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"
+NO_TABLE = "This run has no latency table, by which latencies would be predicted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,9 @@ def _prediction_section(contents: Contents) -> Section:
         "prediction.png",
         f"The latency of each step's network as the table predicts it and as it was measured; on the line both are equal: {error}.",
         prediction_chart(items) if items else None,
-        f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` checks them.",
+        f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` checks them."
+        if contents.info.tables
+        else NO_TABLE,
     )
 
 
@@ -235,7 +238,9 @@ def _layers_section(contents: Contents) -> Section:
         "layers.png",
         "As the table predicts it: of the original in pale, of the last step in blue.",
         bars_chart(rows, "latency (ms)", texts) if rows else None,
-        f"The latencies of layers are not in this run yet: `netadapt measure {contents.path}` adds them.",
+        f"The latencies of layers are not in this run yet: `netadapt measure {contents.path}` adds them."
+        if contents.info.tables
+        else NO_TABLE,
     )
 
 
