@@ -37,12 +37,17 @@ Device = Annotated[
     typer.Option(
         "--device",
         "-d",
-        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device.",
+        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device, or local "
+        "without one.",
     ),
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option("--runtime", "-r", help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's."),
+    typer.Option(
+        "--runtime",
+        "-r",
+        help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's, or onnxruntime without one.",
+    ),
 ]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
