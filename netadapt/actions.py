@@ -97,6 +97,8 @@ def measure(request: MeasureRequest, progress: ProgressReporter) -> list[Verifie
     """Measure the steps on the requested target, beside the predictions of the run's table of this target, if it has one."""
     with RunFolder.open(request.run, write=True) as folder:
         target, path = choose_target(folder, request.device, request.runtime, request.python)
+        if path is None:
+            progress.say(f"the run has no table of {target.device} with {target.runtime}, where its steps are measured now")
         found = verify(RunModels(folder), request.steps or None, target, load_table(path) if path else None, progress)
         write_report(folder)
         return found

@@ -161,7 +161,7 @@ def values_of(settings: RunSettings) -> dict[str, Any]:
 
 def value_text(value: Any) -> str:
     """A setting's value as text: none, on, off, 1x3x224x224, 0.04, 0.485,0.456,0.406."""
-    if value is None:
+    if value is None or value in ("", (), []):
         return "none"
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from test_profile_help import ALL_COMMANDS
 
 from profiler.protocol import events, journal
 from profiler.schedule import state
+from profiler.schedule.config import read_schedule
 from profiler.tables import plan, table
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +76,35 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(page: str) -> None:
         path = (ROOT / page).parent / target if target else ROOT / page
         assert path.exists(), link
         assert not anchor or anchor in anchors(path.read_text()), link
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command of ours in a page's blocks for a shell, with continued lines joined."""
+    blocks = "".join(re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
+    lines = (shlex.split(line, comments=True) for line in re.findall(r"^(?:\$ )?((?:profile|netadapt) .*)$", blocks, re.MULTILINE))
+    return [words[: words.index("|")] if "|" in words else words for words in lines]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_a_page_exists_and_has_the_options_that_it_is_given(page: str) -> None:
+    for words in commands((ROOT / page).read_text()):
+        length = next((length for length in (3, 2) if " ".join(words[:length]) in ALL_COMMANDS), None)
+        assert length, words
+        parameters = ALL_COMMANDS[" ".join(words[:length])].params
+        known = {text for parameter in parameters for text in (*parameter.opts, *parameter.secondary_opts)}
+        assert not [word for word in words if word.startswith("-") and word not in known], words
+
+
+def test_pages_have_commands_that_are_looked_at() -> None:
+    assert sum(len(commands((ROOT / page).read_text())) for page in PAGES) > 50
+
+
+def test_the_schedule_on_its_page_is_one_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/how-to/schedules.md").read_text(), re.DOTALL)
+    (tmp_path / "profile.toml").write_text(block)
+    monkeypatch.setenv("PROFILE_CONFIG", str(tmp_path / "profile.toml"))
+    (table,) = read_schedule().tables
+    assert (table.name, table.target.device) == ("mobilenet", "pixel")
 
 
 def test_every_benchmark_stands_in_their_readme() -> None:

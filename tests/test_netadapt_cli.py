@@ -179,6 +179,14 @@ def test_verify_and_baselines_put_measured_latencies_beside_the_predicted_ones(f
     assert page == page.replace("http://", "").replace('src="https', "")  # it opens offline
 
 
+@pytest.mark.slow
+def test_a_measurement_that_no_table_of_the_run_predicts_says_where_it_is_made(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    told = run("measure", tmp_path / "run", "--step", 0, "--runtime", "litert")
+    assert told.exit_code == 0, told.output
+    assert "the run has no table of local with litert" in told.stderr
+
+
 ERRORS = {
     "an unknown network": (["plan", "mobilenet_v9", "--out", "p.json"], "did you mean"),
     "a plan that cannot be written": (["plan", "mobilenet_v1", "--out", "nowhere/p.json"], ".json"),

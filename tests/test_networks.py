@@ -73,6 +73,7 @@ def _seeded_classifier() -> torch.Tensor:
         ("mobilnet_v1", {}, "did you mean 'mobilenet_v1'"),
         ("xyz", {}, "known are fastdepth, mobilenet_v1"),
         ("mobilenet_v1", {"small_inputs": True}, "did you mean 'small_input'"),
+        ("mobilenet_v2", {"small_input": True}, "leave it out, as it has none"),
         ("mobilenet_v1", {"width_multiplier": 0.0}, "width multiplier must be above 0"),
         ("mobilenet_v1", {"classes": 0}, "number of classes must be at least 1"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from graphs import mobilenet_v1
 from typer.testing import CliRunner
 
 from profiler.cli.app import app
@@ -17,9 +18,11 @@ from profiler.measure.estimate import Estimate
 from profiler.plotting.plot import page, write_plot
 from profiler.plotting.waterfall import MOST_BARS, waterfall_figure
 from profiler.protocol.settings import Target, TimingSettings
+from profiler.tables.build_modelled import build_modelled
 from profiler.tables.families import panels, undrawn
+from profiler.tables.plan import make_plan
 from profiler.tables.predictor import LayerPrediction, Prediction, Predictor
-from profiler.tables.table import Table, TableInfo
+from profiler.tables.table import Table, TableInfo, load_table
 
 WIDTHS = (8, 16, 32)
 HELD_OUT = HeldOutError.of(
@@ -139,6 +142,12 @@ def test_layers_inside_networks_are_drawn_on_page_and_sheet(tmp_path: Path, kind
     assert "inside the running network" in page(made, panels(made)) and "inside the running" not in page(table(), panels(table()))
     write_plot(made, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_command_in_the_sentence_of_a_modelled_table_is_set_as_one(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    build_modelled([make_plan(mobilenet_v1(0.25, 32, classes=10, pairs=2))], "model:eyeriss", out)
+    assert "(<code>profile hardware</code>)" in page(load_table(out), [])
 
 
 def test_text_from_a_table_is_escaped() -> None:

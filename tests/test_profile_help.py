@@ -84,6 +84,15 @@ def test_a_command_shows_examples_of_itself(name: str) -> None:
     assert f"Examples:\n\n{name}" in (ALL_COMMANDS[name].epilog or "")
 
 
+@pytest.mark.parametrize("name", [*PROGRAMS, *ALL_COMMANDS])
+def test_no_word_of_help_is_cut_at_80_columns(name: str) -> None:
+    program, *words = name.split()
+    shown = CliRunner().invoke(PROGRAMS[program], [*words, "--help"], env={"COLUMNS": "80"}).output
+    options = ALL_COMMANDS[name].params if words else []
+    assert "…" not in shown
+    assert not [word for option in options for word in (option.metavar or "").strip("[]").split() if word not in shown]
+
+
 def test_each_example_has_options_that_its_command_has() -> None:
     for command in ALL_COMMANDS.values():
         for line in command.epilog.split("\n\n")[1:]:

@@ -15,7 +15,7 @@ from test_profile_cli import run, run_json
 from test_table import table
 
 from profiler.cli.benchmark import measured_data
-from profiler.cli.devices import found_data
+from profiler.cli.devices import found_data, print_found
 from profiler.devices.config import Device
 from profiler.formats.model_file import FORMATS
 from profiler.interval import Interval
@@ -135,6 +135,15 @@ def test_a_device_has_the_keys_and_values_that_it_always_had() -> None:
     assert as_read(found_data(FOUND)) == EXPECTED["a device"]
     unreachable = Found(FOUND.device, "Pixel", "it is not authorised", None)
     assert as_read(found_data(unreachable)) == EXPECTED["a device that cannot be asked"]
+
+
+@pytest.mark.parametrize(("name", "section"), [("phone", "[devices.phone]"), ("adb:1A2B", "[devices.NAME]")])
+def test_a_device_without_a_runtime_is_told_the_lines_that_would_name_one(
+    name: str, section: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert FOUND.probe is not None
+    print_found(replace(FOUND, device=Device(name, "adb:1A2B"), probe=replace(FOUND.probe, runtimes={})))
+    assert f'below {section}, address = "adb:1A2B" and' in capsys.readouterr().out
 
 
 def test_a_benchmark_has_the_keys_and_values_that_it_always_had() -> None:

@@ -15,13 +15,14 @@ from sample_run import FACTS, GRAPH, INFO, LONG_TERM, adapted_run, complete_run
 
 from netadapt.errors import RunError
 from netadapt.reporting.charts import DPI, Point, accuracy_chart, bars_chart, history_chart, prediction_chart
-from netadapt.reporting.report import all_sections, headline, ms_text, render, write_report
+from netadapt.reporting.report import all_sections, conditions, headline, ms_text, render, write_report
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
 from netadapt.runs.multi_seed import Spread
-from netadapt.runs.records import Finished, TargetName, Trained, Verified
+from netadapt.runs.records import Finished, TableFacts, TargetName, Trained, Verified
 from netadapt.runs.run_folder import RunFolder
 from netadapt.training.tasks import open_task
 from profiler.interval import Interval
+from profiler.runtimes import MODELLED_RUNTIME
 
 FIVE = Interval(5.0, 4.9, 5.1)
 CHARTS = ["accuracy.png", "history.png", "layers.png", "prediction.png", "widths.png"]
@@ -133,6 +134,25 @@ def test_an_original_with_given_weights_makes_training_from_scratch_no_equal(com
     given = replace(INFO, settings=replace(INFO.settings, training=replace(INFO.settings.training, weights="imagenet.pt")))
     assert "may not compare with it" in render(replace(Contents.of(complete), info=given), [])
     assert "may not compare with it" not in page(complete)
+
+
+@pytest.mark.parametrize("tables", [{}, {"eyeriss": replace(FACTS, runtime=MODELLED_RUNTIME)}])
+def test_a_run_without_a_table_of_a_device_is_not_told_to_check_predictions(bare: RunFolder, tables: dict[str, TableFacts]) -> None:
+    contents = replace(Contents.of(bare), info=replace(INFO, tables=tables), verified={})
+    found = {section.title: section.missing for section in all_sections(contents)}
+    assert all(
+        "has no latency table of a device" in found[title] for title in ("Predicted against measured", "Latency layer by layer")
+    )
+
+
+def test_a_run_without_a_latency_budget_is_not_told_to_train_what_is_chosen_by_latency(complete: RunFolder) -> None:
+    scratch = tuple(item for item in complete.baselines if item.kind == "scratch")
+    by_size = replace(INFO, budgets=("macs=90%",), tables={})
+    assert "Not compared with yet" not in render(replace(Contents.of(complete), info=by_size, baselines=scratch), [])
+
+
+def test_a_setting_that_is_empty_is_none_among_the_conditions(bare: RunFolder) -> None:
+    assert all(value for _, value in conditions(Contents.of(bare)))
 
 
 def test_kinds_of_baselines_not_there_yet_are_named(complete: RunFolder) -> None:

@@ -103,6 +103,7 @@ def test_a_table_that_is_modelled_is_named_so_and_never_fresh(tmp_path: Path) ->
     page, (shown,) = browser(tmp_path).get("/").text, state(tmp_path).tables
     assert (shown.state, shown.needs_care) == ("modelled", False)
     assert "modelled, not measured" in page
+    assert "(<code>profile hardware</code>)" in browser(tmp_path).get(f"/tables/{shown.id}").text
     assert "table_fresh{" not in browser(tmp_path).get("/metrics").text
 
 

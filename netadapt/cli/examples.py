@@ -13,7 +13,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "run": (
         "netadapt run mobilenet_v1 --data digits --table table.parquet -b latency=60% -o run",
         "netadapt run mynet.py:make_net --data folder:images -b macs=50% -o run",
-        "netadapt run ... -o run --resume",
+        "netadapt run mobilenet_v1 --data digits --table table.parquet -b latency=60% -o run --resume",
     ),
     "supernet": (
         "netadapt supernet mobilenet_v1 --data digits -o supernet",

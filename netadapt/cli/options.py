@@ -37,12 +37,17 @@ Device = Annotated[
     typer.Option(
         "--device",
         "-d",
-        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device.",
+        help="The device to measure on, or the name of one of the run's tables. Default: the first table's device, or local "
+        "without one.",
     ),
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option("--runtime", "-r", help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's."),
+    typer.Option(
+        "--runtime",
+        "-r",
+        help=f"The runtime to measure with: {', '.join(offered_runtimes())}. Default: the table's, or onnxruntime without one.",
+    ),
 ]
 LayerPrecision = Annotated[str, typer.Option(help="The data type that the layers compute in: float32 or int8.")]
 
@@ -84,7 +89,7 @@ DryRun = Annotated[
     ),
 ]
 SmallInput = Annotated[
-    bool, _network("--small-input", help="Build the network for images of about 32 pixels, which its stem does not halve.")
+    bool, _network("--small-input", help="Build mobilenet_v1 for images of about 32 pixels, which its stem does not halve.")
 ]
 Classes = Annotated[int, _network(help="Number of outputs of the classifier.")]
 Data = Annotated[str, _network(help=f"The images to train on: {usages()}, or a path.")]
@@ -208,9 +213,9 @@ Epochs = Annotated[
 LearningRate = Annotated[float | None, _training(help="Highest learning rate of the schedule. Default: the task's.")]
 ShortTermSteps = Annotated[
     int | None,
-    _training(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for the built-in tasks."),
+    _search(help="Batches of each candidate's short-term fine-tune. Default: the task's, which is 20 for the built-in tasks."),
 ]
-ShortTermLearningRate = Annotated[float | None, _training(help="Learning rate of the short-term fine-tune. Default: the task's.")]
+ShortTermLearningRate = Annotated[float | None, _search(help="Learning rate of the short-term fine-tune. Default: the task's.")]
 BatchSize = Annotated[int | None, _training(help="Images in a batch. Default: the task's for a new run, the run's own afterwards.")]
 Augment = Annotated[
     bool | None,

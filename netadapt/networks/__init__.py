@@ -80,7 +80,8 @@ def build_network(
     known = [option for option in inspect.signature(function).parameters if option not in shared]
     for option in options:
         if option not in known:
-            raise NetworkError(f"{name} has no option {option!r}; {did_you_mean(option, known)}")
+            hint = did_you_mean(option, known) if known else "leave it out, as it has none"
+            raise NetworkError(f"{name} has no option {option!r}; {hint}")
     options |= {"width_multiplier": width_multiplier, "resolution": resolution, "in_channels": in_channels}
     if has_classifier(name):
         options["classes"] = classes

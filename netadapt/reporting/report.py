@@ -17,7 +17,8 @@ from pathlib import Path
 import jinja2
 
 from device_agents.support.atomic import write_whole
-from netadapt.baselines import BASELINES, title_of
+from netadapt.baselines import title_of
+from netadapt.baselines.compare import applicable_kinds
 from netadapt.errors import RunError
 from netadapt.reporting.charts import Point, accuracy_chart, bars_chart, history_chart, prediction_chart
 from netadapt.reporting.report_tables import Contents, Row, checks, guided, summary
@@ -28,6 +29,7 @@ from netadapt.runs.run_folder import RunFolder
 from netadapt.settings import OPTIONS, value_text, values_of
 from netadapt.supernet.ranking import trust_in
 from netadapt.training.types import Metric, Task
+from profiler.runtimes import MODELLED_RUNTIME
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT = "report.html"
@@ -94,7 +96,9 @@ def render(contents: Contents, sections: Sequence[Section]) -> str:
         rows=rows,
         guided=guided(rows),
         checks=list(checks(contents)),
-        missing_kinds=[title_of(kind) for kind in BASELINES if kind not in {item.kind for item in contents.baselines}],
+        missing_kinds=[
+            title_of(kind) for kind in applicable_kinds(contents.info) if kind not in {item.kind for item in contents.baselines}
+        ],
         sections=sections,
         headline=headline(rows, contents.task),
         conditions=conditions(contents),
@@ -199,8 +203,17 @@ def _prediction_section(contents: Contents) -> Section:
         "prediction.png",
         f"The latency of each step's network as the table predicts it and as it was measured; on the line both are equal: {error}.",
         prediction_chart(items) if items else None,
-        f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` checks them.",
+        _until_measured(
+            contents, f"No prediction has been checked on the device yet: `netadapt measure {contents.path}` checks them."
+        ),
     )
+
+
+def _until_measured(contents: Contents, missing: str) -> str:
+    """The sentence, or another for a run none of whose tables is of a device that can be measured."""
+    if any(table.runtime != MODELLED_RUNTIME for table in contents.info.tables.values()):
+        return missing
+    return "This run has no latency table of a device that can be measured."
 
 
 def _history_section(contents: Contents) -> Section:
@@ -235,7 +248,9 @@ def _layers_section(contents: Contents) -> Section:
         "layers.png",
         "As the table predicts it: of the original in pale, of the last step in blue.",
         bars_chart(rows, "latency (ms)", texts) if rows else None,
-        f"The latencies of layers are not in this run yet: `netadapt measure {contents.path}` adds them.",
+        _until_measured(
+            contents, f"The latencies of layers are not in this run yet: `netadapt measure {contents.path}` adds them."
+        ),
     )
 
 

@@ -41,8 +41,8 @@ def main(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="The file that names devices and wanted tables. By default it is ./profile.toml or else the user's own, "
-            "~/.config/netadapt-profiler/profile.toml."
+            help="The file that names devices and wanted tables. By default it is profile.toml in the current folder, "
+            "or else in ~/.config/netadapt-profiler."
         ),
     ] = None,
     version: Version = False,

@@ -42,7 +42,7 @@ def build(
             "--out",
             "-o",
             help="The table to write, a .parquet file; layers that it holds already are not measured again. For several devices "
-            "the path must contain {device}, which is replaced by the name of each. By default it is PLAN-{device}-RUNTIME.parquet "
+            "the path must contain {device}, which is replaced by the name of each. By default it is named PLAN-{device}-RUNTIME, "
             "in the current folder.",
         ),
     ] = None,

@@ -59,4 +59,6 @@ def print_found(found: Found) -> None:
         print(f"  not installed: {', '.join(missing)}")
     if not any(state.version for state in runtimes.values()):
         print("  no runtime works there: install onnxruntime or ai-edge-litert in its Python and name that with --python, or name")
-        print(f"  a runtime's library for the native runner in profile.toml, as libraries.litert of [devices.{name}]")
+        section = "[devices.NAME]" if name == address else f"[devices.{name}]"
+        print(f'  a runtime\'s library for the native runner in profile.toml: below {section}, address = "{address}" and')
+        print('  libraries.litert = "PATH/libLiteRt.so"')

@@ -38,7 +38,7 @@ def one_of(names: Callable[[], Collection[str]], meant: Mapping[str, str] | None
             )
         return text
 
-    return {"parser": parse, "metavar": f"[{'|'.join(names())}]"}
+    return {"parser": parse, "metavar": f"[{' | '.join(names())}]"}  # with blanks, so that help breaks lines between names
 
 
 def patience_s(wait: bool) -> float:

@@ -113,7 +113,7 @@ def check_latencies(found: Mapping[Path, FilePrediction | ToolError], most_ms: f
         if isinstance(result, ToolError):
             continue  # `tell` has told it
         if result.prediction.missing:
-            said.append(f"the table lacks {len(result.prediction.missing)} layers of {model}")
+            said.append(f"the table lacks {len(result.prediction.missing)} of {len(result.prediction.layers)} layers of {model}")
         elif (latency_ms := result.prediction.latency_ms.value) > most_ms:
             said.append(f"{model} is predicted to take {latency_ms:.4g} ms")
     if said:

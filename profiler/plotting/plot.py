@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -47,7 +48,12 @@ td small { display: block; color: var(--grey); white-space: nowrap; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .3rem 1.25rem; font-size: .9rem; margin: 0; }
 dt { color: var(--grey); }
 dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { main { padding-top: 1.5rem; } h1 { font-size: 1.4rem; } }
+@media screen and (max-width: 40rem) {
+  main { padding-top: 1.5rem; }
+  h1 { font-size: 1.4rem; }
+  /* what goes on to the right fades out there */
+  .scroll { padding-right: 1.5rem; mask-image: linear-gradient(to right, #000 calc(100% - 1.5rem), transparent); }
+}
 """
 
 
@@ -84,13 +90,14 @@ def page(table: Table, found: Sequence[Panel]) -> str:
     title = escape(heading(table.info))
     kind = "lead" if table.verified else "lead unverified"
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    trust = re.sub("`(.*?)`", r"<code>\1</code>", escape(capitalised(trust_sentence(table))))  # commands stand in backticks
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
             f"<h1>{title}</h1>",
-            f'<p class="{kind}">{escape(capitalised(trust_sentence(table)))}.</p>',
+            f'<p class="{kind}">{trust}.</p>',
             *_networks(table.info.held_out),
             *_staircases(table, found),
             *_about(table),
