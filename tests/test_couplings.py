@@ -97,6 +97,21 @@ def _called_twice(p: nn.ModuleDict, x: Tensor) -> Tensor:
     return p["head"](functional.relu(p["after"](x)))
 
 
+def _siamese(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    one, other = (functional.max_pool2d(p["two"](functional.relu(p["one"](image))), (8, 4)).flatten(1) for image in (x, -x))
+    return p["head"](functional.relu(p["after"](torch.cat([one, other], 1))))
+
+
+def _read_in_halves(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    left, right = functional.relu(p["stem"](x)).chunk(2, 1)
+    return p["head"](functional.relu(p["after"](functional.relu(p["reader"](left)) - functional.relu(p["reader"](right)))))
+
+
+def _output_once(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    return torch.cat([p["shared"](x), p["head"](functional.relu(p["after"](functional.relu(p["shared"](-x)))))], 1)
+
+
 def _split(p: nn.ModuleDict, x: Tensor) -> Tensor:
     left, right = functional.relu(p["stem"](x)).chunk(2, 1)
     return p["head"](functional.relu(p["after"](left * right)))
@@ -226,7 +241,18 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
         {"whole": 16, "after": 8},
     ),
     "a layer called twice": (
-        Layers(_called_twice, stem=_conv(3, 8), twice=_conv(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12},
+        Layers(_called_twice, stem=_conv(3, 8), twice=_conv(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 8, "after": 12},
+    ),
+    "layers that see two images, whose features are joined": (
+        Layers(_siamese, one=_conv(3, 8, 3), two=_conv(8, 12), after=nn.Linear(48, 16), head=nn.Linear(16, 4)),
+        {"one": 8, "two": 12, "after": 16},
+    ),
+    "a layer that reads both halves of another": (
+        Layers(_read_in_halves, stem=_conv(3, 16), reader=_conv(8, 12), after=_conv(12, 8), head=_conv(8, 4)),
+        {"stem": 16, "reader": 12, "after": 8},
+    ),
+    "a head that makes an output in one of its calls": (
+        Layers(_output_once, stem=_conv(3, 8), shared=_conv(8, 6), after=_conv(6, 8), head=_conv(8, 4)), {"stem": 8, "after": 8},
     ),
     "pieces of a layer's output": (
         Layers(_split, stem=_conv(3, 16), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 16, "after": 12},

@@ -12,8 +12,8 @@ keep their number of heads, and those of a layer that a concatenation or a part 
 these share a block, the number of slices is the least common multiple of their numbers.
 
 Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that read a
-concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that are called twice or
-share a weight; and layers whose output is shuffled.
+concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that share a weight; and
+layers whose output is shuffled. A layer that is called several times couples all that it reads, and all that it makes.
 """
 
 from __future__ import annotations
@@ -74,13 +74,16 @@ class Couplings:
         """The model is set to evaluation and requires gradients from now on, so pass a copy of your own."""
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
+        self._parameters = {parameter: name for name, parameter in model.named_parameters()}
         self._shares_a_weight = _modules_that_share_a_weight(model)
         calls: dict[bool, Counter[nn.Module]] = {False: Counter(), True: Counter()}
         self._outputs: list[Any] = []
+        made: dict[nn.Module, list[Any]] = {}  # by each call, as nodes of autograd's graph
 
-        def count_call(module: nn.Module, _inputs: Any, _output: Any) -> None:
+        def count_call(module: nn.Module, _inputs: Any, output: Any) -> None:
             if torch.is_grad_enabled():  # else it is only seen whether training runs other layers
                 calls[model.training][module] += 1
+                made.setdefault(module, []).append(getattr(output, "grad_fn", None))
 
         def run(traced: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
             outputs = [output for output in outputs_of_all_layers(traced, *inputs) if output.requires_grad]
@@ -95,6 +98,8 @@ class Couplings:
             )
         for hook in hooks:
             hook.remove()
+        for node in self._graph.module2node.values():
+            node.calls = made.get(node.module, [node.grad_fn])
         self._shapes = shapes.found
         _note_parts(self._graph, shapes.found)
         _part_what_is_broadcast(self._graph, shapes.found)
@@ -125,8 +130,8 @@ class Couplings:
         for dependency, indices in group:
             module, kind = dependency.target.module, dependency.target.type
             called = self._names.get(module) or name
-            if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
-                return Coupled(reason=f"{called} is called more than once or shares a weight")
+            if module in self._shares_a_weight or (kind == OPTYPE.MHA and self._calls[module] > 1):
+                return Coupled(reason=f"{called} shares a weight, or is an attention that is called more than once")
             if not _can_lose_channels(module):
                 return Coupled(
                     reason=f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
@@ -139,6 +144,8 @@ class Couplings:
                     return Coupled(reason=MAKES_AN_OUTPUT)
                 if kind not in _FOLLOWERS:
                     return Coupled(reason=f"its channels go through {_kind_of(dependency.target)}")
+                if kind == OPTYPE.PARAMETER and max(indices) >= module.shape[dependency.target.pruning_dim]:
+                    return Coupled(reason=f"{self._parameters.get(module, 'a parameter')} has other numbers than channels")
                 if kind == OPTYPE.GN and not indices == list(range(width)) == list(range(module.num_channels)):
                     return Coupled(reason=f"{called} normalises groups of a concatenation")
             elif not self._keeps_groups(dependency, indices, width):
@@ -146,13 +153,17 @@ class Couplings:
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
                 if not len(indices) == self._graph.get_out_channels(module) <= width:
                     return Coupled(reason=f"its channels are only some of those that are added to {called}")
-                if dependency.target.grad_fn in self._outputs:
+                if any(made in self._outputs for made in dependency.target.calls):
                     return Coupled(reason=MAKES_AN_OUTPUT)
                 if len(indices) == width:
                     members.append(self._names[module])
                 else:
                     parts.append(self._names[module])
         return Coupled(tuple(members), tuple(parts))
+
+    def calls(self, name: str) -> int:
+        """How often the network uses this layer in one inference; 1 for one inside an attention, which does not call it."""
+        return max(1, self._calls[self._modules[name]])
 
     def slices(self, name: str) -> int:
         """The number of equal slices of this layer's channels, from which the same positions are removed; 1 for most layers."""
@@ -256,6 +267,11 @@ class _Group(torch_pruning.dependency.graph.Group):  # type: ignore[misc]
         self._visits[id(dep)] += 1
         if self._visits[id(dep)] > _MOST_VISITS or len(idxs) > _MOST_TIMES * len({index.idx for index in idxs}):
             raise _Circles(_kind_of(dep.target))
+        if self._visits[id(dep)] > 1 and isinstance(dep.target.module, WEIGHTED):
+            pruner, reads = dep.handler.__self__, dep.handler.__name__ == "prune_in_channels"
+            count = (pruner.get_in_channels if reads else pruner.get_out_channels)(dep.target.module)
+            if max(index.idx for index in idxs) >= count:  # each time around, they would be others
+                raise _Circles(_kind_of(dep.target))
         super().add_dep(dep, idxs)
 
 
@@ -299,11 +315,21 @@ class _Shapes(TorchFunctionMode):
 
 
 def _note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
-    """Write into the concatenations and splits of Torch-Pruning's graph how many channels their parts have.
+    """Write into the concatenations and splits of Torch-Pruning's graph how many channels their parts have, and how many numbers
+    of a channel a flatten puts side by side.
 
     Torch-Pruning infers them from the layers around, in an order that need not be that of the parts.
     """
     for node in graph.module2node.values():
+        if node.type == OPTYPE.PARAMETER:  # Torch-Pruning takes the last axis with several numbers for that of channels
+            _, channels, height, width = node.module.shape if node.module.ndim == 4 else (1, 1, 1, 1)
+            if 1 < channels != height == width > 1:
+                node.pruning_dim = 1
+        if node.type == OPTYPE.RESHAPE:
+            read, made = getattr(node.grad_fn, "_saved_self_sym_sizes", ()), shapes.get((node.grad_fn, 0), ())
+            is_flat = len(read) == 4 and len(made) == 2 and math.prod(read[1:]) == made[1]
+            keeps_channels = {len(read), len(made)} == {3, 4} and read[:2] == made[:2]  # or tokens, whose channels heads share
+            node.module.pixels = math.prod(read[2:]) if is_flat else 1 if keeps_channels else None
         if node.type not in (OPTYPE.SPLIT, OPTYPE.CONCAT) or not hasattr(node.grad_fn, "_saved_dim"):
             continue
         axis = node.grad_fn._saved_dim
@@ -320,22 +346,25 @@ def _note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> Non
             known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape))]
             node.module.concat_sizes = known if len(known) == len(node.inputs) == len(parts) else None
             # of three dimensions, tokens may be the last ones
-            node.module.is_noted = node.module.concat_sizes is not None and all(len(shape) == 4 for shape in parts if shape)
+            node.module.is_noted = node.module.concat_sizes is not None and all(len(shape) != 3 for shape in parts if shape)
 
 
 def _part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
     """Let no channels pass into a reduction over all of them, and none from what has one channel and is broadcast over others.
 
-    A gate of pixels is both: it reads means over channels, and its one channel multiplies all of them.
+    A gate of pixels is both: it reads means over channels, and its one channel multiplies all of them. So does a number that is one
+    of several in a parameter, such as the weights of what is added.
     """
     for node in graph.module2node.values():
         for source in node.inputs if node.type == OPTYPE.ELEMENTWISE else ():
             numbers = [number for function, number in node.grad_fn.next_functions if function is source.grad_fn]
             read, made = (shapes.get(key) for key in ((source.grad_fn, min(numbers, default=0)), (node.grad_fn, 0)))
-            if read is None or made is None or len(read) != len(made) or len(read) < 3:
+            if read is None or made is None:
                 continue
-            differ = [axis for axis, sizes in enumerate(zip(read, made, strict=True)) if len(set(sizes)) > 1]
-            if len(differ) == 1 and _is_channel_axis(differ[0], len(read)) and 1 in (read[differ[0]], made[differ[0]]):
+            differ = [axis for axis, sizes in enumerate(zip(read, made, strict=False)) if len(set(sizes)) > 1]
+            is_alike = len(read) == len(made) > 2 and len(differ) == 1
+            is_one = is_alike and _is_channel_axis(differ[0], len(read)) and 1 in (read[differ[0]], made[differ[0]])
+            if is_one or (not read and made):
                 for here, there in ((source, node), (node, source)):
                     for edge in here.dependencies:
                         if edge.target is there:
@@ -373,24 +402,36 @@ def _map_split(graph: Any, node: Any) -> None:
         sizes = None
     offsets = list(accumulate(sizes, initial=0)) if sizes is not None else []
     for reader in {id(reader): reader for reader in node.outputs if sizes is not None}.values():
-        parts = [part for source, part in reader.grad_fn.next_functions if source is node.grad_fn]
+        calls = getattr(reader, "calls", [reader.grad_fn])
+        parts = [part for made in calls for source, part in made.next_functions if source is node.grad_fn]
         for here, there, is_back in ((node, reader, False), (reader, node, True)):
             edges = [edge for edge in here.dependencies if edge.target is there]
             for edge, part in zip(edges, parts, strict=False):
                 edge.index_mapping[0] = index_mapping._SplitIndexMapping(offsets[part : part + 2], reverse=is_back)
 
 
-def _reshape_if_known(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Torch-Pruning divides by the channels behind a reshape, of which it finds none behind a shuffle."""
+def _map_reshape(graph: Any, node: Any) -> None:
+    """Say which numbers are those of a channel behind a flatten.
 
-    def update_if_known(graph: Any, node: Any) -> None:
-        with suppress(ZeroDivisionError, LookupError):
-            update(graph, node)
+    Torch-Pruning takes for it what the next layer reads, even where that is a concatenation of several.
+    """
+    if getattr(node.module, "pixels", None) is None:
+        with suppress(ZeroDivisionError, LookupError):  # it divides by the channels behind, of which it finds none behind a shuffle
+            _usual_reshape(graph, node)
+        return
+    for source in node.inputs:
+        for here, there, is_back in ((node, source, True), (source, node, False)):
+            for edge in here.dependencies:
+                if edge.target is not there:
+                    continue
+                if isinstance(edge.index_mapping[0], index_mapping._FlattenIndexMapping):
+                    edge.index_mapping[0] = None  # Torch-Pruning's; that of a split before the flatten stays
+                if node.module.pixels > 1:
+                    edge.index_mapping[1] = index_mapping._FlattenIndexMapping(node.module.pixels, reverse=is_back)
 
-    return update_if_known
 
-
-index_mapping.update_reshape_index_mapping = _reshape_if_known(index_mapping.update_reshape_index_mapping)
+_usual_reshape = index_mapping.update_reshape_index_mapping
+index_mapping.update_reshape_index_mapping = _map_reshape
 index_mapping.update_split_index_mapping = _map_split
 _usual_concat = index_mapping.update_concat_index_mapping
 index_mapping.update_concat_index_mapping = _map_concat
