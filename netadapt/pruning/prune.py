@@ -73,7 +73,8 @@ def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, 
             continue
         block = block_of(pruned, graph, couplings, name)
         couplings.remove(name, _channels_to_remove(block, kept_width, keep, images))
-    # `Couplings` has changed both
+    couplings.restore_buffers()
+    # `Couplings` has changed these
     for name, module in pruned.named_modules():
         module.training = was_training[name]
     for name, weight in pruned.named_parameters():

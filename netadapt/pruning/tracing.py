@@ -157,6 +157,7 @@ def _narrowed(model: nn.Module, graph: Graph, input_shape: InputShape) -> Iterat
         for block, width in widths.items():
             size, kept = graph.widths[block] // slices[block], width // slices[block]
             couplings.remove(block, [start + at for start in range(0, graph.widths[block], size) for at in range(kept, size)])
+        couplings.restore_buffers()
         yield widths, _exported(narrow.requires_grad_(False), input_shape, graph.name)
 
 
