@@ -1021,6 +1021,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "added to a concatenation": (concatenated, 0),
     "heads that all levels share": (retinanet, 0),
     "siamese": (siamese, 0),
-    "cbam": (cbam, 2),  # the one channel of each gate of pixels
+    "cbam": (cbam, 0),
 }
 """The function that makes each network, and the channels that keep their widths besides those of its outputs."""

@@ -188,6 +188,26 @@ def _gated_by_maxima(p: nn.ModuleDict, x: Tensor) -> Tensor:
     return p["head"](functional.relu(p["after"](x * torch.sigmoid(p["pixels"](x.max(1, keepdim=True).values)))))
 
 
+def _stacked(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    both = torch.stack([functional.relu(p[name](x)) for name in ("one", "two")], 1)
+    means = both.sum(1).mean((2, 3))
+    gates = torch.stack([p[name](means) for name in ("gate_one", "gate_two")], 1).softmax(1)
+    return p["head"]((both * gates[..., None, None]).sum(1))
+
+
+def _weighted_experts(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    weights = p["weights"](x.mean((2, 3))).softmax(1)
+    return p["head"](functional.relu(sum(weights[:, at, None, None, None] * p[name](x) for at, name in enumerate(("one", "two")))))
+
+
+def _with_coordinates(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    places = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8), indexing="ij"))
+    return p["head"](functional.relu(p["after"](torch.cat([x, places.expand(len(x), -1, -1, -1)], 1))))
+
+
 def _recurrent(p: nn.ModuleDict, x: Tensor) -> Tensor:
     columns = p["feeds"](p["stem"](x)).permute(0, 3, 1, 2).flatten(2)
     return p["head"](p["recurrent"](columns)[0][:, -1, :, None, None])
@@ -315,6 +335,20 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     "gates of pixels by maxima over channels": (
         Layers(_gated_by_maxima, stem=_conv(3, 8), pixels=_conv(1, 1, 3), after=_conv(8, 12), head=_conv(12, 4)),
         {"stem": 8, "after": 12},
+    ),
+    "branches that are stacked, and gated beside each other": (
+        Layers(
+            _stacked, stem=_conv(3, 8), one=_conv(8, 12), two=_conv(8, 12, 3), gate_one=nn.Linear(12, 12),
+            gate_two=nn.Linear(12, 12), head=_conv(12, 4),
+        ),
+        {"stem": 8, "two": 12},
+    ),
+    "experts that are weighted by a layer": (
+        Layers(_weighted_experts, stem=_conv(3, 8), weights=nn.Linear(8, 2), one=_conv(8, 12), two=_conv(8, 12), head=_conv(12, 4)),
+        {"stem": 8, "two": 12},
+    ),
+    "coordinates that are joined to channels": (
+        Layers(_with_coordinates, stem=_conv(3, 8), after=_conv(10, 12), head=_conv(12, 4)), {"stem": 8, "after": 12},
     ),
     "a recurrent layer over columns": (
         Layers(

@@ -73,8 +73,9 @@ def note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None
 def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size], buffers: Collection[Any]) -> None:
     """Let no channels pass into a reduction over all of them, and none from what has one channel and is broadcast over others.
 
-    A gate of pixels is both: it reads means over channels, and its one channel multiplies all of them. So does a number that is one
-    of several in a parameter, such as the weights of what is added. One of `buffers` with a number for each column has no channels.
+    A gate of pixels is both: it reads means over channels, and its one channel multiplies all of them. So does a single number,
+    such as one of the weights, learnt or computed, of what is added. One of `buffers` with a number for each column has no
+    channels either.
     """
     for node in graph.module2node.values():
         for source in node.inputs if node.type == OPTYPE.ELEMENTWISE else ():
@@ -88,7 +89,7 @@ def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Si
             is_alike = len(read) == len(made) > 2 and len(differ) == 1
             is_one = is_alike and _is_channel_axis(differ[0], len(read)) and 1 in (read[differ[0]], made[differ[0]])
             is_of_pixels = source.module in buffers and len(read) == 1 and len(made) == 4
-            if is_one or (not read and made) or is_of_pixels:
+            if is_one or math.prod(read) == 1 < math.prod(made) or is_of_pixels:
                 for here, there in ((source, node), (node, source)):
                     for edge in here.dependencies:
                         if edge.target is there:
