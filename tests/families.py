@@ -935,6 +935,66 @@ def segmenter():
     return Segmenter()
 
 
+class SharedHeads(nn.Module):
+    """RetinaNet: two heads that are called for every level of a pyramid."""
+
+    def __init__(self):
+        super().__init__()
+        self.b1, self.b2 = conv_bn_act(3, 16, 3, 4), conv_bn_act(16, 24, 3, 2)
+        self.l1, self.l2 = nn.Conv2d(16, 16, 1), nn.Conv2d(24, 16, 1)
+        self.cls = seq(nn.Conv2d(16, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 6, 3, padding=1))
+        self.box = seq(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1))
+
+    def forward(self, x):
+        one = self.b1(x)
+        top = self.l2(self.b2(one))
+        levels = [self.l1(one) + functional.interpolate(top, size=one.shape[2:]), top]
+        return tuple(
+            torch.cat([head(level).permute(0, 2, 3, 1).reshape(x.shape[0], -1, values) for level in levels], 1)
+            for head, values in ((self.cls, 3), (self.box, 4))
+        )
+
+
+def retinanet():
+    return SharedHeads()
+
+
+class Siamese(nn.Module):
+    """Both halves of an image seen by the same layers, and compared."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = seq(conv_bn_act(3, 16, 3, 2), conv_bn_act(16, 24, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.one, self.two = nn.Linear(3 * 96, 32), nn.Linear(32, 10)
+
+    def forward(self, x):
+        left, right = (self.body(half) for half in x.chunk(2, 3))
+        return self.two(functional.relu(self.one(torch.cat([left, right, (left - right).abs()], 1))))
+
+
+def siamese():
+    return Siamese()
+
+
+class AttentionModule(nn.Module):
+    """CBAM: channels gated by the same layers for means and maxima, then pixels by both over the channels."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.shared = seq(nn.Conv2d(c, c // 2, 1, bias=False), nn.ReLU(), nn.Conv2d(c // 2, c, 1, bias=False))
+        self.pixels = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x):
+        pools = functional.adaptive_avg_pool2d(x, 1), functional.adaptive_max_pool2d(x, 1)
+        x = x * torch.sigmoid(sum(self.shared(pool) for pool in pools))
+        over_channels = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True).values], 1)
+        return x * torch.sigmoid(self.pixels(over_channels))
+
+
+def cbam():
+    return seq(conv_bn_act(3, 16, 3, 2), AttentionModule(16), conv_bn_act(16, 24, 3, 2), AttentionModule(24), Head(24))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "efficientnet": (efficientnet, 0),
     "C3 with SiLU": (yolo_c3, 0),
@@ -971,7 +1031,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "repvgg deployed": (repvgg_deploy, 0),
     "efficientnetv2": (efficientnetv2, 0),
     "cspnet": (cspnet, 0),
-    "bifpn": (bifpn, 69),  # its head is called for both levels
+    "bifpn": (bifpn, 0),
     "swin": (swin, 192),
     "convnextv2": (convnextv2, 0),
     "squeeze-excite of linear layers": (squeeze_excite, 0),
@@ -982,5 +1042,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "gated units": (gated_units, 0),
     "added to a concatenation": (concatenated, 0),
     "segformer's head": (segmenter, 0),
+    "heads that all levels share": (retinanet, 0),
+    "siamese": (siamese, 0),
+    "cbam": (cbam, 0),
 }
 """The function that makes each network, and the channels that keep their widths besides those of its outputs."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from netadapt.networks import NETWORKS, build_network
 from netadapt.pruning.couplings import Couplings
-from netadapt.pruning.prune import prune, reshape_like
+from netadapt.pruning.prune import prune, prune_in_order, reshape_like
 from netadapt.pruning.tracing import trace
 from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Graph
@@ -97,6 +97,21 @@ def _called_twice(p: nn.ModuleDict, x: Tensor) -> Tensor:
     return p["head"](functional.relu(p["after"](x)))
 
 
+def _siamese(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    one, other = (functional.max_pool2d(p["two"](functional.relu(p["one"](image))), (8, 4)).flatten(1) for image in (x, -x))
+    return p["head"](functional.relu(p["after"](torch.cat([one, other], 1))))
+
+
+def _read_in_halves(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    left, right = functional.relu(p["stem"](x)).chunk(2, 1)
+    return p["head"](functional.relu(p["after"](functional.relu(p["reader"](left)) - functional.relu(p["reader"](right)))))
+
+
+def _output_once(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    return torch.cat([p["shared"](x), p["head"](functional.relu(p["after"](functional.relu(p["shared"](-x)))))], 1)
+
+
 def _split(p: nn.ModuleDict, x: Tensor) -> Tensor:
     left, right = functional.relu(p["stem"](x)).chunk(2, 1)
     return p["head"](functional.relu(p["after"](left * right)))
@@ -133,6 +148,64 @@ def _rectified_attention(p: nn.ModuleDict, x: Tensor) -> Tensor:
     queries, keys = queries.relu(), keys.relu()
     found = (values @ keys.mT @ queries) / (keys.sum(-1, keepdim=True).mT @ queries + 1)
     return p["head"](p["after"](x + found.reshape(x.shape)))
+
+
+class Numbers(nn.Module):
+    """Numbers that are no weights: a factor and a kernel for each channel, and an addend for each column."""
+
+    def __init__(self, channels: int, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.linspace(0.5, 1.5, channels))
+        self.register_buffer("kernel", torch.full((channels, 1, 3, 3), 1 / 9), persistent=False)
+        self.register_buffer("column", torch.linspace(-1, 1, columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.conv2d(x, self.get_buffer("kernel"), padding=1, groups=x.shape[1])
+        return x * self.get_buffer("factor").reshape(1, -1, 1, 1) + self.get_buffer("column")
+
+
+class Fused(nn.Module):
+    """The sum of two layers by weights that are learnt, as in BiFPN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = _conv(3, 8), _conv(3, 8), _conv(8, 4)
+        self.weights = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(functional.relu(self.weights[0] * self.one(x) + self.weights[1] * self.two(x)))
+
+
+def _heads_of_two_widths(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = p["stem"](x)
+    queries, keys, values = p["attended"](x).view(len(x), 2, 32, 64).split([8, 8, 16], 2)
+    found = values @ (queries.mT @ keys).softmax(-1).mT
+    return p["head"](p["after"](x + p["joined"](found.reshape(len(x), 32, 8, 8))))
+
+
+def _gated_by_maxima(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    return p["head"](functional.relu(p["after"](x * torch.sigmoid(p["pixels"](x.max(1, keepdim=True).values)))))
+
+
+def _stacked(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    both = torch.stack([functional.relu(p[name](x)) for name in ("one", "two")], 1)
+    means = both.sum(1).mean((2, 3))
+    gates = torch.stack([p[name](means) for name in ("gate_one", "gate_two")], 1).softmax(1)
+    return p["head"]((both * gates[..., None, None]).sum(1))
+
+
+def _weighted_experts(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    weights = p["weights"](x.mean((2, 3))).softmax(1)
+    return p["head"](functional.relu(sum(weights[:, at, None, None, None] * p[name](x) for at, name in enumerate(("one", "two")))))
+
+
+def _with_coordinates(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = functional.relu(p["stem"](x))
+    places = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8), indexing="ij"))
+    return p["head"](functional.relu(p["after"](torch.cat([x, places.expand(len(x), -1, -1, -1)], 1))))
 
 
 def _recurrent(p: nn.ModuleDict, x: Tensor) -> Tensor:
@@ -226,7 +299,18 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
         {"whole": 16, "after": 8},
     ),
     "a layer called twice": (
-        Layers(_called_twice, stem=_conv(3, 8), twice=_conv(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12},
+        Layers(_called_twice, stem=_conv(3, 8), twice=_conv(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 8, "after": 12},
+    ),
+    "layers that see two images, whose features are joined": (
+        Layers(_siamese, one=_conv(3, 8, 3), two=_conv(8, 12), after=nn.Linear(48, 16), head=nn.Linear(16, 4)),
+        {"one": 8, "two": 12, "after": 16},
+    ),
+    "a layer that reads both halves of another": (
+        Layers(_read_in_halves, stem=_conv(3, 16), reader=_conv(8, 12), after=_conv(12, 8), head=_conv(8, 4)),
+        {"stem": 16, "reader": 12, "after": 8},
+    ),
+    "a head that makes an output in one of its calls": (
+        Layers(_output_once, stem=_conv(3, 8), shared=_conv(8, 6), after=_conv(6, 8), head=_conv(8, 4)), {"stem": 8, "after": 8},
     ),
     "pieces of a layer's output": (
         Layers(_split, stem=_conv(3, 16), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 16, "after": 12},
@@ -237,6 +321,34 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     ),
     "attention whose channels meet in circles": (
         Layers(_rectified_attention, stem=_conv(3, 16), attended=_conv(16, 48), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
+    ),
+    "keys of fewer channels than values in each head": (
+        Layers(
+            _heads_of_two_widths, stem=_conv(3, 16), attended=nn.Sequential(_conv(16, 64), nn.BatchNorm2d(64)),
+            joined=_conv(32, 16), after=_conv(16, 8), head=_conv(8, 4),
+        ),
+        {"stem": 16, "after": 8},
+    ),
+    "numbers of channels and of columns that are no weights": (
+        Layers(_in_line, stem=_conv(3, 8), numbers=Numbers(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 8, "after": 12},
+    ),
+    "gates of pixels by maxima over channels": (
+        Layers(_gated_by_maxima, stem=_conv(3, 8), pixels=_conv(1, 1, 3), after=_conv(8, 12), head=_conv(12, 4)),
+        {"stem": 8, "after": 12},
+    ),
+    "branches that are stacked, and gated beside each other": (
+        Layers(
+            _stacked, stem=_conv(3, 8), one=_conv(8, 12), two=_conv(8, 12, 3), gate_one=nn.Linear(12, 12),
+            gate_two=nn.Linear(12, 12), head=_conv(12, 4),
+        ),
+        {"stem": 8, "two": 12},
+    ),
+    "experts that are weighted by a layer": (
+        Layers(_weighted_experts, stem=_conv(3, 8), weights=nn.Linear(8, 2), one=_conv(8, 12), two=_conv(8, 12), head=_conv(12, 4)),
+        {"stem": 8, "two": 12},
+    ),
+    "coordinates that are joined to channels": (
+        Layers(_with_coordinates, stem=_conv(3, 8), after=_conv(10, 12), head=_conv(12, 4)), {"stem": 8, "after": 12},
     ),
     "a recurrent layer over columns": (
         Layers(
@@ -265,6 +377,41 @@ def test_a_block_has_as_many_slices_as_every_grouped_convolution_that_makes_or_r
     assert [couplings.slices(f"parts.{name}") for name in ("stem", "pairs")] == [6, 6]
     in_line = Couplings(KINDS["grouped convolutions in a row"][0], (SHAPE,))
     assert [in_line.slices(f"parts.{name}") for name in ("stem", "one", "two")] == [4, 4, 2]
+
+
+def test_numbers_of_channels_that_are_no_weights_stay_so() -> None:
+    model = KINDS["numbers of channels and of columns that are no weights"][0]
+    pruned = prune(model, trace(model, (SHAPE,), "network"), {"parts.stem": 5})
+    assert {name: list(buffer.shape) for name, buffer in pruned.named_buffers()} == {
+        "parts.numbers.factor": [5], "parts.numbers.kernel": [5, 1, 3, 3], "parts.numbers.column": [8],
+    }  # fmt: skip
+    assert pruned.state_dict().keys() == model.state_dict().keys()
+    assert [name for name, _ in pruned.named_parameters()] == [name for name, _ in model.named_parameters()]
+
+
+class Counted(nn.Module):
+    """A mean that the network's own code keeps and changes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = _conv(3, 8), _conv(8, 4)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.stem(x))
+        self.get_buffer("mean").mul_(0.9)
+        return self.head(x)
+
+
+def test_a_network_that_changes_its_numbers_in_place_is_pruned_without_them() -> None:
+    couplings = Couplings(Counted(), (SHAPE,))
+    assert [couplings.calls("stem"), couplings.blocks()] == [1, [("stem",)]]
+
+
+def test_the_weights_of_what_is_added_are_no_channels() -> None:
+    model = Fused()
+    pruned = prune_in_order(model, trace(model, (SHAPE,), "network"), {"one": 4}, {"one": [7, 6, 5, 4, 3, 2, 1, 0]})
+    assert [len(pruned.weights), pruned(torch.zeros(SHAPE)).shape] == [2, model(torch.zeros(SHAPE)).shape]
 
 
 def test_layers_that_share_a_weight_keep_their_widths() -> None:

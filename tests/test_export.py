@@ -102,6 +102,12 @@ def test_a_pruned_grouped_convolution_comes_back_as_the_graph_says(name: str, wr
     assert read_model(path).layers == graph.at_widths({"0": 4, "2": 6}).layers
 
 
+@pytest.mark.parametrize("size", [1, (4, 2)])
+def test_the_maxima_of_adaptive_pooling_are_exported_to_tflite(size: Any, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveMaxPool2d(size))
+    assert export_tflite(model, ((1, 3, 8, 8),), tmp_path / "pooled.tflite").max_abs_difference < 1e-4
+
+
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
 def test_a_file_that_computes_something_else_is_not_written(
     trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -92,6 +92,13 @@ CASES: dict[str, Case] = {
     "a convolution of a sequence and its activation": (
         "FusedConv", [(1, 4, 11)], [np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 4, 3)], {"activation": "Relu"},
     ),
+    "a mask of attention": ("Where", [(1, 2, 9, 9)], [np.tri(9, dtype=np.bool_).T, np.float32(-1e9)], {}),
+    "sums up to each column": ("CumSum", [IMAGE], [whole(3)], {}),
+    "sums from behind each channel on": ("CumSum", [IMAGE], [whole(1)], {"exclusive": 1, "reverse": 1}),
+    "an einstein sum over channels": ("Einsum", [(1, 6, 9), (1, 6, 9)], [], {"equation": "bcn,bcm->bnm"}),
+    "an einstein sum of heads": ("Einsum", [(1, 2, 3, 4), (1, 2, 5, 4)], [], {"equation": "bhid, bhjd -> bjih"}),
+    "an einstein sum of weighted experts": ("Einsum", [(1, 3), (1, 3, 5)], [], {"equation": "ne,nec->nc"}),
+    "an einstein sum of one tensor": ("Einsum", [IMAGE], [], {"equation": "nchw->nwc"}),
     "the place of the largest": ("ArgMax", [IMAGE], [], {"axis": 1, "keepdims": 0}),
 }  # fmt: skip
 
@@ -103,7 +110,8 @@ def extracted(case: Case) -> tuple[LayerSpec, dict[str, bytes]]:
     stored = [f"weight_{place}" for place in range(len(constants))]
     named = ["" if array is None else name for name, array in zip(stored, constants, strict=True)]
     own = "com.microsoft" if kind == "FusedConv" else ""
-    node = helper.make_node(kind, [*names, *named], ["output_0"], domain=own or None, **attributes)
+    read = [*named, *names] if kind == "Where" else [*names, *named]  # its condition comes first
+    node = helper.make_node(kind, read, ["output_0"], domain=own or None, **attributes)
     weights = [
         numpy_helper.from_array(np.asarray(array), name) for name, array in zip(stored, constants, strict=True) if array is not None
     ]

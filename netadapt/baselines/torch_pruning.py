@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import torch
 import torch_pruning
-from torch import Tensor, nn
+from torch import nn
 
 from netadapt.baselines.match import Match, Widths
 from netadapt.errors import NetAdaptError
@@ -138,8 +138,8 @@ def _fixed(model: nn.Module, graph: Graph) -> list[nn.Module]:
 def _widths(model: nn.Module, graph: Graph) -> Widths:
     """The width of each block: the number of filters of its layers."""
     found: dict[str, int] = {}
+    modules = dict(model.named_modules())
     for node in graph.nodes:
-        if node.block is not None:
-            weights: Tensor = filters_of(model.get_submodule(node.name))
-            found.setdefault(node.block, len(weights))
+        if node.block is not None and node.name in modules:  # a further call of a layer has a name of its own
+            found.setdefault(node.block, len(filters_of(modules[node.name])))
     return found

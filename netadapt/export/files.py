@@ -83,7 +83,7 @@ def export_tflite(model: nn.Module, input_shapes: InputShapes, path: Path) -> Ex
 
 def write_onnx(model: nn.Module, input_shapes: InputShapes, path: Path) -> None:
     """Write an ONNX file without checking it. The model must be in evaluation, because batch normalisation is folded."""
-    with _export_errors("onnx"), quiet(), flat_outputs(model), _ExactNearest():
+    with _export_errors("onnx"), quiet(), flat_outputs(model), _Exportable():
         torch.onnx.export(model, zeros_of(input_shapes), path, dynamo=True, external_data=False, verbose=False)
 
 
@@ -93,7 +93,7 @@ def write_tflite(model: nn.Module, input_shapes: InputShapes, path: Path) -> Non
     inputs = zeros_of(input_shapes)
     image_inputs = [index for index, each in enumerate(inputs) if each.ndim == 4]
     image_outputs = [index for index, output in enumerate(reference(model, inputs)) if output.ndim == 4]
-    with _export_errors("tflite"), quiet(), flat_outputs(model), _ExactNearest():
+    with _export_errors("tflite"), quiet(), flat_outputs(model), _Exportable():
         with_images_last = load("litert_torch:to_channel_last_io")(model, args=image_inputs, outputs=image_outputs).eval()
         converted = load("litert_torch:convert")(with_images_last, tuple(map(channels_last, inputs)))
         path.write_bytes(converted.model_content())
@@ -197,11 +197,12 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
 
 
-class _ExactNearest(TorchFunctionMode):
-    """Nearest interpolation by a factor that is no whole number is written as a selection of rows and columns.
+class _Exportable(TorchFunctionMode):
+    """Functions that exporters write wrongly, or not at all, are written as others that compute the same.
 
-    Runtimes round their own factor, and take other pixels than PyTorch for some: from 60 to 64, where 16 * 60 / 64 is 15, they
-    compute 16 / (64 / 60), which is a little less.
+    An adaptive pool of maxima becomes a maximum over all pixels, or a pool of windows. Nearest interpolation by a factor that is no
+    whole number becomes a selection of rows and columns: runtimes round their own factor, and take other pixels than PyTorch for
+    some. From 60 to 64, where 16 * 60 / 64 is 15, they compute 16 / (64 / 60), which is a little less.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -212,7 +213,22 @@ class _ExactNearest(TorchFunctionMode):
                 for axis, chosen in enumerate(indices, start=2):
                     images = images.index_select(axis, chosen)
                 return images
+        if func is functional.adaptive_max_pool2d and (pooled := _pooled(*args, **(kwargs or {}))) is not None:
+            return pooled
         return func(*args, **(kwargs or {}))
+
+
+def _pooled(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor | None:
+    """The maxima of adaptive pooling; None where its windows are not all alike, and where their places are asked for."""
+    before = tuple(input.shape[-2:])
+    given = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * 2
+    after = [n if m is None else m for n, m in zip(before, given, strict=True)]
+    if return_indices or any(n % m for n, m in zip(before, after, strict=True)):
+        return None
+    if after == [1, 1]:
+        return input.amax((-2, -1), keepdim=True)
+    window = [n // m for n, m in zip(before, after, strict=True)]
+    return functional.max_pool2d(input, window, window)
 
 
 def _nearest_pixels(

@@ -12,16 +12,15 @@ keep their number of heads, and those of a layer that a concatenation or a part 
 these share a block, the number of slices is the least common multiple of their numbers.
 
 Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that read a
-concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that are called twice or
-share a weight; and layers whose output is shuffled.
+concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that share a weight; and
+layers whose output is shuffled. A layer that is called several times couples all that it reads, and all that it makes.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -30,13 +29,13 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch_pruning import ops
-from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
+from netadapt.pruning.buffers import buffers_of_channels
+from netadapt.pruning.places import Shapes, note_parts, part_what_is_broadcast
 from netadapt.training.trees import zeros_of
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -72,16 +71,19 @@ class Couplings:
     """The coupled channels of one model, whose channels can be removed in place."""
 
     def __init__(self, model: nn.Module, input_shapes: InputShapes) -> None:
-        """The model is set to evaluation and requires gradients from now on, so pass a copy of your own."""
+        """The model is set to evaluation, requires gradients and has parameters as some buffers from now on, so pass a copy."""
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
+        self._parameters = {parameter: name for name, parameter in model.named_parameters()}
         self._shares_a_weight = _modules_that_share_a_weight(model)
         calls: dict[bool, Counter[nn.Module]] = {False: Counter(), True: Counter()}
         self._outputs: list[Any] = []
+        made: dict[nn.Module, list[Any]] = {}  # by each call, as nodes of autograd's graph
 
-        def count_call(module: nn.Module, _inputs: Any, _output: Any) -> None:
+        def count_call(module: nn.Module, _inputs: Any, output: Any) -> None:
             if torch.is_grad_enabled():  # else it is only seen whether training runs other layers
                 calls[model.training][module] += 1
+                made.setdefault(module, []).append(getattr(output, "grad_fn", None))
 
         def run(traced: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
             outputs = [output for output in outputs_of_all_layers(traced, *inputs) if output.requires_grad]
@@ -90,17 +92,42 @@ class Couplings:
 
         model.eval().requires_grad_(True)  # Torch-Pruning reads the graph from autograd's
         hooks = [module.register_forward_hook(count_call) for module in self._modules.values()]
-        with torch.enable_grad(), _Shapes() as shapes:
-            self._graph = torch_pruning.DependencyGraph().build_dependency(
-                model, zeros_of(input_shapes), forward_fn=run, verbose=False
-            )
+        self._buffers = buffers_of_channels(model)
+        try:
+            shapes = self._trace(model, input_shapes, run)
+        except RuntimeError:
+            if not self._buffers:
+                raise
+            self.restore_buffers()  # the network may change them in place, which no parameter allows
+            self._buffers = []
+            for counted in (calls[False], calls[True], made):
+                counted.clear()
+            shapes = self._trace(model, input_shapes, run)
         for hook in hooks:
             hook.remove()
-        self._shapes = shapes.found
-        _note_parts(self._graph, shapes.found)
-        _part_what_is_broadcast(self._graph, shapes.found)
+        for node in self._graph.module2node.values():
+            node.calls = made.get(node.module, [node.grad_fn])
+        self._shapes = shapes
+        note_parts(self._graph, shapes)
+        part_what_is_broadcast(self._graph, shapes, {buffer.values for buffer in self._buffers})
         forget_graph(model)
         self._calls = calls[False] | calls[True]  # of a layer that both run, the larger number
+
+    def _trace(
+        self, model: nn.Module, input_shapes: InputShapes, run: Callable[..., list[Tensor]]
+    ) -> dict[tuple[Any, int], torch.Size]:
+        """Let Torch-Pruning trace the model, and return the shapes of all tensors."""
+        for buffer in self._buffers:
+            buffer.hold(nn.Parameter(buffer.values))
+        followed = {buffer.values: buffer for buffer in self._buffers}
+        with torch.enable_grad(), Shapes() as shapes:
+            self._graph = torch_pruning.DependencyGraph().build_dependency(
+                model, zeros_of(input_shapes), forward_fn=run, verbose=False,
+                unwrapped_parameters=[(values, buffer.axis) for values, buffer in followed.items()],
+            )  # fmt: skip
+        self._graph._param_to_name |= {values: buffer.path for values, buffer in followed.items()}
+        found: dict[tuple[Any, int], torch.Size] = shapes.found
+        return found
 
     def blocks(self) -> list[tuple[str, ...]]:
         """The members of every coupling group that can be pruned, in the order in which the network calls their first layers."""
@@ -126,8 +153,8 @@ class Couplings:
         for dependency, indices in group:
             module, kind = dependency.target.module, dependency.target.type
             called = self._names.get(module) or name
-            if module in self._names and (self._calls[module] != 1 or module in self._shares_a_weight):
-                return Coupled(reason=f"{called} is called more than once or shares a weight")
+            if module in self._shares_a_weight or (kind == OPTYPE.MHA and self._calls[module] > 1):
+                return Coupled(reason=f"{called} shares a weight, or is an attention that is called more than once")
             if not _can_lose_channels(module):
                 return Coupled(
                     reason=f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
@@ -140,6 +167,8 @@ class Couplings:
                     return Coupled(reason=MAKES_AN_OUTPUT)
                 if kind not in _FOLLOWERS:
                     return Coupled(reason=f"its channels go through {_kind_of(dependency.target)}")
+                if kind == OPTYPE.PARAMETER and max(indices) >= module.shape[dependency.target.pruning_dim]:
+                    return Coupled(reason=f"{self._parameters.get(module, 'a parameter')} has other numbers than channels")
                 if kind == OPTYPE.GN and not indices == list(range(width)) == list(range(module.num_channels)):
                     return Coupled(reason=f"{called} normalises groups of a concatenation")
             elif not self._keeps_groups(dependency, indices, width):
@@ -147,13 +176,17 @@ class Couplings:
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
                 if not len(indices) == self._graph.get_out_channels(module) <= width:
                     return Coupled(reason=f"its channels are only some of those that are added to {called}")
-                if dependency.target.grad_fn in self._outputs:
+                if any(made in self._outputs for made in dependency.target.calls):
                     return Coupled(reason=MAKES_AN_OUTPUT)
                 if len(indices) == width:
                     members.append(self._names[module])
                 else:
                     parts.append(self._names[module])
         return Coupled(tuple(members), tuple(parts))
+
+    def calls(self, name: str) -> int:
+        """How often the network uses this layer in one inference; 1 for one inside an attention, which does not call it."""
+        return max(1, self._calls[self._modules[name]])
 
     def slices(self, name: str) -> int:
         """The number of equal slices of this layer's channels, from which the same positions are removed; 1 for most layers."""
@@ -205,6 +238,13 @@ class Couplings:
         """Remove these output channels, the same of each slice, from the layer and from all layers coupled to it, in place."""
         if channels:
             self._group(self._modules[name], channels).prune()
+            for buffer in self._buffers:
+                buffer.hold(buffer.values)
+
+    def restore_buffers(self) -> None:
+        """Let those of the model's buffers that hold parameters while channels are removed hold tensors again."""
+        for buffer in self._buffers:
+            buffer.hold(buffer.values.detach())
 
     def silence(self, name: str, channels: list[int]) -> None:
         """Set to zero, in place, the weights by which other layers read these output channels of the layer."""
@@ -257,6 +297,11 @@ class _Group(torch_pruning.dependency.graph.Group):  # type: ignore[misc]
         self._visits[id(dep)] += 1
         if self._visits[id(dep)] > _MOST_VISITS or len(idxs) > _MOST_TIMES * len({index.idx for index in idxs}):
             raise _Circles(_kind_of(dep.target))
+        if self._visits[id(dep)] > 1 and isinstance(dep.target.module, WEIGHTED):
+            pruner, reads = dep.handler.__self__, dep.handler.__name__ == "prune_in_channels"
+            count = (pruner.get_in_channels if reads else pruner.get_out_channels)(dep.target.module)
+            if max(index.idx for index in idxs) >= count:  # each time around, they would be others
+                raise _Circles(_kind_of(dep.target))
         super().add_dep(dep, idxs)
 
 
@@ -283,118 +328,6 @@ def _kind_of(node: Any) -> str:
     return type(node.grad_fn).__name__.removesuffix("0").removesuffix("Backward").lower() or OPTYPE(node.type).name.lower()
 
 
-class _Shapes(TorchFunctionMode):
-    """Notes the shape of every tensor that torch's functions make while a network runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[tuple[Any, int], torch.Size] = {}
-        """By the node of autograd's graph and the number of its output."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, list | tuple) else [result]:
-            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                self.found[tensor.grad_fn, tensor.output_nr] = tensor.shape
-        return result
-
-
-def _note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
-    """Write into the concatenations and splits of Torch-Pruning's graph how many channels their parts have.
-
-    Torch-Pruning infers them from the layers around, in an order that need not be that of the parts.
-    """
-    for node in graph.module2node.values():
-        if node.type not in (OPTYPE.SPLIT, OPTYPE.CONCAT) or not hasattr(node.grad_fn, "_saved_dim"):
-            continue
-        axis = node.grad_fn._saved_dim
-        axis = axis - 2**64 if axis >= 2**63 else axis  # autograd's graph shows a negative axis without its sign
-        if node.type == OPTYPE.SPLIT and hasattr(node.grad_fn, "_saved_self_sym_sizes"):
-            shape = node.grad_fn._saved_self_sym_sizes
-            sizes = getattr(node.grad_fn, "_saved_split_sizes", None)
-            if sizes is None:
-                each = node.grad_fn._saved_split_size
-                sizes = [min(each, shape[axis] - start) for start in range(0, shape[axis], each)]
-            node.module.split_sizes = list(sizes) if _is_channel_axis(axis, len(shape)) else None
-        elif node.type == OPTYPE.CONCAT:
-            parts = [shapes.get(source) for source in node.grad_fn.next_functions]
-            known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape))]
-            node.module.concat_sizes = known if len(known) == len(node.inputs) == len(parts) else None
-            # of three dimensions, tokens may be the last ones
-            node.module.is_noted = node.module.concat_sizes is not None and all(len(shape) == 4 for shape in parts if shape)
-
-
-def _part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
-    """Let no channels pass into a reduction over all of them, and none from what has one channel and is broadcast over others.
-
-    A gate of pixels is both: it reads means over channels, and its one channel multiplies all of them.
-    """
-    for node in graph.module2node.values():
-        for source in node.inputs if node.type == OPTYPE.ELEMENTWISE else ():
-            numbers = [number for function, number in node.grad_fn.next_functions if function is source.grad_fn]
-            read, made = (shapes.get(key) for key in ((source.grad_fn, min(numbers, default=0)), (node.grad_fn, 0)))
-            if read is None or made is None or len(read) != len(made) or len(read) < 3:
-                continue
-            differ = [axis for axis, sizes in enumerate(zip(read, made, strict=True)) if len(set(sizes)) > 1]
-            if len(differ) == 1 and _is_channel_axis(differ[0], len(read)) and 1 in (read[differ[0]], made[differ[0]]):
-                for here, there in ((source, node), (node, source)):
-                    for edge in here.dependencies:
-                        if edge.target is there:
-                            edge.index_mapping[1] = lambda _indices: []
-
-
-def _is_channel_axis(axis: int, rank: int) -> bool:
-    return axis % rank == (2 if rank == 3 else 1)
-
-
-def _map_concat(graph: Any, node: Any) -> None:
-    """Say for every part of a concatenation which channels it has there.
-
-    Torch-Pruning does so only where as many channels are read as the parts have together, which is not the case behind a flatten.
-    """
-    if not getattr(node.module, "is_noted", False):
-        with suppress(TypeError):  # it adds up the channels of the parts, of which it finds none behind some reshapes
-            _usual_concat(graph, node)
-        return
-    node.module.offsets = list(accumulate(node.module.concat_sizes, initial=0))
-    for source in {id(source): source for source in node.inputs}.values():
-        places = [place for place, other in enumerate(node.inputs) if other is source]
-        for here, there, is_back in ((node, source, True), (source, node, False)):
-            edges = [edge for edge in here.dependencies if edge.target is there]
-            for edge, place in zip(edges, places, strict=False):
-                if node.enable_index_mapping:
-                    part = node.module.offsets[place : place + 2]
-                    edge.index_mapping[1] = index_mapping._ConcatIndexMapping(offset=part, reverse=is_back)
-
-
-def _map_split(graph: Any, node: Any) -> None:
-    """Say for every reader of a split, and for the split, which channels are which, by the parts that the reader reads."""
-    sizes = node.module.split_sizes
-    if sizes is not None and None in sizes:  # Torch-Pruning finds no channels behind some operations, such as a GRU's
-        sizes = None
-    offsets = list(accumulate(sizes, initial=0)) if sizes is not None else []
-    for reader in {id(reader): reader for reader in node.outputs if sizes is not None}.values():
-        parts = [part for source, part in reader.grad_fn.next_functions if source is node.grad_fn]
-        for here, there, is_back in ((node, reader, False), (reader, node, True)):
-            edges = [edge for edge in here.dependencies if edge.target is there]
-            for edge, part in zip(edges, parts, strict=False):
-                edge.index_mapping[0] = index_mapping._SplitIndexMapping(offsets[part : part + 2], reverse=is_back)
-
-
-def _reshape_if_known(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Torch-Pruning divides by the channels behind a reshape, of which it finds none behind a shuffle."""
-
-    def update_if_known(graph: Any, node: Any) -> None:
-        with suppress(ZeroDivisionError, LookupError):
-            update(graph, node)
-
-    return update_if_known
-
-
-index_mapping.update_reshape_index_mapping = _reshape_if_known(index_mapping.update_reshape_index_mapping)
-index_mapping.update_split_index_mapping = _map_split
-_usual_concat = index_mapping.update_concat_index_mapping
-index_mapping.update_concat_index_mapping = _map_concat
 torch_pruning.dependency.graph.Group = _Group
 
 

@@ -70,8 +70,12 @@ def follow(graph: Graph, narrowed: Sequence[Narrowed], parts: Mapping[str, str])
             made[node.name] = {len(node.layer.output) - 1: ChannelExpression(0, {node.block: 1})}
         else:
             total = [_sum(read)] if node.layer.op in ("concat", "Concat") and read else []
-            rest = sum(shape[-1] for shape in node.layer.inputs) if total else 0
-            total = [replace(item, constant=item.constant + item.divisor * (rest - item.at(graph.widths))) for item in total]
+            rests = (sum(shape[-1] for shape in node.layer.inputs), node.layer.output[-1]) if total else ()  # or with constants
+            total = [
+                replace(item, constant=item.constant + item.divisor * (rest - item.at(graph.widths)))
+                for rest in rests
+                for item in total
+            ]
             own = [ChannelExpression(0, {block: 1}) for name, block in parts.items() if name == node.name and block in graph.widths]
             explained = _explained(shapes, {}, (*own, *read, *total), widths)
             if explained is None:

@@ -51,7 +51,8 @@ def prune_in_order(model: nn.Module, graph: Graph, widths: Mapping[str, int], or
 
 def block_of(model: nn.Module, graph: Graph, couplings: Couplings, name: str) -> Block:
     """The block of this name in a model that is as wide as its graph. `couplings` are those of the same model."""
-    members = [model.get_submodule(node.name) for node in graph.nodes if node.block == name]
+    modules = dict(model.named_modules())
+    members = [modules[node.name] for node in graph.nodes if node.block == name and node.name in modules]
     readers = {model.get_submodule(reader): inputs for reader, inputs in couplings.readers(name).items()}
     return Block(model, name, graph.widths[name], members, readers, couplings.slices(name))
 
@@ -73,7 +74,8 @@ def _cut(model: nn.Module, graph: Graph, widths: Mapping[str, int], keep: Keep, 
             continue
         block = block_of(pruned, graph, couplings, name)
         couplings.remove(name, _channels_to_remove(block, kept_width, keep, inputs))
-    # `Couplings` has changed both
+    couplings.restore_buffers()
+    # `Couplings` has changed these
     for name, module in pruned.named_modules():
         module.training = was_training[name]
     for name, weight in pruned.named_parameters():
@@ -109,8 +111,11 @@ def _changed_widths(model: nn.Module, graph: Graph, widths: Mapping[str, int]) -
         graph.at_widths(widths)
     except LayerError as exc:
         raise PruningError(f"{graph.name} cannot be pruned to these widths: {exc}") from exc
+    modules = dict(model.named_modules())
     for node in graph.nodes:
-        if node.block is not None and (filters := len(filters_of(model.get_submodule(node.name)))) != node.layer.out_channels:
+        if node.block is None or node.name not in modules:  # a further call of a layer has a name of its own
+            continue
+        if (filters := len(filters_of(modules[node.name]))) != node.layer.out_channels:
             raise PruningError(
                 f"{node.name} has {filters} filters, but {node.layer.out_channels} in the graph; trace the model again"
             )

@@ -7,6 +7,7 @@ follow (netadapt.pruning.following).
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -30,6 +31,7 @@ from profiler.layers.graph import Graph
 _SEED = 0
 _SHARES = ((0.5, 0.08), (0.75, -0.05))
 """The widths that sizes are learnt at, as a share of the full width, and what neighbouring blocks differ by."""
+_NUMBER = re.compile(r"_\d+$")
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -58,19 +60,29 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
     graph = _exported(copy, input_shapes, name)
     couplings = Couplings(deepcopy(copy), input_shapes)
     modules = {module_name for module_name, _ in copy.named_modules()}
-    names = {node.name for node in graph.nodes}
+    calls: dict[str, list[str]] = {}
+    for node in graph.nodes:  # a further call of the same module has its name and a number
+        calls.setdefault(node.name if node.name in modules else _NUMBER.sub("", node.name), []).append(node.name)
+    fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     block_of: dict[str, str] = {}
     parts: dict[str, str] = {}
     for node in graph.nodes:  # in the order of execution, so that the first member gives the block its name
         if node.name in modules and node.name not in block_of:
             found = couplings.coupled(node.name)
-            if names.issuperset((*found.members, *found.parts)):
-                block_of |= dict.fromkeys(found.members, node.name)
-                parts |= dict.fromkeys(found.parts, node.name) if found.members else {}
+            coupled = (*found.members, *found.parts)
+            if not all(layer in calls for layer in coupled):
+                continue
+            weighted = [layer for layer in coupled if isinstance(copy.get_submodule(layer), WEIGHTED)]
+            if lost := next((layer for layer in weighted if len(calls[layer]) != couplings.calls(layer)), ""):
+                fixed |= dict.fromkeys(
+                    found.members, f"{lost} is called more than once, not each time as a layer of the exported file"
+                )
+                continue
+            block_of |= {call: node.name for layer in found.members for call in calls[layer]}
+            parts |= {call: node.name for layer in found.parts for call in calls[layer]} if found.members else {}
     slices = {block: couplings.slices(block) for block in set(block_of.values())}
-    fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     # such as a linear layer without a bias that onnxruntime joins with the transposition before it
-    joined = [layer for layer, reason in fixed.items() if not reason and layer not in names]
+    joined = [layer for layer, reason in fixed.items() if not reason and layer not in calls]
     fixed |= dict.fromkeys(joined, "onnxruntime joins it with other operators")
     fixed |= {
         layer: f"layers of {type(module).__name__} are not pruned"
@@ -155,6 +167,7 @@ def _narrowed(model: nn.Module, graph: Graph, input_shapes: InputShapes) -> Iter
         for block, width in widths.items():
             size, kept = graph.widths[block] // slices[block], width // slices[block]
             couplings.remove(block, [start + at for start in range(0, graph.widths[block], size) for at in range(kept, size)])
+        couplings.restore_buffers()
         yield widths, _exported(narrow.requires_grad_(False), input_shapes, graph.name)
 
 

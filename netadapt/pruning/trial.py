@@ -30,7 +30,7 @@ RELATIVE_TOLERANCE = 1e-3
 """The largest difference, relative to the largest output: sums in another order give about 1e-6, a wrong channel far more."""
 _SEED = 0
 _EXAMPLES = 2
-_REDUCTIONS = ("mean", "var", "std", "norm", "linalg_vector_norm", "amax", "amin")
+_REDUCTIONS = ("mean", "var", "std", "norm", "linalg_vector_norm", "amax", "amin", "max", "min")
 """The functions whose results are statistics; a sum is not, because channels of zeros add nothing to it."""
 
 
@@ -115,10 +115,12 @@ class _Reductions(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if getattr(function, "__name__", "") in _REDUCTIONS and isinstance(result, Tensor) and isinstance(args[0], Tensor):
-            self.sizes.append(args[0].numel() // result.numel())
+        values = result[0] if isinstance(result, tuple) and result else result  # a maximum along an axis comes with its place
+        if getattr(function, "__name__", "") in _REDUCTIONS and isinstance(values, Tensor) and isinstance(args[0], Tensor):
+            self.sizes.append(args[0].numel() // values.numel())
             if len(self.sizes) - 1 in self._replaced:
-                return torch.ones_like(result)
+                ones = torch.ones_like(values)
+                return type(result)((ones, *result[1:])) if isinstance(result, tuple) else ones
         return result
 
 

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from profiler.errors import LayerError
 from profiler.formats.onnx.tensors import Tensors
-from profiler.layers.layer import CHANNELS_LAST, USUAL_SLOPE, LayerSpec, Pair, Shape
+from profiler.layers.layer import BINARY_OPS, CHANNELS_LAST, UNARY_OPS, USUAL_SLOPE, LayerSpec, Pair, Shape
 
 _NO_LIMIT = 3e38  # exporters write the largest float for Clip's missing maximum
 
@@ -91,6 +91,8 @@ def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | Non
         layer = replace(found.layer, dtype=tensors[node.input[0]].dtype)
     except LayerError:
         return None  # an attribute that we do not read, such as ceil_mode, gives it another output shape
+    if layer.op in (*BINARY_OPS, *UNARY_OPS) and len(layer.output) > 4:
+        return None  # which of its axes are channels is not known
     reads = tuple(name for name in node.input if name and name not in tensors.constants)
     types = {tensors[name].element_type for name in (*node.input, *node.output) if name in reads or name in node.output}
     # if it reads more tensors than the layer, then its weights, kernel or new shape are computed in the network

@@ -64,8 +64,8 @@ def extract(
 def template(files: Sequence[bytes], layers: Sequence[LayerSpec]) -> bytes | None:
     """One model of a node that was extracted at several widths, the first of which it has, as a template for all widths.
 
-    `layers` are the layers of the files. None if the nodes differ in more than sizes, or if a size of a constant is no multiple of
-    a size of an input.
+    `layers` are the layers of the files. None if the nodes differ in more than sizes, or if a size of a constant is neither a
+    multiple of a size of an input nor larger by always the same.
     """
     models = [onnx.load_model_from_string(file) for file in files]
     first = models[0]
@@ -76,11 +76,15 @@ def template(files: Sequence[bytes], layers: Sequence[LayerSpec]) -> bytes | Non
     follows: list[Mapping[str, Any]] = []
     for what, values in _sizes_and_numbers(models):
         if len(set(values)) > 1:
-            found = [key for key, sizes in sources.items() if len(set(sizes)) > 1 and _in_proportion(values, sizes)]
+            changing = {key: sizes for key, sizes in sources.items() if len(set(sizes)) > 1}
+            found = [key for key, sizes in changing.items() if _in_proportion(values, sizes)]
+            adds = not found and "element" not in what  # as many more as a constant has that is joined to it
+            if adds:
+                found = [key for key, sizes in changing.items() if len({a - b for a, b in zip(values, sizes, strict=True)}) == 1]
             if not found:
                 return None
             name, axis = min(found, key=lambda key: key[1] != what.get("axis"))
-            follows.append({**what, "of": name, "of_axis": axis})
+            follows.append({**what, "of": name, "of_axis": axis} | ({"adds": True} if adds else {}))
     in_order = zip(read.items(), zip(*(layer.inputs for layer in layers), strict=True), strict=False)
     kept = [name for (name, shapes), shown in in_order if len(shapes[0]) == 4 and shapes == list(shown)]
     helper.set_model_props(first, {_FOLLOWS: json.dumps(follows), _CHANNELS_LAST: json.dumps(kept)})
@@ -113,13 +117,15 @@ def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
         name, new, old = item["tensor"], after[item["of"]][item["of_axis"]], before[item["of"]][item["of_axis"]]
         if name in values:
             dim = values[name].type.tensor_type.shape.dim[item["axis"]]
-            dim.dim_value = dim.dim_value * new // old
+            dim.dim_value = dim.dim_value + new - old if item.get("adds") else dim.dim_value * new // old
             continue
         array = numpy_helper.to_array(weights[name]).copy()
         if "element" in item:
             array.reshape(-1)[item["element"]] = array.reshape(-1)[item["element"]] * new // old
         else:
-            shape = tuple(size * new // old if axis == item["axis"] else size for axis, size in enumerate(array.shape))
+            size = array.shape[item["axis"]]
+            size = size + new - old if item.get("adds") else size * new // old
+            shape = (*array.shape[: item["axis"]], size, *array.shape[item["axis"] + 1 :])
             array = np.resize(array, shape)
         weights[name].CopyFrom(numpy_helper.from_array(array, name))
     del model.metadata_props[:]

@@ -14,7 +14,9 @@ from profiler.formats.tflite.schema import FLOAT32, OPERATOR_NUMBERS, AlignedBuf
 from profiler.layers.graph import Node
 from profiler.layers.layer import Shape
 
-_TYPES: dict[str, int] = {"float32": FLOAT32, "int32": schema.TensorType.INT32, "int8": schema.TensorType.INT8}
+_TYPES: dict[str, int] = {
+    "float32": FLOAT32, "int32": schema.TensorType.INT32, "int8": schema.TensorType.INT8, "bool": schema.TensorType.BOOL,
+}  # fmt: skip
 
 
 class Emitter:

@@ -19,6 +19,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.tensors import has_subgraph, open_session, opset_of
+from profiler.formats.tflite.einsum import einsum
 from profiler.formats.tflite.emitter import Emitter
 from profiler.formats.tflite.ordered import CHANNELS_LAST, Array, NotInTflite, Operand, Steps, Stored, stored_shape
 from profiler.formats.tflite.schema import FLOAT32
@@ -591,9 +592,10 @@ def _resizing(op: _Operator, axis: int) -> Array:
 
 
 def _where(op: _Operator) -> Stored:
-    condition, rank = op.computed(), len(op.output_shape)
-    order = condition.order if len(condition.shape) == rank else tuple(range(rank))
-    numbers = [op.broadcastable(op.operand(index), rank, order) for index in range(3)]
+    operands, rank = [op.operand(index) for index in range(3)], len(op.output_shape)
+    orders = [item.order for item in operands if isinstance(item, Stored) and len(item.shape) == rank]
+    order = orders[0] if orders else tuple(range(rank))
+    numbers = [op.broadcastable(operand, rank, order) for operand in operands]
     return op.add("SELECT_V2", numbers, op.output_shape, order, schema.SelectV2OptionsT())
 
 
@@ -613,6 +615,19 @@ def _arg_max(op: _Operator, x: Stored) -> Stored:
     place = op.store(np.array(x.place(axis)))
     made = op.add(name, [x.number, place], shape, order, options(outputType=schema.TensorType.INT32))
     return op.reshaped(made, op.output_shape)
+
+
+def _cumulative_sum(op: _Operator, x: Stored) -> Stored:
+    axis = op.constant(1)
+    if axis is None:
+        raise NotInTflite("has no axis")
+    options = schema.CumsumOptionsT(exclusive=bool(op.attribute("exclusive", 0)), reverse=bool(op.attribute("reverse", 0)))
+    place = op.store(np.array(x.place(int(axis.reshape(())) % len(x.shape))))
+    return op.add("CUMSUM", [x.number, place], x.shape, x.order, options)
+
+
+def _einsum(op: _Operator) -> Stored:
+    return einsum(op, op.attribute("equation", ""), [op.computed(index) for index in range(len(op.operands))])
 
 
 def _reciprocal(op: _Operator, x: Stored) -> Stored:
@@ -676,6 +691,8 @@ _OPERATORS: dict[str, _Emit] = {
     "Or": _binary("LOGICAL_OR", _BOOL),
     "Where": _where,
     "Cast": _composed(_cast),
+    "CumSum": _composed(_cumulative_sum),
+    "Einsum": _einsum,
     "Softmax": _softmax("SOFTMAX", lambda: schema.SoftmaxOptionsT(beta=1.0)),
     "LogSoftmax": _softmax("LOG_SOFTMAX", schema.LogSoftmaxOptionsT),
     "ArgMax": _composed(_arg_max),

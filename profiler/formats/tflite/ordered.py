@@ -86,14 +86,14 @@ class Steps:
         return Stored(number, shape, order)
 
     def store(self, values: Array | Sequence[int]) -> int:
-        """Add a constant, in numbers of 32 bits."""
+        """Add a constant, in numbers of 32 bits or as truth values."""
         self._count += 1
         array = np.asarray(values)
-        kinds = {"f": np.float32, "i": np.int32, "u": np.int32}
+        kinds: dict[str, type[np.generic]] = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}
         if array.dtype.kind not in kinds:
             raise NotInTflite(f"reads a constant of {array.dtype}")
         limits = np.iinfo(np.int32)
-        array = np.clip(array, limits.min, limits.max) if array.dtype.kind != "f" else array
+        array = np.clip(array, limits.min, limits.max) if array.dtype.kind in "iu" else array
         return self.emitter.constant(f"{self.name}/constant_{self._count}", array.astype(kinds[array.dtype.kind]))
 
     def ordered(self, x: Stored, order: Order) -> Stored:
