@@ -284,8 +284,9 @@ def test_resnet_18_costs_what_zigzags_own_test_of_a_systolic_array_expects() -> 
 @needs_zigzag
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["model:eyeriss@batch=1", "model:tpu_like@batch=1", "model:diannao"])
-def test_bits_at_our_prices_are_the_energy_that_zigzag_says(address: str) -> None:
+def test_bits_at_our_prices_are_the_energy_that_zigzag_says(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """But for what it rounds to whole accesses."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing that was answered before
     model = open_model(address + (",engine=zigzag" if "@" in address else "@engine=zigzag"))
     work = model.work(fully_connected((1, 256), 512))
     assert work is not None
@@ -298,8 +299,9 @@ def test_bits_at_our_prices_are_the_energy_that_zigzag_says(address: str) -> Non
 
 @needs_zigzag
 @pytest.mark.slow
-def test_a_systolic_array_moves_the_data_that_our_own_engine_counts() -> None:
+def test_a_systolic_array_moves_the_data_that_our_own_engine_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """At the buffer and at DRAM, where the dataflow leaves no choice: what the two engines differ in is inside the array."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     layer = conv2d((1, 56, 56, 3), 64, 7, stride=2)
     ours, theirs = (open_model(f"model:tpu_like@batch=1{more}").cost(layer) for more in ("", ",engine=zigzag"))
     zigzag._PROGRAM.close()
