@@ -173,3 +173,25 @@ def test_a_network_that_cannot_be_traced_is_told_in_one_sentence() -> None:
 def test_tracing_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     trace(Residual(), (SHAPE,), "residual")
     assert capfd.readouterr() == ("", "")
+
+
+class Twice(nn.Module):
+    """One convolution for two halves of an image, which are compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, right = (self.stem(half).relu().mean((2, 3)) for half in images.chunk(2, 3))
+        scores: Tensor = self.head((left - right).abs())
+        return scores
+
+
+def test_the_weights_of_a_layer_that_is_called_twice_count_once_and_its_work_twice() -> None:
+    model = Twice().eval()
+    graph = Graph.from_dict(trace(model, (SHAPE,), "twice").to_dict())
+    assert graph.parameters == sum(weight.numel() for weight in model.parameters())
+    assert graph.macs == 2 * 14 * 6 * 16 * 27 + 16 * 4
+    narrow = prune(model, graph, {"stem": 8})
+    assert graph.at_widths({"stem": 8}).parameters == sum(weight.numel() for weight in narrow.parameters())

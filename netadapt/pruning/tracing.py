@@ -63,6 +63,8 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
     calls: dict[str, list[str]] = {}
     for node in graph.nodes:  # a further call of the same module has its name and a number
         calls.setdefault(node.name if node.name in modules else _NUMBER.sub("", node.name), []).append(node.name)
+    again = {call for layer in modules & calls.keys() for call in calls[layer][1:]}
+    graph = replace(graph, nodes=tuple(replace(node, repeats=node.name in again) for node in graph.nodes))
     fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     block_of: dict[str, str] = {}
     parts: dict[str, str] = {}

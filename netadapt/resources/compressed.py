@@ -98,6 +98,8 @@ class Compressed:
         bits = 0.0
         for node in graph.nodes:
             layer = node.layer
+            if node.repeats:
+                continue
             if layer.opaque is not None:
                 bits += 8 * layer.weight_bytes
                 continue

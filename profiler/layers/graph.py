@@ -46,6 +46,8 @@ class Node:
     follows: tuple[FollowedSize, ...] = ()
     """The sizes that follow widths of blocks: of an opaque layer, of what reads a further tensor of one, and the output channels of
     a layer that has part or a multiple of a block's width."""
+    repeats: bool = False
+    """True for a further call of a layer that another node stands for: its weights are stored once."""
 
     def followed(self, tensor: int | None, axis: int) -> ChannelExpression | None:
         """The expression of a size in `follows`; None if it is not there."""
@@ -135,8 +137,8 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """The number of weights and biases."""
-        return sum(layer.parameters for layer in self.layers)
+        """The number of weights and biases; those of a layer that is called several times count once."""
+        return sum(node.layer.parameters for node in self.nodes if not node.repeats)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -264,6 +266,7 @@ class Graph:
                 | ({"block": node.block} if node.block else {})
                 | ({"slices": node.slices} if node.slices > 1 else {})
                 | ({"follows": [asdict(size) for size in node.follows]} if node.follows else {})
+                | ({"repeats": True} if node.repeats else {})
                 for node in self.nodes
             ],
             "outputs": list(self.outputs),
@@ -285,6 +288,7 @@ class Graph:
                     read_value(str | None, item.get("block")),
                     read_value(int, item.get("slices", 1)),
                     read_value(tuple[FollowedSize, ...], item.get("follows", [])),
+                    read_value(bool, item.get("repeats", False)),
                 )
                 for item in plain["nodes"]
             )
