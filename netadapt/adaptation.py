@@ -22,7 +22,7 @@ from netadapt.runs.event_log import open_log, require_tensorboard
 from netadapt.runs.history import History, history_of
 from netadapt.runs.models import RunModels
 from netadapt.runs.opening import absolute_source, opened, versions_of
-from netadapt.runs.records import RunInfo, TableFacts
+from netadapt.runs.records import RunInfo, Started, TableFacts
 from netadapt.runs.run_folder import RunFolder, is_run, refuse_unless_empty
 from netadapt.search.loop import adapt, check_budgets
 from netadapt.search.types import AdaptSettings, Step
@@ -83,6 +83,8 @@ class RunRequest:
     """True to try the whole way in seconds before a new run begins, as the command does."""
     supernet: Path | None = None
     """The folder of the super-network that candidates are judged in, which is the original network too."""
+    started: Started | None = None
+    """The command, so that it can be repeated to go on with the run."""
 
     def settings(self, dataset: Dataset) -> RunSettings:
         """The settings to store with the run, the task's numbers and the numbers of threads among them.
@@ -139,7 +141,7 @@ class RunRequest:
         settings = self.settings(dataset)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         supernet = None if self.supernet is None else supernet_facts(self.supernet, settings)
-        return RunInfo(settings, tuple(self.budgets), now, versions_of(settings), facts, supernet)
+        return RunInfo(settings, tuple(self.budgets), now, versions_of(settings), facts, supernet, self.started)
 
 
 _TRIED_IMAGES = 4

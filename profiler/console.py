@@ -68,6 +68,8 @@ MEANT: Mapping[str, str] = {
 }  # fmt: skip
 """What to write instead of options that other tools have, as the end of a sentence."""
 
+ARGUMENTS = "netadapt.arguments"
+"""Where a command finds its arguments as they were typed, in the `meta` of its context."""
 INTERRUPTED = 130
 """The exit code of a program ended by Ctrl-C, as shells know it."""
 
@@ -93,6 +95,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Take the arguments. A usage error, with the next step, for those that the command does not have."""
+        ctx.meta[ARGUMENTS] = tuple(args)
         own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         for argument in args:
             name = argument.partition("=")[0]

@@ -122,8 +122,11 @@ def test_a_run_ends_within_the_budget_and_keeps_the_family(finished_run: Path) -
     assert all(step["widths"] != before["widths"] for before, step in pairwise(family))
 
 
-def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: Path, table: Path, tmp_path: Path) -> None:
-    """What a killed run leaves: the first steps, and some candidates of the next."""
+def test_a_run_interrupted_among_candidates_repeats_none_of_them(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed run leaves: the first steps, and some candidates of the next. Its folder has been moved since."""
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "run"
     shutil.copytree(finished_run, path)
     before = (path / "candidates.jsonl").read_text()
@@ -133,12 +136,23 @@ def test_a_run_interrupted_among_candidates_repeats_none_of_them(finished_run: P
     for result in lost["results"][2:]:
         (path / "weights" / result["weights"]).unlink(missing_ok=True)
     kept = [result for result in lost["results"] if (path / "weights" / result["weights"]).exists()]
-    succeed("run", *NETWORK, *QUICK, "--table", table, "--budget", "latency=75%", "--out", path, "--resume")
+    succeed("resume", path)
     after = (path / "candidates.jsonl").read_text()
     assert after.startswith(before)
     again = [tuple(json.loads(line)["candidate"]["blocks"]) for line in after[len(before) :].splitlines()]
     assert not {tuple(result["candidate"]["blocks"]) for result in kept} & set(again)
     assert json.loads((path / "steps.jsonl").read_text().splitlines()[-1])["widths"] == lost["widths"]
+
+
+def test_a_run_whose_command_cannot_be_repeated_is_told(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    info["started"]["folder"] = str(tmp_path / "gone")
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    assert "which cannot be opened: No such file" in run("resume", tmp_path / "run").stderr
+    info["started"] = None
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    assert "was begun from Python" in run("resume", tmp_path / "run").stderr
 
 
 def test_finishing_tells_the_accuracy_on_the_test_images(finished_run: Path) -> None:

@@ -227,7 +227,7 @@ def test_of_a_step_finished_twice_the_last_counts(run: RunFolder) -> None:
 
 def test_a_folder_with_a_run_is_refused_without_resume(run: RunFolder) -> None:
     run.add_finished(finished(1, "a.pt", 0.8))
-    with pytest.raises(RunError, match="holds a run already; go on with it with --resume"):
+    with pytest.raises(RunError, match="holds a run already; go on with it with `netadapt resume "):
         RunFolder.create(run.path, INFO, GRAPH)
 
 
@@ -317,7 +317,7 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
     [
         ("run.json", "{", "is damaged"),
         ("run.json", "[]", "is damaged"),
-        ("run.json", '{"format": 99}', "has run format 99, this version reads 7"),
+        ("run.json", '{"format": 99}', "has run format 99, this version reads 8"),
         ("run.json", '{"format": 7, "budgets": ["x"]}', "lacks fields"),
         ("graph.json", '{"name": "x"}', "is damaged"),
         ("graph.json", "\udcff", "cannot be read"),

@@ -19,6 +19,7 @@ from netadapt.cli.networks import networks
 from netadapt.cli.plan import plan
 from netadapt.cli.prune_weights import prune_weights
 from netadapt.cli.report import report
+from netadapt.cli.resume import resume
 from netadapt.cli.run import run
 from netadapt.cli.supernet import supernet, supernet_check
 from profiler.console import Command, Version, command_group, examples
@@ -32,7 +33,7 @@ def main(version: Version = False) -> None:
 
 
 COMMANDS = (
-    networks, plan, supernet, supernet_check, run, history, finetune, measure, baselines, export, densities, prune_weights,
+    networks, plan, supernet, supernet_check, run, resume, history, finetune, measure, baselines, export, densities, prune_weights,
     compressed_size, report, demo,
 )  # fmt: skip
 for command in COMMANDS:

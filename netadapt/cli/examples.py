@@ -13,8 +13,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "run": (
         "netadapt run mobilenet_v1 --data digits --table table.parquet -b latency=60% -o run",
         "netadapt run mynet.py:make_net --data folder:images -b macs=50% -o run",
-        "netadapt run mobilenet_v1 --data digits --table table.parquet -b latency=60% -o run --resume",
     ),
+    "resume": ("netadapt resume run", "netadapt resume run --max-iterations 60"),
     "supernet": (
         "netadapt supernet mobilenet_v1 --data digits -o supernet",
         "netadapt run mobilenet_v1 --data digits -b macs=60% --search descent --supernet supernet -o run",

@@ -14,16 +14,18 @@ from netadapt.networks.options import NetworkOptions
 from netadapt.pruning.importance import DEFAULT as DEFAULT_IMPORTANCE
 from netadapt.pruning.settings import PruningSettings
 from netadapt.resources import named_tables
+from netadapt.runs.records import Started
 from netadapt.search.types import AdaptSettings
 from netadapt.settings import DataSettings
 from netadapt.training.recipe import RecipeOverrides
-from profiler.console import Json
+from profiler.console import ARGUMENTS, Json
 from profiler.progress import bar
 
 DEFAULTS = AdaptSettings()
 
 
 def run(
+    ctx: typer.Context,
     network: options.Network,
     data: options.Data,
     budget: options.Budgets,
@@ -75,7 +77,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Adapt a network to its budgets: prune it step by step, and keep the network of every step."""
-    with needs_torch(f"every finished candidate is kept in {out}; continue with --resume"):
+    with needs_torch(f"every finished candidate is kept in {out}; go on with `netadapt resume {out}`"):
         from netadapt import adaptation
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, output=output)
@@ -91,7 +93,7 @@ def run(
             chosen, images, budget, out, named_tables(table or ()), settings, original, short_term,
             PruningSettings(importance, bn_recalibration_batches), seed, weights, allow_unverified, measure,
             ExecutorOptions.chosen(executor, workers, cores_per_worker, ray_address), threads_per_candidate, None, tensorboard,
-            task, dry_run, supernet,
+            task, dry_run, supernet, Started(ctx.meta[ARGUMENTS], str(Path.cwd())),
         )  # fmt: skip
         with bar() as progress:
             done = adaptation.run(request, resume=resume, progress=progress, on_step=printing.StepPrinter(as_json))

@@ -223,7 +223,7 @@ def _history_section(contents: Contents) -> Section:
         "A row for each block, with its width in the original network; a column for each step. The paler, the fewer channels are "
         "left; a number is the width to which the step has narrowed the block.",
         history_chart([step.widths for step in contents.steps]) if len(contents.steps) > 1 else None,
-        f"Nothing has been pruned yet: `netadapt run --resume` continues {contents.path}.",
+        f"Nothing has been pruned yet: `netadapt resume {contents.path}` goes on.",
     )
 
 
@@ -236,7 +236,7 @@ def _widths_section(contents: Contents) -> Section:
         "widths.png",
         f"Channels of every block: of the original in pale, of step {contents.chosen.iteration} in blue.",
         bars_chart(rows, "channels", texts) if rows and contents.chosen.iteration > 0 else None,
-        f"Nothing has been pruned yet: `netadapt run --resume` continues {contents.path}.",
+        f"Nothing has been pruned yet: `netadapt resume {contents.path}` goes on.",
     )
 
 

@@ -78,7 +78,7 @@ class Contents:
         """Read the run folder. `RunError` if it has no step yet or is damaged."""
         steps, finished = run.steps, run.finished
         if not steps:
-            raise RunError(f"{run.path} has no step to report yet; continue it with `netadapt run --resume`")
+            raise RunError(f"{run.path} has no step to report yet; go on with `netadapt resume {run.path}`")
         chosen = max((step for step in finished if step < len(steps)), default=0) or len(steps) - 1
         accuracy = {number: Spread.of(item.accuracies) for number, item in finished.items()}
         metrics = {number: of_each(item.all_metrics) for number, item in finished.items()}

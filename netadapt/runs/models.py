@@ -93,7 +93,7 @@ class RunModels:
         """A step by number, the last for None. `RunError` naming those there are."""
         steps = self.run.steps
         if not steps:
-            raise RunError(f"{self.run.path} has no step yet; go on with `netadapt run --resume`")
+            raise RunError(f"{self.run.path} has no step yet; go on with `netadapt resume {self.run.path}`")
         if number is not None and not 0 <= number < len(steps):
             raise RunError(f"{self.run.path} has no step {number}; it has 0 to {len(steps) - 1}")
         return steps[-1 if number is None else number]

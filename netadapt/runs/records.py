@@ -84,6 +84,16 @@ class SuperNetworkFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """The command that began a run, so that `netadapt resume` can repeat it."""
+
+    arguments: tuple[str, ...]
+    """Those of `netadapt run`, as they were typed."""
+    folder: str
+    """The folder that it was typed in."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """The settings, budgets and tables that a run was started with."""
 
@@ -97,6 +107,8 @@ class RunInfo:
     tables: Mapping[str, TableFacts] = field(default_factory=dict)
     """The facts of each table, by the name that budgets use; a single table may have the name ''."""
     supernet: SuperNetworkFacts | None = None
+    started: Started | None = None
+    """None for a run that was begun from Python."""
 
     @property
     def network(self) -> str:

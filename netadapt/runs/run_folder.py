@@ -37,7 +37,7 @@ from netadapt.settings import OPTIONS, value_text, values_of
 from profiler.errors import LayerError, PlanError
 from profiler.layers.graph import Graph
 
-FORMAT = 7
+FORMAT = 8
 LOCK = ".lock"
 LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 
@@ -316,7 +316,7 @@ def refuse_unless_empty(path: Path) -> None:
         raise RunError(f"{path} is a file; choose a folder for the run")
     if is_run(path):
         if any((path / name).exists() and (path / name).stat().st_size for name in LINES):
-            raise RunError(f"{path} holds a run already; go on with it with --resume, or choose another --out")
+            raise RunError(f"{path} holds a run already; go on with it with `netadapt resume {path}`, or choose another --out")
         return  # it failed before it had a result
     if path.exists() and not all(_unborn(item) for item in path.iterdir()):
         raise RunError(f"{path} is not empty and not a run; choose another --out")
