@@ -95,6 +95,7 @@ def test_a_device_without_a_counter_has_no_energy(config: Path, tmp_path: Path, 
     assert table.energy_mj == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="needs busybox; on Debian: apt install busybox")
 def test_a_phone_without_python_is_measured_by_the_native_runner(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
     """Its programs are busybox's and nothing else, its real runtime is the one that is installed here."""

@@ -566,6 +566,7 @@ def _silence(model: nn.Module, graph: Graph, widths: dict[str, int]) -> None:
 
 
 # an example takes seconds, most of them in torch's exporter: few are tried, and a failing one is shown as it is
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, phases=(Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))
 @given(networks(), st.integers(0, 2**16))
 def test_a_random_network_narrows_as_its_graph_says_and_loses_nothing_with_silent_channels(model: nn.Module, seed: int) -> None:

@@ -279,6 +279,7 @@ def depth_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_fastdepth_is_adapted_from_start_to_end(depth_run: Path) -> None:
     finished = json.loads(_run("finetune", depth_run, "--epochs", 1, "--json").stdout)
     assert set(finished[0]["metrics"]) == {"rmse_m", "rel"}

@@ -104,6 +104,7 @@ def test_samples_that_were_judged_before_an_interruption_are_not_judged_again() 
     assert [candidate.sample for candidate in judge.asked] == [second.results[-1].candidate.sample]
 
 
+@pytest.mark.slow
 def test_where_no_sample_reaches_a_target_all_blocks_are_tried() -> None:
     one_block = replace(SETTINGS, blocks=1, samples=2, step=0.45)
     steps = list(adapt(GRAPH, GOALS, Judge(), one_block))

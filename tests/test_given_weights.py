@@ -52,6 +52,7 @@ def run(folder: Path, weights: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_all_but_the_head_is_taken_and_the_original_is_trained_from_there(folder: Path) -> None:
     result = run(folder, {"state_dict": {f"module.{name}": value for name, value in network(1000).state_dict().items()}})
     said = " ".join(result.output.split())

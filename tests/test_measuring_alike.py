@@ -102,6 +102,7 @@ def run(tmp_path: Path, table: Table) -> Path:
     return folder.path
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_measured_as_the_run_s_table(jobs: list[Job], run: Path) -> None:
     built = jobs[-1].settings
     jobs.clear()
@@ -109,6 +110,7 @@ def test_an_exported_file_is_measured_as_the_run_s_table(jobs: list[Job], run: P
     assert {replace(job.settings, min_round_s=0.0) for job in jobs} == {replace(built, min_round_s=0.0)}
 
 
+@pytest.mark.slow
 def test_an_exported_file_for_another_runtime_than_the_table_s_is_measured_by_default(jobs: list[Job], run: Path) -> None:
     jobs.clear()
     assert export(ExportRequest(run, "onnx", measure=True), Silent()).file.latency_ms is not None

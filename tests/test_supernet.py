@@ -67,6 +67,7 @@ def test_every_block_can_be_dropped_but_one_whose_channels_meet(kind: str) -> No
     assert set(graph.widths) - set(blocks_to_drop(KINDS[kind][0], graph)) == meeting
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, phases=(Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))
 @given(networks(), st.integers(0, 2**16))
 def test_each_image_of_a_random_network_gets_what_the_network_cut_to_its_widths_gives(model: nn.Module, seed: int) -> None:

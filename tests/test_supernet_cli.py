@@ -125,6 +125,7 @@ def test_the_order_is_checked_shape_by_shape_and_told_in_reports(searched: Path,
     assert (told.exit_code, "had another training" in told.stderr) == (1, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
