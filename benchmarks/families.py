@@ -12,23 +12,23 @@ and the seconds that tracing takes.
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Collection
-from copy import deepcopy
 from pathlib import Path
 
 import torch
-import torch_pruning
 from torch import nn
 
 from device_agents.support.errors import ToolError
 from netadapt.export.files import export_onnx, export_tflite
 from netadapt.pruning.counting import count_macs
-from netadapt.pruning.couplings import MAKES_AN_OUTPUT, WEIGHTED
+from netadapt.pruning.couplings import MAKES_AN_OUTPUT
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import Traced, trace_with_reasons
 from profiler.formats.model_file import FORMATS
@@ -36,8 +36,8 @@ from profiler.layers.channels import possible_widths
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from families import NETWORKS
+from torch_pruning_alone import SHAPE, channels
 
-SHAPE = (1, 3, 32, 32)
 RANDOM_NETWORKS = 5
 
 
@@ -56,47 +56,22 @@ def main(names: list[str]) -> None:
         seconds = time.perf_counter() - started
         outputs = {layer for layer, reason in traced.fixed.items() if reason == MAKES_AN_OUTPUT}
         layers = {layer for layer, _ in model.named_modules()} - outputs
-        theirs, runs = torch_pruning_channels(model, outputs)
+        theirs, runs = torch_pruning_alone(name, outputs)
         every, ours = channels(model, layers), channels(model, layers - set(traced.fixed))
         valid, files, tables = random_networks(model, traced)
         print(f"{name:34} {every:6} {ours:6} {theirs:6}  {runs:11}  {valid} of {RANDOM_NETWORKS}         ", end="")
         print(f"{files:7}  {tables:7}  {seconds:7.1f}", flush=True)
 
 
-def channels(model: nn.Module, names: Collection[str]) -> int:
-    """The output channels of these layers with weights, without depthwise ones."""
-    total = 0
-    for name, layer in model.named_modules():
-        if (
-            name in names
-            and isinstance(layer, WEIGHTED)
-            and not 1 < getattr(layer, "groups", 1) == getattr(layer, "in_channels", 0)
-        ):
-            total += layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    return total
-
-
-def torch_pruning_channels(model: nn.Module, outputs: Collection[str]) -> tuple[int, str]:
-    """The channels of the layers that Torch-Pruning narrows to a half, and whether the network runs afterwards."""
-    narrow, images = deepcopy(model), torch.randn(SHAPE)
-    names = {module: name for name, module in narrow.named_modules()}
+def torch_pruning_alone(name: str, outputs: Collection[str]) -> tuple[int, str]:
+    """The channels that Torch-Pruning narrows, and whether the network runs then, in a process that replaces nothing of it."""
+    script = Path(__file__).with_name("torch_pruning_alone.py")
     try:
-        pruner = torch_pruning.pruner.MetaPruner(
-            narrow, images, importance=torch_pruning.importance.RandomImportance(), pruning_ratio=0.5,
-            ignored_layers=[narrow.get_submodule(name) for name in outputs],
-        )  # fmt: skip
-        pruner.step()
-        narrowed = {
-            name for layer, name in names.items()
-            if isinstance(layer, WEIGHTED) and channels(narrow, [name]) < channels(model, [name])
-        }  # fmt: skip
-    except Exception as exc:  # whatever a network of another kind makes Torch-Pruning raise is its answer here
-        return 0, type(exc).__name__[:11]
-    try:
-        narrow(images)
-    except (RuntimeError, ValueError):
-        return channels(model, narrowed), "fails"
-    return channels(model, narrowed), "yes"
+        done = subprocess.run([sys.executable, script, name, *outputs], capture_output=True, text=True, check=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        return 0, "hangs"
+    narrowed, runs = json.loads(done.stdout.splitlines()[-1])
+    return int(narrowed), str(runs)
 
 
 def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str, str]:
@@ -117,7 +92,7 @@ def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str, str]:
     for export, ending in ((export_onnx, "onnx"), (export_tflite, "tflite")):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                export(narrow, SHAPE, Path(folder) / f"narrow.{ending}")
+                export(narrow, (SHAPE,), Path(folder) / f"narrow.{ending}")
                 exports.append("yes")
             except ToolError:
                 exports.append("no")
