@@ -15,8 +15,9 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 test: $(READY)  ## Tests that need no phone, GPU or network, but for the slow ones.
 	$(PYTEST) -m "not slow"
 
+# In the order of their names: by default the files of few tests come last, and they are the long ones here.
 test-slow: $(READY)  ## Those that kill, fill disks and adapt whole networks.
-	$(PYTEST) -m slow
+	$(PYTEST) --no-loadscope-reorder -m slow
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
