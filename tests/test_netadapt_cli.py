@@ -236,7 +236,7 @@ ERRORS = {
     "a demo on top of other files": (["demo", "--out", "RUN"], "--resume"),
     "not a run": (["history", "empty"], "not a run"),
     "a step that does not exist": (["export", "RUN", "--step", "99", "--format", "onnx", "--out", "x.onnx"], "no step 99"),
-    "a run that is there already": (["run", *NETWORK, *QUICK, "--budget", "macs=75%", "--out", "RUN"], "--resume"),
+    "a run that is there already": (["run", *NETWORK, *QUICK, "--budget", "macs=75%", "--out", "RUN"], "netadapt resume "),
     "a resume with another seed": (
         ["run", *NETWORK, *QUICK, "--table", "TABLE", "--budget", "latency=75%", "--seed", "9", "--out", "RUN", "--resume"],
         "seed",

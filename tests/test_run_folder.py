@@ -318,7 +318,7 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
         ("run.json", "{", "is damaged"),
         ("run.json", "[]", "is damaged"),
         ("run.json", '{"format": 99}', "has run format 99, this version reads 8"),
-        ("run.json", '{"format": 7, "budgets": ["x"]}', "lacks fields"),
+        ("run.json", '{"format": 8, "budgets": ["x"]}', "lacks fields"),
         ("graph.json", '{"name": "x"}', "is damaged"),
         ("graph.json", "\udcff", "cannot be read"),
     ],
