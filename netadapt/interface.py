@@ -54,7 +54,7 @@ from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import open_task
-from netadapt.training.trees import Inputs
+from netadapt.training.trees import Inputs, each_of
 from netadapt.training.types import Metric
 from netadapt.users_code import absolute_name, sources, users_code
 from profiler.layers.graph import Graph
@@ -228,8 +228,8 @@ def adapt(
 ) -> Adaptation:
     """Adapt a trained network to budgets such as "latency=60%" (NetAdapt, Yang et al., 2018); iterate over what it returns.
 
-    `model` is copied and not changed. `example_inputs` are images (n, c, h, w) or
-    any other tensor, or a tuple of several where the network takes several; only their shapes count. `tables` is the
+    `model` is copied and not changed. `example_inputs` are images (n, c, h, w) or any other tensor, or a tuple of
+    several where the network takes several; only their shapes count. `tables` is the
     file of a latency table, or several by the names that budgets use, as in "phone.latency=20ms". Each candidate is fine-tuned for
     `short_term_steps` and scored; `search` are the settings of the search. `measure` is whether each winner is measured on the
     tables' devices: on those that can be reached, by default. Everything is kept in the folder `out`, which `resume` goes on with.
@@ -299,8 +299,8 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Graph:
 
 def shapes_of(example_inputs: Inputs) -> InputShapes:
     """The shapes of one example of each. `NetworkError` for anything but one tensor or a tuple of them, with a first dimension."""
-    several = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    if not several or not all(isinstance(each, Tensor) and each.ndim > 1 for each in several):
+    several = each_of(example_inputs)
+    if not isinstance(several, tuple) or not several or not all(isinstance(each, Tensor) and each.ndim > 1 for each in several):
         raise NetworkError("example_inputs must be a tensor such as images (n, c, h, w), or a tuple of tensors for several inputs")
     return tuple((1, *each.shape[1:]) for each in several)
 

@@ -167,6 +167,9 @@ def test_a_training_that_changes_the_layers_is_refused(tmp_path: Path) -> None:
 def test_inputs_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(netadapt.ToolError, match="a tensor such as images"):
         netadapt.adapt(Net(), torch.zeros(3), "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
+    with pytest.raises(netadapt.ToolError, match="a tensor such as images"):
+        nothing: Any = None
+        netadapt.adapt(Net(), nothing, "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
     with pytest.raises(netadapt.ToolError, match="does not accept an input of 1x3x16x16,1x3x16x16"):
         netadapt.adapt(Net(), (IMAGES, IMAGES), "macs=60%", out=tmp_path / "run", evaluate=accuracy, fine_tune=train)
     with pytest.raises(netadapt.ToolError, match="does not accept an input of 1x5x16x16"):

@@ -195,3 +195,19 @@ def test_the_weights_of_a_layer_that_is_called_twice_count_once_and_its_work_twi
     assert graph.macs == 2 * 14 * 6 * 16 * 27 + 16 * 4
     narrow = prune(model, graph, {"stem": 8})
     assert graph.at_widths({"stem": 8}).parameters == sum(weight.numel() for weight in narrow.parameters())
+
+
+class Matrices(nn.Module):
+    """Two matrices of one module, which are no layers of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(16, 24)), nn.Parameter(torch.randn(24, 16))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features @ self.up).relu() @ self.down
+
+
+def test_several_weights_of_one_module_all_count() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Matrices(), nn.Linear(16, 4)).eval()
+    assert trace(model, (SHAPE,), "matrices").parameters == sum(weight.numel() for weight in model.parameters())

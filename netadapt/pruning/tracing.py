@@ -63,7 +63,9 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
     calls: dict[str, list[str]] = {}
     for node in graph.nodes:  # a further call of the same module has its name and a number
         calls.setdefault(node.name if node.name in modules else _NUMBER.sub("", node.name), []).append(node.name)
-    again = {call for layer in modules & calls.keys() for call in calls[layer][1:]}
+    # other modules may have several weights of their own, whose operators have the module's name too
+    weighted = {layer for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
+    again = {call for layer in weighted & calls.keys() for call in calls[layer][1:]}
     graph = replace(graph, nodes=tuple(replace(node, repeats=node.name in again) for node in graph.nodes))
     fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     block_of: dict[str, str] = {}
@@ -74,8 +76,7 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
             coupled = (*found.members, *found.parts)
             if not all(layer in calls for layer in coupled):
                 continue
-            weighted = [layer for layer in coupled if isinstance(copy.get_submodule(layer), WEIGHTED)]
-            if lost := next((layer for layer in weighted if len(calls[layer]) != couplings.calls(layer)), ""):
+            if lost := next((layer for layer in coupled if layer in weighted and len(calls[layer]) != couplings.calls(layer)), ""):
                 fixed |= dict.fromkeys(
                     found.members, f"{lost} is called more than once, not each time as a layer of the exported file"
                 )
