@@ -181,6 +181,7 @@ def test_an_importance_criterion_decides_which_channels_stay(add: Callable[..., 
     assert torch.allclose(after[f"{block}.weight"], before[f"{block}.weight"][-width:], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_baseline_is_trained(add: Callable[..., None], monkeypatch: pytest.MonkeyPatch, adapted: Path) -> None:
     """Measured by the toy runner, which takes no time."""
     add("BASELINES", "RUNNERS")

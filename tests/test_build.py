@@ -70,6 +70,7 @@ def test_a_table_can_tell_the_latency_of_every_narrower_network(first_table: Pat
         assert not predictor.explain(NETWORK.at_widths(widths)).missing
 
 
+@pytest.mark.slow
 def test_a_build_stops_adding_layers_when_the_error_is_low_enough(tmp_path: Path, quick: TimingSettings) -> None:
     rough = build([PLAN], FAKE, tmp_path / "rough.parquet", settings=quick, stop=StopCriterion(target_error_percent=100))
     fine = build(

@@ -49,6 +49,7 @@ def journal(folder: Path, name: str) -> list[JournalEvent]:
     return list(read_journal(journal_path(folder / f"{name}.parquet")))
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_after_its_link_was_cut(config: Path, tmp_path: Path, quick: TimingSettings) -> None:
     with Adbd() as phone:
         config.write_text(f'[devices.phone]\naddress = "adb:{phone.host}:{phone.port}"\nfolder = "{tmp_path}"\n')

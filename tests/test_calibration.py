@@ -243,6 +243,7 @@ def test_a_network_pays_one_call_and_a_layer_alone_pays_one_too() -> None:
     assert calibration.latency_ms(layer + layer) == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.1, 10), min_size=4, max_size=12), st.floats(0, 0.05), st.floats(0, 1e-6))
 def test_fitted_terms_stay_within_what_was_measured(latencies: list[float], call_ms: float, cold: float) -> None:
     made = networks(len(latencies), Calibration())

@@ -293,6 +293,7 @@ def test_fastdepth_is_adapted_from_start_to_end(depth_run: Path) -> None:
     assert "accuracy 0" not in page
 
 
+@pytest.mark.slow
 def test_fastdepth_is_exported_with_what_pytorch_computes(depth_run: Path, tmp_path: Path) -> None:
     assert "PyTorch" in _run("export", depth_run, "--format", "onnx", "--out", tmp_path / "network.onnx").stdout
 

@@ -100,6 +100,7 @@ def litert_table(folder: Path) -> Table:
     return build([read_plan(path)], Target(runtime="litert"), folder / "tflite.parquet", settings=QUICK)
 
 
+@pytest.mark.slow
 def test_a_tflite_file_is_cut_into_parts_too_and_its_layers_are_known_inside(litert_table: Table) -> None:
     info = litert_table.info
     assert info.held_out.networks >= 3 and info.calibration.networks >= 4

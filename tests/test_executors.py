@@ -101,6 +101,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @needs_proc
 def test_an_interrupt_ends_workers_and_hands_on_what_is_finished(setting: Setting) -> None:
     found = []

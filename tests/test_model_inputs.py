@@ -458,6 +458,7 @@ def test_a_benchmark_measures_at_the_given_shape(tmp_path: Path) -> None:
     assert run_json("benchmark", detector(tmp_path), "--rounds", "3", "--shape", "images=1x3x16x24")["latency_ms"] > 0
 
 
+@pytest.mark.slow
 def test_a_table_is_built_and_read_at_the_given_shape(tmp_path: Path) -> None:
     path, table, shape = detector(tmp_path), tmp_path / "t.parquet", ("--shape", "images=1x3x16x24")
     built = run("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3", *shape)
@@ -465,6 +466,7 @@ def test_a_table_is_built_and_read_at_the_given_shape(tmp_path: Path) -> None:
     assert run_json("predict", table, path, *shape)["missing"] == []
 
 
+@pytest.mark.slow
 def test_a_command_that_adds_layers_repeats_the_shape(tmp_path: Path) -> None:
     path, table = detector(tmp_path), tmp_path / "t.parquet"
     run("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3", "--shape", "images=1x3x16x24")
@@ -484,6 +486,7 @@ def test_a_given_input_makes_outputs_finite(tmp_path: Path) -> None:
     assert "not finite" not in said.stderr
 
 
+@pytest.mark.slow
 def test_a_table_holds_a_layer_whose_output_has_no_dimensions(tmp_path: Path) -> None:
     path = saved(tmp_path, [op("Relu", "x", "r"), op("ReduceMean", "r", "y", keepdims=0)], {"x": (FLOAT, (1, 64))})
     table = tmp_path / "t.parquet"
@@ -492,6 +495,7 @@ def test_a_table_holds_a_layer_whose_output_has_no_dimensions(tmp_path: Path) ->
     assert [layer["source"] for layer in run_json("predict", table, path)["layers"]] == ["measured", "measured"]
 
 
+@pytest.mark.slow
 def test_the_latency_of_the_layers_that_a_table_has_is_told_beside_those_that_it_lacks(tmp_path: Path) -> None:
     shape, table = {"x": (FLOAT, (1, 64))}, tmp_path / "t.parquet"
     run("build", saved(tmp_path, [op("Relu", "x", "y")], shape), "--runtime", "onnxruntime", "--out", table, "--rounds", "3")

@@ -96,6 +96,7 @@ def test_a_network_has_the_published_number_of_parameters_and_macs(name: str, pa
     assert round(_macs(model) / 1e6, 1) == mega_macs
 
 
+@pytest.mark.slow
 def test_fastdepth_has_the_published_number_of_weights_and_macs() -> None:
     graph = _graph("fastdepth")
     assert _weights(graph) == 3_933_088  # 3.93 million in the paper, which leaves batch normalisation out

@@ -105,6 +105,7 @@ def test_a_stale_table_is_relied_on_and_warned_of(finished_run: Path, table: Pat
     assert f"warning: {table} is stale: it is " in told.output
 
 
+@pytest.mark.slow
 def test_an_unverified_table_is_relied_on_when_asked_to(table: Path, tmp_path: Path) -> None:
     unverified = table.with_name("unverified.parquet")
     told = run(

@@ -256,6 +256,7 @@ def test_a_command_prints_the_sentence_and_the_frames_and_leaves_no_run(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_function_that_fails_in_the_middle_leaves_a_run_that_can_go_on(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
     guard = """

@@ -50,6 +50,7 @@ def test_factors_of_operators_and_the_call_are_in_the_prices(block: str) -> None
     assert prices != pytest.approx(one_by_one(CALIBRATED, NETWORK, block, widths))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(PLAN.check), st.sampled_from(sorted(NETWORK.widths)))
 def test_the_same_holds_for_a_network_that_is_narrower_already(widths: dict[str, int], block: str) -> None:
     graph = NETWORK.at_widths(widths)

@@ -35,6 +35,7 @@ def searched(supernet: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_search_in_a_super_network_ends_within_every_budget(searched: Path) -> None:
     with RunFolder.open(searched) as folder:
         first, *_, last = folder.steps

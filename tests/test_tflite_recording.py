@@ -127,6 +127,7 @@ def test_a_network_that_does_not_run_here_has_its_layers_measured_with_made_up_v
     assert alone(executed_by_rules("lookup", file), "GATHER")[1] == {}
 
 
+@pytest.mark.slow
 def test_a_table_of_a_network_that_looks_up_rows_has_all_its_layers(tmp_path: Path) -> None:
     path, table = tmp_path / "lookup.tflite", tmp_path / "t.parquet"
     path.write_bytes(lookup())
@@ -135,6 +136,7 @@ def test_a_table_of_a_network_that_looks_up_rows_has_all_its_layers(tmp_path: Pa
     assert [layer["source"] for layer in run_json("predict", table, path)["layers"]] == ["measured", "measured"]
 
 
+@pytest.mark.slow
 def test_a_build_says_that_neither_a_network_nor_a_layer_of_it_is_finite(tmp_path: Path) -> None:
     path = tmp_path / "negatives.tflite"
     path.write_bytes(of_negatives())
@@ -143,6 +145,7 @@ def test_a_build_says_that_neither_a_network_nor_a_layer_of_it_is_finite(tmp_pat
     assert (built.exit_code, f"{path}: {said}" in built.stderr) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_build_says_that_a_layer_alone_is_not_finite_although_its_network_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

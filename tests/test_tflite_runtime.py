@@ -19,6 +19,7 @@ from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
 
+pytestmark = pytest.mark.slow  # Its two environments are fetched by pip and made in some twenty seconds.
 RELEASE = "tflite-runtime==2.14.0"
 INSTALL_S = 100
 

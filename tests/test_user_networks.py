@@ -110,6 +110,7 @@ def test_the_network_of_the_documentation_is_planned_for_and_adapted(tmp_path: P
     assert set(models[0]["widths"]) == {"stem.0", "left", "right"}
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_from_another_folder_and_a_changed_source_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--input", "1x1x8x8", "--data", "digits", "--budget", "macs=90%", "--out", folder / "run", "--json", "--no-dry-run"]
     result = succeed("run", "usersnets.py:grey", *options, *TINY, "--step", "0.1")
