@@ -294,6 +294,10 @@ def compiled_part(num_classes=10):
     return m
 
 
+def tokens(num_classes=10):
+    return nn.Sequential(nn.Embedding(10, 16), nn.Flatten(), nn.Linear(16, num_classes))
+
+
 def scripted(num_classes=10):
     return torch.jit.script(
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))

@@ -145,6 +145,7 @@ def test_folded_weights_compute_what_the_network_did(make: Callable[[], nn.Modul
         (people.meta, "on the device meta"),
         (people.two_inputs, "net takes 2 inputs, x and y"),
         (people.no_grad, "net computes its outputs without gradients"),
+        (people.tokens, "net looks rows up by whole numbers, such as token ids"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_in_a_sentence(make: Callable[[], nn.Module], said: str) -> None:

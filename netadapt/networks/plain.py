@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +79,7 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
         remarks.append(f"the weights of {name} in {' and '.join(sorted(kinds))} are converted to float32")
     model.cpu().float().eval()
     inputs = zeros_of(input_shapes)
-    with torch.no_grad():
+    with torch.no_grad(), _integers_told(name):
         if any(is_lazy(tensor) for tensor in tensors):
             model(*inputs)
             remarks.append(f"the lazy layers of {name} have the shapes that an input of {shapes_text(input_shapes)} gives them")
@@ -86,7 +87,7 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
         folded = Counter(_folded(model))
     for kind, count in folded.items():
         remarks.append(f"{kind} of {count} {'tensors' if count > 1 else 'tensor'} in {name} is folded into the weights")
-    with torch.no_grad():
+    with torch.no_grad(), _integers_told(name):
         own = {key: tensor.shape for key, tensor in model.named_buffers()}
         for size in (1, 2):
             model(*(each.expand(size, *each.shape[1:]) for each in inputs))  # training needs batches of any size
@@ -102,6 +103,20 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
         raise NetworkError(f"{name} computes its outputs without gradients, so it cannot be trained; take torch.no_grad out of it")
     forget_graph(model)
     return Plain(model, tuple(remarks))
+
+
+@contextmanager
+def _integers_told(name: str) -> Iterator[None]:
+    """Say of a network that looks rows up by its inputs what it would need, instead of what torch says."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if "scalar types: Long" not in str(exc):
+            raise
+        raise NetworkError(
+            f"{name} looks rows up by whole numbers, such as token ids, and inputs here are floating-point numbers; adapt the part "
+            "behind its embedding, with --input of what the embedding returns, such as 1x128x256 for 128 tokens of 256 features"
+        ) from exc
 
 
 def _unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
