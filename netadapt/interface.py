@@ -32,7 +32,7 @@ from netadapt.executors import ExecutorOptions, Observers, open_executor
 from netadapt.executors.functions import Evaluator, FineTune, Functions
 from netadapt.executors.jobs import CandidateJobs
 from netadapt.export.files import Exported
-from netadapt.input_shapes import InputShapes, shapes_text
+from netadapt.input_shapes import InputShapes, shapes_text, with_count
 from netadapt.networks.options import NetworkOptions
 from netadapt.networks.plain import plain_network
 from netadapt.networks.user_network import GIVEN, source_facts
@@ -54,7 +54,7 @@ from netadapt.settings import DataSettings, RunSettings, TrainingSettings
 from netadapt.training.checkpoint import load_weights, save_weights
 from netadapt.training.recipe import RecipeOverrides
 from netadapt.training.tasks import open_task
-from netadapt.training.trees import Inputs, each_of
+from netadapt.training.trees import Inputs, each_of, shape_of
 from netadapt.training.types import Metric
 from netadapt.users_code import absolute_name, sources, users_code
 from profiler.layers.graph import Graph
@@ -253,7 +253,7 @@ def adapt(
         executor = ExecutorOptions.chosen("ray" if ray_address else None, workers, None, ray_address or "auto")
         executor.require()
     name = absolute_name(model) if isinstance(model, str) else f"{GIVEN}:{type(model).__name__}"
-    inputs = shapes_of(example_inputs)
+    inputs = shapes_text(shapes_of(example_inputs))
     if importance in IMPORTANCES and IMPORTANCES[importance].needs_images:
         raise SettingsError(f"the importance {importance!r} needs training images, which only `netadapt run` has; use 'l2'")
     paths = {"": Path(tables)} if isinstance(tables, str | Path) else {key: Path(path) for key, path in (tables or {}).items()}
@@ -293,7 +293,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Graph:
 
     `example_inputs` as for `adapt`.
     """
-    options = NetworkOptions(f"{GIVEN}:{type(model).__name__}", classes=0, inputs=shapes_of(example_inputs))
+    options = NetworkOptions(f"{GIVEN}:{type(model).__name__}", classes=0, inputs=shapes_text(shapes_of(example_inputs)))
     return options.traced(plain_of(deepcopy(model), options)).graph
 
 
@@ -302,7 +302,7 @@ def shapes_of(example_inputs: Inputs) -> InputShapes:
     several = each_of(example_inputs)
     if not isinstance(several, tuple) or not several or not all(isinstance(each, Tensor) and each.ndim > 1 for each in several):
         raise NetworkError("example_inputs must be a tensor such as images (n, c, h, w), or a tuple of tensors for several inputs")
-    return tuple((1, *each.shape[1:]) for each in several)
+    return tuple(with_count(shape_of(each), 1) for each in several)
 
 
 def plain_of(model: nn.Module, options: NetworkOptions) -> nn.Module:

@@ -69,8 +69,8 @@ Input = Annotated[
     str | None,
     _network(
         "--input",
-        help="Shape of the input, such as 1x3x224x224, and of several with commas between them, such as 1x3x224x224,1x8. "
-        "Default: three channels of --resolution.",
+        help="Shape of the input, such as 1x3x224x224, and of several with commas between them, such as 1x3x224x224,1x8. One of "
+        "whole numbers, such as token ids, has :int64 behind it, as in 1x128:int64. Default: three channels of --resolution.",
     ),
 ]
 Output = Annotated[

@@ -292,6 +292,8 @@ def _quantise(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
     if tensor["dtype"] is np.float32:
         return values
     scale, zero_point = tensor["quantization"]
+    if not scale:  # integers that stand for themselves, such as token ids
+        return values.astype(tensor["dtype"])
     limits = np.iinfo(tensor["dtype"])
     integers: npt.NDArray[Any] = np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
     return integers

@@ -35,8 +35,9 @@ class NetworkOptions:
     """The number of classes; 0 for a network without a classifier."""
     small_input: bool = False
     """True to build the network for images of about 32 pixels; only mobilenet_v1 has this option."""
-    inputs: InputShapes | None = None
-    """The shapes of the model's inputs; None for one image, of three channels and of the square resolution."""
+    inputs: str | None = None
+    """The shapes of the model's inputs, as `parse_inputs` reads them; None for one image, of three channels and of the square
+    resolution."""
     output: str | None = None
     """The name of the output that is scored; None for the one that fits the task, or for a network that returns a lone tensor."""
     training_output: str | None = None
@@ -54,13 +55,13 @@ class NetworkOptions:
         output: str | None = None,
     ) -> Self:
         """The options from the arguments of a command. `NetworkError` for an input shape that cannot be read."""
-        shapes = parse_inputs(inputs) if inputs else None
+        shapes = shapes_text(parse_inputs(inputs)) if inputs else None
         return cls(absolute_name(network), width_multiplier, resolution, classes, small_input, shapes, output)  # fmt: skip
 
     @property
     def input_shapes(self) -> InputShapes:
         """The shapes of the model's inputs, each of one example."""
-        return self.inputs or ((1, 3, self.resolution, self.resolution),)
+        return parse_inputs(self.inputs) if self.inputs else ((1, 3, self.resolution, self.resolution),)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from netadapt.errors import NetworkError
-from netadapt.input_shapes import InputShapes, shapes_text
+from netadapt.input_shapes import InputShapes, WholeNumbers, shapes_text
 from netadapt.outputs import as_list, forget_graph
 from netadapt.training.trees import zeros_of
 
@@ -79,7 +79,7 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
         remarks.append(f"the weights of {name} in {' and '.join(sorted(kinds))} are converted to float32")
     model.cpu().float().eval()
     inputs = zeros_of(input_shapes)
-    with torch.no_grad(), _integers_told(name):
+    with torch.no_grad(), _integers_told(name, input_shapes):
         if any(is_lazy(tensor) for tensor in tensors):
             model(*inputs)
             remarks.append(f"the lazy layers of {name} have the shapes that an input of {shapes_text(input_shapes)} gives them")
@@ -87,7 +87,7 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
         folded = Counter(_folded(model))
     for kind, count in folded.items():
         remarks.append(f"{kind} of {count} {'tensors' if count > 1 else 'tensor'} in {name} is folded into the weights")
-    with torch.no_grad(), _integers_told(name):
+    with torch.no_grad(), _integers_told(name, input_shapes):
         own = {key: tensor.shape for key, tensor in model.named_buffers()}
         for size in (1, 2):
             model(*(each.expand(size, *each.shape[1:]) for each in inputs))  # training needs batches of any size
@@ -106,7 +106,7 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
 
 
 @contextmanager
-def _integers_told(name: str) -> Iterator[None]:
+def _integers_told(name: str, input_shapes: InputShapes) -> Iterator[None]:
     """Say of a network that looks rows up by its inputs what it would need, instead of what torch says."""
     try:
         yield
@@ -114,8 +114,8 @@ def _integers_told(name: str) -> Iterator[None]:
         if "scalar types: Long" not in str(exc):
             raise
         raise NetworkError(
-            f"{name} looks rows up by whole numbers, such as token ids, and inputs here are floating-point numbers; adapt the part "
-            "behind its embedding, with --input of what the embedding returns, such as 1x128x256 for 128 tokens of 256 features"
+            f"{name} looks rows up by whole numbers, such as token ids; say which input has them with --input, such as "
+            f"--input {shapes_text(tuple(WholeNumbers(shape) for shape in input_shapes))}"
         ) from exc
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netadapt.errors import NetworkError
-from netadapt.input_shapes import InputShapes, shapes_text
+from netadapt.input_shapes import InputShapes, WholeNumbers, shapes_text, with_count
 from netadapt.users_code import attribute_of, short_name, users_code
 
 if TYPE_CHECKING:
@@ -78,23 +78,24 @@ def changed_source(name: str, facts: Mapping[str, str]) -> str | None:
 
 
 def parse_inputs(text: str) -> InputShapes:
-    """The shapes from text such as `1x3x224x224`, or `1x3x64x64,1x8` for two inputs.
+    """The shapes from text such as `1x3x224x224`, or `1x3x64x64,1x8:int64` for two inputs, the second of whole numbers.
 
     `NetworkError` for other text, and for several images at once.
     """
     shapes = []
     for part in text.split(","):
-        is_shape = re.fullmatch(r"\d{1,6}(x\d{1,6})+", part.strip().lower())
-        shape = tuple(map(int, part.strip().lower().split("x"))) if is_shape else ()
+        found = re.fullmatch(r"(\d{1,6}(?:x\d{1,6})+)(:int64)?", part.strip().lower())
+        kind = WholeNumbers if found and found[2] else tuple
+        shape = kind(map(int, found[1].split("x"))) if found else ()
         if min(shape, default=0) < 1:
             raise NetworkError(
                 f"{part.strip()!r} is not the shape of an input; write one image, channels, height and width, as in 1x3x224x224, "
-                "and several inputs with commas between them"
+                "several inputs with commas between them, and :int64 behind one of whole numbers, such as token ids: 1x128:int64"
             )
         if shape[0] != 1:
             raise NetworkError(
                 f"{part.strip()} is the shape of {shape[0]} examples, and networks are adapted for one at a time; write "
-                f"{shapes_text(((1, *shape[1:]),))}"
+                f"{shapes_text((with_count(shape, 1),))}"
             )
         shapes.append(shape)
     return tuple(shapes)

@@ -37,7 +37,7 @@ from netadapt.settings import OPTIONS, value_text, values_of
 from profiler.errors import LayerError, PlanError
 from profiler.layers.graph import Graph
 
-FORMAT = 8
+FORMAT = 9
 LOCK = ".lock"
 LINES = ("candidates.jsonl", "steps.jsonl", "finished.jsonl")
 

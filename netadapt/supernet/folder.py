@@ -40,7 +40,7 @@ from netadapt.settings import RunSettings, values_of
 from netadapt.training.types import Scores
 from profiler.layers.graph import Graph
 
-FORMAT = 3
+FORMAT = 4
 RECALIBRATION_BATCHES = 4
 """Batches of 64 images that a sliced network's batch normalisation is estimated from, by default."""
 FREE_TO_CHANGE = ("data.workers", "training.threads_original")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from device_agents.support.errors import ToolError
-from netadapt.training.trees import Inputs, mapped
+from netadapt.training.trees import WHOLE_NUMBERS, Inputs, mapped
 from netadapt.training.types import Part, Task, normalised
 
 _WORTH_WORKERS_S = 0.0003
@@ -210,11 +210,12 @@ class StreamedPart(Part):
 
     def _finished(self, batch: tuple[Any, Any], device: torch.device | str) -> tuple[Inputs, Tensor]:
         inputs, targets = mapped(batch[0], lambda each: each.to(device)), mapped(batch[1], lambda each: each.to(device))
-        if isinstance(inputs, Tensor):
-            images: Inputs = normalised(inputs, self.mean, self.std)
-        else:
-            images = tuple(inputs)
-        return images, targets if self.stream.source.users else self.task.decode_targets(targets)
+        inputs = mapped(inputs, lambda each: each.long() if each.dtype in WHOLE_NUMBERS else each)
+        if not isinstance(inputs, Tensor):
+            inputs = tuple(inputs)
+        elif inputs.dtype is not torch.int64:
+            inputs = normalised(inputs, self.mean, self.std)
+        return inputs, targets if self.stream.source.users else self.task.decode_targets(targets)
 
 
 @contextmanager

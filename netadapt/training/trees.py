@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netadapt.input_shapes import InputShapes
+from netadapt.input_shapes import InputShape, InputShapes, WholeNumbers
 
+WHOLE_NUMBERS = (torch.int32, torch.int64)
 Inputs = Tensor | tuple[Tensor, ...]
 """A batch of inputs of a network: one tensor, or several that it is called with in this order."""
 
@@ -24,14 +25,26 @@ def split(inputs: Inputs, size: int) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(torch.split(each, size) for each in each_of(inputs)), strict=True)
 
 
+def shape_of(tensor: Tensor) -> InputShape:
+    """The shape of an input like this tensor. Integers of 32 and 64 bits are whole numbers, smaller ones are samples or pixels."""
+    return WholeNumbers(tensor.shape) if tensor.dtype in WHOLE_NUMBERS else tuple(tensor.shape)
+
+
 def zeros_of(shapes: InputShapes) -> tuple[Tensor, ...]:
-    """Inputs of these shapes."""
-    return tuple(map(torch.zeros, shapes))
+    """Inputs of these shapes, all zero."""
+    return tuple(torch.zeros(shape, dtype=torch.int64 if isinstance(shape, WholeNumbers) else None) for shape in shapes)
 
 
 def random_inputs(shapes: InputShapes, count: int | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-    """Normally distributed inputs of these shapes, of `count` examples where it is given."""
-    return tuple(torch.randn((count or shape[0], *shape[1:]), generator=generator) for shape in shapes)
+    """Normally distributed inputs of these shapes, of `count` examples where it is given. Whole numbers are zeros and ones.
+
+    Of these, any network can make something: a mask has no others, and a table has at least two rows.
+    """
+    sizes = [(count or shape[0], *shape[1:]) for shape in shapes]
+    return tuple(
+        torch.randint(2, size, generator=generator) if isinstance(shape, WholeNumbers) else torch.randn(size, generator=generator)
+        for shape, size in zip(shapes, sizes, strict=True)
+    )
 
 
 def mapped(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -27,8 +27,8 @@ def tried(dataset: Dataset, model: nn.Module, input_shapes: InputShapes, name: s
     """
     if dataset.users:
         assert isinstance(dataset.train, StreamedPart)
-        if dataset.train.shapes != tuple(shape[1:] for shape in input_shapes):
-            found = shapes_text(tuple((1, *shape) for shape in dataset.train.shapes))
+        found = shapes_text(tuple(type(shape)((1, *shape)) for shape in dataset.train.shapes))
+        if found != shapes_text(input_shapes):
             raise TaskError(
                 f"the inputs of {dataset.name} are {found}, those of {name} are {shapes_text(input_shapes)}; "
                 f"choose the same with --input {found}, or let the data give the other"

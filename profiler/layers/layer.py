@@ -284,8 +284,11 @@ class LayerSpec:
         return sum(math.prod(shape) for shape in (*self.inputs, self.output)) * ITEM_BYTES.get(self.dtype, 4)
 
     def with_dtype(self, dtype: str) -> LayerSpec:
-        """The same layer in another data type. Raises `LayerError` for an opaque layer, whose file determines the type."""
-        if dtype == self.dtype:
+        """The same layer in another data type. Raises `LayerError` for an opaque layer, whose file determines the type.
+
+        An opaque layer of whole numbers, such as one that looks rows up, is that of a network of floats already.
+        """
+        if dtype == self.dtype or (dtype == "float32" and self.opaque is not None and self.dtype in ("int64", "int32", "bool")):
             return self
         if self.opaque is not None:
             raise LayerError(

@@ -2,7 +2,8 @@
 
 An example is a pair (inputs, target). The inputs are a tensor or an array of any shape, or a tuple of several; all examples have
 the same shapes. Of a loader, its dataset, its collate_fn and its number of workers are taken; the order of the examples and the
-size of batches are the run's. Images in bytes are normalised by the run, everything else stays as the dataset gives it.
+size of batches are the run's. Images in bytes are normalised by the run, everything else stays as the dataset gives it; integers of
+32 and 64 bits are whole numbers, such as token ids, which networks get as int64.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from netadapt.training.datasets import DataError
 from netadapt.training.streaming import Stream, seeded
-from netadapt.training.trees import tensors_in
+from netadapt.training.trees import shape_of, tensors_in
 from netadapt.users_code import UsersError, asked_of, attribute_of, made_here, short_name
 
 _ASKED = "train and test, two datasets or loaders of torch.utils.data whose examples are pairs (inputs, target)"
@@ -206,7 +207,7 @@ def _first(source: UsersSource, index: int) -> tuple[tuple[tuple[int, ...], ...]
     with seeded(0):
         inputs, _ = source.collate([source.read(index)], [index])
     tensors = list(tensors_in(inputs))
-    return tuple(tuple(each.shape[1:]) for each in tensors), isinstance(inputs, Tensor) and inputs.dtype is torch.uint8
+    return tuple(shape_of(each[0]) for each in tensors), isinstance(inputs, Tensor) and inputs.dtype is torch.uint8
 
 
 def _as_tensors(inputs: Any, where: str) -> tuple[Any, tuple[tuple[int, ...], ...]]:
@@ -219,7 +220,7 @@ def _as_tensors(inputs: Any, where: str) -> tuple[Any, tuple[tuple[int, ...], ..
                 f"the inputs of {where} are {_kind(each)}; they must be a tensor, an array, or a tuple of these, so let "
                 "the dataset convert them"
             )
-    shapes = tuple(tuple(each.shape) for each in tensors)
+    shapes = tuple(map(shape_of, tensors))
     return tuple(tensors) if isinstance(inputs, tuple | list) else tensors[0], shapes
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from profiler.errors import ModelError
 from profiler.formats.onnx.emitter import OPSET, Emitter
@@ -45,6 +45,12 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     emitter.opset = max([OPSET, *map(opset_of, extracted.values())])
     domains = {item.domain: item.version for model in extracted.values() for item in model.opset_import} | {"": emitter.opset}
     inputs = emitter.inputs()
+    for value in inputs:
+        reader = next((node for node in graph.nodes if value.name in node.inputs), None)
+        if reader is not None and reader.name in extracted:  # which may read whole numbers, and layers of ours read floats
+            read = extracted[reader.name].graph.input[reader.inputs.index(value.name)]
+            if read.type.tensor_type.elem_type != TensorProto.FLOAT:  # else that of the network's precision
+                value.type.tensor_type.elem_type = read.type.tensor_type.elem_type
     made: dict[str, list[tuple[str, Shape]]] = {}
     uses: Counter[str] = Counter()
     for whole in graph.nodes:

@@ -381,6 +381,9 @@ def _pad(op: _Operator) -> Stored:
 
 
 def _gather(op: _Operator) -> Stored:
+    table = op.operand(0)
+    if not isinstance(table, Stored):
+        return _looked_up(op, table)
     x, indices = op.computed(), op.constant(1)
     axis = op.attribute("axis", 0) % len(x.shape)
     if indices is None or indices.ndim > 1:
@@ -390,6 +393,17 @@ def _gather(op: _Operator) -> Stored:
         return op.picked(x, axis, indices)
     one = op.sliced(x, [range(int(indices), int(indices) + 1) if at == axis else range(n) for at, n in enumerate(x.shape)])
     return op.reshaped(one, op.output_shape)
+
+
+def _looked_up(op: _Operator, table: Array) -> Stored:
+    """The rows of a constant at computed places, as an embedding has them; one without columns has rows of one number."""
+    if op.attribute("axis", 0) != 0 or table.ndim > 2:
+        raise NotInTflite("takes other parts of a constant than its rows")
+    places = op.computed(1)
+    count = math.prod(places.shape)
+    rows = table.reshape(len(table), -1)
+    found = op.add("EMBEDDING_LOOKUP", [op.reshaped(places, (count,)).number, op.store(rows)], (count, rows.shape[1]), (0, 1))
+    return op.reshaped(found, op.output_shape)
 
 
 def _transpose(op: _Operator) -> Stored:

@@ -95,6 +95,10 @@ def _input(emitter: Emitter, graph: Graph, place: int, extracted: Mapping[str, M
     name, shape = graph.inputs[place]
     alone = extracted.get(graph.nodes[0].name) if len(graph.nodes) == 1 else None
     if alone is None:
+        reader = next((node for node in graph.nodes if name in node.inputs), None)
+        if reader is not None and reader.name in extracted:  # layers of ours read floats
+            read_type = type_of(extracted[reader.name].graph.input[reader.inputs.index(name)])
+            return _of_layer(emitter.tensor(name, shape, read_type), shape, is_last=False)
         return _of_layer(emitter.activation(name, shape), shape, is_last=False)
     value = alone.graph.input[place]
     in_its_file = shape_in_file(value)
