@@ -302,7 +302,7 @@ def test_more_iterations_may_be_asked_for_and_are_recorded(run: RunFolder) -> No
 
 
 def test_a_run_with_an_input_shape_is_continued_under_the_same(tmp_path: Path) -> None:
-    info = with_settings(network=replace(INFO.settings.network, inputs=((1, 1, 28, 28),)))
+    info = with_settings(network=replace(INFO.settings.network, inputs="1x1x28x28"))
     RunFolder.create(tmp_path / "run", info, GRAPH).close()
     RunFolder.create(tmp_path / "run", info, GRAPH, resume=True).close()
 
@@ -317,8 +317,8 @@ def test_what_is_not_a_run_says_so(tmp_path: Path) -> None:
     [
         ("run.json", "{", "is damaged"),
         ("run.json", "[]", "is damaged"),
-        ("run.json", '{"format": 99}', "has run format 99, this version reads 8"),
-        ("run.json", '{"format": 8, "budgets": ["x"]}', "lacks fields"),
+        ("run.json", '{"format": 99}', "has run format 99, this version reads 9"),
+        ("run.json", '{"format": 9, "budgets": ["x"]}', "lacks fields"),
         ("graph.json", '{"name": "x"}', "is damaged"),
         ("graph.json", "\udcff", "cannot be read"),
     ],

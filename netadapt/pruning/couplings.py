@@ -63,6 +63,8 @@ class Coupled:
     """Those with as many channels, itself included; () if it cannot be pruned."""
     parts: tuple[str, ...] = ()
     """Those with fewer channels, each of which is coupled to one or more of the members'."""
+    embeddings: tuple[str, ...] = ()
+    """The embeddings whose columns are the members' channels, because their rows are added to them."""
     reason: str = ""
     """What keeps this layer at its width; empty if it can be pruned, or has the width of the layer before it."""
 
@@ -145,7 +147,7 @@ class Couplings:
             # a depthwise convolution has the width of the one before it
             return Coupled(reason="" if is_used else "the network never calls it")
         width = self._graph.get_out_channels(layer)
-        members, parts = [], []
+        members, parts, embeddings = [], [], []
         try:
             group = self._group(layer, list(range(width)))
         except _Circles as exc:
@@ -165,6 +167,9 @@ class Couplings:
             elif kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
                 if kind == OPTYPE.OUTPUT:
                     return Coupled(reason=MAKES_AN_OUTPUT)
+                if kind == OPTYPE.EMBED and len(indices) == width == module.embedding_dim:
+                    embeddings.append(called)
+                    continue
                 if kind not in _FOLLOWERS:
                     return Coupled(reason=f"its channels go through {_kind_of(dependency.target)}")
                 if kind == OPTYPE.PARAMETER and max(indices) >= module.shape[dependency.target.pruning_dim]:
@@ -182,7 +187,7 @@ class Couplings:
                     members.append(self._names[module])
                 else:
                     parts.append(self._names[module])
-        return Coupled(tuple(members), tuple(parts))
+        return Coupled(tuple(members), tuple(parts), tuple(embeddings))
 
     def calls(self, name: str) -> int:
         """How often the network uses this layer in one inference; 1 for one inside an attention, which does not call it."""

@@ -82,7 +82,9 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
                 )
                 continue
             block_of |= {call: node.name for layer in found.members for call in calls[layer]}
-            parts |= {call: node.name for layer in found.parts for call in calls[layer]} if found.members else {}
+            if found.members:
+                # the exporter makes a constant of an embedding that is always read at the same places
+                parts |= {call: node.name for layer in (*found.parts, *found.embeddings) for call in calls.get(layer, ())}
     slices = {block: couplings.slices(block) for block in set(block_of.values())}
     # such as a linear layer without a bias that onnxruntime joins with the transposition before it
     joined = [layer for layer, reason in fixed.items() if not reason and layer not in calls]

@@ -173,7 +173,13 @@ class Graph:
             layer = node.layer
             if layer.op in FREE_OUTPUT and (followed := node.followed(None, len(layer.output) - 1)) is not None:
                 width = followed.at(every)
-            if width not in (None, layer.out_channels) or any(before[name] != after[name] for name in node.inputs):
+            # rows that are looked up have as many numbers as the block, whatever is read
+            has_other_rows = layer.opaque is not None and node.followed_shape(None, layer.output, every) != layer.output
+            if (
+                width not in (None, layer.out_channels)
+                or has_other_rows
+                or any(before[name] != after[name] for name in node.inputs)
+            ):
                 # an opaque layer may make several tensors, of which the first is known to its readers
                 read = enumerate(zip(node.inputs, layer.inputs, strict=True))
                 inputs = [

@@ -65,13 +65,19 @@ def template(files: Sequence[bytes], layers: Sequence[LayerSpec]) -> bytes | Non
     """One model of a node that was extracted at several widths, the first of which it has, as a template for all widths.
 
     `layers` are the layers of the files. None if the nodes differ in more than sizes, or if a size of a constant is neither a
-    multiple of a size of an input nor larger by always the same.
+    multiple of a size of an input nor larger by always the same. Where no input changes, sizes follow those of the output: such a
+    node looks rows up, which have as many numbers as the constant has columns.
     """
     models = [onnx.load_model_from_string(file) for file in files]
     first = models[0]
     if len({_without_sizes(model) for model in models}) > 1:
         return None
     read = {value.name: [_dims(model.graph.input[place]) for model in models] for place, value in enumerate(first.graph.input)}
+    if all(len(set(shapes)) == 1 for shapes in read.values()):
+        (made,) = first.graph.output if len(first.graph.output) == 1 else (None,)
+        if made is None or len(_dims(made)) == 4:  # which may be shown with its channels last
+            return None
+        read = {made.name: [_dims(model.graph.output[0]) for model in models]}
     sources = {(name, axis): sizes for name, shapes in read.items() for axis, sizes in enumerate(zip(*shapes, strict=True))}
     follows: list[Mapping[str, Any]] = []
     for what, values in _sizes_and_numbers(models):
@@ -99,7 +105,10 @@ def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
     kept = json.loads(properties.get(_CHANNELS_LAST, "[]"))
     before = {value.name: _dims(value) for value in model.graph.input}
     shown = {name: shape if name in kept else channels_last(shape) for name, shape in before.items()}
-    if tuple(shown.values()) == layer.inputs or len(shown) != len(layer.inputs):
+    follows = json.loads(properties.get(_FOLLOWS, "[]"))
+    made = {value.name: _dims(value) for value in model.graph.output if any(item["of"] == value.name for item in follows)}
+    is_same = tuple(shown.values()) == layer.inputs and all(shape == layer.output for shape in made.values())
+    if is_same or len(shown) != len(layer.inputs):
         return data
     if _FOLLOWS not in properties:
         raise ModelError(
@@ -113,7 +122,8 @@ def at_shapes(data: bytes, layer: LayerSpec) -> bytes:
             dim.dim_value = size
         if name in weights:  # what it is fed with
             weights[name].CopyFrom(numpy_helper.from_array(np.resize(numpy_helper.to_array(weights[name]), shape), name))
-    for item in json.loads(properties[_FOLLOWS]):
+    before, after = before | made, after | dict.fromkeys(made, layer.output)
+    for item in follows:
         name, new, old = item["tensor"], after[item["of"]][item["of_axis"]], before[item["of"]][item["of_axis"]]
         if name in values:
             dim = values[name].type.tensor_type.shape.dim[item["axis"]]
