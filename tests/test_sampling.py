@@ -73,6 +73,13 @@ def test_between_its_corners_every_width_can_be_told() -> None:
         assert not predictor.explain(network).missing
 
 
+@pytest.mark.parametrize("step", [16, 64])
+def test_the_narrowest_network_can_be_told_whatever_the_steps(step: int) -> None:
+    steps = dict.fromkeys([("conv2d 1x1", "out"), ("depthwise_conv2d 3x3", "in"), ("fully_connected 1x1", "in")], Staircase(step))
+    table = replace(table_of(corners_of(PLAN, steps)), info=replace(table_of(()).info, staircases=steps))
+    assert not Predictor(table).explain(NETWORK.at_widths(dict.fromkeys(NETWORK.widths, 8))).missing
+
+
 @pytest.mark.parametrize("groups", [2, 3, 4, 16])
 def test_between_its_corners_every_width_of_a_grouped_convolution_can_be_told(groups: int) -> None:
     plan = make_plan(grouped(groups))

@@ -83,13 +83,13 @@ def staircases_from(
 
 
 def corners_of(plan: Plan, staircases: Staircases) -> tuple[LayerSpec, ...]:
-    """The network's own layers, then for every layer the narrowest and the widest width of each phase on each axis.
+    """The layers of the network and of its narrowest version, then for every layer the narrowest and the widest width of each phase
+    on each axis.
 
-    Of extracted operators that follow widths these are the operators of the narrowest network.
+    A search compares its budget with the narrowest version before it begins.
     """
-    found = list(plan.graph.layers)
     possible = possible_widths(plan.graph, plan.step)
-    found += [layer for layer in _narrowest(plan.graph, possible) if layer.opaque is not None]
+    found = [*plan.graph.layers, *_narrowest(plan.graph, possible)]
     for dependent in _resizable(plan.graph):
         ends, now = [], widths_of(dependent.node.layer)
         for place, (form, rule) in enumerate(zip(dependent.axes, rules_of(dependent.node.layer, staircases), strict=True)):
