@@ -3,7 +3,8 @@
 Weights of a layer become zero by what its output feature maps lose, and those that stay are fitted to these in closed form. Outputs
 are compared with those of the network before the round, while inputs are those of the network as it is pruned by now: a layer makes
 up for what the layers before it lost. With A the sum of xxᵀ over the observed inputs x, and b that of xy over the wanted outputs y
-of a filter, the best weights are A⁻¹b over those that stay.
+of a filter, the best weights are A⁻¹b over those that stay. A and b also hold an observation of each feature with the present weights,
+so that few images are not fitted exactly, at the cost of others.
 
 The paper removes the smallest weights and restores, one by one, those that reduce the error most. Here the weights of each
 filter go in order of what the error rises by when one is eliminated and the others are fitted again, w² / (A⁻¹)ᵢᵢ (Hassibi and
@@ -115,14 +116,16 @@ def eliminate(layer: nn.Module, wanted: nn.Module, moments: Moments, most_error:
     removable &= ~free
     if not removable.any():
         return 0.0
-    ridge = RIDGE * moments.own.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-12
+    # the present weights count as much as one observation for each feature: few images would be fitted exactly, and others missed
+    ridge = max(RIDGE, moments.own.shape[1] / moments.count) * moments.own.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-12
     own = moments.own + torch.diag_embed(ridge[:, None].expand(-1, moments.own.shape[1]))
-    goal = target @ moments.cross.mT + ridge[:, None, None] * present
+    wished = target @ moments.cross.mT
+    goal = wished + ridge[:, None, None] * present
     energy = ((target @ moments.reference) * target).sum() - (target @ moments.sums[:, :, None]).square().sum() / moments.count
     scale = max(float(energy), 1e-30)
 
     def error(weights: Tensor) -> float:
-        return float((((weights @ own) - 2 * goal) * weights).sum()) / scale
+        return float((((weights @ moments.own) - 2 * wished) * weights).sum()) / scale
 
     followed, costs = _eliminated(own, goal, removable, free)
     # of each filter the weights of its first turns go: those turns of all filters that cost least for what was removed before, too
