@@ -3,8 +3,8 @@
 Weights of a layer become zero by what its output feature maps lose, and those that stay are fitted to these in closed form. Outputs
 are compared with those of the network before the round, while inputs are those of the network as it is pruned by now: a layer makes
 up for what the layers before it lost. With A the sum of xxᵀ over the observed inputs x, and b that of xy over the wanted outputs y
-of a filter, the best weights are A⁻¹b over those that stay. A and b also hold an observation of each feature with the present weights,
-so that few images are not fitted exactly, at the cost of others.
+of a filter, the best weights are A⁻¹b over those that stay. A and b also hold an observation of each feature with the present
+weights, so that few images are not fitted exactly, at the cost of others.
 
 The paper removes the smallest weights and restores, one by one, those that reduce the error most. Here the weights of each
 filter go in order of what the error rises by when one is eliminated and the others are fitted again, w² / (A⁻¹)ᵢᵢ (Hassibi and
