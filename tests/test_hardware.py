@@ -131,6 +131,7 @@ def test_a_kernel_taller_than_the_array_is_folded(tmp_path: Path) -> None:
     [
         ("rows = 4", "rowz = 4", "line 9: array has no setting 'rowz'; did you mean 'rows'?"),
         ("rows = 4", "rows = 0", "line 9: array: rows must be a whole number"),
+        ("rows = 4", "rows = 1000000000000000", "line 9: array: rows has to be at most 65,536"),
         ("unit_pj = 1", "", "energy lacks unit_pj"),
         ("unit_pj = 1", "unit_pj = 0", "unit_pj has to be more than 0"),
         ("clock_mhz = 100", "clock_mhz = 0", "clock_mhz has to be more than 0"),

@@ -29,6 +29,7 @@ from netadapt.runs.run_folder import RunFolder
 from netadapt.settings import OPTIONS, value_text, values_of
 from netadapt.supernet.ranking import trust_in
 from netadapt.training.types import Metric, Task
+from netadapt.users_code import short_name
 from profiler.runtimes import MODELLED_RUNTIME
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -129,7 +130,7 @@ def title(contents: Contents) -> str:
             return f"{100 * budget.fraction:g} % of its {budget.resource}{of}"
         return budget.amount_text(budget.amount(0)) + of
 
-    return f"{contents.info.network} within {' and '.join(map(budget_text, contents.info.goals))}"
+    return f"{short_name(contents.info.network)} within {' and '.join(map(budget_text, contents.info.goals))}"
 
 
 def headline(rows: Sequence[Row], task: Task) -> str:

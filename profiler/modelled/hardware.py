@@ -26,6 +26,8 @@ CODES = ("none", "run_length", "compressed_columns")
 """How zeros are left out of what is stored (profiler.modelled.work.stored_bits)."""
 LOOPS = ("B", "G", "K", "C", "OY", "OX", "FY", "FX")
 """Of images, groups, output and input channels of a group, output rows and columns, and rows and columns of the kernel."""
+MOST_ROWS = 65_536
+"""No array has more rows or columns, and mappings to so many are still searched in seconds."""
 Section = TypeVar("Section")
 
 
@@ -291,6 +293,10 @@ def _described(file: TomlFile) -> HardwareFile:
     for where, divisor in ((("clock_mhz",), hardware.clock_mhz), (("energy", "unit_pj"), hardware.energy.unit_pj)):
         if divisor <= 0:
             raise file.fail(where, f"{where[-1]} has to be more than 0")
+    for section, sizes in (("array", hardware.array), ("crossbar", hardware.crossbar)):
+        for key in ("rows", "cols"):
+            if sizes is not None and getattr(sizes, key) > MOST_ROWS:
+                raise file.fail((section, key), f"{section}: {key} has to be at most {MOST_ROWS:,}")
     if hardware.power.control_share >= 1:
         raise file.fail(("power", "control_share"), "power: control_share is a share of all energy and has to be below 1")
     return HardwareFile(hardware, file.text)
