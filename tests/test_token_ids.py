@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import netadapt
 from netadapt.errors import NetworkError
 from netadapt.export.files import export_onnx, export_tflite
+from netadapt.export.quantize import agreement, export_int8
 from netadapt.input_shapes import InputShapes, WholeNumbers, input_shapes_of, shapes_text
 from netadapt.networks.plain import plain_network
 from netadapt.networks.user_network import parse_inputs
@@ -185,14 +186,27 @@ def test_a_network_that_is_given_floats_instead_says_which_option_is_meant() -> 
 
 
 def test_the_python_interface_knows_them_by_their_type(tmp_path: Path) -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6]])
     steps = netadapt.adapt(
-        Text(), torch.zeros(4, 6, dtype=torch.int64), "macs=70%", out=tmp_path / "run",
-        evaluate=lambda model: float(model(torch.tensor([[1, 2, 3, 4, 5, 6]])).shape[1] == 4),
+        Masked(), (ids, torch.ones_like(ids)), "macs=70%", out=tmp_path / "run",
+        evaluate=lambda model: float(model(ids, torch.ones_like(ids)).shape[1] == 4),
         fine_tune=lambda _model, _steps: None, progress=False, search=netadapt.AdaptSettings(step=0.3, decay=1.0),
     )  # fmt: skip
     assert list(steps)[-1].export(tmp_path / "net.onnx").max_abs_difference < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "tflite"])
+def test_they_are_exported_in_integers(file_format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(50, (64, 6))
+    model, path = Masked().eval(), tmp_path / f"net.{file_format}"
+    export_int8(model, (IDS, IDS), path, (ids, torch.ones_like(ids)))
+    found = agreement(model, path, (ids, torch.ones_like(ids)))
+    assert found.cosine_similarity > 0.98
+
+
+@pytest.mark.slow
 def test_a_run_of_them_ends_with_files_that_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.py").write_text(SOURCE)

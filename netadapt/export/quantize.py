@@ -139,10 +139,15 @@ def _use_global_average_pool(model: ModelProto) -> None:
 
 def _quantise_tflite(floats: Path, written: Path, batches: list[tuple[Tensor, ...]]) -> None:
     quantiser = load("ai_edge_quantizer.quantizer:Quantizer")(str(floats), load("ai_edge_quantizer.recipe:static_wi8_ai8")())
-    ((name, signature),) = load("ai_edge_litert.interpreter:Interpreter")(str(floats)).get_signature_list().items()
-    names = in_order(signature["inputs"])
+    interpreter = load("ai_edge_litert.interpreter:Interpreter")(str(floats))
+    ((name, signature),) = interpreter.get_signature_list().items()
+    types = {key: tensor["dtype"] for key, tensor in interpreter.get_signature_runner().get_input_details().items()}
     samples = [
-        {name: channels_last(each).contiguous().numpy() for name, each in zip(names, batch, strict=True)} for batch in batches
+        {
+            key: channels_last(each).contiguous().numpy().astype(types[key])  # the converter gives whole numbers 32 bits
+            for key, each in zip(in_order(signature["inputs"]), batch, strict=True)
+        }
+        for batch in batches
     ]
     result = quantiser.quantize(quantiser.calibrate({name: samples}, num_threads=1))
     written.write_bytes(packed(result.quantized_model))
