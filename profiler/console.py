@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from device_agents.support.errors import ToolError
+from device_agents.support.starting import INTERRUPTED
 from device_agents.support.text import printable
 from profiler.finding import Finding
 
@@ -92,8 +94,6 @@ MEANT_COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 ARGUMENTS = "netadapt.arguments"
 """Where a command finds its arguments as they were typed, in the `meta` of its context."""
-INTERRUPTED = 130
-"""The exit code of a program ended by Ctrl-C, as shells know it."""
 
 
 def command_group(summary: str) -> typer.Typer:
@@ -171,8 +171,10 @@ class Command(TyperCommand):
 
 
 @contextmanager
-def plain_errors(after_interrupt: str = "") -> Iterator[None]:
+def plain_errors(after_interrupt: str = "", kept: Sequence[Path] = ()) -> Iterator[None]:
     """Print one of our errors as a sentence and exit with 1; after Ctrl-C say what is kept and exit with 130.
+
+    What is kept is said only if one of the paths `kept` is there by then.
 
     Standard output that goes to a full disk is such an error too. A reader that has closed the pipe, as `head` does, wants no more.
     """
@@ -187,7 +189,8 @@ def plain_errors(after_interrupt: str = "") -> Iterator[None]:
         print(f"error: {exc}", file=sys.stderr)
         raise typer.Exit(1) from exc
     except KeyboardInterrupt as exc:
-        print(f"\ninterrupted; {after_interrupt or 'nothing was written'}", file=sys.stderr)
+        is_kept = after_interrupt and (not kept or any(path.exists() for path in kept))
+        print(f"\ninterrupted; {after_interrupt if is_kept else 'nothing was written'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from exc
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from test_table import table
 from typer.testing import CliRunner, Result
 
@@ -17,6 +18,7 @@ from device_agents.support.errors import ToolError
 from netadapt.cli.app import app as netadapt
 from netadapt.resources.budgets import parse_budget
 from profiler.cli.app import app as profile
+from profiler.console import plain_errors
 from profiler.devices.config import find_device
 from profiler.errors import ModelError
 from profiler.formats.model_file import format_of
@@ -150,6 +152,33 @@ def test_output_into_a_full_disk_is_one_sentence(form: tuple[str, ...], tmp_path
         done = subprocess.run(command("show", tmp_path / "t.parquet", *form), stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: the output cannot be written: No space left on device; free some space\n"
+
+
+STARTS = """
+import sys
+from device_agents.support.starting import run_program
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "profiler.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+run_program("profiler.cli.app:app")
+"""
+
+
+def test_ctrl_c_while_a_program_starts_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted; nothing was written\n")
+
+
+@pytest.mark.parametrize(("kept", "said"), [("there", "go on"), ("nowhere", "nothing was written")])
+def test_what_is_kept_after_ctrl_c_is_said_only_if_it_is_there(
+    kept: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").touch()
+    with pytest.raises(typer.Exit), plain_errors("go on", [tmp_path / kept]):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == f"\ninterrupted; {said}\n"
 
 
 def test_a_folder_is_no_table_to_write() -> None:

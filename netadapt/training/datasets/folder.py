@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 from collections import Counter
@@ -285,7 +286,7 @@ def _image(file: Path, resolution: int) -> torch.Tensor:
             pixels = np.asarray(scaled.crop((left, top, left + resolution, top + resolution)))
             return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
     except INVALID_IMAGE as exc:
-        known = stand_in(file) if file.is_file() else None
+        known = stand_in(file) if file.is_file() and os.access(file, os.R_OK) else None
         raise DataError(f"{file} is {known or 'not an image, or damaged, or too large; replace or remove it'}") from exc
 
 
