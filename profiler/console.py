@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -20,9 +21,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from device_agents.support.errors import ToolError
+from device_agents.support.starting import INTERRUPTED
 from device_agents.support.text import printable
 from profiler.finding import Finding
 
@@ -46,6 +48,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON. Wi
 _WARM_UP = "models are always warmed up until their latency is steady"
 _ROUNDS = "write --rounds"
 _GPU = "the runtime says what computes, such as --runtime onnxruntime-cuda"
+_SAID = "everything worth knowing is printed anyway"
+_QUIET = "progress goes to standard error, which 2>/dev/null silences"
+_PRECISION = "a model file is measured in the precision that it has; export it in another"
+_BATCH = "the shape of the input has the batch, such as --shape NAME=4x3x224x224 where the file leaves it open"
 _ARGUMENT = "give the file itself, without an option"
 MEANT: Mapping[str, str] = {
     "--warmup": _WARM_UP, "--warm-up": _WARM_UP, "--warmup-runs": _WARM_UP, "--warmup_runs": _WARM_UP, "--warmups": _WARM_UP,
@@ -61,22 +67,39 @@ MEANT: Mapping[str, str] = {
     "--framework": "write --runtime", "--ep": _GPU,
     "--model": _ARGUMENT, "--graph": _ARGUMENT, "--input-file": _ARGUMENT, "-m": _ARGUMENT, "-i": _ARGUMENT,
     "--batch": "write --batch-size",
-    "--verbose": "everything worth knowing is printed anyway", "-v": "everything worth knowing is printed anyway",
+    "--verbose": _SAID, "-v": _SAID, "--debug": _SAID, "--quiet": _QUIET, "-q": _QUIET, "--silent": _QUIET,
+    "-o": "write --out", "--format": "write --json", "--csv": "write --json", "--delegate": _GPU,
     "--dataset": "write --data", "--data-dir": "write --data", "--checkpoint": "write --weights", "--pretrained": "write --weights",
     "--lr": "write --learning-rate", "--bs": "write --batch-size", "--num-classes": "write --classes",
     "--input-size": "write --resolution", "--img-size": "write --resolution", "--image-size": "write --resolution",
 }  # fmt: skip
 """What to write instead of options that other tools have, as the end of a sentence."""
 
+MEANT_OF_FILES: Mapping[str, str] = {
+    **dict.fromkeys(("--batch", "--batch-size", "--batch_size", "-b"), _BATCH),
+    **dict.fromkeys(("--fp16", "--allow-fp16", "--int8", "--half", "--precision"), _PRECISION),
+}
+"""The same for commands that read model files, which have --shape."""
+MEANT_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("model", "latency", "time", "profile"), ("benchmark",)),
+    **dict.fromkeys(("adapt", "netadapt", "train", "prune", "search", "compress"), ("run",)),
+    **dict.fromkeys(("eval", "evaluate", "test", "fine-tune"), ("finetune", "check")),
+    **dict.fromkeys(("list", "ls"), ("devices", "networks")),
+    **dict.fromkeys(("table", "tables", "print", "view"), ("show",)), "status": ("devices", "history"),
+    "bench": ("benchmark", "measure"),
+    "benchmark": ("measure",), "measure": ("benchmark",), "run": ("benchmark",),
+    "resume": ("build",), "convert": ("export", "import"),
+}  # fmt: skip
+"""Names that other tools have for commands, with ours; of several, the first that the program has is meant."""
+
 ARGUMENTS = "netadapt.arguments"
 """Where a command finds its arguments as they were typed, in the `meta` of its context."""
-INTERRUPTED = 130
-"""The exit code of a program ended by Ctrl-C, as shells know it."""
 
 
 def command_group(summary: str) -> typer.Typer:
     """A program of several commands, which are added to it as `Command`; `-h` works for all of them."""
     return typer.Typer(
+        cls=Group,
         help=summary,
         epilog=EXIT_CODES,
         no_args_is_help=True,
@@ -90,6 +113,35 @@ def examples(lines: Sequence[str]) -> str | None:
     return "\n\n".join(("Examples:", *lines)) if lines else None
 
 
+class Group(TyperGroup):
+    """A program whose errors about commands say which was meant, where the habits of other tools show."""
+
+    def main(self, *args: Any, **named: Any) -> Any:
+        """Run the program. Its help and its version may be too much for the disk as well."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # a shell has closed it
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        try:
+            return super().main(*args, **named)
+        except OSError as exc:
+            if not _could_not_print(exc):
+                raise
+            sys.exit(1)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """The command that the first argument names. A usage error, with the next step, if there is none."""
+        name = args[0]
+        if name not in self.commands:
+            ours = next((known for known in MEANT_COMMANDS.get(name.lower(), ()) if known in self.commands), None)
+            if name in ("help", "version"):
+                ctx.fail(f"No such command '{name}'; write {ctx.command_path} --{name}.")
+            if "." in name and "benchmark" in self.commands:
+                ctx.fail(f"No such command '{printable(name, 80)}'; to measure a file, write {ctx.command_path} benchmark FILE.")
+            if ours:
+                ctx.fail(f"No such command '{name}'; did you mean '{ours}'?")
+        return super().resolve_command(ctx, args)
+
+
 class Command(TyperCommand):
     """A command whose errors about options and arguments say what to write, where the habits of other tools show."""
 
@@ -99,10 +151,16 @@ class Command(TyperCommand):
         own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         for argument in args:
             name = argument.partition("=")[0]
-            way = MEANT.get(name, "")
+            way = (MEANT_OF_FILES.get(name) if "--shape" in own else None) or MEANT.get(name, "")
+            if name == "--config" and any("--config" in each.opts for each in ctx.find_root().command.params):
+                way = "write it before the command"
             if way == "write --out" and "--out" not in own:
                 way = "write --json > FILE, which prints the result into a file"
-            if name not in own and way and (not way.startswith("write ") or way.split()[1] in own):
+            if (
+                name not in own
+                and way
+                and (not way.startswith("write ") or not (option := way.split()[1]).startswith("-") or option in own)
+            ):
                 ctx.fail(f"No such option: {name}; {way}.")
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
@@ -113,8 +171,10 @@ class Command(TyperCommand):
 
 
 @contextmanager
-def plain_errors(after_interrupt: str = "") -> Iterator[None]:
+def plain_errors(after_interrupt: str = "", kept: Sequence[Path] = ()) -> Iterator[None]:
     """Print one of our errors as a sentence and exit with 1; after Ctrl-C say what is kept and exit with 130.
+
+    What is kept is said only if one of the paths `kept` is there by then.
 
     Standard output that goes to a full disk is such an error too. A reader that has closed the pipe, as `head` does, wants no more.
     """
@@ -122,20 +182,27 @@ def plain_errors(after_interrupt: str = "") -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as exc:
-        # an error of a file has its name; one without, of these kinds, comes from printing, or from the pipe to another program
-        printing = exc.filename is None and (exc.errno == errno.ENOSPC or (exc.errno == errno.EPIPE and _reader_is_gone()))
-        if not printing:
+        if not _could_not_print(exc):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers goes there when Python ends
-        if exc.errno == errno.ENOSPC:
-            print(f"error: the output cannot be written: {exc.strerror}; free some space", file=sys.stderr)
         raise typer.Exit(1) from exc
     except ToolError as exc:
         print(f"error: {exc}", file=sys.stderr)
         raise typer.Exit(1) from exc
     except KeyboardInterrupt as exc:
-        print(f"\ninterrupted; {after_interrupt or 'nothing was written'}", file=sys.stderr)
+        is_kept = after_interrupt and (not kept or any(path.exists() for path in kept))
+        print(f"\ninterrupted; {after_interrupt if is_kept else 'nothing was written'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from exc
+
+
+def _could_not_print(exc: OSError) -> bool:
+    """True for an error of standard output, of which a full disk is told, and where what is left in buffers is dropped."""
+    # an error of a file has its name; one without, of these kinds, comes from printing, or from the pipe to another program
+    if exc.filename is not None or not (exc.errno == errno.ENOSPC or (exc.errno == errno.EPIPE and _reader_is_gone())):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers goes there when Python ends
+    if exc.errno == errno.ENOSPC:
+        print(f"error: the output cannot be written: {exc.strerror}; free some space", file=sys.stderr)
+    return True
 
 
 def _reader_is_gone() -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import pickle
+import zipfile
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -80,6 +86,11 @@ FORMS: dict[str, Callable[[State], Any]] = {
     "without counters of batches": lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
     "options of the script": lambda state: {"args": Namespace(lr=0.1), "model": state},
     "double": lambda state: {name: value.double() for name, value in state.items()},
+    "arrays of NumPy": lambda state: {name: value.numpy() for name, value in state.items()},
+    "scores of NumPy": lambda state: {"state_dict": state, "best": np.float64(0.9), "epoch": np.int64(3), "curve": np.zeros(3)},
+    "paths and defaults": lambda state: {"net": state, "from": Path("/data"), "losses": defaultdict(list)},
+    "a pair": lambda state: (state, 7),
+    "sparse": lambda state: {name: value.to_sparse() for name, value in state.items()},
 }
 
 
@@ -101,6 +112,99 @@ def test_half_precision_becomes_the_networks_precision(dtype: torch.dtype, state
 def test_safetensors_are_read(state: State, tmp_path: Path) -> None:
     save_file(prefixed("model.", state), tmp_path / "w.safetensors")
     assert same(loaded(tmp_path / "w.safetensors")[0], state)
+
+
+def test_a_file_is_what_it_holds_and_not_what_it_is_called(state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "a.bin")
+    torch.save(state, tmp_path / "b.safetensors")
+    assert same(loaded(tmp_path / "a.bin")[0], state) and same(loaded(tmp_path / "b.safetensors")[0], state)
+
+
+def in_two_files(state: State, folder: Path) -> Path:
+    files = {name: f"model-{1 + place % 2:05}-of-00002.safetensors" for place, name in enumerate(state)}
+    for file in set(files.values()):
+        save_file({name: value for name, value in state.items() if files[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    return index
+
+
+def test_weights_in_several_files_are_read_by_their_index(state: State, tmp_path: Path) -> None:
+    assert same(loaded(in_two_files(state, tmp_path))[0], state)
+
+
+def test_one_of_several_files_names_their_index(state: State, tmp_path: Path) -> None:
+    index = in_two_files(state, tmp_path)
+    with pytest.raises(RunError, match=f"give {index}, as they are in several files"):
+        loaded(tmp_path / "model-00002-of-00002.safetensors")
+
+
+def test_a_file_that_the_index_names_and_that_is_missing_is_named(state: State, tmp_path: Path) -> None:
+    index = in_two_files(state, tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(RunError, match=r"no weights at .*model-00002-of-00002\.safetensors"):
+        loaded(index)
+
+
+def test_a_folder_names_the_file_to_give(state: State, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    save_file(state, tmp_path / "hub" / "model.safetensors")
+    with pytest.raises(RunError, match=r"hub is a folder; give the file .*model\.safetensors"):
+        loaded(tmp_path / "hub")
+
+
+def test_a_folder_of_distributed_weights_names_the_command_that_makes_one_file(tmp_path: Path) -> None:
+    (tmp_path / ".metadata").touch()
+    with pytest.raises(RunError, match="format_utils dcp_to_torch"):
+        loaded(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_told(state: State, tmp_path: Path) -> None:
+    torch.save(state | {"0.weight": state["0.weight"] * float("nan")}, tmp_path / "w.pt")
+    assert "1 of its weights, such as 0.weight, have values that are not finite" in loaded(tmp_path / "w.pt")[2]
+
+
+@pytest.mark.parametrize(
+    ("names", "undo"),
+    [
+        (("weight_orig", "weight_mask"), "prune.remove"), (("weight_g", "weight_v"), "remove_weight_norm"),
+        (("parametrizations.weight.original0", "parametrizations.weight.original1"), "remove_parametrizations"),
+    ],
+)  # fmt: skip
+def test_a_weight_that_is_kept_in_several_tensors_names_what_takes_that_back(
+    names: tuple[str, ...], undo: str, state: State, tmp_path: Path
+) -> None:
+    torch.save(state | {f"0.{name}": state["0.weight"] for name in names}, tmp_path / "w.pt")
+    with pytest.raises(RunError, match=f"{undo}.* before its state_dict is saved"):
+        loaded(tmp_path / "w.pt")
+
+
+HOLDS_NONE: dict[str, tuple[Callable[[State], Any], str]] = {
+    "whole numbers": (lambda state: {name: (10 * value).to(torch.int8) for name, value in state.items()}, r"type torch\.int8"),
+    "no names": (lambda state: list(state.values()), "its tensors have no names"),
+    "an optimiser": (lambda _: {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}, "state of an optimiser alone"),
+}
+
+
+@pytest.mark.parametrize("form", HOLDS_NONE)
+def test_what_holds_no_weights_is_told_with_what_it_holds(form: str, state: State, tmp_path: Path) -> None:
+    change, said = HOLDS_NONE[form]
+    torch.save(change(state), tmp_path / "w.pt")
+    with pytest.raises(RunError, match=said):
+        loaded(tmp_path / "w.pt")
+
+
+def archive(name: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as opened:
+        opened.writestr(name, "x")
+    return data.getvalue()
+
+
+def saved(value: object, *, newest: bool = True) -> bytes:
+    data = io.BytesIO()
+    torch.save(value, data, _use_new_zipfile_serialization=newest)
+    return data.getvalue()
 
 
 def test_weights_of_the_inner_network_fit_the_one_around_it(state: State, tmp_path: Path) -> None:
@@ -214,8 +318,17 @@ def test_a_torchscript_program_is_refused_with_the_line_that_makes_a_state_dict_
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
         (b"<!DOCTYPE html>\n<html></html>\n", "a page of a website"),
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "as Keras writes"),
-        (b"", "must be a state_dict"),
-        (pickle.dumps([1, 2]), "must be a state_dict"),
+        (b"\xef\xbb\xbf\n <html>", "a page of a website"),
+        (b"", "it is empty"),
+        (gzip.compress(b"x"), "unpack it with gunzip"),
+        (pickle.dumps([1, 2]), "not saved by torch.save but pickled"),
+        (saved({"a": torch.ones(9)})[:300], "damaged or cut short"),
+        (saved({"a": torch.ones(9)}, newest=False)[:90], "damaged or cut short"),
+        (bytes([99, 0, 0, 0, 0, 0, 0, 0]) + b'{"a":', "damaged or cut short"),
+        (archive("model.weights.h5"), "a file of Keras"),
+        (archive("w.npy"), "holds NumPy arrays"),
+        (archive("net.pth"), r"an archive of net\.pth and others; unpack it"),
+        (archive("net/archive_format"), r"a program of torch\.export"),
         (b"nonsense" * 9, "must be a state_dict"),
     ],
 )

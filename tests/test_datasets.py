@@ -202,7 +202,7 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
         open_dataset(str(tmp_path), resolution=8, seed=0)
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 40])
+@pytest.mark.parametrize("kept_bytes", [8, 40])
 def test_a_damaged_image_is_named(tmp_path: Path, kept_bytes: int) -> None:
     for name in ("cat", "dog"):
         _write_images(tmp_path / name, 4)

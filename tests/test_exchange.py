@@ -606,6 +606,7 @@ RESAVED = {
     "an index of pandas": lambda text: "\n".join(f"{number},{line}" for number, line in enumerate(text.splitlines())).encode(),
     "tabs": lambda text: text.replace(",", "\t").encode(),
     "semicolons and decimal commas": lambda text: text.replace(",", ";").replace(".", ",").encode(),
+    "a line for spreadsheets": lambda text: b"sep=,\r\n" + text.encode(),
     "booleans of a spreadsheet": lambda text: text.replace("True", "TRUE").replace("False", "FALSE").encode(),
 }
 
@@ -626,6 +627,7 @@ def test_csv_that_another_program_saved_again_is_the_same_table(form: str) -> No
         (lambda text: text.replace(",1.25,", ",1.6,"), "is no interval around 1.5 ms"),
         (lambda text: text.replace("relu6", "wish"), "line 2 is no layer"),
         (lambda text: text.splitlines()[0], "nothing to import"),
+        (lambda text: text[:-9], "line 2 ends in the middle; the file was cut short"),
         (lambda text: "op,inputs\n", "such a table is written by `profile export --format csv`, and not by `profile show`"),
     ],
 )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from test_table import table
 from typer.testing import CliRunner, Result
 
@@ -17,6 +18,8 @@ from device_agents.support.errors import ToolError
 from netadapt.cli.app import app as netadapt
 from netadapt.resources.budgets import parse_budget
 from profiler.cli.app import app as profile
+from profiler.console import plain_errors
+from profiler.devices.config import find_device
 from profiler.errors import ModelError
 from profiler.formats.model_file import format_of
 from profiler.protocol.settings import Target
@@ -56,6 +59,14 @@ def test_a_runtime_by_another_name_says_which_was_meant(name: str, meant: str) -
         ((*BUILD, "--output", "x"), "No such option: --output; write --out"),
         (("benchmark", "--model", "m.onnx"), "give the file itself, without an option"),
         ((*BENCHMARK, "--thread", "4"), "Possible options: --threads"),
+        ((*BENCHMARK, "--quiet"), "No such option: --quiet; progress goes to standard error"),
+        ((*BENCHMARK, "--batch-size=4"), "No such option: --batch-size; the shape of the input has the batch"),
+        ((*BENCHMARK, "--fp16"), "No such option: --fp16; a model file is measured in the precision that it has"),
+        ((*BENCHMARK, "--config", "x.toml"), "No such option: --config; write it before the command"),
+        (("m.onnx",), "benchmark FILE"),
+        (("help",), "--help."),
+        (("list",), "did you mean 'devices'?"),
+        (("measure", "m.onnx"), "did you mean 'benchmark'?"),
     ],
 )
 def test_an_option_of_another_tool_says_what_to_write(arguments: tuple[str, ...], said: str) -> None:
@@ -96,10 +107,37 @@ def test_a_pointer_that_git_lfs_left_is_told_with_the_command_that_fetches_the_f
 
 
 @pytest.mark.parametrize(
-    "text", ["latency=5ms", "latency<=5ms", "latency <= 5 ms", "LATENCY=5MS", "latency=0.005s", "latency=5000us"]
+    "text",
+    [
+        "latency=5ms",
+        "latency<5ms",
+        "latency:5ms",
+        "latency==5ms",
+        "latency<=5ms",
+        "latency <= 5 ms",
+        "LATENCY=5MS",
+        "latency=0.005s",
+        "latency=5000us",
+    ],
 )
 def test_a_budget_is_understood_however_it_is_written(text: str) -> None:
     assert parse_budget(text).absolute == pytest.approx(5)
+
+
+def test_several_budgets_in_one_say_to_give_each_its_own() -> None:
+    with pytest.raises(ToolError, match="--budget for each of several"):
+        parse_budget("latency=60%,macs=50%")
+
+
+@pytest.mark.parametrize(("name", "meant"), [("adapt", "run"), ("train", "run"), ("eval", "finetune"), ("list", "networks")])
+def test_a_command_by_another_name_says_which_was_meant(name: str, meant: str) -> None:
+    result = CliRunner().invoke(netadapt, [name], env={"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"})
+    assert result.exit_code == 2 and f"did you mean '{meant}'?" in result.stderr
+
+
+def test_an_accelerator_that_is_modelled_says_which_commands_take_it() -> None:
+    with pytest.raises(ToolError, match="are for `profile build` and `profile estimate`"):
+        find_device("model:nope")
 
 
 def command(*arguments: object) -> list[str]:
@@ -114,6 +152,54 @@ def test_output_into_a_full_disk_is_one_sentence(form: tuple[str, ...], tmp_path
         done = subprocess.run(command("show", tmp_path / "t.parquet", *form), stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: the output cannot be written: No space left on device; free some space\n"
+
+
+STARTS = """
+import sys
+from device_agents.support.starting import run_program
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "profiler.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+run_program("profiler.cli.app:app")
+"""
+
+
+def test_ctrl_c_while_a_program_starts_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted; nothing was written\n")
+
+
+@pytest.mark.parametrize(("kept", "said"), [("there", "go on"), ("nowhere", "nothing was written")])
+def test_what_is_kept_after_ctrl_c_is_said_only_if_it_is_there(
+    kept: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").touch()
+    with pytest.raises(typer.Exit), plain_errors("go on", [tmp_path / kept]):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == f"\ninterrupted; {said}\n"
+
+
+def test_a_folder_is_no_table_to_write() -> None:
+    result = CliRunner().invoke(profile, [*BUILD[:-1], "."])
+    assert isinstance(result.exception, SystemExit) and result.stderr.startswith("error: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which only Linux has")
+@pytest.mark.parametrize("arguments", [("--help",), ("show", "--help"), ("--version",)])
+def test_help_into_a_full_disk_is_one_sentence(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: the output cannot be written")
+
+
+def test_output_that_a_shell_has_closed_is_no_error(tmp_path: Path) -> None:
+    table().save(tmp_path / "t.parquet")
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command("show", tmp_path / "t.parquet")]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("form", [(), ("--json",), ("--format", "csv")])

@@ -46,6 +46,7 @@ def sizes(found: Dataset) -> tuple[int, int, int]:
     [
         ("train", "test"), ("Train", "Test"), ("TRAIN", "TEST"), ("training", "testing"), ("Training", "Testing"),
         ("training_set", "test_set"), ("train_images", "test_images"), ("TrainData", "TestData"), ("train-split", "val"),
+        ("train2017", "val2017"), ("train_256", "eval"), ("seg_train", "seg_test"), ("trainval", "evaluation"),
     ],
 )  # fmt: skip
 def test_folders_that_are_called_as_parts_are_parts(train: str, test: str, tmp_path: Path) -> None:
@@ -111,6 +112,78 @@ def test_parts_without_training_images_are_told(tmp_path: Path) -> None:
 def test_a_part_beside_classes_is_no_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has test, but no train folder; move the training images, with their classes, into one"):
         opened(write(tmp_path, ["", "test"]))
+
+
+def test_folders_with_the_same_subfolders_are_no_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"fold1 and fold2 in .* have the same subfolders, as parts of a dataset"):
+        opened(write(tmp_path, ["fold1", "fold2", "fold3"]))
+
+
+def test_subfolders_of_classes_that_differ_are_parts_of_their_class(tmp_path: Path) -> None:
+    write(tmp_path, ["2020", "2021"])
+    (tmp_path / "2021" / "b").rename(tmp_path / "2021" / "c")
+    assert opened(tmp_path).classes == ("2020", "2021")
+
+
+def test_a_folder_without_images_beside_that_of_the_images_is_no_class(tmp_path: Path) -> None:
+    write(tmp_path, ["images/train", "images/val"])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "1.txt").write_text("0")
+    assert opened(tmp_path).classes == ("a", "b")
+
+
+def test_test_images_in_a_folder_that_is_no_class_are_told_and_left_out(tmp_path: Path) -> None:
+    write(tmp_path, ["train"])
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    image().save(tmp_path / "val" / "images" / "1.png")
+    found = opened(tmp_path)
+    assert sum(sizes(found)) == 16 and found.remarks[0].startswith("val in it, beside train, is no part with classes")
+
+
+def test_a_class_that_is_called_differently_in_the_test_part_names_the_one_that_was_meant(tmp_path: Path) -> None:
+    write(tmp_path, ["train", "test"])
+    for part, name in (("train", "Cat"), ("test", "cat")):
+        (tmp_path / part / "a").rename(tmp_path / part / name)
+    with pytest.raises(DataError, match=r"cat is a class without training images \(did you mean 'Cat'\?\); rename it"):
+        opened(tmp_path)
+
+
+def test_a_class_without_test_images_is_told(tmp_path: Path) -> None:
+    write(tmp_path, ["train", "test"])
+    shutil.rmtree(tmp_path / "test" / "b")
+    (tmp_path / "test" / "b").mkdir()
+    assert opened(tmp_path).remarks == ("there are no images of 'b' in its test part",)
+
+
+def test_images_without_classes_are_told(tmp_path: Path) -> None:
+    image().save(tmp_path / "cat_1.png")
+    with pytest.raises(DataError, match="holds images without classes; move each into a subfolder"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cifar-10-python.tar.gz", "an archive; unpack it"), ("train_32x32.mat", "a MATLAB file"),
+        ("data/train-00000-of-00001.parquet", "a table"), ("mnist-train.tfrecord-00000-of-00001", "a TFRecord file"),
+        ("bedroom/data.mdb", "an LMDB database"), ("train_X.bin", "no image"),
+    ],
+)  # fmt: skip
+def test_a_folder_without_images_is_told_with_what_it_holds(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(bytes(99))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(DataError, match=f"{name} in it is {said}"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"<html>404</html>", "a page of a website"), (b"version https://git-lfs", "Git LFS"), (b"", "is empty")]
+)
+def test_a_file_in_the_place_of_an_image_is_told_with_what_it_is(data: bytes, said: str, tmp_path: Path) -> None:
+    (write(tmp_path) / "a" / "0.png").write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("around", ["archive", "archive/images"])

@@ -521,3 +521,17 @@ def test_a_layer_alone_that_reads_such_a_type_has_its_values_too(tmp_path: Path)
     nodes = [op("Cast", "x", "e", to=TensorProto.FLOAT8E4M3FN), op("Cast", "e", "y", to=FLOAT)]
     graph = executed(saved(tmp_path, nodes, {"x": (FLOAT, (4, 8))}, output=(4, 8), ir_version=9, opset=19))
     assert [len(session(file).get_inputs()) for file in graph.opaques.values()] == [1, 0]
+
+
+@pytest.mark.parametrize("packed", [TensorProto.INT4, TensorProto.UINT4])
+def test_tensors_of_four_bits_between_layers_are_read(packed: int, tmp_path: Path) -> None:
+    nodes = [op("Cast", "x", "packed", to=packed), op("Cast", "packed", "plain", to=FLOAT), op("Neg", "plain", "y")]
+    graph = executed(saved(tmp_path, nodes, {"x": (FLOAT, (4, 8))}, output=(4, 8), ir_version=10, opset=21))
+    assert [node.layer.op for node in graph.nodes][-1] == "Neg"
+
+
+def test_a_version_of_an_operator_that_the_runtime_lacks_is_told_with_the_way_out(tmp_path: Path) -> None:
+    nodes = [op("AveragePool", "x", "y", kernel_shape=[1, 1])]
+    path = saved(tmp_path, nodes, {"x": (FLOAT, (1, 1, 4, 8))}, output=(1, 1, 4, 8), ir_version=3, opset=1)
+    with pytest.raises(ModelError, match=r"Could not find an implementation .*; it lacks that version"):
+        read_onnx(path)

@@ -197,7 +197,7 @@ def test_arrays_are_read_in_every_usual_form(images: np.ndarray, labels: np.ndar
 
 
 @pytest.mark.parametrize(
-    "names", [("x_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y")],
+    "names", [("x_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y"), ("{}X", "{}Y"), ("X{}", "y{}")],
 )  # fmt: skip
 def test_arrays_are_found_under_their_usual_names(names: tuple[str, str], tmp_path: Path) -> None:
     arrays = {names[0].format(part): IMAGES for part in ("train", "val", "test")}
@@ -205,6 +205,37 @@ def test_arrays_are_found_under_their_usual_names(names: tuple[str, str], tmp_pa
     found = opened(saved(tmp_path / "a.npz", **arrays), 8)
     assert (len(found.train), len(found.holdout), len(found.test)) == (40, 40, 40)
     assert found.remarks == ("its validation images are the holdout, whatever --holdout says",)
+
+
+def test_arrays_that_are_not_used_are_told(tmp_path: Path) -> None:
+    found = opened(saved(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES), 8)
+    assert found.remarks == ("in it, x_test is not used",)
+
+
+def test_images_of_two_values_are_black_and_white(tmp_path: Path) -> None:
+    assert opened(saved(tmp_path / "a.npz", x=IMAGES > 20, y=LABELS), 8).train.images.unique().tolist() == [0, 255]
+
+
+def test_a_damaged_file_of_arrays_is_not_taken_for_cifar10(tmp_path: Path) -> None:
+    (tmp_path / "mine.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"use another copy$"):
+        opened(tmp_path / "mine.npz")
+
+
+def test_the_folder_that_emnist_is_unpacked_into_is_looked_into(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "gzip", packed=True)
+    assert len(opened(tmp_path, 28).test) == 20
+
+
+@pytest.mark.parametrize(("name", "meant"), [("MNIST", "idx:PATH"), ("cifar100", "cifar10:PATH"), ("imagenet", "folder:PATH")])
+def test_a_dataset_that_is_known_by_its_name_says_how_to_give_it(name: str, meant: str) -> None:
+    with pytest.raises(DataError, match=f"did you mean '{meant}'"):
+        opened(name)
+
+
+def test_an_address_says_that_nothing_is_downloaded() -> None:
+    with pytest.raises(DataError, match="nothing is downloaded"):
+        opened("https://example.org/data.zip")
 
 
 def test_arrays_without_parts_are_split(tmp_path: Path) -> None:
@@ -244,7 +275,10 @@ def test_arrays_that_are_no_images_with_labels_are_told(arrays: dict[str, np.nda
         ("training.pt", "a PyTorch file"), ("batch.pickle", "could run code"), ("x.npy", "a single array"),
         ("train.csv", "a table"),
         ("data.hdf5", "an HDF5 file"), ("0000.parquet", "a table"), ("train.tfrecord", "a TFRecord file"),
-        ("instances.json", "a file of annotations"), ("data.bin", "no dataset by its ending"),
+        ("instances.json", "a file of annotations"), ("data.yaml", "a file of annotations"), ("mydata.py", "mydata.py:make_data"),
+        ("train.tfrecord-00000-of-00002", "a TFRecord file"), ("video.MP4", "a video"),
+        ("images.zip.part", "an unfinished download"),
+        ("data.bin", "no dataset by its ending"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_dataset_is_told_with_what_it_is(name: str, said: str, tmp_path: Path) -> None:

@@ -44,9 +44,18 @@ def test_a_truncated_table_is_told_in_one_sentence(tmp_path: Path, keep: int) ->
     path = tmp_path / "t.parquet"
     table().save(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(TableError, match="damaged") as caught:
+    with pytest.raises(TableError, match="damaged" if keep else "empty") as caught:
         load_table(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"<html></html>", "a page of a website"), (b"version https://git-lfs", "Git LFS"), (b"", "is empty")]
+)
+def test_a_file_in_the_place_of_a_table_is_told_with_what_it_is(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(data)
+    with pytest.raises(TableError, match=said):
+        load_table(tmp_path / "t.parquet")
 
 
 def test_a_parquet_file_that_is_no_table_is_told(tmp_path: Path) -> None:

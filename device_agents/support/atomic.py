@@ -26,16 +26,20 @@ def writing(path: Path, error: type[ToolError], advice: str = "") -> Iterator[No
 def whole(path: Path, error: type[ToolError], advice: str = "") -> Iterator[Path]:
     """A temporary path to write to. It takes the place of `path` at the end, and is removed instead after an exception.
 
-    A reader sees the old file or the new one. `error`, in a sentence that `advice` ends, if the file cannot be written.
+    A reader sees the old file or the new one. `error`, in a sentence that `advice` ends, if the file cannot be written. What is
+    not a file, such as /dev/null, is never replaced, and neither is a link, but the file that it leads to.
     """
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
     with writing(path, error, advice):
+        if path.exists() and not path.is_file():
+            raise OSError("it is a folder" if path.is_dir() else "it is no file")
+        target = path.resolve()
+        temporary = target.with_name(f".{target.name}.{threading.get_ident()}.{os.getpid()}.tmp")
         try:
-            remove_leftovers(path)
+            remove_leftovers(target)
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 

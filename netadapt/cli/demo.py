@@ -16,7 +16,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a demo that was interrupted.")] = False,
 ) -> None:
     """Run everything once on this machine: measure, build a table, adapt MobileNetV1 to 60 % of its latency, compare."""
-    with needs_torch(f"everything done so far is kept in {out}; continue with --resume"):
+    with needs_torch(f"everything done so far is kept in {out}; continue with --resume", [out]):
         from netadapt.demo import demo as run_demo
 
         run_demo(out, runtime, resume=resume)

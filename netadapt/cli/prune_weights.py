@@ -74,7 +74,7 @@ def prune_weights(
     Both have the same rounds, fine-tunes and numbers of weights. The result has the accuracy on test images, the modelled energy
     with the zeros of weights and activations, and the size as Deep Compression stores it.
     """
-    with needs_torch(f"every finished round is kept in {out}; continue with --resume"):
+    with needs_torch(f"every finished round is kept in {out}; continue with --resume", [out]):
         from netadapt.errors import SettingsError
         from netadapt.runs.measure import EXPORTERS
         from netadapt.training.recipe import RecipeOverrides

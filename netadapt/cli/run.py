@@ -77,7 +77,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Adapt a network to its budgets: prune it step by step, and keep the network of every step."""
-    with needs_torch(f"every finished candidate is kept in {out}; go on with `netadapt resume {out}`"):
+    with needs_torch(f"every finished candidate is kept in {out}; go on with `netadapt resume {out}`", [out / "run.json"]):
         from netadapt import adaptation
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, output=output)

@@ -68,7 +68,7 @@ def supernet(
     Every image of a batch is run through a network of its own random widths (ordered dropout). A run has to have the same network,
     data, holdout and seed, so that its holdout is new to the super-network.
     """
-    with needs_torch(f"what has been trained is kept in {out}; continue with --resume"):
+    with needs_torch(f"what has been trained is kept in {out}; continue with --resume", [out]):
         from netadapt.supernet.making import SuperNetworkRequest, make_supernet
 
         chosen = NetworkOptions.chosen(network, width_multiplier, resolution, small_input, input_shapes, output=output)

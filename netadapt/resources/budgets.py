@@ -84,17 +84,21 @@ class Goal:
 _BUDGET = re.compile(r"(?P<resource>[^=]*)=\s*(?P<number>[+-]?\d+(?:\.\d*)?(?:e\d{1,2})?)\s*(?P<unit>%|[a-zµ]*)\s*", re.IGNORECASE)
 
 
+_EQUALS = re.compile("==|<=|[=<≤:]")
+"""The signs by which people say that a resource is to be within an amount."""
+
+
 def parse_budget(text: str, tables: Collection[str] = ()) -> Budget:
     """The budget in a text such as `latency=60%`, `latency=12ms` or `macs=300M`.
 
     `tables` are the names of latency tables: `pixel=40ms` is then a budget for the latency by the table `pixel`.
     `BudgetError` if the text is no budget.
     """
-    what, equals, _ = text.partition("=")
-    if not equals:
+    parts = _EQUALS.split(text, maxsplit=1)
+    if len(parts) < 2:
         raise BudgetError(f"{text!r} is not a budget; write latency=60%, latency=12ms or macs=300M")
-    said = what.strip().removesuffix("<").rstrip()  # latency<=12ms
-    text = f"{said}={text.partition('=')[2]}"
+    said = parts[0].strip()
+    text = f"{said}={parts[1]}"
     resource, table = said.lower(), ""
     if said and said in tables:
         resource, table = next(name for name in RESOURCES if known_resource(name).named_by_table), said
@@ -105,6 +109,7 @@ def parse_budget(text: str, tables: Collection[str] = ()) -> Budget:
     if match is None:
         comma = re.fullmatch(r"[^=]*=\s*(\d+),(\d+)\s*(%|[a-zµ]*)\s*", text, re.IGNORECASE)
         way = f"{said}={comma[1]}.{comma[2]}{comma[3]}" if comma else f"{said}=60% or {said}={kind.example}"
+        way += ", and --budget for each of several" if text.count("=") > 1 else ""
         raise BudgetError(f"{text!r} has no number that can be read; write {way}")
     number, unit = float(match["number"]), match["unit"].lower()
     if unit == "%":

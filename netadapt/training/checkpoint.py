@@ -8,19 +8,25 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
+import zipfile
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from pickle import UnpicklingError  # torch raises it for a file that is no state_dict; nothing is ever unpickled
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from device_agents.support.atomic import write_whole
+from device_agents.support.stand_ins import stand_in
+from device_agents.support.strict_json import read_json
 from device_agents.support.text import printable
 from netadapt.errors import RunError
 
@@ -35,12 +41,28 @@ _AVERAGED = ("ema", "swa", "averag", "shadow")
 """Parts of the names under which checkpoints keep averaged weights beside those that were trained."""
 _MOST_DEEP = 4
 """Levels of mappings in which weights are looked for."""
-_BEGINNINGS: Mapping[bytes, str] = {
-    b"version https://git-lfs": "it is a pointer of Git LFS to the file; fetch the file itself with `git lfs pull`",
-    b"<": "it is a page of a website; download the file itself",
-    b"\x89HDF": "it is an HDF5 file, as Keras writes; rebuild the network in PyTorch and save its state_dict",
+_DTYPES = tuple(type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU")
+_PLAIN: list[Any] = [
+    Namespace, defaultdict, list, dict, int, float, np.dtype, np.ndarray, *_DTYPES,
+    (PurePosixPath, "pathlib.PosixPath"), (PureWindowsPath, "pathlib.WindowsPath"),
+    *((np.dtype(float).type(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np.zeros(0).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]  # fmt: skip
+"""What training scripts keep beside weights, such as their options and best scores, and what has no methods that could run."""
+_ASKED = "it must be a state_dict saved by torch.save"
+_DAMAGED = "it is damaged or cut short; copy or download it again"
+_FOREIGN = "the model of another program; weights must be a state_dict saved by torch.save"
+_ENDINGS: Mapping[str, str] = dict.fromkeys((".onnx", ".tflite", ".pb", ".index", ".pdparams", ".gguf", ".mlmodel"), _FOREIGN)
+"""What files are by their endings, where nothing at their beginning tells it."""
+_KERAS = "an HDF5 file, as Keras writes; rebuild the network in PyTorch and save its state_dict"
+_IN_FOLDERS = ("*.index.json", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.tar")
+_SPLIT: Mapping[str, str] = {
+    ".parametrizations.": "torch.nn.utils.parametrize.remove_parametrizations",
+    ".weight_orig.": "torch.nn.utils.prune.remove, or of spectral_norm remove_spectral_norm,",
+    ".weight_g.": "torch.nn.utils.remove_weight_norm",
 }
-"""Files that are taken for weights, by what they begin with."""
+"""What takes back a weight that is kept in several tensors, by a part of the names of these."""
+_SHARD = re.compile(r"-\d+-of-\d+\.")
 
 MAKES_A_STATE_DICT = 'torch.save(torch.load("{path}", weights_only=False).state_dict(), "weights.pt")'
 """The line of Python that we advise a user to run on a pickled model, if it is trusted. We never run it."""
@@ -74,9 +96,11 @@ def load_weights(model: nn.Module, path: Path, *, headless: bool = False) -> Loa
     """
     found = _read(path)
     own = model.state_dict()
-    states = [(where, _renamed(state, own)) for where, state in _states(found, "", 0)]
+    is_optimiser = isinstance(found, Mapping) and "param_groups" in found
+    holds = isinstance(found, Mapping | list | tuple) and not is_optimiser
+    states = [(where, _renamed(state, own)) for where, state in (_states(found, "", 0) if holds else ())]
     if not states:
-        raise RunError(f"{path} holds no weights that can be read; it must be a state_dict saved by torch.save")
+        raise RunError(f"{path} holds no weights that can be read; {_no_weights(found)}")
     # most names that fit, then weights that were trained before averages of them; of equal ones, the outermost
     scores = [(sum(name in own for name in state), not _averaged(where)) for where, state in states]
     best = scores.index(max(scores))
@@ -93,9 +117,18 @@ def load_weights(model: nn.Module, path: Path, *, headless: bool = False) -> Loa
     random = _head(own, missing, other, {name: tuple(state[name].shape) for name in other}) if headless else ()
     if extra or ((missing or other) and not random):
         reason = _difference(own, state, extra, missing, other)
-        raise RunError(f"the weights in {path} are not of this network: {reason}; use weights of the same network")
+        index = next(path.parent.glob("*.index.json"), None) if _SHARD.search(path.name) else None
+        way_out = f"give {index}, as they are in several files" if index else "use weights of the same network"
+        if undo := next((undo for end, undo in _SPLIT.items() if any(end in f"{name}." for name in extra)), None):
+            way_out = f"call {undo} on the trained network before its state_dict is saved"
+        raise RunError(f"the weights in {path} are not of this network: {reason}; {way_out}")
     if counters:
         remarks.append(f"{len(counters)} counters in it that the network does not have, such as {counters[0]}, are left out")
+    wild = [name for name, _ in model.named_parameters() if name in state and not state[name].float().isfinite().all()]
+    if wild:
+        remarks.append(
+            f"{len(wild)} of its weights, such as {wild[0]}, have values that are not finite, as after a training that failed"
+        )
     if random:
         remarks.append(
             f"it has no weights of this size for the head of the network ({', '.join(random)}), which stays random; the others "
@@ -106,27 +139,49 @@ def load_weights(model: nn.Module, path: Path, *, headless: bool = False) -> Loa
     return Loaded(random, tuple(remarks))
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> Any:
     """What the file holds: a mapping of tensors, or of anything with tensors somewhere in it."""
     try:
-        if path.suffix.lower() == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([Namespace]):  # the options of a training script; without methods that could run
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        if path.is_dir():
+            raise RunError(f"{path} is a folder; {_inside(path)}")
+        if path.name.endswith(".index.json"):
+            names = sorted(set(read_json(path.read_bytes())["weight_map"].values()))
+            return {name: value for shard in names for name, value in _read(path.parent / Path(shard).name).items()}
+        with path.open("rb") as file, torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of files that we refuse with a sentence
+            if _is_safetensors(file.read(9)):  # whatever the file is called
+                return load_file(path)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as exc:
         raise RunError(f"there are no weights at {path}; restore the file or give the path of another") from exc
+    except PermissionError as exc:
+        raise RunError(f"{path} may not be read by this user; give yourself the right to, or copy it") from exc
     except UNREADABLE as exc:
         raise RunError(f"{path} holds no weights that can be read; {_way_out(path, str(exc))}") from exc
-    return found if isinstance(found, Mapping) else {}
+
+
+def _is_safetensors(beginning: bytes) -> bool:
+    return beginning[8:9] == b"{"  # after the length of its header
+
+
+def _inside(folder: Path) -> str:
+    """Which file of a folder to give."""
+    if (folder / ".metadata").is_file():
+        command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pt"
+        return f"its weights are in several files of torch.distributed; {command} makes one of them"
+    found = next((file for pattern in _IN_FOLDERS for file in sorted(folder.rglob(pattern))), None)
+    return f"give the file of the weights in it, such as {found}" if found else "give a file that torch.save has written"
 
 
 def _way_out(path: Path, message: str) -> str:
-    """What the file is, as far as its beginning or torch's message tells, and how to get a state_dict of it."""
+    """What the file is, as far as its beginning, its ending or torch's message tells, and how to get a state_dict of it."""
+    if known := stand_in(path):
+        return f"it is {known}"
     with path.open("rb") as file:
-        beginning = file.read(64).lstrip()
-    for known, sentence in _BEGINNINGS.items():
-        if beginning.startswith(known):
-            return sentence
+        beginning = file.read(9)
+    if beginning.startswith(b"\x89HDF"):
+        return f"it is {_KERAS}"
     if "TorchScript" in message:
         line = f'torch.save(torch.jit.load("{path}").state_dict(), "weights.pt")'
         return f"it is a TorchScript program; python -c 'import torch; {line}' makes a state_dict of it"
@@ -137,19 +192,70 @@ def _way_out(path: Path, message: str) -> str:
             f"python -c 'import torch; {line}' makes a state_dict of a model, and [\"state_dict\"] in place of .state_dict() one "
             "of a checkpoint"
         )
-    return "it must be a state_dict saved by torch.save"
+    if beginning.startswith(b"PK"):
+        return _in_archive(path)
+    if known := _ENDINGS.get(path.suffix.lower()):
+        return f"it is {known}"
+    if beginning[:1] == b"\x80" and beginning[2:4] != b"\x8a\n":  # which begins the number that torch's older files begin with
+        line = f'torch.save(pickle.load(open("{path}", "rb")), "weights.pt")'
+        return (
+            "it was not saved by torch.save but pickled, and reading it would run code; if you trust it, "
+            f"python -c 'import pickle, torch; {line}' makes a file of it that can be read"
+        )
+    return _DAMAGED if beginning[:1] == b"\x80" or _is_safetensors(beginning) else _ASKED
 
 
-def _states(found: Mapping[Any, Any], where: str, depth: int) -> Iterator[tuple[str, State]]:
+def _in_archive(path: Path) -> str:
+    """What an archive is that torch cannot read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return _DAMAGED
+    if any(name.endswith(".h5") for name in names):
+        return f"it is a file of Keras; {_KERAS.partition('; ')[2]}"
+    if any(name.endswith(".npy") for name in names):
+        return "it holds NumPy arrays; save them as tensors, by their names in the network, with torch.save"
+    if any(name.endswith("archive_format") for name in names):
+        line = f'torch.save(torch.export.load("{path}").state_dict, "weights.pt")'
+        return f"it is a program of torch.export; python -c 'import torch; {line}' makes a state_dict of it"
+    return f"it is an archive of {printable(names[0], 60)} and others; unpack it" if names else "it is an empty archive"
+
+
+def _no_weights(found: Any) -> str:
+    """Why there are no weights in what was read."""
+    inner = list(found.values()) if isinstance(found, Mapping) else list(found) if isinstance(found, list | tuple) else []
+    if any(isinstance(value, Mapping) and "param_groups" in value for value in (found, *inner)):
+        return "it is the state of an optimiser alone; give the file that has the network's state_dict"
+    tensors = [value for value in map(_dense, inner) if value is not None]
+    if tensors and not any(value.is_floating_point() or value.is_complex() for value in tensors):
+        return f"its weights are of type {tensors[0].dtype}, as in a quantised network; give those from before that"
+    return "its tensors have no names; save the network's state_dict" if tensors else _ASKED
+
+
+def _states(found: Any, where: str, depth: int) -> Iterator[tuple[str, State]]:
     """Every mapping of names to tensors within this one, the outermost first, with the keys that lead to it."""
-    tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    items = list(found.items() if isinstance(found, Mapping) else enumerate(found))
+    tensors = {name: value for name, each in items if isinstance(name, str) and (value := _dense(each)) is not None}
     if any(value.is_floating_point() for value in tensors.values()):
         yield where or "the file itself", tensors
     if depth < _MOST_DEEP:
-        for name, value in found.items():
+        for name, value in items:
             inner = vars(value) if isinstance(value, Namespace) else value
-            if isinstance(inner, Mapping) and "optim" not in str(name).lower():
+            is_optimiser = "optim" in str(name).lower() or (isinstance(inner, Mapping) and "param_groups" in inner)
+            if isinstance(inner, Mapping | list | tuple) and not is_optimiser:
                 yield from _states(inner, printable(f"{where}.{name}" if where else str(name), 60), depth + 1)
+
+
+def _dense(value: Any) -> Tensor | None:
+    """The tensor as an ordinary one; None for what is no tensor or has no values."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.ndim:
+        value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+    if not isinstance(value, Tensor) or value.is_meta:
+        return None
+    if value.is_quantized:
+        return value.dequantize()
+    return value if value.layout is torch.strided else value.to_dense()
 
 
 def _averaged(where: str) -> bool:

@@ -104,8 +104,9 @@ def build(
         chosen = MODELLED_RUNTIME if all(map(is_model, device)) else runtime or usual_runtime(plans)
     out = out or default_out(plans, chosen)
     measured = [name for name in device if not is_model(name)]
-    kept = f"everything measured is kept in {journal_paths(out, measured)}; go on with --resume" if measured else ""
-    with plain_errors(kept), terminable():
+    kept = journal_paths(out, measured)
+    told = f"everything measured is kept in {', '.join(map(str, kept))}; go on with --resume" if kept else ""
+    with plain_errors(told, kept), terminable():
         targets = tuple(
             Target(name, MODELLED_RUNTIME) if is_model(name) else Target(name, chosen, threads, python, runner, oversubscribe)
             for name in device

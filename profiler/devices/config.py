@@ -90,6 +90,8 @@ def _meant_device(name: str) -> str | None:
         return "did you mean 'local'? --runtime and profile.toml say which part of it computes"
     if re.fullmatch(r"(cuda|gpu|rocm|mps|tpu|npu|dsp)(:\d+)?", word):
         return "the part of a device that computes is named by --runtime, such as onnxruntime-cuda on --device local"
+    if word.partition(":")[0] == "model":
+        return "modelled accelerators such as model:eyeriss are for `profile build` and `profile estimate`"
     if word in ("android", "phone", "usb"):
         return "did you mean 'adb:SERIAL', as `profile devices` lists it?"
     if re.fullmatch(r"[\w.-]+@[\w.-]+(:\d+)?", name) or re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}(:22)?|[\w-]+\.(local|lan)", word):

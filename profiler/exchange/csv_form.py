@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,15 +95,20 @@ def _row(layer: LayerSpec, estimate: Estimate) -> dict[str, Any]:
     }
 
 
+_SEPARATOR = re.compile(r"\Asep=.[\r\n]+", re.IGNORECASE)
+"""A line that tells spreadsheets what separates columns."""
+
+
 def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
     """The layers in files that `write` has made. Raises `ExchangeError`, with the line, for any other file."""
     if activations:
         raise ExchangeError("each row of a CSV table has its activation; leave --activation out")
     found = RowCollector()
     for source in sources:
-        header, _, _ = source.text.partition("\n")
+        text = _SEPARATOR.sub("", source.text)
+        header, _, _ = text.partition("\n")
         delimiter = max(",;\t", key=header.count)
-        reader = csv.DictReader(io.StringIO(source.text), delimiter=delimiter)
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
         try:
             missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
             if missing:
@@ -112,6 +118,10 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
                 )
             for row in reader:
                 found.count()
+                if None in row.values():
+                    raise ExchangeError(
+                        f"{source.name}, line {reader.line_num} ends in the middle; the file was cut short, import the whole one"
+                    )
                 _add_row(found, f"{source.name}, line {reader.line_num}", row, delimiter)
         except csv.Error as exc:
             raise ExchangeError(f"{source.name}, line {reader.line_num} is not CSV: {exc}") from exc

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from device_agents.support.errors import ToolError
 from device_agents.support.loading import load
+from device_agents.support.stand_ins import stand_in
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.layers.graph import Graph
@@ -128,10 +129,6 @@ OTHER_SUFFIXES: Mapping[str, str] = {
 """What other files are by their endings, and what to do with them."""
 
 
-_POINTER = b"version https://git-lfs"
-"""What a file begins with that Git LFS keeps in the place of a large one."""
-
-
 def format_of(path: Path) -> Format:
     """The format of a file, by its ending. Raises `ModelError` if there is no such file or no such format."""
     if not path.exists():
@@ -142,12 +139,11 @@ def format_of(path: Path) -> Format:
     if ending not in MODEL_SUFFIXES or not path.is_file():
         raise ModelError(f"{path} is not a model file; {' and '.join(MODEL_SUFFIXES)} files can be read")
     try:
-        with path.open("rb") as opened:
-            begins_with = opened.read(len(_POINTER))
+        known = stand_in(path)
     except OSError as exc:
         raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
-    if begins_with == _POINTER:
-        raise ModelError(f"{path} only points to a file in Git LFS; fetch the file itself with `git lfs pull`")
+    if known:
+        raise ModelError(f"{path} is {known}")
     return FORMATS[path.suffix.lstrip(".").lower()]
 
 

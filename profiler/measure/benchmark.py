@@ -113,5 +113,7 @@ def measure_each(
 def _read(path: Path, target: Target, given: Given) -> bytes:
     file_format = format_of(path)
     if file_format.name != target.model_format:
-        raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
+        raise ModelError(
+            f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files; choose another --runtime"
+        )
     return file_format.complete(path, given)

@@ -127,7 +127,9 @@ def ask_file(
     """
     file_format, key = format_of(path), str(path)
     if file_format.name != target.model_format:
-        raise ModelError(f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files")
+        raise ModelError(
+            f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files; choose another --runtime"
+        )
     # a damaged file is an error before a device is asked
     remainder = None
     try:

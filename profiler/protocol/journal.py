@@ -98,7 +98,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def journal_path(table: Path) -> Path:
     """Beside the table: TABLE.parquet has TABLE.journal.jsonl."""
-    return table.with_name(table.stem + ".journal.jsonl")
+    return table.parent / f"{table.stem}.journal.jsonl"
 
 
 def read_journal(path: Path) -> Iterator[JournalEvent]:

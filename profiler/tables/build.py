@@ -87,7 +87,9 @@ def build(
         raise TableError(f"{out} has no journal beside it, so it cannot be extended; choose another --out or remove it")
     for plan in plans:
         if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
-            raise ModelError(f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files")
+            raise ModelError(
+                f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files; choose another --runtime"
+            )
         if plan.model is not None and (remark := FORMATS[target.model_format].remark(plan.model)):
             (progress or Silent()).say(remark)
     if fusion_of(target.runtime) is None:

@@ -27,9 +27,9 @@ def table_path(out: Path, device: str) -> Path:
     return Path(str(out).replace("{device}", re.sub(r"[^A-Za-z0-9._-]+", "-", device)))
 
 
-def journal_paths(out: Path, devices: Sequence[str]) -> str:
-    """The paths of the journals of these devices, for people."""
-    return ", ".join(str(journal_path(table_path(out, device))) for device in devices)
+def journal_paths(out: Path, devices: Sequence[str]) -> Sequence[Path]:
+    """The paths of the journals of these devices."""
+    return [journal_path(table_path(out, device)) for device in devices]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from device_agents.support.atomic import whole
 from device_agents.support.dataclass_json import read_as, read_value
+from device_agents.support.stand_ins import stand_in
 from device_agents.support.strict_json import read_json
 from profiler.errors import LayerError, TableError
 from profiler.interval import Interval
@@ -220,7 +221,8 @@ def load_table(path: Path) -> Table:
         raw, rows = _read_parquet(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         first_line = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise TableError(f"{path} is not a latency table or is damaged: {first_line}") from exc
+        known = None if isinstance(exc, OSError) else stand_in(path)
+        raise TableError(f"{path} is {known or f'not a latency table or is damaged: {first_line}'}") from exc
     if raw is None and rows and set(ROW_COLUMNS) <= rows[0].keys():
         raise TableError(
             f"{path} has the rows of a latency table, but what they were measured with and how far they can be trusted is gone: "

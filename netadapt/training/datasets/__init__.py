@@ -5,6 +5,7 @@ Torch is not imported here: options and errors list the datasets from this regis
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def batches_in(folder: Path) -> list[Path]:
 
 def idx_in(folder: Path) -> list[Path]:
     """The folders of idx files: this one, or those in it, as torchvision leaves them."""
-    places = (folder, folder / "raw", *sorted(folder.glob("*/raw")))
+    places = (folder, folder / "raw", folder / "gzip", *sorted(folder.glob("*/raw")))
     return [place for place in places if any(file.is_file() for file in place.glob("*images?idx3?ubyte*"))]
 
 
@@ -54,7 +55,7 @@ def _is_cifar10(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return "webp.npy" in archive.namelist()
     except (OSError, zipfile.BadZipFile):
-        return True  # its loader says that the file is damaged
+        return "cifar" in path.name.lower()  # its loader says that the file is damaged
 
 
 def _is_idx(path: Path) -> bool:
@@ -91,6 +92,10 @@ _FILES: Mapping[str, str] = {
     ".csv": "a table; save its images as files, in a folder with a subfolder per class, or with numpy.savez as x_train and y_train",
     ".tfrecord": "a TFRecord file; save its images as files, in a folder with a subfolder per class",
     ".json": "a file of annotations; give the folder of images, with a subfolder per class",
+    ".py": "Python; name its function that makes the data, as in mydata.py:make_data",
+    ".mdb": "an LMDB database; save its images as files, in a folder with a subfolder per class",
+    ".mp4": "a video; save its images as files, in a folder with a subfolder per class",
+    ".part": "an unfinished download; get the whole file",
 }  # fmt: skip
 """What a file that is no dataset of ours is by its ending, and how to get on."""
 _ALIKE: Mapping[str, str] = {
@@ -101,7 +106,34 @@ _ALIKE: Mapping[str, str] = {
     ".tsv": ".csv",
     ".tfrecords": ".tfrecord",
     ".xml": ".json",
+    ".jsonl": ".json",
+    ".yaml": ".json",
+    ".yml": ".json",
+    ".xlsx": ".csv",
+    ".feather": ".parquet",
+    ".lmdb": ".mdb",
+    ".avi": ".mp4",
+    ".mov": ".mp4",
+    ".mkv": ".mp4",
+    ".crdownload": ".part",
 }
+
+
+_KNOWN_AS: Mapping[str, str] = {
+    **dict.fromkeys(("mnist", "fashion_mnist", "fashion-mnist", "fashionmnist", "emnist", "kmnist", "qmnist"), "idx:PATH"),
+    **dict.fromkeys(("cifar", "cifar-10", "cifar100", "cifar-100"), "cifar10:PATH"),
+    **dict.fromkeys(("imagenet", "imagenette", "imagefolder", "images", "flowers", "pets"), "folder:PATH"),
+    "medmnist": "npz:PATH",
+}
+"""How to write datasets that are known by these names; they have to be there, as nothing is downloaded."""
+_ONE_OF_SEVERAL = re.compile(r"-\d+-of-\d+$")
+"""The end of the name of a file that is kept in several."""
+
+
+def what_it_is(file: Path) -> str | None:
+    """What a file that is no dataset of ours is by its ending, and how to get on; None if its ending tells nothing."""
+    ending = _ONE_OF_SEVERAL.sub("", file.suffix.lower())
+    return _FILES.get(_ALIKE.get(ending, ending))
 
 
 def usages() -> str:
@@ -121,16 +153,14 @@ def name_and_path(spec: str) -> tuple[str, str]:
         return name, path
     if not Path(spec).exists():
         if colon or "/" in spec or "." in spec:
-            raise DataError(f"there is no dataset at {spec}; give a path, or one of {usages()}")
-        raise DataError(f"there is no dataset and no path {spec!r}; {did_you_mean(spec, DATASETS)}")
+            fetched = " (nothing is downloaded)" if "://" in spec else ""
+            raise DataError(f"there is no dataset at {spec}{fetched}; give a path, or one of {usages()}")
+        raise DataError(f"there is no dataset and no path {spec!r}; {did_you_mean(spec, DATASETS, _KNOWN_AS)}")
     for known, entry in DATASETS.items():
         if entry.recognises(Path(spec)):
             return known, spec
     if Path(spec).is_file():
-        ending = Path(spec).suffix.lower()
-        what = _FILES.get(
-            _ALIKE.get(ending, ending), f"no dataset by its ending; give a folder, an .npz file, or one of {usages()}"
-        )
+        what = what_it_is(Path(spec)) or f"no dataset by its ending; give a folder, an .npz file, or one of {usages()}"
         raise DataError(f"{spec} is {what}")
     raise DataError(f"{spec} is neither a file nor a folder; give a path to one, or one of {usages()}")
 

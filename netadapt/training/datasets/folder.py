@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 from collections import Counter
@@ -14,7 +15,9 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
-from netadapt.training.datasets import DataError
+from device_agents.support.stand_ins import stand_in
+from device_agents.support.text import did_you_mean
+from netadapt.training.datasets import DataError, what_it_is
 from netadapt.training.datasets.arrays import INVALID_IMAGE, check_pixels
 from netadapt.training.datasets.images import ImageSource, LabelledImages, damaged, is_small
 
@@ -28,12 +31,13 @@ _OTHER_ENDINGS: Mapping[str, str] = {
 }  # fmt: skip
 """The kinds of images that are not read, by their endings."""
 _PARTS: Mapping[str, str] = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "holdout": "val",
+    "train": "train", "training": "train", "trainval": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "holdout": "val", "eval": "val", "evaluation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-"""What a folder is by its name, in lower case and without such an end as in train_images."""
-_END = re.compile(r"[\W_]*(?:set|data|images?|imgs?|split)$")
+"""What a folder is by a word of its name, in lower case: train, and also train_images, seg_train and train2017."""
+_WORDS = re.compile(r"[^\W\d_]+")
+_END = re.compile(r"(?:set|data|images?|imgs?|split)$")
 _LITTER = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"}
 )
@@ -91,12 +95,19 @@ def _load(path: str, resolution: int, left_out: _LeftOut) -> LabelledImages:
     training = parts["train"]
     classes = tuple(folder.name for folder in _subfolders(training) if _has_images(folder))
     if not classes:
-        raise DataError(f"there are no images in the subfolders of {training}; it must hold one subfolder per class")
+        if _own_images(training):
+            raise DataError(f"{training} holds images without classes; move each into a subfolder that is called as its class")
+        raise DataError(f"there are no images in the subfolders of {training}; it must hold one per class{_held_instead(training)}")
     if len(classes) < 2:
         raise DataError(f"{training} holds images of one class only, {classes[0]!r}; there must be two subfolders or more")
     files: list[tuple[Path, int, str]] = []
     for part, folder in parts.items():
         files += [(file, label, part) for file, label in _labelled(folder, classes, left_out)]
+    remarks += [
+        f"there are no images of {classes[label]!r} in its {part} part"
+        for part in parts
+        for label in sorted(set(range(len(classes))) - {label for _, label, where in files if where == part})[:1]
+    ]
     if not is_small(len(files), 3, resolution):
 
         def read(number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,10 +142,19 @@ def _load(path: str, resolution: int, left_out: _LeftOut) -> LabelledImages:
     )  # fmt: skip
 
 
+def _held_instead(folder: Path) -> str:
+    """What the largest file is in a folder without images, as the end of a sentence."""
+    files = [file for file in folder.rglob("*") if file.is_file() and not _within_litter(file, folder)]
+    if not files:
+        return ""
+    largest = max(files, key=lambda file: file.stat().st_size)
+    return f", but {largest.relative_to(folder)} in it is {what_it_is(largest) or 'no image'}"
+
+
 def _inner(root: Path) -> Path:
     """The folder itself, or the only one in it, as archives often hold a folder of everything."""
     while True:
-        children = _subfolders(root)
+        children = [child for child in _subfolders(root) if _has_images(child)]  # annotations may lie beside the images
         if len(children) != 1 or _own_images(root) or _own_images(children[0]) or not _subfolders(children[0]):
             return root
         root = children[0]
@@ -162,7 +182,17 @@ def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
             raise DataError(f"{root} has {names}, but no train folder; move the training images, with their classes, into one")
         if named and named == with_images:  # or else the parts would be the classes
             raise DataError(f"{' and '.join(named)} in {root} hold images without classes; give each a subfolder per class")
+        if alike := _alike(root):
+            raise DataError(
+                f"{' and '.join(folder.name for folder in alike)} in {root} have the same subfolders, as parts of a dataset "
+                "have and not classes; call them train, val and test, or give the path of one of them"
+            )
         return {"train": root}, []
+    classes = {child.name.lower() for child in _subfolders(parts["train"])}
+    for part in parts.keys() - {"train"}:
+        inside = [child.name.lower() for child in _subfolders(parts[part]) if _has_images(child)]
+        if len(inside) == 1 and inside[0] not in classes:  # val/images, for example, of which a table has the classes
+            others.append(parts.pop(part))
     unused = [folder.name for folder in others if _has_images(folder)]
     if unused:
         remarks.append(f"{', '.join(unused[:5])} in it, beside {parts['train'].name}, is no part with classes and is left out")
@@ -174,16 +204,30 @@ def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
     return {part: parts[part] for part in ("train", "val", "test") if part in parts}, remarks
 
 
+def _alike(root: Path) -> list[Path]:
+    """The subfolders, if there are two or more, that hold images in the same two or more subfolders, and none beside these."""
+    folders = [folder for folder in _subfolders(root) if _has_images(folder)]
+    inside = [{child.name for child in _subfolders(folder) if _has_images(child)} for folder in folders]
+    same = len(folders) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside)
+    return folders[:2] if same and not any(map(_own_images, folders)) else []
+
+
 def _part_of(folder: Path) -> str | None:
     """The part that the folder is by its name."""
-    return _PARTS.get(_END.sub("", folder.name.lower())) or _PARTS.get(folder.name.lower())
+    words = _WORDS.findall(folder.name.lower())
+    named = {_PARTS[name] for word in words for name in (word, _END.sub("", word)) if name in _PARTS}
+    return named.pop() if len(named) == 1 else None
 
 
 def _labelled(part: Path, classes: Sequence[str], left_out: _LeftOut) -> list[tuple[Path, int]]:
     """The image files below this folder, each with the number of its class. Everything else there is counted."""
     unknown = [folder for folder in _subfolders(part) if folder.name not in classes and _has_images(folder)]
     if unknown:
-        raise DataError(f"{unknown[0]} is a class without training images; add some, or remove the folder")
+        hint = did_you_mean(unknown[0].name, classes)
+        raise DataError(
+            f"{unknown[0]} is a class without training images ({hint}); rename it, sort its images into the folders of their "
+            "classes, or remove it"
+        )
     files = []
     for label, name in enumerate(classes):
         for file in sorted((part / name).rglob("*")) if (part / name).is_dir() else ():
@@ -242,7 +286,8 @@ def _image(file: Path, resolution: int) -> torch.Tensor:
             pixels = np.asarray(scaled.crop((left, top, left + resolution, top + resolution)))
             return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
     except INVALID_IMAGE as exc:
-        raise DataError(f"{file} is not an image, or damaged, or too large; replace or remove it") from exc
+        known = stand_in(file) if file.is_file() and os.access(file, os.R_OK) else None
+        raise DataError(f"{file} is {known or 'not an image, or damaged, or too large; replace or remove it'}") from exc
 
 
 def _upright(colours: Image.Image, image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,10 @@ from netadapt.training.datasets.arrays import DAMAGED_ARCHIVE, Array, read_array
 from netadapt.training.datasets.images import LabelledImages, check_size, resized
 
 _PAIRS = (
-    ("x_{}", "y_{}"), ("{}_x", "{}_y"), ("{}_images", "{}_labels"), ("images_{}", "labels_{}"), ("{}_data", "{}_labels"),
-    ("x", "y"), ("images", "labels"), ("data", "labels"), ("data", "target"), ("arr_0", "arr_1"),
+    ("x{}", "y{}"), ("{}x", "{}y"), ("{}images", "{}labels"), ("images{}", "labels{}"), ("{}data", "{}labels"),
+    ("x", "y"), ("images", "labels"), ("image", "label"), ("data", "labels"), ("data", "target"), ("arr0", "arr1"),
 )  # fmt: skip
-"""The names, in lower case and with the name of a part, under which images and their labels are found."""
+"""The names, in lower case, without underscores and with the name of a part, under which images and their labels are found."""
 _NEEDED = "x_train, y_train, x_test and y_test, or those of CIFAR-10: webp, offset, label, is_test, classes"
 _IDX_BYTES = 0x08  # the data type of unsigned bytes
 _MOST_BYTES = 2_000_000_000
@@ -40,7 +41,9 @@ def load_npz(path: str, resolution: int) -> LabelledImages:
         raise DataError(f"there is no file {path!r}; give npz:PATH, a file with the arrays {_NEEDED}")
     try:
         with zipfile.ZipFile(file) as archive:
-            names = {Path(name).stem.lower(): Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
+            names = {
+                Path(name).stem.lower().replace("_", ""): Path(name).stem for name in archive.namelist() if name.endswith(".npy")
+            }
     except DAMAGED_ARCHIVE as exc:
         raise DataError(f"{file} is damaged or not an .npz file of plain arrays; use another copy") from exc
     pairs: dict[str, tuple[str, str]] = {}
@@ -55,7 +58,10 @@ def load_npz(path: str, resolution: int) -> LabelledImages:
         )
     arrays = read_arrays(file, [names[name] for pair in pairs.values() for name in pair], "images with labels in arrays")
     parts = {part: (arrays[names[first]], arrays[names[second]]) for part, (first, second) in pairs.items()}
-    return _labelled(file.stem, file, parts, resolution)
+    labelled = _labelled(file.stem, file, parts, resolution)
+    used = {name for pair in pairs.values() for name in pair}
+    unused = ", ".join(name for plain, name in names.items() if plain not in used)
+    return replace(labelled, remarks=(*labelled.remarks, f"in it, {unused} is not used")) if unused else labelled
 
 
 def load_idx(path: str, resolution: int) -> LabelledImages:
@@ -156,7 +162,7 @@ def _eight_bits(pixels: Array, place: Path) -> Array:
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype == np.uint16 and high > 255:
         scale = 1 / 257
-    elif pixels.dtype.kind == "f" and low >= 0 and high <= 1:
+    elif pixels.dtype.kind in "fb" and low >= 0 and high <= 1:
         scale = 255.0
     elif pixels.dtype.kind in "iuf" and low >= 0 and 1 < high <= 255:
         scale = 1.0

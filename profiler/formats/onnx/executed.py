@@ -7,6 +7,7 @@ random weights. Whole numbers are 0 instead, because they may be indices.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ from profiler.layers.graph import Graph, Node
 
 _TYPES = {"float": TensorProto.FLOAT, "double": TensorProto.DOUBLE}
 """Element types that the profiler calls by C++ names; it calls all others as ONNX does."""
+_PACKED = re.compile(r"x\d$")
+"""What the profiler adds to the names of types of which several elements share a byte, such as int4x2."""
 _OF_ANY_LAYOUT = (
     "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearLeakyRelu",
     "QLinearSoftmax", "Resize", "Add", "Sub", "Mul", "Div", "Concat", "Erf", "Relu", "Clip", "HardSigmoid", "Sigmoid",
@@ -196,4 +199,4 @@ def _known_tensors(model: ModelProto, pairs: Sequence[tuple[NodeProto, ExecutedO
             continue
         for key, tensor in zip(made, operator.outputs, strict=True):
             ((kind, shape),) = tensor.items()
-            yield key, Tensor(shape, _TYPES.get(kind) or TensorProto.DataType.Value(kind.upper()))
+            yield key, Tensor(shape, _TYPES.get(kind) or TensorProto.DataType.Value(_PACKED.sub("", kind).upper()))

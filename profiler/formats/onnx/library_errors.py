@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,14 @@ LIBRARY_ERRORS = (
 # the place in onnxruntime's source, which does not help the user
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?", re.DOTALL)
 
+_WAYS_OUT: Mapping[str, str] = {
+    "IR version": "export it for an older version of ONNX, or install a newer onnxruntime",
+    "under development": "export it for an older opset, or install a newer onnxruntime",
+    "Could not find an implementation": "it lacks that version or data type of the operator; export it for another",
+    "not a registered function": "it lacks that operator; export the network without it",
+}
+"""The next step for what onnxruntime says."""
+
 
 @contextmanager
 def library_errors_as_ours(path: Path) -> Iterator[None]:
@@ -41,4 +49,5 @@ def library_errors_as_ours(path: Path) -> Iterator[None]:
         raise ModelError(f"{path}: {exc}") from exc
     except LIBRARY_ERRORS as exc:
         reason = " ".join(_STATUS.sub("", str(exc)).split())[:300] or type(exc).__name__
-        raise ModelError(f"{path} is not a model that onnxruntime {ort.__version__} can run: {reason}") from exc
+        way = next((f"; {way}" for said, way in _WAYS_OUT.items() if said in reason), "")
+        raise ModelError(f"{path} is not a model that onnxruntime {ort.__version__} can run: {reason}{way}") from exc
