@@ -1,6 +1,6 @@
 """What can be pruned of networks of many families, here and with Torch-Pruning's own pruner, as a table.
 
-    python benchmarks/families.py             # all families of tests/families.py
+    python benchmarks/families.py             # all families of tests/all_families.py
     python benchmarks/families.py vit encoder
 
 For each family: the channels of its layers with weights that can be removed (without depthwise ones, whose channels are those
@@ -27,6 +27,7 @@ from torch import nn
 
 from device_agents.support.errors import ToolError
 from netadapt.export.files import export_onnx, export_tflite
+from netadapt.input_shapes import InputShapes
 from netadapt.pruning.counting import count_macs
 from netadapt.pruning.couplings import MAKES_AN_OUTPUT
 from netadapt.pruning.prune import prune
@@ -35,8 +36,8 @@ from profiler.formats.model_file import FORMATS
 from profiler.layers.channels import possible_widths
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from families import NETWORKS
-from torch_pruning_alone import SHAPE, channels
+from all_families import EVERY, shape_of
+from torch_pruning_alone import channels
 
 RANDOM_NETWORKS = 5
 
@@ -44,12 +45,12 @@ RANDOM_NETWORKS = 5
 def main(names: list[str]) -> None:
     warnings.filterwarnings("ignore")
     print(f"{'family':34} {'all':>6} {'ours':>6} {'theirs':>6}  theirs runs  random widths  exports  tables   trace s")
-    for name in names or NETWORKS:
+    for name in names or EVERY:
         torch.manual_seed(0)
-        model = NETWORKS[name][0]().eval()
+        model = EVERY[name]().eval()
         started = time.perf_counter()
         try:
-            traced = trace_with_reasons(model, (SHAPE,), name)
+            traced = trace_with_reasons(model, (shape_of(name),), name)
         except ToolError as exc:
             print(f"{name:34} {exc}")
             continue
@@ -58,7 +59,7 @@ def main(names: list[str]) -> None:
         layers = {layer for layer, _ in model.named_modules()} - outputs
         theirs, runs = torch_pruning_alone(name, outputs)
         every, ours = channels(model, layers), channels(model, layers - set(traced.fixed))
-        valid, files, tables = random_networks(model, traced)
+        valid, files, tables = random_networks(model, traced, (shape_of(name),))
         print(f"{name:34} {every:6} {ours:6} {theirs:6}  {runs:11}  {valid} of {RANDOM_NETWORKS}         ", end="")
         print(f"{files:7}  {tables:7}  {seconds:7.1f}", flush=True)
 
@@ -74,7 +75,7 @@ def torch_pruning_alone(name: str, outputs: Collection[str]) -> tuple[int, str]:
     return int(narrowed), str(runs)
 
 
-def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str, str]:
+def random_networks(model: nn.Module, traced: Traced, shapes: InputShapes) -> tuple[int, str, str]:
     """How many networks of random widths have the multiply-accumulates of their graph, and what is possible with the last.
 
     That is: which exports are right, and in which formats its layers can be measured, first of ONNX and then of TFLite.
@@ -85,14 +86,14 @@ def random_networks(model: nn.Module, traced: Traced) -> tuple[int, str, str]:
         widths = {block: rng.choice(choices) for block, choices in possible_widths(traced.graph, 1).items()}
         narrow = prune(model, traced.graph, widths)
         try:
-            valid += traced.graph.at_widths(widths).macs == count_macs(narrow, (SHAPE,))
+            valid += traced.graph.at_widths(widths).macs == count_macs(narrow, shapes)
         except (RuntimeError, ToolError):
             continue
     exports, tables = [], []
     for export, ending in ((export_onnx, "onnx"), (export_tflite, "tflite")):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                export(narrow, (SHAPE,), Path(folder) / f"narrow.{ending}")
+                export(narrow, shapes, Path(folder) / f"narrow.{ending}")
                 exports.append("yes")
             except ToolError:
                 exports.append("no")

@@ -1,6 +1,6 @@
 """What Torch-Pruning's own pruner narrows of one network, for families.py, which replaces some of its functions as it imports ours.
 
-    python benchmarks/torch_pruning_alone.py "a family of tests/families.py" OUTPUT...
+    python benchmarks/torch_pruning_alone.py "a family of tests/all_families.py" OUTPUT...
 
 The outputs are the layers that keep their widths. It prints the channels of the layers that were narrowed to a half, and whether
 the network runs afterwards, or the kind of the error.
@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 import torch_pruning
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from families import NETWORKS
+from all_families import EVERY, shape_of
 
-SHAPE = (1, 3, 32, 32)
-WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+WEIGHTED = (_ConvNd, nn.Linear)
 
 
 def channels(model: nn.Module, names: Collection[str]) -> int:
@@ -39,9 +39,9 @@ def channels(model: nn.Module, names: Collection[str]) -> int:
     return total
 
 
-def narrowed_channels(model: nn.Module, outputs: Collection[str]) -> tuple[int, str]:
+def narrowed_channels(model: nn.Module, shape: tuple[int, ...], outputs: Collection[str]) -> tuple[int, str]:
     """The channels of the layers that Torch-Pruning narrows to a half, and whether the network runs afterwards."""
-    narrow, images = deepcopy(model), torch.randn(SHAPE)
+    narrow, images = deepcopy(model), torch.randn(shape)
     names = {module: name for name, module in narrow.named_modules()}
     try:
         pruner = torch_pruning.pruner.MetaPruner(
@@ -65,4 +65,4 @@ def narrowed_channels(model: nn.Module, outputs: Collection[str]) -> tuple[int, 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
-    print(json.dumps(narrowed_channels(NETWORKS[sys.argv[1]][0]().eval(), sys.argv[2:])))
+    print(json.dumps(narrowed_channels(EVERY[sys.argv[1]]().eval(), shape_of(sys.argv[1]), sys.argv[2:])))

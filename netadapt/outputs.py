@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
@@ -109,7 +110,7 @@ def _with_unused(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     Such layers read features too, and fail where these are narrowed without them.
     """
     made: list[Tensor] = []
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    layers = [module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear)]
     hooks = [layer.register_forward_hook(lambda _module, _inputs, output: made.append(output)) for layer in layers]
     try:
         outputs = as_list(model(*inputs))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from families import NETWORKS
+from all_families import NETWORKS, shape_of
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from netadapt.export.files import export_onnx, export_tflite
 from netadapt.pruning.counting import count_macs
@@ -20,14 +21,12 @@ from profiler.layers.channels import nearest, possible_widths
 
 pytestmark = pytest.mark.slow
 
-SHAPE = (1, 3, 32, 32)
-
 
 @cache
 def traced(name: str) -> tuple[nn.Module, Traced]:
     torch.manual_seed(0)
     model = NETWORKS[name][0]().eval()
-    return model, trace_with_reasons(model, (SHAPE,), name)
+    return model, trace_with_reasons(model, (shape_of(name),), name)
 
 
 @cache
@@ -35,14 +34,14 @@ def narrowed(name: str) -> nn.Module:
     model, found = traced(name)
     widths = {block: nearest(choices, 0.6 * choices[-1]) for block, choices in possible_widths(found.graph, 1).items()}
     narrow = prune(model, found.graph, widths)
-    assert found.graph.at_widths(widths).macs == count_macs(narrow, (SHAPE,))
+    assert found.graph.at_widths(widths).macs == count_macs(narrow, (shape_of(name),))
     return narrow
 
 
 def channels(model: nn.Module, names: set[str]) -> int:
     """The output channels of these layers, without depthwise ones, whose channels are those before them."""
     layers = [layer for name, layer in model.named_modules() if name in names]
-    plain = [layer for layer in layers if not isinstance(layer, nn.Conv2d) or layer.groups == 1 or layer.groups < layer.in_channels]
+    plain = [layer for layer in layers if not isinstance(layer, _ConvNd) or layer.groups == 1 or layer.groups < layer.in_channels]
     return sum(
         layer.out_features if isinstance(layer, nn.Linear) else int(layer.get_parameter("weight").shape[0]) for layer in plain
     )
@@ -62,12 +61,12 @@ def test_the_narrowed_graph_has_the_macs_of_the_narrowed_network(name: str) -> N
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_narrowed_network_computes_the_same_in_onnx(name: str, tmp_path: Path) -> None:
-    export_onnx(narrowed(name), (SHAPE,), tmp_path / "narrow.onnx")
+    export_onnx(narrowed(name), (shape_of(name),), tmp_path / "narrow.onnx")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_narrowed_network_computes_the_same_in_tflite(name: str, tmp_path: Path) -> None:
-    export_tflite(narrowed(name), (SHAPE,), tmp_path / "narrow.tflite")
+    export_tflite(narrowed(name), (shape_of(name),), tmp_path / "narrow.tflite")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -291,12 +291,15 @@ def test_a_layer_that_is_added_to_a_half_has_half_of_its_width() -> None:
     assert graph.layer_at("three", {"stem": 10}).out_channels == 5
 
 
-def test_a_convolution_of_sequences_is_not_pruned_and_says_so() -> None:
+def test_a_convolution_of_sequences_is_pruned_behind_one_of_images() -> None:
     def forward(net: Net, x: Tensor) -> Tensor:
         return net.head(functional.relu(net.sequence(functional.relu(net.stem(x)).mean(2))).mean(2))
 
     network = Net(forward, stem=nn.Conv2d(3, 16, 3), sequence=nn.Conv1d(16, 8, 3), head=nn.Linear(8, 10))
-    assert trace_with_reasons(network.eval(), (SHAPE,), "sequence").fixed["sequence"] == "layers of Conv1d are not pruned"
+    found = trace_with_reasons(network.eval(), (SHAPE,), "sequence")
+    assert found.graph.widths == {"stem": 16, "sequence": 8}
+    narrow = {"stem": 10, "sequence": 5}
+    assert found.graph.at_widths(narrow).macs == count_macs(prune(network, found.graph, narrow), (SHAPE,))
 
 
 class Tokens(nn.Module):

@@ -124,14 +124,17 @@ def block_of(model: Chain) -> Block:
     return Block(model, "maker", CHANNELS, [model.maker], readers)
 
 
-@pytest.mark.parametrize("name", [*READERS, "reflecting", "in groups"])
+@pytest.mark.parametrize("name", [*READERS, "reflecting", "in groups", "of a sequence", "of a volume"])
 def test_the_features_of_a_layer_times_its_weights_are_what_it_computes(name: str) -> None:
     others = {
         "reflecting": lambda: nn.Conv2d(CHANNELS, 5, 3, padding=1, padding_mode="reflect"),
         "in groups": lambda: nn.Conv2d(CHANNELS, 6, 3, padding=1, groups=2),
+        "of a sequence": lambda: nn.Conv1d(CHANNELS, 5, 3, stride=2, padding=2, dilation=2),
+        "of a volume": lambda: nn.Conv3d(CHANNELS, 5, (1, 2, 3), padding=(0, 1, 1)),
     }
     layer = (READERS | others)[name]().eval()
-    given_ = torch.randn(2, CHANNELS * 36) if isinstance(layer, nn.Linear) else torch.randn(2, CHANNELS, 6, 6)
+    shapes = {"of a sequence": (36,), "of a volume": (4, 5, 6)}
+    given_ = torch.randn(2, CHANNELS * 36) if isinstance(layer, nn.Linear) else torch.randn(2, CHANNELS, *shapes.get(name, (6, 6)))
     made = torch.cat([*(rule.features_of(layer, given_, 10**6, torch.Generator()) @ rule.matrices(layer).mT)], dim=1)
     expected = layer(given_)
     if isinstance(layer, nn.ConvTranspose2d):  # its windows do not overlap here, so every output comes from one pixel
@@ -139,8 +142,8 @@ def test_the_features_of_a_layer_times_its_weights_are_what_it_computes(name: st
             made.reshape(2, 6, 6, 5, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(2, 5, 12, 12)
             + layer.get_parameter("bias")[:, None, None]
         )
-    elif expected.ndim == 4:
-        made = made.reshape(2, *expected.shape[2:], -1).permute(0, 3, 1, 2)
+    elif expected.ndim > 2:
+        made = made.reshape(2, *expected.shape[2:], -1).movedim(-1, 1)
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
 
 

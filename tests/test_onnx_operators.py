@@ -92,6 +92,15 @@ CASES: dict[str, Case] = {
     "a convolution of a sequence and its activation": (
         "FusedConv", [(1, 4, 11)], [np.linspace(-1, 1, 60, dtype=np.float32).reshape(5, 4, 3)], {"activation": "Relu"},
     ),
+    "a transposed convolution of a sequence": (
+        "ConvTranspose", [(1, 4, 11)], [np.linspace(-1, 1, 60, dtype=np.float32).reshape(4, 5, 3)],
+        {"pads": [1, 0], "strides": [2]},
+    ),
+    "a transposed convolution of a sequence with its bias": (
+        "ConvTranspose", [(1, 4, 11)],
+        [np.linspace(-1, 1, 64, dtype=np.float32).reshape(4, 4, 4), np.linspace(0, 1, 4, dtype=np.float32)],
+        {"pads": [1, 1], "strides": [2]},
+    ),
     "a mask of attention": ("Where", [(1, 2, 9, 9)], [np.tri(9, dtype=np.bool_).T, np.float32(-1e9)], {}),
     "sums up to each column": ("CumSum", [IMAGE], [whole(3)], {}),
     "sums from behind each channel on": ("CumSum", [IMAGE], [whole(1)], {"exclusive": 1, "reverse": 1}),

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 import torch_pruning
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from netadapt.baselines.match import Match, Widths
 from netadapt.errors import NetAdaptError
@@ -126,7 +127,7 @@ def _fixed(model: nn.Module, graph: Graph) -> list[nn.Module]:
     members = {node.name for node in graph.nodes if node.block is not None}
 
     def is_depthwise(layer: nn.Module) -> bool:
-        return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == layer.in_channels > 1
+        return isinstance(layer, _ConvNd) and layer.groups == layer.in_channels > 1
 
     return [
         layer

@@ -202,12 +202,15 @@ class _Exportable(TorchFunctionMode):
 
     An adaptive pool of maxima becomes a maximum over all pixels, or a pool of windows. Nearest interpolation by a factor that is no
     whole number becomes a selection of rows and columns: runtimes round their own factor, and take other pixels than PyTorch for
-    some. From 60 to 64, where 16 * 60 / 64 is 15, they compute 16 / (64 / 60), which is a little less.
+    some. From 60 to 64, where 16 * 60 / 64 is 15, they compute 16 / (64 / 60), which is a little less. A sequence is interpolated
+    as an image of one row.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.interpolate:
             asked = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+            if asked["input"].ndim == 3 and asked.get("mode", "nearest") in _OF_IMAGES:
+                return functional.interpolate(**_as_rows(**asked)).squeeze(2)
             if (indices := _nearest_pixels(**asked)) is not None:
                 images: Tensor = asked["input"]
                 for axis, chosen in enumerate(indices, start=2):
@@ -216,6 +219,18 @@ class _Exportable(TorchFunctionMode):
         if func is functional.adaptive_max_pool2d and (pooled := _pooled(*args, **(kwargs or {}))) is not None:
             return pooled
         return func(*args, **(kwargs or {}))
+
+
+_OF_IMAGES = {"nearest": "nearest", "nearest-exact": "nearest-exact", "linear": "bilinear"}
+"""The interpolation of sequences, and that of images."""
+
+
+def _as_rows(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **options: Any) -> dict[str, Any]:
+    """The arguments of `interpolate` for a sequence (n, c, length) as those for images (n, c, 1, length)."""
+    for_rows = [
+        given if given is None else (1, *(given if isinstance(given, tuple | list) else [given])) for given in (size, scale_factor)
+    ]
+    return {"input": input.unsqueeze(2), "size": for_rows[0], "scale_factor": for_rows[1], "mode": _OF_IMAGES[mode], **options}
 
 
 def _pooled(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from netadapt.input_shapes import InputShapes
 from netadapt.pruning.couplings import WEIGHTED, Couplings
@@ -21,7 +22,7 @@ def count_macs(model: nn.Module, input_shapes: InputShapes) -> int:
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # a transposed convolution applies its kernels, (in, out, k, k), to every input value; all others, (out, in, k, k),
         # compute every output value with them
-        pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        pixels = inputs[0] if isinstance(module, _ConvTransposeNd) else output
         macs.append(pixels.numel() * module.get_parameter("weight")[0].numel())
 
     def count_attention(module: nn.MultiheadAttention, inputs: tuple[Tensor, ...], _output: object) -> None:

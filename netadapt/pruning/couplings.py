@@ -29,6 +29,7 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch_pruning import ops
 from torch_pruning.ops import OPTYPE
 
@@ -38,9 +39,9 @@ from netadapt.pruning.buffers import buffers_of_channels
 from netadapt.pruning.places import Shapes, note_parts, part_what_is_broadcast
 from netadapt.training.trees import zeros_of
 
-WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+WEIGHTED = (_ConvNd, nn.Linear)
 """The classes of layers that can make the channels of a block."""
-NOT_PRUNED = (nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d, nn.RNNBase, nn.Bilinear)
+NOT_PRUNED = (nn.RNNBase, nn.Bilinear)
 """Classes of layers with weights that cannot."""
 _FOLLOWERS = (
     OPTYPE.BN, OPTYPE.PRELU, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.DEPTHWISE_CONV, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT,
@@ -197,7 +198,7 @@ class Couplings:
         """The number of equal slices of this layer's channels, from which the same positions are removed; 1 for most layers."""
         group = self._group(self._modules[name], list(range(self._graph.get_out_channels(self._modules[name]))))
         modules = [dependency.target.module for dependency, _ in group]
-        convolutions = [module.groups for module in modules if isinstance(module, nn.Conv2d) and not _is_depthwise(module)]
+        convolutions = [module.groups for module in modules if isinstance(module, _ConvNd) and not _is_depthwise(module)]
         splits = [module.split_sizes for module in modules if isinstance(module, ops._SplitOp) and module.split_sizes]
         parts = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
         width = self._graph.get_out_channels(self._modules[name])
@@ -266,7 +267,7 @@ class Couplings:
                         parameter.detach()[indices] = 0
                 continue
             weight = layer.get_parameter("weight").detach()
-            if isinstance(layer, nn.ConvTranspose2d):
+            if isinstance(layer, _ConvTransposeNd):
                 weight[indices] = 0  # (in, out, k, k)
                 continue
             by_group = weight.view(getattr(layer, "groups", 1), -1, *weight.shape[1:])  # (groups, out / groups, in / groups, ...)
@@ -349,7 +350,7 @@ def _can_lose_channels(layer: nn.Module) -> bool:
     groups = getattr(layer, "groups", 1)
     if groups == 1 or (_is_depthwise(layer) and layer.in_channels == groups):
         return True
-    return isinstance(layer, nn.Conv2d) and groups not in (layer.in_channels, layer.out_channels)
+    return not isinstance(layer, _ConvTransposeNd) and groups not in (layer.in_channels, layer.out_channels)
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

@@ -68,6 +68,8 @@ def follow(graph: Graph, narrowed: Sequence[Narrowed], parts: Mapping[str, str])
         shapes = [layer.output for layer in layers]
         if node.block is not None:
             made[node.name] = {len(node.layer.output) - 1: ChannelExpression(0, {node.block: 1})}
+            if node.layer.opaque is not None:
+                follows += [FollowedSize(None, axis, expression) for axis, expression in made[node.name].items()]
         else:
             total = [_sum(read)] if node.layer.op in ("concat", "Concat") and read else []
             rests = (sum(shape[-1] for shape in node.layer.inputs), node.layer.output[-1]) if total else ()  # or with constants

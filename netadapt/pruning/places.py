@@ -41,6 +41,7 @@ def note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None
 
     Torch-Pruning infers them from the layers around, in an order that need not be that of the parts.
     """
+    sequences = _sequences(shapes)
     for node in graph.module2node.values():
         if node.type == OPTYPE.PARAMETER:  # Torch-Pruning takes the last axis with several numbers for that of channels
             _, channels, height, width = node.module.shape if node.module.ndim == 4 else (1, 1, 1, 1)
@@ -48,7 +49,8 @@ def note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None
                 node.pruning_dim = 1
         if node.type == OPTYPE.RESHAPE:
             read, made = getattr(node.grad_fn, "_saved_self_sym_sizes", ()), shapes.get((node.grad_fn, 0), ())
-            is_flat = len(read) == 4 and len(made) == 2 and math.prod(read[1:]) == made[1]
+            of_channels = len(read) == 4 or any(source in sequences for source, _ in node.grad_fn.next_functions)
+            is_flat = of_channels and len(made) == 2 and math.prod(read[1:]) == made[1]
             keeps_channels = {len(read), len(made)} == {3, 4} and read[:2] == made[:2]  # or tokens, whose channels heads share
             node.module.pixels = math.prod(read[2:]) if is_flat else 1 if keeps_channels else None
         if node.type not in (OPTYPE.SPLIT, OPTYPE.CONCAT) or not hasattr(node.grad_fn, "_saved_dim"):
@@ -61,13 +63,16 @@ def note_parts(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None
             if sizes is None:
                 each = node.grad_fn._saved_split_size
                 sizes = [min(each, shape[axis] - start) for start in range(0, shape[axis], each)]
-            node.module.split_sizes = list(sizes) if _is_channel_axis(axis, len(shape)) else None
+            is_sequence = node.grad_fn in sequences
+            node.module.split_sizes = list(sizes) if _is_channel_axis(axis, len(shape), is_sequence) else None
         elif node.type == OPTYPE.CONCAT:
             parts = [shapes.get(source) for source in node.grad_fn.next_functions]
-            known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape))]
+            is_sequence = node.grad_fn in sequences
+            known = [shape[axis] for shape in parts if shape is not None and _is_channel_axis(axis, len(shape), is_sequence)]
             node.module.concat_sizes = known if len(known) == len(node.inputs) == len(parts) else None
             # of three dimensions, tokens may be the last ones
-            node.module.is_noted = node.module.concat_sizes is not None and all(len(shape) != 3 for shape in parts if shape)
+            known_rank = is_sequence or all(len(shape) != 3 for shape in parts if shape)
+            node.module.is_noted = node.module.concat_sizes is not None and known_rank
 
 
 def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size], buffers: Collection[Any]) -> None:
@@ -77,6 +82,7 @@ def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Si
     such as one of the weights, learnt or computed, of what is added. One of `buffers` with a number for each column has no
     channels either.
     """
+    sequences = _sequences(shapes)
     for node in graph.module2node.values():
         for source in node.inputs if node.type == OPTYPE.ELEMENTWISE else ():
             numbers = [number for function, number in node.grad_fn.next_functions if function is source.grad_fn]
@@ -87,7 +93,11 @@ def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Si
                 continue
             differ = [axis for axis, sizes in enumerate(zip(read, made, strict=False)) if len(set(sizes)) > 1]
             is_alike = len(read) == len(made) > 2 and len(differ) == 1
-            is_one = is_alike and _is_channel_axis(differ[0], len(read)) and 1 in (read[differ[0]], made[differ[0]])
+            is_one = (
+                is_alike
+                and _is_channel_axis(differ[0], len(read), node.grad_fn in sequences)
+                and 1 in (read[differ[0]], made[differ[0]])
+            )
             is_of_pixels = source.module in buffers and len(read) == 1 and len(made) == 4
             if is_one or math.prod(read) == 1 < math.prod(made) or is_of_pixels:
                 for here, there in ((source, node), (node, source)):
@@ -96,8 +106,41 @@ def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Si
                             edge.index_mapping[1] = lambda _indices: []
 
 
-def _is_channel_axis(axis: int, rank: int) -> bool:
-    return axis % rank == (2 if rank == 3 else 1)
+def _is_channel_axis(axis: int, rank: int, is_sequence: bool) -> bool:
+    return axis % rank == (2 if rank == 3 and not is_sequence else 1)
+
+
+def _sequences(shapes: Mapping[tuple[Any, int], torch.Size]) -> set[Any]:
+    """The nodes of autograd's graph that make sequences (n, c, length) or volumes (n, c, depth, h, w) of convolutions.
+
+    A tensor of three dimensions that no convolution has made so is one of tokens, (n, tokens, c).
+    """
+    ranks = {function: len(shape) for (function, _), shape in shapes.items()}
+    found: set[Any] = set()
+    for function, rank in ranks.items():  # in the order in which they ran
+        kind = type(function).__name__
+        if rank in (3, 5) and (
+            kind.startswith("Convolution")
+            or (not kind.startswith(_MOVES_AXES) and any(ranks[source] == rank for source in _sources(function, ranks) & found))
+        ):
+            found.add(function)
+    return found
+
+
+def _sources(function: Any, known: Collection[Any]) -> set[Any]:
+    """The nearest known functions before one; a pool of a sequence, for one, consists of several."""
+    found, waiting = set(), [function]
+    while waiting:
+        for source, _ in waiting.pop().next_functions:
+            if source in known:
+                found.add(source)
+            elif source is not None:
+                waiting.append(source)
+    return found
+
+
+_MOVES_AXES = ("Permute", "Transpose", "View", "UnsafeView", "Reshape", "Unsqueeze", "Mm", "Bmm", "Addmm", "Baddbmm")
+"""The functions that read and make tensors of as many dimensions, which need not be the same ones."""
 
 
 def _map_concat(graph: Any, node: Any) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
 from netadapt.input_shapes import InputShapes, input_shapes_of
@@ -203,6 +204,6 @@ def randomised(model: nn.Module, *inputs: Tensor) -> nn.Module:
 def _weight_shape(module: nn.Module) -> tuple[int, ...]:
     """The shape of the layer's weights with the outputs first, as in `LayerSpec.weight_shape`."""
     shape = tuple(module.get_parameter("weight").shape)
-    if isinstance(module, nn.ConvTranspose2d):
+    if isinstance(module, _ConvTransposeNd):
         return (shape[1] * module.groups, shape[0] // module.groups, *shape[2:])
     return shape

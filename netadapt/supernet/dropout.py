@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from netadapt.input_shapes import input_shapes_of
 from netadapt.outputs import MISFITS, as_list
@@ -74,7 +75,7 @@ class OrderedDropout:
         self._readers = []
         for layer, found in places.items():
             weight = model.get_submodule(layer).get_parameter("weight")
-            transposed = isinstance(model.get_submodule(layer), nn.ConvTranspose2d)  # (in, out, k, k)
+            transposed = isinstance(model.get_submodule(layer), _ConvTransposeNd)  # (in, out, k, k)
             count = weight.shape[0] if transposed else weight.shape[1] * getattr(model.get_submodule(layer), "groups", 1)
             all_inputs = [found.get(index, (len(self._names), 0)) for index in range(count)]
             self._readers.append(_Reader(layer, *torch.tensor(all_inputs).unbind(1)))

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from device_agents.support.atomic import write_whole, writing
 from device_agents.support.dataclass_json import read_as
@@ -223,7 +224,7 @@ class _Work:
             for name, module in found.items()
             if name in named
             and owners.count(id(module.get_parameter("weight"))) == 1
-            and not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
+            and not (isinstance(module, _ConvTransposeNd) and module.groups > 1)
         }
 
     def model(self, item: Round) -> nn.Module:

@@ -188,7 +188,7 @@ class Graph:
                 ]
                 if layer.opaque is not None and node.follows:
                     inputs = [node.followed_shape(index, shape, every) for index, shape in enumerate(layer.inputs)]
-                    layer = replace(layer, inputs=tuple(inputs), output=node.followed_shape(None, layer.output, every))
+                    layer = layer.extracted_at(inputs, node.followed_shape(None, layer.output, every))
                 else:
                     layer = layer.resized(inputs, width)
             before[node.name] = node.layer.output

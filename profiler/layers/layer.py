@@ -340,6 +340,16 @@ class LayerSpec:
             raise LayerError(f"{self.op}: {self.groups} groups need {self.least_channels} channels, got {first} to {channels}")
         return replace(self, inputs=shapes, output=(*self.output[:-1], channels), groups=groups)
 
+    def extracted_at(self, inputs: Sequence[Shape], output: Shape) -> LayerSpec:
+        """The same opaque layer with other shapes, for which its file has to be written."""
+        assert self.opaque is not None
+        groups = inputs[0][-1] if self.op == "depthwise_conv2d" else self.groups
+        wanted = replace(self, inputs=tuple(inputs), output=output, groups=groups)
+        if not self.parameters:
+            return wanted
+        weight_bytes = self.opaque.weight_bytes * wanted.parameters // self.parameters
+        return replace(wanted, opaque=replace(self.opaque, weight_bytes=weight_bytes))
+
     def to_dict(self) -> dict[str, Any]:
         """The layer as JSON-ready values; fields with their default values are left out."""
         plain = asdict(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from netadapt.pruning.importance import Block
 from netadapt.training.trees import Inputs
@@ -19,6 +20,6 @@ def strongest(block: Block, count: int, _inputs: Inputs | None) -> list[int]:
 def filters_of(layer: nn.Module) -> Tensor:
     """The weights of a layer by filter, (out, all other dimensions)."""
     weight = layer.get_parameter("weight").detach()
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, _ConvTransposeNd):
         weight = weight.transpose(0, 1)  # from (in, out, k, k)
     return weight.flatten(1)

@@ -12,12 +12,15 @@ position are removed together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from netadapt.pruning.importance import Block, ImportanceError
 from netadapt.pruning.importance.l2 import strongest
@@ -145,8 +148,8 @@ def _remove(weights: Tensor, inverse: Tensor, lost: Tensor) -> None:
 def _reader(block: Block, layer: nn.Module, group: int, moments: Tensor) -> Reader:
     """The reader for one group of a layer, which reads some of the block's slices; `moments` gets the ridge in place."""
     weight = layer.get_parameter("weight")
-    group_inputs = weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1]
-    values = weight[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1  # features of one input: a convolution's k * k
+    group_inputs = weight.shape[0 if isinstance(layer, _ConvTransposeNd) else 1]
+    values = weight[0, 0].numel() if _is_convolution(layer) else 1  # features of one input: a convolution's k * k
     first = group * group_inputs
     read, inputs = range(first, first + group_inputs), block.readers[layer]
     starts = torch.tensor(
@@ -160,8 +163,12 @@ def _reader(block: Block, layer: nn.Module, group: int, moments: Tensor) -> Read
     return Reader(layer, columns, moments, matrices(layer)[group].double(), group)
 
 
+def _is_convolution(layer: nn.Module) -> bool:
+    return isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd)
+
+
 def groups_of(layer: nn.Module) -> int:
-    return layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return int(layer.groups) if isinstance(layer, _ConvNd) and _is_convolution(layer) else 1
 
 
 def has_constant(layer: nn.Module) -> bool:
@@ -169,7 +176,7 @@ def has_constant(layer: nn.Module) -> bool:
 
     A transposed convolution has none, because its bias is added only after overlapping outputs are summed.
     """
-    return layer.bias is not None and not isinstance(layer, nn.ConvTranspose2d)
+    return layer.bias is not None and not isinstance(layer, _ConvTransposeNd)
 
 
 def matrices(layer: nn.Module) -> Tensor:
@@ -178,7 +185,7 @@ def matrices(layer: nn.Module) -> Tensor:
     The outputs of a transposed convolution are those that a single pixel contributes to: out * k * k of them.
     """
     weight = layer.get_parameter("weight").detach()
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, _ConvTransposeNd):
         return weight.flatten(1).T[None]  # from (in, out, k, k)
     matrix = weight.flatten(1)
     matrix = torch.cat([matrix, layer.get_parameter("bias").detach()[:, None]], dim=1) if has_constant(layer) else matrix
@@ -193,7 +200,7 @@ def store(reader: Reader, matrix: Tensor) -> None:
         if has_constant(layer):
             layer.get_parameter("bias").view(groups_of(layer), -1)[group] = matrix[:, -1]
             matrix = matrix[:, :-1]
-        if isinstance(layer, nn.ConvTranspose2d):
+        if isinstance(layer, _ConvTransposeNd):
             weight.copy_(matrix.T.reshape(weight.shape))  # (in, out, k, k)
         else:
             of_group = weight.view(groups_of(layer), -1, *weight.shape[1:])[group]
@@ -205,10 +212,10 @@ def features_of(layer: nn.Module, inputs: Tensor, per_image: int, generator: tor
 
     Of a convolution they are the patches at `per_image` random places, the same places in every image of the batch.
     """
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, _ConvNd) and _is_convolution(layer):
         features = _patches(layer, inputs, per_image, generator)
-    elif isinstance(layer, nn.ConvTranspose2d):
-        pixels = inputs.flatten(2)[:, :, _places(inputs.shape[2] * inputs.shape[3], per_image, generator)]  # (n, c, places)
+    elif isinstance(layer, _ConvTransposeNd):
+        pixels = inputs.flatten(2)[:, :, _places(math.prod(inputs.shape[2:]), per_image, generator)]  # (n, c, places)
         features = pixels.transpose(1, 2).flatten(0, 1)
     else:
         features = inputs.flatten(0, -2)
@@ -216,18 +223,20 @@ def features_of(layer: nn.Module, inputs: Tensor, per_image: int, generator: tor
     return torch.cat([by_group, torch.ones(*by_group.shape[:2], 1)], dim=2) if has_constant(layer) else by_group
 
 
-def _patches(layer: nn.Conv2d, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
+def _patches(layer: _ConvNd, inputs: Tensor, per_image: int, generator: torch.Generator) -> Tensor:
     """The patches that the convolution multiplies with its weights, (n * places, c * k * k), with its padding and dilation."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
     offsets = [torch.arange(k) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
-    height, width = (
+    sizes = [
         (size - int(reach[-1]) - 1) // step + 1 for size, reach, step in zip(padded.shape[2:], offsets, layer.stride, strict=True)
-    )
-    chosen = _places(height * width, per_image, generator)
-    rows = (chosen // width * layer.stride[0])[:, None] + offsets[0]  # (places, k)
-    columns = (chosen % width * layer.stride[1])[:, None] + offsets[1]
-    patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, places, k, k)
+    ]
+    chosen = torch.unravel_index(_places(math.prod(sizes), per_image, generator), sizes)
+    along = [place[:, None] * step + reach for place, step, reach in zip(chosen, layer.stride, offsets, strict=True)]  # (places, k)
+    axes = range(len(along))
+    indices = [taken.view(len(taken), *(-1 if axis == own else 1 for axis in axes)) for own, taken in enumerate(along)]
+    chosen_of_all: tuple[Any, ...] = (slice(None), slice(None), *indices)
+    patches: Tensor = padded[chosen_of_all]  # (n, c, places, k, k)
     return patches.transpose(1, 2).flatten(2).flatten(0, 1)
 
 

@@ -42,17 +42,21 @@ class Emitter:
         self.opset = OPSET
         self.channels_last: set[str] = set()
         """Tensors whose channels are last in the file, too."""
+        self.in_files: dict[str, Shape] = {}
+        """The shapes of sequences, which layers show with their channels last."""
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
         self._constants: set[str] = set()
 
     def inputs(self) -> list[ValueInfoProto]:
         """The declarations of the graph's inputs. Call it before the layers are written."""
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, in_file(shape)) for name, shape in self.graph.inputs]
+        shapes = [(name, self.in_files.get(name, in_file(shape))) for name, shape in self.graph.inputs]
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
 
     def outputs(self) -> list[ValueInfoProto]:
         """The declarations of the graph's outputs. Call it after the layers are written."""
         shapes = [(name, shape if name in self.channels_last else in_file(shape)) for name, shape in self.output_shapes()]
+        shapes = [(name, self.in_files.get(name, shape)) for name, shape in shapes]
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
 
     def output_shapes(self) -> list[tuple[str, Shape]]:

@@ -28,6 +28,7 @@ from profiler.formats.onnx.tensors import (
     Tensors,
     fed_inputs,
     opset_of,
+    sequences_among,
     shape_of,
     used_by,
     weights_of,
@@ -134,7 +135,9 @@ def _read(
     recording = Recording(file, known) if file is not None else None
     fed = fed_inputs(model)
     weights = {name: weight for name, weight in weights_of(model.graph).items() if name not in fed}
-    tensors = Tensors(known, weights, frozenset(_channels_last([proto for proto, _ in pairs], known, weights)))
+    protos = [proto for proto, _ in pairs]
+    last = frozenset(_channels_last(protos, known, weights))
+    tensors = Tensors(known, weights, last, frozenset(sequences_among(protos, known, weights)))
     inputs = [value.name for value in model.graph.input if value.name not in tensors.constants]
     source_of = {key: key for key in inputs}
     nodes: dict[str, Node] = {}

@@ -81,6 +81,8 @@ def describe(node: NodeProto, tensors: Tensors, opset: int) -> Description | Non
     reader = _READERS.get(node.op_type)
     if node.op_type not in _ANY_LAYOUT and any(name in tensors.channels_last for name in (*node.input, *node.output)):
         return None  # its axes would be others
+    if any(name in tensors.sequences for name in (*node.input, *node.output)):
+        return None  # extracted, as we write no files of it
     if reader is None or node.domain not in ("", "ai.onnx", "com.microsoft") or sum(map(bool, node.output)) != 1:
         return None
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}

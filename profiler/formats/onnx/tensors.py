@@ -27,6 +27,12 @@ MOST_DERIVED_BYTES = min(MOST_BYTES, MOST_FILE_BYTES)
 """The same of one that follows from weights alone."""
 FED = "netadapt_profiler.fed"
 """The key among the metadata of a model of the names of inputs whose values are in the file (profiler.formats.onnx.values)."""
+_OVER_SPACE = (
+    "Conv", "FusedConv", "ConvTranspose", "AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool",
+)  # fmt: skip
+"""Operators whose tensors have the channels on the second axis."""
+_MOVES_AXES = ("Transpose", "Reshape", "MatMul", "FusedMatMul", "Einsum", "Unsqueeze", "Squeeze", "Flatten", "Gather")
+"""Operators that read and make tensors of as many dimensions, which need not be the same ones."""
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
@@ -60,10 +66,14 @@ class Tensors:
     """Weights, and tensors that follow from weights alone."""
     channels_last: frozenset[str] = frozenset()
     """Tensors of four dimensions whose channels are the last one in the file, too."""
+    sequences: frozenset[str] = frozenset()
+    """Tensors of three dimensions (n, c, length), or of five (n, c, depth, h, w), whose channels are the second one in the file."""
 
     def shown(self, name: str) -> Shape:
         """The shape of a tensor as layers have it: with the channels last."""
         shape = self.known[name].shape
+        if name in self.sequences:
+            return (shape[0], *shape[2:], shape[1])
         return shape if name in self.channels_last else channels_last(shape)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -107,7 +117,23 @@ def tensors_of(model: ModelProto) -> Tensors:
         known[name] = Tensor(array.shape, helper.np_dtype_to_tensor_dtype(array.dtype))
     constants |= {name: numpy_helper.from_array(seen[name], name) for name in derived if name in seen}
     known |= {name: Tensor(tuple(weight.dims), weight.data_type) for name, weight in constants.items()}
-    return Tensors(known, constants, frozenset(_channels_last(graph.node, known, set(constants))))
+    last = frozenset(_channels_last(graph.node, known, set(constants)))
+    return Tensors(known, constants, last, frozenset(sequences_among(graph.node, known, set(constants))))
+
+
+def sequences_among(nodes: Iterable[NodeProto], known: Mapping[str, Tensor], constants: Container[str]) -> set[str]:
+    """What convolutions and pools read and make in three or five dimensions, and what is computed of it number by number."""
+    found: set[str] = set()
+    count = -1
+    while len(found) > count:  # also what is made before, such as what is added to the output of a convolution
+        count = len(found)
+        for node in nodes:
+            names = {name for name in (*node.input, *node.output) if name and name not in constants}
+            large = {name for name in names if len(known[name].shape) > 1}
+            alike = not found.isdisjoint(large) and node.op_type not in _MOVES_AXES
+            if {len(known[name].shape) for name in large} in ({3}, {5}) and (node.op_type in _OVER_SPACE or alike):
+                found |= large
+    return found
 
 
 def _channels_last(nodes: Iterable[NodeProto], known: Mapping[str, Tensor], constants: set[str]) -> set[str]:

@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper
 from profiler.errors import ModelError
 from profiler.formats.onnx.emitter import OPSET, Emitter
 from profiler.formats.onnx.int8 import Int8Emitter
-from profiler.formats.onnx.opaque import at_shapes
+from profiler.formats.onnx.opaque import at_shapes, sequences_of
 from profiler.formats.onnx.tensors import channels_are_last, has_subgraph, in_file, opset_of, shape_of
 from profiler.layers.graph import Graph, Node
 from profiler.layers.integers import with_ranges
@@ -44,6 +44,9 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
     extracted = {node.name: _extracted(graph, node) for node in graph.nodes if node.layer.opaque is not None}
     emitter.opset = max([OPSET, *map(opset_of, extracted.values())])
     domains = {item.domain: item.version for model in extracted.values() for item in model.opset_import} | {"": emitter.opset}
+    for node in graph.nodes:
+        if node.name in extracted:
+            emitter.in_files |= sequences_of(extracted[node.name], node.inputs, [node.name])
     inputs = emitter.inputs()
     for value in inputs:
         reader = next((node for node in graph.nodes if value.name in node.inputs), None)

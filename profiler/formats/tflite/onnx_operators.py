@@ -503,6 +503,28 @@ def _conv(op: _Operator) -> Stored:
     return op.reshaped(made, op.output_shape)
 
 
+def _conv_transpose(op: _Operator) -> Stored:
+    """A transposed convolution of a sequence, or of an image where it is no layer of ours: computed in full, then cropped."""
+    x, weights, bias = op.computed(), op.constant(1), op.constant(2)
+    rank = len(x.shape)
+    if weights is None or rank not in (3, 4) or op.attribute("group", 1) > 1:
+        raise NotInTflite("has groups" if rank in (3, 4) else f"reads {rank} dimensions")
+    kernel, strides, dilations, pads = _window(op, rank, weights.shape[2:])
+    weights = weights.reshape(*weights.shape[:2], *kernel)  # (in, out, kh, kw)
+    image = op.as_image(x)
+    whole = [(size - 1) * s + k for size, s, k in zip(image.shape[2:], strides, kernel, strict=True)]
+    sizes = [1, *op.output_shape[2:]][-2:]
+    ranges = [range(before, before + size) for (before, _), size in zip(pads[2:], sizes, strict=True)]
+    if set(dilations) != {1} or any(taken.stop > size for taken, size in zip(ranges, whole, strict=True)):
+        raise NotInTflite("has dilation, or pads its output")
+    shape = (image.shape[0], weights.shape[1], *whole)
+    options = schema.TransposeConvOptionsT(padding=schema.Padding.VALID, strideH=strides[0], strideW=strides[1])
+    inputs = [op.store(stored_shape(shape, CHANNELS_LAST)), op.store(np.ascontiguousarray(weights.transpose(1, 2, 3, 0)))]
+    inputs += [image.number, *([] if bias is None else [op.store(bias)])]
+    made = op.add("TRANSPOSE_CONV", inputs, shape, CHANNELS_LAST, options, 1 if bias is None else 3)
+    return op.reshaped(op.sliced(made, [range(shape[0]), range(shape[1]), *ranges]), op.output_shape)
+
+
 def _fused_conv(op: _Operator) -> Stored:
     """onnxruntime's convolution that adds a shortcut, its fourth input, and applies an activation."""
     made, name, numbers = _conv(op), op.attribute("activation", ""), op.attribute("activation_params", [])
@@ -738,6 +760,7 @@ _OPERATORS: dict[str, _Emit] = {
     "Gemm": _matmul,
     "Conv": _conv,
     "FusedConv": _fused_conv,
+    "ConvTranspose": _conv_transpose,
     "AveragePool": _pool,
     "MaxPool": _pool,
     "LpPool": _pool,

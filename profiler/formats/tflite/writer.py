@@ -23,7 +23,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import ModelProto
 
 from profiler.errors import ModelError
-from profiler.formats.onnx.opaque import at_shapes
+from profiler.formats.onnx.opaque import at_shapes, sequences_of
 from profiler.formats.onnx.tensors import channels_are_last, in_file
 from profiler.formats.onnx.tensors import channels_last as channels_last_of
 from profiler.formats.tflite.emitter import Emitter
@@ -105,6 +105,8 @@ def _input(emitter: Emitter, graph: Graph, place: int, extracted: Mapping[str, M
     order = tuple(range(len(in_its_file)))
     if len(in_its_file) == 4 and channels_last_of(in_its_file) == shape and not reads_in_the_files_order(alone):
         order = CHANNELS_LAST
+    if sequences_of(alone, [name], []):
+        order = (0, *order[2:], 1)  # a network stores them so between its layers
     return Stored(emitter.tensor(name, stored_shape(in_its_file, order), type_of(value)), in_its_file, order)
 
 
