@@ -27,7 +27,7 @@ from typing import Protocol, Self
 
 from device_agents.agent import LONGEST_LINE, Attached, CommandResult, Options, named
 from device_agents.errors import ANOTHER_FOLDER, CommandTimedOut, DeviceError, LineTooLong, LinkLost, StoreFailed, make_room
-from device_agents.support.text import last_line
+from device_agents.support.text import last_line, printable
 
 OUR_FOLDER = "netadapt-profiler"
 KEEP_DAYS = 7
@@ -297,6 +297,7 @@ class RemoteStream:
 
     def __init__(self, channel: Channel, nonce: str, address: str, what: str) -> None:
         self._channel, self._nonce, self._address, self._what = channel, nonce, address, what
+        self._greeting = b""  # the last line of the login shell, which may say why it runs nothing
         self._began = re.compile(rb"%s began (\d{1,10}) (\d+|\?)\r?$" % nonce.encode())
         self._ended = re.compile(rb"%s ended (\d{1,3})\r?$" % nonce.encode())
         self._pending = bytearray()
@@ -360,6 +361,8 @@ class RemoteStream:
             if self.process is None:  # lines before the first of ours are the login shell's
                 if began := self._began.search(line):
                     self.process = RemoteProcess(int(began[1]), began[2].decode(), self._nonce)
+                elif line.strip():
+                    self._greeting = line
             elif ended := self._ended.search(line):
                 number = int(ended[1])
                 self.returncode = 128 - number if 128 < number <= 128 + max(signal.valid_signals()) else number
@@ -389,6 +392,10 @@ class RemoteStream:
                 self._errors = (self._errors + data)[-65536:]
             case Source.END:
                 why = f": {last_line(self.stderr)}" if self.stderr.strip() else ""
+                if self.process is None:
+                    said = bytes(self._pending).strip() or self._greeting
+                    why = why or (f": {printable(last_line(said.decode(errors='replace')), 200)}" if said else "")
+                    why += "; if it was not, the login shell there has to be one that runs commands, such as /bin/sh"
                 raise LinkLost(f"the connection to {self._address} was lost{why}")
 
 

@@ -100,6 +100,12 @@ def test_a_command_runs_under_every_login_shell_whatever_that_prints(shell: list
         assert all(line.startswith("exec sh -c ") and "\n" not in line for line in agent.lines)
 
 
+def test_a_login_shell_that_runs_nothing_is_told_with_what_it_said() -> None:
+    refusing = ["sh", "-c", "echo This account is not available.; exit 1"]
+    with pytest.raises(LinkLost, match=r"This account is not available\.; if it was not, the login shell there has to be one"):
+        ShellAgent(refusing).__enter__()
+
+
 AWKWARD = [
     "a\nb",
     "\n",
