@@ -759,19 +759,19 @@ MORE_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "keypoints": (keypoints, 0),
     "shufflenet v1": (shufflenet_v1, 28),
     "selective kernels": (sknet, 0),
+    "blazeface": (blazeface, 0),
+    "self-attention over pixels": (sagan, 0),
+    "generator": (generator, 512),
+    "triplets": (triplet, 0),
     "a transformer called twice": (tied_transformer, 0),
 }
 """As NETWORKS of tests/families.py."""
 
 OPEN: dict[str, Callable[[], nn.Module]] = {
     "enet": enet,
-    "blazeface": blazeface,
     "tinyvit": tinyvit,
-    "generator": generator,
     "autoencoder": autoencoder,
-    "triplets": triplet,
     "pointnet": pointnet,
-    "self-attention over pixels": sagan,
     "linear attention": linear_attention,
     "multi-query attention": multi_query,
     "global context": gcnet,

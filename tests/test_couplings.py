@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from more_families import blazeface, sagan
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -581,3 +582,17 @@ def test_a_random_network_narrows_as_its_graph_says_and_loses_nothing_with_silen
     torch.testing.assert_close(pruned(images), model(images), rtol=1e-4, atol=1e-4)
     assert trace(pruned, (SMALL,), "network").layers == graph.at_widths(widths).layers
     reshape_like(model, graph, widths).load_state_dict(pruned.state_dict())
+
+
+def test_queries_and_keys_of_another_width_than_the_values_are_a_block_of_their_own() -> None:
+    found = Couplings(sagan().eval(), ((1, 3, 32, 32),)).blocks()
+    assert ("1.q", "1.k") in {tuple(sorted(block, reverse=True)) for block in found}
+    assert any({"0.0", "1.v"} == set(block) for block in found)
+
+
+def test_a_layer_with_more_channels_behind_a_padding_is_a_part() -> None:
+    couplings = Couplings(blazeface().eval(), ((1, 3, 32, 32),))
+    found = couplings.coupled("0.0")
+    assert not found.reason
+    assert (set(found.members), set(found.parts)) == ({"0.0", "1.body.1"}, {"2.body.1", "3.body.1"})
+    assert couplings.slices("0.0") == 1

@@ -101,6 +101,7 @@ CASES: dict[str, Case] = {
         [np.linspace(-1, 1, 64, dtype=np.float32).reshape(4, 4, 4), np.linspace(0, 1, 4, dtype=np.float32)],
         {"pads": [1, 1], "strides": [2]},
     ),
+    "channels repeated over pixels": ("Expand", [(1, 6, 1, 1)], [whole(1, 6, 5, 7)], {}),
     "a mask of attention": ("Where", [(1, 2, 9, 9)], [np.tri(9, dtype=np.bool_).T, np.float32(-1e9)], {}),
     "sums up to each column": ("CumSum", [IMAGE], [whole(3)], {}),
     "sums from behind each channel on": ("CumSum", [IMAGE], [whole(1)], {"exclusive": 1, "reverse": 1}),

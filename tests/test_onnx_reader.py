@@ -295,7 +295,7 @@ ODD_NODES["Resize"].graph.node[0].input[:] = ["x", "", "sizes"]
 def test_what_we_do_not_model_is_cut_out_and_runs(read, kind: str) -> None:
     graph = read(ODD_NODES[kind])
     (node,) = graph.nodes
-    assert node.layer.op == kind
+    assert node.layer.op == {"Conv": "conv2d"}.get(kind, kind)  # one of volumes has the operations of one of images
     (output,) = run_extracted(graph, node)
     assert (output.shape if kind == "Transpose" else channels_last(output.shape)) == node.layer.output
 

@@ -36,7 +36,7 @@ from torch_pruning.ops import OPTYPE
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
 from netadapt.pruning.buffers import buffers_of_channels
-from netadapt.pruning.places import Shapes, note_parts, part_what_is_broadcast
+from netadapt.pruning.places import Shapes, note_parts, part_scores, part_what_is_broadcast
 from netadapt.training.trees import zeros_of
 
 WEIGHTED = (_ConvNd, nn.Linear)
@@ -63,7 +63,7 @@ class Coupled:
     members: tuple[str, ...] = ()
     """Those with as many channels, itself included; () if it cannot be pruned."""
     parts: tuple[str, ...] = ()
-    """Those with fewer channels, each of which is coupled to one or more of the members'."""
+    """Those with fewer channels, each of which is coupled to one or more of the members', and those with more, behind a padding."""
     embeddings: tuple[str, ...] = ()
     """The embeddings whose columns are the members' channels, because their rows are added to them."""
     reason: str = ""
@@ -113,6 +113,7 @@ class Couplings:
         self._shapes = shapes
         note_parts(self._graph, shapes)
         part_what_is_broadcast(self._graph, shapes, {buffer.values for buffer in self._buffers})
+        part_scores(self._graph)
         forget_graph(model)
         self._calls = calls[False] | calls[True]  # of a layer that both run, the larger number
 
@@ -153,6 +154,7 @@ class Couplings:
             group = self._group(layer, list(range(width)))
         except _Circles as exc:
             return Coupled(reason=f"its channels go in circles through {exc}")
+        is_padded = any(type(dependency.target.grad_fn).__name__.startswith("ConstantPad") for dependency, _ in group)
         for dependency, indices in group:
             module, kind = dependency.target.module, dependency.target.type
             called = self._names.get(module) or name
@@ -180,11 +182,12 @@ class Couplings:
             elif not self._keeps_groups(dependency, indices, width):
                 return Coupled(reason=f"{called} has groups and reads a concatenation")
             elif self._graph.is_out_channel_pruning_fn(dependency.handler):
-                if not len(indices) == self._graph.get_out_channels(module) <= width:
+                count = self._graph.get_out_channels(module)
+                if not len(indices) == count <= width and not (is_padded and indices == list(range(width)) and count > width):
                     return Coupled(reason=f"its channels are only some of those that are added to {called}")
                 if any(made in self._outputs for made in dependency.target.calls):
                     return Coupled(reason=MAKES_AN_OUTPUT)
-                if len(indices) == width:
+                if count == width:
                     members.append(self._names[module])
                 else:
                     parts.append(self._names[module])
@@ -202,7 +205,8 @@ class Couplings:
         splits = [module.split_sizes for module in modules if isinstance(module, ops._SplitOp) and module.split_sizes]
         parts = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
         width = self._graph.get_out_channels(self._modules[name])
-        narrower = [self._graph.get_out_channels(self._modules[part]) for part in self.coupled(name).parts]
+        counts = [self._graph.get_out_channels(self._modules[part]) for part in self.coupled(name).parts]
+        narrower = [count for count in counts if count < width]  # others are padded, by channels that stay
         norms = [module.num_groups for module in modules if isinstance(module, nn.GroupNorm)]
         heads = [module.num_heads for module in modules if isinstance(module, nn.MultiheadAttention)]
         heads += self._heads(group)

@@ -71,14 +71,16 @@ def follow(graph: Graph, narrowed: Sequence[Narrowed], parts: Mapping[str, str])
             if node.layer.opaque is not None:
                 follows += [FollowedSize(None, axis, expression) for axis, expression in made[node.name].items()]
         else:
-            total = [_sum(read)] if node.layer.op in ("concat", "Concat") and read else []
+            total = [_sum(read)] if node.layer.op in ("concat", "Concat", "Pad") and read else []
             rests = (sum(shape[-1] for shape in node.layer.inputs), node.layer.output[-1]) if total else ()  # or with constants
             total = [
                 replace(item, constant=item.constant + item.divisor * (rest - item.at(graph.widths)))
                 for rest in rests
                 for item in total
             ]
-            own = [ChannelExpression(0, {block: 1}) for name, block in parts.items() if name == node.name and block in graph.widths]
+            block = parts.get(node.name)
+            more = 0 if block not in graph.widths else max(0, node.layer.out_channels - graph.widths[block])  # behind a padding
+            own = [ChannelExpression(constant, {block: 1}) for constant in {more, 0} if block in graph.widths]
             explained = _explained(shapes, {}, (*own, *read, *total), widths)
             if explained is None:
                 return _fixed(done, node, before)

@@ -106,6 +106,47 @@ def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Si
                             edge.index_mapping[1] = lambda _indices: []
 
 
+def part_scores(graph: Any) -> None:
+    """Let no channels pass from queries and keys to values that have another number of them.
+
+    The product of queries and keys has none: its numbers are those of pairs of pixels or tokens.
+    """
+    for node in graph.module2node.values():
+        if not type(node.grad_fn).__name__.startswith("BmmBackward") or len(node.inputs) != 2:
+            continue
+        one, two = (_nearest(graph, source, "inputs") for source in node.inputs)
+        channels = {graph.get_out_channels(layer.module) for layer in one | two}
+        behind = {product for reader in node.outputs for product in _nearest(graph, reader, "outputs", "BmmBackward")}
+        values = {
+            graph.get_out_channels(layer.module)
+            for product in behind
+            for source in product.inputs
+            for layer in _nearest(graph, source, "inputs") - one - two
+        }
+        # of several heads, the number of summed products is that of one head
+        if channels == {node.grad_fn._saved_self.shape[-1]} and values and values.isdisjoint(channels):
+            for reader in node.outputs:
+                for here, there in ((reader, node), (node, reader)):
+                    for edge in here.dependencies:
+                        if edge.target is there:
+                            edge.index_mapping[1] = lambda _indices: []
+
+
+def _nearest(graph: Any, start: Any, way: str, kind: str = "") -> set[Any]:
+    """The nearest nodes along `inputs` or `outputs`, the start included: of layers with weights, or of the kind of function."""
+    found, seen, waiting = set(), set(), [start]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if type(node.grad_fn).__name__.startswith(kind) if kind else node.type in (OPTYPE.CONV, OPTYPE.LINEAR):
+            found.add(node)
+        elif node.type not in (OPTYPE.CONV, OPTYPE.LINEAR):
+            waiting += getattr(node, way)
+    return found
+
+
 def _is_channel_axis(axis: int, rank: int, is_sequence: bool) -> bool:
     return axis % rank == (2 if rank == 3 and not is_sequence else 1)
 

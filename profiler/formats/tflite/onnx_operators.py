@@ -415,7 +415,7 @@ def _expand(op: _Operator) -> Stored:
     x, rank = op.computed(), len(op.output_shape)
     x = op.reshaped(x, (1,) * (rank - len(x.shape)) + x.shape)
     size = op.store(stored_shape(op.output_shape, x.order))
-    return op.add("BROADCAST_TO", [x.number, size], op.output_shape, x.order, schema.BroadcastToOptionsT())
+    return op.add("BROADCAST_TO", [x.number, size], op.output_shape, x.order, schema.BroadcastToOptionsT(), 2)
 
 
 def _tile(op: _Operator) -> Stored:
