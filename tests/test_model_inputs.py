@@ -23,6 +23,8 @@ from profiler.formats.onnx.executed import read_executed
 from profiler.formats.onnx.reader import read_onnx
 from profiler.formats.onnx.tensors import weights_of
 from profiler.layers.graph import Graph
+from profiler.measure.benchmark import measure_files
+from profiler.protocol.settings import Target
 
 Dim = int | str | None
 FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
@@ -535,3 +537,11 @@ def test_a_version_of_an_operator_that_the_runtime_lacks_is_told_with_the_way_ou
     path = saved(tmp_path, nodes, {"x": (FLOAT, (1, 1, 4, 8))}, output=(1, 1, 4, 8), ir_version=3, opset=1)
     with pytest.raises(ModelError, match=r"Could not find an implementation .*; it lacks that version"):
         read_onnx(path)
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_for_random_values_says_how_to_give_others(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceMin", ["x", "axes"], ["y"], keepdims=0)]
+    path = saved(tmp_path, nodes, {"x": (FLOAT, (3, 2, 4)), "axes": (TensorProto.INT64, (1,))}, output=(3, 4), opset=18)
+    with pytest.raises(ModelError, match=r"its inputs were random, --input NAME=FILE\.npy gives others"):
+        measure_files([path], Target("local", "onnxruntime"))

@@ -103,7 +103,10 @@ def measure_each(
     for path in paths:
         name = str(path)
         if name in state.failed:
-            results[path] = ModelError(f"{name} cannot be measured on {target.runtime}: {state.failed[name]}")
+            why = state.failed[name]
+            if not given.values and ("in execution" in why or "while running" in why):
+                why += "; its inputs were random, --input NAME=FILE.npy gives others"
+            results[path] = ModelError(f"{name} cannot be measured on {target.runtime}: {why}")
         elif path not in results:
             assert state.hello is not None  # no measurement without one
             results[path] = Measured(path, found[name], state.hello, tuple(state.rounds), reference_ms)
