@@ -275,7 +275,7 @@ def test_arrays_that_are_no_images_with_labels_are_told(arrays: dict[str, np.nda
         ("training.pt", "a PyTorch file"), ("batch.pickle", "could run code"), ("x.npy", "a single array"),
         ("train.csv", "a table"),
         ("data.hdf5", "an HDF5 file"), ("0000.parquet", "a table"), ("train.tfrecord", "a TFRecord file"),
-        ("instances.json", "a file of annotations"), ("data.yaml", "a file of annotations"), ("mydata.py", "mydata.py:make_data"),
+        ("instances.json", "a file of annotations"), ("data.yaml", "a file of annotations"), ("mydata.py", "Python; name its"),
         ("train.tfrecord-00000-of-00002", "a TFRecord file"), ("video.MP4", "a video"),
         ("images.zip.part", "an unfinished download"),
         ("data.bin", "no dataset by its ending"),
