@@ -28,7 +28,8 @@ from profiler.formats.onnx.tensors import channels_are_last, in_file
 from profiler.formats.onnx.tensors import channels_last as channels_last_of
 from profiler.formats.tflite.emitter import Emitter
 from profiler.formats.tflite.int8 import Int8Emitter
-from profiler.formats.tflite.onnx_operators import emit_operator, reads_in_the_files_order, shape_in_file, type_of
+from profiler.formats.tflite.onnx_operator import shape_in_file
+from profiler.formats.tflite.onnx_operators import emit_operator, reads_in_the_files_order, type_of
 from profiler.formats.tflite.ordered import CHANNELS_LAST, Steps, Stored, stored_shape
 from profiler.formats.tflite.schema import same_padding
 from profiler.layers.graph import Graph, Node
