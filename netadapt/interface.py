@@ -228,10 +228,10 @@ def adapt(
 ) -> Adaptation:
     """Adapt a trained network to budgets such as "latency=60%" (NetAdapt, Yang et al., 2018); iterate over what it returns.
 
-    `model` is copied and not changed. `example_inputs` are images (n, c, h, w) or any other tensor, or a tuple of
-    several where the network takes several; only their shapes count. `tables` is the
-    file of a latency table, or several by the names that budgets use, as in "phone.latency=20ms". Each candidate is fine-tuned for
-    `short_term_steps` and scored; `search` are the settings of the search. `measure` is whether each winner is measured on the
+    `model` is copied and not changed. `example_inputs` are images (n, c, h, w) or any other tensor, or a tuple of several where the
+    network takes several; only their shapes count, and whether they are whole numbers of 32 or 64 bits, such as token ids. `tables`
+    is the file of a latency table, or several by the names that budgets use, as in "phone.latency=20ms". Each candidate is trained
+    for `short_term_steps` and scored; `search` are the settings of the search. `measure` is whether each winner is measured on the
     tables' devices: on those that can be reached, by default. Everything is kept in the folder `out`, which `resume` goes on with.
 
     The network and the functions may be names, such as "train.py:accuracy" or "mypkg.train:accuracy"; that of the network is a
