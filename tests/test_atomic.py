@@ -54,6 +54,13 @@ def test_what_is_no_file_is_not_replaced(place: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"] and (tmp_path / "pipe").is_fifo()
 
 
+def test_a_link_in_a_circle_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    write_whole(tmp_path / "one", b"x", ToolError)
+    assert (tmp_path / "one").read_bytes() == b"x"
+
+
 def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder/file")

@@ -32,7 +32,7 @@ def whole(path: Path, error: type[ToolError], advice: str = "") -> Iterator[Path
     with writing(path, error, advice):
         if path.exists() and not path.is_file():
             raise OSError("it is a folder" if path.is_dir() else "it is no file")
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # which, unlike Path.resolve, takes links that go in circles
         temporary = target.with_name(f".{target.name}.{threading.get_ident()}.{os.getpid()}.tmp")
         try:
             remove_leftovers(target)

@@ -21,6 +21,7 @@ from profiler.errors import ModelError
 from profiler.formats.onnx.recording import Recording
 from profiler.formats.onnx.tensors import Array, Tensor, Tensors, channels_last, has_subgraph, in_file, used_by, with_values
 from profiler.formats.onnx.values import feed_alone
+from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, OpaqueSubgraph, Shape
 
 _FOLLOWS, _CHANNELS_LAST, _SEQUENCES = "follows", "channels_last", "sequences"
@@ -216,6 +217,18 @@ def sequences_of(model: ModelProto, inputs: Sequence[str], outputs: Sequence[str
     found, values = _property(model, _SEQUENCES), [*zip(inputs, model.graph.input, strict=False)]
     values += zip(outputs, model.graph.output, strict=False)
     return {name: _dims(value) for name, value in values if value.name in found}
+
+
+def declared_by_reader(graph: Graph, extracted: Mapping[str, ModelProto], name: str) -> ValueInfoProto | None:
+    """The declaration of an input of the network by the extracted node that reads it first: it may be one of whole numbers.
+
+    None if a layer of ours does, which reads floats. `extracted` are the models of extracted nodes by the nodes' names.
+    """
+    reader = next((node for node in graph.nodes if name in node.inputs), None)
+    if reader is None or reader.name not in extracted:
+        return None
+    declared: ValueInfoProto = extracted[reader.name].graph.input[reader.inputs.index(name)]
+    return declared
 
 
 def _dims(value: ValueInfoProto) -> Shape:

@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper
 from profiler.errors import ModelError
 from profiler.formats.onnx.emitter import OPSET, Emitter
 from profiler.formats.onnx.int8 import Int8Emitter
-from profiler.formats.onnx.opaque import at_shapes, sequences_of
+from profiler.formats.onnx.opaque import at_shapes, declared_by_reader, sequences_of
 from profiler.formats.onnx.tensors import channels_are_last, has_subgraph, in_file, opset_of, shape_of
 from profiler.layers.graph import Graph, Node
 from profiler.layers.integers import with_ranges
@@ -49,11 +49,9 @@ def write_onnx(graph: Graph, seed: int = 0) -> bytes:
             emitter.in_files |= sequences_of(extracted[node.name], node.inputs, [node.name])
     inputs = emitter.inputs()
     for value in inputs:
-        reader = next((node for node in graph.nodes if value.name in node.inputs), None)
-        if reader is not None and reader.name in extracted:  # which may read whole numbers, and layers of ours read floats
-            read = extracted[reader.name].graph.input[reader.inputs.index(value.name)]
-            if read.type.tensor_type.elem_type != TensorProto.FLOAT:  # else that of the network's precision
-                value.type.tensor_type.elem_type = read.type.tensor_type.elem_type
+        read = declared_by_reader(graph, extracted, value.name)
+        if read is not None and read.type.tensor_type.elem_type != TensorProto.FLOAT:  # else that of the network's precision
+            value.type.tensor_type.elem_type = read.type.tensor_type.elem_type
     made: dict[str, list[tuple[str, Shape]]] = {}
     uses: Counter[str] = Counter()
     for whole in graph.nodes:

@@ -23,7 +23,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import ModelProto
 
 from profiler.errors import ModelError
-from profiler.formats.onnx.opaque import at_shapes, sequences_of
+from profiler.formats.onnx.opaque import at_shapes, declared_by_reader, sequences_of
 from profiler.formats.onnx.tensors import channels_are_last, in_file
 from profiler.formats.onnx.tensors import channels_last as channels_last_of
 from profiler.formats.tflite.emitter import Emitter
@@ -96,11 +96,9 @@ def _input(emitter: Emitter, graph: Graph, place: int, extracted: Mapping[str, M
     name, shape = graph.inputs[place]
     alone = extracted.get(graph.nodes[0].name) if len(graph.nodes) == 1 else None
     if alone is None:
-        reader = next((node for node in graph.nodes if name in node.inputs), None)
-        if reader is not None and reader.name in extracted:  # layers of ours read floats
-            read_type = type_of(extracted[reader.name].graph.input[reader.inputs.index(name)])
-            return _of_layer(emitter.tensor(name, shape, read_type), shape, is_last=False)
-        return _of_layer(emitter.activation(name, shape), shape, is_last=False)
+        read = declared_by_reader(graph, extracted, name)
+        number = emitter.activation(name, shape) if read is None else emitter.tensor(name, shape, type_of(read))
+        return _of_layer(number, shape, is_last=False)
     value = alone.graph.input[place]
     in_its_file = shape_in_file(value)
     order = tuple(range(len(in_its_file)))
