@@ -45,7 +45,7 @@ TOYS = {
     "TASKS": (TASKS, "toys.task:Brier"),
     "DATASETS": (DATASETS, DatasetEntry("toys.dataset:load_squares", "toy")),
     "IMPORTANCES": (IMPORTANCES, Criterion("toys.importance:last", "the last channels stay")),
-    "RESOURCES": (RESOURCES, "toys.resource:Channels"),
+    "RESOURCES": (RESOURCES, "toys.channels:Channels"),
     "BASELINES": (BASELINES, Registered("toys.baseline:Unpruned", "the original from random weights")),
     "FORMATS": (FORMATS, ForeignFormat("the toy format", (".toy",), "toys.table_format:read", "toys.table_format:write")),
 }
@@ -229,7 +229,7 @@ RUNNERS["toy-runner"] = "toys.runner:ToyRunner"
 RUNTIMES["toy-runtime"] = Runtime("toy-runtime", "onnx", None)
 DATASETS["toy-dataset"] = DatasetEntry("toys.dataset:load_squares", "toy-dataset")
 IMPORTANCES["toy-importance"] = Criterion("toys.importance:last", "the last channels stay")
-RESOURCES["toy-resource"] = "toys.resource:Channels"
+RESOURCES["toy-resource"] = "toys.channels:Channels"
 BASELINES["toy-baseline"] = Registered("toys.baseline:Unpruned", "the original from random weights")
 FORMATS["toy-format"] = ForeignFormat("the toy format", (".toy",), "toys.table_format:read", "toys.table_format:write")
 
