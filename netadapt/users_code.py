@@ -56,7 +56,7 @@ def is_name(name: str) -> bool:
         return True
     if not _MODULE.fullmatch(where):
         return False
-    _find_modules_here()
+    _find_modules_in(Path.cwd())
     return importlib.util.find_spec(where.split(".")[0]) is not None
 
 
@@ -140,7 +140,7 @@ def made_here(function: object) -> str:
 
 
 def _module(name: str) -> ModuleType:
-    _find_modules_here()
+    _find_modules_in(Path.cwd())  # as `python -m` does; an installed command does not
     try:
         with users_code(f"{name} cannot be imported"):
             return importlib.import_module(name)
@@ -154,15 +154,21 @@ def _module(name: str) -> ModuleType:
         raise
 
 
-def _find_modules_here() -> None:
-    """Have modules found in the current folder, as `python -m` finds them; an installed command does not."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+def _find_modules_in(folder: Path) -> None:
+    """Have modules found in this folder, after Python's own.
+
+    A user's program seldom starts in the folder of its networks, so that a `types.py` there has never replaced Python's.
+    """
+    if str(folder) in sys.path:
+        return
+    own = Path(sysconfig.get_path("stdlib"))
+    last = max((at for at, entry in enumerate(sys.path) if Path(entry) in (own, own / "lib-dynload")), default=-1)
+    sys.path.insert(last + 1, str(folder))
 
 
 @cache
 def _file(path: Path) -> ModuleType:
-    """The module in this file, run once however often it is used. Its folder is on the path, as for a script."""
+    """The module in this file, run once however often it is used. What stands beside it can be imported."""
     if not path.is_file():
         raise NetworkError(f"there is no file {path}; give path/to/file.py:function")
     # a name of its own, so that a file called torch.py replaces no installed module
@@ -170,8 +176,7 @@ def _file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
+    _find_modules_in(path.parent)
     sys.modules[name] = module  # before it runs, as dataclasses look their module up
     try:
         with users_code(f"{path} cannot be run"):

@@ -7,13 +7,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO
 
+from netadapt.child_process import python_command
 from netadapt.executors import ExecutorOptions, Observers
 from netadapt.executors.jobs import CandidateJob, CandidateJobs
 from netadapt.executors.messages import Event, Failed, Lost, read_event
@@ -22,8 +22,6 @@ from netadapt.executors.side_by_side import side_by_side
 from netadapt.search.candidates import Candidate
 from netadapt.search.types import Evaluate, Result, Step
 from netadapt.training.this_machine import usable_cores, visible_gpus
-
-_COMMAND = (sys.executable, "-P", "-m", "netadapt.executors.worker")
 
 
 @contextmanager
@@ -88,7 +86,8 @@ class _Worker:
         self._unread = b""  # the beginning of a line whose end has not come yet
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment,
+            python_command("netadapt.executors.worker"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment,
             start_new_session=True,  # Ctrl-C goes to this process only, which then ends its workers
         )  # fmt: skip
 
@@ -168,7 +167,6 @@ class _Worker:
 
 
 def _environment(threads: int, gpu: str | None) -> dict[str, str]:
-    """The environment of a worker: it imports the same modules as this process, and libraries use no more than these threads."""
-    path = os.pathsep.join(entry or str(os.getcwd()) for entry in sys.path)  # noqa: PTH109 - a string is wanted
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """The environment of a worker, whose libraries use no more than these threads."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu}

@@ -33,6 +33,7 @@ from torch import nn
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.errors import ToolError
 from device_agents.support.strict_json import read_json
+from netadapt.child_process import python_command
 from netadapt.errors import RunError
 from netadapt.runs.event_log import EventLog
 from netadapt.runs.models import RunModels
@@ -223,15 +224,16 @@ class _Running:
         lines: queue.SimpleQueue[tuple[_Running, bytes | None]],
     ) -> None:
         self.job, self._processes, self._problem = job, processes, ""
-        launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", "-m")
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        environment = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        command = python_command(__name__, json.dumps(asdict(job)), str(processes))
+        if processes > 1:
+            launcher = ("--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", "--no-python")
+            command = python_command("torch.distributed.run", *launcher, *command)
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *(launcher if processes > 1 else ()), __name__, json.dumps(asdict(job)), str(processes)],
-            stdout=subprocess.PIPE, stderr=self._errors, env=os.environ | environment,
+            command, stdout=subprocess.PIPE, stderr=self._errors, env=os.environ | environment,
             start_new_session=True,  # Ctrl-C goes to this process only, which then ends them
         )  # fmt: skip
         threading.Thread(target=self._read, args=(lines,), daemon=True).start()
