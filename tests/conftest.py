@@ -42,6 +42,12 @@ def own_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of users' networks stay on the path as long as a process lives, and a test must not find those of another test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def onnx_operators_are_read_once() -> Iterator[None]:
     """PyTorch reads the sources of its five hundred ONNX operators anew for each export: longer than most of our exports take."""

@@ -23,7 +23,6 @@ if __name__ == "__main__":
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package as users have them: some of its files are named as modules of Python."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("graphlib", "beside"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("types", "graphlib", "enum"):

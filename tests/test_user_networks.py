@@ -74,7 +74,6 @@ made = Net(10)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the user works, with a module of networks, forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("usersnets", "needsmore", "leaves"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "usersnets.py").write_text(SOURCE)
@@ -100,7 +99,6 @@ def test_the_network_of_the_documentation_is_planned_for_and_adapted(tmp_path: P
     (source,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     commands = re.findall(r"^netadapt (.*)$", section, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "mynet.py").write_text(source)
     succeed(*commands[0].split())
     succeed(*commands[1].split(), *TINY, "--step", "0.06", "--width-step", "1")
