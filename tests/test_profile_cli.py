@@ -25,10 +25,14 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return result.stdout
+
+
+def run_json(*arguments: object) -> Any:
+    return json.loads(succeed(*arguments, "--json"))
 
 
 @pytest.fixture

@@ -257,7 +257,8 @@ def test_the_layers_that_can_be_measured_are_in_the_table_and_the_other_is_named
     changed = Changed(bytes_of(*TWO))
     custom_operator_at(changed, 1)
     path, table = saved(tmp_path, changed), tmp_path / "t.parquet"
-    run("build", str(path), "--runtime", "litert", "--out", str(table), "--rounds", "3")
+    built = run("build", str(path), "--runtime", "litert", "--out", str(table), "--rounds", "3")
+    assert (built.exit_code, built.stderr.count("could not be measured")) == (1, 2), built.output
     found = run_json("predict", str(table), str(path))
     assert [(layer["op"], layer["source"]) for layer in found["layers"]] == [("conv2d", "measured"), ("MyOwnOperator", "missing")]
 
