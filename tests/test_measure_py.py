@@ -93,6 +93,12 @@ def test_there_is_no_input_of_a_dynamic_shape(shape: list[Any]) -> None:
         input_array(1, 0, shape, "float32")
 
 
+@pytest.mark.parametrize("kind", ["string", numpy.bytes_, numpy.object_])
+def test_text_is_not_made_up_and_the_next_step_is_told(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"input of text, .*; give the part of the network that works on numbers alone$"):
+        input_array(1, 0, [3], kind)
+
+
 # ------------------------------------------------------------------------------------------------------------- real runtimes
 
 

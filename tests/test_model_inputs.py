@@ -506,6 +506,20 @@ def test_the_latency_of_the_layers_that_a_table_has_is_told_beside_those_that_it
     assert "the others of model.onnx: " in said
 
 
+def test_a_model_of_text_is_told_with_what_to_measure_instead(tmp_path: Path) -> None:
+    nodes = [op("Shape", "x", "s"), op("Cast", "s", "y", to=FLOAT)]
+    text = saved(tmp_path, nodes, {"x": (TensorProto.STRING, (3,))}, output=(1,))
+    said = run("benchmark", text, "--rounds", 3)
+    assert (said.exit_code, said.stdout) == (1, "")
+    assert "input of text, which cannot be made up; give the part of the network that works on numbers alone" in said.stderr
+
+
+def test_numbers_are_not_given_to_an_input_of_text(tmp_path: Path) -> None:
+    text = saved(tmp_path, [op("Identity", "x", "y")], {"x": (TensorProto.STRING, (3,))}, output=(3,))
+    with pytest.raises(ModelError, match=r"input x is text of shape \(3,\), not int64 of shape \(\)"):
+        complete_onnx(text, given_inputs([], ["x=1"]))
+
+
 def test_operators_may_be_in_any_order_in_the_file(tmp_path: Path) -> None:
     nodes = [op("Relu", "m", "y"), op("Tanh", "x", "m")]
     assert [layer.op for layer in read_onnx(saved(tmp_path, nodes, {"x": (FLOAT, (1, 8))})).layers] == ["tanh", "relu"]
