@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,19 +37,6 @@ def own_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         patch.setenv("XDG_CACHE_HOME", str(request.config.cache.mkdir(f"xdg-{worker}")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.delenv("PROFILE_CONFIG", raising=False)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def onnx_operators_are_read_once() -> Iterator[None]:
-    """PyTorch reads the sources of its five hundred ONNX operators anew for each export: longer than most of our exports take."""
-    if "torch" not in sys.modules:
-        yield
-        return
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 
