@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from device_agents.agent import Agent
-from device_agents.errors import DeviceBusy, DeviceError
+from device_agents.errors import DeviceError, DeviceLocked
 from device_agents.support import locks
 from device_agents.support.cache import cache_folder
 
@@ -25,8 +25,8 @@ POLL_S = 0.2
 def device_lock(agent: Agent, *, wait_s: float = 0.0, say: Callable[[str], None] | None = None) -> Iterator[None]:
     """Have the agent's device to oneself; a device that is `shared` needs no lock. The agent need not be connected.
 
-    Waits up to `wait_s` seconds for another process to release the device, and says so once. `DeviceBusy` if it is not released in
-    time, `DeviceError` if the file cannot be locked.
+    Waits up to `wait_s` seconds for another process to release the device, and says so once. `DeviceLocked` if it is not released
+    in time, `DeviceError` if the file cannot be locked.
     """
     if agent.shared:
         yield
@@ -41,7 +41,7 @@ def device_lock(agent: Agent, *, wait_s: float = 0.0, say: Callable[[str], None]
             except BlockingIOError as exc:
                 who, left_s = holder(agent.address) or "another run", deadline - time.monotonic()
                 if left_s <= 0:
-                    raise DeviceBusy(f"{agent.address} is measured by {who}; wait for it, or add --wait") from exc
+                    raise DeviceLocked(f"{agent.address} is measured by {who}; wait for it") from exc
             except OSError as exc:
                 why = exc.strerror or exc
                 raise DeviceError(f"{path} cannot be locked: {why}; set XDG_CACHE_HOME to a folder where it can be") from exc
@@ -50,6 +50,15 @@ def device_lock(agent: Agent, *, wait_s: float = 0.0, say: Callable[[str], None]
                 say = None
             time.sleep(min(POLL_S, left_s))
         yield
+
+
+@contextmanager
+def waiting_by(how: str) -> Iterator[None]:
+    """Let the error of a device that is not released in time say how to wait for it, such as `add --wait`."""
+    try:
+        yield
+    except DeviceLocked as exc:
+        raise DeviceLocked(f"{exc}, or {how}") from exc
 
 
 def holder(address: str) -> locks.Holder | None:

@@ -27,6 +27,10 @@ class DeviceBusy(DeviceError):
     """Another run is measuring on the device."""
 
 
+class DeviceLocked(DeviceBusy):
+    """That run is on this host, so that its end can be waited for."""
+
+
 class LinkLost(DeviceError):
     """The connection to the device was lost. Reconnecting may help."""
 

@@ -66,7 +66,8 @@ class LocalAgent:
         """Remove the files of this session; those of earlier ones are gone already."""
         if self._folder is None:
             return 0
-        size = sum(path.stat().st_size for path in self._folder.iterdir())
+        # nothing is in it if what clears temporary files has removed it
+        size = sum(path.stat().st_size for path in self._folder.glob("*"))
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._owner is not None:
             os.close(self._owner)

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from device_agents.device_lock import waiting_by
 from device_agents.support.errors import ToolError
 from profiler.errors import LayerNotMeasured
 from profiler.formats.given import Given
@@ -47,6 +48,7 @@ Shapes = Mapping[str, Sequence[int]]
 """Shapes of inputs that the model file leaves open, by name and in the layout of the file."""
 Inputs = Mapping[str, ArrayLike]
 """Values of inputs by name: an array of the input's shape, or one number for all elements."""
+_GIVE_WAIT = "give wait_s, the seconds to wait"
 
 
 class StaleTable(UserWarning):
@@ -88,21 +90,23 @@ class LatencyTable:
         inputs: Inputs | None = None,
         partial: bool = False,
         measure_missing: bool = False,
+        wait_s: float = 0.0,
         progress: Shown = True,
     ) -> Prediction:
         """The latency of a model file, or of a network that netadapt has traced, with the share of each layer.
 
         With `measure_missing` the layers that the table lacks are measured on its device and added to the file. With `partial`
         the prediction leaves them out and names them in `missing`; otherwise they are an error, `LayerNotMeasured`. A stale table
-        is told as the warning `StaleTable`.
+        is told as the warning `StaleTable`. `wait_s` are the seconds to wait for a device that another run is measuring.
         """
         if reason := self.stale:
             warnings.warn(f"{self.path} is stale: {reason}", StaleTable, stacklevel=2)
         if isinstance(model, Graph):
             predictor = Predictor(self.table)
             return predictor.explain(model) if partial else predictor.predict(model)
-        with shown(progress) as reporter:
-            found = predict_file(self.path, Path(model), _given(shapes, inputs), measure_missing=measure_missing, progress=reporter)
+        given = _given(shapes, inputs)
+        with shown(progress) as reporter, waiting_by(_GIVE_WAIT):
+            found = predict_file(self.path, Path(model), given, measure_missing=measure_missing, progress=reporter, wait_s=wait_s)
         if found.prediction.missing and not partial:
             first = found.prediction.missing[0]
             raise LayerNotMeasured(
@@ -135,17 +139,19 @@ def benchmark(
     shapes: Shapes | None = None,
     inputs: Inputs | None = None,
     settings: TimingSettings | None = None,
+    wait_s: float = 0.0,
     progress: Shown = True,
 ) -> Measured:
     """The latency of a whole model file on a device, which is called as on the command line: local, adb:SERIAL, ssh:HOST or a name
-    from profile.toml. Without `runtime` it is the usual one for files of this kind.
+    from profile.toml. Without `runtime` it is the usual one for files of this kind. `wait_s` are the seconds to wait for a device
+    that another run is measuring.
 
     `ModelError` if the file cannot run there; errors of the device if it cannot be reached.
     """
     path = Path(model)
     target = Target(device, runtime or default_runtime(path), threads)
-    with shown(progress) as reporter:
-        return measure_files([path], target, _given(shapes, inputs), settings=settings, progress=reporter)[path]
+    with shown(progress) as reporter, waiting_by(_GIVE_WAIT):
+        return measure_files([path], target, _given(shapes, inputs), settings=settings, progress=reporter, wait_s=wait_s)[path]
 
 
 def build(
@@ -162,15 +168,18 @@ def build(
     energy: bool = False,
     densities: str | Path | None = None,
     resume: bool = False,
+    wait_s: float = 0.0,
     progress: Shown = True,
 ) -> LatencyTable:
     """Measure the layers of plans or model files on a device, and write the latency table to `out`, a .parquet file.
 
     Layers that the file holds already are not measured again. Without `runtime` it is the usual one for the model files among
-    `plans`. A build that was interrupted has left a journal beside `out`;
-    `resume` goes on with it. A table for a `device` such as model:eyeriss is computed, with energies and without a runtime, and
-    `densities` is a file of `netadapt densities` for it. `TableError`, `ModelError` or `JournalError` in one sentence for what
-    cannot be built, and errors of the device if it cannot be reached.
+    `plans`. A build that was interrupted has left a journal beside `out`; `resume` goes on with it. `wait_s` are the seconds to
+    wait for a device that another run is measuring. A table for a `device` such as model:eyeriss is computed, with energies and
+    without a runtime, and `densities` is a file of `netadapt densities` for it.
+
+    `TableError`, `ModelError` or `JournalError` in one sentence for what cannot be built, and errors of the device if it cannot be
+    reached.
     """
     paths = tuple(map(Path, [plans] if isinstance(plans, str | Path) else plans))
     if is_model(device):
@@ -183,10 +192,11 @@ def build(
         stop or StopCriterion(),
         resume,
         energy,
+        wait_s,
         given=_given(shapes, inputs),
         densities=None if densities is None else Path(densities),
     )
-    with shown(progress) as reporter:
+    with shown(progress) as reporter, waiting_by(_GIVE_WAIT):
         ((path, table),) = build_tables(request, {device: reporter}).tables.items()
     return LatencyTable(path, table)
 

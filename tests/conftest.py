@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,19 +45,6 @@ def own_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of users' networks stay on the path as long as a process lives, and a test must not find those of another test."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def onnx_operators_are_read_once() -> Iterator[None]:
-    """PyTorch reads the sources of its five hundred ONNX operators anew for each export: longer than most of our exports take."""
-    if "torch" not in sys.modules:
-        yield
-        return
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
-        yield
 
 
 _TRACES: dict[tuple[str, object, str], Graph] = {}

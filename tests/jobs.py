@@ -11,8 +11,9 @@ from runner_conformance import checked
 
 from device_agents.memory import MemoryAgent
 from profiler.devices.config import Device
-from profiler.protocol.events import Crashed, Hello, RunEvent, event_data, parse_line
+from profiler.protocol.events import Crashed, Hello, RunEvent
 from profiler.protocol.job import Job
+from profiler.protocol.lines import event_data, parse_line
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import Runner, runner_named
 

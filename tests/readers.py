@@ -365,8 +365,9 @@ def _recording(path: Path) -> object:
     from jobs import runner_of, typed_job
 
     from device_agents.replay import ReplayAgent
-    from profiler.protocol.events import Crashed, Measurement, event_data
+    from profiler.protocol.events import Crashed, Measurement
     from profiler.protocol.journal import read_journal
+    from profiler.protocol.lines import event_data
 
     with ReplayAgent(f"replay:{path}") as agent:
         runner = runner_of(agent, "fake")
@@ -414,7 +415,7 @@ def _runner_lines() -> bytes:
 def _messages(path: Path) -> object:
     """Each line on its own: one that is refused must not hide the next."""
     from profiler.errors import RunnerError
-    from profiler.protocol.events import event_data, parse_line
+    from profiler.protocol.lines import event_data, parse_line
 
     refused = None
     for line in path.read_bytes().decode(errors="replace").splitlines():

@@ -173,6 +173,9 @@ def test_a_search_from_another_original_network_is_not_gone_on_with(
         match.models.run.weights_path(match.models.step(0).weights).write_bytes(b"other")
         with pytest.raises(RunError, match="another original network"):
             search(match)
+        match.models.run.weights_path(match.models.step(0).weights).unlink()
+        with pytest.raises(RunError, match="cannot be read: No such file"):
+            search(match)
 
 
 @pytest.mark.slow

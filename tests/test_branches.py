@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from profiler.cli.app import app
+from profiler.cli.branches import warn_of_branches
+from profiler.formats.given import NOTHING
 from profiler.formats.onnx.branches import decided_by_inputs
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -89,3 +91,9 @@ def test_layers_warns_of_it(by_rate: Path) -> None:
     result = CliRunner().invoke(app, ["layers", str(by_rate)])
     assert result.exit_code == 0, result.output
     assert "what rate runs depends on the value of the input sr, which is made up here" in result.stderr
+
+
+def test_a_file_that_has_gone_since_it_was_measured_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_branches([tmp_path / "gone.onnx"], NOTHING)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / 'gone.onnx'} cannot be read: No such file or directory; whether it runs")

@@ -61,6 +61,20 @@ def test_weights_are_decoded_with_all_their_zeros(density: float, coding: Coding
     assert len(np.unique(layer.weights())) <= coding.values
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 400), st.floats(0, 1))
+def test_no_layer_takes_more_than_its_weights_as_they_are(count: int, density: float) -> None:
+    layer = compressed_layer(sparse((count,), density), CONVOLUTION)
+    assert layer.bits <= 32 * count
+
+
+def test_a_layer_of_few_weights_is_kept_exactly_and_shares_no_values() -> None:
+    weights = sparse((1, 1, 3, 3), 1.0)
+    layer = compressed_layer(weights, CONVOLUTION)
+    assert np.array_equal(layer.weights(), weights)
+    assert (layer.bits, layer.shared_values) == (9 * 32, None)
+
+
 def test_values_that_fit_into_the_list_are_kept_exactly() -> None:
     weights = np.array([0.5, -0.25, 0, 0.5, 3], dtype=np.float32)
     assert np.array_equal(compressed_layer(weights, Coding(2, 2)).weights(), weights)

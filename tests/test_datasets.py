@@ -128,6 +128,14 @@ def test_the_binary_version_of_cifar10_is_read_plane_by_plane(tmp_path: Path) ->
     assert opened.classes[9] == "truck"
 
 
+def test_a_batch_of_cifar10_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    _write_binary_cifar10(tmp_path / "batches")
+    (tmp_path / "batches" / "data_batch_2.bin").unlink()
+    (tmp_path / "batches" / "data_batch_2.bin").mkdir()
+    with pytest.raises(DataError, match=r"data_batch_2\.bin cannot be read: Is a directory$"):
+        open_dataset(str(tmp_path / "batches"), resolution=32, seed=0)
+
+
 def test_a_plain_path_to_the_binary_version_is_recognised(tmp_path: Path) -> None:
     _write_binary_cifar10(tmp_path / "batches")
     assert open_dataset(str(tmp_path / "batches"), resolution=32, seed=0).name == "cifar10"

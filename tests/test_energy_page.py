@@ -160,7 +160,8 @@ def test_a_measured_table_takes_no_such_file(tmp_path: Path) -> None:
 
 
 def test_a_written_table_costs_what_its_layers_cost(path: Path, tmp_path: Path) -> None:
-    run("export", path, "--format", "energy-page", "--out", tmp_path / "net.txt")
+    written = run("export", path, "--format", "energy-page", "--out", tmp_path / "net.txt")
+    assert written.exit_code == 0, written.output
     printed = json.loads(run("predict", path, tmp_path / "net.txt", "--breakdown", "--json").stdout)
     model = open_model("model:eyeriss@input_density=0.5")
     wanted = {layer: model.cost(layer).energy_mj for layer in GRAPH.layers if page_layer(layer, Assumptions()) is not None}

@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import RunnerError
-from profiler.protocol.events import (
-    JOURNAL_EVENTS,
-    PROTOCOL,
-    RUNNER_EVENTS,
-    Measurement,
-    event_data,
-    parse_line,
-    read_event,
-)
+from profiler.protocol.events import JOURNAL_EVENTS, PROTOCOL, RUNNER_EVENTS, Measurement
+from profiler.protocol.lines import event_data, parse_line, read_event
 
 MEASUREMENT = {
     "event": "measurement",

@@ -37,10 +37,9 @@ from profiler.protocol.events import (
     Round,
     RunnerEvent,
     SessionEvent,
-    event_data,
-    parse_line,
 )
 from profiler.protocol.journal import Journal
+from profiler.protocol.lines import event_data, parse_line
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners import program
 

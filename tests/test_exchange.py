@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -635,6 +636,24 @@ def test_csv_that_is_no_table_is_told_with_its_line(change: Callable[[str], str]
     text = as_csv(table_of(conv2d((1, 8, 8, 4), 8, 3, activation="relu6")))
     with pytest.raises(ExchangeError, match=said):
         read("csv", change(text))
+
+
+THREE_ROWS = (conv2d((1, 8, 8, 4), 8, 3), depthwise_conv2d((1, 8, 8, 4), 3), conv2d((1, 8, 8, 4), 8, 1))
+
+
+def test_csv_that_is_cut_short_anywhere_is_no_shorter_table() -> None:
+    text = as_csv(table_of(*THREE_ROWS))
+    for end in range(len(text)):
+        with suppress(ExchangeError):
+            assert list(read("csv", text[:end]).rows) == list(THREE_ROWS), f"cut at {end} of {len(text)}"
+
+
+def test_rows_that_were_left_out_are_counted_and_the_way_to_leave_them_out_is_told() -> None:
+    header, first, *_ = as_csv(table_of(*THREE_ROWS)).splitlines()
+    with pytest.raises(ExchangeError, match=r"has 1 of '?3'? rows; .* leave its column table_rows out too"):
+        read("csv", f"{header}\n{first}\n")
+    without = "\n".join(line.rpartition(",")[0] for line in (header, first))
+    assert list(read("csv", without).rows) == [THREE_ROWS[0]]
 
 
 def test_a_json_table_of_once_for_alls_keys_is_told_by_what_it_holds(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
+from torch.onnx._internal.exporter._torchlib import _torchlib_registry
 
 from netadapt.export import files as export
-from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_scores
+from netadapt.export import operators
+from netadapt.export.files import Exported, ExportError, export_onnx, export_tflite, file_scores, write_onnx
 from netadapt.pruning.prune import prune
 from netadapt.pruning.tracing import trace
 from netadapt.registry import MissingPackage
@@ -50,6 +53,21 @@ def _part(count: int = 12) -> ImagesInMemory:
     return ImagesInMemory(
         images, torch.randint(0, 4, (count,), generator=generator), (0.5,) * 3, (0.3,) * 3, True, open_task("classification")
     )
+
+
+def test_the_operators_are_read_once_for_all_exports_and_are_pytorchs_own_again(
+    trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    functions = _torchlib_registry.get_torchlib_ops
+    monkeypatch.setattr(_torchlib_registry, "get_torchlib_ops", lambda: [read.append(1), *functions()][1:])
+    monkeypatch.setattr(operators, "_KEPT", {})
+    for name in "ab":
+        write_onnx(trained, (SHAPE,), tmp_path / f"{name}.onnx")
+    assert len(read) == 1
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    ONNXRegistry.from_torchlib()
+    assert len(read) == 2
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_a_failure_sets_the_exit_code_and_status_shows_its_cause(lab: Path) -> N
 
 def test_a_failed_table_is_not_due_at_once_but_the_message_says_how_to_check_it_again(lab: Path) -> None:
     (lab / "plan.json").rename(lab / "mended.json")
-    run("schedule", "once")
+    assert run("schedule", "once").exit_code == 1
     (lab / "mended.json").rename(lab / "plan.json")
     assert "small failed at the last check" in run("schedule", "once").output
     assert run("schedule", "once", "--now").exit_code == 0

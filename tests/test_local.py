@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ def test_leaving_the_agent_removes_what_was_stored() -> None:
         folder = Path(agent.store(named(b"data")))
         assert folder.exists()
     assert not folder.exists()
+
+
+def test_an_agent_whose_folder_something_else_has_removed_can_be_left() -> None:
+    with LocalAgent() as agent:
+        shutil.rmtree(agent.store(named(b"data")))
 
 
 def test_an_unknown_address_says_what_may_have_been_meant() -> None:

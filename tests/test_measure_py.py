@@ -19,6 +19,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from packed_runner import packed_runner
 from runner_conformance import CONDITIONING, Line, RunnerConformance, events, expected_input, model_of, run, told, written
 from runner_conformance_executed import ExecutedConformance
@@ -27,8 +28,9 @@ from device_agents import python_runner
 from device_agents.on_device.runner import measuring
 from device_agents.on_device.runner.executed import Executed, Inference, Ran
 from device_agents.on_device.runner.inputs import input_array
-from device_agents.on_device.runner.job import Job
-from device_agents.on_device.runner.open_models import in_turn
+from device_agents.on_device.runner.job import Job, read_job
+from device_agents.on_device.runner.open_models import OpenModels, in_turn
+from device_agents.on_device.runner.runtimes.fake import Fake
 from device_agents.on_device.runner.runtimes.interface import Opened
 from device_agents.on_device.runner.runtimes.onnxruntime_profile import read_profile
 from profiler.formats.model_file import FORMATS
@@ -91,6 +93,12 @@ def test_arrays_are_filled_by_the_formula(seed: int, place: int, kind: str, shap
 def test_there_is_no_input_of_a_dynamic_shape(shape: list[Any]) -> None:
     with pytest.raises(ValueError, match="dynamic"):
         input_array(1, 0, shape, "float32")
+
+
+@pytest.mark.parametrize("kind", ["string", numpy.bytes_, numpy.object_])
+def test_text_is_not_made_up_and_the_next_step_is_told(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"input of text, .*; give the part of the network that works on numbers alone$"):
+        input_array(1, 0, [3], kind)
 
 
 # ------------------------------------------------------------------------------------------------------------- real runtimes
@@ -298,6 +306,42 @@ def test_what_runs_inside_of_control_flow_is_part_of_it_at_every_depth(tmp_path:
     (tmp_path / "profile.json").write_text(json.dumps([*profile, {"cat": "Session", "name": "model_run", "ts": 9, "dur": 40}]))
     (inference,) = read_profile(tmp_path / "profile.json")
     assert [(each.op, each.duration_us) for each in inference.ran] == [("Relu", 5), ("Loop", 9), ("Exp", 2)]
+
+
+LISTED = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+
+
+@pytest.mark.parametrize(
+    ("node", "output"),
+    [
+        (helper.make_node("SequenceConstruct", ["x"], ["y"]), LISTED),
+        (
+            helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16),
+            helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [3]),
+        ),
+    ],
+    ids=["a list of tensors", "a type that numpy lacks"],
+)
+def test_outputs_that_cannot_be_looked_at_are_not_told_of_as_not_finite(
+    node: NodeProto, output: ValueInfoProto, tmp_path: Path
+) -> None:
+    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    job = written(tmp_path, {}, ["a"], runtime="onnxruntime", models=[model_of("a", "a.onnx", finite=False)])
+    lines, code, stderr = run([*COMMAND, job])
+    assert code == 0, stderr
+    assert told(lines)[1:4] == ["round 0", "begin a", "measurement a"]
+
+
+def test_an_error_that_is_not_a_runtimes_is_not_taken_for_a_finite_output(tmp_path: Path) -> None:
+    class Misspelt(Fake):
+        def open(self, path: Path, seed: int, as_it_is: bool) -> Opened:
+            return Opened(lambda: None, lambda: [path.nmae])  # type: ignore[attr-defined]
+
+    job = read_job(Path(written(tmp_path, {"a": {"latency_ns": 1}}, ["a"], models=[model_of("a", "a.json", finite=False)])))
+    with pytest.raises(AttributeError, match="nmae"):
+        OpenModels(Misspelt(1, tmp_path), tmp_path, job).get(job["models"][0])
 
 
 def test_runs_of_copies_come_in_turn() -> None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from asking import answer
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from test_profile_cli import run, run_json
+from test_profile_cli import run, run_json, succeed
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given, given_inputs
@@ -471,7 +471,7 @@ def test_a_table_is_built_and_read_at_the_given_shape(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_command_that_adds_layers_repeats_the_shape(tmp_path: Path) -> None:
     path, table = detector(tmp_path), tmp_path / "t.parquet"
-    run("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3", "--shape", "images=1x3x16x24")
+    succeed("build", path, "--runtime", "onnxruntime", "--out", table, "--rounds", "3", "--shape", "images=1x3x16x24")
     said = run("predict", table, path, "--shape", "images=1x3x32x32").stdout
     assert f"{path} --shape images=1x3x32x32 --measure-missing" in said
 
@@ -500,10 +500,24 @@ def test_a_table_holds_a_layer_whose_output_has_no_dimensions(tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_latency_of_the_layers_that_a_table_has_is_told_beside_those_that_it_lacks(tmp_path: Path) -> None:
     shape, table = {"x": (FLOAT, (1, 64))}, tmp_path / "t.parquet"
-    run("build", saved(tmp_path, [op("Relu", "x", "y")], shape), "--runtime", "onnxruntime", "--out", table, "--rounds", "3")
+    succeed("build", saved(tmp_path, [op("Relu", "x", "y")], shape), "--runtime", "onnxruntime", "--out", table, "--rounds", "3")
     said = run("predict", table, saved(tmp_path, [op("Relu", "x", "r"), op("Erf", "r", "y")], shape)).stdout
     assert "1 of 2 layers are missing" in said
     assert "the others of model.onnx: " in said
+
+
+def test_a_model_of_text_is_told_with_what_to_measure_instead(tmp_path: Path) -> None:
+    nodes = [op("Shape", "x", "s"), op("Cast", "s", "y", to=FLOAT)]
+    text = saved(tmp_path, nodes, {"x": (TensorProto.STRING, (3,))}, output=(1,))
+    said = run("benchmark", text, "--rounds", 3)
+    assert (said.exit_code, said.stdout) == (1, "")
+    assert "input of text, which cannot be made up; give the part of the network that works on numbers alone" in said.stderr
+
+
+def test_numbers_are_not_given_to_an_input_of_text(tmp_path: Path) -> None:
+    text = saved(tmp_path, [op("Identity", "x", "y")], {"x": (TensorProto.STRING, (3,))}, output=(3,))
+    with pytest.raises(ModelError, match=r"input x is text of shape \(3,\), not int64 of shape \(\)"):
+        complete_onnx(text, given_inputs([], ["x=1"]))
 
 
 def test_operators_may_be_in_any_order_in_the_file(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from test_native_runner import LIBRARIES, STUB, checked_runner, compiled, runner
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import fully_connected
-from profiler.protocol.events import Executed, parse_line
+from profiler.protocol.events import Executed
+from profiler.protocol.lines import parse_line
 
 __all__ = ["checked_runner", "runner"]
 

@@ -192,6 +192,18 @@ def test_a_model_of_open_shape_fails_with_the_reason(runner: Path, tmp_path: Pat
     assert "dynamic shape" in failed["reason"]
 
 
+def test_a_model_of_text_fails_with_the_next_step(runner: Path, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.STRING, [3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "text", [values[0]], [values[1]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    (tmp_path / "text.onnx").write_bytes(model.SerializeToString())
+    lines = run_models([str(runner)], {"text": tmp_path / "text.onnx"}, "onnxruntime", [str(LIBRARIES["onnxruntime"])])
+    (failed,) = events([checked(line) for line in lines], "failed")
+    assert failed["reason"].endswith("; give the part of the network that works on numbers alone")
+
+
 # -------------------------------------------------------------------------------------------------------------- libraries
 
 

@@ -202,6 +202,17 @@ def test_a_measurement_that_no_table_of_the_run_predicts_says_where_it_is_made(f
     assert "the run has no table of local with litert" in told.stderr
 
 
+def test_a_step_whose_weights_have_been_deleted_is_told_though_its_file_is_there(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    with RunFolder.open(tmp_path / "run") as folder:
+        folder.exports.mkdir(exist_ok=True)
+        (folder.exports / "step000.onnx").touch()
+        folder.weights_path(folder.steps[0].weights).unlink()
+    told = run("measure", tmp_path / "run", "--step", 0)
+    assert (told.exit_code, told.stderr.count("\n")) == (1, 1), told.output
+    assert "there are no weights at" in told.stderr
+
+
 ERRORS = {
     "an unknown network": (["plan", "mobilenet_v9", "--out", "p.json"], "did you mean"),
     "a plan that cannot be written": (["plan", "mobilenet_v1", "--out", "nowhere/p.json"], ".json"),

@@ -406,6 +406,11 @@ def test_a_node_with_branches_is_cut_out_with_what_they_read(read) -> None:
 # ---- files that cannot be read
 
 
+def test_a_file_that_has_gone_is_not_said_to_be_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.onnx cannot be read: No such file or directory$"):
+        read_onnx(tmp_path / "gone.onnx")
+
+
 @pytest.mark.parametrize(
     ("proto", "words"),
     [

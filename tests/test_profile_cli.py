@@ -10,6 +10,8 @@ from graphs import mobilenet_v1
 from test_table import table
 from typer.testing import CliRunner, Result
 
+from device_agents.device_lock import device_lock
+from device_agents.local import LocalAgent
 from profiler.cli.app import app
 from profiler.cli.build import default_out
 from profiler.formats.model_file import FORMATS
@@ -25,10 +27,14 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return result.stdout
+
+
+def run_json(*arguments: object) -> Any:
+    return json.loads(succeed(*arguments, "--json"))
 
 
 @pytest.fixture
@@ -51,6 +57,13 @@ def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_a_device_that_another_run_measures_is_told_with_the_option_to_wait(model: Path) -> None:
+    with device_lock(LocalAgent()):
+        result = run("benchmark", model)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("; wait for it, or add --wait\n")
 
 
 def test_devices_lists_this_machine_and_its_runtimes() -> None:

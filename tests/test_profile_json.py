@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from graphs import mobilenet_v1
 from test_exchange_cli import LUT
-from test_profile_cli import run, run_json
+from test_profile_cli import run_json, succeed
 from test_table import table
 
 from profiler.cli.benchmark import measured_data
@@ -92,7 +92,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     failure = Failure("2026-01-02T03:00:00+00:00", "the cable was out")
     write_state(tmp_path / "t.parquet", State(NOW, "failed", ("it is odd",), "it failed", failure))
-    run("import", "lut.yaml", "--device-name", "pixel1", "--out", "imported.parquet")
+    succeed("import", "lut.yaml", "--device-name", "pixel1", "--out", "imported.parquet")
     return tmp_path
 
 

@@ -11,6 +11,9 @@ import pytest
 from graphs import mobilenet_v1
 
 import profiler
+from device_agents.device_lock import device_lock
+from device_agents.errors import DeviceBusy
+from device_agents.local import LocalAgent
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.protocol.journal import journal_path
@@ -135,3 +138,8 @@ def test_every_name_that_the_package_promises_is_there() -> None:
     assert all(getattr(profiler, name) is not None for name in profiler.__all__)
     with pytest.raises(AttributeError, match="no attribute 'predict_everything'"):
         profiler.predict_everything  # noqa: B018
+
+
+def test_a_device_that_another_run_measures_is_told_with_how_to_wait_in_python(folder: Path, quick: TimingSettings) -> None:
+    with device_lock(LocalAgent()), pytest.raises(DeviceBusy, match=r"wait for it, or give wait_s, the seconds to wait$"):
+        profiler.benchmark(folder / "model.onnx", settings=quick, progress=False)

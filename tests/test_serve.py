@@ -30,7 +30,8 @@ from profiler.cli.app import app as command
 from profiler.errors import ServeError
 from profiler.interval import Interval
 from profiler.latency.validation import HeldOutError, HeldOutNetwork
-from profiler.protocol.events import NetworkAdded, Refresh, read_event
+from profiler.protocol.events import NetworkAdded, Refresh
+from profiler.protocol.lines import read_event
 from profiler.protocol.settings import Target
 from profiler.schedule.state import Failure, State, write_state
 from profiler.serve.access import Access, choose_token, is_loopback

@@ -235,6 +235,11 @@ def test_signatures_that_are_not_measured_are_named(tmp_path: Path) -> None:
     assert other_signatures(path) == f"{path}: only signature a is measured, not b; convert each to a file of its own"
 
 
+def test_a_file_that_has_gone_since_it_was_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.tflite cannot be read: No such file or directory$"):
+        other_signatures(tmp_path / "gone.tflite")
+
+
 def test_a_file_with_one_signature_leaves_nothing_out(tmp_path: Path) -> None:
     assert TFLITE.remark(saved(tmp_path, bytes_of(CONVOLUTION))) is None
 
@@ -252,7 +257,8 @@ def test_the_layers_that_can_be_measured_are_in_the_table_and_the_other_is_named
     changed = Changed(bytes_of(*TWO))
     custom_operator_at(changed, 1)
     path, table = saved(tmp_path, changed), tmp_path / "t.parquet"
-    run("build", str(path), "--runtime", "litert", "--out", str(table), "--rounds", "3")
+    built = run("build", str(path), "--runtime", "litert", "--out", str(table), "--rounds", "3")
+    assert (built.exit_code, built.stderr.count("could not be measured")) == (1, 2), built.output
     found = run_json("predict", str(table), str(path))
     assert [(layer["op"], layer["source"]) for layer in found["layers"]] == [("conv2d", "measured"), ("MyOwnOperator", "missing")]
 

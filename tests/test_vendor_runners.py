@@ -15,7 +15,8 @@ from device_agents.local import LocalAgent
 from profiler.devices.config import Device
 from profiler.errors import RunnerError
 from profiler.measure.session import Session
-from profiler.protocol.events import Failed, Hello, Measurement, Paused, SessionEvent, event_data, parse_line
+from profiler.protocol.events import Failed, Hello, Measurement, Paused, SessionEvent
+from profiler.protocol.lines import event_data, parse_line
 from profiler.protocol.settings import Target, TimingSettings
 from profiler.runners.benchmark_model import BenchmarkModel
 from profiler.runners.perf_test import PerfTest

@@ -8,13 +8,14 @@ after an interruption or for a faster step.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from torch import nn
 
+from device_agents.support.atomic import write_whole
+from device_agents.support.reading import read_bytes
 from netadapt.baselines.match import Match
 from netadapt.errors import BudgetError, RunError
 from netadapt.executors import Observers, open_executor
@@ -115,11 +116,12 @@ def _opened(match: Match) -> RunFolder:
 def _begin(match: Match, folder: RunFolder) -> None:
     """Copy the original network, as the run trained it, into a new search. `RunError` if the search has another original."""
     run, first, macs = match.models.run, match.models.run.steps[0], float(match.models.run.graph.macs)
+    path, original = folder.weights_path(first.weights), read_bytes(run.weights_path(first.weights), RunError)
     if folder.steps:
-        if folder.weights_path(first.weights).read_bytes() != run.weights_path(first.weights).read_bytes():
+        if read_bytes(path, RunError) != original:
             raise RunError(f"{folder.path} was begun from another original network than that of {run.path}; remove it")
         return
-    shutil.copyfile(run.weights_path(first.weights), folder.weights_path(first.weights))
+    write_whole(path, original, RunError)
     candidate = Candidate(0, first.widths, {"macs": macs})
     result = Result(candidate, first.accuracy, first.weights, first.metrics)
     folder.add_step(Step(0, first.widths, {"macs": macs}, first.accuracy, first.weights, (result,)))

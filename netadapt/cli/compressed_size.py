@@ -62,7 +62,7 @@ def compressed_data(found: CompressedNetwork) -> dict[str, Any]:
         "other_bits": found.other_bits,
         "layers": {
             name: {
-                "shape": list(layer.shape), "nonzero": layer.nonzero, "shared_values": len(layer.shared) - 1,
+                "shape": list(layer.shape), "nonzero": layer.nonzero, "shared_values": layer.shared_values,
                 "distance_bits": None if layer.distances is None else layer.coding.distance_bits,
                 "bits_without_huffman": layer.bits_without_huffman, "bits": layer.bits,
             }
@@ -78,7 +78,7 @@ def print_compressed(found: CompressedNetwork) -> None:
         size = math.prod(layer.shape)
         rows.append(
             (
-                name, count(size), f"{100 * layer.nonzero / size:.1f} %", len(layer.shared) - 1,
+                name, count(size), f"{100 * layer.nonzero / size:.1f} %", layer.shared_values,
                 f"{layer.bits_without_huffman / 8e3:.4g}", f"{layer.bits / 8e3:.4g}", f"{layer.bits / size:.2f}",
             )
         )  # fmt: skip

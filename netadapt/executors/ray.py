@@ -28,6 +28,7 @@ from ray import exceptions
 
 from device_agents.support.atomic import write_whole
 from device_agents.support.dataclass_json import read_as
+from device_agents.support.reading import read_bytes
 from netadapt.errors import NetAdaptError, RunError
 from netadapt.executors import ExecutorOptions, Observers
 from netadapt.executors.evaluation import Evaluator
@@ -36,7 +37,7 @@ from netadapt.executors.messages import Event, Failed, Lost, evaluate_and_report
 from netadapt.executors.progress import BatchProgress
 from netadapt.executors.side_by_side import side_by_side
 from netadapt.runs.models import RunModels
-from netadapt.runs.run_folder import RunFolder
+from netadapt.runs.run_folder import RunFolder, read_text
 from netadapt.search.candidates import Candidate
 from netadapt.search.types import Evaluate, Result, Step
 
@@ -118,7 +119,7 @@ class RayPool:
 
     def start(self, job: CandidateJob) -> None:
         run = self._jobs.models.run.path
-        files = {name: (run / name).read_text(encoding="utf-8") for name in ("run.json", "graph.json")}
+        files = {name: read_text(run / name) for name in ("run.json", "graph.json")}
         versions = {name: version(name) for name in PACKAGES}
         # on the node the file is elsewhere: only its name is sent
         sent = replace(job, start_weights=Path(job.start_weights).name if job.start_weights else None)
@@ -144,9 +145,9 @@ class RayPool:
         """A reference to the bytes of this file, which are stored once for all candidates that start from it."""
         if path is None:
             return None
-        key = f"{path} {Path(path).stat().st_mtime_ns}"
+        key = f"{path} {Path(path).stat().st_mtime_ns if Path(path).exists() else None}"
         if self._start is None or self._start[0] != key:
-            self._start = key, ray.put(Path(path).read_bytes())
+            self._start = key, ray.put(read_bytes(Path(path), RunError))
         return self._start[1]
 
     def _next(self, task: Any) -> list[tuple[CandidateJob, Event]]:

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from netadapt.errors import NetAdaptError
+from netadapt.export.operators import operators_read_once
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import as_list, flat_outputs
 from netadapt.registry import load
@@ -83,7 +84,7 @@ def export_tflite(model: nn.Module, input_shapes: InputShapes, path: Path) -> Ex
 
 def write_onnx(model: nn.Module, input_shapes: InputShapes, path: Path) -> None:
     """Write an ONNX file without checking it. The model must be in evaluation, because batch normalisation is folded."""
-    with _export_errors("onnx"), quiet(), flat_outputs(model), _Exportable():
+    with _export_errors("onnx"), quiet(), flat_outputs(model), operators_read_once(), _Exportable():
         torch.onnx.export(model, zeros_of(input_shapes), path, dynamo=True, external_data=False, verbose=False)
 
 

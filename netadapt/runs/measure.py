@@ -68,7 +68,7 @@ def exported(models: RunModels, step: Step, file_format: str, *, path: Path | No
     path = path or models.run.exports / f"step{step.iteration:03d}.{file_format}"
     record = models.run.finished.get(step.iteration)
     weights = models.run.weights_path(record.weights if record else step.weights)
-    if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+    if not (path.exists() and weights.exists() and path.stat().st_mtime >= weights.stat().st_mtime):
         export(models.model(step), models, file_format, path)
     return path
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from device_agents.support.reading import read_bytes
 from netadapt.resources import Budget, parse_budgets
 from netadapt.settings import RunSettings
 from netadapt.training.recipe import TrainSettings
 from netadapt.training.types import Scores
+from profiler.errors import TableError
 from profiler.interval import Interval
 from profiler.protocol.settings import Target
 from profiler.tables.table import Table
@@ -44,7 +46,7 @@ class TableFacts:
         info, facts = table.info, table.info.device.get("device") or {}
         return cls(
             path=str(path),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            sha256=hashlib.sha256(read_bytes(path, TableError)).hexdigest(),
             device=info.target.device,
             runtime=info.target.runtime,
             runtime_version=str(info.device.get("version", "unknown")),

@@ -22,6 +22,7 @@ from typing import Any, Self
 from device_agents.support.atomic import writing
 from device_agents.support.dataclass_json import read_as
 from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
+from device_agents.support.reading import read_bytes
 from netadapt.errors import RunError
 from netadapt.runs.records import SuperNetworkFacts
 from netadapt.runs.run_folder import (
@@ -192,7 +193,7 @@ class SuperNetworkFolder(LockedFolder):
     @property
     def sha256(self) -> str:
         """Of the trained weights."""
-        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(self.weights, RunError)).hexdigest()
 
 
 def is_supernet(path: Path) -> bool:

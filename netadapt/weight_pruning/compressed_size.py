@@ -2,8 +2,9 @@
 
 Of each layer, the weights that are not zero are replaced by the nearest of a few shared values, which k-means finds from values at
 equal distances. They are stored as places in the list of these, each with its distance from the one before, and both in Huffman
-codes. A zero is stored where a distance is longer than its bits allow. Where it takes less, all weights are stored and no distance.
-Everything is decoded again, and has to be what was encoded.
+codes. A zero is stored where a distance is longer than its bits allow. Where it takes less, all weights are stored and no distance,
+or a layer of few weights as it is, for a list of their values would be as long as they are. Everything is decoded again, and has to
+be what was encoded.
 
 The paper trains the shared values further, which is left out here.
 """
@@ -57,27 +58,38 @@ class CompressedLayer:
     shape: tuple[int, ...]
     coding: Coding
     shared: Values
-    """The shared values, zero first."""
-    values: Huffman
-    """The places of the weights in `shared`."""
+    """The shared values, zero first; all weights in their order where they are stored as they are."""
+    values: Huffman | None
+    """The places of the weights in `shared`; None where they are stored as they are."""
     distances: Huffman | None
     """Each less one; None where all weights are stored."""
     nonzero: int
 
     @property
+    def shared_values(self) -> int | None:
+        """The number of them, without zero; None where the weights are stored as they are."""
+        return None if self.values is None else len(self.shared) - 1
+
+    @property
     def bits(self) -> int:
         """Of the weights and the shared values, in Huffman codes unless these, with what tells them, take more."""
+        if self.values is None:
+            return self.bits_without_huffman
         coded = self.values.bits + (self.distances.bits if self.distances is not None else 0)
         return min(coded + FLOAT_BITS * (len(self.shared) - 1), self.bits_without_huffman)
 
     @property
     def bits_without_huffman(self) -> int:
         """The same with codes of equal length."""
+        if self.values is None:
+            return FLOAT_BITS * len(self.shared)
         each = self.coding.value_bits + (self.coding.distance_bits if self.distances is not None else 0)
         return self.values.count * each + FLOAT_BITS * (len(self.shared) - 1)
 
     def weights(self) -> Values:
         """The weights, decoded, in their own shape."""
+        if self.values is None:
+            return self.shared.reshape(self.shape)
         found = self.shared[decoded(self.values)]
         if self.distances is not None:
             every = np.zeros(int(np.prod(self.shape)), dtype=np.float32)
@@ -148,13 +160,14 @@ def compressed_layer(weights: Values, coding: Coding) -> CompressedLayer:
     listed = np.zeros(len(steps), dtype=np.int64)
     listed[ends] = labels
     ways = [
+        CompressedLayer(weights.shape, coding, flat, None, None, len(places)),
         CompressedLayer(weights.shape, coding, shared, encoded(every, len(shared)), None, len(places)),
         CompressedLayer(
             weights.shape, coding, shared, encoded(listed, len(shared)), encoded(steps - 1, coding.reach), len(places)
         ),
     ]  # fmt: skip
     best = min(ways, key=lambda way: way.bits)
-    if not np.array_equal(best.weights().reshape(-1), shared[every]):
+    if not np.array_equal(best.weights().reshape(-1), flat if best.values is None else shared[every]):
         raise CompressionError("a layer that was compressed is another when it is decoded; please report this")
     return best
 

@@ -156,21 +156,7 @@ def prune_weights(
     if not work.layers(source.model):
         raise NetworkError(f"{source.name} has no convolution or linear layer whose weights can be pruned")
     known = _begun(out, source, asked, resume)
-    original = out / "original.pt"
-    if original.exists():
-        load_weights(source.model, original)
-    else:
-        if not source.trained:
-            training, part = source.recipe.from_scratch, source.dataset.train
-            progress.begin(f"training of {source.name}", training.steps_for(len(part)))
-            train(
-                source.model,
-                part,
-                training,
-                seed=asked.seed,
-                progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}"),
-            )
-        save_weights(source.model, original)
+    _make_original(source, asked.seed, out / "original.pt", progress)
     if not known:
         known = [work.judged(source.model, ENERGY_AWARE, 0, 0.0)]
         _record(out, known[0])
@@ -182,6 +168,28 @@ def prune_weights(
     by_magnitude = [first, *(item for item in known if item.method == MAGNITUDE)]
     for item in by_energy[len(by_magnitude) :]:
         by_magnitude.append(work.round(by_magnitude[-1], MAGNITUDE, item.nonzero))
+    return _written(work, by_energy, by_magnitude, limit, formats)
+
+
+def _make_original(source: Source, seed: int, path: Path, progress: ProgressReporter) -> None:
+    """Give the network the weights in this file, or train it, unless it is trained, and write them there."""
+    if path.exists():
+        load_weights(source.model, path)
+        return
+    if not source.trained:
+        training, part = source.recipe.from_scratch, source.dataset.train
+        progress.begin(f"training of {source.name}", training.steps_for(len(part)))
+        train(
+            source.model, part, training, seed=seed, progress=lambda _done, _all, loss: progress.advance(f"loss {loss:.3f}")
+        )  # fmt: skip
+    save_weights(source.model, path)
+
+
+def _written(
+    work: _Work, by_energy: Sequence[Round], by_magnitude: Sequence[Round], limit: float, formats: Sequence[str]
+) -> Pruned:
+    """Choose the networks that are reported among those of at least this accuracy, score them, and write what is kept of them."""
+    source, out, first = work.source, work.out, by_energy[0]
     best = max((item for item in by_energy if item.accuracy >= limit), key=lambda item: item.number)
     equal = by_magnitude[best.number]
     good = max((item for item in by_magnitude if item.accuracy >= limit), key=lambda item: item.number)
@@ -190,7 +198,7 @@ def prune_weights(
         reported |= {"by energy": best, "by magnitude, as many weights": equal}
     if good.number not in (0, equal.number):
         reported["by magnitude, within the accuracy"] = good
-    progress.begin("scoring and compressing networks", len(reported))
+    work.progress.begin("scoring and compressing networks", len(reported))
     networks = tuple(work.reported(name, item) for name, item in reported.items())
     model = work.model(best)
     write_densities(work.densities(model), out / "densities.json")

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from device_agents.device_lock import waiting_by
 from device_agents.support.errors import ToolError
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
+    ADD_WAIT,
     Device,
     ModelFiles,
     Oversubscribe,
@@ -75,7 +77,7 @@ def benchmark(
 
     Several models are measured in turns, so that they can be compared: one after the other in each round.
     """
-    with plain_errors(), terminable():
+    with plain_errors(), terminable(), waiting_by(ADD_WAIT):
         given = given_inputs(shape, input_)
         targets = each(
             models, lambda model: Target(device, runtime or default_runtime(model), threads, python, runner, oversubscribe)

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from device_agents.device_lock import waiting_by
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
+    ADD_WAIT,
     Densities,
     Devices,
     Oversubscribe,
@@ -106,7 +108,7 @@ def build(
     measured = [name for name in device if not is_model(name)]
     kept = journal_paths(out, measured)
     told = f"everything measured is kept in {', '.join(map(str, kept))}; go on with --resume" if kept else ""
-    with plain_errors(told, kept), terminable():
+    with plain_errors(told, kept), terminable(), waiting_by(ADD_WAIT):
         targets = tuple(
             Target(name, MODELLED_RUNTIME) if is_model(name) else Target(name, chosen, threads, python, runner, oversubscribe)
             for name in device

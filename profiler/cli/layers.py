@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from device_agents.device_lock import waiting_by
 from profiler.cli.branches import warn_of_branches
 from profiler.cli.options import (
+    ADD_WAIT,
     Device,
     ModelFiles,
     Oversubscribe,
@@ -60,7 +62,7 @@ def layers(
     as_json: Json = False,
 ) -> None:
     """List the layers that a device's runtime executes for models, and how often each occurs. The runtime itself is asked."""
-    with plain_errors(), terminable():
+    with plain_errors(), terminable(), waiting_by(ADD_WAIT):
         given = given_inputs(shape, input_)
         with bar() as progress:
 

@@ -41,6 +41,10 @@ def one_of(names: Callable[[], Collection[str]], meant: Mapping[str, str] | None
     return {"parser": parse, "metavar": f"[{' | '.join(names())}]"}  # with blanks, so that help breaks lines between names
 
 
+ADD_WAIT = "add --wait"
+"""How a command that has this option waits for a device, for the error of one that another run is measuring."""
+
+
 def patience_s(wait: bool) -> float:
     """How long to wait for a device that another run is measuring."""
     return FOREVER_S if wait else 0.0

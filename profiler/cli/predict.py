@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from device_agents.device_lock import waiting_by
 from device_agents.support.errors import ToolError
-from profiler.cli.options import Densities, ModelFiles, Shapes, TableFile, Values, Wait, patience_s
+from profiler.cli.options import ADD_WAIT, Densities, ModelFiles, Shapes, TableFile, Values, Wait, patience_s
 from profiler.cli.several import each, tell
 from profiler.console import Json, plain_errors, print_table, sizes, terminable
 from profiler.errors import TableError
@@ -73,7 +74,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the latency of models from a table, and say for each layer whether its share was measured or interpolated."""
-    with plain_errors(), terminable():
+    with plain_errors(), terminable(), waiting_by(ADD_WAIT):
         if table.suffix.lower() in MODEL_SUFFIXES:
             raise TableError(f"{table} is a model; the table comes first: profile predict TABLE MODEL")
         given = given_inputs(shape, input_)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from profiler.console import sizes
@@ -36,6 +36,8 @@ NEEDED = (
     "bias", "precision", "latency_ms",
 )  # fmt: skip
 """The columns without which a row is no layer."""
+TABLE_ROWS = "table_rows"
+"""The column that has the number of all rows in each, by which a file that was cut short between two rows is noticed."""
 CUT_OUT = "operators that were cut out of a model file, which the rows do not hold"
 
 
@@ -60,6 +62,7 @@ def write(table: Table) -> ExportedTable:
         "imported_from": imported.get("from"),
         "licence": imported.get("licence"),
         "verified": table.verified,
+        TABLE_ROWS: len(table.rows),
     }
     rows = [
         _row(layer, estimate) | {"energy_mj": table.energy_mj.get(layer)} | conditions for layer, estimate in table.rows.items()
@@ -116,16 +119,31 @@ def read(sources: Sequence[Source], activations: Sequence[str]) -> ImportedRows:
                     f"{source.name} has no column {missing[0]}; such a table is written by `profile export --format csv`, and not "
                     "by `profile show`"
                 )
+            stated: set[str] = set()
+            before = found.entries
             for row in reader:
                 found.count()
-                if None in row.values():
+                if None in row.values() or row.get(TABLE_ROWS) == "":
                     raise ExchangeError(
                         f"{source.name}, line {reader.line_num} ends in the middle; the file was cut short, import the whole one"
                     )
                 _add_row(found, f"{source.name}, line {reader.line_num}", row, delimiter)
+                if TABLE_ROWS in row:
+                    stated.add(row[TABLE_ROWS])
+            _check_whole(source.name, found.entries - before, stated)
         except csv.Error as exc:
             raise ExchangeError(f"{source.name}, line {reader.line_num} is not CSV: {exc}") from exc
     return found.finish(("energies and the conditions of the measurement are not read",), "as the file's own table was measured")
+
+
+def _check_whole(name: str, rows: int, stated: Iterable[str]) -> None:
+    """`ExchangeError` if the file has another number of rows than one of its rows says."""
+    for text in sorted(stated):
+        if number_of(text, f"{name}: {TABLE_ROWS}") != rows:
+            raise ExchangeError(
+                f"{name} has {rows} of {shown(text)} rows; if it was cut short, import the whole one, and if rows were left out on "
+                f"purpose, leave its column {TABLE_ROWS} out too"
+            )
 
 
 def _add_row(found: RowCollector, label: str, row: Mapping[str, str | None], delimiter: str) -> None:

@@ -147,6 +147,14 @@ def format_of(path: Path) -> Format:
     return FORMATS[path.suffix.lstrip(".").lower()]
 
 
+def format_for(path: Path, runtime: str, model_format: str) -> Format:
+    """The format of a file that a runtime is to run, which reads files of `model_format`. Raises `ModelError` for any other."""
+    found = format_of(path)
+    if found.name != model_format:
+        raise ModelError(f"{path} cannot run on {runtime}, which reads .{model_format} files; choose another --runtime")
+    return found
+
+
 def default_runtime(path: Path) -> str:
     """The first runtime that runs files of this format. Raises `ModelError` as `format_of` does."""
     return _first_runtime(format_of(path).name)

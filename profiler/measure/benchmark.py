@@ -8,7 +8,7 @@ from pathlib import Path
 
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
-from profiler.formats.model_file import format_of
+from profiler.formats.model_file import format_for
 from profiler.interval import Interval
 from profiler.layers.layer import conv2d
 from profiler.measure.disturbance import ENOUGH_REFERENCES, lower_tenth
@@ -80,8 +80,9 @@ def measure_each(
     files: dict[str, bytes] = {}
     for path in paths:
         try:
-            files[str(path)] = _read(path, target, given)
-            if remark := format_of(path).remark(path):
+            file_format = format_for(path, target.runtime, target.model_format)
+            files[str(path)] = file_format.complete(path, given)
+            if remark := file_format.remark(path):
                 progress.say(remark)
         except ModelError as exc:
             results[path] = exc
@@ -111,12 +112,3 @@ def measure_each(
             assert state.hello is not None  # no measurement without one
             results[path] = Measured(path, found[name], state.hello, tuple(state.rounds), reference_ms)
     return {path: results[path] for path in paths}
-
-
-def _read(path: Path, target: Target, given: Given) -> bytes:
-    file_format = format_of(path)
-    if file_format.name != target.model_format:
-        raise ModelError(
-            f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files; choose another --runtime"
-        )
-    return file_format.complete(path, given)

@@ -17,7 +17,7 @@ from typing import Protocol
 from device_agents.support.loading import load
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
-from profiler.formats.model_file import FORMATS, Format, format_of
+from profiler.formats.model_file import FORMATS, Format, format_for
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
@@ -125,11 +125,7 @@ def ask_file(
 
     `ModelError` if the file cannot be read or the answer is damaged, `RunnerError` if the device's runner cannot ask.
     """
-    file_format, key = format_of(path), str(path)
-    if file_format.name != target.model_format:
-        raise ModelError(
-            f"{path} cannot run on {target.runtime}, which reads .{target.model_format} files; choose another --runtime"
-        )
+    file_format, key = format_for(path, target.runtime, target.model_format), str(path)
     # a damaged file is an error before a device is asked
     remainder = None
     try:

@@ -19,7 +19,8 @@ from typing import Self
 from device_agents.support.jsonl import append_line, drop_torn_line, read_lines
 from device_agents.support.locks import locked
 from profiler.errors import JournalError, JournalNotWritable
-from profiler.protocol.events import Header, JournalEvent, event_data, read_event
+from profiler.protocol.events import Header, JournalEvent
+from profiler.protocol.lines import event_data, read_event
 from profiler.protocol.settings import Target, TimingSettings
 
 FORMAT = 6

@@ -20,8 +20,9 @@ from profiler.errors import RunnerError
 from profiler.formats.model_file import FORMATS
 from profiler.layers.graph import Graph
 from profiler.layers.layer import conv2d
-from profiler.protocol.events import Busy, Crashed, Done, Probe, Result, RunEvent, RunnerEvent, parse_line
+from profiler.protocol.events import Busy, Crashed, Done, Probe, Result, RunEvent, RunnerEvent
 from profiler.protocol.job import Job
+from profiler.protocol.lines import parse_line
 from profiler.protocol.settings import Target
 
 PROBE_S = 120.0

@@ -41,9 +41,9 @@ from profiler.protocol.events import (
     Round,
     RunEvent,
     RuntimeState,
-    parse_line,
 )
 from profiler.protocol.job import USUAL, Job
+from profiler.protocol.lines import parse_line
 from profiler.protocol.settings import Target
 from profiler.runners.program import how_it_ended, longest_silence_s
 from profiler.runners.walk import conditions_of, walk

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiler.errors import ModelError, TableError
-from profiler.formats.model_file import FORMATS
+from profiler.errors import TableError
+from profiler.formats.model_file import FORMATS, format_for
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec
@@ -86,12 +86,10 @@ def build(
     if out.exists() and not journal_path(out).exists():
         raise TableError(f"{out} has no journal beside it, so it cannot be extended; choose another --out or remove it")
     for plan in plans:
-        if plan.model is not None and plan.model.suffix.lstrip(".").lower() != target.model_format:
-            raise ModelError(
-                f"{plan.model} cannot run on {target.runtime}, which reads .{target.model_format} files; choose another --runtime"
-            )
-        if plan.model is not None and (remark := FORMATS[target.model_format].remark(plan.model)):
-            (progress or Silent()).say(remark)
+        if plan.model is not None:
+            remark = format_for(plan.model, target.runtime, target.model_format).remark(plan.model)
+            if remark:
+                (progress or Silent()).say(remark)
     if fusion_of(target.runtime) is None:
         (progress or Silent()).say(f"how {target.runtime} fuses layers is not known: they are measured as the file has them")
     with _measuring(target, out, settings, resume or out.exists(), progress or Silent(), wait_s) as run:

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from device_agents.support.reading import read_bytes
 from device_agents.support.text import decoded
 from profiler.errors import ModelError, TableError
 from profiler.formats.given import NOTHING, Given
@@ -153,9 +154,7 @@ def _with_densities(table: Table, path: Path, densities: Path) -> Table:
 def _predict_page(path: Path, table: Table, model: Model, file: Path) -> FilePrediction:
     """The layers in the lines of a file, by the table's hardware, but with the batch, bits and zeros of each line."""
     try:
-        lines = read_page(decoded(file.read_bytes()), str(file))
-    except OSError as exc:
-        raise ModelError(f"{file} cannot be read: {exc.strerror}") from exc
+        lines = read_page(decoded(read_bytes(file, ModelError)), str(file))
     except UnicodeDecodeError as exc:
         raise ModelError(f"{file} is not text in UTF-8 or UTF-16") from exc
     parts = tuple(

@@ -25,7 +25,9 @@ bool tensor_measure(Tensor *tensor, Reason *reason) {
         if (length != 0 && tensor->count > SIZE_MAX / 8 / length) return fail(reason, "an input is too large for this device");
         tensor->count *= (size_t)length;
     }
-    return tensor->type != NO_TYPE || fail(reason, "input of a type that cannot be filled");
+    if (tensor->type != NO_TYPE) return true;
+    return fail(reason, "input of text or another type that cannot be made up; "
+                        "give the part of the network that works on numbers alone");
 }
 
 /* ------------------------------------------------------------------------------------------------------------- inputs */

@@ -87,9 +87,10 @@ def input_array(seed: int, place: int, shape: Sequence[Any], type_name: Any) -> 
 
     if not all(hasattr(length, "__index__") and length >= 0 for length in shape):
         raise ValueError(f"input of dynamic shape {list(shape)}")
-    dtype = numpy.dtype(type_name)
+    dtype = numpy.dtype("str" if type_name == "string" else type_name)
     if dtype.kind not in "fbiu":
-        raise ValueError(f"input of type {dtype}")
+        kind = "text" if dtype.kind in "SUO" else f"type {dtype}"
+        raise ValueError(f"input of {kind}, which cannot be made up; give the part of the network that works on numbers alone")
     size = math.prod(int(length) for length in shape)
     bits = random_bits(seed, place, numpy.arange(1, size + 1, dtype=numpy.uint64))
     filled: numpy.ndarray[Any, Any] = (

@@ -63,7 +63,7 @@ def _is_not_finite(opened: Opened) -> bool:
     """False where that is not known."""
     try:
         return not opened.is_finite()
-    except Exception:  # runtimes' own exceptions share no other base; a list of tensors, for example, cannot be looked at
+    except (RuntimeError, ValueError, TypeError):  # what is no tensor, or has a type that numpy lacks, cannot be looked at
         return False
 
 

@@ -36,7 +36,10 @@ def load_cifar10(path: str, resolution: int) -> LabelledImages:
             raise DataError(f"there are several datasets in {path}, {place.name} and {others[0].name}; give the path of one")
     pickled = [file for name in ("data_batch_1", "train") if (file := place / name).is_file()]
     read = _read_npz if not place.is_dir() else _read_python_version if pickled else _read_folder
-    images, labels, is_test, classes = read(place)
+    try:
+        images, labels, is_test, classes = read(place)
+    except OSError as exc:
+        raise DataError(f"{exc.filename or place} cannot be read: {exc.strerror or exc}") from exc
     targets = torch.from_numpy(labels.astype(np.int64))
     pixels = resized_or_streamed(torch.from_numpy(images), targets, resolution)
     return LabelledImages("cifar10", classes, pixels, targets, torch.from_numpy(is_test.astype(np.bool_)))

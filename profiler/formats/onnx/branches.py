@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto
 
+from profiler.formats.onnx.library_errors import library_errors_as_ours
+
 DECIDING = {"If": 1, "Loop": 2}
 """The number of first inputs of an operator that decide what of its subgraphs runs."""
 
@@ -15,9 +17,10 @@ DECIDING = {"If": 1, "Loop": 2}
 def decided_by_inputs(path: Path) -> list[tuple[str, str]]:
     """The names of such operators, each with that of the input of the model that decides.
 
-    The file is one that `read_onnx` has taken; its weights in other files are not read.
+    The file is one that `read_onnx` has taken; its weights in other files are not read. `ModelError` if it has gone since.
     """
-    graph = onnx.load(path, format="protobuf", load_external_data=False).graph
+    with library_errors_as_ours(path):
+        graph = onnx.load(path, format="protobuf", load_external_data=False).graph
     weights = {weight.name for weight in graph.initializer}
     return list(_decided(graph, {value.name: {value.name} for value in graph.input if value.name not in weights}))
 

@@ -21,7 +21,6 @@ LIBRARY_ERRORS = (
     onnx.shape_inference.InferenceError,
     # onnxruntime has a class for every status code, with no common base but Exception
     *(kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-    OSError,
     RuntimeError,  # whatever else the libraries' C++ throws
     # raised for damaged files: names that are not text, tensors shorter than their shape, types that do not exist
     ValueError,
@@ -47,6 +46,9 @@ def library_errors_as_ours(path: Path) -> Iterator[None]:
         yield
     except (ModelError, LayerError, PlanError) as exc:
         raise ModelError(f"{path}: {exc}") from exc
+    except OSError as exc:
+        file = "" if exc.filename in (None, str(path)) else f"{exc.filename}: "
+        raise ModelError(f"{path} cannot be read: {file}{exc.strerror or exc}") from exc
     except LIBRARY_ERRORS as exc:
         reason = " ".join(_STATUS.sub("", str(exc)).split())[:300] or type(exc).__name__
         way = next((f"; {way}" for said, way in _WAYS_OUT.items() if said in reason), "")

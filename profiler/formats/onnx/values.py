@@ -55,7 +55,8 @@ def feed_given(model: ModelProto, given: Given) -> None:
     found: dict[str, Array] = {}
     for value in model.graph.input:
         if value.name in given.values:
-            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            kind = value.type.tensor_type.elem_type
+            dtype = "text" if kind == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(kind)
             array = given.array(value.name, dtype, shape_of(value))
             assert array is not None
             found[value.name] = array

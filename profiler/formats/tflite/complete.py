@@ -18,6 +18,7 @@ import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from device_agents.support.reading import read_bytes
 from profiler.errors import ModelError
 from profiler.formats.given import NOTHING, Given
 from profiler.formats.tflite.inputs import joined
@@ -55,7 +56,7 @@ def complete_tflite(path: Path, given: Given = NOTHING) -> bytes:
             values[place] = array.tobytes()
     if shapes != {tensor: contents.shape(tensor) for tensor in shapes} or _has_open(contents):
         return joined(_rewritten(path, _shapes_at_run_time(path, shapes)), values)
-    data = path.read_bytes()
+    data = read_bytes(path, ModelError)
     # LiteRT counts the inputs of a compiled model as its signature does, and those of an interpreter as the subgraph does
     if values and any(each.inputs != contents.inputs for each in signatures_of(path.name, data) if each.subgraph == 0):
         data = _rewritten(path, {})
@@ -64,7 +65,7 @@ def complete_tflite(path: Path, given: Given = NOTHING) -> bytes:
 
 def other_signatures(path: Path) -> str | None:
     """Which signatures of the file are not measured, because a runner runs the first subgraph; None if there are no others."""
-    signatures = signatures_of(path.name, path.read_bytes())
+    signatures = signatures_of(path.name, read_bytes(path, ModelError))
     first = [each.name for each in signatures if each.subgraph == 0]
     others = [each.name for each in signatures if each.subgraph != 0]
     if not others:
@@ -116,7 +117,7 @@ def _shapes_at_run_time(path: Path, inputs: dict[int, Shape]) -> dict[int, Shape
 
 def _rewritten(path: Path, shapes: dict[int, Shape]) -> bytes:
     """The file with these shapes of the tensors of its first subgraph, none of them open, and with its inputs in one order."""
-    data, contents = path.read_bytes(), load(path)
+    data, contents = read_bytes(path, ModelError), load(path)
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
     for index, tensor in enumerate(model.subgraphs[0].tensors):
         if index in shapes and index not in contents.constants:

@@ -19,6 +19,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from device_agents.support.reading import read_bytes
 from device_agents.support.text import printable
 from profiler.errors import LayerError, ModelError
 from profiler.formats.tflite.inputs import split
@@ -211,11 +212,7 @@ def pack(codes: Sequence[Any], subgraphs: Sequence[Any], buffers: Sequence[Align
 
 def load(path: Path) -> Contents:
     """Read a file. Raises `ModelError` if it cannot be read, is damaged, or has a version or a size that is not supported."""
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ModelError(f"{path} cannot be read: {exc.strerror}") from exc
-    return parse(path.name, data)
+    return parse(path.name, read_bytes(path, ModelError))
 
 
 def parse(label: str, data: bytes) -> Contents:
