@@ -20,7 +20,7 @@ from profiler.layers.graph import Graph
 from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.executed import EMPTY_CALL, PROBE, compared, executed_nodes
 from profiler.measure.loop import MeasurementRun
-from profiler.measure.per_layer import inside_ms
+from profiler.measure.per_layer import inside_ms, layers_inside
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import Silent
@@ -286,3 +286,11 @@ def test_rules_are_right_for_a_layer_whose_axes_an_answer_shows_in_another_order
     assert [item.op for item in told.operators] == ["Softmax"]
     state.see(replace(told, model="n"))
     assert compared(state) == (1, () if sorted(shape) == [1, 4, 6, 16] else (ruled.name,))
+
+
+def test_a_product_of_rows_inside_a_network_is_the_linear_layer_over_steps_that_the_table_has() -> None:
+    state = MeasurementState.of([Header(5, ONNX, TimingSettings())])
+    state.see(NetworkAdded("n", "fit", ExecutionRules("onnxruntime", BLOCK).executed(sequence())))
+    state.see(replace(answer(FORMATS["onnx"].write(sequence())), model="n"))
+    inside = [node.layer for node, _ in layers_inside(state, "n", 1.0)]
+    assert [layer for layer in inside if layer.op == "fully_connected"] == [sequence().layers[0], sequence().layers[2]]

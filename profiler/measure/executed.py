@@ -251,7 +251,8 @@ def _read(
 def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None:
     """The node of each operator that the runtime executes for a network of the build.
 
-    None if the runtime did not tell, or told what contradicts our rules.
+    Of a linear layer over sequences or images, that is the product of their rows, which takes the time; two reshapes, which copy
+    nothing, are nodes of their own. None if the runtime did not tell, or told what contradicts our rules.
     """
     assert state.header is not None
     file_format, (_, graph) = FORMATS[state.header.target.model_format], state.networks[key]
@@ -263,7 +264,10 @@ def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None
                 found = load(file_format.executed_matcher)(graph, answer.operators)
         elif file_format.executed_reader and answer.graph is not None:
             saved = _saved(graph.name, answer.graph)
-            found = _read(file_format.executed_reader, graph.name, saved, answer, state).graph.nodes
+            over_rows = {_over_rows(layer): layer for layer in graph.layers if layer.op == "fully_connected"}
+            nodes = _read(file_format.executed_reader, graph.name, saved, answer, state).graph.nodes
+            over_rows |= {layer: layer for layer in graph.layers}
+            found = tuple(replace(node, layer=over_rows.get(node.layer, node.layer)) for node in nodes)
         state.executed_nodes[key] = found
     return state.executed_nodes.get(key)
 
@@ -291,12 +295,17 @@ def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
     return asked, tuple(wrong)
 
 
+def _over_rows(layer: LayerSpec) -> LayerSpec:
+    """The linear layer over as many rows as there are places that it is applied to."""
+    rows = math.prod(layer.output[:-1])
+    return replace(layer, inputs=((rows, layer.in_channels),), output=(rows, layer.out_channels))
+
+
 def _as_compared(layers: Iterable[LayerSpec]) -> Counter[object]:
     """The layers, counted, without that in which an answer and our rules may differ although they mean the same work.
 
     An answer does not tell which axis has the channels, so that the sizes of layers without weights are compared in any order; nor
-    do the weights of opaque layers matter. The runtime computes a linear layer over rows, whatever stands before them; that copies
-    nothing, and neither does any other new shape.
+    do the weights of opaque layers matter. New shapes copy nothing.
     """
     found: Counter[object] = Counter()
     for layer in layers:
@@ -304,8 +313,7 @@ def _as_compared(layers: Iterable[LayerSpec]) -> Counter[object]:
         if kind in NEW_SHAPES:
             continue
         if layer.opaque is None and layer.op == "fully_connected":
-            rows = math.prod(layer.output[:-1])
-            found[replace(layer, inputs=((rows, layer.in_channels),), output=(rows, layer.out_channels))] += 1
+            found[_over_rows(layer)] += 1
         elif layer.opaque is not None or layer.op in (*UNARY_OPS, *BINARY_OPS, "concat"):
             found[kind, layer.dtype, tuple(tuple(sorted(shape)) for shape in (*layer.inputs, layer.output))] += 1
         else:
