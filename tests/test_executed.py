@@ -17,10 +17,10 @@ from profiler.formats.model_file import FORMATS
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph
-from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d
+from profiler.layers.layer import LayerSpec, conv2d, depthwise_conv2d, fully_connected
 from profiler.measure.executed import EMPTY_CALL, PROBE, compared, executed_nodes
 from profiler.measure.loop import MeasurementRun
-from profiler.measure.per_layer import inside_ms
+from profiler.measure.per_layer import inside_ms, layers_inside
 from profiler.measure.session import Session
 from profiler.measure.state import MeasurementState
 from profiler.progress import Silent
@@ -260,3 +260,37 @@ def test_rules_that_are_wrong_are_told(ruled: Graph) -> None:
     for key, file in (("n", FORMATS["onnx"].write(network())), (PROBE, probe)):
         state.see(replace(answer(file), model=key))
     assert compared(state) == (1, () if ruled == network() else ("some",))
+
+
+def sequence(steps: int = 16, activation: str = "gelu") -> Graph:
+    up = fully_connected((1, steps, 8), 24)
+    return in_a_row(up, LayerSpec(activation, (up.output,), up.output), fully_connected(up.output, 8))
+
+
+@pytest.mark.parametrize("ruled", [sequence(), sequence(12), sequence(activation="relu")])
+def test_rules_for_linear_layers_over_steps_are_right_where_the_runtime_computes_rows(ruled: Graph) -> None:
+    state = MeasurementState.of([Header(5, ONNX, TimingSettings())])
+    state.see(NetworkAdded("n", "check", ExecutionRules("onnxruntime", BLOCK).executed(replace(ruled, name="some"))))
+    state.see(replace(answer(FORMATS["onnx"].write(sequence())), model="n"))
+    assert compared(state) == (1, () if ruled == sequence() else ("some",))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 16, 6), (1, 16, 6, 4), (1, 16, 6, 5)])
+def test_rules_are_right_for_a_layer_whose_axes_an_answer_shows_in_another_order(shape: tuple[int, ...]) -> None:
+    """The file has a softmax of four by sixteen by six."""
+    file = FORMATS["onnx"].write(Graph.of_layer(LayerSpec("softmax", ((1, 4, 16, 6),), (1, 4, 16, 6))))
+    state = MeasurementState.of([Header(5, ONNX, TimingSettings())])
+    ruled = Graph.of_layer(LayerSpec("softmax", (shape,), shape), executed=True)
+    state.see(NetworkAdded("n", "check", ruled))
+    told = answer(file)
+    assert [item.op for item in told.operators] == ["Softmax"]
+    state.see(replace(told, model="n"))
+    assert compared(state) == (1, () if sorted(shape) == [1, 4, 6, 16] else (ruled.name,))
+
+
+def test_a_product_of_rows_inside_a_network_is_the_linear_layer_over_steps_that_the_table_has() -> None:
+    state = MeasurementState.of([Header(5, ONNX, TimingSettings())])
+    state.see(NetworkAdded("n", "fit", ExecutionRules("onnxruntime", BLOCK).executed(sequence())))
+    state.see(replace(answer(FORMATS["onnx"].write(sequence())), model="n"))
+    inside = [node.layer for node, _ in layers_inside(state, "n", 1.0)]
+    assert [layer for layer in inside if layer.op == "fully_connected"] == [sequence().layers[0], sequence().layers[2]]

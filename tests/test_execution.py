@@ -277,6 +277,20 @@ def test_the_slope_of_a_convolution_goes_with_its_activation_in_tflite() -> None
     )  # fmt: skip
 
 
+def operators(graph: Graph, *, as_it_is: bool = False) -> list[str]:
+    return [operator.op for operator in answer(FORMATS["onnx"].write(graph), as_it_is=as_it_is).operators]
+
+
 def test_a_linear_layer_over_pixels_is_a_product_of_matrices_to_onnxruntime() -> None:
-    file = FORMATS["onnx"].write(Graph.of_layer(fully_connected((1, 4, 5, 8), 12), executed=True))
-    assert [operator.op for operator in answer(file, as_it_is=True).operators] == ["Reshape", "Gemm", "Reshape"]
+    assert operators(Graph.of_layer(fully_connected((1, 4, 5, 8), 12), executed=True), as_it_is=True) == [
+        "Reshape",
+        "Gemm",
+        "Reshape",
+    ]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_over_the_steps_of_a_sequence_runs_alone_as_in_a_network(bias: bool) -> None:
+    layer = replace(fully_connected((1, 20, 8), 12), bias=bias)
+    found = operators(Graph.of_layer(layer, executed=True), as_it_is=True)
+    assert found == operators(Graph.of_layer(layer)) == (["Reshape", "Gemm", "Reshape"] if bias else ["MatMul"])

@@ -40,6 +40,14 @@ def test_many_widths_cost_what_each_is_predicted_to(block: str) -> None:
     )
 
 
+def test_prices_do_not_wait_for_intervals() -> None:
+    predictor, narrower = Predictor(CALIBRATED), NETWORK.at_widths({"pw1": 24})
+    assert not any(map(math.isnan, Pricer(predictor, narrower).prices("pw2", [32, 40])))
+    assert "spreads" not in vars(predictor.grid)
+    predictor.predict(narrower)
+    assert "spreads" in vars(predictor.grid), "its layers are interpolated, and the interval of a prediction is shown"
+
+
 @pytest.mark.parametrize("block", NETWORK.widths)
 def test_factors_of_operators_and_the_call_are_in_the_prices(block: str) -> None:
     factors = {"conv2d": 1.3, "depthwise_conv2d": 0.7}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ HALF_WIDTH_DEVIATIONS = 1.96
 PRIOR_WEIGHT = 2.0
 """The number of measured points that each prior counts for."""
 MOST_KEPT = 10_000
-"""Interpolated arrays that are kept, of some kilobytes each."""
+"""Interpolated arrays that are kept, of a kilobyte each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ class Surface:
         for rows, row_weight in ((low_x, 1 - weight_x), (high_x, weight_x)):
             for columns, column_weight in ((low_y, 1 - weight_y), (high_y, weight_y)):
                 weight = (row_weight * column_weight)[:, None]
-                # a corner of weight zero may be NaN, which must not reach the sum
-                total += np.where(weight == 0, 0.0, weight * self.nodes[rows, columns])
+                if weight.any():
+                    # a corner of weight zero may be NaN, which must not reach the sum
+                    total += np.where(weight == 0, 0.0, weight * self.nodes[rows, columns])
         total[:, 2] += _bump(weight_x, gap_x) + _bump(weight_y, gap_y)
         return total
 
@@ -123,7 +125,7 @@ def _on_line(axis: Array, nodes: Array, place: int) -> Array | None:
 
 def _bracket(axis: Array, values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]:
     """For each value: indices of the nodes below and above, weight of the upper one, and gap in relation to the upper one."""
-    high = np.clip(np.searchsorted(axis, values), 0, len(axis) - 1)
+    high = np.minimum(np.searchsorted(axis, values), len(axis) - 1)
     exact = axis[high] == values
     low = np.where(exact, high, np.maximum(high - 1, 0))
     width = axis[high] - axis[low]
@@ -160,27 +162,40 @@ class Family:
         pairs = list(zip(self.rules, widths, strict=True))
         return tuple(rule.phase(width) for rule, width in pairs), tuple(rule.coordinate(width) for rule, width in pairs)
 
-    def surface(self, phases: Phases) -> Surface | None:
-        """The measured points of one phase; None if there are none. Made on first use."""
-        if phases not in self.surfaces and phases in self.points:
+    def surface(self, phases: Phases) -> Surface:
+        """The measured points of one phase that has any. Made on first use."""
+        if phases not in self.surfaces:
             self.surfaces[phases] = Surface(self.points[phases])
-        return self.surfaces.get(phases)
+        return self.surfaces[phases]
 
-    def between(self, phases: Phases, at: Sequence[Array]) -> Between:
-        """Interpolate at coordinates of one phase, an array for each axis. Where the phase has no points, the full tile is used."""
-        second = at[1] if len(at) > 1 else np.zeros(len(at[0]))
-        nothing = np.full((len(at[0]), 3), np.nan)
-        own = self.surface(phases)
-        values = own.at(at[0], second) if own else nothing
-        phase = np.zeros(len(at[0]))
+    def at(self, widths: Sequence[NDArray[np.int64]]) -> Between:
+        """Latencies at many widths, an array of n channels for each axis; measured ones are as they are."""
+        placed = [rule.places(axis) for rule, axis in zip(self.rules, widths, strict=True)]
+        found = self.between(np.stack([one for one, _ in placed]), np.stack([one for _, one in placed]).astype(np.float64))
+        for place, at_widths in enumerate(zip(*(axis.tolist() for axis in widths), strict=True)):
+            measured = self.exact.get(at_widths)
+            if measured is not None:
+                found.latency_ms[place], found.half_ms[place] = measured.latency_ms.value, measured.latency_ms.half_width
+                found.curve[place] = found.phase[place] = 0.0
+        return found
+
+    def between(self, phases: NDArray[np.int64], at: Array) -> Between:
+        """Interpolate at n coordinates and their phases, arrays of shape (axis, n).
+
+        Where no points of the phase surround the coordinate, the full tile is used.
+        """
+        second = at[1] if len(at) > 1 else np.zeros(at.shape[1])
+        values = np.full((at.shape[1], 3), np.nan)
+        for group in set(map(tuple, phases.T.tolist())) & self.points.keys():
+            chosen = (np.array(group) == phases.T).all(axis=1)
+            values[chosen] = self.surface(group).at(at[0][chosen], second[chosen])
         # a width between two multiples of the granularity may run on another kernel altogether: the full tile says nothing of it
-        told_apart = all(phase % rule.granularity == 0 for phase, rule in zip(phases, self.rules, strict=True))
-        full = self.surface((0,) * len(phases)) if any(phases) and told_apart else None
-        if full is not None and np.isnan(values[:, 0]).any():
-            stand_in = np.isnan(values[:, 0])
-            values = np.where(stand_in[:, None], full.at(at[0], second), values)
-            phase = stand_in.astype(np.float64)
-        return Between(values[:, 0], values[:, 1], values[:, 2], phase)
+        granularity = np.array([[rule.granularity] for rule in self.rules])
+        stand_in = np.isnan(values[:, 0]) & phases.any(axis=0) & (phases % granularity == 0).all(axis=0)
+        whole = (0,) * len(phases)
+        if stand_in.any() and whole in self.points:
+            values[stand_in] = self.surface(whole).at(at[0][stand_in], second[stand_in])
+        return Between(values[:, 0], values[:, 1], values[:, 2], stand_in.astype(np.float64))
 
     def left_out(self) -> Iterable[tuple[float, float, float]]:
         """Each point that others surround, interpolated from these: square of the relative error, curve and phase.
@@ -194,7 +209,7 @@ class Family:
                     others.points.pop(phases)
                 # the surfaces of other phases do not change, and they are expensive to make
                 others.surfaces = {key: surface for key, surface in self.surfaces.items() if key != phases}
-                guess = others.between(phases, [np.array([float(value)]) for value in at])
+                guess = others.between(np.array([phases]).T, np.array([at], dtype=np.float64).T)
                 if not math.isnan(guess.latency_ms[0]):
                     error = guess.latency_ms[0] / estimate.latency_ms.value - 1
                     half_ms = math.hypot(guess.half_ms[0], estimate.latency_ms.half_width)
@@ -213,23 +228,33 @@ class Grid:
                 rules = rules_of(layer, staircases) if layer.opaque is None else (Staircase(1, granularity=1),)
                 family = self._families.setdefault(key, Family(kind_of(layer), rules))
                 family.add(_widths_of(layer), estimate)
-        self._spreads: dict[str, tuple[float, float]] | None = None
-        self._kept: dict[tuple[object, ...], tuple[Array, Array, Array]] = {}
+        self._kept: dict[tuple[object, ...], Array] = {}
 
     def interpolate(self, layer: LayerSpec) -> Interpolated | None:
         """The estimate from the measured points around the layer, its interval widened accordingly; None if none surround it."""
         key = any_family_of(layer)
         if key is None or key not in self._families:
             return None
-        latency_ms, half_ms, shape_ms = self._interpolated(key, [np.array([width]) for width in _widths_of(layer)])
-        if math.isnan(latency_ms[0]):
-            return None
         family = self._families[key]
+        found = family.at([np.array([width]) for width in _widths_of(layer)])
+        middle = float(found.latency_ms[0])
+        if math.isnan(middle):
+            return None
+        curve_spread, phase_spread = self.spreads[family.kind]
+        shape_ms = 2 * float(np.hypot(curve_spread * found.curve[0], phase_spread * found.phase[0])) * middle
+        half = float(np.hypot(found.half_ms[0], shape_ms))
         points = [point for group in family.points.values() for point in group.values()]
-        middle, half = float(latency_ms[0]), float(half_ms[0])
         rounds, quiet = min(point.rounds for point in points), min(point.quiet_rounds for point in points)
         interval_ms = Interval(middle, max(0.0, middle - half), middle + half)
-        return Interpolated(Estimate(interval_ms, rounds, 0, quiet), float(shape_ms[0]))
+        return Interpolated(Estimate(interval_ms, rounds, 0, quiet), shape_ms)
+
+    def latency_ms(self, layer: LayerSpec) -> float | None:
+        """The latency of `interpolate` without its interval, which takes much longer to compute the first time."""
+        key = any_family_of(layer)
+        if key is None or key not in self._families:
+            return None
+        middle = float(self._families[key].at([np.array([width]) for width in _widths_of(layer)]).latency_ms[0])
+        return None if math.isnan(middle) else middle
 
     def cell(self, layer: LayerSpec) -> object:
         """A key that layers share if they lie between the same points; the layer itself if its family was not measured."""
@@ -238,63 +263,39 @@ class Grid:
         if family is None:
             return layer
         phases, at = family.place(_widths_of(layer))
-        surface = family.surface(phases)
-        if surface is None:
+        if phases not in family.points:
             return key, phases
-        return key, phases, *(int(np.searchsorted(axis, value)) for axis, value in zip(surface.axes, (*at, 0), strict=False))
+        axes = family.surface(phases).axes
+        return key, phases, *(int(np.searchsorted(axis, value)) for axis, value in zip(axes, (*at, 0), strict=False))
 
-    def interpolate_many(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array, Array]:
-        """Latencies in ms, half-widths of their 95 % intervals, and the part of these that is due to interpolation.
+    def latencies_ms(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> Array:
+        """Latencies in ms at many widths, an array of n channels for each axis: of shape (n,), NaN where no points surround them.
 
-        `widths` has an array of n channels for each axis; the result is three read-only arrays of shape (n,). They are kept: most
-        layers of a network that is searched are asked for at the same widths again at the next step.
+        It is read-only and kept: most layers of a network that is searched are asked for at the same widths again at the next step.
         """
         key = (family_key, *(axis.tobytes() for axis in widths))
         if key not in self._kept:
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
-            self._kept[key] = self._interpolated(family_key, widths)
-            for array in self._kept[key]:
-                array.setflags(write=False)
+            family = self._families.get(family_key)
+            found = np.full(len(widths[0]), np.nan) if family is None else family.at(widths).latency_ms
+            found.setflags(write=False)
+            self._kept[key] = found
         return self._kept[key]
 
-    def _interpolated(self, family_key: LayerSpec, widths: Sequence[NDArray[np.int64]]) -> tuple[Array, Array, Array]:
-        """What `interpolate_many` returns, computed."""
-        latency_ms, half_ms, shape_ms = np.full((3, len(widths[0])), np.nan)
-        family = self._families.get(family_key)
-        if family is None:
-            return latency_ms, half_ms, shape_ms
-        curve_spread, phase_spread = self.spreads[family.kind]
-        placed = [rule.places(axis) for rule, axis in zip(family.rules, widths, strict=True)]
-        phases, at = np.stack([one for one, _ in placed]), np.stack([one for _, one in placed]).astype(np.float64)
-        for group in {tuple(map(int, column)) for column in phases.T}:
-            chosen = (np.array(group) == phases.T).all(axis=1)
-            found = family.between(group, list(at[:, chosen]))
-            latency_ms[chosen] = found.latency_ms
-            relative = 2 * np.hypot(curve_spread * found.curve, phase_spread * found.phase)
-            shape_ms[chosen] = relative * found.latency_ms
-            half_ms[chosen] = np.hypot(found.half_ms, shape_ms[chosen])
-        for place, at_widths in enumerate(zip(*(axis.tolist() for axis in widths), strict=True)):
-            measured = family.exact.get(at_widths)
-            if measured is not None:
-                latency_ms[place], half_ms[place] = measured.latency_ms.value, measured.latency_ms.half_width
-                shape_ms[place] = 0.0
-        return latency_ms, half_ms, shape_ms
-
-    @property
+    @cached_property
     def spreads(self) -> dict[str, tuple[float, float]]:
         """For each kind of layer, the relative standard deviations of the errors from curvature, for a curve of 1, and from phases.
 
         They come from interpolating each measured point from others of its family, and from a prior that counts as a few points.
+        That takes long, and only intervals need it: prices do not.
         """
-        if self._spreads is None:
-            seen: dict[str, list[tuple[float, float, float]]] = {}
-            for family in self._families.values():
-                for phases in family.points:
-                    family.surface(phases)
-                seen.setdefault(family.kind, []).extend(family.left_out())
-            self._spreads = {kind: _spreads(points) for kind, points in seen.items()}
-        return self._spreads
+        seen: dict[str, list[tuple[float, float, float]]] = {}
+        for family in self._families.values():
+            for phases in family.points:
+                family.surface(phases)
+            seen.setdefault(family.kind, []).extend(family.left_out())
+        return {kind: _spreads(points) for kind, points in seen.items()}
 
 
 def _spreads(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:

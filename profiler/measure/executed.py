@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import math
 import random
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from profiler.formats.model_file import FORMATS, Format, format_for
 from profiler.layers.executed_operator import ExecutedOperator
 from profiler.layers.execution import ExecutionRules
 from profiler.layers.graph import Graph, Node
-from profiler.layers.layer import LayerSpec, conv2d
+from profiler.layers.layer import BINARY_OPS, UNARY_OPS, LayerSpec, conv2d
 from profiler.measure.loop import MeasurementRun, Model
 from profiler.measure.opening import open_session
 from profiler.measure.state import MeasurementState
@@ -44,6 +45,8 @@ FEWEST_INFERENCES, MOST_INFERENCES = 5, 50
 STRETCHES = 11
 FEWEST_NODES = 8
 """A model of fewer operators is not cut into stretches."""
+NEW_SHAPES = ("reshape", "squeeze", "unsqueeze", "flatten")
+"""Operators that give a tensor another shape and copy nothing, of which a runtime adds and removes some."""
 MOST_STRETCH_BYTES = 400_000_000
 """All stretches of a model together are not larger: each is pushed to the device with weights of its own."""
 
@@ -244,7 +247,8 @@ def _read(
 def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None:
     """The node of each operator that the runtime executes for a network of the build.
 
-    None if the runtime did not tell, or told what contradicts our rules.
+    Of a linear layer over sequences or images, that is the product of their rows, which takes the time; two reshapes, which copy
+    nothing, are nodes of their own. None if the runtime did not tell, or told what contradicts our rules.
     """
     assert state.header is not None
     file_format, (_, graph) = FORMATS[state.header.target.model_format], state.networks[key]
@@ -256,7 +260,10 @@ def executed_nodes(state: MeasurementState, key: str) -> tuple[Node, ...] | None
                 found = load(file_format.executed_matcher)(graph, answer.operators)
         elif file_format.executed_reader and answer.graph is not None:
             saved = _saved(graph.name, answer.graph)
-            found = _read(file_format.executed_reader, graph.name, saved, answer, state).graph.nodes
+            over_rows = {_over_rows(layer): layer for layer in graph.layers if layer.op == "fully_connected"}
+            nodes = _read(file_format.executed_reader, graph.name, saved, answer, state).graph.nodes
+            over_rows |= {layer: layer for layer in graph.layers}
+            found = tuple(replace(node, layer=over_rows.get(node.layer, node.layer)) for node in nodes)
         state.executed_nodes[key] = found
     return state.executed_nodes.get(key)
 
@@ -277,16 +284,37 @@ def compared(state: MeasurementState) -> tuple[int, tuple[str, ...]]:
         elif nodes is None:
             continue
         else:
-            holds = Counter(_as_compared(node.layer) for node in nodes) == Counter(map(_as_compared, graph.layers))
+            holds = _as_compared(node.layer for node in nodes) == _as_compared(graph.layers)
         asked += 1
         if not holds:
             wrong.append(graph.name)
     return asked, tuple(wrong)
 
 
-def _as_compared(layer: LayerSpec) -> LayerSpec | tuple[object, ...]:
-    """The layer itself or, as weights do not matter, the kind and the shapes of an opaque one."""
-    return layer if layer.opaque is None else (layer.op, layer.inputs, layer.output)
+def _over_rows(layer: LayerSpec) -> LayerSpec:
+    """The linear layer over as many rows as there are places that it is applied to."""
+    rows = math.prod(layer.output[:-1])
+    return replace(layer, inputs=((rows, layer.in_channels),), output=(rows, layer.out_channels))
+
+
+def _as_compared(layers: Iterable[LayerSpec]) -> Counter[object]:
+    """The layers, counted, without that in which an answer and our rules may differ although they mean the same work.
+
+    An answer does not tell which axis has the channels, so that the sizes of layers without weights are compared in any order; nor
+    do the weights of opaque layers matter. New shapes copy nothing.
+    """
+    found: Counter[object] = Counter()
+    for layer in layers:
+        kind = layer.op.lower().replace("_", "")
+        if kind in NEW_SHAPES:
+            continue
+        if layer.opaque is None and layer.op == "fully_connected":
+            found[_over_rows(layer)] += 1
+        elif layer.opaque is not None or layer.op in (*UNARY_OPS, *BINARY_OPS, "concat"):
+            found[kind, layer.dtype, tuple(tuple(sorted(shape)) for shape in (*layer.inputs, layer.output))] += 1
+        else:
+            found[layer] += 1
+    return found
 
 
 def stretches(model: ExecutedModel, model_bytes: int) -> Iterator[tuple[str, Graph, bytes]]:

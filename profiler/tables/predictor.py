@@ -141,11 +141,18 @@ class Predictor:
         """The layer's terms of the calibration; None if it is missing. `node` as for `lookup`."""
         place = (layer, node)
         if place not in self._sums:
-            found = self.lookup(layer, node)
-            self._sums[place] = (
-                None if found is None else sums_of(layer, found.estimate.latency_ms.value, self.table.info.calibration)
-            )
+            latency_ms = self._alone_ms(layer, node)
+            self._sums[place] = None if latency_ms is None else sums_of(layer, latency_ms, self.table.info.calibration)
         return self._sums[place]
+
+    def _alone_ms(self, layer: LayerSpec, node: str) -> float | None:
+        """The latency of `lookup`, without its interval where that is not known yet: prices need none."""
+        if self.model is not None or (layer, "") in self._lookups:
+            found = self.lookup(layer, node)
+            return None if found is None else found.estimate.latency_ms.value
+        entry = self._entry(layer)
+        row = self._rows.get(entry)
+        return self.grid.latency_ms(entry) if row is None else row.latency_ms.value
 
     def sums(self, graph: Graph) -> Sums:
         """The network's terms of the calibration: sums over the layers that the table knows."""

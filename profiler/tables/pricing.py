@@ -114,7 +114,7 @@ class Pricer:
             pixels = math.prod(shape[:-1])
             layout += item_bytes * pixels * (-(-many // tile) * tile)
             narrow += np.where(many < tile, item_bytes * pixels * many, 0)
-        latency_ms, _, _ = self._predictor.grid.interpolate_many(family, channels)
+        latency_ms = self._predictor.grid.latencies_ms(family, channels)
         if layer.least_channels > 1:
             for many in channels:  # there is no layer whose channels its groups do not divide
                 latency_ms = np.where((many % layer.groups > 0) | (many < layer.least_channels), math.nan, latency_ms)

@@ -77,8 +77,8 @@ def _emit(emitter: IntegerEmitter, node: Node) -> None:
     elif layer.op in MADE:
         made, options = MADE[layer.op]
         emitter.node(made, list(node.inputs), node.name, node.name, domain=FUSED_DOMAIN, **options)
-    elif layer.op == "fully_connected" and len(layer.inputs[0]) == 4:
-        _linear_over_pixels(emitter, node)
+    elif layer.op == "fully_connected" and (len(layer.inputs[0]) == 4 or (len(layer.inputs[0]) > 2 and layer.bias)):
+        _linear_over_rows(emitter, node)
     elif layer.op == "fully_connected" and len(layer.inputs[0]) == 2 and layer.activation != "none":
         weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
         activation: dict[str, Any] = {"activation": _fused(layer)[0]}
@@ -110,17 +110,18 @@ def _conv(emitter: Emitter, node: Node) -> None:
         emitter.node("Conv", inputs, node.name, node.name, **attributes)
 
 
-def _linear_over_pixels(emitter: Emitter, node: Node) -> None:
-    """A linear layer over the channels of an image, which is a product of matrices to the runtime; reshapes copy nothing."""
+def _linear_over_rows(emitter: Emitter, node: Node) -> None:
+    """A linear layer over the pixels of an image or the steps of sequences, which are the rows of one product of matrices to the
+    runtime; reshapes copy nothing."""
     layer = node.layer
     if layer.activation != "none":
-        raise ModelError(f"{node.name}: no {layer.op} over an image applies a {layer.activation} itself")
-    rows = emitter.constant(f"{node.name}.rows", np.array([-1, layer.in_channels], dtype=np.int64))
-    image = emitter.constant(f"{node.name}.image", np.array(in_file(layer.output), dtype=np.int64))
-    emitter.node("Reshape", [*node.inputs, rows], f"{node.name}.pixels", f"{node.name}.reshape")
+        raise ModelError(f"{node.name}: no {layer.op} over an image or a sequence applies a {layer.activation} itself")
+    rows = emitter.constant(f"{node.name}.to_rows", np.array([-1, layer.in_channels], dtype=np.int64))
+    shape = emitter.constant(f"{node.name}.to_output", np.array(in_file(layer.output), dtype=np.int64))
+    emitter.node("Reshape", [*node.inputs, rows], f"{node.name}.rows", f"{node.name}.reshape")
     weights = [emitter.weight(node, layer.weight_shape, layer.in_channels), *emitter.bias(node)]
-    emitter.node("Gemm", [f"{node.name}.pixels", *weights], f"{node.name}.product", node.name, transB=1)
-    emitter.node("Reshape", [f"{node.name}.product", image], node.name, f"{node.name}.reshape_back")
+    emitter.node("Gemm", [f"{node.name}.rows", *weights], f"{node.name}.product", node.name, transB=1)
+    emitter.node("Reshape", [f"{node.name}.product", shape], node.name, f"{node.name}.reshape_back")
 
 
 def _fused(layer: LayerSpec) -> tuple[str, tuple[float, ...]]:
