@@ -157,29 +157,10 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
     are missing and can be measured. `ToolError` in one sentence for everything that can be wrong, before training starts wherever
     that is possible.
     """
-    request.executor.require()
-    if request.tensorboard:
-        require_tensorboard()
-    if request.threads_per_candidate is not None and request.threads_per_candidate < 1:
-        raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
+    request = _checked(request)
     tables = {name: trusted(path, allow_unverified=request.allow_unverified) for name, path in request.tables.items()}
     budgets = parse_budgets(request.budgets, tables)
     goals = open_goals(budgets, tables)  # by the tables as they are: nothing is measured before the run begins
-    if request.weights is not None and not request.weights.is_file():
-        raise RunError(
-            f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
-        )
-    if (request.supernet is None) == (request.search.candidates == "supernet"):
-        raise SettingsError(
-            "candidates are judged in a super-network; name one with --supernet" if request.supernet is None
-            else "--supernet is of use with --search descent or --candidates supernet only"
-        )  # fmt: skip
-    if request.supernet is not None:
-        if request.weights is not None:
-            raise SettingsError("the original network is the super-network at full width; leave out --weights")
-        with SuperNetworkFolder.open(request.supernet) as supernet:
-            supernet.require_trained()
-            request = replace(request, weights=supernet.weights)
     data, source = request.data, absolute_source(request.data.source)
     begun = resume and is_run(request.out)
     if not begun:
@@ -236,6 +217,34 @@ def run(request: RunRequest, *, resume: bool, progress: ProgressReporter, on_ste
                 events.step(step)
                 on_step(step, folder.info)
         return history_of(folder)
+
+
+def _checked(request: RunRequest) -> RunRequest:
+    """The request, if its options fit each other and its files are there; with a super-network, its weights are the original's.
+
+    `SettingsError` or `RunError` otherwise.
+    """
+    request.executor.require()
+    if request.tensorboard:
+        require_tensorboard()
+    if request.threads_per_candidate is not None and request.threads_per_candidate < 1:
+        raise SettingsError(f"--threads-per-candidate must be at least 1, got {request.threads_per_candidate}")
+    if request.weights is not None and not request.weights.is_file():
+        raise RunError(
+            f"there is no file of weights {request.weights}; name another with --weights, or leave it out to train the original"
+        )
+    if (request.supernet is None) == (request.search.candidates == "supernet"):
+        raise SettingsError(
+            "candidates are judged in a super-network; name one with --supernet" if request.supernet is None
+            else "--supernet is of use with --search descent or --candidates supernet only"
+        )  # fmt: skip
+    if request.supernet is not None:
+        if request.weights is not None:
+            raise SettingsError("the original network is the super-network at full width; leave out --weights")
+        with SuperNetworkFolder.open(request.supernet) as supernet:
+            supernet.require_trained()
+            return replace(request, weights=supernet.weights)
+    return request
 
 
 def _is_part(weights: Path, options: NetworkOptions, progress: ProgressReporter) -> bool:

@@ -8,11 +8,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+import torch_pruning
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from more_families import blazeface, sagan
 from torch import Tensor, nn
 from torch.nn import functional
+from torch_pruning.dependency import index_mapping
 
 from netadapt.networks import NETWORKS, build_network
 from netadapt.pruning.couplings import Couplings
@@ -596,3 +598,10 @@ def test_a_layer_with_more_channels_behind_a_padding_is_a_part() -> None:
     assert not found.reason
     assert (set(found.members), set(found.parts)) == ({"0.0", "1.body.1"}, {"2.body.1", "3.body.1"})
     assert couplings.slices("0.0") == 1
+
+
+def test_others_have_torch_pruning_as_it_is() -> None:
+    places = [(index_mapping, name) for name in vars(index_mapping) if name.startswith("update_")]
+    Couplings(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)), ((1, 3, 4, 4),)).coupled("0")
+    assert {getattr(place, name).__module__ for place, name in places} == {index_mapping.__name__}
+    assert torch_pruning.dependency.graph.Group.__module__ == torch_pruning.dependency.group.__name__

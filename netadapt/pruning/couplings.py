@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -31,12 +32,13 @@ import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch_pruning import ops
+from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
 from netadapt.pruning.buffers import buffers_of_channels
-from netadapt.pruning.places import Shapes, note_parts, part_scores, part_what_is_broadcast
+from netadapt.pruning.places import RULES, Shapes, note_parts, part_scores, part_what_is_broadcast
 from netadapt.training.trees import zeros_of
 
 WEIGHTED = (_ConvNd, nn.Linear)
@@ -125,7 +127,7 @@ class Couplings:
             buffer.hold(nn.Parameter(buffer.values))
         followed = {buffer.values: buffer for buffer in self._buffers}
         with torch.enable_grad(), Shapes() as shapes:
-            self._graph = torch_pruning.DependencyGraph().build_dependency(
+            self._graph = _Graph().build_dependency(
                 model, zeros_of(input_shapes), forward_fn=run, verbose=False,
                 unwrapped_parameters=[(values, buffer.axis) for values, buffer in followed.items()],
             )  # fmt: skip
@@ -338,7 +340,30 @@ def _kind_of(node: Any) -> str:
     return type(node.grad_fn).__name__.removesuffix("0").removesuffix("Backward").lower() or OPTYPE(node.type).name.lower()
 
 
-torch_pruning.dependency.graph.Group = _Group
+class _Graph(torch_pruning.DependencyGraph):  # type: ignore[misc]
+    """Torch-Pruning's graph by our rules and with our groups. Whoever else uses the library here has it as it is."""
+
+    def build_dependency(self, *arguments: Any, **options: Any) -> Any:
+        with _our_rules():
+            return super().build_dependency(*arguments, **options)
+
+    def get_pruning_group(self, *arguments: Any) -> Any:
+        with _our_rules():
+            return super().get_pruning_group(*arguments)
+
+
+@contextmanager
+def _our_rules() -> Iterator[None]:
+    places: list[tuple[Any, str, Any]] = [(index_mapping, name, rule) for name, rule in RULES.items()]
+    places.append((torch_pruning.dependency.graph, "Group", _Group))
+    usual = [getattr(place, name) for place, name, _ in places]
+    try:
+        for place, name, ours in places:
+            setattr(place, name, ours)
+        yield
+    finally:
+        for (place, name, _), theirs in zip(places, usual, strict=True):
+            setattr(place, name, theirs)
 
 
 def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:

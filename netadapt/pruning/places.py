@@ -1,13 +1,12 @@
 """What Torch-Pruning's dependency graph is told before it is asked: which channels are which where they change places.
 
-Its own rules infer that from the layers around; these take it from the shapes of all tensors, and stand in for its rules once this
-module is imported.
+Its own rules infer that from the layers around; these take it from the shapes of all tensors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any
@@ -240,7 +239,10 @@ def _map_reshape(graph: Any, node: Any) -> None:
 
 
 _usual_reshape = index_mapping.update_reshape_index_mapping
-index_mapping.update_reshape_index_mapping = _map_reshape
-index_mapping.update_split_index_mapping = _map_split
 _usual_concat = index_mapping.update_concat_index_mapping
-index_mapping.update_concat_index_mapping = _map_concat
+RULES: Mapping[str, Callable[[Any, Any], None]] = {
+    "update_reshape_index_mapping": _map_reshape,
+    "update_split_index_mapping": _map_split,
+    "update_concat_index_mapping": _map_concat,
+}
+"""What stands in for Torch-Pruning's rules of these names while one of our graphs is asked (netadapt.pruning.couplings)."""
