@@ -743,7 +743,7 @@ MORE_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "mobileone": (mobileone, 0),
     "poolformer": (poolformer, 0),
     "efficientformer": (efficientformer, 0),
-    "fastvit": (fastvit, 80),
+    "fastvit": (fastvit, 0),
     "yolox": (yolox, 0),
     "centernet": (centernet, 0),
     "pspnet": (pspnet, 0),
@@ -757,13 +757,15 @@ MORE_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "pp-lcnet": (lcnet, 0),
     "mnasnet": (mnasnet, 0),
     "keypoints": (keypoints, 0),
-    "shufflenet v1": (shufflenet_v1, 28),
+    "shufflenet v1": (shufflenet_v1, 0),
     "selective kernels": (sknet, 0),
     "blazeface": (blazeface, 0),
     "self-attention over pixels": (sagan, 0),
     "generator": (generator, 512),
     "triplets": (triplet, 0),
     "a transformer called twice": (tied_transformer, 0),
+    "an attention called twice": (tied_attention, 0),
+    "tied weights": (tied_weights, 0),
 }
 """As NETWORKS of tests/families.py."""
 
@@ -776,7 +778,5 @@ OPEN: dict[str, Callable[[], nn.Module]] = {
     "multi-query attention": multi_query,
     "global context": gcnet,
     "split attention": resnest,
-    "an attention called twice": tied_attention,
-    "tied weights": tied_weights,
 }
 """Networks of which less can be pruned than could be, or of which an exporter cannot write a file."""

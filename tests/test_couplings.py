@@ -270,7 +270,8 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
         {"stem": 16, "one": 24, "two": 24},
     ),
     "a depthwise layer of several channels for each": (
-        Layers(_in_line, stem=_conv(3, 8), several=_conv(8, 16, 3, groups=8), after=_conv(16, 8), head=_conv(8, 4)), {"after": 8},
+        Layers(_in_line, stem=_conv(3, 8), several=_conv(8, 16, 3, groups=8), after=_conv(16, 8), head=_conv(8, 4)),
+        {"stem": 8, "after": 8},
     ),
     "a grouped convolution of one output for each group": (
         Layers(_in_line, stem=_conv(3, 16), few=_conv(16, 8, 3, groups=8), after=_conv(8, 12), head=_conv(12, 4)), {"after": 12},
@@ -283,13 +284,13 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
             _after_a_concatenation, left=_conv(3, 8), right=_conv(3, 8), grouped=_conv(16, 16, groups=2), after=_conv(16, 8),
             head=_conv(8, 4),
         ),
-        {"grouped": 16, "after": 8},
+        {"right": 8, "grouped": 16, "after": 8},
     ),
     "a transposed convolution of groups": (
         Layers(
             _in_line, stem=_conv(3, 16), up=nn.ConvTranspose2d(16, 16, 2, stride=2, groups=2), after=_conv(16, 8), head=_conv(8, 4),
         ),
-        {"after": 8},
+        {"stem": 16, "up": 16, "after": 8},
     ),
     "a softmax over channels": (
         Layers(_softmax, mixed=_conv(3, 16), after=_conv(16, 8), head=_conv(8, 4)), {"mixed": 16, "after": 8},
@@ -415,12 +416,6 @@ def test_the_weights_of_what_is_added_are_no_channels() -> None:
     model = Fused()
     pruned = prune_in_order(model, trace(model, (SHAPE,), "network"), {"one": 4}, {"one": [7, 6, 5, 4, 3, 2, 1, 0]})
     assert [len(pruned.weights), pruned(torch.zeros(SHAPE)).shape] == [2, model(torch.zeros(SHAPE)).shape]
-
-
-def test_layers_that_share_a_weight_keep_their_widths() -> None:
-    layers = {"stem": _conv(3, 16), "one": _conv(16, 16), "other": _conv(16, 16), "after": _conv(16, 8), "head": _conv(8, 4)}
-    layers["other"].weight = layers["one"].weight
-    assert trace(Layers(_in_line, **layers), (SHAPE,), "network").widths == {"parts.after": 8}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -55,7 +55,7 @@ class Depth(nn.Module):
         return functional.interpolate(self.head(functional.relu(self.wide(features))), scale_factor=2)
 
 
-class Unprunable(nn.Module):
+class Entwined(nn.Module):
     """A depthwise layer of two channels for each, a layer used twice, and a concatenation that is added to another's output."""
 
     def __init__(self) -> None:
@@ -123,8 +123,8 @@ def test_a_head_of_one_channel_is_a_convolution_and_what_makes_the_output_has_no
     assert list(graph.widths) == ["left", "right", "up", "wide"]
 
 
-def test_layers_whose_width_cannot_be_chosen_alone_have_no_block() -> None:
-    assert trace(Unprunable(), (SHAPE,), "unprunable").widths == {"free": 12}
+def test_layers_whose_widths_follow_another_have_no_block_of_their_own() -> None:
+    assert trace(Entwined(), (SHAPE,), "entwined").widths == {"first": 8, "free": 12}
 
 
 def test_a_grouped_bottleneck_can_be_pruned_to_what_its_groups_divide() -> None:

@@ -25,13 +25,15 @@ def count_macs(model: nn.Module, input_shapes: InputShapes) -> int:
         pixels = inputs[0] if isinstance(module, _ConvTransposeNd) else output
         macs.append(pixels.numel() * module.get_parameter("weight")[0].numel())
 
-    def count_attention(module: nn.MultiheadAttention, inputs: tuple[Tensor, ...], _output: object) -> None:
-        # its layers are no modules that are called: (3 * channels, channels) and (channels, channels) for each token
-        macs.append(inputs[0].numel() // module.embed_dim * (module.in_proj_weight.numel() + module.out_proj.weight.numel()))
+    def count_attention(module: nn.MultiheadAttention, inputs: tuple[Tensor, ...], named: dict[str, Any], _output: object) -> None:
+        # its layers are no modules that are called: (channels, channels) for each token that is asked for, twice, and for each key
+        # and value
+        given = dict(zip(("query", "key", "value"), inputs, strict=False)) | named
+        macs.append(sum(given[name].numel() * module.embed_dim for name in ("query", "query", "key", "value")))
 
     hooks: list[Any] = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, WEIGHTED)]
     hooks += [
-        module.register_forward_hook(count_attention)
+        module.register_forward_hook(count_attention, with_kwargs=True)
         for module in model.modules()
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
     ]

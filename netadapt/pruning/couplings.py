@@ -6,21 +6,21 @@ block couples the layers that it multiplies in the same way; a gate of one chann
 separate widths.
 
 A grouped convolution keeps its number of groups, so every group has to lose the same number of channels. The channels that it
-reads or writes are divided into that many equal slices, and a channel is removed from all slices together, at the same position in
-each. So are the channels that a group normalisation or a split into equal parts reads, those of queries, keys and values, which
-keep their number of heads, and those of a layer that a concatenation or a part of another layer is added to. Where several of
-these share a block, the number of slices is the least common multiple of their numbers.
+reads or writes are divided into equal slices, and a channel is removed from all slices together, at the same position in each
+(netadapt.pruning.grouping). So are the channels that a group normalisation or a split into equal parts reads, those of queries,
+keys and values, which keep their number of heads, and those of a layer that a concatenation or a part of another layer is added
+to. The number of slices is the least with which all layers of a block lose the same share.
 
-Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that read a
-concatenation, have one channel in a group, or are transposed, and the layers that feed these; layers that share a weight; and
-layers whose output is shuffled. A layer that is called several times couples all that it reads, and all that it makes.
+Some layers keep their widths, because one width would not determine what becomes of them: grouped convolutions that make one
+channel of several, and layers whose channels are halved and shuffled. A layer that is called several times couples all that it
+reads, and all that it makes, and so do layers that share a weight (netadapt.pruning.sharing).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -32,13 +32,15 @@ import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch_pruning import ops
-from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
+from netadapt.pruning import grouping, places
 from netadapt.pruning.buffers import buffers_of_channels
-from netadapt.pruning.places import RULES, Shapes, note_parts, part_scores, part_what_is_broadcast
+from netadapt.pruning.grouping import couple_groups, divides, is_depthwise
+from netadapt.pruning.places import Shapes, couple_places, note_parts, part_scores, part_what_is_broadcast
+from netadapt.pruning.sharing import couple_shared, share_again, shared_parameters
 from netadapt.training.trees import zeros_of
 
 WEIGHTED = (_ConvNd, nn.Linear)
@@ -80,7 +82,7 @@ class Couplings:
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
         self._parameters = {parameter: name for name, parameter in model.named_parameters()}
-        self._shares_a_weight = _modules_that_share_a_weight(model)
+        self._shared = shared_parameters(model)
         calls: dict[bool, Counter[nn.Module]] = {False: Counter(), True: Counter()}
         self._outputs: list[Any] = []
         made: dict[nn.Module, list[Any]] = {}  # by each call, as nodes of autograd's graph
@@ -112,16 +114,17 @@ class Couplings:
             hook.remove()
         for node in self._graph.module2node.values():
             node.calls = made.get(node.module, [node.grad_fn])
-        self._shapes = shapes
-        note_parts(self._graph, shapes)
-        part_what_is_broadcast(self._graph, shapes, {buffer.values for buffer in self._buffers})
+        self._shapes = shapes.found
+        note_parts(self._graph, shapes.found)
+        part_what_is_broadcast(self._graph, shapes.found, {buffer.values for buffer in self._buffers})
         part_scores(self._graph)
+        couple_groups(self._graph, shapes.found)
+        couple_places(self._graph, shapes.placed)
+        self._fixed_by = couple_shared(self._graph, self._shared)
         forget_graph(model)
         self._calls = calls[False] | calls[True]  # of a layer that both run, the larger number
 
-    def _trace(
-        self, model: nn.Module, input_shapes: InputShapes, run: Callable[..., list[Tensor]]
-    ) -> dict[tuple[Any, int], torch.Size]:
+    def _trace(self, model: nn.Module, input_shapes: InputShapes, run: Callable[..., list[Tensor]]) -> Shapes:
         """Let Torch-Pruning trace the model, and return the shapes of all tensors."""
         for buffer in self._buffers:
             buffer.hold(nn.Parameter(buffer.values))
@@ -132,46 +135,50 @@ class Couplings:
                 unwrapped_parameters=[(values, buffer.axis) for values, buffer in followed.items()],
             )  # fmt: skip
         self._graph._param_to_name |= {values: buffer.path for values, buffer in followed.items()}
-        found: dict[tuple[Any, int], torch.Size] = shapes.found
-        return found
+        noted: Shapes = shapes
+        return noted
 
     def blocks(self) -> list[tuple[str, ...]]:
         """The members of every coupling group that can be pruned, in the order in which the network calls their first layers."""
-        found: dict[frozenset[str], tuple[str, ...]] = {}
+        found: list[tuple[str, ...]] = []
+        known: set[str] = set()
         for module in self._calls:
-            if members := self.coupled(self._names[module]).members:
-                found.setdefault(frozenset(members), members)
-        return list(found.values())
+            name = self._names[module]
+            if name not in known and (coupled := self.coupled(name)).members:
+                found.append(coupled.members)
+                known |= {*coupled.members, *coupled.parts}
+        return found
 
     def coupled(self, name: str) -> Coupled:
         """What is coupled to the output channels of this layer, or why it keeps its width."""
         layer = self._modules[name]
         is_used = layer in self._graph.module2node  # a network may own layers that it never calls
-        if not isinstance(layer, WEIGHTED) or not is_used or _is_depthwise(layer):
+        if not isinstance(layer, WEIGHTED) or not is_used or is_depthwise(layer):
             # a depthwise convolution has the width of the one before it
             return Coupled(reason="" if is_used else "the network never calls it")
         width = self._graph.get_out_channels(layer)
-        members, parts, embeddings = [], [], []
+        as_wide: dict[str, Any] = {}
+        parts, embeddings = [], []
         try:
             group = self._group(layer, list(range(width)))
         except _Circles as exc:
             return Coupled(reason=f"its channels go in circles through {exc}")
+        if any(self._makes_an_output(dependency) for dependency, _ in group):
+            return Coupled(reason=MAKES_AN_OUTPUT)
         is_padded = any(type(dependency.target.grad_fn).__name__.startswith("ConstantPad") for dependency, _ in group)
-        for dependency, indices in group:
+        for item in group.items:
+            dependency, indices = item
             module, kind = dependency.target.module, dependency.target.type
             called = self._names.get(module) or name
-            if module in self._shares_a_weight or (kind == OPTYPE.MHA and self._calls[module] > 1):
-                return Coupled(reason=f"{called} shares a weight, or is an attention that is called more than once")
-            if not _can_lose_channels(module):
-                return Coupled(
-                    reason=f"{called} is a transposed convolution with groups, or has one channel in a group on one side only"
-                )
+            writes = self._graph.is_out_channel_pruning_fn(dependency.handler)
+            if other := self._fixed_by.get((module, dependency.handler)):
+                return Coupled(reason=f"{called} shares weights with {self._names[other]}, where they are no channels")
+            if writes and _makes_one_of_each_group(module):
+                return Coupled(reason=f"{called} makes one channel of each of its groups")
             if kind == OPTYPE.MHA:
-                members.append(f"{called}.out_proj")
+                as_wide[f"{called}.out_proj"] = item
                 parts.append(called)  # it makes queries, keys and values
             elif kind not in (OPTYPE.CONV, OPTYPE.LINEAR):
-                if kind == OPTYPE.OUTPUT:
-                    return Coupled(reason=MAKES_AN_OUTPUT)
                 if kind == OPTYPE.EMBED and len(indices) == width == module.embedding_dim:
                     embeddings.append(called)
                     continue
@@ -181,38 +188,76 @@ class Couplings:
                     return Coupled(reason=f"{self._parameters.get(module, 'a parameter')} has other numbers than channels")
                 if kind == OPTYPE.GN and not indices == list(range(width)) == list(range(module.num_channels)):
                     return Coupled(reason=f"{called} normalises groups of a concatenation")
-            elif not self._keeps_groups(dependency, indices, width):
-                return Coupled(reason=f"{called} has groups and reads a concatenation")
-            elif self._graph.is_out_channel_pruning_fn(dependency.handler):
+            elif writes and not is_depthwise(module):
                 count = self._graph.get_out_channels(module)
-                if not len(indices) == count <= width and not (is_padded and indices == list(range(width)) and count > width):
+                if len(indices) != count and not (is_padded and indices == list(range(width)) and count > width):
                     return Coupled(reason=f"its channels are only some of those that are added to {called}")
-                if any(made in self._outputs for made in dependency.target.calls):
-                    return Coupled(reason=MAKES_AN_OUTPUT)
                 if count == width:
-                    members.append(self._names[module])
+                    as_wide[self._names[module]] = item
                 else:
                     parts.append(self._names[module])
-        return Coupled(tuple(members), tuple(parts), tuple(embeddings))
+        slices = self._slices(layer, group, parts)
+        if slices is None:
+            return Coupled(reason="its channels would not go in equal parts")
+        # behind a shuffle, for one, others go than those of the same places
+        moved = {
+            called
+            for called, item in as_wide.items()
+            if any((one - other) % (width // slices) for one, other in zip(item.idxs, item.root_idxs, strict=True))
+        }
+        members = [called for called in as_wide if called not in moved]
+        return Coupled(tuple(members), (*parts, *moved), tuple(embeddings))
+
+    def _makes_an_output(self, dependency: Any) -> bool:
+        """True if what goes is an output of the network, or of a layer that makes one in one of its calls."""
+        node = dependency.target
+        makes = isinstance(node.module, WEIGHTED) and self._graph.is_out_channel_pruning_fn(dependency.handler)
+        return node.type == OPTYPE.OUTPUT or (makes and any(made in self._outputs for made in node.calls))
 
     def calls(self, name: str) -> int:
-        """How often the network uses this layer in one inference; 1 for one inside an attention, which does not call it."""
-        return max(1, self._calls[self._modules[name]])
+        """How often the network uses this layer in one inference; one inside an attention, which does not call it, with that."""
+        attention = self._modules[name.removesuffix(".out_proj")]
+        layer = attention if isinstance(attention, nn.MultiheadAttention) else self._modules[name]
+        return max(1, self._calls[layer])
 
     def slices(self, name: str) -> int:
         """The number of equal slices of this layer's channels, from which the same positions are removed; 1 for most layers."""
-        group = self._group(self._modules[name], list(range(self._graph.get_out_channels(self._modules[name]))))
+        layer = self._modules[name]
+        group = self._group(layer, list(range(self._graph.get_out_channels(layer))))
+        return self._slices(layer, group, self.coupled(name).parts) or 1
+
+    def _slices(self, layer: nn.Module, group: Any, parts: Sequence[str]) -> int | None:
+        """The same for a layer whose group has these parts; None if other channels would have to go together."""
         modules = [dependency.target.module for dependency, _ in group]
-        convolutions = [module.groups for module in modules if isinstance(module, _ConvNd) and not _is_depthwise(module)]
         splits = [module.split_sizes for module in modules if isinstance(module, ops._SplitOp) and module.split_sizes]
-        parts = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
-        width = self._graph.get_out_channels(self._modules[name])
-        counts = [self._graph.get_out_channels(self._modules[part]) for part in self.coupled(name).parts]
-        narrower = [count for count in counts if count < width]  # others are padded, by channels that stay
+        halves = [len(sizes) for sizes in splits if len(set(sizes)) == 1]
+        width = self._graph.get_out_channels(layer)
+        counts = [self._graph.get_out_channels(self._modules[part]) for part in parts]
+        narrower = [count for count in counts if count < width]  # others are padded, by channels that stay, or have several of each
         norms = [module.num_groups for module in modules if isinstance(module, nn.GroupNorm)]
         heads = [module.num_heads for module in modules if isinstance(module, nn.MultiheadAttention)]
         heads += self._heads(group)
-        return math.lcm(*convolutions, *parts, *norms, *heads, width // math.gcd(width, *narrower))
+        in_groups = []
+        for dependency, _ in group:
+            module = dependency.target.module
+            if isinstance(module, _ConvNd) and module.groups > 1 and not is_depthwise(module):
+                makes = self._graph.is_out_channel_pruning_fn(dependency.handler)
+                in_groups.append((module.out_channels if makes else module.in_channels) // module.groups)
+        least = math.lcm(*halves, *norms, *heads, width // math.gcd(width, *narrower, *in_groups))
+        if not any(divides(dependency.target) for dependency, _ in group):
+            return least
+        divisors = (slices for slices in range(least, width, least) if width % slices == 0)
+        return next((slices for slices in divisors if self._go_alike(layer, group, width, slices)), None)
+
+    def _go_alike(self, layer: nn.Module, group: Any, width: int, slices: int) -> bool:
+        """True if of each layer in the group the same share goes when the first, or the last, channel of every slice goes."""
+        every = {(dependency.target, dependency.handler): len(indices) for dependency, indices in group}
+        size = width // slices
+        return all(
+            len(indices) * size == every[dependency.target, dependency.handler]
+            for place in {0, size - 1}
+            for dependency, indices in self._group(layer, list(range(place, width, size)))
+        )
 
     def _heads(self, group: Any) -> list[int]:
         """Into how many slices reshapes divide all channels of a group that attention reads: heads, of queries, keys and values."""
@@ -240,7 +285,7 @@ class Couplings:
         for item in self._group(self._modules[name], list(range(width))).items:
             module = item.dep.target.module
             reads = self._graph.is_in_channel_pruning_fn(item.dep.handler)
-            if reads and isinstance(module, WEIGHTED) and not _is_depthwise(module):
+            if reads and isinstance(module, WEIGHTED) and not is_depthwise(module):
                 inputs = found.setdefault(self._names[module], {})
                 for channel, index in zip(item.root_idxs, item.idxs, strict=True):
                     inputs.setdefault(channel, []).append(index)
@@ -250,6 +295,7 @@ class Couplings:
         """Remove these output channels, the same of each slice, from the layer and from all layers coupled to it, in place."""
         if channels:
             self._group(self._modules[name], channels).prune()
+            share_again(self._shared)
             for buffer in self._buffers:
                 buffer.hold(buffer.values)
 
@@ -285,13 +331,6 @@ class Couplings:
         """Torch-Pruning's group of all changes that follow from removing these output channels of the layer."""
         cut: Callable[..., nn.Module] = self._graph.get_pruner_of_module(layer).prune_out_channels
         return self._graph.get_pruning_group(layer, cut, channels)
-
-    def _keeps_groups(self, dependency: Any, channels: list[int], width: int) -> bool:
-        """False for a grouped convolution whose channels on this side are not those of the block, all of them and in order."""
-        module = dependency.target.module
-        writes = self._graph.is_out_channel_pruning_fn(dependency.handler)
-        count = self._graph.get_out_channels(module) if writes else self._graph.get_in_channels(module)
-        return getattr(module, "groups", 1) == 1 or channels == list(range(width)) == list(range(count))
 
 
 class _Circles(Exception):
@@ -343,9 +382,17 @@ def _kind_of(node: Any) -> str:
 class _Graph(torch_pruning.DependencyGraph):  # type: ignore[misc]
     """Torch-Pruning's graph by our rules and with our groups. Whoever else uses the library here has it as it is."""
 
+    def __init__(self) -> None:
+        with _our_rules():
+            super().__init__()
+
     def build_dependency(self, *arguments: Any, **options: Any) -> Any:
         with _our_rules():
             return super().build_dependency(*arguments, **options)
+
+    def get_pruner_of_module(self, module: Any) -> Any:
+        with _our_rules():
+            return super().get_pruner_of_module(module)
 
     def get_pruning_group(self, *arguments: Any) -> Any:
         with _our_rules():
@@ -354,33 +401,17 @@ class _Graph(torch_pruning.DependencyGraph):  # type: ignore[misc]
 
 @contextmanager
 def _our_rules() -> Iterator[None]:
-    places: list[tuple[Any, str, Any]] = [(index_mapping, name, rule) for name, rule in RULES.items()]
-    places.append((torch_pruning.dependency.graph, "Group", _Group))
-    usual = [getattr(place, name) for place, name, _ in places]
+    rules = [*places.RULES, *grouping.RULES, (torch_pruning.dependency.graph, "Group", _Group)]
+    usual = [getattr(module, name) for module, name, _ in rules]
     try:
-        for place, name, ours in places:
-            setattr(place, name, ours)
+        for module, name, ours in rules:
+            setattr(module, name, ours)
         yield
     finally:
-        for (place, name, _), theirs in zip(places, usual, strict=True):
-            setattr(place, name, theirs)
+        for (module, name, _), theirs in zip(rules, usual, strict=True):
+            setattr(module, name, theirs)
 
 
-def _modules_that_share_a_weight(model: nn.Module) -> set[nn.Module]:
-    owners: dict[nn.Parameter, set[nn.Module]] = {}
-    for module in model.modules():
-        for weight in module.parameters(recurse=False):
-            owners.setdefault(weight, set()).add(module)
-    return {module for modules in owners.values() if len(modules) > 1 for module in modules}
-
-
-def _can_lose_channels(layer: nn.Module) -> bool:
-    """False for a grouped convolution that is transposed, or has one channel in a group on one side only."""
-    groups = getattr(layer, "groups", 1)
-    if groups == 1 or (_is_depthwise(layer) and layer.in_channels == groups):
-        return True
-    return not isinstance(layer, _ConvTransposeNd) and groups not in (layer.in_channels, layer.out_channels)
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return bool(torch_pruning.ops.module2type(layer) == OPTYPE.DEPTHWISE_CONV)
+def _makes_one_of_each_group(layer: nn.Module) -> bool:
+    """True for a convolution that makes one channel of several in each group."""
+    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.out_channels < layer.in_channels

@@ -6,7 +6,7 @@ Its own rules infer that from the layers around; these take it from the shapes o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any
@@ -15,22 +15,33 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch_pruning.dependency import index_mapping
+from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.ops import OPTYPE
 
 
 class Shapes(TorchFunctionMode):
-    """Notes the shape of every tensor that torch's functions make while a network runs."""
+    """Notes the shape of every tensor that torch's functions make while a network runs, and who reads the places of maxima."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[tuple[Any, int], torch.Size] = {}
         """By the node of autograd's graph and the number of its output."""
+        self.placed: list[tuple[Any, Any]] = []
+        """Pairs of nodes: one that makes places, such as those of a pool's maxima, and one that puts as many numbers there."""
+        self._places: list[tuple[Tensor, Any]] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, list | tuple) else [result]:
-            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+        made = [tensor for tensor in (result if isinstance(result, list | tuple) else [result]) if isinstance(tensor, Tensor)]
+        for tensor in made:
+            if tensor.grad_fn is not None:
                 self.found[tensor.grad_fn, tensor.output_nr] = tensor.shape
+        # autograd's graph has none of these edges
+        makers = [tensor.grad_fn for tensor in made if tensor.grad_fn is not None]
+        self._places += [(tensor, makers[0]) for tensor in made if tensor.grad_fn is None and makers]
+        for places, maker in self._places if makers else ():
+            if any(given is places for given in args) and makers[0] is not maker and args[0].shape == places.shape:
+                self.placed.append((maker, makers[0]))
         return result
 
 
@@ -103,6 +114,16 @@ def part_what_is_broadcast(graph: Any, shapes: Mapping[tuple[Any, int], torch.Si
                     for edge in here.dependencies:
                         if edge.target is there:
                             edge.index_mapping[1] = lambda _indices: []
+
+
+def couple_places(graph: Any, placed: Collection[tuple[Any, Any]]) -> None:
+    """Couple the channels of which places are told to those that are put at these places."""
+    nodes = {node.grad_fn: node for node in graph.module2node.values()}
+    for pair in placed:
+        one, other = (nodes.get(function) for function in pair)
+        for source, target in ((one, other), (other, one)) if one and other else ():
+            pruners = [graph.get_pruner_of_module(node.module) for node in (source, target)]
+            source.dependencies.append(Dependency(*(pruner.prune_out_channels for pruner in pruners), source, target))
 
 
 def part_scores(graph: Any) -> None:
@@ -240,9 +261,9 @@ def _map_reshape(graph: Any, node: Any) -> None:
 
 _usual_reshape = index_mapping.update_reshape_index_mapping
 _usual_concat = index_mapping.update_concat_index_mapping
-RULES: Mapping[str, Callable[[Any, Any], None]] = {
-    "update_reshape_index_mapping": _map_reshape,
-    "update_split_index_mapping": _map_split,
-    "update_concat_index_mapping": _map_concat,
-}
-"""What stands in for Torch-Pruning's rules of these names while one of our graphs is asked (netadapt.pruning.couplings)."""
+RULES: Sequence[tuple[Any, str, Any]] = (
+    (index_mapping, "update_reshape_index_mapping", _map_reshape),
+    (index_mapping, "update_split_index_mapping", _map_split),
+    (index_mapping, "update_concat_index_mapping", _map_concat),
+)
+"""What stands in for things of Torch-Pruning's modules while one of our graphs is asked (netadapt.pruning.couplings)."""

@@ -22,6 +22,7 @@ from netadapt.export.files import ExportError, write_onnx
 from netadapt.input_shapes import InputShapes
 from netadapt.pruning.couplings import NOT_PRUNED, WEIGHTED, Couplings
 from netadapt.pruning.following import Narrowed, follow
+from netadapt.pruning.sharing import part_again, shared_parameters
 from netadapt.pruning.trial import sound_blocks
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.reader import read_onnx
@@ -66,12 +67,15 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
     # other modules may have several weights of their own, whose operators have the module's name too
     weighted = {layer for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     again = {call for layer in weighted & calls.keys() for call in calls[layer][1:]}
+    paths = {module: layer for layer, module in copy.named_modules()}
+    sharing = [[paths[owner] for owner, parameter in owners if parameter == "weight"] for owners in shared_parameters(copy)]
+    again |= {call for layers in sharing for layer in layers[1:] for call in calls.get(layer, [])}
     graph = replace(graph, nodes=tuple(replace(node, repeats=node.name in again) for node in graph.nodes))
     fixed = {layer: couplings.coupled(layer).reason for layer, module in copy.named_modules() if isinstance(module, WEIGHTED)}
     block_of: dict[str, str] = {}
     parts: dict[str, str] = {}
     for node in graph.nodes:  # in the order of execution, so that the first member gives the block its name
-        if node.name in modules and node.name not in block_of:
+        if node.name in modules and node.name not in block_of | parts:
             found = couplings.coupled(node.name)
             coupled = (*found.members, *found.parts)
             if not all(layer in calls for layer in coupled):
@@ -124,21 +128,37 @@ def _make_weights_differ(model: nn.Module) -> None:
 
 
 def _exported(model: nn.Module, input_shapes: InputShapes, name: str) -> Graph:
-    """The graph of the exported file, whose products are named after their modules."""
+    """The graph of the exported file, whose products are named after their modules.
+
+    Layers get their names from their weights, and so have weights of their own in that file where they share some.
+    """
+    if shared_parameters(model):
+        model = deepcopy(model)
+        with torch.random.fork_rng():
+            torch.manual_seed(_SEED)
+            part_again(shared_parameters(model))
     with tempfile.TemporaryDirectory(prefix="trace_") as folder:
         path = Path(folder) / "traced.onnx"
         write_onnx(model, input_shapes, path)
         proto = onnx.load(path)
         layers = {layer for layer, _ in model.named_modules()}
+        paths: dict[nn.Module, str] = {}
+        # a module may have several names, of which the file has any one
+        first = {layer: paths.setdefault(module, layer) for layer, module in model.named_modules(remove_duplicate=False)}
+        weights = {tensor.name for tensor in proto.graph.initializer}
         # an argument of `forward` may have the name of a layer, which must keep it
         others = {tensor.name: f"{tensor.name}_input" for tensor in proto.graph.input if tensor.name in layers}
         for tensor in (*proto.graph.input, *proto.graph.output):
             tensor.name = others.get(tensor.name, tensor.name)
+        for tensor in proto.graph.initializer:
+            owner, _, own = tensor.name.rpartition(".")
+            if (name_of_first := f"{first.get(owner, owner)}.{own}") not in weights and owner in first:
+                others[tensor.name] = tensor.name = name_of_first
         for node in proto.graph.node:
             node.input[:] = [others.get(read, read) for read in node.input]
         for number, node in enumerate(proto.graph.node):
             scopes = next((item.value for item in node.metadata_props if item.key == _NAME_SCOPES), "[]")
-            path_of_module = scopes.strip("[]").replace("'", "").split(", ")[-2:-1]
+            path_of_module = [first.get(path, path) for path in scopes.strip("[]").replace("'", "").split(", ")[-2:-1]]
             if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and path_of_module and path_of_module[0]:
                 node.name = f"/{path_of_module[0]}/{node.op_type}_{number}"  # the profiler takes the path without its end
         onnx.save(proto, path)

@@ -20,20 +20,35 @@ from profiler.layers.layer import FREE_OUTPUT, LayerSpec
 def possible_widths(graph: Graph, step: int) -> dict[str, tuple[int, ...]]:
     """The widths that each block may have, in ascending order: multiples of the step, and its full width, but not 0.
 
-    The widths of a block that a grouped convolution produces or reads are also multiples of its number of groups, and leave at
-    least two channels in each group. Those of other blocks in slices are multiples of the number of slices.
+    The widths of a block that a grouped convolution produces or reads leave as many channels in each group, and at least two. Those
+    of blocks in slices are multiples of the number of slices.
     """
     groups: dict[str, list[int]] = {block: [] for block in graph.widths}
+    grouped: dict[str, list[tuple[ChannelExpression, int]]] = {block: [] for block in graph.widths}
     for layer in dependent_layers(graph):
         if layer.node.layer.least_channels > 1:
-            for block in layer.blocks:
-                groups[block].append(layer.node.layer.groups)
+            for expression in (layer.inputs, layer.output):
+                for block in expression.blocks:
+                    if len(expression.blocks) == 1:
+                        grouped[block].append((expression, layer.node.layer.groups))
+                    else:
+                        groups[block].append(layer.node.layer.groups)
     slices = {node.block: node.slices for node in graph.nodes if node.block is not None}
-    return {
-        block: multiples(full, math.lcm(step, slices[block], *groups[block]), 2 * max(groups[block], default=0))
-        for block, full in graph.widths.items()
-        if block not in graph.removed
-    }
+    found = {}
+    for block, full in graph.widths.items():
+        if block not in graph.removed:
+            widths = multiples(full, math.lcm(step, slices[block], *groups[block]), 2 * max(groups[block], default=0))
+            alike = (
+                width for width in widths if all(_fits(expression, block, width, count) for expression, count in grouped[block])
+            )
+            found[block] = tuple(sorted({*alike, full}))
+    return found
+
+
+def _fits(expression: ChannelExpression, block: str, width: int, groups: int) -> bool:
+    """True if a grouped convolution with so many channels has as many in each group, and at least two."""
+    total = expression.constant + expression.blocks[block] * width
+    return total % (expression.divisor * groups) == 0 and total >= 2 * expression.divisor * groups
 
 
 def multiples(full: int, granularity: int, least: int = 0) -> tuple[int, ...]:

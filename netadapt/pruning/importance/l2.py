@@ -21,5 +21,6 @@ def filters_of(layer: nn.Module) -> Tensor:
     """The weights of a layer by filter, (out, all other dimensions)."""
     weight = layer.get_parameter("weight").detach()
     if isinstance(layer, _ConvTransposeNd):
-        weight = weight.transpose(0, 1)  # from (in, out, k, k)
+        # from (in, out / groups, k, k)
+        weight = weight.reshape(layer.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
     return weight.flatten(1)

@@ -24,6 +24,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from netadapt.pruning.importance import Block, ImportanceError
 from netadapt.pruning.importance.l2 import strongest
+from netadapt.pruning.sharing import shared_parameters
 from netadapt.training.trees import Inputs, each_of, split
 
 RIDGE = 1e-3
@@ -106,8 +107,18 @@ def refitted(reader: Reader, kept: Sequence[int]) -> Tensor:
 
 
 def observed(block: Block, inputs: Inputs) -> list[Reader]:
-    """The layers that read the block and can be refitted, one reader for each group, with the moments of their inputs."""
-    layers = [layer for layer in block.readers if matrices(layer).shape[2] <= MAX_FEATURES]
+    """The layers that read the block and can be refitted, one reader for each group, with the moments of their inputs.
+
+    Layers that share weights keep them, and so do transposed convolutions in groups.
+    """
+    shared = {layer for owners in shared_parameters(block.model) for layer, _ in owners}
+    layers = [
+        layer
+        for layer in block.readers
+        if layer not in shared
+        and not (isinstance(layer, _ConvTransposeNd) and layer.groups > 1)
+        and matrices(layer).shape[2] <= MAX_FEATURES
+    ]
     sums: dict[nn.Module, Tensor] = {}
     per_image = max(1, OBSERVATIONS // len(each_of(inputs)[0]))
     generator = torch.Generator().manual_seed(_SEED)
