@@ -1021,7 +1021,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "rare activations": (softplus, 0),
     "rare pads and pools": (dilated, 0),
     "a gate of a softmax": (gated, 0),
-    "shufflenet": (shufflenet, 24),  # halves are interleaved
+    "shufflenet": (shufflenet, 32),  # halves are interleaved
     "deeplab": (deeplab, 0),
     "feature pyramid": (pyramid, 0),
     "prelu": (prelu, 0),

@@ -757,7 +757,7 @@ MORE_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "pp-lcnet": (lcnet, 0),
     "mnasnet": (mnasnet, 0),
     "keypoints": (keypoints, 0),
-    "shufflenet v1": (shufflenet_v1, 0),
+    "shufflenet v1": (shufflenet_v1, 16),
     "selective kernels": (sknet, 0),
     "blazeface": (blazeface, 0),
     "self-attention over pixels": (sagan, 0),

@@ -340,7 +340,7 @@ SHARING: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "patch merging": (patch_merging, 0),
     "grouped convolutions of joined features": (grouped_dense, 0),
     "shufflenet v1 with its stages": (shuffle_stages, 0),
-    "interleaved groups": (interleaved, 0),
+    "interleaved groups": (interleaved, 32),  # one channel of each group makes a whole group of the next
 }
 """As NETWORKS of tests/families.py."""
 

@@ -104,6 +104,11 @@ def test_groups_behind_a_shuffle_need_channels_of_each_group_before_it() -> None
     assert model.eval()(torch.zeros(SHAPES[0])).shape == (1, 10)
 
 
+def test_a_layer_keeps_its_width_of_which_each_place_is_a_whole_group_behind_the_shuffle() -> None:
+    couplings = Couplings(shufflenet_v1(), SHAPES)  # four groups of four channels, before the shuffle and behind it
+    assert couplings.coupled("3.one").reason == "its channels would not go in equal parts"
+
+
 def test_torchs_own_shuffle_is_followed_as_one_of_views_is() -> None:
     def network(shuffle: nn.Module) -> nn.Module:
         grouped = (nn.Conv2d(12, 12, 1, groups=2), shuffle, nn.Conv2d(12, 12, 1, groups=2))

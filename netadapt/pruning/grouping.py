@@ -37,7 +37,8 @@ def divides(node: Any) -> bool:
 
 def couple_groups(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> None:
     """Add to Torch-Pruning's graph what follows for the other channels when one of a group goes."""
-    for node in list(graph.module2node.values()):
+    nodes = {node.grad_fn: node for node in graph.module2node.values()}
+    for node in nodes.values():
         layer = node.module
         if isinstance(layer, _ConvNd) and divides(node):
             pruner = graph.get_pruner_of_module(layer)
@@ -52,6 +53,8 @@ def couple_groups(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> N
         elif groups := _shuffled_groups(node, shapes):
             layer.shuffled_groups, layer.channels = groups, shapes[node.grad_fn, 0][1]
             layer.pixels = 1
+            if node.type == OPTYPE.RESHAPE:
+                _let_pass(nodes, node)
             for source in node.inputs:
                 for here, there, is_back in ((node, source, True), (source, node, False)):
                     for edge in here.dependencies:
@@ -59,6 +62,19 @@ def couple_groups(graph: Any, shapes: Mapping[tuple[Any, int], torch.Size]) -> N
                             edge.index_mapping[1] = _Shuffle(layer, is_back)
             cut = graph.get_pruner_of_module(layer).prune_out_channels
             _add(node, cut, cut, partial(_runs, groups))
+
+
+def _let_pass(nodes: Mapping[Any, Any], last: Any) -> None:
+    """Let channels pass as they are from the view before a shuffle to that behind it, whatever the layers around suggest."""
+    node = last
+    while node is not None and not (node is not last and node.type == OPTYPE.RESHAPE):
+        before = nodes.get(node.grad_fn.next_functions[0][0])
+        for edge in (*node.dependencies, *(before.dependencies if before is not None else ())):
+            if edge.target in (node, before) and isinstance(edge.index_mapping[0], index_mapping._FlattenIndexMapping):
+                edge.index_mapping[0] = None
+        node = before
+    if node is not None:
+        node.module.pixels = 1
 
 
 def _add(node: Any, trigger: Any, handler: Any, mapping: Callable[[_Indices], _Indices]) -> None:
