@@ -109,6 +109,26 @@ def changed_sources(names: Iterable[str], facts: Mapping[str, str]) -> list[str]
 
 
 @contextmanager
+def defined(path: str) -> Iterator[None]:
+    """Import the user's code, or build what it defines, inside it: what a script sets for its whole process ends with it.
+
+    A parser of arguments at the top of the script finds none, as they are ours.
+    """
+    import torch
+
+    arguments, dtype, device, recording = sys.argv, torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    sys.argv = [path]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)  # None is torch's own, which costs no time
+        torch.set_grad_enabled(recording)
+
+
+@contextmanager
 def users_code(what: str) -> Iterator[None]:
     """Call the user's code inside it: whatever that raises becomes a `NetworkError` that begins with `what`."""
     try:
@@ -142,7 +162,7 @@ def made_here(function: object) -> str:
 def _module(name: str) -> ModuleType:
     _find_modules_in(Path.cwd())  # as `python -m` does; an installed command does not
     try:
-        with users_code(f"{name} cannot be imported"):
+        with users_code(f"{name} cannot be imported"), defined(name):
             return importlib.import_module(name)
     except NetworkError as exc:
         # only the module itself and the packages around it are misspelt names; others are missing imports of the user's code
@@ -179,12 +199,23 @@ def _file(path: Path) -> ModuleType:
     _find_modules_in(path.parent)
     sys.modules[name] = module  # before it runs, as dataclasses look their module up
     try:
-        with users_code(f"{path} cannot be run"):
+        with users_code(f"{path} cannot be run"), defined(str(path)):
             spec.loader.exec_module(module)
-    except NetworkError:
+    except NetworkError as exc:
         del sys.modules[name]
+        if "no known parent package" in str(exc):
+            raise NetworkError(f"{path} {_in_its_package(path)}") from exc
         raise
     return module
+
+
+def _in_its_package(path: Path) -> str:
+    """How a file that imports its neighbours with a dot is named, as the end of a sentence that begins with the file."""
+    top = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    if top == path.parent:
+        return "imports its neighbours with a dot in front, but its folder has no __init__.py; add one, or take the dots out"
+    name = ".".join(path.relative_to(top).with_suffix("").parts)
+    return f"is a part of the package {name.split('.')[0]}; change to the folder {top}, and write {name} in place of the file"
 
 
 def _reason(exc: BaseException) -> str:

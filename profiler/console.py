@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import platform
@@ -121,6 +122,9 @@ class Group(TyperGroup):
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # a shell has closed it
                 setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+            stream = getattr(sys, name)
+            if isinstance(stream, io.TextIOWrapper):  # a terminal in Latin-1 or ASCII has no ellipsis and no arrow
+                stream.reconfigure(errors="replace")
         try:
             return super().main(*args, **named)
         except OSError as exc:

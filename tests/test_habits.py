@@ -154,6 +154,22 @@ def test_output_into_a_full_disk_is_one_sentence(form: tuple[str, ...], tmp_path
     assert done.stderr == "error: the output cannot be written: No space left on device; free some space\n"
 
 
+PRINTS = """
+from profiler.console import command_group
+app = command_group("A program.")
+app.callback()(lambda: None)
+app.command("print")(lambda: print("1 \\u2026 2"))
+app(["print"])
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_a_character_of_ours_shows_question_marks(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.returncode) == ("1 ? 2\n", 0), done.stderr
+
+
 STARTS = """
 import sys
 from device_agents.support.starting import run_program

@@ -238,6 +238,38 @@ def test_inputs_of_another_shape_than_the_networks_are_told_with_the_option(tmp_
         tried(opened(tmp_path), network(), ((1, 3, 224, 224),), "net")
 
 
+@pytest.mark.parametrize(
+    "label", ["torch.tensor([LABEL])", "torch.tensor(LABEL, dtype=torch.int32)", "np.array([[LABEL]], 'uint8')"]
+)
+def test_a_label_may_be_in_an_array_of_one_and_of_any_integers(tmp_path: Path, label: str) -> None:
+    text = label.replace("LABEL", "int(self.labels[index])")
+    data = opened(tmp_path, "import numpy as np\n" + DATA.replace("int(self.labels[index])\n", f"{text}\n"))
+    targets = data.test.batch(torch.arange(6))[1]
+    assert targets.dtype is torch.int64
+    assert targets.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [("torch.eye(3)[self.labels[index]]", "the shape 3 and the type float32"), ("torch.tensor(1.0)", "the type float32")],
+)
+def test_a_target_that_is_no_number_of_a_class_is_told(tmp_path: Path, label: str, said: str) -> None:
+    with pytest.raises(UsersError, match=said):
+        opened(tmp_path, DATA.replace("int(self.labels[index])\n", f"{label}\n"))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "torch.utils.data.random_split(Noisy(90), [60, 30])",
+        "torch.utils.data.ConcatDataset([Noisy(30), Noisy(30)]), Noisy(30)",
+    ],
+)
+def test_datasets_that_are_split_or_joined_keep_their_classes(tmp_path: Path, returned: str) -> None:
+    data = opened(tmp_path, DATA.replace("Noisy(60), DataLoader(Noisy(30), batch_size=8)", returned))
+    assert data.classes == ("a", "b", "c")
+
+
 def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
     data = DATA.replace("int(self.labels[index])", "9 if index == 4 else int(self.labels[index])")
     with pytest.raises(UsersError, match=r"example 4 of t.* has the label 9, but there are 3 classes"):

@@ -14,9 +14,13 @@ from typer.testing import CliRunner, Result
 from netadapt.cli.app import app
 from netadapt.errors import NetworkError
 from netadapt.networks import build_network
+from netadapt.networks.plain import plain_network
 from netadapt.networks.user_network import parse_inputs
 from netadapt.runs.models import RunModels
 from netadapt.runs.run_folder import RunFolder
+from netadapt.training.datasets.opening import open_dataset
+from netadapt.training.tasks import TaskError
+from netadapt.training.trying import tried
 from netadapt.users_code import absolute_name
 
 PAGE = Path(__file__).parent.parent / "docs/how-to/own-network.md"
@@ -66,6 +70,29 @@ def flat():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
 
 
+class Changes(Net):
+    def forward(self, images):
+        return super().forward(images.sub_(0.5))
+
+
+def changes(classes):
+    return Changes(classes)
+
+
+def exported():
+    return torch.export.export(Net(10).eval(), (torch.rand(1, 3, 8, 8),)).module()
+
+
+class Nothing(Net):
+    def train(self, mode=True):
+        super().train(mode)
+        self.stem.eval()
+
+
+def nothing(classes):
+    return Nothing(classes)
+
+
 made = Net(10)
 """
 
@@ -79,6 +106,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "usersnets.py").write_text(SOURCE)
     (tmp_path / "needsmore.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "broken.py").write_text("def f(:\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").touch()
+    (tmp_path / "package/inside.py").write_text("from . import other\n")
+    (tmp_path / "lonely").mkdir()
+    (tmp_path / "lonely/alone.py").write_text("from . import other\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     return tmp_path
 
@@ -153,6 +185,13 @@ ERRORS = {
     "imports what is missing": (["needsmore:ten"], "No module named 'nowhere_to_be_found' (FOLDER/needsmore.py, line 1)"),
     "is no Python": (["broken.py:f"], "(FOLDER/broken.py, line 1)"),
     "leaves": (["leaves:f"], "SystemExit: 3 (FOLDER/leaves.py, line 2)"),
+    "is a file of a package": (
+        ["package/inside.py:f"],
+        "is a part of the package package; change to the folder FOLDER, and write package.inside in place of the file",
+    ),
+    "imports from a package that is none": (["lonely/alone.py:f"], "its folder has no __init__.py"),
+    "changes its input": (["usersnets:changes"], "usersnets:changes changes its input in place"),
+    "is exported": (["usersnets:exported"], "usersnets:exported is a program of torch.export"),
     "takes another input": (["usersnets:grey"], "does not accept an input of 1x3x8x8: RuntimeError"),
     "nothing to prune": (["usersnets:flat"], "nothing in usersnets:flat can be pruned: 1 keeps its width, as it makes an output"),
     "a width multiplier": (["usersnets:ten", "--width-multiplier", "0.5"], "--width-multiplier is for built-in networks only"),
@@ -240,3 +279,45 @@ def test_a_plan_says_which_operators_only_onnx_has(folder: Path) -> None:
     arguments = ["--input", "1x3x8x8", "--classes", "10", "--out", "warped.json", "--no-dry-run"]
     said = succeed("plan", "warped.py:net", *arguments).stdout
     assert "  it can be built for ONNX files only: there is no form of ours in TFLite of GridSample, max_pool2d\n" in said
+
+
+SETTINGS = {
+    "a type": "torch.set_default_dtype(torch.float64)",
+    "a device": "torch.set_default_device('meta')",
+    "no gradients": "torch.set_grad_enabled(False)",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_what_a_script_sets_for_its_whole_process_ends_with_it(folder: Path, setting: str) -> None:
+    before = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    (folder / "sets.py").write_text(f"{SOURCE}\n{setting}\n")
+    try:
+        weights = build_network("sets.py:ten").state_dict().values()
+        assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
+    assert {(weight.dtype, weight.device.type) for weight in weights} == {(torch.float32, "cpu")}
+
+
+def test_a_script_that_parses_arguments_finds_none_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["netadapt", "run", "--out", "folder"])
+    (folder / "parses.py").write_text(f"import argparse\nargparse.ArgumentParser().parse_args()\n{SOURCE}")
+    assert build_network("parses.py:ten") is not None
+    assert sys.argv == ["netadapt", "run", "--out", "folder"]
+
+
+def test_train_of_a_network_may_return_nothing(folder: Path) -> None:
+    model = plain_network(build_network("usersnets:nothing", classes=10), ((1, 3, 8, 8),), "net").model
+    assert model.train() is model
+    assert model.training
+    assert not model.get_submodule("stem").training
+
+
+def test_a_network_whose_weights_are_all_frozen_is_told(folder: Path) -> None:
+    data = open_dataset("digits", resolution=8, channels=3, seed=1, holdout_fraction=0.15)
+    frozen = build_network("usersnets:ten").requires_grad_(False)
+    with pytest.raises(TaskError, match="no weight of net requires gradients"):
+        tried(data, frozen, ((1, 3, 8, 8),), "net")

@@ -6,6 +6,7 @@ those of weight normalisation, are computed once: pruning cuts weights, and expo
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Iterator
@@ -61,6 +62,11 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
                 f"{where} is a TorchScript program, whose layers cannot be cut; return the module that it was made of, before "
                 "torch.jit.script or torch.jit.trace"
             )
+        if isinstance(module, torch.fx.GraphModule) and "train" in vars(module):  # replaced by torch.export
+            raise NetworkError(
+                f"{f'{path} of {name}' if path else name} is a program of torch.export, which is fixed to one batch and cannot be "
+                "trained; return the module that it was made of"
+            )
     tensors = [*model.parameters(), *model.buffers()]
     if any(tensor.device.type == "meta" for tensor in tensors):
         raise NetworkError(f"the weights of {name} are on the device meta and have no values; build it without that device")
@@ -77,6 +83,7 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()} - {"float32"}
     if kinds:
         remarks.append(f"the weights of {name} in {' and '.join(sorted(kinds))} are converted to float32")
+    _returns_itself(type(model))
     model.cpu().float().eval()
     inputs = zeros_of(input_shapes)
     with torch.no_grad(), _integers_told(name, input_shapes):
@@ -90,7 +97,13 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
     with torch.no_grad(), _integers_told(name, input_shapes):
         own = {key: tensor.shape for key, tensor in model.named_buffers()}
         for size in (1, 2):
-            model(*(each.expand(size, *each.shape[1:]) for each in inputs))  # training needs batches of any size
+            batch = zeros_of(input_shapes, size)  # training needs batches of any size
+            model(*batch)
+            if any(each._version for each in batch):
+                raise NetworkError(
+                    f"{name} changes its input in place, which is still needed then; let it make a new tensor, such as "
+                    "x = x.sub(mean) in place of x.sub_(mean)"
+                )
         for path, module in model.named_modules():
             for key, tensor in module.named_buffers(recurse=False):
                 if own.get(f"{path}.{key}" if path else key) != tensor.shape:
@@ -103,6 +116,22 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
         raise NetworkError(f"{name} computes its outputs without gradients, so it cannot be trained; take torch.no_grad out of it")
     forget_graph(model)
     return Plain(model, tuple(remarks))
+
+
+def _returns_itself(kind: type[nn.Module]) -> None:
+    """Have `train` of this class return the network, as that of torch does, where a user's own returns nothing.
+
+    A network with a part that stays frozen often has one. What training libraries chain behind it would fail.
+    """
+    theirs = kind.train
+
+    @functools.wraps(theirs)
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        theirs(self, mode)
+        return self
+
+    if theirs is not nn.Module.train:
+        kind.train = train  # type: ignore[method-assign, assignment]
 
 
 @contextmanager

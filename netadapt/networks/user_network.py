@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from netadapt.errors import NetworkError
 from netadapt.input_shapes import InputShapes, WholeNumbers, shapes_text, with_count
-from netadapt.users_code import attribute_of, short_name, users_code
+from netadapt.users_code import attribute_of, defined, short_name, users_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ def build_user_network(name: str, classes: int) -> nn.Module:
 
     function = _function(name)
     arguments = _arguments(name, function, classes)
-    with users_code(f"{short_name(name)} failed"):
+    with users_code(f"{short_name(name)} failed"), defined(short_name(name).rpartition(":")[0]):
         model = function(**arguments)
     if not isinstance(model, nn.Module):
         raise NetworkError(

@@ -30,9 +30,11 @@ def shape_of(tensor: Tensor) -> InputShape:
     return WholeNumbers(tensor.shape) if tensor.dtype in WHOLE_NUMBERS else tuple(tensor.shape)
 
 
-def zeros_of(shapes: InputShapes) -> tuple[Tensor, ...]:
-    """Inputs of these shapes, all zero."""
-    return tuple(torch.zeros(shape, dtype=torch.int64 if isinstance(shape, WholeNumbers) else None) for shape in shapes)
+def zeros_of(shapes: InputShapes, count: int | None = None) -> tuple[Tensor, ...]:
+    """Inputs of these shapes, of `count` examples where it is given, all zero. A network may change them in place."""
+    kinds = [torch.int64 if isinstance(shape, WholeNumbers) else None for shape in shapes]
+    sizes = [shape if count is None else (count, *shape[1:]) for shape in shapes]
+    return tuple(torch.zeros(size, dtype=kind) for size, kind in zip(sizes, kinds, strict=True))
 
 
 def random_inputs(shapes: InputShapes, count: int | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

@@ -34,6 +34,8 @@ def tried(dataset: Dataset, model: nn.Module, input_shapes: InputShapes, name: s
                 f"choose the same with --input {found}, or let the data give the other"
             )
         check_examples(dataset.train.stream)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise TaskError(f"no weight of {name} requires gradients, so nothing can be trained; take requires_grad_(False) out of it")
     task = dataset.task
     inputs, targets = dataset.train.batch(torch.arange(min(_EXAMPLES, len(dataset.train))))
     with torch.random.fork_rng():

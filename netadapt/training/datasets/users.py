@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset, default_collate
 
 from netadapt.training.datasets import DataError
 from netadapt.training.streaming import Stream, seeded
@@ -76,12 +76,22 @@ class UsersSource:
                 f"{where} has inputs of shape {_text(found)}, others have {_text(self.shapes)}; "
                 "make them equal, for example by resizing or cropping"
             )
-        label = example[1]
-        if self.classes and not isinstance(label, Tensor | np.ndarray | int | np.integer):
-            raise UsersError(f"the target of {where} is {_kind(label)}; the task classification needs the number of a class")
-        if self.classes and not 0 <= int(label) < len(self.classes):
-            raise UsersError(f"{where} has the label {int(label)}, but there are {len(self.classes)} classes, from 0 on")
-        return inputs, label
+        return inputs, self._label(example[1], where) if self.classes else example[1]
+
+    def _label(self, target: Any, where: str) -> int:
+        """The number of a class, which may be in an array of one, of integers of any size."""
+        if not isinstance(target, Tensor | np.ndarray | int | np.integer):
+            raise UsersError(f"the target of {where} is {_kind(target)}; the task classification needs the number of a class")
+        number = torch.as_tensor(target)
+        if number.numel() != 1 or number.is_floating_point() or number.is_complex():
+            kind = str(number.dtype).removeprefix("torch.")
+            raise UsersError(
+                f"the target of {where} has the shape {_text((tuple(number.shape),))} and the type {kind}; the task classification "
+                "needs the number of a class as an integer, which argmax gives of one-hot rows"
+            )
+        if not 0 <= int(number) < len(self.classes):
+            raise UsersError(f"{where} has the label {int(number)}, but there are {len(self.classes)} classes, from 0 on")
+        return int(number)
 
     def collate(self, examples: Sequence[tuple[Any, Any]], indices: Sequence[int]) -> tuple[Any, Any]:
         part, _ = self.place(indices[0])
@@ -238,10 +248,20 @@ def _labels(dataset: Any, count: int) -> Tensor | None:
 
 
 def _classes(dataset: Any, labels: Tensor | None) -> tuple[str, ...]:
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, list | tuple) and names:
-        return tuple(map(str, names))
+    if names := _class_names(dataset):
+        return names
     return () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
+
+
+def _class_names(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes: of the dataset, of that which it is a part of, or of those that it joins; empty for none."""
+    if isinstance(dataset, Subset):
+        return _class_names(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        found = {_class_names(part) for part in dataset.datasets}
+        return found.pop() if len(found) == 1 else ()
+    names = getattr(dataset, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def _text(shapes: Sequence[tuple[int, ...]]) -> str:
