@@ -764,6 +764,9 @@ MORE_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "generator": (generator, 512),
     "triplets": (triplet, 0),
     "a transformer called twice": (tied_transformer, 0),
+    "linear attention": (linear_attention, 0),
+    "multi-query attention": (multi_query, 0),
+    "split attention": (resnest, 0),
 }
 """As NETWORKS of tests/families.py."""
 
@@ -772,10 +775,7 @@ OPEN: dict[str, Callable[[], nn.Module]] = {
     "tinyvit": tinyvit,
     "autoencoder": autoencoder,
     "pointnet": pointnet,
-    "linear attention": linear_attention,
-    "multi-query attention": multi_query,
     "global context": gcnet,
-    "split attention": resnest,
     "an attention called twice": tied_attention,
     "tied weights": tied_weights,
 }

@@ -35,6 +35,7 @@ from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
+from netadapt.pruning.axes import map_axes, summed_positions
 from netadapt.pruning.buffers import buffers_of_channels
 from netadapt.pruning.places import Shapes, note_parts, part_scores, part_what_is_broadcast
 from netadapt.training.trees import zeros_of
@@ -110,28 +111,28 @@ class Couplings:
             hook.remove()
         for node in self._graph.module2node.values():
             node.calls = made.get(node.module, [node.grad_fn])
-        self._shapes = shapes
-        note_parts(self._graph, shapes)
-        part_what_is_broadcast(self._graph, shapes, {buffer.values for buffer in self._buffers})
+        self._shapes = shapes.found
+        self._products = shapes.products
+        note_parts(self._graph, shapes.found)
+        part_what_is_broadcast(self._graph, shapes.found, {buffer.values for buffer in self._buffers})
         part_scores(self._graph)
+        map_axes(self._graph)
         forget_graph(model)
         self._calls = calls[False] | calls[True]  # of a layer that both run, the larger number
 
-    def _trace(
-        self, model: nn.Module, input_shapes: InputShapes, run: Callable[..., list[Tensor]]
-    ) -> dict[tuple[Any, int], torch.Size]:
+    def _trace(self, model: nn.Module, input_shapes: InputShapes, run: Callable[..., list[Tensor]]) -> Shapes:
         """Let Torch-Pruning trace the model, and return the shapes of all tensors."""
         for buffer in self._buffers:
             buffer.hold(nn.Parameter(buffer.values))
         followed = {buffer.values: buffer for buffer in self._buffers}
-        with torch.enable_grad(), Shapes() as shapes:
+        shapes = Shapes()
+        with torch.enable_grad(), shapes:
             self._graph = torch_pruning.DependencyGraph().build_dependency(
                 model, zeros_of(input_shapes), forward_fn=run, verbose=False,
                 unwrapped_parameters=[(values, buffer.axis) for values, buffer in followed.items()],
             )  # fmt: skip
         self._graph._param_to_name |= {values: buffer.path for values, buffer in followed.items()}
-        found: dict[tuple[Any, int], torch.Size] = shapes.found
-        return found
+        return shapes
 
     def blocks(self) -> list[tuple[str, ...]]:
         """The members of every coupling group that can be pruned, in the order in which the network calls their first layers."""
@@ -210,7 +211,17 @@ class Couplings:
         norms = [module.num_groups for module in modules if isinstance(module, nn.GroupNorm)]
         heads = [module.num_heads for module in modules if isinstance(module, nn.MultiheadAttention)]
         heads += self._heads(group)
-        return math.lcm(*convolutions, *parts, *norms, *heads, width // math.gcd(width, *narrower))
+        positions = width // math.gcd(width, *self._going_with(name, 0))
+        return math.lcm(*convolutions, *parts, *norms, *heads, positions, width // math.gcd(width, *narrower))
+
+    def _going_with(self, name: str, channel: int) -> set[int]:
+        """The channels of this layer that go when one of them does, if channels stand on several axes: one of each head."""
+        layer = self._modules[name]
+        group = self._group(layer, [channel])
+        if not any(dependency.target in self._graph.nodes_with_axes for dependency, _ in group):
+            return {channel}
+        cuts = [item for item in group if item.dep.target.module is layer]
+        return {at for item in cuts if self._graph.is_out_channel_pruning_fn(item.dep.handler) for at in item.idxs}
 
     def _heads(self, group: Any) -> list[int]:
         """Into how many slices reshapes divide all channels of a group that attention reads: heads, of queries, keys and values."""
@@ -278,6 +289,16 @@ class Couplings:
             inputs = by_group.shape[2]
             for index in indices:
                 by_group[index // inputs, :, index % inputs] = 0
+
+    def summed(self, name: str, channels: list[int]) -> dict[int, list[int]]:
+        """Where products of tensors sum over these output channels of the layer: the positions, by the number of the product."""
+        found = {}
+        for dependency, indices in self._group(self._modules[name], channels):
+            readers = {dependency.target.grad_fn, *(reader.grad_fn for reader in dependency.target.outputs)}
+            for number in {self._products[reader] for reader in readers & self._products.keys()}:
+                if positions := summed_positions(dependency.target, indices):
+                    found[number] = positions
+        return found
 
     def _group(self, layer: nn.Module, channels: list[int]) -> Any:
         """Torch-Pruning's group of all changes that follow from removing these output channels of the layer."""
