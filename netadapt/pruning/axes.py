@@ -106,11 +106,12 @@ class _Region:
             axis = _channel_axis(node, len(shape))
             places = [(position, axis * _AXIS + position) for position in range(shape[axis])]
         if reader.type in _OPERATORS:
-            live = {place // _AXIS for _, place in places} if node.type not in _OPERATORS else self._live.get(node, set())
+            # a parameter may have numbers for heads, which are no channels
+            is_layer = node.type not in (*_OPERATORS, OPTYPE.PARAMETER)
+            live = {place // _AXIS for _, place in places} if is_layer else self._live.get(node, set())
             inlet = _inlet(reader, function, slot, shape, live)
             places = _joined(places, inlet)
-            at_node = self._live.get(node) if node.type in _OPERATORS else None
-            reached = {there // _AXIS for here, there in places if at_node is None or here // _AXIS in at_node}
+            reached = {there // _AXIS for here, there in places if is_layer or here // _AXIS in live}
             self._live.setdefault(reader, set()).update(reached)
             return places
         if not _reads_data(reader, function, slot):

@@ -1,10 +1,10 @@
 """A trial of blocks: copies of the network are pruned, and must compute what they did before.
 
-Channels that no layer reads can be removed without changing the outputs. So half of a block's channels, the same of each slice, are
-removed from one copy, and in another copy the weights that read them are set to zero. A block is sound if both copies give the
-same outputs, and the layers of the pruned one have the shapes that the graph predicts, if no sizes are to be learnt. Weights are
-random, so that no layer has outputs of zero by itself. Normalisations with statistics over several channels only apply their
-weights in both copies, because the statistics change with the channels; means and the like over channels are ones.
+Channels that no layer reads can be removed without changing the outputs. So about half of a block's channels, the same of each
+slice, are removed from one copy, and in another copy the weights that read them are set to zero. A block is sound if both copies
+give the same outputs, and the layers of the pruned one have the shapes that the graph predicts, if no sizes are to be learnt.
+Weights are random, so that no layer has outputs of zero by itself. Normalisations with statistics over several channels only apply
+their weights in both copies, because the statistics change with the channels; means and the like over channels are ones.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ class _Trial:
         couplings = Couplings(deepcopy(model), input_shapes)
         has_parts = any(couplings.coupled(block).parts for block in graph.widths)
         self._is_predictable = not has_parts and all(node.layer.opaque is None for node in graph.nodes)
-        self._removed = {block: _half(width, couplings.slices(block)) for block, width in graph.widths.items()}
+        self._removed = {
+            block: _about_half(width, couplings.slices(block), place % 3)
+            for place, (block, width) in enumerate(graph.widths.items())
+        }
 
     def problem(self, blocks: Sequence[str]) -> str:
         """What goes wrong if all these blocks are pruned at the same time; empty if nothing does."""
@@ -212,10 +215,13 @@ def _without_statistics() -> Iterator[None]:
             setattr(place, name, function)
 
 
-def _half(width: int, slices: int) -> list[int]:
-    """Random channels to remove, the same of each slice: not more than half, as a grouped convolution needs two in each group."""
+def _about_half(width: int, slices: int, fewer: int) -> list[int]:
+    """Random channels to remove, the same of each slice: not more than half, as a grouped convolution needs two in each group.
+
+    Blocks that lose as many channels would not show that the network's code takes the width of one for that of another.
+    """
     size = width // slices
-    positions = torch.randperm(size)[: max(1, size // 2)].tolist()
+    positions = torch.randperm(size)[: max(1, size // 2 - fewer)].tolist()
     return sorted(start + position for start in range(0, width, size) for position in positions)
 
 
