@@ -1032,7 +1032,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "efficientnetv2": (efficientnetv2, 0),
     "cspnet": (cspnet, 0),
     "bifpn": (bifpn, 0),
-    "swin": (swin, 192),
+    "swin": (swin, 48),
     "convnextv2": (convnextv2, 0),
     "squeeze-excite of linear layers": (squeeze_excite, 0),
     "a gate over neighbouring channels": (efficient_gate, 17),  # with the one channel of its Conv1d

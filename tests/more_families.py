@@ -766,6 +766,9 @@ MORE_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "a transformer called twice": (tied_transformer, 0),
     "an attention called twice": (tied_attention, 0),
     "tied weights": (tied_weights, 0),
+    "linear attention": (linear_attention, 0),
+    "multi-query attention": (multi_query, 0),
+    "split attention": (resnest, 0),
 }
 """As NETWORKS of tests/families.py."""
 
@@ -774,9 +777,6 @@ OPEN: dict[str, Callable[[], nn.Module]] = {
     "tinyvit": tinyvit,
     "autoencoder": autoencoder,
     "pointnet": pointnet,
-    "linear attention": linear_attention,
-    "multi-query attention": multi_query,
     "global context": gcnet,
-    "split attention": resnest,
 }
 """Networks of which less can be pruned than could be, or of which an exporter cannot write a file."""

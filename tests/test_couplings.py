@@ -11,7 +11,7 @@ import torch
 import torch_pruning
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from more_families import blazeface, sagan
+from more_families import blazeface, linear_attention, sagan
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_pruning.dependency import index_mapping
@@ -19,7 +19,7 @@ from torch_pruning.dependency import index_mapping
 from netadapt.networks import NETWORKS, build_network
 from netadapt.pruning.couplings import Couplings
 from netadapt.pruning.prune import prune, prune_in_order, reshape_like
-from netadapt.pruning.tracing import trace
+from netadapt.pruning.tracing import trace, trace_with_reasons
 from profiler.layers.channels import possible_widths
 from profiler.layers.graph import Graph
 
@@ -179,6 +179,24 @@ class Fused(nn.Module):
         return self.head(functional.relu(self.weights[0] * self.one(x) + self.weights[1] * self.two(x)))
 
 
+def _grouped_queries(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    x = p["stem"](x)
+    n, _, h, w = x.shape
+    queries, keys, values = (
+        p[name](x).view(n, heads, -1, h * w) for name, heads in (("to_queries", 4), ("to_keys", 2), ("to_values", 2))
+    )
+    keys, values = (each[:, :, None].expand(-1, -1, 2, -1, -1).reshape(n, 4, -1, h * w) for each in (keys, values))
+    found = values @ (keys.mT @ queries).softmax(2)
+    return p["head"](p["after"](found.reshape(n, -1, h, w)))
+
+
+def _summed_branches(p: nn.ModuleDict, x: Tensor) -> Tensor:
+    both = functional.relu(p["both"](functional.relu(p["stem"](x))))
+    both = both.view(len(x), 2, -1, *x.shape[2:])
+    gates = p["gates"](both.sum(1).mean((2, 3), keepdim=True)).view(len(x), 2, -1, 1, 1).softmax(1)
+    return p["head"](functional.relu((both * gates).sum(1)))
+
+
 def _heads_of_two_widths(p: nn.ModuleDict, x: Tensor) -> Tensor:
     x = p["stem"](x)
     queries, keys, values = p["attended"](x).view(len(x), 2, 32, 64).split([8, 8, 16], 2)
@@ -332,6 +350,17 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
             joined=_conv(32, 16), after=_conv(16, 8), head=_conv(8, 4),
         ),
         {"stem": 16, "after": 8},
+    ),
+    "keys and values of fewer heads than queries": (
+        Layers(
+            _grouped_queries, stem=_conv(3, 8), to_queries=_conv(8, 16), to_keys=_conv(8, 8), to_values=_conv(8, 8),
+            after=_conv(16, 8), head=_conv(8, 4),
+        ),
+        {"stem": 8, "to_queries": 16, "to_values": 8, "after": 8},
+    ),
+    "a view as two branches that are gated and summed": (
+        Layers(_summed_branches, stem=_conv(3, 8), both=_conv(8, 24), gates=_conv(12, 24), head=_conv(12, 4)),
+        {"stem": 8, "both": 24},
     ),
     "numbers of channels and of columns that are no weights": (
         Layers(_in_line, stem=_conv(3, 8), numbers=Numbers(8, 8), after=_conv(8, 12), head=_conv(12, 4)), {"stem": 8, "after": 12},
@@ -600,3 +629,14 @@ def test_others_have_torch_pruning_as_it_is() -> None:
     Couplings(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)), ((1, 3, 4, 4),)).coupled("0")
     assert {getattr(place, name).__module__ for place, name in places} == {index_mapping.__name__}
     assert torch_pruning.dependency.graph.Group.__module__ == torch_pruning.dependency.group.__name__
+
+
+def test_queries_and_keys_are_apart_from_values_that_keys_are_multiplied_with_first() -> None:
+    couplings = Couplings(linear_attention(), ((1, 3, 32, 32),))
+    assert couplings.coupled("body.0.q").members == ("body.0.q", "body.0.k")
+    assert couplings.coupled("body.0.v").members == ("body.0.v",)
+
+
+def test_what_fails_in_the_users_code_without_a_channel_is_told() -> None:
+    model, _ = KINDS["a width written into the network's own code"]
+    assert "expected input[1, 16, 8, 8]" in trace_with_reasons(model, (SHAPE,), "network").fixed["parts.stem"]

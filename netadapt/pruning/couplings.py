@@ -37,6 +37,7 @@ from torch_pruning.ops import OPTYPE
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
 from netadapt.pruning import grouping, places
+from netadapt.pruning.axes import map_axes, summed_positions
 from netadapt.pruning.buffers import buffers_of_channels
 from netadapt.pruning.grouping import couple_groups, divides, is_depthwise
 from netadapt.pruning.places import Shapes, couple_places, note_parts, part_scores, part_what_is_broadcast
@@ -115,9 +116,11 @@ class Couplings:
         for node in self._graph.module2node.values():
             node.calls = made.get(node.module, [node.grad_fn])
         self._shapes = shapes.found
+        self._products = shapes.products
         note_parts(self._graph, shapes.found)
         part_what_is_broadcast(self._graph, shapes.found, {buffer.values for buffer in self._buffers})
         part_scores(self._graph)
+        map_axes(self._graph)
         couple_groups(self._graph, shapes.found)
         couple_places(self._graph, shapes.placed)
         self._fixed_by = couple_shared(self._graph, self._shared)
@@ -129,14 +132,14 @@ class Couplings:
         for buffer in self._buffers:
             buffer.hold(nn.Parameter(buffer.values))
         followed = {buffer.values: buffer for buffer in self._buffers}
-        with torch.enable_grad(), Shapes() as shapes:
+        shapes = Shapes()
+        with torch.enable_grad(), shapes:
             self._graph = _Graph().build_dependency(
                 model, zeros_of(input_shapes), forward_fn=run, verbose=False,
                 unwrapped_parameters=[(values, buffer.axis) for values, buffer in followed.items()],
             )  # fmt: skip
         self._graph._param_to_name |= {values: buffer.path for values, buffer in followed.items()}
-        noted: Shapes = shapes
-        return noted
+        return shapes
 
     def blocks(self) -> list[tuple[str, ...]]:
         """The members of every coupling group that can be pruned, in the order in which the network calls their first layers."""
@@ -243,7 +246,8 @@ class Couplings:
             if isinstance(module, _ConvNd) and module.groups > 1 and not is_depthwise(module):
                 makes = self._graph.is_out_channel_pruning_fn(dependency.handler)
                 in_groups.append((module.out_channels if makes else module.in_channels) // module.groups)
-        least = math.lcm(*halves, *norms, *heads, width // math.gcd(width, *narrower, *in_groups))
+        positions = width // math.gcd(width, *self._going_with(layer, 0))
+        least = math.lcm(*halves, *norms, *heads, positions, width // math.gcd(width, *narrower, *in_groups))
         if not any(divides(dependency.target) for dependency, _ in group):
             return least
         divisors = (slices for slices in range(least, width, least) if width % slices == 0)
@@ -258,6 +262,14 @@ class Couplings:
             for place in {0, size - 1}
             for dependency, indices in self._group(layer, list(range(place, width, size)))
         )
+
+    def _going_with(self, layer: nn.Module, channel: int) -> set[int]:
+        """The channels of this layer that go when one of them does, if channels stand on several axes: one of each head."""
+        group = self._group(layer, [channel])
+        if not any(dependency.target in self._graph.nodes_with_axes for dependency, _ in group):
+            return {channel}
+        cuts = [item for item in group if item.dep.target.module is layer]
+        return {at for item in cuts if self._graph.is_out_channel_pruning_fn(item.dep.handler) for at in item.idxs}
 
     def _heads(self, group: Any) -> list[int]:
         """Into how many slices reshapes divide all channels of a group that attention reads: heads, of queries, keys and values."""
@@ -326,6 +338,16 @@ class Couplings:
             inputs = by_group.shape[2]
             for index in indices:
                 by_group[index // inputs, :, index % inputs] = 0
+
+    def summed(self, name: str, channels: list[int]) -> dict[int, list[int]]:
+        """Where products of tensors sum over these output channels of the layer: the positions, by the number of the product."""
+        found = {}
+        for dependency, indices in self._group(self._modules[name], channels):
+            readers = {dependency.target.grad_fn, *(reader.grad_fn for reader in dependency.target.outputs)}
+            for number in {self._products[reader] for reader in readers & self._products.keys()}:
+                if positions := summed_positions(dependency.target, indices):
+                    found[number] = positions
+        return found
 
     def _group(self, layer: nn.Module, channels: list[int]) -> Any:
         """Torch-Pruning's group of all changes that follow from removing these output channels of the layer."""

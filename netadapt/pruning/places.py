@@ -18,6 +18,9 @@ from torch_pruning.dependency import index_mapping
 from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.ops import OPTYPE
 
+PRODUCTS = {"matmul": 1, "__matmul__": 1, "bmm": 1, "scaled_dot_product_attention": 2}
+"""The functions that multiply two tensors as matrices, the first of which comes first, and how many products they are."""
+
 
 class Shapes(TorchFunctionMode):
     """Notes the shape of every tensor that torch's functions make while a network runs, and who reads the places of maxima."""
@@ -28,10 +31,17 @@ class Shapes(TorchFunctionMode):
         """By the node of autograd's graph and the number of its output."""
         self.placed: list[tuple[Any, Any]] = []
         """Pairs of nodes: one that makes places, such as those of a pool's maxima, and one that puts as many numbers there."""
+        self.products: dict[Any, int] = {}
+        """The number of each product, in the order of calls, by the node of autograd's graph that makes it, or its reader."""
         self._places: list[tuple[Tensor, Any]] = []
+        self._count = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
+        if (products := PRODUCTS.get(getattr(function, "__name__", ""))) is not None:
+            if result.grad_fn is not None:
+                self.products[result.grad_fn] = self._count
+            self._count += products
         made = [tensor for tensor in (result if isinstance(result, list | tuple) else [result]) if isinstance(tensor, Tensor)]
         for tensor in made:
             if tensor.grad_fn is not None:

@@ -23,7 +23,7 @@ from netadapt.input_shapes import InputShapes
 from netadapt.pruning.couplings import NOT_PRUNED, WEIGHTED, Couplings
 from netadapt.pruning.following import Narrowed, follow
 from netadapt.pruning.sharing import part_again, shared_parameters
-from netadapt.pruning.trial import sound_blocks
+from netadapt.pruning.trial import unsound_blocks
 from profiler.errors import LayerError, ModelError, PlanError
 from profiler.formats.onnx.reader import read_onnx
 from profiler.layers.channels import nearest, possible_widths
@@ -100,9 +100,9 @@ def trace_with_reasons(model: nn.Module, input_shapes: InputShapes, name: str) -
     }
     candidates = _with_blocks(graph, block_of, slices)
     graph = _with_only(candidates, [block for block, widths in possible_widths(candidates, 1).items() if len(widths) > 1])
-    sound = sound_blocks(copy, graph)
-    fixed |= dict.fromkeys(set(graph.widths) - set(sound), "it computes something else when channels go")
-    graph = _with_only(graph, sound)
+    unsound = unsound_blocks(copy, graph)
+    fixed |= unsound
+    graph = _with_only(graph, graph.widths.keys() - unsound.keys())
     if parts or any(node.layer.opaque is not None for node in graph.nodes):
         graph, reasons = _followed(copy, graph, input_shapes, parts)
         fixed |= reasons
