@@ -12,7 +12,7 @@ tensors, or that sums over branches; all others keep the rules of Torch-Pruning 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch_pruning._helpers import _HybridIndex
@@ -320,4 +320,5 @@ def _map_all(graph: Any) -> None:
 
 
 _usual_mappings = index_mapping.update_index_mapping
-index_mapping.update_index_mapping = _map_all
+RULES: Sequence[tuple[Any, str, Any]] = ((index_mapping, "update_index_mapping", _map_all),)
+"""What stands in for things of Torch-Pruning's modules while one of our graphs is asked (netadapt.pruning.couplings)."""

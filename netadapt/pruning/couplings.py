@@ -36,7 +36,7 @@ from torch_pruning.ops import OPTYPE
 
 from netadapt.input_shapes import InputShapes
 from netadapt.outputs import forget_graph, outputs_of_all_layers
-from netadapt.pruning import grouping, places
+from netadapt.pruning import axes, grouping, places
 from netadapt.pruning.axes import map_axes, summed_positions
 from netadapt.pruning.buffers import buffers_of_channels
 from netadapt.pruning.grouping import couple_groups, divides, is_depthwise
@@ -423,7 +423,7 @@ class _Graph(torch_pruning.DependencyGraph):  # type: ignore[misc]
 
 @contextmanager
 def _our_rules() -> Iterator[None]:
-    rules = [*places.RULES, *grouping.RULES, (torch_pruning.dependency.graph, "Group", _Group)]
+    rules = [*places.RULES, *axes.RULES, *grouping.RULES, (torch_pruning.dependency.graph, "Group", _Group)]
     usual = [getattr(module, name) for module, name, _ in rules]
     try:
         for module, name, ours in rules:
