@@ -356,7 +356,7 @@ KINDS: dict[str, tuple[nn.Module, dict[str, int]]] = {
             _grouped_queries, stem=_conv(3, 8), to_queries=_conv(8, 16), to_keys=_conv(8, 8), to_values=_conv(8, 8),
             after=_conv(16, 8), head=_conv(8, 4),
         ),
-        {"stem": 8, "to_queries": 16, "to_values": 8, "after": 8},
+        {"stem": 8, "to_keys": 8, "to_values": 8, "after": 8},
     ),
     "a view as two branches that are gated and summed": (
         Layers(_summed_branches, stem=_conv(3, 8), both=_conv(8, 24), gates=_conv(12, 24), head=_conv(12, 4)),
