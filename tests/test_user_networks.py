@@ -316,6 +316,13 @@ def test_train_of_a_network_may_return_nothing(folder: Path) -> None:
     assert not model.get_submodule("stem").training
 
 
+def test_a_class_is_changed_once_however_many_networks_are_built_of_it(folder: Path) -> None:
+    first, second = (
+        plain_network(build_network("usersnets:nothing", classes=10), ((1, 3, 8, 8),), "net").model.train.__func__ for _ in range(2)
+    )
+    assert first is second
+
+
 def test_a_network_whose_weights_are_all_frozen_is_told(folder: Path) -> None:
     data = open_dataset("digits", resolution=8, channels=3, seed=1, holdout_fraction=0.15)
     frozen = build_network("usersnets:ten").requires_grad_(False)

@@ -118,20 +118,26 @@ def plain_network(model: nn.Module, input_shapes: InputShapes, name: str) -> Pla
     return Plain(model, tuple(remarks))
 
 
+_RETURN_THE_NETWORK: set[object] = {nn.Module.train}
+"""The functions `train` that are known to; a class is met again for each network that is built of it."""
+
+
 def _returns_itself(kind: type[nn.Module]) -> None:
     """Have `train` of this class return the network, as that of torch does, where a user's own returns nothing.
 
     A network with a part that stays frozen often has one. What training libraries chain behind it would fail.
     """
     theirs = kind.train
+    if theirs in _RETURN_THE_NETWORK:
+        return
 
     @functools.wraps(theirs)
     def train(self: nn.Module, mode: bool = True) -> nn.Module:
         theirs(self, mode)
         return self
 
-    if theirs is not nn.Module.train:
-        kind.train = train  # type: ignore[method-assign, assignment]
+    kind.train = train  # type: ignore[method-assign, assignment]
+    _RETURN_THE_NETWORK.add(train)
 
 
 @contextmanager
