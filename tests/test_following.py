@@ -224,7 +224,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "a concatenation that is flattened": (flattened, {"stem": 8, "left": 6, "right": 4}),
     "a gate of pixels": (gate_of_pixels, {"stem": 16}),
     "heads of one layer": (heads_of_one_layer, {"patches": 16, "three": 48}),
-    "heads of three layers": (heads_of_three_layers, {"patches": 16, "key": 16}),
+    "heads of three layers": (heads_of_three_layers, {"patches": 16, "key": 16, "value": 16}),
     "heads of torch's module": (heads_of_torch, {"patches": 16, "block.linear1": 24}),
 }  # fmt: skip
 
